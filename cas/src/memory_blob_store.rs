@@ -1,0 +1,64 @@
+//! A store in memory, for tests and small caches.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use bitzel_proto::Digest;
+use bytes::Bytes;
+use parking_lot::RwLock;
+
+use crate::blob_store::{BlobRange, BlobStore, BlobStream, collect, one_chunk};
+use crate::error::Error;
+
+/// Keeps every blob in memory and never evicts.
+#[derive(Debug, Default)]
+pub struct MemoryBlobStore {
+    blobs: RwLock<HashMap<Digest, Bytes>>,
+}
+
+#[async_trait]
+impl BlobStore for MemoryBlobStore {
+    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error> {
+        let blobs = self.blobs.read();
+        Ok(digests
+            .iter()
+            .filter(|digest| !digest.is_empty_blob() && !blobs.contains_key(digest))
+            .copied()
+            .collect())
+    }
+
+    async fn read(&self, digest: Digest, range: BlobRange) -> Result<BlobStream, Error> {
+        let blob = self.blobs.read().get(&digest).cloned();
+        let blob = match blob {
+            Some(blob) => blob,
+            None if digest.is_empty_blob() => Bytes::new(),
+            None => return Err(Error::NotFound(digest)),
+        };
+        let out_of_range = || Error::OffsetOutOfRange {
+            digest,
+            offset: range.offset,
+        };
+        let start = usize::try_from(range.offset)
+            .ok()
+            .filter(|start| *start <= blob.len())
+            .ok_or_else(out_of_range)?;
+        let limit = range
+            .limit
+            .map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let end = start.saturating_add(limit).min(blob.len());
+        Ok(one_chunk(blob.slice(start..end)))
+    }
+
+    async fn write(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
+        let blob = collect(blob).await?;
+        let actual = digest.function().digest(&blob);
+        if actual != digest {
+            return Err(Error::DigestMismatch {
+                expected: digest,
+                actual,
+            });
+        }
+        self.blobs.write().insert(digest, blob);
+        Ok(())
+    }
+}

@@ -1,0 +1,135 @@
+//! What names a blob.
+
+use std::fmt;
+
+use prost::Message;
+
+use crate::digest_function::DigestFunction;
+use crate::reapi;
+
+/// The name of a blob: hash, size, and the function that made the hash.
+///
+/// A digest is only ever built from checked input, so code that holds one never meets a malformed hash. Two
+/// digests with the same hash and other sizes are different blobs: a wrong size MUST be rejected.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest {
+    function: DigestFunction,
+    hash: [u8; 32],
+    size_bytes: u64,
+}
+
+/// A digest on the wire that names no blob.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidDigest {
+    /// The message field was not set.
+    #[error("the digest is missing")]
+    Missing,
+    /// Not 64 lower-case hex digits.
+    #[error("digest hash {0:?} is not 64 lower-case hexadecimal digits")]
+    Hash(String),
+    /// Negative size.
+    #[error("digest size {0} is negative")]
+    Size(i64),
+    /// A digest function that bitzel does not support.
+    #[error("digest function {0} is not supported; use SHA256 or BLAKE3")]
+    Function(i32),
+}
+
+impl Digest {
+    /// A digest from its parts.
+    pub fn new(function: DigestFunction, hash: [u8; 32], size_bytes: u64) -> Self {
+        Self {
+            function,
+            hash,
+            size_bytes,
+        }
+    }
+
+    /// The SHA-256 digest of a message's encoding, as Directories, Commands and Actions are named.
+    pub fn of_message(function: DigestFunction, message: &impl Message) -> (Self, Vec<u8>) {
+        let bytes = message.encode_to_vec();
+        (function.digest(&bytes), bytes)
+    }
+
+    /// Reads a digest off the wire under the function that its request named.
+    pub fn from_wire(function: DigestFunction, digest: &reapi::Digest) -> Result<Self, InvalidDigest> {
+        Self::from_parts(function, &digest.hash, digest.size_bytes)
+    }
+
+    /// Like [`Digest::from_wire`], for a message field that may be absent.
+    pub fn from_wire_field(
+        function: DigestFunction,
+        digest: Option<&reapi::Digest>,
+    ) -> Result<Self, InvalidDigest> {
+        Self::from_wire(function, digest.ok_or(InvalidDigest::Missing)?)
+    }
+
+    /// Reads a digest from a hash in hex and a size.
+    pub fn from_parts(function: DigestFunction, hash: &str, size_bytes: i64) -> Result<Self, InvalidDigest> {
+        let lower_case = !hash.bytes().any(|byte| byte.is_ascii_uppercase());
+        let mut bytes = [0; 32];
+        if !lower_case || hex::decode_to_slice(hash, &mut bytes).is_err() {
+            return Err(InvalidDigest::Hash(hash.chars().take(80).collect()));
+        }
+        let size_bytes = u64::try_from(size_bytes).map_err(|_| InvalidDigest::Size(size_bytes))?;
+        Ok(Self {
+            function,
+            hash: bytes,
+            size_bytes,
+        })
+    }
+
+    /// The function that made the hash.
+    pub fn function(&self) -> DigestFunction {
+        self.function
+    }
+
+    /// The hash.
+    pub fn hash(&self) -> &[u8; 32] {
+        &self.hash
+    }
+
+    /// The hash as 64 lower-case hex digits.
+    pub fn hash_hex(&self) -> String {
+        hex::encode(self.hash)
+    }
+
+    /// The blob's size in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// Whether this names the empty blob, which is always available, even if nobody uploaded it.
+    pub fn is_empty_blob(&self) -> bool {
+        self.size_bytes == 0
+    }
+
+    /// The digest on the wire.
+    pub fn to_wire(&self) -> reapi::Digest {
+        reapi::Digest {
+            hash: self.hash_hex(),
+            size_bytes: self.size_bytes.try_into().unwrap_or(i64::MAX),
+        }
+    }
+}
+
+impl From<Digest> for reapi::Digest {
+    fn from(digest: Digest) -> Self {
+        digest.to_wire()
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.hash_hex(), self.size_bytes)
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:?}:{self}", self.function)
+    }
+}
+
+#[cfg(test)]
+mod tests;

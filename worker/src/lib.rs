@@ -1,0 +1,1 @@
+//! Fetches input roots, runs Actions in bubblewrap and uploads what they leave.
