@@ -78,12 +78,18 @@ pub struct FinishedTree {
 impl<'a> Tree<'a> {
     /// An empty tree.
     pub fn new(directories: &'a Directories) -> Self {
-        Self { directories, root: Node::Open(OpenDirectory::default()) }
+        Self {
+            directories,
+            root: Node::Open(OpenDirectory::default()),
+        }
     }
 
     /// A tree that starts as a stored directory.
     pub fn stored(directories: &'a Directories, root: Digest) -> Self {
-        Self { directories, root: Node::Stored(root) }
+        Self {
+            directories,
+            root: Node::Stored(root),
+        }
     }
 
     /// What is at `path`; `None` when there is nothing.
@@ -93,7 +99,9 @@ impl<'a> Tree<'a> {
             if !is_directory(&node) {
                 return Ok(None);
             }
-            let Some(child) = open(self.directories, node, path)?.entries.remove(segment) else { return Ok(None) };
+            let Some(child) = open(self.directories, node, path)?.entries.remove(segment) else {
+                return Ok(None);
+            };
             node = child;
         }
         Ok(Some(node))
@@ -107,7 +115,10 @@ impl<'a> Tree<'a> {
     /// Puts a small file at `path` and returns its blob for upload.
     pub fn put_file(&mut self, path: &str, content: Bytes) -> Result<(Digest, Bytes), TreeError> {
         let digest = FUNCTION.digest(&content);
-        let node = FileNode { digest: Some(digest.to_wire()), ..FileNode::default() };
+        let node = FileNode {
+            digest: Some(digest.to_wire()),
+            ..FileNode::default()
+        };
         self.put(path, Node::File(node))?;
         Ok((digest, content))
     }
@@ -125,8 +136,13 @@ impl<'a> Tree<'a> {
         result: Option<&Node>,
         may_replace: &dyn Fn(&str) -> bool,
     ) -> Result<(), TreeError> {
-        let merge = Merge { directories: self.directories, may_replace };
-        self.edit(path, |current| merge.merge(path, current, base.cloned(), result.cloned()))
+        let merge = Merge {
+            directories: self.directories,
+            may_replace,
+        };
+        self.edit(path, |current| {
+            merge.merge(path, current, base.cloned(), result.cloned())
+        })
     }
 
     /// Encodes what was opened and names the root.
@@ -170,7 +186,9 @@ fn edit(
     whole_path: &str,
     change: impl FnOnce(Option<Node>) -> Result<Option<Node>, TreeError>,
 ) -> Result<Option<Node>, TreeError> {
-    let Some((first, rest)) = path.split_first() else { return change(node) };
+    let Some((first, rest)) = path.split_first() else {
+        return change(node);
+    };
     let mut directory = match node {
         Some(node) => open(directories, node, whole_path)?,
         None => OpenDirectory::default(),
@@ -188,7 +206,9 @@ fn open(directories: &Directories, node: Node, path: &str) -> Result<OpenDirecto
         Node::Open(directory) => Ok(directory),
         Node::Stored(digest) if digest.is_empty_blob() => Ok(OpenDirectory::default()),
         Node::Stored(digest) => {
-            let directory = directories.get(&digest).ok_or(TreeError::UnknownDirectory(digest))?;
+            let directory = directories
+                .get(&digest)
+                .ok_or(TreeError::UnknownDirectory(digest))?;
             OpenDirectory::of(directory, path)
         }
         Node::File(_) | Node::Symlink(_) => Err(TreeError::NotADirectory(path.to_owned())),
@@ -205,29 +225,47 @@ impl OpenDirectory {
         }
         // A node's name is its key; without a second copy in the node, nodes compare by what they are.
         for file in &directory.files {
-            let node = FileNode { name: String::new(), ..file.clone() };
+            let node = FileNode {
+                name: String::new(),
+                ..file.clone()
+            };
             entries.insert(file.name.clone(), Node::File(node));
         }
         for symlink in &directory.symlinks {
-            let node = SymlinkNode { name: String::new(), ..symlink.clone() };
+            let node = SymlinkNode {
+                name: String::new(),
+                ..symlink.clone()
+            };
             entries.insert(symlink.name.clone(), Node::Symlink(node));
         }
-        Ok(Self { entries, properties: directory.node_properties.clone() })
+        Ok(Self {
+            entries,
+            properties: directory.node_properties.clone(),
+        })
     }
 }
 
 /// Encodes a directory and all opened ones below it, children first.
 fn encode(directory: OpenDirectory, blobs: &mut Vec<(Digest, Bytes)>) -> Digest {
-    let mut message = Directory { node_properties: directory.properties, ..Directory::default() };
+    let mut message = Directory {
+        node_properties: directory.properties,
+        ..Directory::default()
+    };
     // The map is ordered by the names' UTF-8 bytes, as the specification wants each list to be.
     for (name, node) in directory.entries {
         match node {
             Node::File(file) => message.files.push(FileNode { name, ..file }),
             Node::Symlink(symlink) => message.symlinks.push(SymlinkNode { name, ..symlink }),
-            Node::Stored(digest) => message.directories.push(DirectoryNode { name, digest: Some(digest.to_wire()) }),
+            Node::Stored(digest) => message.directories.push(DirectoryNode {
+                name,
+                digest: Some(digest.to_wire()),
+            }),
             Node::Open(child) => {
                 let digest = encode(child, blobs);
-                message.directories.push(DirectoryNode { name, digest: Some(digest.to_wire()) });
+                message.directories.push(DirectoryNode {
+                    name,
+                    digest: Some(digest.to_wire()),
+                });
             }
         }
     }
@@ -262,7 +300,10 @@ impl Merge<'_> {
                 self.merge_directories(path, current, base, result)
             }
             (_, _, result) if (self.may_replace)(path) => Ok(result),
-            _ => Err(MergeConflict { path: path.to_owned() }.into()),
+            _ => Err(MergeConflict {
+                path: path.to_owned(),
+            }
+            .into()),
         }
     }
 
@@ -275,10 +316,18 @@ impl Merge<'_> {
     ) -> Result<Option<Node>, TreeError> {
         let removed = current.is_none() || result.is_none();
         let entries = |node: Option<Node>| {
-            node.map_or_else(|| Ok(OpenDirectory::default()), |node| open(self.directories, node, path))
+            node.map_or_else(
+                || Ok(OpenDirectory::default()),
+                |node| open(self.directories, node, path),
+            )
         };
         let (mut current, mut base, mut result) = (entries(current)?, entries(base)?, entries(result)?);
-        let names: Vec<String> = result.entries.keys().chain(base.entries.keys()).cloned().collect();
+        let names: Vec<String> = result
+            .entries
+            .keys()
+            .chain(base.entries.keys())
+            .cloned()
+            .collect();
         for name in names {
             let (before, after) = (base.entries.remove(&name), result.entries.remove(&name));
             if before == after {
@@ -306,7 +355,11 @@ fn is_directory(node: &Node) -> bool {
 fn same(one: Option<&Node>, other: Option<&Node>) -> bool {
     match (one, other) {
         (Some(Node::File(one)), Some(Node::File(other))) => {
-            let mode = |file: &FileNode| file.node_properties.as_ref().and_then(|properties| properties.unix_mode);
+            let mode = |file: &FileNode| {
+                file.node_properties
+                    .as_ref()
+                    .and_then(|properties| properties.unix_mode)
+            };
             one.digest == other.digest && one.is_executable == other.is_executable && mode(one) == mode(other)
         }
         (Some(Node::Symlink(one)), Some(Node::Symlink(other))) => one.target == other.target,

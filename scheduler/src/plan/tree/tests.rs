@@ -4,18 +4,30 @@ use proptest::prelude::*;
 use super::*;
 
 fn file(content: &str) -> Node {
-    Node::File(FileNode { digest: Some(FUNCTION.digest(content.as_bytes()).to_wire()), ..FileNode::default() })
+    Node::File(FileNode {
+        digest: Some(FUNCTION.digest(content.as_bytes()).to_wire()),
+        ..FileNode::default()
+    })
 }
 
 fn file_at(content: &str, seconds: i64) -> Node {
-    let Node::File(mut node) = file(content) else { unreachable!() };
+    let Node::File(mut node) = file(content) else {
+        unreachable!()
+    };
     let mtime = Some(Timestamp { seconds, nanos: 0 });
-    node.node_properties = Some(NodeProperties { mtime, unix_mode: Some(UInt32Value { value: 0o644 }), ..NodeProperties::default() });
+    node.node_properties = Some(NodeProperties {
+        mtime,
+        unix_mode: Some(UInt32Value { value: 0o644 }),
+        ..NodeProperties::default()
+    });
     Node::File(node)
 }
 
 fn link(target: &str) -> Node {
-    Node::Symlink(SymlinkNode { target: target.to_owned(), ..SymlinkNode::default() })
+    Node::Symlink(SymlinkNode {
+        target: target.to_owned(),
+        ..SymlinkNode::default()
+    })
 }
 
 /// Stores a tree of the given files and gives its root.
@@ -48,7 +60,10 @@ fn an_untouched_tree_keeps_its_digest_and_makes_no_blob() {
 #[test]
 fn the_way_a_tree_was_built_does_not_matter() {
     let mut directories = Directories::new();
-    let whole = store(&mut directories, &[("a/b", file("1")), ("a/c/d", file("2")), ("e", link("x"))]);
+    let whole = store(
+        &mut directories,
+        &[("a/b", file("1")), ("a/c/d", file("2")), ("e", link("x"))],
+    );
     let part = store(&mut directories, &[("d", file("2"))]);
     let mut tree = Tree::new(&directories);
     tree.put("e", link("x")).unwrap();
@@ -60,15 +75,26 @@ fn the_way_a_tree_was_built_does_not_matter() {
 #[test]
 fn union_of_components_joins_directories_and_shares_what_is_equal() {
     let mut directories = Directories::new();
-    let zlib = store(&mut directories, &[("usr/lib/libz.a", file("z")), ("usr/share/same", file("s"))]);
-    let png = store(&mut directories, &[("usr/lib/libpng.a", file("p")), ("usr/share/same", file("s"))]);
+    let zlib = store(
+        &mut directories,
+        &[("usr/lib/libz.a", file("z")), ("usr/share/same", file("s"))],
+    );
+    let png = store(
+        &mut directories,
+        &[("usr/lib/libpng.a", file("p")), ("usr/share/same", file("s"))],
+    );
     let both = store(
         &mut directories,
-        &[("usr/lib/libz.a", file("z")), ("usr/lib/libpng.a", file("p")), ("usr/share/same", file("s"))],
+        &[
+            ("usr/lib/libz.a", file("z")),
+            ("usr/lib/libpng.a", file("p")),
+            ("usr/share/same", file("s")),
+        ],
     );
     let mut tree = Tree::new(&directories);
     for component in [zlib, png] {
-        tree.merge("", None, Some(&Node::Stored(component)), &never).unwrap();
+        tree.merge("", None, Some(&Node::Stored(component)), &never)
+            .unwrap();
     }
     assert_eq!(tree.finish().root, both);
 }
@@ -79,27 +105,61 @@ fn union_refuses_different_content_unless_allowed() {
     let one = store(&mut directories, &[("usr/a", file("1"))]);
     let other = store(&mut directories, &[("usr/a", file("2"))]);
     let mut tree = Tree::stored(&directories, one);
-    let conflict = tree.clone().merge("", None, Some(&Node::Stored(other)), &never).unwrap_err();
-    assert_eq!(conflict, TreeError::Conflict(MergeConflict { path: "/usr/a".to_owned() }));
-    tree.merge("", None, Some(&Node::Stored(other)), &|path| path == "/usr/a").unwrap();
+    let conflict = tree
+        .clone()
+        .merge("", None, Some(&Node::Stored(other)), &never)
+        .unwrap_err();
+    assert_eq!(
+        conflict,
+        TreeError::Conflict(MergeConflict {
+            path: "/usr/a".to_owned()
+        })
+    );
+    tree.merge("", None, Some(&Node::Stored(other)), &|path| path == "/usr/a")
+        .unwrap();
     assert_eq!(tree.finish().root, other);
 }
 
 #[test]
 fn three_way_merge_keeps_both_sides_and_their_deletions() {
     let mut directories = Directories::new();
-    let base = store(&mut directories, &[("s/keep", file("k")), ("s/gone", file("g")), ("s/changed", file("1"))]);
+    let base = store(
+        &mut directories,
+        &[
+            ("s/keep", file("k")),
+            ("s/gone", file("g")),
+            ("s/changed", file("1")),
+        ],
+    );
     let mine = store(
         &mut directories,
-        &[("s/keep", file("k")), ("s/gone", file("g")), ("s/changed", file("1")), ("sysroot/x", file("x"))],
+        &[
+            ("s/keep", file("k")),
+            ("s/gone", file("g")),
+            ("s/changed", file("1")),
+            ("sysroot/x", file("x")),
+        ],
     );
-    let theirs = store(&mut directories, &[("s/keep", file("k")), ("s/changed", file("2")), ("s/new", file("n"))]);
+    let theirs = store(
+        &mut directories,
+        &[
+            ("s/keep", file("k")),
+            ("s/changed", file("2")),
+            ("s/new", file("n")),
+        ],
+    );
     let merged = store(
         &mut directories,
-        &[("s/keep", file("k")), ("s/changed", file("2")), ("s/new", file("n")), ("sysroot/x", file("x"))],
+        &[
+            ("s/keep", file("k")),
+            ("s/changed", file("2")),
+            ("s/new", file("n")),
+            ("sysroot/x", file("x")),
+        ],
     );
     let mut tree = Tree::stored(&directories, mine);
-    tree.merge("", Some(&Node::Stored(base)), Some(&Node::Stored(theirs)), &never).unwrap();
+    tree.merge("", Some(&Node::Stored(base)), Some(&Node::Stored(theirs)), &never)
+        .unwrap();
     assert_eq!(tree.finish().root, merged);
 }
 
@@ -112,8 +172,15 @@ fn both_sides_changing_one_file_differently_is_a_conflict() {
     let removed = store(&mut directories, &[]);
     for other in [theirs, removed] {
         let mut tree = Tree::stored(&directories, mine);
-        let conflict = tree.merge("", Some(&Node::Stored(base)), Some(&Node::Stored(other)), &never).unwrap_err();
-        assert_eq!(conflict, TreeError::Conflict(MergeConflict { path: "/f".to_owned() }));
+        let conflict = tree
+            .merge("", Some(&Node::Stored(base)), Some(&Node::Stored(other)), &never)
+            .unwrap_err();
+        assert_eq!(
+            conflict,
+            TreeError::Conflict(MergeConflict {
+                path: "/f".to_owned()
+            })
+        );
     }
 }
 
@@ -132,7 +199,10 @@ fn a_file_in_the_way_is_named() {
     let directories = Directories::new();
     let mut tree = Tree::new(&directories);
     tree.put("a", file("1")).unwrap();
-    assert_eq!(tree.put("a/b", file("2")), Err(TreeError::NotADirectory("a/b".to_owned())));
+    assert_eq!(
+        tree.put("a/b", file("2")),
+        Err(TreeError::NotADirectory("a/b".to_owned()))
+    );
 }
 
 #[test]
@@ -149,7 +219,10 @@ fn files() -> impl Strategy<Value = BTreeMap<String, String>> {
 }
 
 fn stored(directories: &mut Directories, files: &BTreeMap<String, String>) -> Digest {
-    let nodes: Vec<_> = files.iter().map(|(path, content)| (path.as_str(), file(content))).collect();
+    let nodes: Vec<_> = files
+        .iter()
+        .map(|(path, content)| (path.as_str(), file(content)))
+        .collect();
     store(directories, &nodes)
 }
 
