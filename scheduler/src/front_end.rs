@@ -157,7 +157,6 @@ pub async fn export(config: &FrontEndConfig, request: &ExportRequest) -> Result<
             stat_cache: session.stat_cache(),
             library: library.clone(),
             runner: python.path("runner"),
-            shims: python.path("shims"),
             digest_function: config.digest_function,
             source_date_epoch: config.source_date_epoch,
         };
@@ -210,7 +209,6 @@ struct MetadataInputs {
     stat_cache: PathBuf,
     library: PathBuf,
     runner: PathBuf,
-    shims: PathBuf,
     digest_function: DigestFunction,
     source_date_epoch: u64,
 }
@@ -252,7 +250,6 @@ impl MetadataInputs {
         }
         builder.add_directory(&self.conf, "build/conf", &|_| false)?;
         builder.add_directory(&self.runner, "bitzel", &|_| false)?;
-        builder.add_directory(&self.shims, "bitzel/shims", &|_| false)?;
         let tree = builder.finish();
         stat_cache.save(&self.stat_cache).map_err(FrontEndError::io(&self.stat_cache))?;
         Ok(tree)

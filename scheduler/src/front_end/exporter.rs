@@ -147,7 +147,7 @@ impl Exporter<'_> {
     async fn read_description(&self, build_directory: &Path) -> Result<BuildDescription, FrontEndError> {
         let output = Command::new(&self.config.python)
             .arg(self.python.path("host/describe_build.py"))
-            .args([self.library, &self.python.path("shims"), build_directory])
+            .args([self.library, &self.python.path("runner/shims"), build_directory])
             .env_clear()
             .envs(&self.config.environment)
             .env("PYTHONDONTWRITEBYTECODE", "1")
@@ -280,7 +280,6 @@ impl Exporter<'_> {
         bind("--bind", &self.session.cache.join("recipes"), "out/recipes");
         bind("--ro-bind", &self.python.path("exporter"), "exporter");
         bind("--ro-bind", &self.python.path("runner"), "bitzel");
-        bind("--ro-bind", &self.python.path("shims"), "bitzel/shims");
         command.args(["--dir", "/work/downloads", "--dir", "/work/build/tmp", "--clearenv"]);
         let fixed = [
             ("HOME", "/tmp"),
