@@ -16,6 +16,7 @@ from typing import Any
 import bb
 import bb.cache
 import bb.checksum
+import bb.codeparser
 import bb.cooker
 import bb.cookerdata
 import bb.event
@@ -81,6 +82,22 @@ def _precise_checksum_times() -> None:
     bb.checksum.FileMtimeCache.update_mtime = update
 
 
+def _stable_module_dependencies() -> None:
+    """Makes BitBake see the layers' Python modules alike, whether its code parser's cache is cold or warm.
+
+    The cache does not keep `var_execs`, yet the hash of the base configuration contains it: without this, the second
+    run would parse all recipes again, and two machines could disagree. No signature depends on it.
+    """
+    parse = bb.codeparser.PythonParser.parse_python
+
+    def parse_python(self: Any, *arguments: Any, fixedhash: str | None = None, **options: Any) -> None:
+        parse(self, *arguments, fixedhash=fixedhash, **options)
+        if fixedhash:
+            self.var_execs = set()
+
+    bb.codeparser.PythonParser.parse_python = parse_python
+
+
 class Cooker:
     """A parsed build directory."""
 
@@ -90,6 +107,7 @@ class Cooker:
         bb.msg.logger_create("BitBake", sys.stderr)
         logging.getLogger("BitBake").setLevel(logging.WARNING)
         _precise_checksum_times()
+        _stable_module_dependencies()
         environment = dict(os.environ)
         bb.utils.clean_environment()
         self.cooker = bb.cooker.BBCooker([bb.cooker.CookerFeatures.RECIPE_SIGGEN_INFO], _NoServer())
