@@ -7,6 +7,7 @@
 
 pub mod action_cache;
 pub mod blob_store;
+pub mod counting_blob_store;
 pub mod directory_tree;
 pub mod endpoint;
 pub mod error;
@@ -21,6 +22,7 @@ pub mod verifying_blob_store;
 
 pub use action_cache::ActionCache;
 pub use blob_store::{BlobRange, BlobStore, BlobStream};
+pub use counting_blob_store::CountingBlobStore;
 pub use directory_tree::{DirectoryCache, DirectoryTree, fetch_directory_tree};
 pub use error::Error;
 pub use memory_blob_store::MemoryBlobStore;
