@@ -63,7 +63,9 @@ pub enum ExecutionError {
         source: bitzel_cas::Error,
     },
     /// No operation has this name (any more).
-    #[error("no operation {0:?}: it never existed, was cancelled, or completed too long ago; execute it again")]
+    #[error(
+        "no operation {0:?}: it never existed, was cancelled, or completed too long ago; execute it again"
+    )]
     OperationNotFound(String),
     /// Too many Actions wait already.
     #[error("{limit} Actions are waiting for workers already; try again later")]

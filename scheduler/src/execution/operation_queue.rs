@@ -33,7 +33,7 @@ pub use worker::{LeaseId, WorkerId};
 
 use deadlines::{Deadline, Deadlines};
 use operation::{Operation, Stage};
-use waiting_actions::{Ticket, WaitingActions};
+use waiting_actions::WaitingActions;
 use worker::{Leased, Worker};
 
 use super::clock::Time;
@@ -187,7 +187,8 @@ impl OperationQueue {
     /// something; the rest is the server's to say.
     pub fn change_stage(&self, worker: WorkerId, lease: LeaseId, executing: bool) -> Vec<Effect> {
         let worker = self.workers.get(&worker);
-        let Some((id, name)) = worker.and_then(|worker| Some((worker.operation(lease)?, &worker.name))) else {
+        let Some((id, name)) = worker.and_then(|worker| Some((worker.operation(lease)?, &worker.name)))
+        else {
             return vec![];
         };
         let progress = if executing {
@@ -302,7 +303,10 @@ impl OperationQueue {
             return;
         };
         let requirements = &operation.action.requirements;
-        let candidates = self.workers.iter().filter(|(_, worker)| worker.has_room_for(requirements));
+        let candidates = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.has_room_for(requirements));
         if let Some((&worker, _)) = candidates.min_by_key(|(_, worker)| worker.leases.len()) {
             self.assign(worker, id, effects);
             return;
@@ -407,7 +411,9 @@ impl OperationQueue {
     /// Notes which waiting Actions nobody can run any more.
     fn find_unserved(&mut self, now: Time) {
         let workers = &self.workers;
-        let unserved = self.waiting.find_unserved(now, |requirements| serves(workers, requirements));
+        let unserved = self
+            .waiting
+            .find_unserved(now, |requirements| serves(workers, requirements));
         for id in unserved {
             if let Some(operation) = self.operations.get_mut(&id) {
                 operation.arm_no_worker(&mut self.deadlines, id, now + self.config.no_worker_timeout);

@@ -53,8 +53,12 @@ impl WaitingActions {
 
     /// Takes the first operation of all lines that a worker with this offer can serve.
     pub(super) fn pop_first(&mut self, offer: &Offer) -> Option<OperationId> {
-        let lines = self.lines.iter().filter(|(requirements, _)| offer.meets(requirements));
-        let first = lines.filter_map(|(requirements, line)| Some((*line.operations.keys().next()?, requirements)));
+        let lines = self
+            .lines
+            .iter()
+            .filter(|(requirements, _)| offer.meets(requirements));
+        let first =
+            lines.filter_map(|(requirements, line)| Some((*line.operations.keys().next()?, requirements)));
         let (ticket, requirements) = first.min_by_key(|(ticket, _)| *ticket)?;
         let requirements = requirements.clone();
         self.remove(&requirements, ticket)
