@@ -8,6 +8,7 @@ pub mod error;
 pub mod event;
 pub mod execution_client;
 pub mod log;
+pub mod output;
 pub mod schedule;
 mod task_execution;
 
