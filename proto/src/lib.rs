@@ -28,6 +28,12 @@ pub mod graph {
     tonic::include_proto!("bitzel.graph.v1");
 }
 
+/// What bitzel remembers of a finished task (`bitzel.task.v1`).
+#[allow(missing_docs, clippy::pedantic, clippy::use_self, reason = "generated code")]
+pub mod task {
+    tonic::include_proto!("bitzel.task.v1");
+}
+
 /// How workers take Actions from the scheduler (`bitzel.worker.v1`).
 #[allow(missing_docs, clippy::pedantic, clippy::use_self, reason = "generated code")]
 pub mod worker {
