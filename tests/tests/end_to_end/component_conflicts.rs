@@ -8,12 +8,12 @@ fn publisher(content: &str) -> String {
         r#"
 LICENSE = "MIT"
 do_install() {{
-	install -d ${{D}}${{datadir}}
-	echo {content} > ${{D}}${{datadir}}/common.conf
+	install -d ${{D}}${{includedir}}
+	echo {content} > ${{D}}${{includedir}}/common.h
 }}
 do_deploy[sstate-outputdirs] = "${{DEPLOY_DIR}}/shared"
 do_deploy() {{
-	echo {content} > ${{DEPLOYDIR}}/common.conf
+	echo {content} > ${{DEPLOYDIR}}/common.h
 }}
 "#
     )
@@ -23,7 +23,7 @@ const DEPLOY_USER: &str = r#"
 LICENSE = "MIT"
 do_compile[depends] = "sun:do_deploy moon:do_deploy"
 do_compile() {
-	cat ${DEPLOY_DIR}/shared/common.conf
+	cat ${DEPLOY_DIR}/shared/common.h
 }
 do_install() {
 	install -d ${D}
@@ -34,7 +34,7 @@ const SYSROOT_USER: &str = r#"
 LICENSE = "MIT"
 DEPENDS = "sun moon"
 do_compile() {
-	cat ${RECIPE_SYSROOT}${datadir}/common.conf
+	cat ${RECIPE_SYSROOT}${includedir}/common.h
 }
 do_install() {
 	install -d ${D}
@@ -52,7 +52,7 @@ fn site(sun: &str, moon: &str, user: &str) -> Site {
 #[test]
 fn different_content_at_one_published_path_names_both_recipes_and_the_path() {
     let report = site("bright", "pale", DEPLOY_USER).build(&["user"]).failed();
-    report.assert_says(&["sun", "moon", "shared/common.conf"]);
+    report.assert_says(&["sun", "moon", "shared/common.h"]);
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn the_same_content_at_one_published_path_is_fine() {
 #[test]
 fn different_content_in_one_sysroot_names_both_recipes_and_the_path() {
     let report = site("bright", "pale", SYSROOT_USER).build(&["user"]).failed();
-    report.assert_says(&["sun", "moon", "usr/share/common.conf"]);
+    report.assert_says(&["sun", "moon", "usr/include/common.h"]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ fn a_comment_in_a_low_recipe_stops_there() {
     site.edit_layer(
         "recipes/zlib/zlib_1.2.13.bb",
         "do_install() {",
-        "do_compile() {\n\t# The same commands as in base.bbclass.\n\trun_make\n}\n\ndo_install() {",
+        "do_compile() {\n\t# The same commands as in makefile.bbclass.\n\trun_make\n}\n\ndo_install() {",
     );
     let report = site.build(&["demo-image"]).succeeded();
     assert!(report.tasks("ran").contains("zlib:do_compile"), "{}", report.text);

@@ -5,9 +5,9 @@ use bitzel_tests::Site;
 const COMPONENT: &str = r#"
 LICENSE = "MIT"
 do_install() {
-	install -d ${D}${datadir}
+	install -d ${D}${includedir}
 	for name in truncated appended replaced changed-mode; do
-		echo original > ${D}${datadir}/$name
+		echo original > ${D}${includedir}/$name
 	done
 }
 "#;
@@ -17,7 +17,7 @@ const VANDAL: &str = r#"
 LICENSE = "MIT"
 DEPENDS = "component"
 do_compile() {
-	for directory in ${RECIPE_SYSROOT}${datadir} ${COMPONENTS_DIR}/component${datadir}; do
+	for directory in ${RECIPE_SYSROOT}${includedir} ${COMPONENTS_DIR}/component${includedir}; do
 		: > $directory/truncated || true
 		echo more >> $directory/appended || true
 		printf 'X' | dd of=$directory/replaced conv=notrunc bs=1 seek=3 || true
@@ -34,7 +34,7 @@ LICENSE = "MIT"
 DEPENDS = "component"
 do_compile() {
 	for name in truncated appended replaced changed-mode; do
-		file=${RECIPE_SYSROOT}${datadir}/$name
+		file=${RECIPE_SYSROOT}${includedir}/$name
 		[ "$(cat $file)" = original ] || bbfatal "$name now holds: $(cat $file)"
 		[ "$(stat -c %a $file)" = 644 ] || bbfatal "$name now has the mode $(stat -c %a $file)"
 	done
