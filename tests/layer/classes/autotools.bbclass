@@ -12,6 +12,10 @@ do_configure() {
 		--disable-dependency-tracking ${EXTRA_CONFIGURE}
 }
 
+do_compile() {
+	run_make
+}
+
 do_install() {
 	run_make install DESTDIR="${D}"
 	# Libtool archives name the build's own directories; pkg-config files serve the same purpose.

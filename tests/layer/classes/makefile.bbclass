@@ -4,6 +4,10 @@
 
 B = "${S}"
 
+do_compile() {
+	run_make
+}
+
 do_install() {
 	run_make install DESTDIR="${D}" PREFIX="${prefix}" prefix="${prefix}"
 }
