@@ -5,6 +5,8 @@ use std::io;
 use bitzel_proto::Digest;
 use tonic::Status;
 
+use crate::directory_tree::InvalidDirectory;
+
 /// Why a store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -38,6 +40,23 @@ pub enum Error {
     /// The request itself is wrong.
     #[error("{0}")]
     InvalidArgument(String),
+    /// A Directory that no tree may hold.
+    #[error("directory {digest} is not valid")]
+    InvalidDirectory {
+        /// The Directory.
+        digest: Digest,
+        /// What is wrong with it.
+        #[source]
+        source: InvalidDirectory,
+    },
+    /// A tree beyond the limits of [`crate::directory_tree`].
+    #[error("the tree of {root} has {what}")]
+    TreeTooLarge {
+        /// Its root.
+        root: Digest,
+        /// Which limit, with numbers.
+        what: String,
+    },
     /// Input or output on this machine failed.
     #[error("{context}")]
     Io {
@@ -55,6 +74,15 @@ pub enum Error {
         /// Its answer.
         #[source]
         source: Box<Status>,
+    },
+    /// A server cannot be reached.
+    #[error("cannot connect to {endpoint}")]
+    Connect {
+        /// The server.
+        endpoint: String,
+        /// The transport's reason.
+        #[source]
+        source: tonic::transport::Error,
     },
     /// A stored or received message cannot be decoded.
     #[error("{context}")]

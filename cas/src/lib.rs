@@ -7,9 +7,24 @@
 
 pub mod action_cache;
 pub mod blob_store;
+pub mod directory_tree;
+pub mod endpoint;
 pub mod error;
+pub mod file_stream;
+pub mod grpc_status;
 pub mod memory_blob_store;
+pub mod remote_action_cache;
+pub mod remote_blob_store;
+pub mod services;
+pub mod upload;
+pub mod verifying_blob_store;
 
 pub use action_cache::ActionCache;
 pub use blob_store::{BlobRange, BlobStore, BlobStream};
+pub use directory_tree::{DirectoryCache, DirectoryTree, fetch_directory_tree};
 pub use error::Error;
+pub use memory_blob_store::MemoryBlobStore;
+pub use remote_action_cache::RemoteActionCache;
+pub use remote_blob_store::RemoteBlobStore;
+pub use upload::{BlobSource, UploadSummary, upload_missing};
+pub use verifying_blob_store::VerifyingBlobStore;

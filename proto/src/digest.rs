@@ -101,7 +101,7 @@ impl Digest {
 
     /// Whether this names the empty blob, which is always available, even if nobody uploaded it.
     pub fn is_empty_blob(&self) -> bool {
-        self.size_bytes == 0
+        self.size_bytes == 0 && *self == self.function.digest(&[])
     }
 
     /// The digest on the wire.

@@ -1,0 +1,52 @@
+//! Blobs in files as streams.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use futures::StreamExt;
+
+use crate::blob_store::BlobStream;
+use crate::error::Error;
+
+/// Bytes that one trip to the blocking threads reads: large enough that the trip costs little, small enough that
+/// many streams fit in memory.
+const CHUNK: u64 = 1 << 20;
+
+/// Streams at most `limit` bytes of `file` from where it stands. `path` is for messages. The reads run on the
+/// threads for blocking work, one chunk at a time and only when the consumer asks.
+pub fn file_stream(file: File, path: PathBuf, limit: u64) -> BlobStream {
+    futures::stream::try_unfold((file, path, limit), |(file, path, left)| async move {
+        if left == 0 {
+            return Ok(None);
+        }
+        run_blocking(move || {
+            let chunk = read_up_to(&file, left.min(CHUNK))
+                .map_err(Error::io(format!("cannot read {}", path.display())))?;
+            let left = left - chunk.len() as u64;
+            Ok((!chunk.is_empty()).then_some((chunk, (file, path, left))))
+        })
+        .await
+    })
+    .boxed()
+}
+
+/// Reads up to `size` bytes, fewer only at the end of the file.
+pub(crate) fn read_up_to(file: &File, size: u64) -> std::io::Result<Bytes> {
+    let mut chunk = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+    file.take(size).read_to_end(&mut chunk)?;
+    Ok(chunk.into())
+}
+
+/// Runs `work` on a thread for blocking work. A panic in it goes on in the caller.
+pub(crate) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Only the shutdown of the runtime cancels blocking work, and then nobody polls this future again.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}

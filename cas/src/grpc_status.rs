@@ -1,0 +1,56 @@
+//! How store errors look on the wire: the only place in this crate that turns an [`Error`] into a gRPC status.
+
+use std::error::Error as _;
+
+use bitzel_proto::google;
+use bitzel_proto::missing_blobs::to_rpc_status;
+use tonic::{Code, Status};
+
+use crate::error::Error;
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let code = match &error {
+            Error::NotFound(_) => Code::NotFound,
+            Error::DigestMismatch { .. }
+            | Error::InvalidArgument(_)
+            | Error::InvalidDirectory { .. }
+            | Error::TreeTooLarge { .. }
+            | Error::Decode { .. } => Code::InvalidArgument,
+            Error::OffsetOutOfRange { .. } => Code::OutOfRange,
+            Error::NoSpace { .. } => Code::ResourceExhausted,
+            Error::Io { .. } => Code::Internal,
+            Error::Connect { .. } => Code::Unavailable,
+            // What the remote store said is what this server's client has to act on.
+            Error::Remote { source, .. } => source.code(),
+        };
+        Self::new(code, message(&error))
+    }
+}
+
+/// The status of one blob in the response to a batch.
+pub(crate) fn blob_status(result: Result<(), Error>) -> google::rpc::Status {
+    match result {
+        Ok(()) => google::rpc::Status::default(),
+        Err(error) => to_rpc_status(&error.into()),
+    }
+}
+
+/// The error with its causes, in one line: a status has no chain of sources.
+fn message(error: &Error) -> String {
+    let mut message = error.to_string();
+    if let Error::Remote { source, .. } = error {
+        // The display of a status also lists its metadata, which says nothing to a user.
+        return format!("{message}: {}", source.message());
+    }
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        message.push_str(": ");
+        message.push_str(&error.to_string());
+        cause = error.source();
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests;

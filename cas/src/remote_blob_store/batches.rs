@@ -1,0 +1,230 @@
+//! Many small blobs at once, over `BatchReadBlobs` and `BatchUpdateBlobs`.
+
+use std::collections::HashMap;
+
+use bitzel_proto::google::rpc;
+use bitzel_proto::reapi::{BatchReadBlobsRequest, BatchUpdateBlobsRequest, batch_update_blobs_request};
+use bitzel_proto::{Digest, DigestFunction, reapi};
+use bytes::Bytes;
+use futures::StreamExt;
+use tonic::{Code, Status};
+
+use super::{CONCURRENCY, DIGEST_OVERHEAD, RemoteBlobStore, by_function};
+use crate::blob_store::{BlobRange, collect, one_chunk};
+use crate::error::Error;
+use crate::verifying_blob_store::verify;
+
+/// A server answers for every blob of a batch (`remote_execution.proto`).
+const LEFT_OUT: &str = "the store's answer leaves this blob out";
+
+/// What became of the blobs of some requests. The status is kept instead of an error because one blob may be
+/// asked for twice and errors cannot be cloned.
+type Answers<T> = HashMap<Digest, Result<T, Status>>;
+
+impl RemoteBlobStore {
+    pub(super) async fn read_batches(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
+        let mut requests = Vec::new();
+        let mut large = Vec::new();
+        for (function, distinct) in by_function(digests) {
+            let (small, rest): (Vec<_>, Vec<_>) = distinct.into_iter().partition(|digest| self.fits(*digest));
+            large.extend(rest);
+            for batch in self.cut(small, |digest| *digest) {
+                requests.push((function, batch));
+            }
+        }
+        let batches = futures::stream::iter(requests)
+            .map(|(function, batch)| self.read_one_batch(function, batch))
+            .buffer_unordered(CONCURRENCY)
+            .fold(Answers::new(), |mut all, answers| async move {
+                all.extend(answers);
+                all
+            });
+        let streams = futures::stream::iter(large)
+            .map(|digest| async move { (digest, self.read_large(digest).await.map_err(Status::from)) })
+            .buffer_unordered(CONCURRENCY)
+            .collect::<Answers<Bytes>>();
+        let (mut answers, streamed) = futures::join!(batches, streams);
+        answers.extend(streamed);
+        let results = digests.iter().map(|digest| {
+            if digest.is_empty_blob() {
+                Ok(Bytes::new())
+            } else {
+                read_answer(*digest, answers.get(digest))
+            }
+        });
+        results.collect()
+    }
+
+    /// Reads one blob that is too large for a batch, unchecked.
+    async fn read_large(&self, digest: Digest) -> Result<Bytes, Error> {
+        collect(self.read_stream(digest, BlobRange::default()).await?).await
+    }
+
+    async fn read_one_batch(&self, function: DigestFunction, digests: Vec<Digest>) -> Answers<Bytes> {
+        let request = BatchReadBlobsRequest {
+            instance_name: self.instance.to_string(),
+            digests: digests.iter().map(Digest::to_wire).collect(),
+            acceptable_compressors: vec![],
+            digest_function: function.to_wire(),
+        };
+        let response = match self.storage.clone().batch_read_blobs(request).await {
+            Ok(response) => response.into_inner(),
+            Err(status) => return all_failed(&digests, &status),
+        };
+        let answers = response.responses.into_iter().filter_map(|response| {
+            let digest = answered(function, response.digest.as_ref())?;
+            Some((
+                digest,
+                to_result(response.status).map(|()| Bytes::from(response.data)),
+            ))
+        });
+        answers.collect()
+    }
+
+    pub(super) async fn write_batches(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), Error>> {
+        let order: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
+        // Blobs of one digest but other bytes must not shadow each other, so wrong ones are told apart here.
+        let mut wrong: Vec<Option<Error>> = Vec::with_capacity(blobs.len());
+        let mut right: HashMap<Digest, Bytes> = HashMap::with_capacity(blobs.len());
+        for (digest, blob) in blobs {
+            wrong.push(match verify(digest, blob) {
+                Ok(blob) => {
+                    right.insert(digest, blob);
+                    None
+                }
+                Err(error) => Some(error),
+            });
+        }
+        let distinct: Vec<Digest> = right.keys().copied().collect();
+        let mut requests = Vec::new();
+        let mut large = Vec::new();
+        for (function, group) in by_function(&distinct) {
+            let mut small = Vec::new();
+            for digest in group {
+                let Some(blob) = right.remove(&digest) else {
+                    continue;
+                };
+                if self.fits(digest) {
+                    small.push((digest, blob));
+                } else {
+                    large.push((digest, blob));
+                }
+            }
+            for batch in self.cut(small, |(digest, _)| *digest) {
+                requests.push((function, batch));
+            }
+        }
+        let batches = futures::stream::iter(requests)
+            .map(|(function, batch)| self.write_one_batch(function, batch))
+            .buffer_unordered(CONCURRENCY)
+            .fold(Answers::new(), |mut all, answers| async move {
+                all.extend(answers);
+                all
+            });
+        let streams = futures::stream::iter(large)
+            .map(|(digest, blob)| async move {
+                let written = self.write_stream(digest, one_chunk(blob)).await;
+                (digest, written.map_err(Status::from))
+            })
+            .buffer_unordered(CONCURRENCY)
+            .collect::<Answers<()>>();
+        let (mut answers, streamed) = futures::join!(batches, streams);
+        answers.extend(streamed);
+        let results = order.into_iter().zip(wrong).map(|(digest, wrong)| match wrong {
+            Some(error) => Err(error),
+            None if digest.is_empty_blob() => Ok(()),
+            None => write_answer(digest, answers.get(&digest)),
+        });
+        results.collect()
+    }
+
+    async fn write_one_batch(&self, function: DigestFunction, blobs: Vec<(Digest, Bytes)>) -> Answers<()> {
+        let digests: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
+        let requests = blobs
+            .into_iter()
+            .map(|(digest, blob)| batch_update_blobs_request::Request {
+                digest: Some(digest.to_wire()),
+                data: blob.into(),
+                compressor: reapi::compressor::Value::Identity.into(),
+            });
+        let request = BatchUpdateBlobsRequest {
+            instance_name: self.instance.to_string(),
+            requests: requests.collect(),
+            digest_function: function.to_wire(),
+        };
+        let response = match self.storage.clone().batch_update_blobs(request).await {
+            Ok(response) => response.into_inner(),
+            Err(status) => return all_failed(&digests, &status),
+        };
+        let answers = response.responses.into_iter().filter_map(|response| {
+            let digest = answered(function, response.digest.as_ref())?;
+            Some((digest, to_result(response.status)))
+        });
+        answers.collect()
+    }
+
+    /// Whether a blob may travel in a batch.
+    fn fits(&self, digest: Digest) -> bool {
+        digest.size_bytes().saturating_add(DIGEST_OVERHEAD) <= self.batch_limit
+    }
+
+    /// Cuts blobs, each of which fits, into batches.
+    fn cut<T>(&self, blobs: Vec<T>, digest: impl Fn(&T) -> Digest) -> Vec<Vec<T>> {
+        let mut batches = Vec::new();
+        let mut batch = Vec::new();
+        let mut total = 0;
+        for blob in blobs {
+            let size = digest(&blob).size_bytes() + DIGEST_OVERHEAD;
+            if total + size > self.batch_limit && !batch.is_empty() {
+                batches.push(std::mem::take(&mut batch));
+                total = 0;
+            }
+            total += size;
+            batch.push(blob);
+        }
+        if !batch.is_empty() {
+            batches.push(batch);
+        }
+        batches
+    }
+}
+
+/// The digest that a response is about. One that is malformed answers nothing that was asked.
+fn answered(function: DigestFunction, digest: Option<&reapi::Digest>) -> Option<Digest> {
+    Digest::from_wire_field(function, digest).ok()
+}
+
+fn to_result(status: Option<rpc::Status>) -> Result<(), Status> {
+    match status {
+        Some(status) if status.code != 0 => Err(Status::new(Code::from_i32(status.code), status.message)),
+        _ => Ok(()),
+    }
+}
+
+fn all_failed<T>(digests: &[Digest], status: &Status) -> Answers<T> {
+    digests
+        .iter()
+        .map(|digest| (*digest, Err(status.clone())))
+        .collect()
+}
+
+fn read_answer(digest: Digest, answer: Option<&Result<Bytes, Status>>) -> Result<Bytes, Error> {
+    let status = match answer {
+        Some(Ok(blob)) => return verify(digest, blob.clone()),
+        Some(Err(status)) if status.code() == Code::NotFound => return Err(Error::NotFound(digest)),
+        Some(Err(status)) => status.clone(),
+        None => Status::internal(LEFT_OUT),
+    };
+    Err(Error::remote(format!("cannot read blob {digest} from the store"))(status))
+}
+
+fn write_answer(digest: Digest, answer: Option<&Result<(), Status>>) -> Result<(), Error> {
+    let status = match answer {
+        Some(Ok(())) => return Ok(()),
+        Some(Err(status)) => status.clone(),
+        None => Status::internal(LEFT_OUT),
+    };
+    Err(Error::remote(format!("cannot write blob {digest} to the store"))(
+        status,
+    ))
+}

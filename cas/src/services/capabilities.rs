@@ -1,0 +1,92 @@
+//! What the server can do.
+
+use bitzel_proto::reapi::capabilities_server::{Capabilities, CapabilitiesServer};
+use bitzel_proto::reapi::symlink_absolute_path_strategy::Value as AbsoluteSymlinks;
+use bitzel_proto::reapi::{
+    ActionCacheUpdateCapabilities, CacheCapabilities, ExecutionCapabilities, GetCapabilitiesRequest,
+    ServerCapabilities, compressor,
+};
+use bitzel_proto::semver::SemVer;
+use bitzel_proto::{DigestFunction, InstanceName};
+use tonic::{Request, Response, Status};
+
+use super::{MAX_BATCH_TOTAL_SIZE, instance_name};
+
+/// What this server offers beside its store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offer {
+    /// Whether it executes Actions.
+    pub execution: bool,
+    /// Whether clients may put results into the action cache.
+    pub action_cache_updates: bool,
+}
+
+/// The `Capabilities` service.
+#[derive(Debug, Clone)]
+pub struct CapabilitiesService {
+    offer: Offer,
+}
+
+impl CapabilitiesService {
+    /// Announces `offer` to every instance.
+    pub fn new(offer: Offer) -> Self {
+        Self { offer }
+    }
+
+    /// The service for a tonic router.
+    pub fn into_server(self) -> CapabilitiesServer<Self> {
+        CapabilitiesServer::new(self)
+    }
+
+    /// What the server answers.
+    pub fn capabilities(&self, _instance: &InstanceName) -> ServerCapabilities {
+        let functions: Vec<i32> = DigestFunction::ALL.map(DigestFunction::to_wire).into();
+        // Identity is understood everywhere and need not be listed.
+        let compressors = vec![compressor::Value::Zstd.into()];
+        let cache = CacheCapabilities {
+            digest_functions: functions.clone(),
+            action_cache_update_capabilities: Some(ActionCacheUpdateCapabilities {
+                update_enabled: self.offer.action_cache_updates,
+            }),
+            max_batch_total_size_bytes: i64::try_from(MAX_BATCH_TOTAL_SIZE).unwrap_or(i64::MAX),
+            // Sysroots and work trees of BitBake hold absolute symlinks.
+            symlink_absolute_path_strategy: AbsoluteSymlinks::Allowed.into(),
+            supported_compressors: compressors.clone(),
+            supported_batch_update_compressors: compressors,
+            ..CacheCapabilities::default()
+        };
+        let execution = ExecutionCapabilities {
+            digest_function: DigestFunction::default().to_wire(),
+            exec_enabled: true,
+            execution_priority_capabilities: None,
+            supported_node_properties: vec!["hardlink-group".into(), "mtime".into(), "unix_mode".into()],
+            digest_functions: functions,
+        };
+        ServerCapabilities {
+            cache_capabilities: Some(cache),
+            execution_capabilities: self.offer.execution.then_some(execution),
+            deprecated_api_version: None,
+            low_api_version: Some(version(2, 0)),
+            high_api_version: Some(version(2, 3)),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Capabilities for CapabilitiesService {
+    async fn get_capabilities(
+        &self,
+        request: Request<GetCapabilitiesRequest>,
+    ) -> Result<Response<ServerCapabilities>, Status> {
+        let instance = instance_name(request.into_inner().instance_name)?;
+        Ok(Response::new(self.capabilities(&instance)))
+    }
+}
+
+fn version(major: i32, minor: i32) -> SemVer {
+    SemVer {
+        major,
+        minor,
+        ..SemVer::default()
+    }
+}
