@@ -10,7 +10,7 @@ use bitzel_cas::BlobStore;
 use bitzel_proto::Digest;
 
 use crate::blocking;
-use crate::directory_tree::DirectoryTree;
+use bitzel_cas::DirectoryTree;
 use crate::error::Error;
 use crate::file_cache::{FileCache, FileKey, FileLease};
 use crate::scratch::{ActionDirectory, Scratch};

@@ -170,7 +170,7 @@ fn start(request: &LaunchRequest) -> Result<(Child, io::PipeReader), Failure> {
     let arguments = arguments_file(&request.bubblewrap).map_err(step("pass arguments to bubblewrap"))?;
     for descriptor in [writer.as_fd(), arguments.as_fd()] {
         // No thread but this one runs, so nothing else can inherit them by accident.
-        fcntl_setfd(descriptor, FdFlags::empty()).map_err(failed())?;
+        fcntl_setfd(descriptor, FdFlags::empty()).map_err(step("start bubblewrap"))?;
     }
     let child = Command::new("bwrap")
         .arg("--json-status-fd")

@@ -9,7 +9,6 @@
 pub mod action_executor;
 mod blocking;
 pub mod config;
-mod directory_tree;
 pub mod error;
 pub mod file_cache;
 pub mod grpc_status;
@@ -20,7 +19,6 @@ pub mod outputs;
 pub mod sandbox;
 pub mod sandboxed_action_executor;
 pub mod scratch;
-mod upload;
 
 pub use action_executor::{ActionExecutor, ActionRequest};
 pub use config::ExecutorConfig;

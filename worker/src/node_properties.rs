@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use bitzel_proto::reapi::{NodeProperties, NodeProperty};
-use prost_types::Timestamp;
+use bitzel_proto::google::protobuf::{Timestamp, UInt32Value};
 
 /// Name of the property whose value joins files into one inode: the path of the first of them, relative to the
 /// input root.
@@ -66,7 +66,7 @@ pub fn mtime(properties: Option<&NodeProperties>) -> Option<Mtime> {
 
 /// The mode that a node asks for: permission, setuid, setgid and sticky bits.
 pub fn unix_mode(properties: Option<&NodeProperties>) -> Option<u32> {
-    properties?.unix_mode.map(|mode| mode & 0o7777)
+    properties?.unix_mode.map(|mode| mode.value & 0o7777)
 }
 
 /// The hardlink group of a node.
@@ -111,7 +111,7 @@ impl WantedProperties {
         Some(NodeProperties {
             properties: group.map(property).into_iter().collect(),
             mtime: self.mtime.then(|| mtime.to_wire()),
-            unix_mode: self.unix_mode.then_some(mode & 0o7777),
+            unix_mode: self.unix_mode.then_some(UInt32Value { value: mode & 0o7777 }),
         })
     }
 }

@@ -3,15 +3,15 @@
 //! The overlay's upper directory holds exactly what the command changed, so an output is the known input tree merged
 //! with that: what is not in the upper directory is neither read nor hashed, and a directory that is not there keeps
 //! its Directory message byte for byte.
+#![expect(deprecated, reason = "clients of older versions of the specification set and read these fields")]
 
 use std::path::PathBuf;
 
 use bitzel_proto::reapi::command::OutputDirectoryFormat;
 use bitzel_proto::reapi::{ActionResult, OutputDirectory, OutputFile, OutputSymlink};
 use bitzel_proto::{Digest, DigestFunction};
-use bytes::Bytes;
 
-use crate::directory_tree::DirectoryTree;
+use bitzel_cas::{BlobSource, DirectoryTree};
 use crate::error::Error;
 
 mod declaration;
@@ -20,21 +20,12 @@ mod merged_tree;
 mod scan;
 mod undeclared;
 
-pub use declaration::{Expected, OutputDeclaration};
+pub use declaration::{Expected, OutputDeclaration, components};
 use directory_builder::DirectoryBuilder;
 use merged_tree::MergedTree;
 pub use merged_tree::prepare_upper;
 use scan::{ScannedNode, Scanner};
 pub use undeclared::undeclared_writes;
-
-/// A blob to upload.
-#[derive(Debug, Clone)]
-pub enum Content {
-    /// In memory.
-    Bytes(Bytes),
-    /// A file in the upper directory.
-    File(PathBuf),
-}
 
 /// The outputs of a command.
 #[derive(Debug, Default)]
@@ -42,7 +33,7 @@ pub struct Outputs {
     /// The output fields of the result; nothing else is set.
     pub result: ActionResult,
     /// What the result refers to and the input root did not have. May name a blob twice.
-    pub blobs: Vec<(Digest, Content)>,
+    pub blobs: Vec<(Digest, BlobSource)>,
 }
 
 /// Collects the declared outputs from `upper`, the overlay's upper directory, on top of the input `tree`. Outputs
@@ -80,7 +71,7 @@ pub fn collect_outputs(
                     path,
                     digest: node.digest,
                     is_executable: node.is_executable,
-                    contents: Bytes::new().into(),
+                    contents: vec![].into(),
                     node_properties: node.node_properties,
                 });
             }

@@ -16,9 +16,9 @@ use rustix::io::Errno;
 
 use super::directory_of;
 use super::layer_selection::{LayerKey, children, join};
-use crate::directory_tree::DirectoryTree;
+use bitzel_cas::DirectoryTree;
 use crate::error::Error;
-use crate::file_cache::{FileCache, FileKey};
+use crate::file_cache::FileKey;
 use crate::node_properties::{DEFAULT_MTIME, mtime, unix_mode};
 use crate::scratch::Scratch;
 
@@ -91,12 +91,12 @@ impl Assembly {
     /// files are in the cache and stay there meanwhile.
     pub(super) fn run(&self, scratch: &Scratch, relative: &str) -> Result<(), Error> {
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let failed = |what: &str| Error::io(format!("{what} {relative}"));
+        let context = |what: &str| format!("{what} {relative}");
         let top = scratch.root().join(relative);
-        fs::create_dir_all(top.join(&self.start.path)).map_err(failed("create"))?;
+        fs::create_dir_all(top.join(&self.start.path)).map_err(Error::io(context("create")))?;
         let files = open(scratch.root().join("files"), flags | OFlags::PATH, Mode::empty())
             .map_err(Error::io("open the file cache"))?;
-        let start = open(top.join(&self.start.path), flags, Mode::empty()).map_err(failed("open"))?;
+        let start = open(top.join(&self.start.path), flags, Mode::empty()).map_err(Error::io(context("open")))?;
         let linking = Linking {
             assembly: self,
             scratch,

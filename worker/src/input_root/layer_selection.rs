@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bitzel_proto::Digest;
 
 use super::directory_of;
-use crate::directory_tree::DirectoryTree;
+use bitzel_cas::DirectoryTree;
 use crate::error::Error;
 
 /// A directory with at least this many files is worth a layer.

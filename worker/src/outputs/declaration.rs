@@ -1,4 +1,5 @@
 //! Which outputs a Command declares.
+#![expect(deprecated, reason = "clients of older versions of the specification set and read these fields")]
 
 use bitzel_proto::reapi::Command;
 use bitzel_proto::reapi::command::OutputDirectoryFormat;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bitzel_proto::reapi::{Directory, DirectoryNode, SymlinkNode, Tree};
 use bitzel_proto::{Digest, DigestFunction};
 
-use super::Content;
+use bitzel_cas::BlobSource;
 use super::scan::{HashedFiles, ScannedDirectory, ScannedNode};
-use crate::directory_tree::DirectoryTree;
+use bitzel_cas::DirectoryTree;
 use crate::error::Error;
 use crate::node_properties::WantedProperties;
 
@@ -100,10 +100,10 @@ impl<'build> DirectoryBuilder<'build> {
     }
 
     /// Everything to upload: the Trees, and the new Directories if they are referred to.
-    pub(super) fn into_blobs(self, with_directories: bool) -> Vec<(Digest, Content)> {
+    pub(super) fn into_blobs(self, with_directories: bool) -> Vec<(Digest, BlobSource)> {
         let directories = self.new.into_iter().map(|(digest, (_, bytes))| (digest, bytes));
         let directories = directories.filter(|_| with_directories);
         let blobs = self.trees.into_iter().chain(directories);
-        blobs.map(|(digest, bytes)| (digest, Content::Bytes(bytes.into()))).collect()
+        blobs.map(|(digest, bytes)| (digest, BlobSource::Bytes(bytes.into()))).collect()
     }
 }

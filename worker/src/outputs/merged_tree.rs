@@ -9,7 +9,7 @@ use bitzel_proto::Digest;
 use bitzel_proto::reapi::{Directory, FileNode, SymlinkNode};
 use rustix::fs::{Mode, OFlags, open};
 
-use crate::directory_tree::DirectoryTree;
+use bitzel_cas::DirectoryTree;
 use crate::error::Error;
 use crate::input_root::restore;
 
@@ -195,14 +195,14 @@ pub fn prepare_upper(tree: &DirectoryTree, upper: &Path, outputs: &[Vec<String>]
     }
     let empty = Directory::default();
     for (path, digest) in made.into_iter().rev() {
-        let failed = || Error::io(format!("set mode and time of {}", path.display()));
         let directory = match digest {
             Some(digest) => MergedTree::new(tree, upper.to_owned()).directory(digest)?,
             None => &empty,
         };
         let opened = open(&path, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-            .map_err(failed())?;
-        restore(&opened, directory).map_err(failed())?;
+            .map_err(Error::io(format!("open {}", path.display())))?;
+        restore(&opened, directory)
+            .map_err(Error::io(format!("set mode and time of {}", path.display())))?;
     }
     Ok(())
 }

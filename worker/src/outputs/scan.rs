@@ -10,7 +10,7 @@ use bitzel_proto::reapi::{FileNode, NodeProperties, SymlinkNode};
 use bitzel_proto::{Digest, DigestFunction};
 use rayon::prelude::*;
 
-use super::Content;
+use bitzel_cas::BlobSource;
 use super::merged_tree::{MergedNode, MergedTree, failed};
 use crate::error::Error;
 use crate::node_properties::{Mtime, WantedProperties};
@@ -297,8 +297,8 @@ impl HashedFiles {
     }
 
     /// The files to upload.
-    pub(super) fn into_blobs(self) -> impl Iterator<Item = (Digest, Content)> {
-        self.files.into_iter().map(|file| (file.digest, Content::File(file.on_disk)))
+    pub(super) fn into_blobs(self) -> impl Iterator<Item = (Digest, BlobSource)> {
+        self.files.into_iter().map(|file| (file.digest, BlobSource::File(file.on_disk)))
     }
 }
 

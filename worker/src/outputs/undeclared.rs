@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::merged_tree::{MergedNode, MergedTree, failed, is_whiteout};
 use super::scan::join;
-use crate::directory_tree::DirectoryTree;
+use bitzel_cas::DirectoryTree;
 use crate::error::Error;
 
 /// Paths that the command made, changed or deleted outside `outputs`, sorted. Directories count only when they are
