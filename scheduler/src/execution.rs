@@ -104,3 +104,6 @@ impl ExecutionTasks {
         self.tasks.wait().await;
     }
 }
+
+#[cfg(test)]
+mod tests;

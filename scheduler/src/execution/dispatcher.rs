@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bitzel_proto::worker::{self, Hello, SchedulerMessage, scheduler_message};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -91,11 +91,14 @@ impl Dispatcher {
         not_yet_visible: bool,
     ) -> Result<Attachment, ExecutionError> {
         let fresh_id = OperationId(Uuid::new_v4());
-        let now = self.clock.now();
-        let mut state = self.state.lock();
-        let (id, effects) = state.queue.execute(now, fresh_id, action, not_yet_visible)?;
-        self.carry_out(&mut state, now, effects);
-        self.attachment(&state, id)
+        let (result, state) =
+            self.transition(
+                |state, now| match state.queue.execute(now, fresh_id, action, not_yet_visible) {
+                    Ok((id, effects)) => (Ok(id), effects),
+                    Err(error) => (Err(error), vec![]),
+                },
+            );
+        self.attachment(&state, result?)
             .ok_or(ExecutionError::Internal("the operation was not announced"))
     }
 
@@ -117,20 +120,19 @@ impl Dispatcher {
     }
 
     pub(super) fn register_worker(&self, hello: &Hello, connection: Connection) -> WorkerId {
-        let now = self.clock.now();
-        let mut state = self.state.lock();
-        let (worker, effects) = state.queue.register_worker(hello);
-        state.workers.insert(worker, connection);
-        self.carry_out(&mut state, now, effects);
-        worker
+        let register = |state: &mut State, _| {
+            let (worker, effects) = state.queue.register_worker(hello);
+            state.workers.insert(worker, connection);
+            (worker, effects)
+        };
+        self.transition(register).0
     }
 
     pub(super) fn lose_worker(&self, worker: WorkerId) {
-        let now = self.clock.now();
-        let mut state = self.state.lock();
-        state.workers.remove(&worker);
-        let effects = state.queue.lose_worker(now, worker);
-        self.carry_out(&mut state, now, effects);
+        self.transition(|state, now| {
+            state.workers.remove(&worker);
+            ((), state.queue.lose_worker(now, worker))
+        });
     }
 
     pub(super) fn drain_worker(&self, worker: WorkerId) {
@@ -175,19 +177,25 @@ impl Dispatcher {
     }
 
     fn with<T>(&self, transition: impl FnOnce(&mut OperationQueue, Time) -> (T, Vec<Effect>)) -> T {
+        self.transition(|state, now| transition(&mut state.queue, now)).0
+    }
+
+    /// One step: decides, carries out, and wakes the ticking task where a deadline came closer. Still holds the lock
+    /// when it returns.
+    fn transition<T>(
+        &self,
+        transition: impl FnOnce(&mut State, Time) -> (T, Vec<Effect>),
+    ) -> (T, MutexGuard<'_, State>) {
         let now = self.clock.now();
         let mut state = self.state.lock();
         let before = state.queue.next_deadline();
-        let (value, effects) = transition(&mut state.queue, now);
+        let (value, effects) = transition(&mut state, now);
         self.carry_out(&mut state, now, effects);
-        self.wake_for(before, state.queue.next_deadline());
-        value
-    }
-
-    fn wake_for(&self, before: Option<Time>, after: Option<Time>) {
+        let after = state.queue.next_deadline();
         if after.is_some_and(|after| before.is_none_or(|before| after < before)) {
             self.earlier_deadline.notify_one();
         }
+        (value, state)
     }
 
     fn carry_out(&self, state: &mut State, now: Time, effects: Vec<Effect>) {
