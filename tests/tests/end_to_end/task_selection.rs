@@ -27,16 +27,27 @@ fn the_graph_lists_the_tasks_without_running_them() {
     let output = site
         .bitzel("graph")
         .args(site.build_directory_arguments())
-        .arg("demo-image")
+        .args(["--json", "demo-image"])
         .output()
         .expect("bitzel graph starts");
-    let text = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success(),
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    for name in ["picture-report", "lz4-native", "do_rootfs"] {
-        assert!(text.contains(name), "no {name} in:\n{text}");
+    let graph: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let tasks = graph["tasks"].as_array().expect("a list of tasks");
+    for (recipe, task) in [
+        ("demo-image", "do_rootfs"),
+        ("lz4-native", "do_compile"),
+        ("picture-report", "do_fetch"),
+    ] {
+        let found = tasks.iter().any(|entry| {
+            let recipe_index = entry["recipe"].as_u64().unwrap_or_default();
+            let package_name =
+                &graph["recipes"][usize::try_from(recipe_index).expect("an index")]["package_name"];
+            *package_name == recipe && entry["name"] == task
+        });
+        assert!(found, "no {recipe}:{task} in the graph");
     }
 }
