@@ -1,6 +1,6 @@
 //! Where bitzel keeps things on this machine.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use directories::ProjectDirs;
 
@@ -19,10 +19,15 @@ impl Directories {
             Some(directory) => std::path::absolute(directory)?,
             None => ProjectDirs::from("", "", "bitzel")
                 .map(|directories| directories.cache_dir().to_owned())
-                .ok_or_else(|| CommandError::new("there is no home directory").hint("give --cache-dir, or set HOME"))?,
+                .ok_or_else(|| {
+                    CommandError::new("there is no home directory").hint("give --cache-dir, or set HOME")
+                })?,
         };
         std::fs::create_dir_all(&cache).map_err(|error| {
-            CommandError::from(error).hint(format!("{} must be a directory that you can write", cache.display()))
+            CommandError::from(error).hint(format!(
+                "{} must be a directory that you can write",
+                cache.display()
+            ))
         })?;
         Ok(Self { cache })
     }
@@ -42,8 +47,8 @@ impl Directories {
         self.cache.join("worker")
     }
 
-    /// The directory itself.
-    pub(crate) fn root(&self) -> &Path {
-        &self.cache
+    /// What was built last, by build directory.
+    pub(crate) fn builds(&self) -> PathBuf {
+        self.cache.join("builds")
     }
 }

@@ -1,6 +1,5 @@
 //! The farm in one process: server and worker beside the build, speaking the same protocol over a socket.
 
-use bitzel_worker::{WorkerConfig, worker_loop};
 use tempfile::TempDir;
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
@@ -9,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::command_error::CommandError;
 use crate::directories::Directories;
 use crate::server::{self, Listener, ServerConfig};
+use crate::worker;
 
 type Running = JoinHandle<Result<(), CommandError>>;
 
@@ -23,18 +23,34 @@ pub(crate) struct Embedded {
 }
 
 impl Embedded {
-    /// Starts both.
-    pub(crate) fn start(directories: &Directories, store_size: u64, slots: usize) -> Result<Self, CommandError> {
+    /// Starts both; with no slots the server alone.
+    pub(crate) fn start(
+        directories: &Directories,
+        store_size: u64,
+        slots: usize,
+    ) -> Result<Self, CommandError> {
         let socket = tempfile::Builder::new().prefix("bitzel-").tempdir()?;
         let listener = Listener::Unix(UnixListener::bind(socket.path().join("socket"))?);
         let server_shutdown = CancellationToken::new();
-        let config = ServerConfig { directory: directories.server(), store_size };
+        let config = ServerConfig {
+            directory: directories.server(),
+            store_size,
+        };
         let server = tokio::spawn(server::run(config, listener, server_shutdown.clone()));
         let worker_shutdown = CancellationToken::new();
-        let config = worker_config(directories, endpoint(&socket), slots)?;
-        let shutdown = worker_shutdown.clone();
-        let worker = tokio::spawn(async move { Ok(worker_loop::run(config, shutdown).await?) });
-        Ok(Self { socket, server, server_shutdown, worker, worker_shutdown })
+        let worker = tokio::spawn(worker::work(
+            directories.worker(),
+            endpoint(&socket),
+            slots,
+            worker_shutdown.clone(),
+        ));
+        Ok(Self {
+            socket,
+            server,
+            server_shutdown,
+            worker,
+            worker_shutdown,
+        })
     }
 
     /// Where clients connect.
@@ -58,22 +74,21 @@ impl Embedded {
     /// Stops the worker, which kills what it runs and removes its temporary trees, then the server.
     pub(crate) async fn stop(self) -> Result<(), CommandError> {
         self.worker_shutdown.cancel();
-        let worker = if self.worker.is_finished() { Ok(()) } else { self.worker.await? };
+        let worker = if self.worker.is_finished() {
+            Ok(())
+        } else {
+            self.worker.await?
+        };
         self.server_shutdown.cancel();
-        let server = if self.server.is_finished() { Ok(()) } else { self.server.await? };
+        let server = if self.server.is_finished() {
+            Ok(())
+        } else {
+            self.server.await?
+        };
         worker.and(server)
     }
 }
 
 fn endpoint(socket: &TempDir) -> String {
     format!("unix:{}", socket.path().join("socket").display())
-}
-
-/// A worker of this machine that runs `slots` Actions at the same time for the server at `endpoint`.
-pub(crate) fn worker_config(
-    directories: &Directories,
-    endpoint: String,
-    slots: usize,
-) -> Result<WorkerConfig, CommandError> {
-    unimplemented!("{endpoint} {slots} {}", directories.worker().display())
 }

@@ -3,10 +3,16 @@
 mod arguments;
 mod command_error;
 mod commands;
+mod connection;
 mod directories;
 mod display;
 mod embedded;
+mod front_end;
+mod interrupt;
+mod last_graph;
+mod platform;
 mod server;
+mod worker;
 
 use std::io;
 use std::process::ExitCode;
@@ -28,7 +34,10 @@ fn main() -> ExitCode {
     }
     let arguments = Arguments::parse();
     let filter = EnvFilter::try_from_env("BITZEL_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .init();
     match run(arguments) {
         Ok(code) => code,
         Err(error) => error.report(),

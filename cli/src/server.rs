@@ -7,8 +7,8 @@ use bitzel_cas::services::{
     ActionCacheService, ByteStreamService, CapabilitiesService, ContentAddressableStorageService, Offer,
 };
 use bitzel_cas::{
-    ActionCache, BlobStore, CompletenessCheckingActionCache, DiskActionCache, DiskBlobStore, DiskBlobStoreOptions,
-    VerifyingBlobStore, endpoint,
+    ActionCache, BlobStore, CompletenessCheckingActionCache, DiskActionCache, DiskBlobStore,
+    DiskBlobStoreOptions, VerifyingBlobStore, endpoint,
 };
 use bitzel_scheduler::execution::{ExecutionConfig, ExecutionServer, SystemClock};
 use futures::{Stream, StreamExt as _};
@@ -48,16 +48,22 @@ pub(crate) async fn run(
     listener: Listener,
     shutdown: CancellationToken,
 ) -> Result<(), CommandError> {
-    let options =
-        DiskBlobStoreOptions { limit_bytes: config.store_size, free_space_floor_bytes: FREE_SPACE_FLOOR };
+    let options = DiskBlobStoreOptions {
+        limit_bytes: config.store_size,
+        free_space_floor_bytes: FREE_SPACE_FLOOR,
+    };
     let hint = |error: bitzel_cas::Error| {
         CommandError::from(error).hint(format!(
             "one process at a time may use {}: build with --remote on a `bitzel serve`, or give --cache-dir",
             config.directory.display()
         ))
     };
-    let disk_store = DiskBlobStore::open(&config.directory.join("cas"), options).await.map_err(hint)?;
-    let disk_cache = DiskActionCache::open(&config.directory.join("ac"), MAX_RESULTS).await.map_err(hint)?;
+    let disk_store = DiskBlobStore::open(&config.directory.join("cas"), options)
+        .await
+        .map_err(hint)?;
+    let disk_cache = DiskActionCache::open(&config.directory.join("ac"), MAX_RESULTS)
+        .await
+        .map_err(hint)?;
     let served = match listener {
         Listener::Tcp(listener) => {
             let incoming = TcpListenerStream::new(listener).inspect(|stream| {
@@ -70,7 +76,13 @@ pub(crate) async fn run(
             serve(&disk_store, &disk_cache, incoming, shutdown).await
         }
         Listener::Unix(listener) => {
-            serve(&disk_store, &disk_cache, UnixListenerStream::new(listener), shutdown).await
+            serve(
+                &disk_store,
+                &disk_cache,
+                UnixListenerStream::new(listener),
+                shutdown,
+            )
+            .await
         }
     };
     disk_cache.close().await?;
@@ -88,14 +100,26 @@ where
     I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
     let store: Arc<dyn BlobStore> = Arc::new(VerifyingBlobStore::new(Arc::new(disk_store.clone())));
-    let cache: Arc<dyn ActionCache> =
-        Arc::new(CompletenessCheckingActionCache::new(Arc::new(disk_cache.clone()), Arc::clone(&store)));
+    let cache: Arc<dyn ActionCache> = Arc::new(CompletenessCheckingActionCache::new(
+        Arc::new(disk_cache.clone()),
+        Arc::clone(&store),
+    ));
     let config = ExecutionConfig::default();
-    let execution =
-        ExecutionServer::new(Arc::clone(&store), Arc::clone(&cache), config, Arc::new(SystemClock::default()));
+    let execution = ExecutionServer::new(
+        Arc::clone(&store),
+        Arc::clone(&cache),
+        config,
+        Arc::new(SystemClock::default()),
+    );
     let background = execution.background;
     let router = endpoint::server()
-        .add_service(CapabilitiesService::new(Offer { execution: true, action_cache_updates: true }).into_server())
+        .add_service(
+            CapabilitiesService::new(Offer {
+                execution: true,
+                action_cache_updates: true,
+            })
+            .into_server(),
+        )
         .add_service(ContentAddressableStorageService::new(Arc::clone(&store)).into_server())
         .add_service(ByteStreamService::new(Arc::clone(&store)).into_server())
         .add_service(ActionCacheService::new(cache, store, true).into_server())
