@@ -45,6 +45,17 @@ pub struct SandboxedActionExecutor {
 /// Decoded Directory messages that are kept in memory, in bytes of their encoding.
 const DIRECTORY_CACHE_BYTES: u64 = 64 << 20;
 
+/// An Action that was read and checked.
+struct Prepared {
+    command: Command,
+    declaration: OutputDeclaration,
+    tree: Arc<DirectoryTree>,
+    directory: Arc<ActionDirectory>,
+    timeout: Duration,
+    network: bool,
+    undeclared_writes_fail: bool,
+}
+
 /// How a command ended.
 enum Ending {
     Exited(i32),
@@ -98,8 +109,32 @@ impl SandboxedActionExecutor {
         check_working_directory(&tree, &command.working_directory)?;
         let scratch = Arc::clone(&self.scratch);
         let directory = Arc::new(blocking::run(move || scratch.action_directory()).await?);
-        let input_root = self.input_roots.assemble(store, &tree, &directory).await?;
-        prepare(&tree, &directory, &declaration).await?;
+        let prepared = Prepared {
+            timeout,
+            undeclared_writes_fail: property(platform, "undeclared-writes") == Some("error"),
+            network: property(platform, "network") == Some("on"),
+            command,
+            declaration,
+            tree,
+            directory: Arc::clone(&directory),
+        };
+        let outcome = self.run_prepared(store, request, prepared, result).await;
+        match Arc::try_unwrap(directory) {
+            Ok(directory) => outcome.and(blocking::run(move || directory.remove()).await),
+            Err(_) => outcome,
+        }
+    }
+
+    async fn run_prepared(
+        &self,
+        store: &dyn BlobStore,
+        request: &ActionRequest,
+        prepared: Prepared,
+        result: &mut ActionResult,
+    ) -> Result<(), Error> {
+        let Prepared { command, declaration, tree, directory, timeout, .. } = &prepared;
+        let input_root = self.input_roots.assemble(store, tree, directory).await?;
+        prepare(tree, directory, declaration).await?;
         metadata(result).input_fetch_completed_timestamp = Some(now());
 
         let sandboxed = SandboxedCommand {
@@ -111,30 +146,26 @@ impl SandboxedActionExecutor {
                 .map(|variable| (variable.name.clone(), variable.value.clone()))
                 .collect(),
             working_directory: command.working_directory.clone(),
-            network: property(platform, "network") == Some("on"),
+            network: prepared.network,
         };
         if let Some(stages) = &request.stages {
             let _ = stages.send(execution_stage::Value::Executing);
         }
-        let ending = self.run_command(&sandboxed, &directory, timeout, request, result).await?;
+        let ending = self.run_command(&sandboxed, directory, *timeout, request, result).await?;
         if let Ending::Cancelled = ending {
             return Err(Error::Cancelled);
         }
 
         metadata(result).output_upload_start_timestamp = Some(now());
-        let collected = self.upload_outputs(store, &request.action, &tree, &directory, declaration, result).await;
+        let collected = self.upload_outputs(store, &request.action, &prepared, result).await;
         metadata(result).output_upload_completed_timestamp = Some(now());
-        let undeclared = match (&ending, property(platform, "undeclared-writes")) {
-            (Ending::Exited(0), Some("error")) => find_undeclared(&tree, &directory, &command).await,
+        let undeclared = match ending {
+            Ending::Exited(0) if prepared.undeclared_writes_fail => find_undeclared(&prepared).await,
             _ => Ok(()),
         };
-        drop(input_root);
-        if let Ok(directory) = Arc::try_unwrap(directory) {
-            blocking::run(move || directory.remove()).await?;
-        }
         match ending {
             // What was there at the time is better than nothing, and its absence no second error.
-            Ending::TimedOut => Err(Error::TimedOut(timeout)),
+            Ending::TimedOut => Err(Error::TimedOut(*timeout)),
             _ => collected.and(undeclared),
         }
     }
@@ -195,21 +226,20 @@ impl SandboxedActionExecutor {
         &self,
         store: &dyn BlobStore,
         action: &Digest,
-        tree: &Arc<DirectoryTree>,
-        directory: &Arc<ActionDirectory>,
-        declaration: OutputDeclaration,
+        prepared: &Prepared,
         result: &mut ActionResult,
     ) -> Result<(), Error> {
         let function = action.function();
         let logs = {
-            let directory = Arc::clone(directory);
+            let directory = Arc::clone(&prepared.directory);
             blocking::run(move || Ok([log(function, &directory.path("stdout"))?, log(function, &directory.path("stderr"))?]))
                 .await?
         };
         let [stdout, stderr] = &logs;
         result.stdout_digest = stdout.as_ref().map(|(digest, _)| digest.to_wire());
         result.stderr_digest = stderr.as_ref().map(|(digest, _)| digest.to_wire());
-        let (tree, directory) = (Arc::clone(tree), Arc::clone(directory));
+        let (tree, directory) = (Arc::clone(&prepared.tree), Arc::clone(&prepared.directory));
+        let declaration = prepared.declaration.clone();
         let collected = blocking::run(move || {
             collect_outputs(function, &tree, directory.path("upper"), &declaration)
         })
@@ -243,10 +273,7 @@ impl ActionExecutor for SandboxedActionExecutor {
         metadata(&mut result).worker = self.config.worker_name.clone();
         metadata(&mut result).queued_timestamp = request.queued;
         metadata(&mut result).worker_start_timestamp = Some(now());
-        let cancelled = request.cancellation.clone();
-        // Dropping the future abandons downloads and uploads; a running command is stopped inside, in an orderly way.
         let outcome = self.run(&request, &mut result).await;
-        let _ = cancelled;
         metadata(&mut result).worker_completed_timestamp = Some(now());
         match outcome {
             Ok(()) => ExecuteResponse {
@@ -312,18 +339,13 @@ async fn prepare(
     declaration: &OutputDeclaration,
 ) -> Result<(), Error> {
     let (tree, directory) = (Arc::clone(tree), Arc::clone(directory));
-    let paths: Vec<Vec<String>> = declaration.paths.iter().map(|path| path.components.clone()).collect();
+    let paths = declaration.component_paths();
     blocking::run(move || prepare_upper(&tree, &directory.path("upper"), &paths)).await
 }
 
-async fn find_undeclared(
-    tree: &Arc<DirectoryTree>,
-    directory: &Arc<ActionDirectory>,
-    command: &Command,
-) -> Result<(), Error> {
-    let declaration = OutputDeclaration::of_command(command)?;
-    let (tree, directory) = (Arc::clone(tree), Arc::clone(directory));
-    let paths: Vec<Vec<String>> = declaration.paths.into_iter().map(|path| path.components).collect();
+async fn find_undeclared(prepared: &Prepared) -> Result<(), Error> {
+    let (tree, directory) = (Arc::clone(&prepared.tree), Arc::clone(&prepared.directory));
+    let paths = prepared.declaration.component_paths();
     let paths = blocking::run(move || undeclared_writes(&tree, directory.path("upper"), &paths)).await?;
     if paths.is_empty() {
         Ok(())
