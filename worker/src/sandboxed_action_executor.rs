@@ -1,8 +1,5 @@
 //! Executes Actions in sandboxes on this machine.
-#![expect(
-    deprecated,
-    reason = "clients of older versions of the specification set and read these fields"
-)]
+#![expect(deprecated, reason = "clients of older versions of the specification set and read these fields")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,9 +8,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bitzel_cas::blob_store::read_whole;
-use bitzel_cas::{
-    BlobSource, BlobStore, DirectoryCache, DirectoryTree, fetch_directory_tree, upload_missing,
-};
+use bitzel_cas::{BlobSource, BlobStore, DirectoryCache, DirectoryTree, fetch_directory_tree, upload_missing};
 use bitzel_proto::missing_blobs::to_rpc_status;
 use bitzel_proto::reapi::{Action, ActionResult, Command, ExecuteResponse, Platform, execution_stage};
 use bitzel_proto::{Digest, InstanceName};
@@ -27,9 +22,7 @@ use crate::file_cache::FileCache;
 use crate::grpc_status::{grpc_status, with_sources};
 use crate::input_root::InputRoots;
 use crate::node_properties::now;
-use crate::outputs::{
-    OutputDeclaration, Outputs, collect_outputs, components, prepare_upper, undeclared_writes,
-};
+use crate::outputs::{OutputDeclaration, Outputs, collect_outputs, components, prepare_upper, undeclared_writes};
 use crate::sandbox::{Sandbox, SandboxedCommand};
 use crate::scratch::{ActionDirectory, Scratch};
 
@@ -52,6 +45,17 @@ pub struct SandboxedActionExecutor {
 /// Decoded Directory messages that are kept in memory, in bytes of their encoding.
 const DIRECTORY_CACHE_BYTES: u64 = 64 << 20;
 
+/// An Action that was read and checked.
+struct Prepared {
+    command: Command,
+    declaration: OutputDeclaration,
+    tree: Arc<DirectoryTree>,
+    directory: Arc<ActionDirectory>,
+    timeout: Duration,
+    network: bool,
+    undeclared_writes_fail: bool,
+}
+
 /// How a command ended.
 enum Ending {
     Exited(i32),
@@ -72,12 +76,8 @@ impl SandboxedActionExecutor {
             Ok((scratch, files))
         })
         .await?;
-        let sandbox = Sandbox::open(
-            Arc::clone(&scratch),
-            config.launcher.clone(),
-            &config.host_directories,
-        )
-        .await?;
+        let sandbox =
+            Sandbox::open(Arc::clone(&scratch), config.launcher.clone(), &config.host_directories).await?;
         Ok(Self {
             config,
             stores,
@@ -109,8 +109,32 @@ impl SandboxedActionExecutor {
         check_working_directory(&tree, &command.working_directory)?;
         let scratch = Arc::clone(&self.scratch);
         let directory = Arc::new(blocking::run(move || scratch.action_directory()).await?);
-        let input_root = self.input_roots.assemble(store, &tree, &directory).await?;
-        prepare(&tree, &directory, &declaration).await?;
+        let prepared = Prepared {
+            timeout,
+            undeclared_writes_fail: property(platform, "undeclared-writes") == Some("error"),
+            network: property(platform, "network") == Some("on"),
+            command,
+            declaration,
+            tree,
+            directory: Arc::clone(&directory),
+        };
+        let outcome = self.run_prepared(store, request, prepared, result).await;
+        match Arc::try_unwrap(directory) {
+            Ok(directory) => outcome.and(blocking::run(move || directory.remove()).await),
+            Err(_) => outcome,
+        }
+    }
+
+    async fn run_prepared(
+        &self,
+        store: &dyn BlobStore,
+        request: &ActionRequest,
+        prepared: Prepared,
+        result: &mut ActionResult,
+    ) -> Result<(), Error> {
+        let Prepared { command, declaration, tree, directory, timeout, .. } = &prepared;
+        let input_root = self.input_roots.assemble(store, tree, directory).await?;
+        prepare(tree, directory, declaration).await?;
         metadata(result).input_fetch_completed_timestamp = Some(now());
 
         let sandboxed = SandboxedCommand {
@@ -122,34 +146,26 @@ impl SandboxedActionExecutor {
                 .map(|variable| (variable.name.clone(), variable.value.clone()))
                 .collect(),
             working_directory: command.working_directory.clone(),
-            network: property(platform, "network") == Some("on"),
+            network: prepared.network,
         };
         if let Some(stages) = &request.stages {
             let _ = stages.send(execution_stage::Value::Executing);
         }
-        let ending = self
-            .run_command(&sandboxed, &directory, timeout, request, result)
-            .await?;
+        let ending = self.run_command(&sandboxed, directory, *timeout, request, result).await?;
         if let Ending::Cancelled = ending {
             return Err(Error::Cancelled);
         }
 
         metadata(result).output_upload_start_timestamp = Some(now());
-        let collected = self
-            .upload_outputs(store, &request.action, &tree, &directory, declaration, result)
-            .await;
+        let collected = self.upload_outputs(store, &request.action, &prepared, result).await;
         metadata(result).output_upload_completed_timestamp = Some(now());
-        let undeclared = match (&ending, property(platform, "undeclared-writes")) {
-            (Ending::Exited(0), Some("error")) => find_undeclared(&tree, &directory, &command).await,
+        let undeclared = match ending {
+            Ending::Exited(0) if prepared.undeclared_writes_fail => find_undeclared(&prepared).await,
             _ => Ok(()),
         };
-        drop(input_root);
-        if let Ok(directory) = Arc::try_unwrap(directory) {
-            blocking::run(move || directory.remove()).await?;
-        }
         match ending {
             // What was there at the time is better than nothing, and its absence no second error.
-            Ending::TimedOut => Err(Error::TimedOut(timeout)),
+            Ending::TimedOut => Err(Error::TimedOut(*timeout)),
             _ => collected.and(undeclared),
         }
     }
@@ -210,35 +226,27 @@ impl SandboxedActionExecutor {
         &self,
         store: &dyn BlobStore,
         action: &Digest,
-        tree: &Arc<DirectoryTree>,
-        directory: &Arc<ActionDirectory>,
-        declaration: OutputDeclaration,
+        prepared: &Prepared,
         result: &mut ActionResult,
     ) -> Result<(), Error> {
         let function = action.function();
         let logs = {
-            let directory = Arc::clone(directory);
-            blocking::run(move || {
-                Ok([
-                    log(function, &directory.path("stdout"))?,
-                    log(function, &directory.path("stderr"))?,
-                ])
-            })
-            .await?
+            let directory = Arc::clone(&prepared.directory);
+            blocking::run(move || Ok([log(function, &directory.path("stdout"))?, log(function, &directory.path("stderr"))?]))
+                .await?
         };
         let [stdout, stderr] = &logs;
         result.stdout_digest = stdout.as_ref().map(|(digest, _)| digest.to_wire());
         result.stderr_digest = stderr.as_ref().map(|(digest, _)| digest.to_wire());
-        let (tree, directory) = (Arc::clone(tree), Arc::clone(directory));
-        let collected =
-            blocking::run(move || collect_outputs(function, &tree, directory.path("upper"), &declaration))
-                .await;
+        let (tree, directory) = (Arc::clone(&prepared.tree), Arc::clone(&prepared.directory));
+        let declaration = prepared.declaration.clone();
+        let collected = blocking::run(move || {
+            collect_outputs(function, &tree, directory.path("upper"), &declaration)
+        })
+        .await;
         let logs = logs.into_iter().flatten();
         let collected = match collected {
-            Ok(Outputs {
-                result: outputs,
-                blobs,
-            }) => {
+            Ok(Outputs { result: outputs, blobs }) => {
                 upload_missing(store, blobs.into_iter().chain(logs)).await?;
                 Ok(outputs)
             }
@@ -265,10 +273,7 @@ impl ActionExecutor for SandboxedActionExecutor {
         metadata(&mut result).worker = self.config.worker_name.clone();
         metadata(&mut result).queued_timestamp = request.queued;
         metadata(&mut result).worker_start_timestamp = Some(now());
-        let cancelled = request.cancellation.clone();
-        // Dropping the future abandons downloads and uploads; a running command is stopped inside, in an orderly way.
         let outcome = self.run(&request, &mut result).await;
-        let _ = cancelled;
         metadata(&mut result).worker_completed_timestamp = Some(now());
         match outcome {
             Ok(()) => ExecuteResponse {
@@ -307,13 +312,10 @@ async fn read_message<M: Message + Default>(
     name: &str,
 ) -> Result<M, Error> {
     if digest.size_bytes() > MAXIMUM_MESSAGE_BYTES {
-        return Err(Error::InvalidAction(format!(
-            "{name} {digest} is larger than {MAXIMUM_MESSAGE_BYTES} bytes"
-        )));
+        return Err(Error::InvalidAction(format!("{name} {digest} is larger than {MAXIMUM_MESSAGE_BYTES} bytes")));
     }
     let bytes = read_whole(store, digest).await?;
-    M::decode(bytes)
-        .map_err(|source| Error::InvalidAction(format!("{name} {digest} cannot be decoded: {source}")))
+    M::decode(bytes).map_err(|source| Error::InvalidAction(format!("{name} {digest} cannot be decoded: {source}")))
 }
 
 /// The specification wants the working directory in the input tree.
@@ -337,26 +339,13 @@ async fn prepare(
     declaration: &OutputDeclaration,
 ) -> Result<(), Error> {
     let (tree, directory) = (Arc::clone(tree), Arc::clone(directory));
-    let paths: Vec<Vec<String>> = declaration
-        .paths
-        .iter()
-        .map(|path| path.components.clone())
-        .collect();
+    let paths = declaration.component_paths();
     blocking::run(move || prepare_upper(&tree, &directory.path("upper"), &paths)).await
 }
 
-async fn find_undeclared(
-    tree: &Arc<DirectoryTree>,
-    directory: &Arc<ActionDirectory>,
-    command: &Command,
-) -> Result<(), Error> {
-    let declaration = OutputDeclaration::of_command(command)?;
-    let (tree, directory) = (Arc::clone(tree), Arc::clone(directory));
-    let paths: Vec<Vec<String>> = declaration
-        .paths
-        .into_iter()
-        .map(|path| path.components)
-        .collect();
+async fn find_undeclared(prepared: &Prepared) -> Result<(), Error> {
+    let (tree, directory) = (Arc::clone(&prepared.tree), Arc::clone(&prepared.directory));
+    let paths = prepared.declaration.component_paths();
     let paths = blocking::run(move || undeclared_writes(&tree, directory.path("upper"), &paths)).await?;
     if paths.is_empty() {
         Ok(())
@@ -366,7 +355,10 @@ async fn find_undeclared(
 }
 
 /// The digest of a log; `None` when nothing was written.
-fn log(function: bitzel_proto::DigestFunction, path: &Path) -> Result<Option<(Digest, BlobSource)>, Error> {
+fn log(
+    function: bitzel_proto::DigestFunction,
+    path: &Path,
+) -> Result<Option<(Digest, BlobSource)>, Error> {
     let failed = || Error::io(format!("read {}", path.display()));
     let mut file = fs::File::open(path).map_err(failed())?;
     let mut hasher = function.hasher();
@@ -377,9 +369,6 @@ fn log(function: bitzel_proto::DigestFunction, path: &Path) -> Result<Option<(Di
 
 /// The value of a platform property.
 fn property<'a>(platform: Option<&'a Platform>, name: &str) -> Option<&'a str> {
-    let property = platform?
-        .properties
-        .iter()
-        .find(|property| property.name == name)?;
+    let property = platform?.properties.iter().find(|property| property.name == name)?;
     Some(&property.value)
 }

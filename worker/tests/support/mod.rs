@@ -1,5 +1,5 @@
 //! A worker on a store in memory, and input trees written down shortly.
-#![allow(dead_code, reason = "every test program uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "every test program uses its own part")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
