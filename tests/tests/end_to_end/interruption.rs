@@ -103,6 +103,14 @@ do_install() {{
     }
 }
 
+impl Drop for EndlessBuild {
+    fn drop(&mut self) {
+        // Only a test that failed early has left it running.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
 #[test]
 fn ctrl_c_leaves_no_processes_mounts_or_temporary_trees() {
     let mut build = EndlessBuild::start("interrupted");
