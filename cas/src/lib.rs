@@ -7,9 +7,9 @@
 
 pub mod action_cache;
 pub mod blob_store;
-pub mod counting_blob_store;
 mod bounded_directory;
 pub mod completeness_checking_action_cache;
+pub mod counting_blob_store;
 pub mod directory_tree;
 pub mod disk_action_cache;
 pub mod disk_blob_store;
@@ -27,8 +27,8 @@ pub mod verifying_blob_store;
 
 pub use action_cache::ActionCache;
 pub use blob_store::{BlobRange, BlobStore, BlobStream};
-pub use counting_blob_store::CountingBlobStore;
 pub use completeness_checking_action_cache::CompletenessCheckingActionCache;
+pub use counting_blob_store::CountingBlobStore;
 pub use directory_tree::{DirectoryCache, DirectoryTree, fetch_directory_tree};
 pub use disk_action_cache::DiskActionCache;
 pub use disk_blob_store::{DiskBlobStore, DiskBlobStoreOptions};

@@ -14,7 +14,10 @@ pub(crate) struct CommandError {
 impl CommandError {
     /// A failure of our own words.
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { cause: message.into().into(), hint: None }
+        Self {
+            cause: message.into().into(),
+            hint: None,
+        }
     }
 
     /// Adds what the user can do.
@@ -48,6 +51,9 @@ impl CommandError {
 
 impl<E: Error + Send + Sync + 'static> From<E> for CommandError {
     fn from(error: E) -> Self {
-        Self { cause: Box::new(error), hint: None }
+        Self {
+            cause: Box::new(error),
+            hint: None,
+        }
     }
 }

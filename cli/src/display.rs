@@ -70,7 +70,14 @@ impl Display {
             BuildEvent::TaskStarted { recipe, task } => {
                 self.running.insert(format!("{recipe}:{task}"), Instant::now());
             }
-            BuildEvent::TaskFinished { recipe, task, outcome, milliseconds, error, log } => {
+            BuildEvent::TaskFinished {
+                recipe,
+                task,
+                outcome,
+                milliseconds,
+                error,
+                log,
+            } => {
                 let name = format!("{recipe}:{task}");
                 self.running.remove(&name);
                 *self.outcomes.entry(outcome).or_default() += 1;

@@ -1,9 +1,9 @@
 //! The trait of everything that executes Actions.
 
 use async_trait::async_trait;
+use bitzel_proto::google::protobuf::Timestamp;
 use bitzel_proto::reapi::{ExecuteResponse, execution_stage};
 use bitzel_proto::{Digest, InstanceName};
-use bitzel_proto::google::protobuf::Timestamp;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 

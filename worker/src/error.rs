@@ -79,7 +79,12 @@ pub enum Error {
 const LISTED_PATHS: usize = 20;
 
 fn listed(paths: &[String]) -> String {
-    let mut text = paths.iter().take(LISTED_PATHS).cloned().collect::<Vec<_>>().join(", ");
+    let mut text = paths
+        .iter()
+        .take(LISTED_PATHS)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(", ");
     if let Some(more) = paths.len().checked_sub(LISTED_PATHS).filter(|more| *more > 0) {
         text.push_str(&format!(" and {more} more"));
     }

@@ -54,9 +54,15 @@ mod tests {
     fn missing_blobs_are_named_and_machine_faults_are_not_blamed_on_the_action() {
         let digest = DigestFunction::Sha256.digest(b"x");
         let status = grpc_status(&Error::MissingBlobs(vec![digest]));
-        assert_eq!(missing_blob_subjects(&to_rpc_status(&status)), [format!("blobs/{digest}")]);
+        assert_eq!(
+            missing_blob_subjects(&to_rpc_status(&status)),
+            [format!("blobs/{digest}")]
+        );
         let io = Error::io("read /x")(std::io::Error::other("disk on fire"));
         let status = grpc_status(&io);
-        assert_eq!((status.code(), status.message()), (Code::Internal, "read /x: disk on fire"));
+        assert_eq!(
+            (status.code(), status.message()),
+            (Code::Internal, "read /x: disk on fire")
+        );
     }
 }

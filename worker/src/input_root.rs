@@ -10,10 +10,10 @@ use bitzel_cas::BlobStore;
 use bitzel_proto::Digest;
 
 use crate::blocking;
-use bitzel_cas::DirectoryTree;
 use crate::error::Error;
 use crate::file_cache::{FileCache, FileKey, FileLease};
 use crate::scratch::{ActionDirectory, Scratch};
+use bitzel_cas::DirectoryTree;
 
 mod assembly;
 mod layer_cache;
@@ -77,7 +77,9 @@ impl InputRoots {
             })
             .await?;
         }
-        let lower = std::iter::once(relative).chain(leases.iter().map(LayerLease::relative)).collect();
+        let lower = std::iter::once(relative)
+            .chain(leases.iter().map(LayerLease::relative))
+            .collect();
         Ok(InputRoot {
             lower,
             _layers: leases,
@@ -121,11 +123,10 @@ impl InputRoots {
 }
 
 /// The Directory of `digest`. It is there: a tree is only made whole.
-fn directory_of(
-    tree: &DirectoryTree,
-    digest: Digest,
-) -> Result<&Arc<bitzel_proto::reapi::Directory>, Error> {
-    tree.directories.get(&digest).ok_or_else(|| Error::MissingBlobs(vec![digest]))
+fn directory_of(tree: &DirectoryTree, digest: Digest) -> Result<&Arc<bitzel_proto::reapi::Directory>, Error> {
+    tree.directories
+        .get(&digest)
+        .ok_or_else(|| Error::MissingBlobs(vec![digest]))
 }
 
 #[cfg(test)]

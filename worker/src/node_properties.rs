@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use bitzel_proto::reapi::{NodeProperties, NodeProperty};
 use bitzel_proto::google::protobuf::{Timestamp, UInt32Value};
+use bitzel_proto::reapi::{NodeProperties, NodeProperty};
 
 /// Name of the property whose value joins files into one inode: the path of the first of them, relative to the
 /// input root.
@@ -72,7 +72,9 @@ pub fn unix_mode(properties: Option<&NodeProperties>) -> Option<u32> {
 /// The hardlink group of a node.
 pub fn hardlink_group(properties: Option<&NodeProperties>) -> Option<&str> {
     let properties = &properties?.properties;
-    let property = properties.iter().find(|property| property.name == HARDLINK_GROUP)?;
+    let property = properties
+        .iter()
+        .find(|property| property.name == HARDLINK_GROUP)?;
     Some(&property.value)
 }
 
@@ -118,7 +120,9 @@ impl WantedProperties {
 
 /// A time of this moment, for `ExecutedActionMetadata`.
 pub fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
     Timestamp {
         seconds: since.as_secs().try_into().unwrap_or(i64::MAX),
         nanos: since.subsec_nanos().try_into().unwrap_or(0),

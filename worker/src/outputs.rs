@@ -3,7 +3,10 @@
 //! The overlay's upper directory holds exactly what the command changed, so an output is the known input tree merged
 //! with that: what is not in the upper directory is neither read nor hashed, and a directory that is not there keeps
 //! its Directory message byte for byte.
-#![expect(deprecated, reason = "clients of older versions of the specification set and read these fields")]
+#![expect(
+    deprecated,
+    reason = "clients of older versions of the specification set and read these fields"
+)]
 
 use std::path::PathBuf;
 
@@ -11,8 +14,8 @@ use bitzel_proto::reapi::command::OutputDirectoryFormat;
 use bitzel_proto::reapi::{ActionResult, OutputDirectory, OutputFile, OutputSymlink};
 use bitzel_proto::{Digest, DigestFunction};
 
-use bitzel_cas::{BlobSource, DirectoryTree};
 use crate::error::Error;
+use bitzel_cas::{BlobSource, DirectoryTree};
 
 mod declaration;
 mod directory_builder;
@@ -102,7 +105,8 @@ pub fn collect_outputs(
                     path,
                     tree_digest: tree_digest.map(|digest| digest.to_wire()),
                     is_topologically_sorted: false,
-                    root_directory_digest: (format != OutputDirectoryFormat::TreeOnly).then(|| root.to_wire()),
+                    root_directory_digest: (format != OutputDirectoryFormat::TreeOnly)
+                        .then(|| root.to_wire()),
                 });
             }
         }

@@ -97,7 +97,9 @@ impl Sandbox {
     /// Dropping the future kills all of the command's processes, without waiting for their end; see
     /// [`Sandbox::run_until`].
     async fn run(&self, command: &SandboxedCommand, directory: &ActionDirectory) -> Result<i32, Error> {
-        self.run_until(command, directory, std::future::pending()).await?.ok_or(Error::Cancelled)
+        self.run_until(command, directory, std::future::pending())
+            .await?
+            .ok_or(Error::Cancelled)
     }
 
     /// Like a plain run, but ends early when `stop` is ready: all processes of the sandbox are killed, and `None`
@@ -132,7 +134,10 @@ impl Sandbox {
         };
         // The launcher kills the sandbox when this end closes, and itself ends after the last process.
         drop(control);
-        launcher.wait().await.map_err(Error::io("wait for the sandbox launcher"))?;
+        launcher
+            .wait()
+            .await
+            .map_err(Error::io("wait for the sandbox launcher"))?;
         match finished {
             None => return Ok(None),
             Some(Ok(_)) => {}
@@ -141,16 +146,18 @@ impl Sandbox {
         let stderr = directory.path("stderr");
         match serde_json::from_str(&report) {
             Ok(LaunchReport::Exited(code)) => Ok(Some(code)),
-            Ok(LaunchReport::CommandNotStarted) => {
-                Err(Error::CommandNotStarted(blocking::run(move || Ok(last_line(&stderr))).await?))
-            }
-            Ok(LaunchReport::BubblewrapFailed) => {
-                Err(Error::Sandbox(blocking::run(move || Ok(last_line(&stderr))).await?))
-            }
+            Ok(LaunchReport::CommandNotStarted) => Err(Error::CommandNotStarted(
+                blocking::run(move || Ok(last_line(&stderr))).await?,
+            )),
+            Ok(LaunchReport::BubblewrapFailed) => Err(Error::Sandbox(
+                blocking::run(move || Ok(last_line(&stderr))).await?,
+            )),
             Ok(LaunchReport::Failed { step, reason }) => Err(Error::Sandbox(format!("{step}: {reason}"))),
             Err(_) => {
                 let said = blocking::run(move || Ok(last_line(&stderr))).await?;
-                Err(Error::Sandbox(format!("the sandbox launcher ended without an answer: {said}")))
+                Err(Error::Sandbox(format!(
+                    "the sandbox launcher ended without an answer: {said}"
+                )))
             }
         }
     }
@@ -158,12 +165,14 @@ impl Sandbox {
     async fn start(&self, directory: &ActionDirectory) -> Result<(tokio::process::Child, UnixStream), Error> {
         let paths = [directory.path("stdout"), directory.path("stderr")];
         let [stdout, stderr] = blocking::run(move || {
-            let create = |path: &PathBuf| File::create(path).map_err(Error::io(format!("create {}", path.display())));
+            let create =
+                |path: &PathBuf| File::create(path).map_err(Error::io(format!("create {}", path.display())));
             Ok([create(&paths[0])?, create(&paths[1])?])
         })
         .await?;
         let (ours, theirs) = StdUnixStream::pair().map_err(Error::io("make a socket pair"))?;
-        ours.set_nonblocking(true).map_err(Error::io("make a socket pair"))?;
+        ours.set_nonblocking(true)
+            .map_err(Error::io("make a socket pair"))?;
         let ours = UnixStream::from_std(ours).map_err(Error::io("make a socket pair"))?;
         let (program, arguments) = self
             .launcher
@@ -180,7 +189,10 @@ impl Sandbox {
             .kill_on_drop(false)
             .spawn()
             .map_err(|error| {
-                Error::Sandbox(format!("start the sandbox launcher {}: {error}", program.to_string_lossy()))
+                Error::Sandbox(format!(
+                    "start the sandbox launcher {}: {error}",
+                    program.to_string_lossy()
+                ))
             })?;
         Ok((child, ours))
     }
@@ -190,5 +202,10 @@ impl Sandbox {
 fn last_line(path: &std::path::Path) -> String {
     let text = fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
-    text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no message").chars().take(1_000).collect()
+    text.lines()
+        .rfind(|line| !line.trim().is_empty())
+        .unwrap_or("no message")
+        .chars()
+        .take(1_000)
+        .collect()
 }

@@ -1,5 +1,8 @@
 //! Executes Actions in sandboxes on this machine.
-#![expect(deprecated, reason = "clients of older versions of the specification set and read these fields")]
+#![expect(
+    deprecated,
+    reason = "clients of older versions of the specification set and read these fields"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bitzel_cas::blob_store::read_whole;
-use bitzel_cas::{BlobSource, BlobStore, DirectoryCache, DirectoryTree, fetch_directory_tree, upload_missing};
+use bitzel_cas::{
+    BlobSource, BlobStore, DirectoryCache, DirectoryTree, fetch_directory_tree, upload_missing,
+};
 use bitzel_proto::missing_blobs::to_rpc_status;
 use bitzel_proto::reapi::{Action, ActionResult, Command, ExecuteResponse, Platform, execution_stage};
 use bitzel_proto::{Digest, InstanceName};
@@ -22,7 +27,9 @@ use crate::file_cache::FileCache;
 use crate::grpc_status::{grpc_status, with_sources};
 use crate::input_root::InputRoots;
 use crate::node_properties::now;
-use crate::outputs::{OutputDeclaration, Outputs, collect_outputs, components, prepare_upper, undeclared_writes};
+use crate::outputs::{
+    OutputDeclaration, Outputs, collect_outputs, components, prepare_upper, undeclared_writes,
+};
 use crate::sandbox::{Sandbox, SandboxedCommand};
 use crate::scratch::{ActionDirectory, Scratch};
 
@@ -65,8 +72,12 @@ impl SandboxedActionExecutor {
             Ok((scratch, files))
         })
         .await?;
-        let sandbox =
-            Sandbox::open(Arc::clone(&scratch), config.launcher.clone(), &config.host_directories).await?;
+        let sandbox = Sandbox::open(
+            Arc::clone(&scratch),
+            config.launcher.clone(),
+            &config.host_directories,
+        )
+        .await?;
         Ok(Self {
             config,
             stores,
@@ -116,13 +127,17 @@ impl SandboxedActionExecutor {
         if let Some(stages) = &request.stages {
             let _ = stages.send(execution_stage::Value::Executing);
         }
-        let ending = self.run_command(&sandboxed, &directory, timeout, request, result).await?;
+        let ending = self
+            .run_command(&sandboxed, &directory, timeout, request, result)
+            .await?;
         if let Ending::Cancelled = ending {
             return Err(Error::Cancelled);
         }
 
         metadata(result).output_upload_start_timestamp = Some(now());
-        let collected = self.upload_outputs(store, &request.action, &tree, &directory, declaration, result).await;
+        let collected = self
+            .upload_outputs(store, &request.action, &tree, &directory, declaration, result)
+            .await;
         metadata(result).output_upload_completed_timestamp = Some(now());
         let undeclared = match (&ending, property(platform, "undeclared-writes")) {
             (Ending::Exited(0), Some("error")) => find_undeclared(&tree, &directory, &command).await,
@@ -203,20 +218,27 @@ impl SandboxedActionExecutor {
         let function = action.function();
         let logs = {
             let directory = Arc::clone(directory);
-            blocking::run(move || Ok([log(function, &directory.path("stdout"))?, log(function, &directory.path("stderr"))?]))
-                .await?
+            blocking::run(move || {
+                Ok([
+                    log(function, &directory.path("stdout"))?,
+                    log(function, &directory.path("stderr"))?,
+                ])
+            })
+            .await?
         };
         let [stdout, stderr] = &logs;
         result.stdout_digest = stdout.as_ref().map(|(digest, _)| digest.to_wire());
         result.stderr_digest = stderr.as_ref().map(|(digest, _)| digest.to_wire());
         let (tree, directory) = (Arc::clone(tree), Arc::clone(directory));
-        let collected = blocking::run(move || {
-            collect_outputs(function, &tree, directory.path("upper"), &declaration)
-        })
-        .await;
+        let collected =
+            blocking::run(move || collect_outputs(function, &tree, directory.path("upper"), &declaration))
+                .await;
         let logs = logs.into_iter().flatten();
         let collected = match collected {
-            Ok(Outputs { result: outputs, blobs }) => {
+            Ok(Outputs {
+                result: outputs,
+                blobs,
+            }) => {
                 upload_missing(store, blobs.into_iter().chain(logs)).await?;
                 Ok(outputs)
             }
@@ -285,10 +307,13 @@ async fn read_message<M: Message + Default>(
     name: &str,
 ) -> Result<M, Error> {
     if digest.size_bytes() > MAXIMUM_MESSAGE_BYTES {
-        return Err(Error::InvalidAction(format!("{name} {digest} is larger than {MAXIMUM_MESSAGE_BYTES} bytes")));
+        return Err(Error::InvalidAction(format!(
+            "{name} {digest} is larger than {MAXIMUM_MESSAGE_BYTES} bytes"
+        )));
     }
     let bytes = read_whole(store, digest).await?;
-    M::decode(bytes).map_err(|source| Error::InvalidAction(format!("{name} {digest} cannot be decoded: {source}")))
+    M::decode(bytes)
+        .map_err(|source| Error::InvalidAction(format!("{name} {digest} cannot be decoded: {source}")))
 }
 
 /// The specification wants the working directory in the input tree.
@@ -312,7 +337,11 @@ async fn prepare(
     declaration: &OutputDeclaration,
 ) -> Result<(), Error> {
     let (tree, directory) = (Arc::clone(tree), Arc::clone(directory));
-    let paths: Vec<Vec<String>> = declaration.paths.iter().map(|path| path.components.clone()).collect();
+    let paths: Vec<Vec<String>> = declaration
+        .paths
+        .iter()
+        .map(|path| path.components.clone())
+        .collect();
     blocking::run(move || prepare_upper(&tree, &directory.path("upper"), &paths)).await
 }
 
@@ -323,7 +352,11 @@ async fn find_undeclared(
 ) -> Result<(), Error> {
     let declaration = OutputDeclaration::of_command(command)?;
     let (tree, directory) = (Arc::clone(tree), Arc::clone(directory));
-    let paths: Vec<Vec<String>> = declaration.paths.into_iter().map(|path| path.components).collect();
+    let paths: Vec<Vec<String>> = declaration
+        .paths
+        .into_iter()
+        .map(|path| path.components)
+        .collect();
     let paths = blocking::run(move || undeclared_writes(&tree, directory.path("upper"), &paths)).await?;
     if paths.is_empty() {
         Ok(())
@@ -333,10 +366,7 @@ async fn find_undeclared(
 }
 
 /// The digest of a log; `None` when nothing was written.
-fn log(
-    function: bitzel_proto::DigestFunction,
-    path: &Path,
-) -> Result<Option<(Digest, BlobSource)>, Error> {
+fn log(function: bitzel_proto::DigestFunction, path: &Path) -> Result<Option<(Digest, BlobSource)>, Error> {
     let failed = || Error::io(format!("read {}", path.display()));
     let mut file = fs::File::open(path).map_err(failed())?;
     let mut hasher = function.hasher();
@@ -347,6 +377,9 @@ fn log(
 
 /// The value of a platform property.
 fn property<'a>(platform: Option<&'a Platform>, name: &str) -> Option<&'a str> {
-    let property = platform?.properties.iter().find(|property| property.name == name)?;
+    let property = platform?
+        .properties
+        .iter()
+        .find(|property| property.name == name)?;
     Some(&property.value)
 }

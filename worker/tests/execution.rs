@@ -4,8 +4,8 @@ mod support;
 
 use std::time::Duration;
 
-use bitzel_proto::reapi::Command;
 use bitzel_proto::missing_blobs::missing_blob_subjects;
+use bitzel_proto::reapi::Command;
 use support::*;
 use tonic::Code;
 
@@ -42,7 +42,10 @@ async fn a_command_reads_inputs_and_leaves_outputs() {
         metadata.output_upload_completed_timestamp,
         metadata.worker_completed_timestamp,
     ];
-    let times: Vec<_> = times.iter().map(|time| time.as_ref().map(|time| (time.seconds, time.nanos)).unwrap()).collect();
+    let times: Vec<_> = times
+        .iter()
+        .map(|time| time.as_ref().map(|time| (time.seconds, time.nanos)).unwrap())
+        .collect();
     assert!(times.is_sorted(), "{times:?}");
     assert_eq!(worker.leftovers(), Vec::<std::path::PathBuf>::new());
 }
@@ -94,11 +97,36 @@ async fn the_sandbox_has_its_own_user_host_environment_and_file_system() {
 async fn network_is_there_only_when_asked_for() {
     let worker = Worker::new().await;
     let script = "grep -c : /proc/net/dev";
-    let without = worker.run(&directory([]), Run { script, ..Run::default() }).await;
+    let without = worker
+        .run(
+            &directory([]),
+            Run {
+                script,
+                ..Run::default()
+            },
+        )
+        .await;
     let platform: &[_] = &[("network", "on")];
-    let with = worker.run(&directory([]), Run { script, platform, ..Run::default() }).await;
-    let interfaces = std::fs::read_to_string("/proc/net/dev").unwrap().lines().filter(|line| line.contains(':')).count();
-    assert_eq!(worker.stdout(&without).await, "1\n", "only the loopback interface");
+    let with = worker
+        .run(
+            &directory([]),
+            Run {
+                script,
+                platform,
+                ..Run::default()
+            },
+        )
+        .await;
+    let interfaces = std::fs::read_to_string("/proc/net/dev")
+        .unwrap()
+        .lines()
+        .filter(|line| line.contains(':'))
+        .count();
+    assert_eq!(
+        worker.stdout(&without).await,
+        "1\n",
+        "only the loopback interface"
+    );
     assert_eq!(worker.stdout(&with).await, format!("{interfaces}\n"));
 }
 
@@ -130,22 +158,33 @@ async fn a_timeout_kills_every_descendant_and_keeps_what_was_written() {
 async fn a_cancelled_action_leaves_nothing() {
     let worker = Worker::new().await;
     let root = worker.put_tree(&directory([])).await;
-    let run = Run { script: "while :; do sleep 1000; done", ..Run::default() };
+    let run = Run {
+        script: "while :; do sleep 1000; done",
+        ..Run::default()
+    };
     let mut request = Worker::request(worker.action(root, &run).await);
     let (stages, mut started) = tokio::sync::mpsc::unbounded_channel();
     request.stages = Some(stages);
     let cancellation = request.cancellation.clone();
-    let (response, ()) = tokio::join!(bitzel_worker::ActionExecutor::execute(&worker.executor, request), async {
-        started.recv().await.unwrap();
-        cancellation.cancel();
-    });
+    let (response, ()) = tokio::join!(
+        bitzel_worker::ActionExecutor::execute(&worker.executor, request),
+        async {
+            started.recv().await.unwrap();
+            cancellation.cancel();
+        }
+    );
     assert_eq!(response.status.unwrap().code, Code::Cancelled as i32);
     assert_eq!(processes_below(&worker), Vec::<String>::new());
 }
 
 /// Processes whose mounts are in the worker's directory: those of sandboxes.
 fn processes_below(worker: &Worker) -> Vec<String> {
-    let needle = worker.cache().canonicalize().unwrap().to_string_lossy().into_owned();
+    let needle = worker
+        .cache()
+        .canonicalize()
+        .unwrap()
+        .to_string_lossy()
+        .into_owned();
     let mut found = vec![];
     for entry in std::fs::read_dir("/proc").unwrap() {
         let name = entry.unwrap().file_name().to_string_lossy().into_owned();
@@ -169,7 +208,18 @@ async fn undeclared_writes_fail_an_action_that_asks_for_it() {
     let platform: &[_] = &[("undeclared-writes", "error")];
     let outputs: &[_] = &["out/good"];
     let environment: &[_] = &[("CODE", "0")];
-    let response = worker.respond(&tree, Run { script, platform, outputs, environment, ..Run::default() }).await;
+    let response = worker
+        .respond(
+            &tree,
+            Run {
+                script,
+                platform,
+                outputs,
+                environment,
+                ..Run::default()
+            },
+        )
+        .await;
     let status = response.status.unwrap();
     assert_eq!(status.code, Code::FailedPrecondition as i32);
     assert_eq!(
@@ -181,16 +231,43 @@ async fn undeclared_writes_fail_an_action_that_asks_for_it() {
     assert_eq!(worker.output(&result, "out/good").await, "x\n");
 
     // Without the property such writes vanish; a command that failed has other problems.
-    worker.run(&tree, Run { script, outputs, environment, ..Run::default() }).await;
+    worker
+        .run(
+            &tree,
+            Run {
+                script,
+                outputs,
+                environment,
+                ..Run::default()
+            },
+        )
+        .await;
     let environment: &[_] = &[("CODE", "3")];
-    let response = worker.respond(&tree, Run { script, platform, outputs, environment, ..Run::default() }).await;
-    assert_eq!((response.status.unwrap().code, response.result.unwrap().exit_code), (0, 3));
+    let response = worker
+        .respond(
+            &tree,
+            Run {
+                script,
+                platform,
+                outputs,
+                environment,
+                ..Run::default()
+            },
+        )
+        .await;
+    assert_eq!(
+        (response.status.unwrap().code, response.result.unwrap().exit_code),
+        (0, 3)
+    );
 }
 
 #[tokio::test]
 async fn declared_writes_only_are_fine() {
     let worker = Worker::new().await;
-    let tree = directory([("in", directory([("a", file("1")), ("deep", directory([("b", file("2"))]))]))]);
+    let tree = directory([(
+        "in",
+        directory([("a", file("1")), ("deep", directory([("b", file("2"))]))]),
+    )]);
     worker
         .run(
             &tree,
@@ -218,7 +295,15 @@ async fn all_missing_blobs_are_named() {
         ..Default::default()
     };
     let root = worker.put_message(&root).await;
-    let action = worker.action(root, &Run { script: "true", ..Run::default() }).await;
+    let action = worker
+        .action(
+            root,
+            &Run {
+                script: "true",
+                ..Run::default()
+            },
+        )
+        .await;
     let response = worker.execute(action).await;
     let status = response.status.unwrap();
     assert_eq!(status.code, Code::FailedPrecondition as i32);
@@ -247,13 +332,34 @@ async fn bad_commands_are_refused_with_a_reason() {
         command
     };
     let cases: [(Command, &str); 7] = [
-        (command(|command| command.arguments.clear()), "the Command has no arguments"),
-        (command(|command| command.output_paths = vec!["/etc/passwd".into()]), "output_paths \"/etc/passwd\" is absolute"),
-        (command(|command| command.output_paths = vec!["a/../../b".into()]), "has the component \"..\""),
-        (command(|command| command.working_directory = "missing".into()), "working directory \"missing\" is not in the input root"),
-        (command(|command| command.working_directory = "../x".into()), "has the component \"..\""),
-        (command(|command| command.working_directory = "f".into()), "working directory \"f\" is not in the input root"),
-        (command(|command| command.arguments = vec!["no-such-program".into()]), "the command cannot be started: bwrap: execvp no-such-program: No such file"),
+        (
+            command(|command| command.arguments.clear()),
+            "the Command has no arguments",
+        ),
+        (
+            command(|command| command.output_paths = vec!["/etc/passwd".into()]),
+            "output_paths \"/etc/passwd\" is absolute",
+        ),
+        (
+            command(|command| command.output_paths = vec!["a/../../b".into()]),
+            "has the component \"..\"",
+        ),
+        (
+            command(|command| command.working_directory = "missing".into()),
+            "working directory \"missing\" is not in the input root",
+        ),
+        (
+            command(|command| command.working_directory = "../x".into()),
+            "has the component \"..\"",
+        ),
+        (
+            command(|command| command.working_directory = "f".into()),
+            "working directory \"f\" is not in the input root",
+        ),
+        (
+            command(|command| command.arguments = vec!["no-such-program".into()]),
+            "the command cannot be started: bwrap: execvp no-such-program: No such file",
+        ),
     ];
     for (command, reason) in cases {
         let action = worker.action_of(root, &command, &Run::default()).await;
@@ -266,7 +372,15 @@ async fn bad_commands_are_refused_with_a_reason() {
 #[tokio::test]
 async fn a_signal_is_reported_as_a_shell_does() {
     let worker = Worker::new().await;
-    let response = worker.respond(&directory([]), Run { script: "kill -SEGV $$", ..Run::default() }).await;
+    let response = worker
+        .respond(
+            &directory([]),
+            Run {
+                script: "kill -SEGV $$",
+                ..Run::default()
+            },
+        )
+        .await;
     assert_eq!(response.status.unwrap().code, 0);
     assert_eq!(response.result.unwrap().exit_code, 128 + 11);
 }
@@ -274,9 +388,17 @@ async fn a_signal_is_reported_as_a_shell_does() {
 #[tokio::test]
 async fn an_output_that_is_no_file_is_named() {
     let worker = Worker::new().await;
-    let run = Run { script: "mkdir out; mkfifo out/pipe", outputs: &["out"], ..Run::default() };
+    let run = Run {
+        script: "mkdir out; mkfifo out/pipe",
+        outputs: &["out"],
+        ..Run::default()
+    };
     let response = worker.respond(&directory([]), run).await;
     let status = response.status.unwrap();
     assert_eq!(status.code, Code::FailedPrecondition as i32);
-    assert!(status.message.contains("\"out/pipe\" is a named pipe"), "{}", status.message);
+    assert!(
+        status.message.contains("\"out/pipe\" is a named pipe"),
+        "{}",
+        status.message
+    );
 }

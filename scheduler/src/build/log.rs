@@ -1,10 +1,13 @@
 //! Finding a task's log.
 
 use bitzel_cas::blob_store::read_whole;
-use bitzel_cas::{BlobStore, DirectoryCache, fetch_directory_tree};
-use bitzel_proto::Digest;
+use bitzel_cas::{ActionCache, BlobStore, DirectoryCache, fetch_directory_tree};
 use bitzel_proto::reapi::ActionResult;
+use bitzel_proto::{Digest, InstanceName};
 
+use super::error::BuildError;
+use crate::plan::closure::TaskIndex;
+use crate::plan::signature::{Environment, last_run_key, signature_key};
 use crate::plan::task_result::LOG_PATH;
 use crate::plan::tree::FUNCTION;
 
@@ -14,6 +17,46 @@ const TAIL_LINES: usize = 60;
 const MAX_LOG: usize = 16 << 20;
 /// One Directory is read, and thrown away.
 const NO_CACHE: u64 = 0;
+
+/// The log of the task that people call `name` ("zlib:do_compile", or "zlib:compile"): of the run whose result a build
+/// of this graph uses, else of its last run.
+pub async fn find_log(
+    index: &TaskIndex,
+    environment: &Environment,
+    store: &dyn BlobStore,
+    action_cache: &dyn ActionCache,
+    instance: &InstanceName,
+    name: &str,
+) -> Result<String, BuildError> {
+    let task = find_task(index, name).ok_or_else(|| BuildError::NoSuchTask(name.to_owned()))?;
+    let (recipe, message) = (index.recipe(task), index.task(task));
+    let keys = [
+        signature_key(environment, recipe, message, &message.taskhash),
+        last_run_key(environment, recipe, message),
+    ];
+    for key in keys {
+        let found = action_cache
+            .get(instance, key)
+            .await
+            .map_err(BuildError::store(format!("looking for {name}")))?;
+        if let Some(result) = found {
+            let text = task_log(store, &result, &message.name).await;
+            return text.map_err(BuildError::store(format!("reading the log of {name}")));
+        }
+    }
+    Err(BuildError::NoLog(name.to_owned()))
+}
+
+/// The task of that name; with or without the "do_" in front.
+fn find_task(index: &TaskIndex, name: &str) -> Option<u32> {
+    let (recipe, task) = name.rsplit_once(':')?;
+    let full = format!("{recipe}:do_{task}");
+    let tasks = 0..u32::try_from(index.len()).ok()?;
+    tasks.into_iter().find(|task| {
+        let display = index.display_name(*task);
+        display == name || display == full
+    })
+}
 
 /// The text of a task's log: BitBake's own log file, or what the runner printed where there is none.
 pub(super) async fn task_log(

@@ -1,6 +1,7 @@
 //! One task from its inputs to its recorded result.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -37,8 +38,8 @@ pub struct Metadata {
     pub blobs: HashMap<Digest, BlobSource>,
     /// Where the snapshots lie that the graph names by SHA-256.
     pub snapshots: PathBuf,
-    /// Files of the user's download directory that the graph calls present, by download name.
-    pub downloads: HashMap<String, (Digest, PathBuf)>,
+    /// The user's download directory, where the sources lie that the graph calls present.
+    pub downloads: PathBuf,
 }
 
 /// What all executions of a build share.
@@ -116,20 +117,18 @@ impl Context {
             }
         })?;
         let before = roots(&private);
-        // What merging made of the private trees is looked into again when the input root is put together.
+        let local_files = self.local_files(job.task).await?;
         let fixed = Fixed {
             metadata: self.metadata.root,
             files: vec![
                 ("bitzel/task.json", job.task_file),
                 ("bitzel/dependencies.json", job.dependencies_file),
             ],
-            stored: self.stored_files(job.task),
+            stored: local_files
+                .iter()
+                .map(|file| (file.path.clone(), file.digest))
+                .collect(),
         };
-        let stored: Vec<(String, Digest)> = fixed
-            .stored
-            .iter()
-            .map(|(path, digest)| (path.clone(), *digest))
-            .collect();
         let root = input_root(&self.index, &job.inputs, fixed, &before, &result, &directories).map_err(
             |source| BuildError::InputRoot {
                 task: name.clone(),
@@ -143,9 +142,9 @@ impl Context {
             .chain(root.blobs)
             .chain(action.blobs);
         let blobs = made.map(|(digest, bytes)| (digest, BlobSource::Bytes(bytes)));
-        let files = stored
-            .iter()
-            .filter_map(|(_, digest)| Some((*digest, self.local_file(digest)?)));
+        let files = local_files
+            .into_iter()
+            .map(|file| (file.digest, BlobSource::File(file.source)));
         upload_missing(&*self.store, blobs.chain(files))
             .await
             .map_err(BuildError::store(format!("uploading the inputs of {name}")))?;
@@ -332,45 +331,37 @@ impl Context {
     }
 
     /// Snapshots and downloaded sources that go into the task's input root.
-    fn stored_files(&self, task: u32) -> Vec<(String, Digest)> {
+    async fn local_files(&self, task: u32) -> Result<Vec<LocalFile>, BuildError> {
         let recipe = self.index.recipe(task);
         let settings = self.index.graph().settings.clone().unwrap_or_default();
         let base = settings
             .base_snapshots
             .iter()
             .find(|base| base.multiconfig == recipe.multiconfig);
-        let snapshot =
-            |path: &str, snapshot: Option<&Snapshot>| Some((path.to_owned(), snapshot_digest(snapshot?)?));
-        let snapshots = [
-            snapshot("bitzel/base.json", base),
-            snapshot("bitzel/recipe.json", recipe.snapshot.as_ref()),
-        ];
-        let mut files: Vec<(String, Digest)> = snapshots.into_iter().flatten().collect();
-        if is_fetch(self.index.task(task)) {
-            let present = recipe.sources.iter().filter(|source| source.present);
-            let known = present
-                .filter_map(|source| Some((source, self.metadata.downloads.get(&source.download_name)?)));
-            files.extend(known.map(|(source, (digest, _))| {
-                (
-                    format!("{}/{}", settings.download_directory, source.download_name),
-                    *digest,
-                )
-            }));
+        let mut files = Vec::new();
+        for (path, snapshot) in [
+            ("bitzel/base.json", base),
+            ("bitzel/recipe.json", recipe.snapshot.as_ref()),
+        ] {
+            if let Some(digest) = snapshot.and_then(snapshot_digest) {
+                let source = self.metadata.snapshots.join(digest.hash_hex());
+                files.push(LocalFile {
+                    path: path.to_owned(),
+                    digest,
+                    source,
+                });
+            }
         }
-        files
-    }
-
-    fn local_file(&self, digest: &Digest) -> Option<BlobSource> {
-        let download = self
-            .metadata
-            .downloads
-            .values()
-            .find(|(known, _)| known == digest);
-        let path = download.map_or_else(
-            || self.metadata.snapshots.join(digest.hash_hex()),
-            |(_, path)| path.clone(),
-        );
-        Some(BlobSource::File(path))
+        if is_fetch(self.index.task(task)) {
+            for source in recipe.sources.iter().filter(|source| source.present) {
+                let path = format!("{}/{}", settings.download_directory, source.download_name);
+                let source = self.metadata.downloads.join(&source.download_name);
+                if let Some(digest) = file_digest(source.clone()).await? {
+                    files.push(LocalFile { path, digest, source });
+                }
+            }
+        }
+        Ok(files)
     }
 
     async fn get_entry(&self, key: Digest, task: u32) -> Result<Option<ActionResult>, BuildError> {
@@ -387,6 +378,31 @@ impl Context {
             .put(&self.instance, key, entry)
             .await
             .map_err(|error| BuildError::store(context())(error))
+    }
+}
+
+/// A file of this machine that goes into an input root.
+struct LocalFile {
+    /// Relative to /work.
+    path: String,
+    digest: Digest,
+    source: PathBuf,
+}
+
+/// The digest of a regular file; `None` for anything else, a directory for example, which the fetcher then fetches.
+async fn file_digest(path: PathBuf) -> Result<Option<Digest>, BuildError> {
+    let hash = move || {
+        let mut file = File::open(&path).map_err(BuildError::io(&path))?;
+        if !file.metadata().map_err(BuildError::io(&path))?.is_file() {
+            return Ok(None);
+        }
+        let mut hasher = FUNCTION.hasher();
+        std::io::copy(&mut file, &mut hasher).map_err(BuildError::io(&path))?;
+        Ok(Some(hasher.finish()))
+    };
+    match tokio::task::spawn_blocking(hash).await {
+        Ok(digest) => digest,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
 }
 

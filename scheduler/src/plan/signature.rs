@@ -4,7 +4,7 @@
 //! knows better: its signature covers what decides a task's result. So results are also stored under Actions that are
 //! never run, made of the signature alone.
 
-use bitzel_proto::graph::{Recipe, Task};
+use bitzel_proto::graph::{Recipe, Task, TaskGraph};
 use bitzel_proto::reapi::platform::Property;
 use bitzel_proto::reapi::{Action, Command, Platform};
 use bitzel_proto::{Digest, reapi};
@@ -29,6 +29,19 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// What the results of a graph depend on, on workers with these platform properties.
+    pub fn of_graph(graph: &TaskGraph, platform: Vec<(String, String)>) -> Self {
+        let runner_version = graph
+            .settings
+            .as_ref()
+            .map(|settings| settings.runner_version.clone());
+        Self {
+            platform,
+            runner_version: runner_version.unwrap_or_default(),
+            bitbake_version: graph.bitbake_version.clone(),
+        }
+    }
+
     pub(super) fn platform(&self, further: &[(&str, &str)]) -> Platform {
         let own = self
             .platform

@@ -52,7 +52,11 @@ impl TemporaryFile {
                 }
                 other => other,
             })
-            .map_err(Error::io(format!("publish {} as {}", self.relative, target.display())))?;
+            .map_err(Error::io(format!(
+                "publish {} as {}",
+                self.relative,
+                target.display()
+            )))?;
         self.published = true;
         Ok(())
     }
@@ -74,7 +78,12 @@ impl Drop for TemporaryFile {
 }
 
 /// Writes one small blob, checked, under all its keys.
-pub(super) fn write_small(scratch: &Scratch, digest: Digest, blob: &[u8], keys: &[FileKey]) -> Result<(), Error> {
+pub(super) fn write_small(
+    scratch: &Scratch,
+    digest: Digest,
+    blob: &[u8],
+    keys: &[FileKey],
+) -> Result<(), Error> {
     let actual = digest.function().digest(blob);
     if actual != digest {
         return Err(bitzel_cas::Error::DigestMismatch {
@@ -85,7 +94,9 @@ pub(super) fn write_small(scratch: &Scratch, digest: Digest, blob: &[u8], keys: 
     }
     for key in keys {
         let mut file = TemporaryFile::create(scratch)?;
-        file.file.write_all(blob).map_err(Error::io(format!("write {}", file.path.display())))?;
+        file.file
+            .write_all(blob)
+            .map_err(Error::io(format!("write {}", file.path.display())))?;
         file.publish(scratch, key)?;
     }
     Ok(())
@@ -112,7 +123,10 @@ pub(super) fn scan(scratch: &Scratch) -> Result<Vec<FileKey>, Error> {
     let directories: Vec<_> = fs::read_dir(&root)
         .and_then(Iterator::collect::<io::Result<Vec<_>>>)
         .map_err(failed())?;
-    let keys: io::Result<Vec<Vec<FileKey>>> = directories.par_iter().map(|entry| scan_directory(&entry.path())).collect();
+    let keys: io::Result<Vec<Vec<FileKey>>> = directories
+        .par_iter()
+        .map(|entry| scan_directory(&entry.path()))
+        .collect();
     Ok(keys.map_err(failed())?.concat())
 }
 

@@ -46,7 +46,8 @@ pub(super) async fn download(
         } else if digest.size_bytes() > SMALL {
             large.push((*digest, keys.clone()));
         } else {
-            let full = |batch: &Batch| batch.len() >= BATCH_BLOBS || batch_bytes + digest.size_bytes() > BATCH_BYTES;
+            let full =
+                |batch: &Batch| batch.len() >= BATCH_BLOBS || batch_bytes + digest.size_bytes() > BATCH_BYTES;
             if batches.last().is_none_or(full) {
                 batches.push(vec![]);
                 batch_bytes = 0;
@@ -60,7 +61,10 @@ pub(super) async fn download(
     let scratch = &cache.scratch;
     let copies = futures::stream::iter(copies)
         .map(|(source, keys)| async move {
-            blocking(scratch, move |scratch| disk::copy(scratch, &source, &keys).map(|()| keys)).await
+            blocking(scratch, move |scratch| {
+                disk::copy(scratch, &source, &keys).map(|()| keys)
+            })
+            .await
         })
         .buffer_unordered(TRANSFERS)
         .map_ok(|keys| (keys, vec![]));
@@ -97,7 +101,11 @@ async fn read_batch(
     batch: Batch,
 ) -> Result<(Vec<FileKey>, Vec<Digest>), Error> {
     // The empty blob exists without being stored.
-    let digests: Vec<Digest> = batch.iter().map(|(digest, _)| *digest).filter(|digest| !digest.is_empty_blob()).collect();
+    let digests: Vec<Digest> = batch
+        .iter()
+        .map(|(digest, _)| *digest)
+        .filter(|digest| !digest.is_empty_blob())
+        .collect();
     let mut blobs = store.read_batch(&digests).await.into_iter();
     let mut missing = vec![];
     let mut present: Vec<(Digest, Bytes, Vec<FileKey>)> = vec![];
@@ -113,7 +121,9 @@ async fn read_batch(
         }
     }
     let keys = blocking(scratch, move |scratch| {
-        present.par_iter().try_for_each(|(digest, blob, keys)| disk::write_small(scratch, *digest, blob, keys))?;
+        present
+            .par_iter()
+            .try_for_each(|(digest, blob, keys)| disk::write_small(scratch, *digest, blob, keys))?;
         Ok(present.into_iter().flat_map(|(_, _, keys)| keys).collect())
     })
     .await?;
@@ -134,7 +144,9 @@ async fn stream(
         size += chunk.len() as u64;
         (file, hasher) = blocking(scratch, move |_| {
             hasher.update(&chunk);
-            file.file.write_all(&chunk).map_err(Error::io(format!("write blob {digest}")))?;
+            file.file
+                .write_all(&chunk)
+                .map_err(Error::io(format!("write blob {digest}")))?;
             Ok((file, hasher))
         })
         .await?;

@@ -10,17 +10,18 @@ use bitzel_proto::Digest;
 use bitzel_proto::reapi::{Directory, FileNode};
 use rayon::prelude::*;
 use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, fchmod, futimens, linkat, mkdirat, open, openat, renameat, symlinkat, utimensat,
+    AtFlags, CWD, Mode, OFlags, fchmod, futimens, linkat, mkdirat, open, openat, renameat, symlinkat,
+    utimensat,
 };
 use rustix::io::Errno;
 
 use super::directory_of;
 use super::layer_selection::{LayerKey, children, join};
-use bitzel_cas::DirectoryTree;
 use crate::error::Error;
 use crate::file_cache::FileKey;
 use crate::node_properties::{DEFAULT_MTIME, mtime, unix_mode};
 use crate::scratch::Scratch;
+use bitzel_cas::DirectoryTree;
 
 /// Mode of directories whose node gives none.
 pub(crate) const DEFAULT_DIRECTORY_MODE: u32 = 0o755;
@@ -96,7 +97,8 @@ impl Assembly {
         fs::create_dir_all(top.join(&self.start.path)).map_err(Error::io(context("create")))?;
         let files = open(scratch.root().join("files"), flags | OFlags::PATH, Mode::empty())
             .map_err(Error::io("open the file cache"))?;
-        let start = open(top.join(&self.start.path), flags, Mode::empty()).map_err(Error::io(context("open")))?;
+        let start =
+            open(top.join(&self.start.path), flags, Mode::empty()).map_err(Error::io(context("open")))?;
         let linking = Linking {
             assembly: self,
             scratch,
@@ -112,14 +114,21 @@ impl Linking<'_> {
         let directory = directory_of(tree, key.digest)?;
         let function = key.digest.function();
         directory.files.par_chunks(FILES_AT_ONCE).try_for_each(|nodes| {
-            nodes.iter().try_for_each(|node| self.file(target, node, &join(&key.path, &node.name), key.digest))
+            nodes
+                .iter()
+                .try_for_each(|node| self.file(target, node, &join(&key.path, &node.name), key.digest))
         })?;
         for node in &directory.symlinks {
             let failed = || Error::io(format!("link {}", join(&key.path, &node.name)));
             symlinkat(node.target.as_str(), target, node.name.as_str()).map_err(failed())?;
             let time = mtime(node.node_properties.as_ref()).unwrap_or(DEFAULT_MTIME);
-            utimensat(target, node.name.as_str(), &time.timestamps(), AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(failed())?;
+            utimensat(
+                target,
+                node.name.as_str(),
+                &time.timestamps(),
+                AtFlags::SYMLINK_NOFOLLOW,
+            )
+            .map_err(failed())?;
         }
         directory.directories.par_iter().try_for_each(|node| {
             let digest = Digest::from_wire_field(function, node.digest.as_ref())
@@ -144,7 +153,15 @@ impl Linking<'_> {
     fn file(&self, target: &OwnedFd, node: &FileNode, path: &str, parent: Digest) -> Result<(), Error> {
         let key = FileKey::of_node(parent.function(), node, path)?;
         let source = key.to_string();
-        let link = || linkat(&self.files, source.as_str(), target, node.name.as_str(), AtFlags::empty());
+        let link = || {
+            linkat(
+                &self.files,
+                source.as_str(),
+                target,
+                node.name.as_str(),
+                AtFlags::empty(),
+            )
+        };
         let result = match link() {
             Err(Errno::MLINK) => self.renew(&source).and_then(|()| Ok(link()?)),
             other => other.map_err(io::Error::from),

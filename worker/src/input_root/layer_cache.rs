@@ -143,8 +143,13 @@ impl LayerCache {
 
     fn take_victim(&self) -> Option<Layer> {
         let mut state = self.state.lock();
-        let idle = state.layers.iter().filter(|(_, layer)| layer.leases == 0 && layer.files.is_some());
-        let key = idle.min_by_key(|(_, layer)| layer.last_used).map(|(key, _)| key.clone())?;
+        let idle = state
+            .layers
+            .iter()
+            .filter(|(_, layer)| layer.leases == 0 && layer.files.is_some());
+        let key = idle
+            .min_by_key(|(_, layer)| layer.last_used)
+            .map(|(key, _)| key.clone())?;
         state.layers.remove(&key)
     }
 }

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use bitzel_proto::Digest;
 
 use super::directory_of;
-use bitzel_cas::DirectoryTree;
 use crate::error::Error;
+use bitzel_cas::DirectoryTree;
 
 /// A directory with at least this many files is worth a layer.
 const LAYER_FILES: u64 = 256;

@@ -1,5 +1,8 @@
 //! Which outputs a Command declares.
-#![expect(deprecated, reason = "clients of older versions of the specification set and read these fields")]
+#![expect(
+    deprecated,
+    reason = "clients of older versions of the specification set and read these fields"
+)]
 
 use bitzel_proto::reapi::Command;
 use bitzel_proto::reapi::command::OutputDirectoryFormat;
@@ -59,7 +62,11 @@ impl OutputDeclaration {
         };
         let paths = if command.output_paths.is_empty() {
             let mut paths = declare("output_files", &command.output_files, Expected::File)?;
-            paths.extend(declare("output_directories", &command.output_directories, Expected::Directory)?);
+            paths.extend(declare(
+                "output_directories",
+                &command.output_directories,
+                Expected::Directory,
+            )?);
             paths
         } else {
             declare("output_paths", &command.output_paths, Expected::Anything)?
@@ -88,8 +95,13 @@ pub fn components(field: &str, path: &str) -> Result<Vec<String>, Error> {
         return Err(invalid("is absolute; it has to be relative to the input root"));
     }
     let components: Vec<String> = path.trim_end_matches('/').split('/').map(str::to_owned).collect();
-    match components.iter().find(|component| matches!(component.as_str(), "" | "." | "..")) {
-        Some(component) => Err(invalid(&format!("has the component {component:?}; write it in canonical form"))),
+    match components
+        .iter()
+        .find(|component| matches!(component.as_str(), "" | "." | ".."))
+    {
+        Some(component) => Err(invalid(&format!(
+            "has the component {component:?}; write it in canonical form"
+        ))),
         None => Ok(components),
     }
 }

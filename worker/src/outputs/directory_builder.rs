@@ -6,11 +6,11 @@ use std::sync::Arc;
 use bitzel_proto::reapi::{Directory, DirectoryNode, SymlinkNode, Tree};
 use bitzel_proto::{Digest, DigestFunction};
 
-use bitzel_cas::BlobSource;
 use super::scan::{HashedFiles, ScannedDirectory, ScannedNode};
-use bitzel_cas::DirectoryTree;
 use crate::error::Error;
 use crate::node_properties::WantedProperties;
+use bitzel_cas::BlobSource;
+use bitzel_cas::DirectoryTree;
 
 /// Makes messages and keeps those that are new.
 #[derive(Debug)]
@@ -47,7 +47,9 @@ impl<'build> DirectoryBuilder<'build> {
             ScannedDirectory::Changed { entries, attributes } => (entries, attributes),
         };
         let mut directory = Directory {
-            node_properties: self.properties.node_properties(attributes.mode, attributes.mtime, None),
+            node_properties: self
+                .properties
+                .node_properties(attributes.mode, attributes.mtime, None),
             ..Directory::default()
         };
         for (name, node) in entries {
@@ -104,6 +106,8 @@ impl<'build> DirectoryBuilder<'build> {
         let directories = self.new.into_iter().map(|(digest, (_, bytes))| (digest, bytes));
         let directories = directories.filter(|_| with_directories);
         let blobs = self.trees.into_iter().chain(directories);
-        blobs.map(|(digest, bytes)| (digest, BlobSource::Bytes(bytes.into()))).collect()
+        blobs
+            .map(|(digest, bytes)| (digest, BlobSource::Bytes(bytes.into())))
+            .collect()
     }
 }

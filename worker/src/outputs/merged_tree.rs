@@ -9,9 +9,9 @@ use bitzel_proto::Digest;
 use bitzel_proto::reapi::{Directory, FileNode, SymlinkNode};
 use rustix::fs::{Mode, OFlags, open};
 
-use bitzel_cas::DirectoryTree;
 use crate::error::Error;
 use crate::input_root::restore;
+use bitzel_cas::DirectoryTree;
 
 /// A node of the merged tree.
 #[derive(Debug)]
@@ -199,10 +199,13 @@ pub fn prepare_upper(tree: &DirectoryTree, upper: &Path, outputs: &[Vec<String>]
             Some(digest) => MergedTree::new(tree, upper.to_owned()).directory(digest)?,
             None => &empty,
         };
-        let opened = open(&path, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-            .map_err(Error::io(format!("open {}", path.display())))?;
-        restore(&opened, directory)
-            .map_err(Error::io(format!("set mode and time of {}", path.display())))?;
+        let opened = open(
+            &path,
+            OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(Error::io(format!("open {}", path.display())))?;
+        restore(&opened, directory).map_err(Error::io(format!("set mode and time of {}", path.display())))?;
     }
     Ok(())
 }

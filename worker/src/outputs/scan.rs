@@ -10,10 +10,10 @@ use bitzel_proto::reapi::{FileNode, NodeProperties, SymlinkNode};
 use bitzel_proto::{Digest, DigestFunction};
 use rayon::prelude::*;
 
-use bitzel_cas::BlobSource;
 use super::merged_tree::{MergedNode, MergedTree, failed};
 use crate::error::Error;
 use crate::node_properties::{Mtime, WantedProperties};
+use bitzel_cas::BlobSource;
 
 /// A node of an output.
 #[derive(Debug)]
@@ -128,14 +128,23 @@ impl<'scan, 'tree> Scanner<'scan, 'tree> {
         let kind = metadata.file_type();
         if kind.is_dir() {
             let entries = self.entries(&path, &on_disk, beneath)?;
-            return Ok(ScannedNode::Directory(ScannedDirectory::Changed { entries, attributes }));
+            return Ok(ScannedNode::Directory(ScannedDirectory::Changed {
+                entries,
+                attributes,
+            }));
         }
         if kind.is_symlink() {
             let target = fs::read_link(&on_disk).map_err(failed(&on_disk))?;
-            let target = target.into_os_string().into_string().map_err(|target| Error::InvalidOutput {
-                path,
-                reason: format!("is a symlink whose target {} is not UTF-8", target.to_string_lossy()),
-            })?;
+            let target = target
+                .into_os_string()
+                .into_string()
+                .map_err(|target| Error::InvalidOutput {
+                    path,
+                    reason: format!(
+                        "is a symlink whose target {} is not UTF-8",
+                        target.to_string_lossy()
+                    ),
+                })?;
             return Ok(ScannedNode::Symlink(ScannedSymlink {
                 target,
                 attributes: Some(attributes),
@@ -189,12 +198,17 @@ impl<'scan, 'tree> Scanner<'scan, 'tree> {
                 entries.insert(child.name.clone(), node);
             }
         }
-        let listing = with_permission(on_disk, 0o700, || fs::read_dir(on_disk)?.collect::<io::Result<Vec<_>>>());
+        let listing = with_permission(on_disk, 0o700, || {
+            fs::read_dir(on_disk)?.collect::<io::Result<Vec<_>>>()
+        });
         for entry in listing.map_err(failed(on_disk))? {
-            let name = entry.file_name().into_string().map_err(|name| Error::InvalidOutput {
-                path: join(path, &name.to_string_lossy()),
-                reason: "has a name that is not UTF-8".into(),
-            })?;
+            let name = entry
+                .file_name()
+                .into_string()
+                .map_err(|name| Error::InvalidOutput {
+                    path: join(path, &name.to_string_lossy()),
+                    reason: "has a name that is not UTF-8".into(),
+                })?;
             let child_on_disk = entry.path();
             let metadata = fs::symlink_metadata(&child_on_disk).map_err(failed(&child_on_disk))?;
             match self.merged.upper_node(&child_on_disk, metadata, beneath, &name)? {
@@ -243,14 +257,24 @@ impl<'scan, 'tree> Scanner<'scan, 'tree> {
             let mut paths: Vec<&String> = members.iter().map(|index| &self.changed[*index].path).collect();
             paths.sort_unstable();
             paths.dedup();
-            let hashed = members.iter().copied().find(|index| digests.contains_key(index)).unwrap_or(members[0]);
-            let name = if paths.len() > 1 { paths[0].clone() } else { String::new() };
+            let hashed = members
+                .iter()
+                .copied()
+                .find(|index| digests.contains_key(index))
+                .unwrap_or(members[0]);
+            let name = if paths.len() > 1 {
+                paths[0].clone()
+            } else {
+                String::new()
+            };
             group_names.insert(inode, (hashed, name));
         }
         let files = self.changed.into_iter().enumerate().map(|(index, file)| {
             let group = file.inode.and_then(|inode| group_names.get(&inode));
             let digest = digests[&group.map_or(index, |(hashed, _)| *hashed)];
-            let name = group.map(|(_, name)| name.as_str()).filter(|name| !name.is_empty());
+            let name = group
+                .map(|(_, name)| name.as_str())
+                .filter(|name| !name.is_empty());
             HashedFile {
                 node: FileNode {
                     name: String::new(),
@@ -298,7 +322,9 @@ impl HashedFiles {
 
     /// The files to upload.
     pub(super) fn into_blobs(self) -> impl Iterator<Item = (Digest, BlobSource)> {
-        self.files.into_iter().map(|file| (file.digest, BlobSource::File(file.on_disk)))
+        self.files
+            .into_iter()
+            .map(|file| (file.digest, BlobSource::File(file.on_disk)))
     }
 }
 

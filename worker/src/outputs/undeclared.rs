@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::merged_tree::{MergedNode, MergedTree, failed, is_whiteout};
 use super::scan::join;
-use bitzel_cas::DirectoryTree;
 use crate::error::Error;
+use bitzel_cas::DirectoryTree;
 
 /// Paths that the command made, changed or deleted outside `outputs`, sorted. Directories count only when they are
 /// new and lead to no output: overlayfs copies the directories above every change. Blocks.
@@ -54,7 +54,9 @@ fn walk(
             continue;
         };
         let is_new = matches!(child, MergedNode::Upper { beneath: None, .. });
-        let leads_to_output = outputs.iter().any(|output| Path::new(output).starts_with(&child_path));
+        let leads_to_output = outputs
+            .iter()
+            .any(|output| Path::new(output).starts_with(&child_path));
         let before = found.len();
         walk(merged, outputs, &child_path, &child, found)?;
         if is_new && !leads_to_output && found.len() == before {

@@ -72,9 +72,17 @@ impl HostFileSystem {
             let path = path.to_string_lossy();
             common.extend(strings(&["--ro-bind", &path, &path]));
         }
-        let network = NETWORK_ETC.iter().flat_map(|path| strings(&["--ro-bind-try", path, path])).collect();
+        let network = NETWORK_ETC
+            .iter()
+            .flat_map(|path| strings(&["--ro-bind-try", path, path]))
+            .collect();
         let hosts = etc.join("hosts");
-        let no_network = strings(&["--unshare-net", "--ro-bind", &hosts.to_string_lossy(), "/etc/hosts"]);
+        let no_network = strings(&[
+            "--unshare-net",
+            "--ro-bind",
+            &hosts.to_string_lossy(),
+            "/etc/hosts",
+        ]);
         Ok(Self {
             common,
             network,
@@ -100,9 +108,23 @@ impl HostFileSystem {
             "--new-session",
         ]);
         arguments.extend_from_slice(&self.common);
-        arguments.extend_from_slice(if command.network { &self.network } else { &self.no_network });
-        arguments.extend(strings(&["--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/tmp"]));
-        arguments.extend(strings(&["--dir", "/run", "--dir", "/var", "--symlink", "../tmp", "/var/tmp"]));
+        arguments.extend_from_slice(if command.network {
+            &self.network
+        } else {
+            &self.no_network
+        });
+        arguments.extend(strings(&[
+            "--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/tmp",
+        ]));
+        arguments.extend(strings(&[
+            "--dir",
+            "/run",
+            "--dir",
+            "/var",
+            "--symlink",
+            "../tmp",
+            "/var/tmp",
+        ]));
         arguments.extend(strings(&["--bind", &merged.to_string_lossy(), WORK]));
         // What is left of the root is a file system in memory: a write there would vanish without a word.
         arguments.extend(strings(&["--remount-ro", "/"]));

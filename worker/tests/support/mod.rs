@@ -9,8 +9,8 @@ use bitzel_cas::blob_store::{one_chunk, read_whole};
 use bitzel_cas::{BlobStore, MemoryBlobStore};
 use bitzel_proto::google::protobuf::{Duration, Timestamp, UInt32Value};
 use bitzel_proto::reapi::{
-    Action, ActionResult, Command, Directory, DirectoryNode, ExecuteResponse, FileNode, NodeProperties, NodeProperty,
-    Platform, SymlinkNode, Tree, command::EnvironmentVariable, platform::Property,
+    Action, ActionResult, Command, Directory, DirectoryNode, ExecuteResponse, FileNode, NodeProperties,
+    NodeProperty, Platform, SymlinkNode, Tree, command::EnvironmentVariable, platform::Property,
 };
 use bitzel_proto::{Digest, DigestFunction, InstanceName};
 use bitzel_worker::{ActionExecutor, ActionRequest, ExecutorConfig, SandboxedActionExecutor};
@@ -63,7 +63,13 @@ pub fn symlink(target: &str) -> Node {
 }
 
 pub fn directory<const N: usize>(entries: [(&str, Node); N]) -> Node {
-    Node::Directory(entries.into_iter().map(|(name, node)| (name.to_owned(), node)).collect(), None)
+    Node::Directory(
+        entries
+            .into_iter()
+            .map(|(name, node)| (name.to_owned(), node))
+            .collect(),
+        None,
+    )
 }
 
 pub struct Worker {
@@ -102,7 +108,9 @@ impl Worker {
         let mut config = ExecutorConfig::new(directory.path().join("cache"), launcher());
         change(&mut config);
         let blobs: Arc<dyn BlobStore> = store.clone();
-        let executor = SandboxedActionExecutor::open(config, Arc::new(move |_| Arc::clone(&blobs))).await.unwrap();
+        let executor = SandboxedActionExecutor::open(config, Arc::new(move |_| Arc::clone(&blobs)))
+            .await
+            .unwrap();
         Self {
             executor,
             store,
@@ -242,9 +250,9 @@ impl Worker {
     pub async fn read(&self, digest: &Option<bitzel_proto::reapi::Digest>) -> Bytes {
         match digest {
             None => Bytes::new(),
-            Some(digest) => {
-                read_whole(&*self.store, Digest::from_wire(FUNCTION, digest).unwrap()).await.unwrap()
-            }
+            Some(digest) => read_whole(&*self.store, Digest::from_wire(FUNCTION, digest).unwrap())
+                .await
+                .unwrap(),
         }
     }
 
@@ -259,13 +267,19 @@ impl Worker {
     /// An output file's content.
     pub async fn output(&self, result: &ActionResult, path: &str) -> String {
         let file = result.output_files.iter().find(|file| file.path == path);
-        let digest = &file.unwrap_or_else(|| panic!("no output {path}: {result:?}")).digest;
+        let digest = &file
+            .unwrap_or_else(|| panic!("no output {path}: {result:?}"))
+            .digest;
         String::from_utf8(self.read(digest).await.to_vec()).unwrap()
     }
 
     /// An output directory's Tree.
     pub async fn tree(&self, result: &ActionResult, path: &str) -> Tree {
-        let directory = result.output_directories.iter().find(|directory| directory.path == path).unwrap();
+        let directory = result
+            .output_directories
+            .iter()
+            .find(|directory| directory.path == path)
+            .unwrap();
         Tree::decode(self.read(&directory.tree_digest).await).unwrap()
     }
 
@@ -281,7 +295,10 @@ impl Worker {
     /// What running Actions leave in the cache directory: nothing.
     pub fn leftovers(&self) -> Vec<PathBuf> {
         let list = |name: &str| {
-            std::fs::read_dir(self.cache().join(name)).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>()
+            std::fs::read_dir(self.cache().join(name))
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .collect::<Vec<_>>()
         };
         [list("actions"), list("temporary")].concat()
     }
@@ -297,7 +314,10 @@ pub fn contents(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
             if path.is_dir() {
                 pending.push(path);
             } else {
-                found.insert(path.strip_prefix(root).unwrap().to_owned(), std::fs::read(&path).unwrap());
+                found.insert(
+                    path.strip_prefix(root).unwrap().to_owned(),
+                    std::fs::read(&path).unwrap(),
+                );
             }
         }
     }
