@@ -81,7 +81,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let report = match arguments.into_iter().next() {
         Some(argument) => LaunchReport::Failed {
             step: "read the arguments".into(),
-            reason: format!("unexpected argument {argument:?}; the sandbox launcher is started by the worker"),
+            reason: format!(
+                "unexpected argument {argument:?}; the sandbox launcher is started by the worker"
+            ),
         },
         None => match launch() {
             Ok(Some(report)) => report,
@@ -111,9 +113,13 @@ fn send(report: &LaunchReport) -> io::Result<()> {
 
 fn launch() -> Result<Option<LaunchReport>, Failure> {
     close_inherited().map_err(step("close inherited file descriptors"))?;
-    let control = control().map_err(step("open the control socket; the worker starts the sandbox launcher"))?;
+    let control = control().map_err(step(
+        "open the control socket; the worker starts the sandbox launcher",
+    ))?;
     let mut line = String::new();
-    BufReader::new(&control).read_line(&mut line).map_err(step("read the request"))?;
+    BufReader::new(&control)
+        .read_line(&mut line)
+        .map_err(step("read the request"))?;
     let request: LaunchRequest = serde_json::from_str(&line).map_err(step("read the request"))?;
     enter_namespaces()?;
     mount_overlay(&request)?;
@@ -136,7 +142,12 @@ fn launch() -> Result<Option<LaunchReport>, Failure> {
 fn close_inherited() -> io::Result<()> {
     let mut descriptors: Vec<i32> = vec![];
     for entry in fs::read_dir("/proc/self/fd")? {
-        descriptors.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
+        descriptors.extend(
+            entry?
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse::<i32>().ok()),
+        );
     }
     for descriptor in descriptors.into_iter().filter(|descriptor| *descriptor > 2) {
         // The one that the listing itself used is closed by now.
@@ -147,7 +158,10 @@ fn close_inherited() -> io::Result<()> {
 
 /// New user and mount namespaces in which this process is root over what belongs to the worker's user.
 fn enter_namespaces() -> Result<(), Failure> {
-    let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    let (uid, gid) = (
+        rustix::process::getuid().as_raw(),
+        rustix::process::getgid().as_raw(),
+    );
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
         .map_err(step("unshare user and mount namespaces"))?;
     let write = |path: &str, text: String| fs::write(path, text).map_err(step(format!("write {path}")));
@@ -174,7 +188,10 @@ fn mount_overlay(request: &LaunchRequest) -> Result<(), Failure> {
         MsFlags::MS_NODEV | MsFlags::MS_NOSUID,
         Some(options.as_str()),
     )
-    .map_err(step(format!("mount an overlay of {} layers", request.lower.len())))
+    .map_err(step(format!(
+        "mount an overlay of {} layers",
+        request.lower.len()
+    )))
 }
 
 /// Starts bubblewrap. The other end of the returned pipe carries its status messages.
@@ -213,7 +230,10 @@ fn arguments_file(arguments: &[String]) -> io::Result<OwnedFd> {
 
 /// Waits for the end of bubblewrap (`true`) or of the worker's interest (`false`).
 fn wait(control: &UnixStream, child: &Child) -> io::Result<bool> {
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+    let pid = i32::try_from(child.id())
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or(io::ErrorKind::InvalidInput)?;
     let ended = pidfd_open(pid, PidfdFlags::empty())?;
     loop {
         let mut descriptors = [
@@ -251,7 +271,9 @@ fn read_status(mut status: io::PipeReader, success: bool) -> Result<LaunchReport
         exit_code: Option<i32>,
     }
     let mut text = String::new();
-    status.read_to_string(&mut text).map_err(step("read the status of bubblewrap"))?;
+    status
+        .read_to_string(&mut text)
+        .map_err(step("read the status of bubblewrap"))?;
     let mut started = false;
     for document in serde_json::Deserializer::from_str(&text).into_iter::<Status>() {
         let document = document.map_err(step("read the status of bubblewrap"))?;

@@ -1,5 +1,8 @@
 //! Executes Actions in sandboxes on this machine.
-#![expect(deprecated, reason = "clients of older versions of the specification set and read these fields")]
+#![expect(
+    deprecated,
+    reason = "clients of older versions of the specification set and read these fields"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,13 +11,16 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bitzel_cas::blob_store::read_whole;
-use bitzel_cas::{BlobSource, BlobStore, DirectoryCache, DirectoryTree, fetch_directory_tree, upload_missing};
+use bitzel_cas::{
+    BlobSource, BlobStore, DirectoryCache, DirectoryTree, fetch_directory_tree, upload_missing,
+};
+use bitzel_proto::Digest;
 use bitzel_proto::missing_blobs::to_rpc_status;
 use bitzel_proto::reapi::{Action, ActionResult, Command, ExecuteResponse, Platform, execution_stage};
-use bitzel_proto::{Digest, InstanceName};
 use prost::Message;
 
 use crate::action_executor::{ActionExecutor, ActionRequest};
+use crate::blob_stores::BlobStores;
 use crate::blocking;
 use crate::config::ExecutorConfig;
 use crate::error::Error;
@@ -22,12 +28,11 @@ use crate::file_cache::FileCache;
 use crate::grpc_status::{grpc_status, with_sources};
 use crate::input_root::InputRoots;
 use crate::node_properties::now;
-use crate::outputs::{OutputDeclaration, Outputs, collect_outputs, components, prepare_upper, undeclared_writes};
+use crate::outputs::{
+    OutputDeclaration, Outputs, collect_outputs, components, prepare_upper, undeclared_writes,
+};
 use crate::sandbox::{Sandbox, SandboxedCommand};
 use crate::scratch::{ActionDirectory, Scratch};
-
-/// Gives the store of an instance.
-pub type Stores = Arc<dyn Fn(&InstanceName) -> Arc<dyn BlobStore> + Send + Sync>;
 
 /// Actions and Commands are small; whatever is larger is not one.
 const MAXIMUM_MESSAGE_BYTES: u64 = 16 << 20;
@@ -35,7 +40,7 @@ const MAXIMUM_MESSAGE_BYTES: u64 = 16 << 20;
 /// Executes Actions in sandboxes on this machine.
 pub struct SandboxedActionExecutor {
     config: ExecutorConfig,
-    stores: Stores,
+    stores: Arc<dyn BlobStores>,
     scratch: Arc<Scratch>,
     directories: DirectoryCache,
     input_roots: InputRoots,
@@ -68,7 +73,7 @@ impl SandboxedActionExecutor {
     ///
     /// [`Error::SandboxUnavailable`] says what to install or to set, [`Error::CacheInUse`] that another worker has the
     /// cache directory.
-    pub async fn open(config: ExecutorConfig, stores: Stores) -> Result<Self, Error> {
+    pub async fn open(config: ExecutorConfig, stores: Arc<dyn BlobStores>) -> Result<Self, Error> {
         let (root, limit) = (config.cache_directory.clone(), config.cache_size_bytes);
         let (scratch, files) = blocking::run(move || {
             let scratch = Scratch::open(&root)?;
@@ -76,8 +81,12 @@ impl SandboxedActionExecutor {
             Ok((scratch, files))
         })
         .await?;
-        let sandbox =
-            Sandbox::open(Arc::clone(&scratch), config.launcher.clone(), &config.host_directories).await?;
+        let sandbox = Sandbox::open(
+            Arc::clone(&scratch),
+            config.launcher.clone(),
+            &config.host_directories,
+        )
+        .await?;
         Ok(Self {
             config,
             stores,
@@ -89,7 +98,8 @@ impl SandboxedActionExecutor {
     }
 
     async fn run(&self, request: &ActionRequest, result: &mut ActionResult) -> Result<(), Error> {
-        let store = &*(self.stores)(&request.instance);
+        let store = self.stores.store(&request.instance).await?;
+        let store = &*store;
         let action: Action = read_message(store, request.action, "Action").await?;
         let timeout = self.timeout(&action)?;
         let digest_in = |field, digest| {
@@ -132,7 +142,14 @@ impl SandboxedActionExecutor {
         prepared: Prepared,
         result: &mut ActionResult,
     ) -> Result<(), Error> {
-        let Prepared { command, declaration, tree, directory, timeout, .. } = &prepared;
+        let Prepared {
+            command,
+            declaration,
+            tree,
+            directory,
+            timeout,
+            ..
+        } = &prepared;
         let input_root = self.input_roots.assemble(store, tree, directory).await?;
         prepare(tree, directory, declaration).await?;
         metadata(result).input_fetch_completed_timestamp = Some(now());
@@ -151,13 +168,17 @@ impl SandboxedActionExecutor {
         if let Some(stages) = &request.stages {
             let _ = stages.send(execution_stage::Value::Executing);
         }
-        let ending = self.run_command(&sandboxed, directory, *timeout, request, result).await?;
+        let ending = self
+            .run_command(&sandboxed, directory, *timeout, request, result)
+            .await?;
         if let Ending::Cancelled = ending {
             return Err(Error::Cancelled);
         }
 
         metadata(result).output_upload_start_timestamp = Some(now());
-        let collected = self.upload_outputs(store, &request.action, &prepared, result).await;
+        let collected = self
+            .upload_outputs(store, &request.action, &prepared, result)
+            .await;
         metadata(result).output_upload_completed_timestamp = Some(now());
         let undeclared = match ending {
             Ending::Exited(0) if prepared.undeclared_writes_fail => find_undeclared(&prepared).await,
@@ -232,21 +253,28 @@ impl SandboxedActionExecutor {
         let function = action.function();
         let logs = {
             let directory = Arc::clone(&prepared.directory);
-            blocking::run(move || Ok([log(function, &directory.path("stdout"))?, log(function, &directory.path("stderr"))?]))
-                .await?
+            blocking::run(move || {
+                Ok([
+                    log(function, &directory.path("stdout"))?,
+                    log(function, &directory.path("stderr"))?,
+                ])
+            })
+            .await?
         };
         let [stdout, stderr] = &logs;
         result.stdout_digest = stdout.as_ref().map(|(digest, _)| digest.to_wire());
         result.stderr_digest = stderr.as_ref().map(|(digest, _)| digest.to_wire());
         let (tree, directory) = (Arc::clone(&prepared.tree), Arc::clone(&prepared.directory));
         let declaration = prepared.declaration.clone();
-        let collected = blocking::run(move || {
-            collect_outputs(function, &tree, directory.path("upper"), &declaration)
-        })
-        .await;
+        let collected =
+            blocking::run(move || collect_outputs(function, &tree, directory.path("upper"), &declaration))
+                .await;
         let logs = logs.into_iter().flatten();
         let collected = match collected {
-            Ok(Outputs { result: outputs, blobs }) => {
+            Ok(Outputs {
+                result: outputs,
+                blobs,
+            }) => {
                 upload_missing(store, blobs.into_iter().chain(logs)).await?;
                 Ok(outputs)
             }
@@ -312,10 +340,13 @@ async fn read_message<M: Message + Default>(
     name: &str,
 ) -> Result<M, Error> {
     if digest.size_bytes() > MAXIMUM_MESSAGE_BYTES {
-        return Err(Error::InvalidAction(format!("{name} {digest} is larger than {MAXIMUM_MESSAGE_BYTES} bytes")));
+        return Err(Error::InvalidAction(format!(
+            "{name} {digest} is larger than {MAXIMUM_MESSAGE_BYTES} bytes"
+        )));
     }
     let bytes = read_whole(store, digest).await?;
-    M::decode(bytes).map_err(|source| Error::InvalidAction(format!("{name} {digest} cannot be decoded: {source}")))
+    M::decode(bytes)
+        .map_err(|source| Error::InvalidAction(format!("{name} {digest} cannot be decoded: {source}")))
 }
 
 /// The specification wants the working directory in the input tree.
@@ -355,10 +386,7 @@ async fn find_undeclared(prepared: &Prepared) -> Result<(), Error> {
 }
 
 /// The digest of a log; `None` when nothing was written.
-fn log(
-    function: bitzel_proto::DigestFunction,
-    path: &Path,
-) -> Result<Option<(Digest, BlobSource)>, Error> {
+fn log(function: bitzel_proto::DigestFunction, path: &Path) -> Result<Option<(Digest, BlobSource)>, Error> {
     let failed = || Error::io(format!("read {}", path.display()));
     let mut file = fs::File::open(path).map_err(failed())?;
     let mut hasher = function.hasher();
@@ -369,6 +397,9 @@ fn log(
 
 /// The value of a platform property.
 fn property<'a>(platform: Option<&'a Platform>, name: &str) -> Option<&'a str> {
-    let property = platform?.properties.iter().find(|property| property.name == name)?;
+    let property = platform?
+        .properties
+        .iter()
+        .find(|property| property.name == name)?;
     Some(&property.value)
 }

@@ -108,7 +108,7 @@ impl Worker {
         let mut config = ExecutorConfig::new(directory.path().join("cache"), launcher());
         change(&mut config);
         let blobs: Arc<dyn BlobStore> = store.clone();
-        let executor = SandboxedActionExecutor::open(config, Arc::new(move |_| Arc::clone(&blobs)))
+        let executor = SandboxedActionExecutor::open(config, Arc::new(blobs))
             .await
             .unwrap();
         Self {
