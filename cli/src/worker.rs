@@ -7,8 +7,8 @@ use bitzel_worker::config::this_platform;
 use bitzel_worker::{ExecutorConfig, WorkerConfig, worker_loop};
 use tokio_util::sync::CancellationToken;
 
-use crate::command_error::CommandError;
 use crate::SANDBOX_LAUNCH;
+use crate::command_error::CommandError;
 
 /// What a worker is told beside its server.
 pub(crate) struct Work {
@@ -31,10 +31,6 @@ impl Work {
         let launcher = vec!["/proc/self/exe".into(), SANDBOX_LAUNCH.into()];
         let mut executor = ExecutorConfig::new(self.cache_directory, launcher);
         executor.worker_name = format!("{}-{}", host_name(), std::process::id());
-        let properties = platform::properties()
-            .into_iter()
-            .map(|(name, value)| Property { name, value })
-            .collect();
         let config = WorkerConfig {
             endpoint,
             slots: self.slots.try_into().unwrap_or(u32::MAX),
@@ -48,7 +44,11 @@ impl Work {
 
 /// What builds on this machine ask of workers: to be like it.
 pub(crate) fn platform_properties() -> Vec<(String, String)> {
-    this_platform().properties.into_iter().map(|property| (property.name, property.value)).collect()
+    this_platform()
+        .properties
+        .into_iter()
+        .map(|property| (property.name, property.value))
+        .collect()
 }
 
 fn host_name() -> String {

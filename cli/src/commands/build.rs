@@ -22,8 +22,8 @@ use crate::connection::Connection;
 use crate::directories::Directories;
 use crate::display::{Display, summary_text};
 use crate::front_end::export_graph;
+use crate::worker::platform_properties;
 use crate::{interrupt, last_graph};
-use crate::worker::{platform_properties};
 
 /// Builds, and exits with 1 when a task failed.
 pub(crate) async fn run(
