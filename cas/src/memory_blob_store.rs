@@ -1,6 +1,6 @@
 //! A store in memory, for tests and small caches.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
 use bitzel_proto::Digest;
@@ -20,9 +20,10 @@ pub struct MemoryBlobStore {
 impl BlobStore for MemoryBlobStore {
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error> {
         let blobs = self.blobs.read();
+        let mut seen = HashSet::new();
         Ok(digests
             .iter()
-            .filter(|digest| !digest.is_empty_blob() && !blobs.contains_key(digest))
+            .filter(|digest| !digest.is_empty_blob() && !blobs.contains_key(digest) && seen.insert(**digest))
             .copied()
             .collect())
     }
@@ -49,6 +50,16 @@ impl BlobStore for MemoryBlobStore {
         Ok(one_chunk(blob.slice(start..end)))
     }
 
+    async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
+        let blobs = self.blobs.read();
+        let read = |digest: &Digest| match blobs.get(digest) {
+            Some(blob) => Ok(blob.clone()),
+            None if digest.is_empty_blob() => Ok(Bytes::new()),
+            None => Err(Error::NotFound(*digest)),
+        };
+        digests.iter().map(read).collect()
+    }
+
     async fn write(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
         let blob = collect(blob).await?;
         let actual = digest.function().digest(&blob);
@@ -62,3 +73,6 @@ impl BlobStore for MemoryBlobStore {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
