@@ -16,6 +16,13 @@ pub struct MemoryBlobStore {
     blobs: RwLock<HashMap<Digest, Bytes>>,
 }
 
+impl MemoryBlobStore {
+    /// Makes a blob disappear, as eviction does in other stores.
+    pub fn remove(&self, digest: Digest) {
+        self.blobs.write().remove(&digest);
+    }
+}
+
 #[async_trait]
 impl BlobStore for MemoryBlobStore {
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error> {

@@ -1,6 +1,7 @@
 //! What every store must do, as a model to compare stores with.
 
 use std::collections::HashSet;
+use std::sync::LazyLock;
 
 use bitzel_proto::{Digest, DigestFunction};
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use proptest::prelude::*;
 
 use super::{BlobRange, BlobStore, collect};
 use crate::error::Error;
+use crate::services::tests::noise;
 
 /// How many different blobs the steps speak of: few, so that they meet.
 const BLOBS: usize = 8;
@@ -66,11 +68,14 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
 /// Blobs of all kinds of sizes under both functions; the first is the empty one.
 pub(crate) fn blob(index: usize) -> (Digest, Bytes) {
     const SIZES: [usize; BLOBS] = [0, 1, 4096, 4097, 70_000, 1 << 20, (1 << 20) + 1, 2_500_000];
-    let blob: Vec<u8> = (0..SIZES[index])
-        .map(|at| (at * (index + 3) % 251) as u8)
-        .collect();
-    let function = DigestFunction::ALL[index % 2];
-    (function.digest(&blob), blob.into())
+    static MADE: LazyLock<Vec<(Digest, Bytes)>> = LazyLock::new(|| {
+        let make = |(index, size): (usize, usize)| {
+            let blob = Bytes::from(noise(index as u64, size));
+            (DigestFunction::ALL[index % 2].digest(&blob), blob)
+        };
+        SIZES.into_iter().enumerate().map(make).collect()
+    });
+    MADE[index].clone()
 }
 
 fn wrong_bytes(index: usize) -> Bytes {
@@ -193,6 +198,10 @@ fn check_write(
     }
 }
 
+fn at(offset: u64) -> usize {
+    offset.try_into().unwrap()
+}
+
 fn check_read(step: &Step, right: &Bytes, present: bool, range: BlobRange, result: Result<Bytes, Error>) {
     let size = right.len() as u64;
     match result {
@@ -204,7 +213,7 @@ fn check_read(step: &Step, right: &Bytes, present: bool, range: BlobRange, resul
             );
             let end = range.limit.map_or(size, |limit| size.min(range.offset + limit));
             assert!(
-                bytes == right.slice(range.offset as usize..end as usize),
+                bytes == right.slice(at(range.offset)..at(end)),
                 "{step:?}: wrong bytes"
             );
         }
