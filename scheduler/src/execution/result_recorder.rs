@@ -25,7 +25,7 @@ enum Verdict {
     /// Goes to the clients as it is.
     Report,
     /// Succeeded, so it may be cached.
-    Cacheable(ActionResult),
+    Cacheable(Box<ActionResult>),
     /// The worker could not do its part; another one may.
     Retry(String),
 }
@@ -41,7 +41,7 @@ impl ResultRecorder {
         let response = self.complete_response(&completion.action, response);
         let response = match verdict(&response, completion.action.do_not_cache) {
             Verdict::Report => response,
-            Verdict::Cacheable(result) => self.cache(&completion.action, result, response).await,
+            Verdict::Cacheable(result) => self.cache(&completion.action, *result, response).await,
             Verdict::Retry(reason) => {
                 let attempt = format!("worker {} answered: {reason}", self.worker);
                 unfinished.operation = None;
@@ -109,7 +109,9 @@ fn verdict(response: &ExecuteResponse, do_not_cache: bool) -> Verdict {
         _ => return Verdict::Report,
     }
     match &response.result {
-        Some(result) if result.exit_code == 0 && !do_not_cache => Verdict::Cacheable(result.clone()),
+        Some(result) if result.exit_code == 0 && !do_not_cache => {
+            Verdict::Cacheable(Box::new(result.clone()))
+        }
         _ => Verdict::Report,
     }
 }

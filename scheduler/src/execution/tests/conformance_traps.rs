@@ -4,7 +4,7 @@ use bitzel_cas::ActionCache;
 use bitzel_proto::google::protobuf;
 use bitzel_proto::missing_blobs::{missing_blob_subjects, to_rpc_status};
 use bitzel_proto::reapi::execution_stage::Value::{Completed, Executing, Queued};
-use bitzel_proto::reapi::{Action, ActionResult};
+use bitzel_proto::reapi::{Action, ActionResult, ExecuteResponse};
 use bitzel_proto::worker::{StageChanged, worker_message};
 use bitzel_proto::{Digest, DigestFunction, InstanceName};
 use tonic::Code;
@@ -88,7 +88,7 @@ async fn trap_8_errors_go_into_the_response_and_are_never_cached() {
         ("timed out", timed_out, Code::DeadlineExceeded),
         ("failed", failed(Code::Internal, "broken"), Code::Internal),
         ("exit code", exited(1), Code::Ok),
-        ("nothing", Default::default(), Code::Internal),
+        ("nothing", ExecuteResponse::default(), Code::Internal),
     ] {
         let action = farm.action(name).await;
         let mut operations = farm.execute(action).await.unwrap();
@@ -107,7 +107,7 @@ async fn trap_9_what_is_missing_is_named_without_instance() {
     let subjects = async |action: Digest| {
         let status = farm
             .execute_with(action, |request| {
-                request.instance_name = "some/instance".to_owned()
+                request.instance_name = "some/instance".to_owned();
             })
             .await
             .err()

@@ -25,7 +25,7 @@ use super::manual_clock::ManualClock;
 use crate::execution::{ExecutionConfig, ExecutionServer, ExecutionTasks};
 
 pub(super) const GRACE: Duration = Duration::from_secs(10);
-pub(super) const NO_WORKER_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const NO_WORKER_TIMEOUT: Duration = Duration::from_mins(1);
 
 pub(super) struct Farm {
     pub(super) blobs: Arc<MemoryBlobStore>,
@@ -37,7 +37,7 @@ pub(super) struct Farm {
 
 /// A test that waits for what never comes fails instead of hanging.
 pub(super) async fn patiently<T>(future: impl Future<Output = T>) -> T {
-    let waited = tokio::time::timeout(Duration::from_secs(60), future).await;
+    let waited = tokio::time::timeout(Duration::from_mins(1), future).await;
     waited.expect("this should have happened long ago")
 }
 
