@@ -102,8 +102,9 @@ fn verdict(response: &ExecuteResponse, do_not_cache: bool) -> Verdict {
     let status = response.status.as_ref();
     match status.map_or(Code::Ok, |status| Code::from_i32(status.code)) {
         Code::Ok => {}
-        // A worker uses these for what is no fault of the Action, such as a store that it cannot reach.
-        Code::Unavailable | Code::Aborted => {
+        // No fault of the Action: the worker cannot reach the store, or has stopped the Action by itself because it
+        // shuts down. What the server told it to cancel does not get here.
+        Code::Unavailable | Code::Aborted | Code::Cancelled => {
             return Verdict::Retry(status.map(|status| status.message.clone()).unwrap_or_default());
         }
         _ => return Verdict::Report,

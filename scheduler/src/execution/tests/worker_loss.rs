@@ -1,6 +1,7 @@
 //! Workers that go away.
 
 use bitzel_proto::reapi::execution_stage::Value::{Executing, Queued};
+use bitzel_proto::worker::scheduler_message;
 use tonic::Code;
 
 use super::fake_worker::{FakeWorker, exited, failed};
@@ -41,28 +42,28 @@ async fn an_action_that_loses_too_many_workers_fails_and_names_them() {
 }
 
 #[tokio::test]
-async fn a_worker_that_is_at_fault_itself_does_not_fail_the_action() {
-    let farm = Farm::start().await;
-    let mut operations = farm.execute(farm.action("a").await).await.unwrap();
-    let mut worker = FakeWorker::connect(&farm, "w", 1).await;
-    let lease = worker.assigned().await.lease;
-    worker
-        .complete(&lease, failed(Code::Unavailable, "the store is away"))
-        .await;
-    // The Action comes back; the order of its assignment and the acknowledgement is open.
-    let (mut again, mut acknowledged) = (None, false);
-    while again.is_none() || !acknowledged {
-        match worker.next().await.unwrap().unwrap() {
-            bitzel_proto::worker::scheduler_message::Message::Assign(assign) => again = Some(assign),
-            bitzel_proto::worker::scheduler_message::Message::Acknowledged(message) => {
-                assert_eq!(message.lease, lease);
-                acknowledged = true;
+async fn what_is_the_workers_own_fault_is_tried_again() {
+    for code in [Code::Unavailable, Code::Aborted, Code::Cancelled] {
+        let farm = Farm::start().await;
+        let mut operations = farm.execute(farm.action("a").await).await.unwrap();
+        let mut worker = FakeWorker::connect(&farm, "w", 1).await;
+        let lease = worker.assigned().await.lease;
+        worker.complete(&lease, failed(code, "the store is away")).await;
+        // The Action comes back; whether before or after the acknowledgement is open.
+        let (mut again, mut acknowledged) = (None, false);
+        while again.is_none() || !acknowledged {
+            match worker.next().await.unwrap().unwrap() {
+                scheduler_message::Message::Assign(assign) => again = Some(assign.lease),
+                scheduler_message::Message::Acknowledged(message) => {
+                    assert_eq!(message.lease, lease);
+                    acknowledged = true;
+                }
+                scheduler_message::Message::Cancel(cancel) => panic!("{cancel:?}"),
             }
-            bitzel_proto::worker::scheduler_message::Message::Cancel(cancel) => panic!("{cancel:?}"),
         }
+        worker.complete(&again.unwrap(), exited(0)).await;
+        assert_eq!(operations.response().await.result.unwrap().exit_code, 0);
     }
-    worker.complete(&again.unwrap().lease, exited(0)).await;
-    assert_eq!(operations.response().await.result.unwrap().exit_code, 0);
 }
 
 #[tokio::test]
