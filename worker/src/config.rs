@@ -4,6 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bitzel_proto::reapi::Platform;
+use bitzel_proto::reapi::platform::Property;
+
 /// How Actions are executed on this machine.
 #[derive(Debug, Clone)]
 pub struct ExecutorConfig {
@@ -37,5 +40,50 @@ impl ExecutorConfig {
             maximum_timeout: DAY,
             worker_name: "worker".into(),
         }
+    }
+}
+
+/// A worker: where it takes Actions from, and how many.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// The server, with scheduler and store: `http://host:port` or `unix:/path`.
+    pub endpoint: String,
+    /// How many Actions run at the same time, at least 1.
+    pub slots: u32,
+    /// What Actions may ask for in their platform properties.
+    pub platform: Platform,
+    /// How long Actions may go on running after a shutdown was asked for. They are cancelled then; the scheduler
+    /// gives them to others.
+    pub drain_timeout: Duration,
+    /// How Actions are executed.
+    pub executor: ExecutorConfig,
+}
+
+impl WorkerConfig {
+    /// A worker that describes this machine and stops at once when asked to.
+    pub fn new(endpoint: impl Into<String>, slots: u32, executor: ExecutorConfig) -> Self {
+        Self {
+            endpoint: endpoint.into(),
+            slots,
+            platform: this_platform(),
+            drain_timeout: Duration::ZERO,
+            executor,
+        }
+    }
+}
+
+/// The platform properties of this machine, named as the specification's list of standard properties does.
+pub fn this_platform() -> Platform {
+    let isa = match std::env::consts::ARCH {
+        "x86_64" => "x86-64",
+        "aarch64" => "arm-a64",
+        other => other,
+    };
+    let property = |name: &str, value: &str| Property {
+        name: name.into(),
+        value: value.into(),
+    };
+    Platform {
+        properties: vec![property("ISA", isa), property("OSFamily", std::env::consts::OS)],
     }
 }

@@ -112,6 +112,7 @@ fn send(report: &LaunchReport) -> io::Result<()> {
 }
 
 fn launch() -> Result<Option<LaunchReport>, Failure> {
+    close_inherited().map_err(step("close inherited file descriptors"))?;
     let control = control().map_err(step(
         "open the control socket; the worker starts the sandbox launcher",
     ))?;
@@ -135,6 +136,24 @@ fn launch() -> Result<Option<LaunchReport>, Failure> {
         return Ok(None);
     }
     read_status(status, exit.success()).map(Some)
+}
+
+/// Closes what some ancestor of the worker left open: it is none of the command's business.
+fn close_inherited() -> io::Result<()> {
+    let mut descriptors: Vec<i32> = vec![];
+    for entry in fs::read_dir("/proc/self/fd")? {
+        descriptors.extend(
+            entry?
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse::<i32>().ok()),
+        );
+    }
+    for descriptor in descriptors.into_iter().filter(|descriptor| *descriptor > 2) {
+        // The one that the listing itself used is closed by now.
+        let _ = nix::unistd::close(descriptor);
+    }
+    Ok(())
 }
 
 /// New user and mount namespaces in which this process is root over what belongs to the worker's user.

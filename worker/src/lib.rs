@@ -7,6 +7,7 @@
 //! * [`action_executor`] is the trait that puts these together, [`worker_loop`] takes Actions from the scheduler.
 
 pub mod action_executor;
+pub mod blob_stores;
 mod blocking;
 pub mod config;
 pub mod error;
@@ -19,8 +20,10 @@ pub mod outputs;
 pub mod sandbox;
 pub mod sandboxed_action_executor;
 pub mod scratch;
+pub mod worker_loop;
 
 pub use action_executor::{ActionExecutor, ActionRequest};
-pub use config::ExecutorConfig;
+pub use blob_stores::{BlobStores, RemoteBlobStores};
+pub use config::{ExecutorConfig, WorkerConfig};
 pub use error::Error;
 pub use sandboxed_action_executor::SandboxedActionExecutor;

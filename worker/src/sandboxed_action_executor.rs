@@ -14,12 +14,13 @@ use bitzel_cas::blob_store::read_whole;
 use bitzel_cas::{
     BlobSource, BlobStore, DirectoryCache, DirectoryTree, fetch_directory_tree, upload_missing,
 };
+use bitzel_proto::Digest;
 use bitzel_proto::missing_blobs::to_rpc_status;
 use bitzel_proto::reapi::{Action, ActionResult, Command, ExecuteResponse, Platform, execution_stage};
-use bitzel_proto::{Digest, InstanceName};
 use prost::Message;
 
 use crate::action_executor::{ActionExecutor, ActionRequest};
+use crate::blob_stores::BlobStores;
 use crate::blocking;
 use crate::config::ExecutorConfig;
 use crate::error::Error;
@@ -33,16 +34,13 @@ use crate::outputs::{
 use crate::sandbox::{Sandbox, SandboxedCommand};
 use crate::scratch::{ActionDirectory, Scratch};
 
-/// Gives the store of an instance.
-pub type Stores = Arc<dyn Fn(&InstanceName) -> Arc<dyn BlobStore> + Send + Sync>;
-
 /// Actions and Commands are small; whatever is larger is not one.
 const MAXIMUM_MESSAGE_BYTES: u64 = 16 << 20;
 
 /// Executes Actions in sandboxes on this machine.
 pub struct SandboxedActionExecutor {
     config: ExecutorConfig,
-    stores: Stores,
+    stores: Arc<dyn BlobStores>,
     scratch: Arc<Scratch>,
     directories: DirectoryCache,
     input_roots: InputRoots,
@@ -51,6 +49,17 @@ pub struct SandboxedActionExecutor {
 
 /// Decoded Directory messages that are kept in memory, in bytes of their encoding.
 const DIRECTORY_CACHE_BYTES: u64 = 64 << 20;
+
+/// An Action that was read and checked.
+struct Prepared {
+    command: Command,
+    declaration: OutputDeclaration,
+    tree: Arc<DirectoryTree>,
+    directory: Arc<ActionDirectory>,
+    timeout: Duration,
+    network: bool,
+    undeclared_writes_fail: bool,
+}
 
 /// How a command ended.
 enum Ending {
@@ -64,7 +73,7 @@ impl SandboxedActionExecutor {
     ///
     /// [`Error::SandboxUnavailable`] says what to install or to set, [`Error::CacheInUse`] that another worker has the
     /// cache directory.
-    pub async fn open(config: ExecutorConfig, stores: Stores) -> Result<Self, Error> {
+    pub async fn open(config: ExecutorConfig, stores: Arc<dyn BlobStores>) -> Result<Self, Error> {
         let (root, limit) = (config.cache_directory.clone(), config.cache_size_bytes);
         let (scratch, files) = blocking::run(move || {
             let scratch = Scratch::open(&root)?;
@@ -89,7 +98,8 @@ impl SandboxedActionExecutor {
     }
 
     async fn run(&self, request: &ActionRequest, result: &mut ActionResult) -> Result<(), Error> {
-        let store = &*(self.stores)(&request.instance);
+        let store = self.stores.store(&request.instance).await?;
+        let store = &*store;
         let action: Action = read_message(store, request.action, "Action").await?;
         let timeout = self.timeout(&action)?;
         let digest_in = |field, digest| {
@@ -109,8 +119,39 @@ impl SandboxedActionExecutor {
         check_working_directory(&tree, &command.working_directory)?;
         let scratch = Arc::clone(&self.scratch);
         let directory = Arc::new(blocking::run(move || scratch.action_directory()).await?);
-        let input_root = self.input_roots.assemble(store, &tree, &directory).await?;
-        prepare(&tree, &directory, &declaration).await?;
+        let prepared = Prepared {
+            timeout,
+            undeclared_writes_fail: property(platform, "undeclared-writes") == Some("error"),
+            network: property(platform, "network") == Some("on"),
+            command,
+            declaration,
+            tree,
+            directory: Arc::clone(&directory),
+        };
+        let outcome = self.run_prepared(store, request, prepared, result).await;
+        match Arc::try_unwrap(directory) {
+            Ok(directory) => outcome.and(blocking::run(move || directory.remove()).await),
+            Err(_) => outcome,
+        }
+    }
+
+    async fn run_prepared(
+        &self,
+        store: &dyn BlobStore,
+        request: &ActionRequest,
+        prepared: Prepared,
+        result: &mut ActionResult,
+    ) -> Result<(), Error> {
+        let Prepared {
+            command,
+            declaration,
+            tree,
+            directory,
+            timeout,
+            ..
+        } = &prepared;
+        let input_root = self.input_roots.assemble(store, tree, directory).await?;
+        prepare(tree, directory, declaration).await?;
         metadata(result).input_fetch_completed_timestamp = Some(now());
 
         let sandboxed = SandboxedCommand {
@@ -122,13 +163,13 @@ impl SandboxedActionExecutor {
                 .map(|variable| (variable.name.clone(), variable.value.clone()))
                 .collect(),
             working_directory: command.working_directory.clone(),
-            network: property(platform, "network") == Some("on"),
+            network: prepared.network,
         };
         if let Some(stages) = &request.stages {
             let _ = stages.send(execution_stage::Value::Executing);
         }
         let ending = self
-            .run_command(&sandboxed, &directory, timeout, request, result)
+            .run_command(&sandboxed, directory, *timeout, request, result)
             .await?;
         if let Ending::Cancelled = ending {
             return Err(Error::Cancelled);
@@ -136,20 +177,16 @@ impl SandboxedActionExecutor {
 
         metadata(result).output_upload_start_timestamp = Some(now());
         let collected = self
-            .upload_outputs(store, &request.action, &tree, &directory, declaration, result)
+            .upload_outputs(store, &request.action, &prepared, result)
             .await;
         metadata(result).output_upload_completed_timestamp = Some(now());
-        let undeclared = match (&ending, property(platform, "undeclared-writes")) {
-            (Ending::Exited(0), Some("error")) => find_undeclared(&tree, &directory, &command).await,
+        let undeclared = match ending {
+            Ending::Exited(0) if prepared.undeclared_writes_fail => find_undeclared(&prepared).await,
             _ => Ok(()),
         };
-        drop(input_root);
-        if let Ok(directory) = Arc::try_unwrap(directory) {
-            blocking::run(move || directory.remove()).await?;
-        }
         match ending {
             // What was there at the time is better than nothing, and its absence no second error.
-            Ending::TimedOut => Err(Error::TimedOut(timeout)),
+            Ending::TimedOut => Err(Error::TimedOut(*timeout)),
             _ => collected.and(undeclared),
         }
     }
@@ -210,14 +247,12 @@ impl SandboxedActionExecutor {
         &self,
         store: &dyn BlobStore,
         action: &Digest,
-        tree: &Arc<DirectoryTree>,
-        directory: &Arc<ActionDirectory>,
-        declaration: OutputDeclaration,
+        prepared: &Prepared,
         result: &mut ActionResult,
     ) -> Result<(), Error> {
         let function = action.function();
         let logs = {
-            let directory = Arc::clone(directory);
+            let directory = Arc::clone(&prepared.directory);
             blocking::run(move || {
                 Ok([
                     log(function, &directory.path("stdout"))?,
@@ -229,7 +264,8 @@ impl SandboxedActionExecutor {
         let [stdout, stderr] = &logs;
         result.stdout_digest = stdout.as_ref().map(|(digest, _)| digest.to_wire());
         result.stderr_digest = stderr.as_ref().map(|(digest, _)| digest.to_wire());
-        let (tree, directory) = (Arc::clone(tree), Arc::clone(directory));
+        let (tree, directory) = (Arc::clone(&prepared.tree), Arc::clone(&prepared.directory));
+        let declaration = prepared.declaration.clone();
         let collected =
             blocking::run(move || collect_outputs(function, &tree, directory.path("upper"), &declaration))
                 .await;
@@ -265,10 +301,7 @@ impl ActionExecutor for SandboxedActionExecutor {
         metadata(&mut result).worker = self.config.worker_name.clone();
         metadata(&mut result).queued_timestamp = request.queued;
         metadata(&mut result).worker_start_timestamp = Some(now());
-        let cancelled = request.cancellation.clone();
-        // Dropping the future abandons downloads and uploads; a running command is stopped inside, in an orderly way.
         let outcome = self.run(&request, &mut result).await;
-        let _ = cancelled;
         metadata(&mut result).worker_completed_timestamp = Some(now());
         match outcome {
             Ok(()) => ExecuteResponse {
@@ -337,26 +370,13 @@ async fn prepare(
     declaration: &OutputDeclaration,
 ) -> Result<(), Error> {
     let (tree, directory) = (Arc::clone(tree), Arc::clone(directory));
-    let paths: Vec<Vec<String>> = declaration
-        .paths
-        .iter()
-        .map(|path| path.components.clone())
-        .collect();
+    let paths = declaration.component_paths();
     blocking::run(move || prepare_upper(&tree, &directory.path("upper"), &paths)).await
 }
 
-async fn find_undeclared(
-    tree: &Arc<DirectoryTree>,
-    directory: &Arc<ActionDirectory>,
-    command: &Command,
-) -> Result<(), Error> {
-    let declaration = OutputDeclaration::of_command(command)?;
-    let (tree, directory) = (Arc::clone(tree), Arc::clone(directory));
-    let paths: Vec<Vec<String>> = declaration
-        .paths
-        .into_iter()
-        .map(|path| path.components)
-        .collect();
+async fn find_undeclared(prepared: &Prepared) -> Result<(), Error> {
+    let (tree, directory) = (Arc::clone(&prepared.tree), Arc::clone(&prepared.directory));
+    let paths = prepared.declaration.component_paths();
     let paths = blocking::run(move || undeclared_writes(&tree, directory.path("upper"), &paths)).await?;
     if paths.is_empty() {
         Ok(())

@@ -44,6 +44,11 @@ pub struct OutputDeclaration {
 }
 
 impl OutputDeclaration {
+    /// All paths relative to the input root.
+    pub fn component_paths(&self) -> Vec<Vec<String>> {
+        self.paths.iter().map(|path| path.components.clone()).collect()
+    }
+
     /// Reads a Command. When it has `output_paths`, the older `output_files` and `output_directories` are ignored, as
     /// the specification asks.
     pub fn of_command(command: &Command) -> Result<Self, Error> {

@@ -1,5 +1,5 @@
 //! A worker on a store in memory, and input trees written down shortly.
-#![allow(dead_code, reason = "every test program uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "every test program uses its own part")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -108,7 +108,7 @@ impl Worker {
         let mut config = ExecutorConfig::new(directory.path().join("cache"), launcher());
         change(&mut config);
         let blobs: Arc<dyn BlobStore> = store.clone();
-        let executor = SandboxedActionExecutor::open(config, Arc::new(move |_| Arc::clone(&blobs)))
+        let executor = SandboxedActionExecutor::open(config, Arc::new(blobs))
             .await
             .unwrap();
         Self {

@@ -1,0 +1,33 @@
+//! `BitBake`'s taskhash, computed outside `BitBake`.
+//!
+//! The build recomputes the signatures of dependents when a task that ran again gave an old result (early
+//! cut-off), so it needs exactly what `SignatureGeneratorBasic.get_taskhash` (`bb/siggen.py`) computes.
+
+use bitzel_proto::graph::{FileChecksum, Task};
+use sha2::{Digest as _, Sha256};
+
+/// The taskhash of `task` when its hash dependencies have these unihashes, in the order of
+/// [`Task::hash_dependencies`].
+pub fn taskhash<'a>(task: &Task, unihashes: impl IntoIterator<Item = &'a str>) -> String {
+    let mut hash = Sha256::new();
+    hash.update(&task.basehash);
+    for unihash in unihashes {
+        hash.update(unihash);
+    }
+    for FileChecksum { path, checksum } in &task.file_checksums {
+        // A file that does not exist is listed, so that its appearance changes the hash, but adds nothing.
+        if !checksum.is_empty() {
+            // `split("/./")[1]`: what lies between the first and the second marker, as BitBake takes it.
+            if let Some(relative) = path.split("/./").nth(1) {
+                hash.update("./");
+                hash.update(relative);
+            }
+            hash.update(checksum);
+        }
+    }
+    hash.update(task.taint.strip_prefix("nostamp:").unwrap_or(&task.taint));
+    hex::encode(hash.finalize())
+}
+
+#[cfg(test)]
+mod tests;
