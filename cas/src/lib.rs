@@ -7,11 +7,17 @@
 
 pub mod action_cache;
 pub mod blob_store;
+mod bounded_directory;
+pub mod completeness_checking_action_cache;
+pub mod counting_blob_store;
 pub mod directory_tree;
+pub mod disk_action_cache;
+pub mod disk_blob_store;
 pub mod endpoint;
 pub mod error;
 pub mod file_stream;
 pub mod grpc_status;
+pub mod memory_action_cache;
 pub mod memory_blob_store;
 pub mod remote_action_cache;
 pub mod remote_blob_store;
@@ -21,8 +27,13 @@ pub mod verifying_blob_store;
 
 pub use action_cache::ActionCache;
 pub use blob_store::{BlobRange, BlobStore, BlobStream};
+pub use completeness_checking_action_cache::CompletenessCheckingActionCache;
+pub use counting_blob_store::CountingBlobStore;
 pub use directory_tree::{DirectoryCache, DirectoryTree, fetch_directory_tree};
+pub use disk_action_cache::DiskActionCache;
+pub use disk_blob_store::{DiskBlobStore, DiskBlobStoreOptions};
 pub use error::Error;
+pub use memory_action_cache::MemoryActionCache;
 pub use memory_blob_store::MemoryBlobStore;
 pub use remote_action_cache::RemoteActionCache;
 pub use remote_blob_store::RemoteBlobStore;

@@ -17,7 +17,6 @@ mod layers;
 mod local_tree;
 mod python_files;
 mod stat_cache;
-pub mod taskhash;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -124,6 +123,11 @@ pub struct SnapshotDirectory {
 }
 
 impl SnapshotDirectory {
+    /// Where the snapshots are, each named by its SHA-256 in hex.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Where the snapshot with this SHA-256 is.
     pub fn path(&self, sha256: &str) -> PathBuf {
         self.directory.join(sha256)
@@ -136,7 +140,9 @@ pub async fn export(config: &FrontEndConfig, request: &ExportRequest) -> Result<
     if !build_directory.join("conf/bblayers.conf").is_file() {
         return Err(FrontEndError::NotABuildDirectory { build_directory });
     }
-    let build_directory = build_directory.canonicalize().map_err(FrontEndError::io(&build_directory))?;
+    let build_directory = build_directory
+        .canonicalize()
+        .map_err(FrontEndError::io(&build_directory))?;
     let cache = config.cache_directory.clone();
     let session = Session::open(&cache, &build_directory).await?;
     let python = blocking(move || PythonFiles::install(&cache)).await?;
@@ -197,9 +203,11 @@ pub async fn export(config: &FrontEndConfig, request: &ExportRequest) -> Result<
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, FrontEndError> + Send + 'static,
 ) -> Result<T, FrontEndError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| FrontEndError::Malformed {
-        reason: format!("a background job failed: {error}"),
-    })?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| FrontEndError::Malformed {
+            reason: format!("a background job failed: {error}"),
+        })?
 }
 
 /// What the metadata tree is made of.
@@ -251,7 +259,9 @@ impl MetadataInputs {
         builder.add_directory(&self.conf, "build/conf", &|_| false)?;
         builder.add_directory(&self.runner, "bitzel", &|_| false)?;
         let tree = builder.finish();
-        stat_cache.save(&self.stat_cache).map_err(FrontEndError::io(&self.stat_cache))?;
+        stat_cache
+            .save(&self.stat_cache)
+            .map_err(FrontEndError::io(&self.stat_cache))?;
         Ok(tree)
     }
 }
@@ -261,7 +271,9 @@ fn mark_present_sources(graph: &mut TaskGraph, downloads: &Path) {
     for source in graph.recipes.iter_mut().flat_map(|recipe| &mut recipe.sources) {
         let name = Path::new(&source.download_name);
         // The name comes from the metadata: it must not lead out of DL_DIR.
-        let stays_inside = name.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        let stays_inside = name
+            .components()
+            .all(|part| matches!(part, std::path::Component::Normal(_)));
         source.present = !source.download_name.is_empty()
             && stays_inside
             && fs::exists(downloads.join(name)).unwrap_or(false);

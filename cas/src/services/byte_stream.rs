@@ -59,7 +59,8 @@ impl ByteStream for ByteStreamService {
 
     async fn read(&self, request: Request<ReadRequest>) -> Result<Response<Self::ReadStream>, Status> {
         let request = request.into_inner();
-        let resource = ResourceName::parse_read(&request.resource_name).map_err(invalid_name)?;
+        let resource =
+            ResourceName::parse_read(&request.resource_name).map_err(|error| invalid_name(&error))?;
         let offset = u64::try_from(request.read_offset)
             .map_err(|_| Status::out_of_range(format!("read offset {} is negative", request.read_offset)))?;
         let limit = u64::try_from(request.read_limit).map_err(|_| {
@@ -92,7 +93,8 @@ impl ByteStream for ByteStreamService {
             .message()
             .await?
             .ok_or_else(|| Status::invalid_argument("the write has no request"))?;
-        let resource = ResourceName::parse_write(&first.resource_name).map_err(invalid_name)?;
+        let resource =
+            ResourceName::parse_write(&first.resource_name).map_err(|error| invalid_name(&error))?;
         let committed_size = if self.is_present(resource.digest).await? {
             already_there(&resource)
         } else {
@@ -106,7 +108,7 @@ impl ByteStream for ByteStreamService {
         request: Request<QueryWriteStatusRequest>,
     ) -> Result<Response<QueryWriteStatusResponse>, Status> {
         let name = request.into_inner().resource_name;
-        let resource = ResourceName::parse_write(&name).map_err(invalid_name)?;
+        let resource = ResourceName::parse_write(&name).map_err(|error| invalid_name(&error))?;
         let complete = self.is_present(resource.digest).await?;
         let committed = if complete {
             resource.digest.size_bytes()
@@ -208,7 +210,7 @@ fn size_on_wire(size: u64) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
 }
 
-fn invalid_name(error: InvalidResourceName) -> Status {
+fn invalid_name(error: &InvalidResourceName) -> Status {
     Status::invalid_argument(error.to_string())
 }
 

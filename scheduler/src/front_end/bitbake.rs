@@ -55,11 +55,16 @@ async fn from_python(config: &FrontEndConfig) -> Result<PathBuf, FrontEndError> 
             source,
         })?;
     let origin = String::from_utf8_lossy(&output.stdout);
-    Path::new(origin.trim()).parent().and_then(Path::parent).and_then(library_of).ok_or_else(|| {
-        FrontEndError::BitBakeNotFound {
-            tried: format!("no `bitbake` in PATH, and {} cannot import bb", config.python.display()),
-        }
-    })
+    Path::new(origin.trim())
+        .parent()
+        .and_then(Path::parent)
+        .and_then(library_of)
+        .ok_or_else(|| FrontEndError::BitBakeNotFound {
+            tried: format!(
+                "no `bitbake` in PATH, and {} cannot import bb",
+                config.python.display()
+            ),
+        })
 }
 
 #[cfg(test)]

@@ -49,7 +49,10 @@ pub(crate) fn write(
     collect(user_conf, Path::new(""), &mut files)?;
     let bblayers = user_conf.join("bblayers.conf");
     let text = fs::read_to_string(&bblayers).map_err(FrontEndError::io(&bblayers))?;
-    files.insert(PathBuf::from("bblayers.conf"), bblayers_conf(text, layers).into_bytes());
+    files.insert(
+        PathBuf::from("bblayers.conf"),
+        bblayers_conf(text, layers).into_bytes(),
+    );
     files.insert(PathBuf::from(POSTFILE), postfile(source_date_epoch).into_bytes());
     remove_others(conf, Path::new(""), &files)?;
     for (name, contents) in files {

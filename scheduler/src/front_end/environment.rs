@@ -30,7 +30,10 @@ const WITHHELD: [&str; 18] = [
 pub(crate) fn passed_through(environment: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut passed = BTreeMap::new();
     for list in ["BB_ENV_PASSTHROUGH", "BB_ENV_PASSTHROUGH_ADDITIONS"] {
-        let names = environment.get(list).map_or("", String::as_str).split_whitespace();
+        let names = environment
+            .get(list)
+            .map_or("", String::as_str)
+            .split_whitespace();
         for name in names.filter(|name| !WITHHELD.contains(name)) {
             if let Some(value) = environment.get(name) {
                 passed.insert(name.to_owned(), value.clone());

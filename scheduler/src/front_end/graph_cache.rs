@@ -41,7 +41,9 @@ pub(crate) fn key(
         request.targets,
         request.task,
     ]);
-    bitzel_proto::DigestFunction::Sha256.digest(parts.to_string().as_bytes()).hash_hex()
+    bitzel_proto::DigestFunction::Sha256
+        .digest(parts.to_string().as_bytes())
+        .hash_hex()
 }
 
 impl GraphCache {
@@ -60,9 +62,14 @@ impl GraphCache {
         let path = self.path(key);
         let bytes = zstd::decode_all(fs::File::open(&path).ok()?).ok()?;
         let graph = TaskGraph::decode(bytes.as_slice()).ok()?;
-        let base = graph.settings.iter().flat_map(|settings| &settings.base_snapshots);
+        let base = graph
+            .settings
+            .iter()
+            .flat_map(|settings| &settings.base_snapshots);
         let recipes = graph.recipes.iter().filter_map(|recipe| recipe.snapshot.as_ref());
-        let complete = base.chain(recipes).all(|snapshot| snapshots.path(&snapshot.sha256).exists());
+        let complete = base
+            .chain(recipes)
+            .all(|snapshot| snapshots.path(&snapshot.sha256).exists());
         if !complete || graph.format_version != GRAPH_FORMAT_VERSION {
             return None;
         }

@@ -44,7 +44,9 @@ impl LayerGroup {
     /// Where something in this group is in the sandbox, relative to `/work`.
     pub(crate) fn sandbox_path(&self, path: &Path) -> String {
         let relative = path.strip_prefix(&self.root).unwrap_or(Path::new(""));
-        format!("layers/{}/{}", self.name, relative.display()).trim_end_matches('/').to_owned()
+        format!("layers/{}/{}", self.name, relative.display())
+            .trim_end_matches('/')
+            .to_owned()
     }
 
     /// The directories that the sandbox gets: from where, to where relative to `/work`.
@@ -52,7 +54,10 @@ impl LayerGroup {
         if self.whole {
             return vec![(&self.root, self.sandbox_path(&self.root))];
         }
-        self.layers.iter().map(|layer| (layer.as_path(), self.sandbox_path(layer))).collect()
+        self.layers
+            .iter()
+            .map(|layer| (layer.as_path(), self.sandbox_path(layer)))
+            .collect()
     }
 }
 
@@ -61,7 +66,10 @@ pub(crate) fn group_layers(layers: &[Layer]) -> Result<(Vec<LayerGroup>, Vec<Str
     let mut groups: Vec<LayerGroup> = Vec::new();
     let mut places = Vec::new();
     for layer in layers {
-        let path = layer.path.canonicalize().map_err(FrontEndError::io(&layer.path))?;
+        let path = layer
+            .path
+            .canonicalize()
+            .map_err(FrontEndError::io(&layer.path))?;
         let (root, whole) = enclosing_checkout(&path);
         let index = match groups.iter().position(|group| group.root == root) {
             Some(index) => index,

@@ -25,8 +25,10 @@ pub struct LocalTree {
 
 /// Names that are never part of the metadata: version control, compiled Python, what editors leave behind.
 fn is_ignored(name: &str) -> bool {
-    matches!(name, ".git" | ".svn" | ".hg" | ".repo" | "CVS" | "__pycache__" | ".DS_Store")
-        || name.ends_with('~')
+    matches!(
+        name,
+        ".git" | ".svn" | ".hg" | ".repo" | "CVS" | "__pycache__" | ".DS_Store"
+    ) || name.ends_with('~')
         || name.ends_with(".pyc")
         || name.starts_with(".#")
         || (name.starts_with('.') && (name.ends_with(".swp") || name.ends_with(".swo")))
@@ -90,7 +92,9 @@ impl<'a> LocalTreeBuilder<'a> {
         let (parent, name) = destination.rsplit_once('/').unwrap_or(("", destination));
         let metadata = fs::metadata(source).map_err(FrontEndError::io(source))?;
         let file = self.file_node(source, name, &metadata)?;
-        open_node(&mut self.root, parent).files.insert(name.to_owned(), file);
+        open_node(&mut self.root, parent)
+            .files
+            .insert(name.to_owned(), file);
         Ok(())
     }
 
@@ -148,8 +152,10 @@ impl<'a> LocalTreeBuilder<'a> {
         name: &str,
         metadata: &fs::Metadata,
     ) -> Result<FileNode, FrontEndError> {
-        let digest =
-            self.stat_cache.digest(path, metadata, self.function).map_err(FrontEndError::io(path))?;
+        let digest = self
+            .stat_cache
+            .digest(path, metadata, self.function)
+            .map_err(FrontEndError::io(path))?;
         self.files.entry(digest).or_insert_with(|| path.to_owned());
         Ok(FileNode {
             name: name.to_owned(),
@@ -184,7 +190,9 @@ impl<'a> LocalTreeBuilder<'a> {
 fn open_node<'n>(root: &'n mut Node, path: &str) -> &'n mut Node {
     path.split('/')
         .filter(|name| !name.is_empty())
-        .fold(root, |node, name| node.directories.entry(name.to_owned()).or_default())
+        .fold(root, |node, name| {
+            node.directories.entry(name.to_owned()).or_default()
+        })
 }
 
 #[cfg(test)]

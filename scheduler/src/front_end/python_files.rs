@@ -33,7 +33,9 @@ impl PythonFiles {
         let directory = cache.join("python").join(&digest);
         if !directory.exists() {
             // Made under another name first: a killed bitzel leaves no half of it behind.
-            let temporary = cache.join("python").join(format!("{digest}.{}", std::process::id()));
+            let temporary = cache
+                .join("python")
+                .join(format!("{digest}.{}", std::process::id()));
             for (path, contents) in files {
                 let path = temporary.join(path);
                 if let Some(parent) = path.parent() {

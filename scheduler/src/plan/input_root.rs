@@ -37,7 +37,7 @@ pub struct Fixed<'a> {
     /// Small files made for this task, by path.
     pub files: Vec<(&'a str, Bytes)>,
     /// Files that are in the store already, by path.
-    pub stored: Vec<(&'a str, Digest)>,
+    pub stored: Vec<(String, Digest)>,
 }
 
 /// Puts the input root of `task` together. `private` are its recipe's private trees by path.
@@ -56,7 +56,7 @@ pub fn input_root<'r>(
     }
     for (path, digest) in fixed.stored {
         tree.put(
-            path,
+            &path,
             Node::File(FileNode {
                 digest: Some(digest.to_wire()),
                 ..FileNode::default()

@@ -4,13 +4,12 @@
 //! knows better: its signature covers what decides a task's result. So results are also stored under Actions that are
 //! never run, made of the signature alone.
 
-use bitzel_proto::graph::{Recipe, Task};
+use bitzel_proto::graph::{Recipe, Task, TaskGraph};
 use bitzel_proto::reapi::platform::Property;
 use bitzel_proto::reapi::{Action, Command, Platform};
 use bitzel_proto::{Digest, reapi};
 use bytes::Bytes;
 use prost::Message;
-use sha2::{Digest as _, Sha256};
 
 use super::tree::FUNCTION;
 
@@ -29,6 +28,19 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// What the results of a graph depend on, on workers with these platform properties.
+    pub fn of_graph(graph: &TaskGraph, platform: Vec<(String, String)>) -> Self {
+        let runner_version = graph
+            .settings
+            .as_ref()
+            .map(|settings| settings.runner_version.clone());
+        Self {
+            platform,
+            runner_version: runner_version.unwrap_or_default(),
+            bitbake_version: graph.bitbake_version.clone(),
+        }
+    }
+
     pub(super) fn platform(&self, further: &[(&str, &str)]) -> Platform {
         let own = self
             .platform
@@ -46,20 +58,11 @@ impl Environment {
     }
 }
 
-/// An Action that only serves as a key, with the blobs that a server may want to see before it takes a result.
-#[derive(Debug, Clone)]
-pub struct Key {
-    /// Digest of the Action.
-    pub action: Digest,
-    /// Action, Command and the empty input root.
-    pub blobs: [(Digest, Bytes); 3],
-}
-
 /// The key of a task's result by signature. It can be computed before any input exists.
 ///
 /// The place of the work tree and the task's name are part of it because BitBake's hash leaves them out
 /// (`BB_BASEHASH_IGNORE_VARS` has WORKDIR) and they decide where the outputs lie.
-pub fn signature_key(environment: &Environment, recipe: &Recipe, task: &Task, taskhash: &str) -> Key {
+pub fn signature_key(environment: &Environment, recipe: &Recipe, task: &Task, taskhash: &str) -> Digest {
     key(
         environment,
         "bitzel-signature",
@@ -70,7 +73,7 @@ pub fn signature_key(environment: &Environment, recipe: &Recipe, task: &Task, ta
 }
 
 /// The key under which the first task that left these outputs is remembered.
-pub fn outputs_key(environment: &Environment, recipe: &Recipe, task: &Task, outputs: &Digest) -> Key {
+pub fn outputs_key(environment: &Environment, recipe: &Recipe, task: &Task, outputs: &Digest) -> Digest {
     key(
         environment,
         "bitzel-outputs",
@@ -80,7 +83,20 @@ pub fn outputs_key(environment: &Environment, recipe: &Recipe, task: &Task, outp
     )
 }
 
-fn key(environment: &Environment, kind: &str, place: &str, task: &str, hash: &str) -> Key {
+/// The key of the last run of a task that has no entry by signature: it failed, or it runs in every build. Only for
+/// people who want to see its log; nothing is ever reused from here.
+pub fn last_run_key(environment: &Environment, recipe: &Recipe, task: &Task) -> Digest {
+    key(
+        environment,
+        "bitzel-last-run",
+        &recipe.work_directory,
+        &task.name,
+        &task.basehash,
+    )
+}
+
+/// The digest of an Action that is never run and made of `hash` and what else tells results apart.
+fn key(environment: &Environment, kind: &str, place: &str, task: &str, hash: &str) -> Digest {
     let arguments = [
         kind,
         FORMAT,
@@ -90,56 +106,24 @@ fn key(environment: &Environment, kind: &str, place: &str, task: &str, hash: &st
         task,
         hash,
     ];
-    let platform = environment.platform(&[]);
-    let command = Command {
+    let (command, _) = blob(&Command {
         arguments: arguments.map(str::to_owned).to_vec(),
         ..Command::default()
-    };
-    let command = blob(&command);
-    let root = blob(&reapi::Directory::default());
-    let action = blob(&Action {
-        command_digest: Some(command.0.to_wire()),
-        input_root_digest: Some(root.0.to_wire()),
-        platform: Some(platform),
-        ..Action::default()
     });
-    Key {
-        action: action.0,
-        blobs: [action, command, root],
-    }
+    let (root, _) = blob(&reapi::Directory::default());
+    let action = Action {
+        command_digest: Some(command.to_wire()),
+        input_root_digest: Some(root.to_wire()),
+        platform: Some(environment.platform(&[])),
+        ..Action::default()
+    };
+    blob(&action).0
 }
 
 /// A message as a blob.
 pub fn blob(message: &impl Message) -> (Digest, Bytes) {
     let bytes = Bytes::from(message.encode_to_vec());
     (FUNCTION.digest(&bytes), bytes)
-}
-
-/// BitBake's taskhash, computed again from the unihashes that this build found.
-///
-/// `SignatureGeneratorBasic.get_taskhash` (bb/siggen.py): SHA-256 over the base hash, the unihashes of the
-/// dependencies, the checksums of local files (with their path where it has a "/./") and the taint.
-pub fn taskhash<'a>(task: &Task, unihash: impl Fn(u32) -> &'a str) -> String {
-    let mut hasher = Sha256::new();
-    hasher.update(&task.basehash);
-    for dependency in &task.hash_dependencies {
-        hasher.update(unihash(*dependency));
-    }
-    for file in task
-        .file_checksums
-        .iter()
-        .filter(|file| !file.checksum.is_empty())
-    {
-        if let Some((_, relative)) = file.path.split_once("/./") {
-            // Python's split("/./")[1] ends at a second marker.
-            let relative = relative.split("/./").next().unwrap_or(relative);
-            hasher.update("./");
-            hasher.update(relative);
-        }
-        hasher.update(&file.checksum);
-    }
-    hasher.update(task.taint.strip_prefix("nostamp:").unwrap_or(&task.taint));
-    hex::encode(hasher.finalize())
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::blob_store::BlobStore;
 use crate::error::Error;
 
 /// How long a write without a connection is kept.
-const PATIENCE: Duration = Duration::from_secs(10 * 60);
+const PATIENCE: Duration = Duration::from_mins(10);
 /// How many writes without a connection are kept: each holds a file and room in the store.
 const MAX_PARKED: usize = 256;
 /// Chunks between the connection and the store.

@@ -34,7 +34,10 @@ async fn a_named_directory_without_bitbake_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let mut config = config("");
     config.bitbake = Some(directory.path().to_owned());
-    assert!(matches!(find(&config).await, Err(FrontEndError::BitBakeNotFound { .. })));
+    assert!(matches!(
+        find(&config).await,
+        Err(FrontEndError::BitBakeNotFound { .. })
+    ));
 }
 
 #[tokio::test]
@@ -43,7 +46,11 @@ async fn the_checkout_behind_a_linked_bitbake_in_path_is_found() {
     checkout(&directory.path().join("checkout"));
     let links = directory.path().join("links");
     fs::create_dir(&links).unwrap();
-    symlink(directory.path().join("checkout/bin/bitbake"), links.join("bitbake")).unwrap();
+    symlink(
+        directory.path().join("checkout/bin/bitbake"),
+        links.join("bitbake"),
+    )
+    .unwrap();
     let config = config(&format!("/nonexistent:{}", links.display()));
     let library = directory.path().join("checkout/lib").canonicalize().unwrap();
     assert_eq!(find(&config).await.unwrap(), library);

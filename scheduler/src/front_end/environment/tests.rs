@@ -1,7 +1,10 @@
 use super::*;
 
 fn environment(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+    pairs
+        .iter()
+        .map(|&(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
 #[test]
@@ -14,7 +17,10 @@ fn only_listed_variables_pass() {
     ]);
     assert_eq!(
         passed_through(&user),
-        environment(&[("BB_ENV_PASSTHROUGH_ADDITIONS", "MACHINE"), ("MACHINE", "qemuarm")])
+        environment(&[
+            ("BB_ENV_PASSTHROUGH_ADDITIONS", "MACHINE"),
+            ("MACHINE", "qemuarm")
+        ])
     );
 }
 

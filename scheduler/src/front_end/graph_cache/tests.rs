@@ -62,8 +62,12 @@ fn everything_that_counts_changes_the_key() {
         files: HashMap::new(),
     };
     let mut other_environment = config.clone();
-    other_environment.environment.insert("BB_ENV_PASSTHROUGH_ADDITIONS".to_owned(), "MACHINE".to_owned());
-    other_environment.environment.insert("MACHINE".to_owned(), "qemuarm".to_owned());
+    other_environment
+        .environment
+        .insert("BB_ENV_PASSTHROUGH_ADDITIONS".to_owned(), "MACHINE".to_owned());
+    other_environment
+        .environment
+        .insert("MACHINE".to_owned(), "qemuarm".to_owned());
     let mut other_epoch = config.clone();
     other_epoch.source_date_epoch += 1;
     let other_task = ExportRequest {

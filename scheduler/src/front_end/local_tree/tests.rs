@@ -50,7 +50,12 @@ fn a_layer_becomes_a_tree_without_what_does_not_belong_to_it() {
     fs::set_permissions(path.join("scripts/run"), fs::Permissions::from_mode(0o755)).unwrap();
     fs::create_dir(path.join("empty")).unwrap();
     symlink("../missing", path.join("link")).unwrap();
-    for ignored in [".git/HEAD", "lib/__pycache__/a.pyc", "conf/layer.conf~", "conf/.layer.conf.swp"] {
+    for ignored in [
+        ".git/HEAD",
+        "lib/__pycache__/a.pyc",
+        "conf/layer.conf~",
+        "conf/.layer.conf.swp",
+    ] {
         write(&path.join(ignored), "x");
     }
     assert_eq!(
@@ -75,9 +80,15 @@ fn the_same_files_elsewhere_are_the_same_tree() {
     for layer in [one.path(), two.path()] {
         write(&layer.join("conf/layer.conf"), "conf");
     }
-    assert_eq!(tree_of(one.path(), "layers/a").root, tree_of(two.path(), "layers/a").root);
+    assert_eq!(
+        tree_of(one.path(), "layers/a").root,
+        tree_of(two.path(), "layers/a").root
+    );
     write(&two.path().join("conf/layer.conf"), "other");
-    assert_ne!(tree_of(one.path(), "layers/a").root, tree_of(two.path(), "layers/a").root);
+    assert_ne!(
+        tree_of(one.path(), "layers/a").root,
+        tree_of(two.path(), "layers/a").root
+    );
 }
 
 #[test]
@@ -87,11 +98,21 @@ fn generated_files_join_a_directory() {
     write(&layer.path().join("made"), "made");
     let mut stat_cache = StatCache::default();
     let mut builder = LocalTreeBuilder::new(DigestFunction::Sha256, &mut stat_cache);
-    builder.add_file(&layer.path().join("made"), "bitbake/lib/__pycache__/a.pyc").unwrap();
-    builder.add_directory(&layer.path().join("lib"), "bitbake/lib", &|_| false).unwrap();
+    builder
+        .add_file(&layer.path().join("made"), "bitbake/lib/__pycache__/a.pyc")
+        .unwrap();
+    builder
+        .add_directory(&layer.path().join("lib"), "bitbake/lib", &|_| false)
+        .unwrap();
     assert_eq!(
         listing(&builder.finish()),
-        ["bitbake/", "bitbake/lib/", "bitbake/lib/a.py=a", "bitbake/lib/__pycache__/", "bitbake/lib/__pycache__/a.pyc=made"]
+        [
+            "bitbake/",
+            "bitbake/lib/",
+            "bitbake/lib/a.py=a",
+            "bitbake/lib/__pycache__/",
+            "bitbake/lib/__pycache__/a.pyc=made"
+        ]
     );
 }
 
@@ -102,6 +123,8 @@ fn an_excluded_directory_is_left_out() {
     write(&layer.path().join("conf/layer.conf"), "conf");
     let mut stat_cache = StatCache::default();
     let mut builder = LocalTreeBuilder::new(DigestFunction::Sha256, &mut stat_cache);
-    builder.add_directory(layer.path(), "", &|path| path.ends_with("build")).unwrap();
+    builder
+        .add_directory(layer.path(), "", &|path| path.ends_with("build"))
+        .unwrap();
     assert_eq!(listing(&builder.finish()), ["conf/", "conf/layer.conf=conf"]);
 }

@@ -1,5 +1,5 @@
-use std::fs::{File, FileTimes};
 use super::*;
+use std::fs::{File, FileTimes};
 
 fn write_old(path: &Path, contents: &str) {
     fs::write(path, contents).unwrap();
@@ -25,7 +25,10 @@ fn reload(cache: StatCache, file: &Path) -> StatCache {
 #[test]
 fn an_unchanged_file_is_not_read_again() {
     let directory = tempfile::tempdir().unwrap();
-    let (file, saved) = (directory.path().join("recipe.bb"), directory.path().join("stat-cache"));
+    let (file, saved) = (
+        directory.path().join("recipe.bb"),
+        directory.path().join("stat-cache"),
+    );
     write_old(&file, "one");
     let mut cache = StatCache::default();
     let first = digest(&mut cache, &file);
@@ -43,7 +46,10 @@ fn an_unchanged_file_is_not_read_again() {
 #[test]
 fn a_changed_file_is_hashed_again() {
     let directory = tempfile::tempdir().unwrap();
-    let (file, saved) = (directory.path().join("recipe.bb"), directory.path().join("stat-cache"));
+    let (file, saved) = (
+        directory.path().join("recipe.bb"),
+        directory.path().join("stat-cache"),
+    );
     write_old(&file, "one");
     let mut cache = StatCache::default();
     digest(&mut cache, &file);
@@ -68,7 +74,10 @@ fn a_changed_file_is_hashed_again() {
 #[test]
 fn an_entry_that_is_too_fresh_is_not_trusted() {
     let directory = tempfile::tempdir().unwrap();
-    let (file, saved) = (directory.path().join("recipe.bb"), directory.path().join("stat-cache"));
+    let (file, saved) = (
+        directory.path().join("recipe.bb"),
+        directory.path().join("stat-cache"),
+    );
     write_old(&file, "one");
     let mut cache = StatCache::default();
     digest(&mut cache, &file);

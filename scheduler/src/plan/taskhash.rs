@@ -6,13 +6,12 @@
 use bitzel_proto::graph::{FileChecksum, Task};
 use sha2::{Digest as _, Sha256};
 
-/// The taskhash of `task` when its hash dependencies have these unihashes, in the order of
-/// [`Task::hash_dependencies`].
-pub fn taskhash<'a>(task: &Task, unihashes: impl IntoIterator<Item = &'a str>) -> String {
+/// The taskhash of `task`, with `unihash` giving the hash by which each dependency is known.
+pub fn taskhash<'a>(task: &Task, unihash: impl Fn(u32) -> &'a str) -> String {
     let mut hash = Sha256::new();
     hash.update(&task.basehash);
-    for unihash in unihashes {
-        hash.update(unihash);
+    for dependency in &task.hash_dependencies {
+        hash.update(unihash(*dependency));
     }
     for FileChecksum { path, checksum } in &task.file_checksums {
         // A file that does not exist is listed, so that its appearance changes the hash, but adds nothing.
