@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use bitzel_proto::{Digest, DigestFunction};
 use lru::LruCache;
 
+use super::checkpoint::CHECKPOINT_RECORDS;
 use super::journal::{self, Change, Journal};
 use super::{function_name, path, remove_file, snapshot};
 use crate::error::Error;
@@ -66,7 +67,7 @@ pub(super) fn recover(root: &Path, is_intact: fn(&Path, Digest) -> bool) -> Resu
         entries,
         journal: Journal::create(&index, highest + 1)?,
         // Old journals stay valid and are replayed again until the next snapshot; long ones not for ever.
-        needs_checkpoint: !is_reliable || length > 1 << 14,
+        needs_checkpoint: !is_reliable || length as u64 > CHECKPOINT_RECORDS,
     })
 }
 
