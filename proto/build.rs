@@ -3,7 +3,11 @@
 use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let files = ["bitzel/graph/v1/graph.proto", "bitzel/worker/v1/worker.proto"];
+    let files = [
+        "bitzel/graph/v1/graph.proto",
+        "bitzel/task/v1/task.proto",
+        "bitzel/worker/v1/worker.proto",
+    ];
     let descriptors = protox::compile(files, ["protos"])?;
     tonic_prost_build::configure()
         // The exporter writes the graph as JSON with the field names of graph.proto: one schema, two encodings.

@@ -1,1 +1,20 @@
-//! The end-to-end tests live in `tests/tests/`.
+//! What the end-to-end tests in `tests/tests/` share: places to build in, the bitzel program itself, and what a
+//! build says about itself.
+//!
+//! A test gets a [`Site`] of its own, with a copy of the demo layer, a build directory and a cache directory, so
+//! that tests neither see nor disturb each other. Everything here panics when something is wrong: it is part of
+//! tests.
+
+mod build_report;
+mod cold_build;
+mod program;
+mod server;
+mod site;
+mod tree;
+
+pub use build_report::BuildReport;
+pub use cold_build::cold_build;
+pub use program::{bitbake_directory, bitzel_program, downloads_directory};
+pub use server::Server;
+pub use site::Site;
+pub use tree::{Entry, tree_of};

@@ -1,0 +1,150 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// `BitBake` builds on a Remote Execution API farm.
+#[derive(Debug, Parser)]
+#[command(name = "bitzel", version, about, long_about = None)]
+pub(crate) struct Arguments {
+    /// Where exports, the embedded server's store and the worker's files are kept [default: bitzel in the XDG cache
+    /// directory]
+    #[arg(long, global = true, env = "BITZEL_CACHE_DIR", value_name = "DIR")]
+    pub(crate) cache_dir: Option<PathBuf>,
+
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build targets, as `bitbake TARGET...` does
+    Build(BuildArguments),
+    /// Export the task graph of targets without building
+    Graph(GraphArguments),
+    /// Show the log of a task of the last build
+    Log(LogArguments),
+    /// Serve store, action cache and execution to this and other machines
+    Serve(ServeArguments),
+    /// Take Actions from a server and run them on this machine
+    Worker(WorkerArguments),
+}
+
+/// Which metadata and what of it.
+#[derive(Debug, Args)]
+pub(crate) struct MetadataArguments {
+    /// An initialised BitBake build directory, with conf/bblayers.conf and conf/local.conf
+    #[arg(long, value_name = "DIR", default_value = ".", env = "BUILDDIR")]
+    pub(crate) build_dir: PathBuf,
+
+    /// A BitBake checkout, or any directory with lib/bb [default: the bitbake in PATH, or the installed bb package]
+    #[arg(long, value_name = "DIR", env = "BITBAKEDIR")]
+    pub(crate) bitbake: Option<PathBuf>,
+}
+
+/// What to build.
+#[derive(Debug, Args)]
+pub(crate) struct TargetArguments {
+    /// Recipes or what they provide; TARGET:do_TASK for one task, mc:CONFIG:TARGET for a multiconfig
+    #[arg(required = true, value_name = "TARGET")]
+    pub(crate) targets: Vec<String>,
+
+    /// The task to run for each target [default: BB_DEFAULT_TASK, mostly build]
+    #[arg(short = 'c', long = "cmd", value_name = "TASK")]
+    pub(crate) task: Option<String>,
+}
+
+/// Which server.
+#[derive(Debug, Args)]
+pub(crate) struct RemoteArguments {
+    /// A server to build on: grpc://host:port, or unix:/path [default: one embedded in this process]
+    #[arg(long, value_name = "ENDPOINT", env = "BITZEL_REMOTE")]
+    pub(crate) remote: Option<String>,
+
+    /// Instance name on that server
+    #[arg(long, value_name = "NAME", default_value = "", env = "BITZEL_INSTANCE")]
+    pub(crate) instance: String,
+
+    /// Size limit of the embedded server's store, in GiB
+    #[arg(long, value_name = "GIB", default_value_t = 50, env = "BITZEL_STORE_SIZE")]
+    pub(crate) store_size: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BuildArguments {
+    #[command(flatten)]
+    pub(crate) target: TargetArguments,
+    #[command(flatten)]
+    pub(crate) metadata: MetadataArguments,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArguments,
+
+    /// Go on after a failure with everything that does not need the failed task
+    #[arg(short = 'k', long)]
+    pub(crate) keep_going: bool,
+
+    /// Tasks under way at the same time [default: the number of processors; 200 with --remote]
+    #[arg(short = 'j', long, value_name = "N")]
+    pub(crate) jobs: Option<usize>,
+
+    /// Place results here: what the targets deployed, or what a task left
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Write what happens as lines of JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) events: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GraphArguments {
+    #[command(flatten)]
+    pub(crate) target: TargetArguments,
+    #[command(flatten)]
+    pub(crate) metadata: MetadataArguments,
+
+    /// Print the graph as JSON instead of a summary
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogArguments {
+    /// The task, for example zlib:do_compile
+    #[arg(value_name = "RECIPE:TASK")]
+    pub(crate) task: String,
+    #[command(flatten)]
+    pub(crate) metadata: MetadataArguments,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArguments {
+    /// Address to listen on. There is no authentication yet: keep it on networks that you trust
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8980")]
+    pub(crate) listen: SocketAddr,
+
+    /// Size limit of the store, in GiB
+    #[arg(long, value_name = "GIB", default_value_t = 50, env = "BITZEL_STORE_SIZE")]
+    pub(crate) store_size: u64,
+
+    /// Actions that this machine runs at the same time; 0 for none, when workers are elsewhere [default: the number
+    /// of processors]
+    #[arg(short = 'j', long, value_name = "N")]
+    pub(crate) jobs: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WorkerArguments {
+    /// The server: grpc://host:port
+    #[arg(value_name = "ENDPOINT")]
+    pub(crate) server: String,
+
+    /// Actions that this machine runs at the same time [default: the number of processors]
+    #[arg(short = 'j', long, value_name = "N")]
+    pub(crate) jobs: Option<usize>,
+}

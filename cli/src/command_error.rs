@@ -1,0 +1,59 @@
+//! What people see when a command fails.
+
+use std::error::Error;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+/// A failed command: what went wrong, and what to do about it where that is known.
+#[derive(Debug)]
+pub(crate) struct CommandError {
+    cause: Box<dyn Error + Send + Sync>,
+    hint: Option<String>,
+}
+
+impl CommandError {
+    /// A failure of our own words.
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self {
+            cause: message.into().into(),
+            hint: None,
+        }
+    }
+
+    /// Adds what the user can do.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Prints the chain of causes and the hint, and gives the exit code.
+    pub(crate) fn report(&self) -> ExitCode {
+        let mut text = format!("error: {}\n", self.cause);
+        let mut source = self.cause.source();
+        let mut before = self.cause.to_string();
+        while let Some(cause) = source {
+            let message = cause.to_string();
+            // Transparent wrappers say the same twice.
+            if message != before {
+                text.push_str(&format!("  caused by: {message}\n"));
+            }
+            before = message;
+            source = cause.source();
+        }
+        if let Some(hint) = &self.hint {
+            text.push_str(&format!("  hint: {hint}\n"));
+        }
+        // With standard error gone there is nobody left to tell.
+        io::stderr().write_all(text.as_bytes()).ok();
+        ExitCode::FAILURE
+    }
+}
+
+impl<E: Error + Send + Sync + 'static> From<E> for CommandError {
+    fn from(error: E) -> Self {
+        Self {
+            cause: Box::new(error),
+            hint: None,
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! `bitzel build`.
+
+use std::collections::HashMap;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use bitzel_cas::BlobSource;
+use bitzel_proto::reapi::Directory;
+use bitzel_proto::{Digest, DigestFunction};
+use bitzel_scheduler::build::output::place_outputs;
+use bitzel_scheduler::build::{BuildConfig, Driver, Metadata};
+use bitzel_scheduler::front_end::{Export, LocalTree};
+use bitzel_scheduler::plan::closure::TaskIndex;
+use bitzel_scheduler::plan::signature::Environment;
+use prost::Message as _;
+use tokio::sync::mpsc;
+
+use crate::arguments::BuildArguments;
+use crate::command_error::CommandError;
+use crate::connection::Connection;
+use crate::directories::Directories;
+use crate::display::{Display, summary_text};
+use crate::front_end::export_graph;
+use crate::worker::platform_properties;
+use crate::{interrupt, last_graph};
+
+/// Builds, and exits with 1 when a task failed.
+pub(crate) async fn run(
+    directories: &Directories,
+    arguments: BuildArguments,
+) -> Result<ExitCode, CommandError> {
+    let export = tokio::select! {
+        export = export_graph(directories, &arguments.metadata, arguments.target) => export?,
+        () = interrupt::interrupted() => return Ok(interrupt::INTERRUPTED.into()),
+    };
+    let metadata = metadata(&export)?;
+    let mut graph = export.graph;
+    graph.settings.get_or_insert_default().runner_version = runner_version(&export.metadata)?;
+    last_graph::save(directories, &arguments.metadata.build_dir, &graph)?;
+    let environment = Environment::of_graph(&graph, platform_properties());
+    let index = Arc::new(TaskIndex::new(graph)?);
+    let mut connection = Connection::open(directories, &arguments.remote, arguments.jobs).await?;
+    let config = BuildConfig {
+        instance: connection.instance.clone(),
+        keep_going: arguments.keep_going,
+        jobs: connection.jobs,
+        environment,
+    };
+    let (events, receiver) = mpsc::unbounded_channel();
+    let display = Display::new(arguments.events.as_deref())?;
+    let shown = tokio::spawn(display.show(receiver));
+    let driver = Driver::new(
+        config,
+        Arc::clone(&index),
+        metadata,
+        Arc::clone(&connection.store),
+        connection.action_cache.clone(),
+        connection.channel.clone(),
+        events,
+    );
+    let outcome = tokio::select! {
+        done = driver.run() => Ok(Some(done)),
+        () = interrupt::interrupted() => Ok(None),
+        error = connection.broke_down() => Err(error),
+    };
+    shown.await??;
+    let code = match outcome {
+        Ok(Some((summary, results))) => {
+            if let Some(destination) = &arguments.output {
+                place_outputs(&index, &results, &*connection.store, destination).await?;
+            }
+            writeln!(io::stdout(), "{}", summary_text(&summary))?;
+            Ok(if summary.failed == 0 {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
+        }
+        Ok(None) => {
+            writeln!(
+                io::stderr(),
+                "interrupted: what was finished is kept, run the same command to go on"
+            )?;
+            Ok(interrupt::INTERRUPTED.into())
+        }
+        Err(error) => Err(error),
+    };
+    connection.close().await?;
+    code
+}
+
+/// The runner's files lie below bitzel/, and their digest is their version.
+fn runner_version(tree: &LocalTree) -> Result<String, CommandError> {
+    let root = decode(tree, &tree.root)?;
+    let runner = root.directories.into_iter().find(|child| child.name == "bitzel");
+    let digest = runner.and_then(|runner| runner.digest);
+    digest
+        .map(|digest| digest.hash)
+        .ok_or_else(|| CommandError::new("the export has no runner"))
+}
+
+fn decode(tree: &LocalTree, digest: &Digest) -> Result<Directory, CommandError> {
+    let bytes = tree
+        .directories
+        .get(digest)
+        .ok_or_else(|| CommandError::new(format!("the export lacks directory {digest}")))?;
+    Ok(Directory::decode(bytes.clone())?)
+}
+
+/// The export as the build driver wants it.
+fn metadata(export: &Export) -> Result<Metadata, CommandError> {
+    let tree = &export.metadata;
+    let mut directories = HashMap::with_capacity(tree.directories.len());
+    for digest in tree.directories.keys() {
+        directories.insert(*digest, Arc::new(decode(tree, digest)?));
+    }
+    let messages = tree
+        .directories
+        .iter()
+        .map(|(digest, bytes)| (*digest, BlobSource::Bytes(bytes.clone())));
+    let files = tree
+        .files
+        .iter()
+        .map(|(digest, path)| (*digest, BlobSource::File(path.clone())));
+    debug_assert_eq!(tree.root.function(), DigestFunction::Sha256);
+    Ok(Metadata {
+        root: tree.root,
+        directories,
+        blobs: messages.chain(files).collect(),
+        snapshots: export.snapshots.directory().to_owned(),
+        downloads: export.downloads.clone(),
+    })
+}

@@ -1,0 +1,105 @@
+//! The server that a command works with: one in this process, or a remote one.
+
+use std::num::NonZero;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+
+use bitzel_cas::{CountingBlobStore, RemoteActionCache, RemoteBlobStore, endpoint};
+use bitzel_proto::InstanceName;
+use tonic::transport::Channel;
+
+use crate::arguments::RemoteArguments;
+use crate::command_error::CommandError;
+use crate::directories::Directories;
+use crate::embedded::Embedded;
+
+/// Tasks under way at the same time on a farm whose size is not known.
+const REMOTE_JOBS: usize = 200;
+
+/// Clients of one server, and the server itself where it is embedded.
+pub(crate) struct Connection {
+    pub(crate) channel: Channel,
+    pub(crate) instance: InstanceName,
+    pub(crate) store: Arc<CountingBlobStore>,
+    pub(crate) action_cache: Arc<RemoteActionCache>,
+    pub(crate) jobs: usize,
+    embedded: Option<Embedded>,
+}
+
+impl Connection {
+    /// Connects to the remote server that was asked for, else starts an embedded one.
+    pub(crate) async fn open(
+        directories: &Directories,
+        arguments: &RemoteArguments,
+        jobs: Option<usize>,
+    ) -> Result<Self, CommandError> {
+        let instance = InstanceName::new(arguments.instance.clone())?;
+        let (mut embedded, address, jobs) = match &arguments.remote {
+            Some(remote) => (None, remote.clone(), jobs.unwrap_or(REMOTE_JOBS)),
+            None => {
+                let slots = jobs.unwrap_or_else(processors);
+                let embedded = Embedded::start(directories, arguments.store_size << 30, slots)?;
+                let address = embedded.endpoint();
+                (Some(embedded), address, slots)
+            }
+        };
+        let connect = async {
+            let channel = endpoint::connect(&address).await.map_err(|error| {
+                CommandError::from(error).hint(format!(
+                    "is a server running at {address}? `bitzel serve` starts one"
+                ))
+            })?;
+            let store = RemoteBlobStore::connect(channel.clone(), instance.clone()).await?;
+            Ok((channel, store))
+        };
+        // An embedded server that cannot start says why; the connection could only say that nobody is there.
+        let connected: Result<_, CommandError> = match &mut embedded {
+            None => connect.await,
+            Some(embedded) => tokio::select! {
+                connected = connect => connected,
+                error = embedded.ended() => Err(error),
+            },
+        };
+        let (channel, store) = match (connected, embedded.take()) {
+            (Ok((channel, store)), running) => {
+                embedded = running;
+                (channel, store)
+            }
+            (Err(error), running) => {
+                if let Some(running) = running {
+                    running.stop().await.ok();
+                }
+                return Err(error);
+            }
+        };
+        Ok(Self {
+            action_cache: Arc::new(RemoteActionCache::new(channel.clone())),
+            store: Arc::new(CountingBlobStore::new(Arc::new(store))),
+            channel,
+            instance,
+            jobs,
+            embedded,
+        })
+    }
+
+    /// Why the embedded server ended by itself; never returns for a remote one.
+    pub(crate) async fn broke_down(&mut self) -> CommandError {
+        match &mut self.embedded {
+            Some(embedded) => embedded.ended().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops what was started.
+    pub(crate) async fn close(self) -> Result<(), CommandError> {
+        match self.embedded {
+            Some(embedded) => embedded.stop().await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// Processors that this process may use.
+pub(crate) fn processors() -> usize {
+    available_parallelism().map_or(1, NonZero::get)
+}

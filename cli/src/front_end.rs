@@ -1,0 +1,48 @@
+//! Running the front end with what the command line and the environment say.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::Arc;
+
+use bitzel_scheduler::front_end::{Export, ExportRequest, FrontEndConfig, FrontEndEvent, export};
+
+use crate::arguments::{MetadataArguments, TargetArguments};
+use crate::command_error::CommandError;
+use crate::directories::Directories;
+
+/// Exports the graph of the targets, telling on standard error what takes time.
+pub(crate) async fn export_graph(
+    directories: &Directories,
+    metadata: &MetadataArguments,
+    target: TargetArguments,
+) -> Result<Export, CommandError> {
+    let mut config = FrontEndConfig::new(metadata.build_dir.clone(), directories.exports());
+    config.bitbake.clone_from(&metadata.bitbake);
+    // Variables that are not text cannot be BitBake's.
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    config.environment = std::env::vars_os()
+        .filter_map(text)
+        .collect::<BTreeMap<String, String>>();
+    if let Some(epoch) = config.environment.get("SOURCE_DATE_EPOCH") {
+        config.source_date_epoch = epoch.parse().map_err(|error| {
+            CommandError::from(error).hint(format!("SOURCE_DATE_EPOCH={epoch} has to be seconds since 1970"))
+        })?;
+    }
+    let terminal = io::stderr().is_terminal();
+    config.observer = Arc::new(move |event| match event {
+        FrontEndEvent::Phase(phase) if terminal => {
+            writeln!(io::stderr(), "front end: {phase}").ok();
+        }
+        FrontEndEvent::Phase(_) => {}
+        FrontEndEvent::Message(message) => {
+            writeln!(io::stderr(), "{message}").ok();
+        }
+    });
+    let request = ExportRequest {
+        targets: target.targets,
+        task: target.task,
+    };
+    Ok(export(&config, &request).await?)
+}

@@ -1,0 +1,135 @@
+//! The server, put together: store, action cache and execution behind one listener.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bitzel_cas::services::{
+    ActionCacheService, ByteStreamService, CapabilitiesService, ContentAddressableStorageService, Offer,
+};
+use bitzel_cas::{
+    ActionCache, BlobStore, CompletenessCheckingActionCache, DiskActionCache, DiskBlobStore,
+    DiskBlobStoreOptions, VerifyingBlobStore, endpoint,
+};
+use bitzel_scheduler::execution::{ExecutionConfig, ExecutionServer, SystemClock};
+use futures::{Stream, StreamExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Connected;
+
+use crate::command_error::CommandError;
+
+/// Space that others need on the disk of the store, in bytes.
+const FREE_SPACE_FLOOR: u64 = 1 << 30;
+/// Results that the action cache holds: two or three for each of some hundred thousand tasks.
+const MAX_RESULTS: u64 = 1_000_000;
+
+/// What a server keeps and does.
+#[derive(Debug, Clone)]
+pub(crate) struct ServerConfig {
+    /// Directory of the store and the action cache.
+    pub(crate) directory: PathBuf,
+    /// Size limit of the store, in bytes.
+    pub(crate) store_size: u64,
+}
+
+/// Where a server listens.
+pub(crate) enum Listener {
+    /// For other machines, or other users of this one.
+    Tcp(TcpListener),
+    /// For this process; the directory of the socket says who may connect.
+    Unix(UnixListener),
+}
+
+/// Serves until `shutdown`, then closes the store.
+pub(crate) async fn run(
+    config: ServerConfig,
+    listener: Listener,
+    shutdown: CancellationToken,
+) -> Result<(), CommandError> {
+    let options = DiskBlobStoreOptions {
+        limit_bytes: config.store_size,
+        free_space_floor_bytes: FREE_SPACE_FLOOR,
+    };
+    let hint = |error: bitzel_cas::Error| {
+        CommandError::from(error).hint(format!(
+            "one process at a time may use {}: build with --remote on a `bitzel serve`, or give --cache-dir",
+            config.directory.display()
+        ))
+    };
+    let disk_store = DiskBlobStore::open(&config.directory.join("cas"), options)
+        .await
+        .map_err(hint)?;
+    let disk_cache = DiskActionCache::open(&config.directory.join("ac"), MAX_RESULTS)
+        .await
+        .map_err(hint)?;
+    let served = match listener {
+        Listener::Tcp(listener) => {
+            let incoming = TcpListenerStream::new(listener).inspect(|stream| {
+                if let Ok(stream) = stream
+                    && let Err(error) = stream.set_nodelay(true)
+                {
+                    tracing::warn!(%error, "a connection will be slow");
+                }
+            });
+            serve(&disk_store, &disk_cache, incoming, shutdown).await
+        }
+        Listener::Unix(listener) => {
+            serve(
+                &disk_store,
+                &disk_cache,
+                UnixListenerStream::new(listener),
+                shutdown,
+            )
+            .await
+        }
+    };
+    disk_cache.close().await?;
+    disk_store.close().await?;
+    served
+}
+
+async fn serve<I>(
+    disk_store: &DiskBlobStore,
+    disk_cache: &DiskActionCache,
+    incoming: impl Stream<Item = std::io::Result<I>>,
+    shutdown: CancellationToken,
+) -> Result<(), CommandError>
+where
+    I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    let store: Arc<dyn BlobStore> = Arc::new(VerifyingBlobStore::new(Arc::new(disk_store.clone())));
+    let cache: Arc<dyn ActionCache> = Arc::new(CompletenessCheckingActionCache::new(
+        Arc::new(disk_cache.clone()),
+        Arc::clone(&store),
+    ));
+    let config = ExecutionConfig::default();
+    let execution = ExecutionServer::new(
+        Arc::clone(&store),
+        Arc::clone(&cache),
+        config,
+        Arc::new(SystemClock::default()),
+    );
+    let background = execution.background;
+    let router = endpoint::server()
+        .add_service(
+            CapabilitiesService::new(Offer {
+                execution: true,
+                action_cache_updates: true,
+            })
+            .into_server(),
+        )
+        .add_service(ContentAddressableStorageService::new(Arc::clone(&store)).into_server())
+        .add_service(ByteStreamService::new(Arc::clone(&store)).into_server())
+        .add_service(ActionCacheService::new(cache, store, true).into_server())
+        .add_service(execution.execution.into_server())
+        .add_service(execution.worker_queue.into_server());
+    // Results that workers hand over are recorded before the listener waits for its streams to end.
+    let ending = async move {
+        shutdown.cancelled().await;
+        background.shut_down().await;
+    };
+    router.serve_with_incoming_shutdown(incoming, ending).await?;
+    Ok(())
+}

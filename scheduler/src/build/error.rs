@@ -1,0 +1,126 @@
+//! Why a build, or one task of it, did not succeed.
+
+use std::io;
+use std::path::PathBuf;
+
+use tonic::Status;
+
+use crate::plan::closure::InvalidGraph;
+use crate::plan::input_root::InputRootError;
+use crate::plan::private_tree::PrivateTreeError;
+use crate::plan::task_result::MalformedResult;
+use crate::plan::tree::TreeError;
+
+/// Why a build, or one task of it, did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The exported graph is not usable.
+    #[error("the task graph is not usable")]
+    Graph(#[from] InvalidGraph),
+    /// The store or the action cache failed.
+    #[error("{context}")]
+    Store {
+        /// What for.
+        context: String,
+        /// Its reason.
+        #[source]
+        source: Box<bitzel_cas::Error>,
+    },
+    /// The Execution service did not run the Action, or could not say what came of it.
+    #[error("executing {task}")]
+    Execution {
+        /// The task.
+        task: String,
+        /// The service's answer.
+        #[source]
+        source: Box<Status>,
+    },
+    /// The task itself failed.
+    #[error("{task} failed with exit code {exit_code}")]
+    TaskFailed {
+        /// The task.
+        task: String,
+        /// Of the runner.
+        exit_code: i32,
+        /// The end of its log.
+        log: String,
+    },
+    /// The task succeeded without leaving what it should.
+    #[error("{task} did not make its output {path}")]
+    MissingOutput {
+        /// The task.
+        task: String,
+        /// Relative to /work.
+        path: String,
+    },
+    /// Two tasks of one recipe do not go together.
+    #[error("the work trees of tasks that {task} needs do not go together")]
+    PrivateTree {
+        /// The task.
+        task: String,
+        /// Which path, which tasks.
+        #[source]
+        source: PrivateTreeError,
+    },
+    /// Two components do not go together.
+    #[error("the inputs of {task} do not go together")]
+    InputRoot {
+        /// The task.
+        task: String,
+        /// Which path, which recipes.
+        #[source]
+        source: InputRootError,
+    },
+    /// A result names things that are not there.
+    #[error("the outputs of {task} are not usable")]
+    Outputs {
+        /// The task.
+        task: String,
+        /// What is wrong.
+        #[source]
+        source: TreeError,
+    },
+    /// A result is malformed.
+    #[error("the result of {task} is not usable")]
+    Result {
+        /// The task.
+        task: String,
+        /// What is wrong.
+        #[source]
+        source: MalformedResult,
+    },
+    /// Nobody of that name.
+    #[error(
+        "no task {0} in the last graph; name it RECIPE:TASK, for example zlib:do_compile, and build it first"
+    )]
+    NoSuchTask(String),
+    /// No log is kept.
+    #[error("no log of {0} in the store: it has not run under its present signature, or the log was evicted")]
+    NoLog(String),
+    /// Writing on this machine failed.
+    #[error("writing {path}")]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl BuildError {
+    /// For `map_err`: a failed store call.
+    pub(super) fn store(context: impl Into<String>) -> impl FnOnce(bitzel_cas::Error) -> Self {
+        let context = context.into();
+        move |source| Self::Store {
+            context,
+            source: Box::new(source),
+        }
+    }
+
+    /// For `map_err`: a failed write.
+    pub(super) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}

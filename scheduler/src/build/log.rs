@@ -1,0 +1,130 @@
+//! Finding a task's log.
+
+use bitzel_cas::blob_store::read_whole;
+use bitzel_cas::{ActionCache, BlobStore, DirectoryCache, fetch_directory_tree};
+use bitzel_proto::reapi::ActionResult;
+use bitzel_proto::{Digest, InstanceName};
+
+use super::error::BuildError;
+use crate::plan::closure::TaskIndex;
+use crate::plan::signature::{Environment, last_run_key, signature_key};
+use crate::plan::task_result::LOG_PATH;
+use crate::plan::tree::FUNCTION;
+
+/// Lines shown of the log of a failed task.
+const TAIL_LINES: usize = 60;
+/// Logs beyond this are cut at the front.
+const MAX_LOG: usize = 16 << 20;
+/// One Directory is read, and thrown away.
+const NO_CACHE: u64 = 0;
+
+/// The log of the task that people call `name` ("zlib:do_compile", or "zlib:compile"): of the run whose result a build
+/// of this graph uses, else of its last run.
+pub async fn find_log(
+    index: &TaskIndex,
+    environment: &Environment,
+    store: &dyn BlobStore,
+    action_cache: &dyn ActionCache,
+    instance: &InstanceName,
+    name: &str,
+) -> Result<String, BuildError> {
+    let task = find_task(index, name).ok_or_else(|| BuildError::NoSuchTask(name.to_owned()))?;
+    let (recipe, message) = (index.recipe(task), index.task(task));
+    let keys = [
+        signature_key(environment, recipe, message, &message.taskhash),
+        last_run_key(environment, recipe, message),
+    ];
+    for key in keys {
+        let found = action_cache
+            .get(instance, key)
+            .await
+            .map_err(BuildError::store(format!("looking for {name}")))?;
+        if let Some(result) = found {
+            let text = task_log(store, &result, &message.name).await;
+            return text.map_err(BuildError::store(format!("reading the log of {name}")));
+        }
+    }
+    Err(BuildError::NoLog(name.to_owned()))
+}
+
+/// The task of that name; with or without the "do_" in front.
+fn find_task(index: &TaskIndex, name: &str) -> Option<u32> {
+    let (recipe, task) = name.rsplit_once(':')?;
+    let full = format!("{recipe}:do_{task}");
+    let tasks = 0..u32::try_from(index.len()).ok()?;
+    tasks.into_iter().find(|task| {
+        let display = index.display_name(*task);
+        display == name || display == full
+    })
+}
+
+/// The text of a task's log: BitBake's own log file, or what the runner printed where there is none.
+pub(super) async fn task_log(
+    store: &dyn BlobStore,
+    result: &ActionResult,
+    task: &str,
+) -> Result<String, bitzel_cas::Error> {
+    let mut text = String::new();
+    if let Some(digest) = log_file(store, result, task).await? {
+        text = read_text(store, digest).await?;
+    }
+    if text.trim().is_empty() {
+        for (raw, digest) in [
+            (&result.stdout_raw, &result.stdout_digest),
+            (&result.stderr_raw, &result.stderr_digest),
+        ] {
+            let digest = digest
+                .as_ref()
+                .and_then(|digest| Digest::from_wire(FUNCTION, digest).ok());
+            match digest {
+                _ if !raw.is_empty() => text.push_str(&String::from_utf8_lossy(raw)),
+                Some(digest) => text.push_str(&read_text(store, digest).await?),
+                None => {}
+            }
+        }
+    }
+    Ok(text)
+}
+
+/// The file `log.{task}.…` in the task's log directory.
+async fn log_file(
+    store: &dyn BlobStore,
+    result: &ActionResult,
+    task: &str,
+) -> Result<Option<Digest>, bitzel_cas::Error> {
+    let directory = result
+        .output_directories
+        .iter()
+        .find(|directory| directory.path == LOG_PATH);
+    let root = directory.and_then(|directory| directory.root_directory_digest.as_ref());
+    let Some(root) = root.and_then(|root| Digest::from_wire(FUNCTION, root).ok()) else {
+        return Ok(None);
+    };
+    let tree = fetch_directory_tree(store, root, &DirectoryCache::new(NO_CACHE)).await?;
+    let prefix = format!("log.{task}");
+    let matches = |name: &str| {
+        name.strip_prefix(&prefix)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    let files = tree
+        .directories
+        .get(&root)
+        .into_iter()
+        .flat_map(|directory| &directory.files);
+    let newest = files
+        .filter(|file| matches(&file.name))
+        .max_by(|one, other| one.name.cmp(&other.name));
+    Ok(newest.and_then(|file| Digest::from_wire_field(FUNCTION, file.digest.as_ref()).ok()))
+}
+
+async fn read_text(store: &dyn BlobStore, digest: Digest) -> Result<String, bitzel_cas::Error> {
+    let bytes = read_whole(store, digest).await?;
+    let start = bytes.len().saturating_sub(MAX_LOG);
+    Ok(String::from_utf8_lossy(&bytes[start..]).into_owned())
+}
+
+/// The last lines.
+pub(super) fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+}

@@ -1,0 +1,242 @@
+use std::collections::HashMap;
+
+use bitzel_proto::graph::TaskGraph;
+use proptest::prelude::*;
+
+use super::*;
+use crate::plan::closure::tests::graph;
+
+/// Gives every task the hashes that BitBake would export.
+fn sign(mut graph: TaskGraph, order: &[u32]) -> Arc<TaskIndex> {
+    for task in order {
+        let hash = taskhash(&graph.tasks[*task as usize], |dependency| {
+            &graph.tasks[dependency as usize].taskhash
+        });
+        let task = &mut graph.tasks[*task as usize];
+        task.unihash.clone_from(&hash);
+        task.taskhash = hash;
+    }
+    Arc::new(TaskIndex::new(graph).unwrap())
+}
+
+fn in_order(graph: TaskGraph) -> Arc<TaskIndex> {
+    let order: Vec<u32> = (0..u32::try_from(graph.tasks.len()).unwrap()).collect();
+    sign(graph, &order)
+}
+
+/// An action cache as a map from signature to unihash, and tasks whose outputs are a function of their name alone.
+#[derive(Default)]
+struct World {
+    entries: HashMap<String, String>,
+    first_with_outputs: HashMap<(String, String), String>,
+    fails: BTreeSet<u32>,
+}
+
+impl World {
+    /// Runs a build to its end and tells what was executed, in order, and what was looked up.
+    fn build(
+        &mut self,
+        index: &Arc<TaskIndex>,
+        keep_going: bool,
+        outputs: &dyn Fn(u32) -> String,
+    ) -> (Schedule, Vec<u32>, usize) {
+        let mut schedule = Schedule::new(Arc::clone(index), keep_going);
+        let (mut executed, mut look_ups) = (Vec::new(), 0);
+        while !schedule.is_finished() {
+            match schedule
+                .next_step(true)
+                .expect("a build that is not finished and has nothing under way has a step")
+            {
+                Step::LookUp { task, taskhash } => {
+                    look_ups += 1;
+                    match self.entries.get(&taskhash) {
+                        Some(unihash) => schedule.found(task, unihash.clone()),
+                        None => schedule.not_found(task),
+                    }
+                }
+                Step::Execute { task, .. } if self.fails.contains(&task) => schedule.failed(task),
+                Step::Execute { task, taskhash } => {
+                    for needed in index.inputs(task).required() {
+                        assert!(
+                            schedule.completion(needed).is_some(),
+                            "{task} runs before {needed}"
+                        );
+                    }
+                    executed.push(task);
+                    let key = (index.task_id(task), outputs(task));
+                    let unihash = self
+                        .first_with_outputs
+                        .entry(key)
+                        .or_insert_with(|| taskhash.clone())
+                        .clone();
+                    if !always_runs(index.task(task)) {
+                        self.entries.insert(taskhash, unihash.clone());
+                    }
+                    schedule.executed(task, unihash);
+                }
+            }
+        }
+        (schedule, executed, look_ups)
+    }
+}
+
+fn same(task: u32) -> String {
+    format!("outputs of {task}")
+}
+
+fn chain() -> TaskGraph {
+    let mut graph = graph(&[
+        ("low", "do_compile", &[]),
+        ("low", "do_install", &[0]),
+        ("middle", "do_compile", &[1]),
+        ("middle", "do_install", &[2]),
+        ("top", "do_build!", &[3]),
+    ]);
+    graph.targets = vec![4];
+    graph
+}
+
+#[test]
+fn a_cold_build_runs_everything_once_and_the_next_one_looks_only_at_the_top() {
+    let index = in_order(chain());
+    let mut world = World::default();
+    let (_, executed, _) = world.build(&index, false, &same);
+    assert_eq!(executed, [0, 1, 2, 3]);
+    let (schedule, executed, look_ups) = world.build(&index, false, &same);
+    assert_eq!((executed, look_ups), (vec![], 1));
+    assert_eq!(schedule.completion(3), Some(Completion::SignatureHit));
+    assert_eq!(schedule.completion(4), Some(Completion::NoExec));
+    assert_eq!(schedule.completion(0), None);
+}
+
+#[test]
+fn equal_outputs_cut_off_early() {
+    let mut world = World::default();
+    world.build(&in_order(chain()), false, &same);
+    let mut changed = chain();
+    changed.tasks[0].basehash = "with a comment".to_owned();
+    let changed = in_order(changed);
+    let (schedule, executed, _) = world.build(&changed, false, &same);
+    assert_eq!(executed, [0]);
+    assert_eq!(schedule.completion(1), Some(Completion::EarlyCutOff));
+    assert_eq!(schedule.completion(3), Some(Completion::EarlyCutOff));
+}
+
+#[test]
+fn different_outputs_run_all_above() {
+    let mut world = World::default();
+    world.build(&in_order(chain()), false, &same);
+    let mut changed = chain();
+    changed.tasks[0].basehash = "other code".to_owned();
+    let (_, executed, _) = world.build(&in_order(changed), false, &|task| {
+        if task == 0 { "new".to_owned() } else { same(task) }
+    });
+    // What is above runs until something comes out the same: do_install does, so the other recipe does not run.
+    assert_eq!(executed, [0, 1]);
+}
+
+#[test]
+fn nostamp_runs_every_time_and_does_not_drag_others_along() {
+    let mut graph = chain();
+    graph.tasks[0].nostamp = true;
+    graph.tasks[0].taint = "nostamp:1".to_owned();
+    let index = in_order(graph);
+    let mut world = World::default();
+    world.build(&index, false, &same);
+    let (_, executed, _) = world.build(&index, false, &same);
+    assert_eq!(executed, [0]);
+}
+
+#[test]
+fn a_failure_stops_the_build_and_skips_what_needs_it() {
+    let mut graph = graph(&[
+        ("a", "do_x", &[]),
+        ("b", "do_x", &[0]),
+        ("c", "do_x", &[]),
+        ("top", "do_build!", &[1, 2]),
+    ]);
+    graph.targets = vec![3];
+    let index = in_order(graph);
+    let fails = BTreeSet::from([0]);
+    let mut world = World {
+        fails,
+        ..World::default()
+    };
+    let (schedule, executed, _) = world.build(&index, true, &same);
+    assert_eq!(executed, [2]);
+    assert_eq!(schedule.skipped().collect::<Vec<_>>(), [1, 3]);
+    world.entries.clear();
+    let (_, executed, _) = world.build(&index, false, &same);
+    assert!(
+        executed.len() <= 1,
+        "without keep_going at most what ran before the failure"
+    );
+    world.fails.clear();
+    let (_, executed, _) = world.build(&index, false, &same);
+    assert!(executed.contains(&0) && executed.contains(&1));
+}
+
+/// Random graphs: each task depends on some earlier ones, three recipes, some tasks do nothing or always run.
+fn random_graph() -> impl Strategy<Value = TaskGraph> {
+    let task = (
+        0..3usize,
+        proptest::collection::btree_set(0..40u32, 0..4),
+        0..10u8,
+    );
+    proptest::collection::vec(task, 1..25).prop_map(|tasks| {
+        let mut result = TaskGraph::default();
+        let names = ["a", "b", "c"];
+        let rows: Vec<(&str, String, Vec<u32>)> = (0..)
+            .zip(&tasks)
+            .map(|(number, (recipe, dependencies, kind))| {
+                let earlier = dependencies
+                    .iter()
+                    .copied()
+                    .filter(|dependency| *dependency < number)
+                    .collect();
+                (
+                    names[*recipe],
+                    format!("do_{number}{}", if *kind == 0 { "!" } else { "" }),
+                    earlier,
+                )
+            })
+            .collect();
+        let rows: Vec<(&str, &str, &[u32])> = rows
+            .iter()
+            .map(|(recipe, name, dependencies)| (*recipe, name.as_str(), dependencies.as_slice()))
+            .collect();
+        let built = graph(&rows);
+        result.recipes = built.recipes;
+        result.tasks = built.tasks;
+        for (task, (_, _, kind)) in result.tasks.iter_mut().zip(&tasks) {
+            task.nostamp = *kind == 1 && !task.noexec;
+        }
+        result.targets = vec![u32::try_from(result.tasks.len()).unwrap() - 1];
+        result
+    })
+}
+
+proptest! {
+    /// Whatever the graph and whatever changed: the build ends, nothing runs twice, the second build runs only what
+    /// always runs, and a change without effect runs at most the changed task beside these.
+    #[test]
+    fn builds_end_and_repeat(graph in random_graph(), changed in 0..25usize) {
+        let index = in_order(graph.clone());
+        let always: BTreeSet<u32> = (0..).zip(&graph.tasks).filter(|(_, task)| always_runs(task)).map(|(task, _)| task).collect();
+        let mut world = World::default();
+        let (first, executed, _) = world.build(&index, false, &same);
+        let once: BTreeSet<u32> = executed.iter().copied().collect();
+        prop_assert_eq!(once.len(), executed.len());
+        prop_assert!(first.completion(graph.targets[0]).is_some());
+        let (_, again, _) = world.build(&index, false, &same);
+        prop_assert!(again.iter().all(|task| always.contains(task)), "{again:?}");
+        let mut edited = graph;
+        let changed = changed % edited.tasks.len();
+        if !edited.tasks[changed].noexec {
+            edited.tasks[changed].basehash.push_str("edited");
+            let (_, after, _) = world.build(&in_order(edited), false, &same);
+            let allowed = |task: &u32| always.contains(task) || *task as usize == changed;
+            prop_assert!(after.iter().all(allowed), "{after:?}");
+        }
+    }
+}

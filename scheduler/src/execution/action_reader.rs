@@ -1,0 +1,116 @@
+//! From an Action's digest to what the queue has to know about it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitzel_cas::BlobStore;
+use bitzel_cas::blob_store::read_whole;
+use bitzel_proto::google::protobuf;
+use bitzel_proto::reapi::{Action, Command, Platform};
+use bitzel_proto::{Digest, DigestFunction};
+use prost::Message;
+
+use super::error::ExecutionError;
+use super::platform::Requirements;
+
+/// No honest Action or Command comes near this many bytes.
+const MESSAGE_LIMIT: u64 = 16 << 20;
+
+/// What the queue has to know about an Action.
+#[derive(Debug)]
+pub(super) struct ActionSummary {
+    pub(super) do_not_cache: bool,
+    pub(super) requirements: Requirements,
+}
+
+/// Reads Actions from the store and checks that they can run at all.
+pub(super) struct ActionReader {
+    pub(super) blob_store: Arc<dyn BlobStore>,
+    pub(super) maximum_timeout: Duration,
+}
+
+impl ActionReader {
+    /// Reads the Action only, for what concerns the cache.
+    pub(super) async fn read_action(&self, digest: Digest) -> Result<Action, ExecutionError> {
+        self.read_message("Action", "reading the Action", digest).await
+    }
+
+    /// Checks that the Action can run: its timeout is allowed, its Command and input root are there. What lies
+    /// deeper in the input root the worker finds out, which has to walk it anyway.
+    pub(super) async fn check(
+        &self,
+        function: DigestFunction,
+        action: &Action,
+    ) -> Result<ActionSummary, ExecutionError> {
+        self.check_timeout(action.timeout.as_ref())?;
+        let command = Digest::from_wire_field(function, action.command_digest.as_ref())
+            .map_err(ExecutionError::invalid_digest("Action.command_digest"))?;
+        let input_root = Digest::from_wire_field(function, action.input_root_digest.as_ref())
+            .map_err(ExecutionError::invalid_digest("Action.input_root_digest"))?;
+        let missing = self.blob_store.find_missing(&[command, input_root]).await;
+        let missing = missing.map_err(ExecutionError::store("looking for the Action's inputs"))?;
+        if !missing.is_empty() {
+            return Err(ExecutionError::MissingBlobs(missing));
+        }
+        let requirements = Requirements::new(&self.platform(action, command).await?);
+        Ok(ActionSummary {
+            do_not_cache: action.do_not_cache,
+            requirements,
+        })
+    }
+
+    /// Since version 2.2 the Action's platform is preferred; older clients set only the Command's.
+    async fn platform(&self, action: &Action, command: Digest) -> Result<Platform, ExecutionError> {
+        if let Some(platform) = &action.platform {
+            return Ok(platform.clone());
+        }
+        let command: Command = self
+            .read_message("Command", "reading the Command", command)
+            .await?;
+        #[expect(deprecated, reason = "what clients older than version 2.2 set")]
+        Ok(command.platform.unwrap_or_default())
+    }
+
+    fn check_timeout(&self, timeout: Option<&protobuf::Duration>) -> Result<(), ExecutionError> {
+        let Some(timeout) = timeout else {
+            return Ok(());
+        };
+        let seconds = u64::try_from(timeout.seconds).ok();
+        let nanos = u32::try_from(timeout.nanos)
+            .ok()
+            .filter(|nanos| *nanos < 1_000_000_000);
+        let duration = seconds
+            .zip(nanos)
+            .map(|(seconds, nanos)| Duration::new(seconds, nanos));
+        if duration.is_some_and(|duration| duration <= self.maximum_timeout) {
+            return Ok(());
+        }
+        Err(ExecutionError::Timeout {
+            requested: format!("{} s", timeout.seconds),
+            maximum: self.maximum_timeout,
+        })
+    }
+
+    async fn read_message<M: Message + Default>(
+        &self,
+        message: &'static str,
+        context: &'static str,
+        digest: Digest,
+    ) -> Result<M, ExecutionError> {
+        if digest.size_bytes() > MESSAGE_LIMIT {
+            let limit = MESSAGE_LIMIT;
+            return Err(ExecutionError::MessageTooLarge {
+                message,
+                digest,
+                limit,
+            });
+        }
+        let bytes = read_whole(&*self.blob_store, digest).await;
+        let bytes = bytes.map_err(ExecutionError::store(context))?;
+        M::decode(bytes).map_err(|source| ExecutionError::MalformedMessage {
+            message,
+            digest,
+            source,
+        })
+    }
+}

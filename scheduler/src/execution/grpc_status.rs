@@ -1,0 +1,57 @@
+//! How execution errors look on the wire: the only place that turns an [`ExecutionError`] into a gRPC status.
+//!
+//! The codes are those that `remote_execution.proto` lists at `Execution.Execute`.
+
+use std::error::Error;
+
+use bitzel_proto::missing_blobs::missing_blobs_status;
+use tonic::{Code, Status};
+
+use super::error::ExecutionError;
+
+impl From<&ExecutionError> for Status {
+    fn from(error: &ExecutionError) -> Self {
+        let code = match error {
+            ExecutionError::MissingBlobs(digests) => return missing_blobs_status(digests),
+            ExecutionError::InstanceName(_)
+            | ExecutionError::InvalidDigest { .. }
+            | ExecutionError::MalformedMessage { .. }
+            | ExecutionError::MessageTooLarge { .. }
+            | ExecutionError::Timeout { .. }
+            | ExecutionError::WorkerProtocol(_) => Code::InvalidArgument,
+            ExecutionError::OperationNotFound(_) => Code::NotFound,
+            ExecutionError::QueueFull { .. } => Code::ResourceExhausted,
+            ExecutionError::NoWorker { .. } => Code::FailedPrecondition,
+            ExecutionError::AttemptsExhausted { .. } | ExecutionError::ShuttingDown => Code::Unavailable,
+            ExecutionError::Store { source, .. } => match source.as_ref() {
+                // A store on another machine answers with what the client has to act on, such as UNAVAILABLE.
+                bitzel_cas::Error::Remote { source, .. } => source.code(),
+                _ => Code::Internal,
+            },
+            ExecutionError::Internal(_) => Code::Internal,
+        };
+        Self::new(code, message(error))
+    }
+}
+
+impl From<ExecutionError> for Status {
+    fn from(error: ExecutionError) -> Self {
+        Self::from(&error)
+    }
+}
+
+/// The error with its causes, in one line: a status has no chain of sources.
+fn message(error: &ExecutionError) -> String {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        message.push_str(": ");
+        match error.downcast_ref::<Status>() {
+            // The display of a status also lists its metadata, which says nothing to a user.
+            Some(status) => message.push_str(status.message()),
+            None => message.push_str(&error.to_string()),
+        }
+        cause = error.source();
+    }
+    message
+}

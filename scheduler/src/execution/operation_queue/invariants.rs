@@ -1,0 +1,370 @@
+//! What holds whatever clients, workers and time do, in any order.
+
+use std::collections::{BTreeSet, HashSet};
+use std::time::{Duration, SystemTime};
+
+use proptest::prelude::*;
+
+use super::tests::{action, hello, id, platform, success};
+use super::*;
+
+/// The platform properties of a kind of Action, or of a kind of worker.
+const KINDS: [&[(&str, &str)]; 3] = [
+    &[],
+    &[("OSFamily", "linux")],
+    &[("OSFamily", "linux"), ("gpu", "1")],
+];
+
+/// Something that happens. Numbers pick one of what exists, modulo how much there is.
+#[derive(Debug, Clone)]
+enum Event {
+    Execute {
+        name: u8,
+        kind: usize,
+        priority: i32,
+        do_not_cache: bool,
+        not_yet_visible: bool,
+    },
+    Attach(usize),
+    Detach(usize),
+    Register {
+        slots: u32,
+        kind: usize,
+    },
+    Drain(usize),
+    Lose(usize),
+    ChangeStage(usize),
+    Complete(usize),
+    CompleteAgain(usize),
+    Finish(usize),
+    Retry(usize),
+    Pass(u64),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        4 => (0..6u8, 0..KINDS.len(), -1..2, prop::bool::weighted(0.2), any::<bool>()).prop_map(
+            |(name, kind, priority, do_not_cache, not_yet_visible)| Event::Execute {
+                name, kind, priority, do_not_cache, not_yet_visible,
+            }
+        ),
+        1 => any::<usize>().prop_map(Event::Attach),
+        2 => any::<usize>().prop_map(Event::Detach),
+        2 => (1..4u32, 0..KINDS.len()).prop_map(|(slots, kind)| Event::Register { slots, kind }),
+        1 => any::<usize>().prop_map(Event::Drain),
+        1 => any::<usize>().prop_map(Event::Lose),
+        1 => any::<usize>().prop_map(Event::ChangeStage),
+        4 => any::<usize>().prop_map(Event::Complete),
+        1 => any::<usize>().prop_map(Event::CompleteAgain),
+        4 => any::<usize>().prop_map(Event::Finish),
+        1 => any::<usize>().prop_map(Event::Retry),
+        2 => (0..40u64).prop_map(Event::Pass),
+    ]
+}
+
+struct ModelWorker {
+    slots: usize,
+    draining: bool,
+    leases: BTreeMap<LeaseId, OperationId>,
+}
+
+#[derive(Default)]
+struct ModelOperation {
+    clients: usize,
+    completed: bool,
+    /// Whether it is leased or being recorded.
+    taken: bool,
+}
+
+/// What the effects say, kept apart from what the queue believes.
+struct Model {
+    queue: OperationQueue,
+    now: Duration,
+    requests: u64,
+    operations: BTreeMap<OperationId, ModelOperation>,
+    forgotten: BTreeSet<OperationId>,
+    workers: BTreeMap<WorkerId, ModelWorker>,
+    recording: Vec<OperationId>,
+    leases: HashSet<LeaseId>,
+    ended: Vec<(WorkerId, LeaseId)>,
+}
+
+impl Model {
+    fn new() -> Self {
+        let config = ExecutionConfig {
+            maximum_attempts: 3,
+            no_worker_timeout: Duration::from_mins(1),
+            abandoned_grace: Duration::from_secs(10),
+            completed_retention: Duration::from_mins(5),
+            completed_limit: 5,
+            queue_limit: 20,
+            maximum_timeout: Duration::from_hours(1),
+        };
+        Self {
+            queue: OperationQueue::new(config),
+            now: Duration::ZERO,
+            requests: 0,
+            operations: BTreeMap::new(),
+            forgotten: BTreeSet::new(),
+            workers: BTreeMap::new(),
+            recording: vec![],
+            leases: HashSet::new(),
+            ended: vec![],
+        }
+    }
+
+    fn time(&self) -> Time {
+        Time::since_start(self.now)
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Publish { operation, update } => self.publish(operation, &update),
+                Effect::Forget { operation } => {
+                    let forgotten = self.operations.remove(&operation).expect("a known operation");
+                    assert!(
+                        forgotten.completed || forgotten.clients == 0,
+                        "a client's operation was dropped without a result"
+                    );
+                    self.forgotten.insert(operation);
+                }
+                Effect::Assign {
+                    worker,
+                    lease,
+                    action,
+                } => {
+                    assert!(self.leases.insert(lease), "a lease was given twice");
+                    let operation = operation_of(&action);
+                    let worker = self.workers.get_mut(&worker).expect("a worker that is there");
+                    assert!(!worker.draining, "a draining worker got a lease");
+                    worker.leases.insert(lease, operation);
+                    assert!(worker.leases.len() <= worker.slots, "more leases than slots");
+                    let operation = self.operations.get_mut(&operation).expect("a living operation");
+                    assert!(!operation.completed && !operation.taken, "it runs twice");
+                    operation.taken = true;
+                }
+                Effect::Cancel { worker, lease } => {
+                    let worker = &self.workers[&worker];
+                    assert!(
+                        worker.leases.contains_key(&lease),
+                        "a lease that the worker does not have"
+                    );
+                }
+                Effect::Close { worker } => {
+                    let worker = self.workers.remove(&worker).expect("a worker that is there");
+                    assert!(worker.draining && worker.leases.is_empty(), "closed with leases");
+                }
+            }
+        }
+    }
+
+    fn publish(&mut self, id: OperationId, update: &Update) {
+        assert!(!self.forgotten.contains(&id), "news of a forgotten operation");
+        let operation = self.operations.entry(id).or_insert_with(|| ModelOperation {
+            clients: 1,
+            ..Default::default()
+        });
+        assert!(!operation.completed, "news of a completed operation");
+        if let Progress::Completed(_) = update.progress {
+            operation.completed = true;
+        }
+    }
+
+    fn happen(&mut self, event: &Event) {
+        match *event {
+            Event::Execute {
+                name,
+                kind,
+                priority,
+                do_not_cache,
+                not_yet_visible,
+            } => self.execute(name, kind, priority, do_not_cache, not_yet_visible),
+            Event::Attach(pick) => {
+                if let Some(id) = nth(self.operations.keys(), pick) {
+                    assert!(self.queue.attach(id));
+                    self.operations.get_mut(&id).unwrap().clients += 1;
+                }
+            }
+            Event::Detach(pick) => {
+                let attached = self
+                    .operations
+                    .iter()
+                    .filter(|(_, operation)| operation.clients > 0);
+                if let Some(id) = nth(attached.map(|(id, _)| id), pick) {
+                    self.operations.get_mut(&id).unwrap().clients -= 1;
+                    self.queue.detach(self.time(), id);
+                }
+            }
+            Event::Register { slots, kind } => self.register(slots, kind),
+            Event::Drain(pick) => {
+                if let Some(id) = nth(self.workers.keys(), pick) {
+                    self.workers.get_mut(&id).unwrap().draining = true;
+                    let effects = self.queue.drain_worker(self.time(), id);
+                    self.carry_out(effects);
+                }
+            }
+            Event::Lose(pick) => {
+                if let Some(id) = nth(self.workers.keys(), pick) {
+                    let worker = self.workers.remove(&id).unwrap();
+                    for (lease, operation) in worker.leases {
+                        self.ended.push((id, lease));
+                        self.give_back(operation);
+                    }
+                    let effects = self.queue.lose_worker(self.time(), id);
+                    self.carry_out(effects);
+                }
+            }
+            Event::ChangeStage(pick) => {
+                if let Some((worker, lease)) = nth(self.held().iter(), pick) {
+                    let effects = self.queue.change_stage(worker, lease, pick % 2 == 0);
+                    self.carry_out(effects);
+                }
+            }
+            Event::Complete(pick) => {
+                if let Some((worker, lease)) = nth(self.held().iter(), pick) {
+                    self.complete(worker, lease);
+                }
+            }
+            Event::CompleteAgain(pick) => {
+                if let Some((worker, lease)) = nth(self.ended.iter(), pick) {
+                    let (completion, effects) = self.queue.complete(worker, lease);
+                    assert!(completion.is_none() && effects.is_empty(), "a lease ended twice");
+                }
+            }
+            Event::Finish(pick) => {
+                if !self.recording.is_empty() {
+                    let id = self.recording.swap_remove(pick % self.recording.len());
+                    let effects = self.queue.finish(self.time(), id, success());
+                    self.carry_out(effects);
+                    assert!(!self.queue.attach(id) || self.operations[&id].completed);
+                }
+            }
+            Event::Retry(pick) => {
+                if !self.recording.is_empty() {
+                    let id = self.recording.swap_remove(pick % self.recording.len());
+                    self.give_back(id);
+                    let effects = self.queue.retry(self.time(), id, "no store".to_owned());
+                    self.carry_out(effects);
+                }
+            }
+            Event::Pass(seconds) => {
+                self.now += Duration::from_secs(seconds);
+                let effects = self.queue.tick(self.time());
+                self.carry_out(effects);
+                assert!(self.queue.next_deadline().is_none_or(|next| next > self.time()));
+            }
+        }
+    }
+
+    fn execute(&mut self, name: u8, kind: usize, priority: i32, do_not_cache: bool, not_yet_visible: bool) {
+        self.requests += 1;
+        let fresh = id(self.requests.into());
+        // Whether it may be cached, and what it needs, is part of an Action, so it is part of its name here.
+        let action = QueuedAction {
+            do_not_cache,
+            priority,
+            requirements: Requirements::new(&platform(KINDS[kind])),
+            queued: SystemTime::UNIX_EPOCH + Duration::from_secs(self.requests),
+            ..action(&format!("{name} {kind} {do_not_cache}"))
+        };
+        match self.queue.execute(self.time(), fresh, action, not_yet_visible) {
+            Ok((joined, effects)) => {
+                if joined != fresh {
+                    assert!(!do_not_cache, "merged what must not be merged");
+                    assert!(effects.is_empty());
+                    let operation = self.operations.get_mut(&joined).expect("a living operation");
+                    assert!(!operation.completed, "joined a completed operation");
+                    operation.clients += 1;
+                }
+                self.carry_out(effects);
+            }
+            Err(error) => assert!(matches!(error, ExecutionError::QueueFull { .. })),
+        }
+    }
+
+    fn register(&mut self, slots: u32, kind: usize) {
+        let (worker, effects) = self.queue.register_worker(&hello("w", slots, KINDS[kind]));
+        let model = ModelWorker {
+            slots: slots as usize,
+            draining: false,
+            leases: BTreeMap::new(),
+        };
+        self.workers.insert(worker, model);
+        self.carry_out(effects);
+    }
+
+    fn complete(&mut self, worker: WorkerId, lease: LeaseId) {
+        self.ended.push((worker, lease));
+        let operation = self
+            .workers
+            .get_mut(&worker)
+            .unwrap()
+            .leases
+            .remove(&lease)
+            .unwrap();
+        let (completion, effects) = self.queue.complete(worker, lease);
+        match completion {
+            Some(completion) => {
+                assert_eq!(completion.operation, operation);
+                self.recording.push(operation);
+            }
+            None => assert!(self.forgotten.contains(&operation), "a result was lost"),
+        }
+        self.carry_out(effects);
+    }
+
+    fn give_back(&mut self, operation: OperationId) {
+        if let Some(operation) = self.operations.get_mut(&operation) {
+            operation.taken = false;
+        }
+    }
+
+    fn held(&self) -> Vec<(WorkerId, LeaseId)> {
+        let workers = self.workers.iter();
+        workers
+            .flat_map(|(id, worker)| worker.leases.keys().map(|lease| (*id, *lease)))
+            .collect()
+    }
+
+    /// Gives everything that is left enough workers and lets them finish: then nothing may be left.
+    fn settle(&mut self) {
+        self.register(1000, KINDS.len() - 1);
+        while !(self.held().is_empty() && self.recording.is_empty()) {
+            self.happen(&Event::Complete(0));
+            self.happen(&Event::Finish(0));
+        }
+        let left = self.operations.iter().find(|(_, operation)| !operation.completed);
+        assert!(left.is_none(), "{:?} never completes", left.map(|(id, _)| id));
+        assert_eq!(self.queue.in_flight.len(), 0);
+        assert_eq!(self.queue.waiting.len(), 0);
+        self.happen(&Event::Pass(10_000));
+        assert!(self.queue.operations.is_empty() && self.queue.deadlines.first().is_none());
+    }
+}
+
+/// Each request has a second of its own, which names the operation that it created.
+fn operation_of(action: &QueuedAction) -> OperationId {
+    let elapsed = action.queued.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    id(elapsed.as_secs().into())
+}
+
+fn nth<'a, T: Copy + 'a>(items: impl Iterator<Item = &'a T>, pick: usize) -> Option<T> {
+    let items: Vec<_> = items.copied().collect();
+    (!items.is_empty()).then(|| items[pick % items.len()])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Each operation completes exactly once; no lease is given twice; slots are never exceeded; nothing is lost,
+    /// whenever workers die.
+    #[test]
+    fn hold_for_any_sequence_of_events(events in prop::collection::vec(event(), 0..120)) {
+        let mut model = Model::new();
+        for event in &events {
+            model.happen(event);
+        }
+        model.settle();
+    }
+}

@@ -1,0 +1,449 @@
+use std::time::{Duration, SystemTime};
+
+use bitzel_proto::reapi::platform::Property;
+use bitzel_proto::reapi::{ExecuteResponse, Platform};
+use bitzel_proto::{DigestFunction, InstanceName};
+use uuid::Uuid;
+
+use super::*;
+
+pub(super) fn platform(properties: &[(&str, &str)]) -> Platform {
+    let property = |(name, value): &(&str, &str)| Property {
+        name: (*name).to_owned(),
+        value: (*value).to_owned(),
+    };
+    Platform {
+        properties: properties.iter().map(property).collect(),
+    }
+}
+
+pub(super) fn hello(name: &str, slots: u32, properties: &[(&str, &str)]) -> Hello {
+    Hello {
+        worker_name: name.to_owned(),
+        slots,
+        platform: Some(platform(properties)),
+    }
+}
+
+pub(super) fn action(name: &str) -> QueuedAction {
+    QueuedAction {
+        key: ActionKey {
+            instance: InstanceName::default(),
+            digest: DigestFunction::Sha256.digest(name.as_bytes()),
+        },
+        do_not_cache: false,
+        requirements: Requirements::default(),
+        priority: 0,
+        queued: SystemTime::UNIX_EPOCH,
+        request_metadata: None,
+    }
+}
+
+pub(super) fn id(number: u128) -> OperationId {
+    OperationId(Uuid::from_u128(number))
+}
+
+pub(super) fn at(seconds: u64) -> Time {
+    Time::since_start(Duration::from_secs(seconds))
+}
+
+pub(super) fn success() -> Outcome {
+    Outcome::Response(Box::default())
+}
+
+fn queue() -> OperationQueue {
+    OperationQueue::new(ExecutionConfig {
+        maximum_attempts: 2,
+        no_worker_timeout: Duration::from_mins(1),
+        abandoned_grace: Duration::from_secs(10),
+        completed_retention: Duration::from_mins(5),
+        completed_limit: 2,
+        queue_limit: 3,
+        maximum_timeout: Duration::from_hours(1),
+    })
+}
+
+fn execute(queue: &mut OperationQueue, number: u128, action: QueuedAction) -> (OperationId, Vec<Effect>) {
+    queue.execute(at(0), id(number), action, false).unwrap()
+}
+
+/// The leases that effects hand out, by the digests of their Actions.
+fn assigned(effects: &[Effect]) -> Vec<(WorkerId, LeaseId, bitzel_proto::Digest)> {
+    let assign = |effect: &Effect| match effect {
+        Effect::Assign {
+            worker,
+            lease,
+            action,
+        } => Some((*worker, *lease, action.key.digest)),
+        _ => None,
+    };
+    effects.iter().filter_map(assign).collect()
+}
+
+/// How the operations that effects complete ended.
+fn completed(effects: &[Effect]) -> Vec<(OperationId, Arc<Outcome>)> {
+    let completed = |effect: &Effect| match effect {
+        Effect::Publish { operation, update } => match &update.progress {
+            Progress::Completed(outcome) => Some((*operation, outcome.clone())),
+            _ => None,
+        },
+        _ => None,
+    };
+    effects.iter().filter_map(completed).collect()
+}
+
+fn failure(effects: &[Effect]) -> String {
+    match completed(effects).as_slice() {
+        [(_, outcome)] => match outcome.as_ref() {
+            Outcome::Failed(error) => error.to_string(),
+            Outcome::Response(response) => panic!("a response: {response:?}"),
+        },
+        other => panic!("not one completed operation: {other:?}"),
+    }
+}
+
+#[test]
+fn an_action_runs_on_a_worker_and_completes() {
+    let mut queue = queue();
+    let (operation, effects) = execute(&mut queue, 1, action("a"));
+    assert!(assigned(&effects).is_empty());
+    let (worker, effects) = queue.register_worker(&hello("w", 1, &[]));
+    let [(to, lease, digest)] = assigned(&effects)[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!((to, digest), (worker, action("a").key.digest));
+    let (completion, _) = queue.complete(worker, lease);
+    let completion = completion.unwrap();
+    assert_eq!(completion.operation, operation);
+    let effects = queue.finish(at(1), operation, success());
+    assert_eq!(completed(&effects).len(), 1);
+    assert!(queue.attach(operation), "a completed operation is still found");
+}
+
+#[test]
+fn slots_are_not_exceeded_and_freed_ones_are_filled() {
+    let mut queue = queue();
+    let (worker, _) = queue.register_worker(&hello("w", 2, &[]));
+    let mut leases = vec![];
+    for (number, name) in [(1, "a"), (2, "b"), (3, "c")] {
+        leases.extend(assigned(&execute(&mut queue, number, action(name)).1));
+    }
+    assert_eq!(leases.len(), 2);
+    let (_, effects) = queue.complete(worker, leases[0].1);
+    assert_eq!(assigned(&effects)[0].2, action("c").key.digest);
+}
+
+#[test]
+fn the_least_busy_worker_gets_the_next_action() {
+    let mut queue = queue();
+    let (first, _) = queue.register_worker(&hello("first", 4, &[]));
+    let (second, _) = queue.register_worker(&hello("second", 4, &[]));
+    let workers: Vec<_> = (1..=4)
+        .map(|number| assigned(&execute(&mut queue, number, action(&number.to_string())).1)[0].0)
+        .collect();
+    assert_eq!(workers, [first, second, first, second]);
+}
+
+#[test]
+fn smaller_priority_first_then_first_come_first_served() {
+    let mut queue = queue();
+    let with_priority = |name: &str, priority| QueuedAction {
+        priority,
+        ..action(name)
+    };
+    execute(&mut queue, 1, with_priority("late", 5));
+    execute(&mut queue, 2, with_priority("second", 0));
+    execute(&mut queue, 3, with_priority("third", 0));
+    // A more urgent request for an Action that waits already moves it forward.
+    let (joined, _) = execute(&mut queue, 4, with_priority("late", -1));
+    assert_eq!(joined, id(1));
+    let (_, effects) = queue.register_worker(&hello("w", 3, &[]));
+    let order: Vec<_> = assigned(&effects)
+        .into_iter()
+        .map(|(_, _, digest)| digest)
+        .collect();
+    assert_eq!(
+        order,
+        ["late", "second", "third"].map(|name| action(name).key.digest)
+    );
+}
+
+#[test]
+fn requests_for_the_same_action_are_merged_unless_it_must_not_be_cached() {
+    let mut queue = queue();
+    execute(&mut queue, 1, action("a"));
+    assert_eq!(execute(&mut queue, 2, action("a")).0, id(1));
+    let other_instance = QueuedAction {
+        key: ActionKey {
+            instance: InstanceName::new("other").unwrap(),
+            ..action("a").key
+        },
+        ..action("a")
+    };
+    assert_eq!(execute(&mut queue, 3, other_instance).0, id(3));
+    let mut queue = self::queue();
+    let uncacheable = QueuedAction {
+        do_not_cache: true,
+        ..action("a")
+    };
+    assert_eq!(execute(&mut queue, 4, uncacheable.clone()).0, id(4));
+    assert_eq!(execute(&mut queue, 5, uncacheable).0, id(5));
+}
+
+#[test]
+fn a_result_that_is_being_written_is_too_old_for_skip_cache_lookup() {
+    let mut queue = queue();
+    let (worker, _) = queue.register_worker(&hello("w", 1, &[]));
+    let (_, effects) = execute(&mut queue, 1, action("a"));
+    queue.complete(worker, assigned(&effects)[0].1);
+    assert_eq!(execute(&mut queue, 2, action("a")).0, id(1));
+    let (fresh, _) = queue.execute(at(0), id(3), action("a"), true).unwrap();
+    assert_eq!(fresh, id(3));
+    // The older one ends and does not take the newer one's place in flight away.
+    queue.finish(at(0), id(1), success());
+    assert_eq!(execute(&mut queue, 4, action("a")).0, id(3));
+}
+
+#[test]
+fn a_full_queue_refuses() {
+    let mut queue = queue();
+    for number in 1..=3 {
+        execute(&mut queue, number, action(&number.to_string()));
+    }
+    let refused = queue.execute(at(0), id(4), action("4"), false);
+    assert!(matches!(refused, Err(ExecutionError::QueueFull { limit: 3 })));
+    // Joining what waits already takes no place.
+    assert_eq!(execute(&mut queue, 5, action("3")).0, id(3));
+}
+
+#[test]
+fn a_lost_workers_actions_go_to_others_in_their_old_place() {
+    let mut queue = queue();
+    let (lost, _) = queue.register_worker(&hello("lost", 1, &[]));
+    execute(&mut queue, 1, action("first"));
+    execute(&mut queue, 2, action("second"));
+    queue.lose_worker(at(1), lost);
+    let (_, effects) = queue.register_worker(&hello("other", 1, &[]));
+    assert_eq!(assigned(&effects)[0].2, action("first").key.digest);
+}
+
+#[test]
+fn an_action_that_loses_its_workers_fails_with_their_names() {
+    let mut queue = queue();
+    execute(&mut queue, 1, action("a"));
+    let (first, _) = queue.register_worker(&hello("first", 1, &[]));
+    assert!(completed(&queue.lose_worker(at(1), first)).is_empty());
+    let (second, _) = queue.register_worker(&hello("second", 1, &[]));
+    let message = failure(&queue.lose_worker(at(2), second));
+    assert_eq!(
+        message,
+        "gave up after 2 attempts: worker first was lost; worker second was lost"
+    );
+}
+
+#[test]
+fn a_workers_own_failure_counts_as_an_attempt() {
+    let mut queue = queue();
+    let (worker, _) = queue.register_worker(&hello("w", 1, &[]));
+    let (operation, effects) = execute(&mut queue, 1, action("a"));
+    queue.complete(worker, assigned(&effects)[0].1);
+    let effects = queue.retry(at(1), operation, "no store".to_owned());
+    queue.complete(worker, assigned(&effects)[0].1);
+    let message = failure(&queue.retry(at(2), operation, "still no store".to_owned()));
+    assert_eq!(message, "gave up after 2 attempts: no store; still no store");
+}
+
+#[test]
+fn completions_of_unknown_past_and_foreign_leases_are_ignored() {
+    let mut queue = queue();
+    let (worker, _) = queue.register_worker(&hello("w", 1, &[]));
+    let (thief, _) = queue.register_worker(&hello("thief", 1, &[]));
+    let (operation, effects) = execute(&mut queue, 1, action("a"));
+    let lease = assigned(&effects)[0].1;
+    assert!(queue.complete(worker, LeaseId(77)).0.is_none());
+    assert!(queue.complete(thief, lease).0.is_none());
+    assert!(queue.complete(worker, lease).0.is_some());
+    assert!(queue.complete(worker, lease).0.is_none());
+    assert_eq!(completed(&queue.finish(at(1), operation, success())).len(), 1);
+    assert!(queue.finish(at(1), operation, success()).is_empty());
+}
+
+#[test]
+fn a_worker_that_dies_after_reporting_loses_nothing() {
+    let mut queue = queue();
+    let (worker, _) = queue.register_worker(&hello("w", 1, &[]));
+    let (operation, effects) = execute(&mut queue, 1, action("a"));
+    queue.complete(worker, assigned(&effects)[0].1);
+    assert!(queue.lose_worker(at(1), worker).is_empty());
+    assert_eq!(completed(&queue.finish(at(1), operation, success())).len(), 1);
+}
+
+#[test]
+fn without_any_worker_that_could_run_it_an_action_fails_after_a_while() {
+    let mut queue = queue();
+    let gpu = QueuedAction {
+        requirements: Requirements::new(&platform(&[("gpu", "1"), ("OSFamily", "linux")])),
+        ..action("a")
+    };
+    queue.register_worker(&hello("w", 1, &[("OSFamily", "linux")]));
+    execute(&mut queue, 1, gpu);
+    assert!(queue.tick(at(59)).is_empty());
+    assert_eq!(queue.next_deadline(), Some(at(60)));
+    let message = failure(&queue.tick(at(60)));
+    assert_eq!(
+        message,
+        "no worker that could run the Action for 60 s; it needs one that offers: OSFamily=linux, gpu=1"
+    );
+}
+
+#[test]
+fn a_busy_worker_keeps_actions_waiting_for_as_long_as_it_takes() {
+    let mut queue = queue();
+    let (worker, _) = queue.register_worker(&hello("w", 1, &[]));
+    execute(&mut queue, 1, action("long"));
+    execute(&mut queue, 2, action("waits"));
+    assert!(queue.tick(at(100_000)).is_empty());
+    // It drains: from now on there is nobody.
+    queue.drain_worker(at(100_000), worker);
+    assert_eq!(queue.next_deadline(), Some(at(100_060)));
+    assert_eq!(completed(&queue.tick(at(100_060)))[0].0, id(2));
+}
+
+#[test]
+fn a_worker_that_comes_in_between_starts_the_wait_anew() {
+    let mut queue = queue();
+    let gpu = [("gpu", "1")];
+    let needs_gpu = |name: &str| QueuedAction {
+        requirements: Requirements::new(&platform(&gpu)),
+        ..action(name)
+    };
+    execute(&mut queue, 1, needs_gpu("a"));
+    let (worker, effects) = queue.register_worker(&hello("w", 1, &gpu));
+    assert_eq!(assigned(&effects).len(), 1);
+    queue.lose_worker(at(30), worker);
+    assert!(queue.tick(at(60)).is_empty(), "it waits since 30 s only");
+    assert_eq!(completed(&queue.tick(at(90))).len(), 1);
+}
+
+#[test]
+fn a_drained_worker_finishes_what_it_has_and_is_closed() {
+    let mut queue = queue();
+    let (worker, _) = queue.register_worker(&hello("w", 2, &[]));
+    let (operation, effects) = execute(&mut queue, 1, action("a"));
+    assert!(queue.drain_worker(at(1), worker).is_empty());
+    assert!(assigned(&execute(&mut queue, 2, action("b")).1).is_empty());
+    let (completion, effects) = queue.complete(worker, assigned(&effects)[0].1);
+    assert_eq!(completion.unwrap().operation, operation);
+    assert!(matches!(effects[..], [Effect::Close { .. }]));
+    let (idle, _) = queue.register_worker(&hello("idle", 1, &[]));
+    queue.lose_worker(at(1), idle);
+    let (idle, _) = queue.register_worker(&hello("idle", 1, &[("b", "gone")]));
+    let effects = queue.drain_worker(at(1), idle);
+    assert!(!matches!(effects[..], [Effect::Close { .. }]), "it runs b");
+}
+
+#[test]
+fn an_abandoned_action_is_cancelled_after_the_grace_time() {
+    let mut queue = queue();
+    let (worker, _) = queue.register_worker(&hello("w", 1, &[]));
+    let (running, effects) = execute(&mut queue, 1, action("running"));
+    let lease = assigned(&effects)[0].1;
+    let (waiting, _) = execute(&mut queue, 2, action("waiting"));
+    queue.detach(at(5), running);
+    queue.detach(at(5), waiting);
+    assert!(queue.tick(at(14)).is_empty());
+    let effects = queue.tick(at(15));
+    let cancelled: Vec<_> = effects
+        .iter()
+        .filter(|effect| matches!(effect, Effect::Cancel { .. }))
+        .collect();
+    assert!(matches!(cancelled[..], [Effect::Cancel { lease: cancelled, .. }] if *cancelled == lease));
+    assert!(!queue.attach(running) && !queue.attach(waiting));
+    // The slot is taken until the worker says that the Action has really ended.
+    assert!(assigned(&execute(&mut queue, 3, action("next")).1).is_empty());
+    let (completion, effects) = queue.complete(worker, lease);
+    assert!(completion.is_none());
+    assert_eq!(assigned(&effects)[0].2, action("next").key.digest);
+}
+
+#[test]
+fn a_client_that_comes_back_in_time_keeps_the_action_alive() {
+    let mut queue = queue();
+    queue.register_worker(&hello("w", 1, &[]));
+    let (operation, _) = execute(&mut queue, 1, action("a"));
+    queue.detach(at(0), operation);
+    assert!(queue.attach(operation));
+    assert!(queue.tick(at(10)).is_empty());
+    queue.detach(at(12), operation);
+    // Another request for the same Action counts as well.
+    assert_eq!(execute(&mut queue, 2, action("a")).0, operation);
+    queue.detach(at(18), operation);
+    assert!(
+        queue.tick(at(22)).is_empty(),
+        "the time counts from the last departure"
+    );
+    assert!(!queue.tick(at(28)).is_empty());
+}
+
+#[test]
+fn an_abandoned_action_that_has_to_be_tried_again_is_cancelled_instead() {
+    let mut queue = queue();
+    let (worker, _) = queue.register_worker(&hello("w", 1, &[]));
+    let (operation, effects) = execute(&mut queue, 1, action("a"));
+    queue.complete(worker, assigned(&effects)[0].1);
+    queue.detach(at(0), operation);
+    assert!(queue.tick(at(10)).is_empty(), "the result is being recorded");
+    queue.retry(at(11), operation, "no store".to_owned());
+    assert!(
+        queue
+            .tick(at(11))
+            .iter()
+            .any(|effect| matches!(effect, Effect::Cancel { .. }))
+    );
+}
+
+#[test]
+fn completed_operations_are_kept_for_a_bounded_time_and_number() {
+    let mut queue = queue();
+    let (worker, _) = queue.register_worker(&hello("w", 1, &[]));
+    for number in 1..=3 {
+        let (operation, effects) = execute(&mut queue, number, action(&number.to_string()));
+        queue.complete(worker, assigned(&effects)[0].1);
+        queue.finish(at(0), operation, success());
+    }
+    assert!(!queue.attach(id(1)), "two are kept");
+    assert!(queue.attach(id(2)) && queue.attach(id(3)));
+    assert_eq!(queue.next_deadline(), Some(at(300)));
+    queue.tick(at(300));
+    assert!(!queue.attach(id(2)) && !queue.attach(id(3)));
+    assert_eq!(queue.next_deadline(), None);
+}
+
+#[test]
+fn a_worker_reports_the_stage_of_its_own_leases_only() {
+    let mut queue = queue();
+    let (worker, _) = queue.register_worker(&hello("w", 1, &[]));
+    let (thief, _) = queue.register_worker(&hello("thief", 1, &[]));
+    let lease = assigned(&execute(&mut queue, 1, action("a")).1)[0].1;
+    assert!(queue.change_stage(thief, lease, false).is_empty());
+    let effects = queue.change_stage(worker, lease, false);
+    let [Effect::Publish { update, .. }] = &effects[..] else {
+        panic!("{effects:?}")
+    };
+    assert!(matches!(update.progress, Progress::Queued));
+}
+
+#[test]
+fn a_response_is_published_as_it_is() {
+    let mut queue = queue();
+    let (worker, _) = queue.register_worker(&hello("w", 1, &[]));
+    let (operation, effects) = execute(&mut queue, 1, action("a"));
+    queue.complete(worker, assigned(&effects)[0].1);
+    let response = ExecuteResponse {
+        message: "hello".to_owned(),
+        ..Default::default()
+    };
+    let effects = queue.finish(at(0), operation, Outcome::Response(Box::new(response.clone())));
+    let completed = completed(&effects);
+    assert!(matches!(completed[0].1.as_ref(), Outcome::Response(published) if **published == response));
+}

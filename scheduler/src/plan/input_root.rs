@@ -1,0 +1,138 @@
+//! The tree that a task sees at /work.
+
+use std::collections::BTreeMap;
+
+use bitzel_proto::Digest;
+use bitzel_proto::reapi::FileNode;
+use bytes::Bytes;
+
+use super::closure::{TaskIndex, TaskInputs};
+use super::private_tree::private_paths;
+use super::task_result::TaskResult;
+use super::tree::{Directories, FinishedTree, MergeConflict, Node, Tree, TreeError};
+
+/// Why an input root cannot be put together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InputRootError {
+    /// Two components differ.
+    #[error("{first} and {second} provide different content at {path}")]
+    Conflict {
+        /// The component that was there first.
+        first: String,
+        /// The one that does not fit.
+        second: String,
+        /// Path relative to /work.
+        path: String,
+    },
+    /// See [`TreeError`].
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+}
+
+/// What goes into an input root beside the results of other tasks.
+#[derive(Debug, Clone)]
+pub struct Fixed<'a> {
+    /// Root with metadata, BitBake's library, configuration and runner.
+    pub metadata: Digest,
+    /// Small files made for this task, by path.
+    pub files: Vec<(&'a str, Bytes)>,
+    /// Files that are in the store already, by path.
+    pub stored: Vec<(String, Digest)>,
+}
+
+/// Puts the input root of `task` together. `private` are its recipe's private trees by path.
+pub fn input_root<'r>(
+    index: &TaskIndex,
+    inputs: &TaskInputs,
+    fixed: Fixed<'_>,
+    private: &BTreeMap<String, Digest>,
+    result: &dyn Fn(u32) -> &'r TaskResult,
+    directories: &Directories,
+) -> Result<FinishedTree, InputRootError> {
+    let mut tree = Tree::stored(directories, fixed.metadata);
+    let mut blobs = Vec::new();
+    for (path, content) in fixed.files {
+        blobs.push(tree.put_file(path, content)?);
+    }
+    for (path, digest) in fixed.stored {
+        tree.put(
+            &path,
+            Node::File(FileNode {
+                digest: Some(digest.to_wire()),
+                ..FileNode::default()
+            }),
+        )?;
+    }
+    let allowed = &index
+        .graph()
+        .settings
+        .as_ref()
+        .map(|settings| settings.overlap_allowed.clone())
+        .unwrap_or_default();
+    let may_replace = |path: &str| allowed.iter().any(|prefix| path.starts_with(prefix.as_str()));
+    let mut staged: Vec<u32> = Vec::new();
+    for component in &inputs.components {
+        for path in &index.task(*component).published_paths {
+            let Some(node) = result(*component).outputs.get(path) else {
+                continue;
+            };
+            tree.merge(path, None, Some(node), &may_replace)
+                .map_err(|error| name_conflict(error, index, &staged, *component, result, directories))?;
+        }
+        staged.push(*component);
+    }
+    for foreign in &inputs.foreign {
+        for path in private_paths(index.recipe(*foreign)) {
+            let node = result(*foreign).outputs.get(path);
+            tree.merge(path, None, node, &may_replace)
+                .map_err(|error| name_conflict(error, index, &staged, *foreign, result, directories))?;
+        }
+        staged.push(*foreign);
+    }
+    for (path, root) in private {
+        tree.put(path, Node::Stored(*root))?;
+    }
+    let mut finished = tree.finish();
+    finished.blobs.extend(blobs);
+    Ok(finished)
+}
+
+/// Finds out which earlier component has the path that a later one wants otherwise.
+fn name_conflict<'r>(
+    error: TreeError,
+    index: &TaskIndex,
+    staged: &[u32],
+    second: u32,
+    result: &dyn Fn(u32) -> &'r TaskResult,
+    directories: &Directories,
+) -> InputRootError {
+    let TreeError::Conflict(MergeConflict { path }) = error else {
+        return error.into();
+    };
+    let has_path = |task: &&u32| {
+        result(**task).outputs.iter().any(|(output, node)| {
+            let below = path
+                .strip_prefix(output.as_str())
+                .filter(|below| below.is_empty() || below.starts_with('/'));
+            match (below, node) {
+                (Some(below), Node::Stored(root)) => {
+                    matches!(Tree::stored(directories, *root).get(below), Ok(Some(_)))
+                }
+                (Some(below), _) => below.is_empty(),
+                (None, _) => false,
+            }
+        })
+    };
+    let first = staged.iter().find(has_path).map_or_else(
+        || "another component".to_owned(),
+        |task| index.display_name(*task),
+    );
+    InputRootError::Conflict {
+        first,
+        second: index.display_name(second),
+        path,
+    }
+}
+
+#[cfg(test)]
+mod tests;

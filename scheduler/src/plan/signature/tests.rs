@@ -1,0 +1,63 @@
+use super::*;
+
+fn environment() -> Environment {
+    Environment {
+        platform: vec![
+            ("ISA".to_owned(), "x86-64".to_owned()),
+            ("OSFamily".to_owned(), "linux".to_owned()),
+        ],
+        runner_version: "r1".to_owned(),
+        bitbake_version: "2.19.0".to_owned(),
+    }
+}
+
+fn recipe() -> Recipe {
+    Recipe {
+        work_directory: "build/tmp/work/zlib".to_owned(),
+        ..Recipe::default()
+    }
+}
+
+fn task(name: &str) -> Task {
+    Task {
+        name: name.to_owned(),
+        ..Task::default()
+    }
+}
+
+#[test]
+fn everything_that_decides_a_result_is_in_the_key() {
+    let base = signature_key(&environment(), &recipe(), &task("do_compile"), "hash");
+    let mut keys = vec![
+        signature_key(&environment(), &recipe(), &task("do_compile"), "other"),
+        signature_key(&environment(), &recipe(), &task("do_install"), "hash"),
+        signature_key(&environment(), &Recipe::default(), &task("do_compile"), "hash"),
+        outputs_key(&environment(), &recipe(), &task("do_compile"), &base),
+    ];
+    for change in [
+        |environment: &mut Environment| environment.platform[0].1 = "aarch64".to_owned(),
+        |environment: &mut Environment| environment.runner_version = "r2".to_owned(),
+        |environment: &mut Environment| environment.bitbake_version = "2.20.0".to_owned(),
+    ] {
+        let mut changed = environment();
+        change(&mut changed);
+        keys.push(signature_key(&changed, &recipe(), &task("do_compile"), "hash"));
+    }
+    assert!(keys.iter().all(|key| *key != base));
+}
+
+#[test]
+fn nothing_else_is_in_the_key() {
+    let base = signature_key(&environment(), &recipe(), &task("do_compile"), "hash");
+    let renamed = Recipe {
+        key: "/work/elsewhere/zlib.bb".to_owned(),
+        ..recipe()
+    };
+    let noisy = Task {
+        basehash: "b".to_owned(),
+        dependencies: vec![1],
+        python: true,
+        ..task("do_compile")
+    };
+    assert_eq!(signature_key(&environment(), &renamed, &noisy, "hash"), base);
+}

@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: MIT
+#
+# A tool that runs during the build, out of recipe-sysroot-native.
+
+CLASSOVERRIDE = "class-native"
+
+SYSROOT_DIRS = "${bindir} ${includedir} ${libdir} ${datadir}"
+# A native tool builds against other native components.
+RECIPE_SYSROOT = "${RECIPE_SYSROOT_NATIVE}"
+
+python () {
+    names = (d.getVar("DEPENDS") or "").split()
+    d.setVar("DEPENDS", " ".join(name if name.endswith("-native") else name + "-native" for name in names))
+}

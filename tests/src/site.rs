@@ -1,0 +1,161 @@
+//! A place to build in.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::build_report::BuildReport;
+use crate::cold_build::cold_build;
+use crate::program::{bitbake_directory, bitzel_program, downloads_directory, layer_directory};
+
+/// Longer than any build takes on a slow machine; only a program that hangs reaches it.
+const HANGING_SECONDS: &str = "1200";
+
+/// A copy of the demo layer, a build directory, and a cache and a home of its own. Gone when it is dropped.
+pub struct Site {
+    directory: TempDir,
+}
+
+impl Site {
+    /// A site that has built nothing yet.
+    pub fn empty() -> Self {
+        let directory = tempfile::Builder::new()
+            .prefix("bitzel-test-")
+            .tempdir()
+            .expect("a temporary directory");
+        let site = Self { directory };
+        for name in ["home", "cache", "temporary", "build/conf"] {
+            std::fs::create_dir_all(site.path(name)).expect("a directory of the site");
+        }
+        copy_directory(&layer_directory(), &site.layer());
+        let layers = format!(
+            "BBPATH = \"${{TOPDIR}}\"\nBBFILES ?= \"\"\nBBLAYERS = \"{}\"\n",
+            site.layer().display()
+        );
+        std::fs::write(site.path("build/conf/bblayers.conf"), layers).expect("bblayers.conf");
+        let local = format!(
+            "DL_DIR = \"{}\"\nBB_NUMBER_THREADS = \"2\"\nPARALLEL_MAKE = \"-j2\"\n",
+            downloads_directory().display()
+        );
+        std::fs::write(site.path("build/conf/local.conf"), local).expect("local.conf");
+        site
+    }
+
+    /// A site whose cache holds the results of a cold build of `demo-image` in another directory.
+    pub fn with_results_of_cold_build() -> Self {
+        let site = Self::empty();
+        std::fs::remove_dir(site.cache()).expect("the cache is empty");
+        copy_directory(&cold_build().cache, &site.cache());
+        site
+    }
+
+    /// A path inside the site.
+    pub fn path(&self, relative: &str) -> PathBuf {
+        self.directory.path().join(relative)
+    }
+
+    /// The site's own copy of the demo layer.
+    pub fn layer(&self) -> PathBuf {
+        self.path("layer")
+    }
+
+    /// What `XDG_CACHE_HOME` is here: everything that bitzel keeps from one build to the next.
+    pub fn cache(&self) -> PathBuf {
+        self.path("cache")
+    }
+
+    /// Where programs put temporary files here (`TMPDIR` in the environment).
+    pub fn temporary(&self) -> PathBuf {
+        self.path("temporary")
+    }
+
+    /// Writes a recipe of version 1.0 into the layer.
+    pub fn add_recipe(&self, name: &str, text: &str) {
+        let directory = self.layer().join("recipes").join(name);
+        std::fs::create_dir_all(&directory).expect("a recipe directory");
+        std::fs::write(directory.join(format!("{name}_1.0.bb")), text).expect("a recipe");
+    }
+
+    /// Changes a file of the layer; the text to replace must be in it.
+    pub fn edit_layer(&self, file: &str, old: &str, new: &str) {
+        let path = self.layer().join(file);
+        let text =
+            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert!(text.contains(old), "{file} does not contain {old:?}");
+        std::fs::write(&path, text.replace(old, new)).expect("a file of the layer");
+    }
+
+    /// The bitzel program with a subcommand, set up for this site and nothing else of this machine's user.
+    pub fn bitzel(&self, subcommand: &str) -> Command {
+        let mut command = Command::new(bitzel_program());
+        self.set_environment(&mut command);
+        command.arg(subcommand);
+        command
+    }
+
+    /// The arguments that every command on this site's build directory has.
+    pub fn build_directory_arguments(&self) -> Vec<String> {
+        vec![
+            "--build-dir".to_owned(),
+            self.path("build").display().to_string(),
+            "--bitbake".to_owned(),
+            bitbake_directory().display().to_string(),
+        ]
+    }
+
+    /// Runs `bitzel build` with these arguments to its end.
+    pub fn build(&self, arguments: &[&str]) -> BuildReport {
+        let events = self.path("events.jsonl");
+        if events.exists() {
+            std::fs::remove_file(&events).expect("the events of the build before");
+        }
+        let mut command = Command::new("timeout");
+        self.set_environment(&mut command);
+        let output = command
+            .args(["--kill-after=10", HANGING_SECONDS])
+            .arg(bitzel_program())
+            .arg("build")
+            .args(self.build_directory_arguments())
+            .arg("--events")
+            .arg(&events)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .expect("bitzel starts");
+        assert_ne!(
+            output.status.code(),
+            Some(124),
+            "the build hangs:\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        BuildReport::new(&output, &events)
+    }
+
+    fn set_environment(&self, command: &mut Command) {
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").expect("PATH is set"))
+            .env("LANG", "C.UTF-8")
+            .env("HOME", self.path("home"))
+            .env("USER", "somebody")
+            .env("XDG_CACHE_HOME", self.cache())
+            .env("TMPDIR", self.temporary())
+            .current_dir(self.directory.path());
+    }
+}
+
+/// A real copy, not hardlinks: the copies of a store must not share files that a program writes in place.
+pub(crate) fn copy_directory(source: &Path, destination: &Path) {
+    let status = Command::new("cp")
+        .args(["--archive", "--reflink=auto", "--no-target-directory"])
+        .args([source, destination])
+        .status()
+        .expect("cp starts");
+    assert!(
+        status.success(),
+        "cannot copy {} to {}",
+        source.display(),
+        destination.display()
+    );
+}

@@ -1,0 +1,16 @@
+//! End-to-end tests: the real program, real BitBake, real bubblewrap, real upstream software.
+//!
+//! They need what `make setup` installs.
+
+mod end_to_end {
+    mod cold_build;
+    mod component_conflicts;
+    mod early_cut_off;
+    mod failing_tasks;
+    mod input_safety;
+    mod interruption;
+    mod metadata_errors;
+    mod remote_store;
+    mod second_build;
+    mod task_selection;
+}

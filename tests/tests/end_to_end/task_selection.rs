@@ -1,0 +1,53 @@
+//! Which tasks a command asks for.
+
+use bitzel_tests::Site;
+
+#[test]
+fn one_task_of_a_recipe_runs_with_what_it_needs() {
+    let site = Site::empty();
+    let report = site.build(&["-c", "configure", "zlib"]).succeeded();
+    let ran = report.tasks("ran");
+    assert!(ran.contains("zlib:do_configure"), "{}", report.text);
+    assert!(ran.contains("zlib:do_unpack"), "{}", report.text);
+    assert!(!ran.contains("zlib:do_compile"), "{}", report.text);
+}
+
+#[test]
+fn a_target_may_name_its_task() {
+    let site = Site::empty();
+    let report = site.build(&["zlib:do_patch"]).succeeded();
+    let ran = report.tasks("ran");
+    assert!(ran.contains("zlib:do_patch"), "{}", report.text);
+    assert!(!ran.contains("zlib:do_configure"), "{}", report.text);
+}
+
+#[test]
+fn the_graph_lists_the_tasks_without_running_them() {
+    let site = Site::empty();
+    let output = site
+        .bitzel("graph")
+        .args(site.build_directory_arguments())
+        .args(["--json", "demo-image"])
+        .output()
+        .expect("bitzel graph starts");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let graph: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let tasks = graph["tasks"].as_array().expect("a list of tasks");
+    for (recipe, task) in [
+        ("demo-image", "do_rootfs"),
+        ("lz4-native", "do_compile"),
+        ("picture-report", "do_fetch"),
+    ] {
+        let found = tasks.iter().any(|entry| {
+            let recipe_index = entry["recipe"].as_u64().unwrap_or_default();
+            let package_name =
+                &graph["recipes"][usize::try_from(recipe_index).expect("an index")]["package_name"];
+            *package_name == recipe && entry["name"] == task
+        });
+        assert!(found, "no {recipe}:{task} in the graph");
+    }
+}

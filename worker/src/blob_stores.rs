@@ -1,0 +1,71 @@
+//! Which store belongs to which instance.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bitzel_cas::{BlobStore, RemoteBlobStore, endpoint};
+use bitzel_proto::InstanceName;
+use tokio::sync::Mutex;
+use tonic::transport::Channel;
+
+use crate::error::Error;
+
+/// Gives the store of an instance.
+#[async_trait]
+pub trait BlobStores: Send + Sync + 'static {
+    /// The store in which the Actions of `instance` find their blobs and leave those of their results.
+    async fn store(&self, instance: &InstanceName) -> Result<Arc<dyn BlobStore>, Error>;
+}
+
+/// One store for all instances.
+#[async_trait]
+impl BlobStores for Arc<dyn BlobStore> {
+    async fn store(&self, _instance: &InstanceName) -> Result<Arc<dyn BlobStore>, Error> {
+        Ok(Self::clone(self))
+    }
+}
+
+/// The stores of a server, connected to when the first Action needs them.
+#[derive(Debug)]
+pub struct RemoteBlobStores {
+    endpoint: String,
+    connections: Mutex<Connections>,
+}
+
+#[derive(Debug, Default)]
+struct Connections {
+    channel: Option<Channel>,
+    stores: HashMap<InstanceName, Arc<RemoteBlobStore>>,
+}
+
+impl RemoteBlobStores {
+    /// The stores of the server at `endpoint`.
+    pub fn new(endpoint: String) -> Self {
+        Self {
+            endpoint,
+            connections: Mutex::default(),
+        }
+    }
+}
+
+#[async_trait]
+impl BlobStores for RemoteBlobStores {
+    async fn store(&self, instance: &InstanceName) -> Result<Arc<dyn BlobStore>, Error> {
+        let mut connections = self.connections.lock().await;
+        if let Some(store) = connections.stores.get(instance) {
+            return Ok(store.clone());
+        }
+        let channel = match &connections.channel {
+            Some(channel) => channel.clone(),
+            None => {
+                // A channel connects again by itself when the server restarts.
+                let channel = endpoint::connect(&self.endpoint).await?;
+                connections.channel.insert(channel).clone()
+            }
+        };
+        let store = Arc::new(RemoteBlobStore::connect(channel, instance.clone()).await?);
+        connections.stores.insert(instance.clone(), store.clone());
+        Ok(store)
+    }
+}

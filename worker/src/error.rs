@@ -1,0 +1,108 @@
+//! What can go wrong on a worker.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bitzel_proto::{Digest, InvalidDigest};
+
+/// Why an Action did not run, or why its result cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Blobs that the Action needs are not in the store.
+    #[error("{} blobs of the input are not in the store, the first is {:?}", .0.len(), .0.first())]
+    MissingBlobs(Vec<Digest>),
+    /// The Action, its Command or its input root breaks the rules of the Remote Execution API.
+    #[error("{0}")]
+    InvalidAction(String),
+    /// A digest inside the Action is malformed.
+    #[error("{field}: {source}")]
+    InvalidDigest {
+        /// Which field of which message.
+        field: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: InvalidDigest,
+    },
+    /// The command left something that cannot be an output.
+    #[error("output {path:?} {reason}")]
+    InvalidOutput {
+        /// Path relative to the input root.
+        path: String,
+        /// Which rule it breaks.
+        reason: String,
+    },
+    /// The command wrote where it had not announced to write.
+    #[error("the command wrote outside its declared outputs: {}", listed(.paths))]
+    UndeclaredWrites {
+        /// Paths relative to the input root, sorted.
+        paths: Vec<String>,
+    },
+    /// The command ran longer than its Action allows.
+    #[error("the command was killed after its timeout of {0:?}")]
+    TimedOut(Duration),
+    /// The scheduler took the Action back, or the worker shuts down.
+    #[error("the execution was cancelled")]
+    Cancelled,
+    /// The command itself could not be started.
+    #[error("the command cannot be started: {0}")]
+    CommandNotStarted(String),
+    /// Namespaces, overlay or bubblewrap failed on this worker.
+    #[error("the sandbox failed: {0}")]
+    Sandbox(String),
+    /// This machine cannot run sandboxes at all.
+    #[error("this machine cannot run sandboxes: {reason}\n{advice}")]
+    SandboxUnavailable {
+        /// What was tried and how it failed.
+        reason: String,
+        /// What to install or to set.
+        advice: String,
+    },
+    /// Another process uses the cache directory.
+    #[error("{} is in use by another worker; give each worker a cache directory of its own", .0.display())]
+    CacheInUse(PathBuf),
+    /// The store refused or failed.
+    #[error("the store failed")]
+    Store(#[from] bitzel_cas::Error),
+    /// Input or output on this machine failed.
+    #[error("{context}")]
+    Io {
+        /// What was being done, with the path.
+        context: String,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// How many paths a message names before it only counts.
+const LISTED_PATHS: usize = 20;
+
+fn listed(paths: &[String]) -> String {
+    let mut text = paths
+        .iter()
+        .take(LISTED_PATHS)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(", ");
+    if let Some(more) = paths.len().checked_sub(LISTED_PATHS).filter(|more| *more > 0) {
+        text.push_str(&format!(" and {more} more"));
+    }
+    text
+}
+
+impl Error {
+    /// For `map_err`: an input or output error with what was being done.
+    pub fn io<E: Into<io::Error>>(context: impl Into<String>) -> impl FnOnce(E) -> Self {
+        let context = context.into();
+        move |source| Self::Io {
+            context,
+            source: source.into(),
+        }
+    }
+
+    /// For `map_err`: a malformed digest in `field`.
+    pub fn digest(field: &'static str) -> impl FnOnce(InvalidDigest) -> Self {
+        move |source| Self::InvalidDigest { field, source }
+    }
+}

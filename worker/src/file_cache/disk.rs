@@ -1,0 +1,145 @@
+//! Files of the cache on disk. Everything here blocks.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use bitzel_proto::Digest;
+use rayon::prelude::*;
+use rustix::fs::{Mode, fchmod, futimens};
+
+use super::key::FileKey;
+use crate::error::Error;
+use crate::node_properties::DEFAULT_MTIME;
+use crate::scratch::Scratch;
+
+/// A file that is being written. It goes away unless it is published.
+#[derive(Debug)]
+pub(super) struct TemporaryFile {
+    relative: String,
+    path: std::path::PathBuf,
+    pub file: File,
+    published: bool,
+}
+
+impl TemporaryFile {
+    pub(super) fn create(scratch: &Scratch) -> Result<Self, Error> {
+        let relative = scratch.fresh("temporary");
+        let path = scratch.root().join(&relative);
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(Error::io(format!("create {}", path.display())))?;
+        Ok(Self {
+            relative,
+            path,
+            file,
+            published: false,
+        })
+    }
+
+    /// Gives the file the attributes of `key` and renames it into place.
+    pub(super) fn publish(mut self, scratch: &Scratch, key: &FileKey) -> Result<(), Error> {
+        let target = scratch.root().join(super::FileCache::relative_path(key));
+        self.set_attributes(key)
+            .and_then(|()| match fs::rename(&self.path, &target) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    target.parent().map_or(Ok(()), fs::create_dir_all)?;
+                    fs::rename(&self.path, &target)
+                }
+                other => other,
+            })
+            .map_err(Error::io(format!(
+                "publish {} as {}",
+                self.relative,
+                target.display()
+            )))?;
+        self.published = true;
+        Ok(())
+    }
+
+    fn set_attributes(&self, key: &FileKey) -> io::Result<()> {
+        let mtime = key.identity.map_or(DEFAULT_MTIME, |identity| identity.mtime);
+        fchmod(&self.file, Mode::from_raw_mode(key.mode))?;
+        futimens(&self.file, &mtime.timestamps())?;
+        Ok(())
+    }
+}
+
+impl Drop for TemporaryFile {
+    fn drop(&mut self) {
+        if !self.published {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Writes one small blob, checked, under all its keys.
+pub(super) fn write_small(
+    scratch: &Scratch,
+    digest: Digest,
+    blob: &[u8],
+    keys: &[FileKey],
+) -> Result<(), Error> {
+    let actual = digest.function().digest(blob);
+    if actual != digest {
+        return Err(bitzel_cas::Error::DigestMismatch {
+            expected: digest,
+            actual,
+        }
+        .into());
+    }
+    for key in keys {
+        let mut file = TemporaryFile::create(scratch)?;
+        file.file
+            .write_all(blob)
+            .map_err(Error::io(format!("write {}", file.path.display())))?;
+        file.publish(scratch, key)?;
+    }
+    Ok(())
+}
+
+/// Makes the files `keys` with the content of the cached file `source`, without a download. The kernel copies, or
+/// shares the blocks where the file system can.
+pub(super) fn copy(scratch: &Scratch, source: &Path, keys: &[FileKey]) -> Result<(), Error> {
+    for key in keys {
+        let mut file = TemporaryFile::create(scratch)?;
+        File::open(source)
+            .and_then(|mut source| io::copy(&mut source, &mut file.file))
+            .map_err(Error::io(format!("copy {}", source.display())))?;
+        file.publish(scratch, key)?;
+    }
+    Ok(())
+}
+
+/// The keys of all files that are there whole. What is not recognised, or has another size than its name says (a
+/// machine that lost power may leave that), is removed.
+pub(super) fn scan(scratch: &Scratch) -> Result<Vec<FileKey>, Error> {
+    let root = scratch.root().join("files");
+    let failed = || Error::io(format!("read {}", root.display()));
+    let directories: Vec<_> = fs::read_dir(&root)
+        .and_then(Iterator::collect::<io::Result<Vec<_>>>)
+        .map_err(failed())?;
+    let keys: io::Result<Vec<Vec<FileKey>>> = directories
+        .par_iter()
+        .map(|entry| scan_directory(&entry.path()))
+        .collect();
+    Ok(keys.map_err(failed())?.concat())
+}
+
+fn scan_directory(directory: &Path) -> io::Result<Vec<FileKey>> {
+    let prefix = directory.file_name().unwrap_or_default().to_string_lossy();
+    let mut keys = vec![];
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let key = FileKey::parse(&format!("{prefix}/{}", entry.file_name().to_string_lossy()));
+        match key {
+            Some(key) if entry.metadata()?.len() == key.digest.size_bytes() => keys.push(key),
+            _ => fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(keys)
+}

@@ -1,0 +1,68 @@
+//! The one place where a worker's errors become gRPC statuses.
+
+use std::error::Error as _;
+
+use bitzel_proto::missing_blobs::missing_blobs_status;
+use tonic::Status;
+
+use crate::error::Error;
+
+/// What the client of an Action sees for `error`.
+///
+/// Faults of the Action are `INVALID_ARGUMENT` or `FAILED_PRECONDITION`, so that nobody tries it again elsewhere;
+/// faults of this machine are `INTERNAL` or `UNAVAILABLE`.
+pub fn grpc_status(error: &Error) -> Status {
+    match error {
+        Error::MissingBlobs(digests) => missing_blobs_status(digests),
+        Error::Store(bitzel_cas::Error::NotFound(digest)) => missing_blobs_status(&[*digest]),
+        Error::InvalidAction(_) | Error::InvalidDigest { .. } | Error::CommandNotStarted(_) => {
+            Status::invalid_argument(with_sources(error))
+        }
+        Error::InvalidOutput { .. } | Error::UndeclaredWrites { .. } => {
+            Status::failed_precondition(with_sources(error))
+        }
+        Error::TimedOut(_) => Status::deadline_exceeded(with_sources(error)),
+        Error::Cancelled => Status::cancelled(with_sources(error)),
+        Error::Store(_) => Status::unavailable(with_sources(error)),
+        Error::Sandbox(_) | Error::SandboxUnavailable { .. } | Error::CacheInUse(_) | Error::Io { .. } => {
+            Status::internal(with_sources(error))
+        }
+    }
+}
+
+/// The message of an error and of all that caused it.
+pub fn with_sources(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use bitzel_proto::DigestFunction;
+    use bitzel_proto::missing_blobs::{missing_blob_subjects, to_rpc_status};
+    use tonic::Code;
+
+    use super::*;
+
+    #[test]
+    fn missing_blobs_are_named_and_machine_faults_are_not_blamed_on_the_action() {
+        let digest = DigestFunction::Sha256.digest(b"x");
+        let status = grpc_status(&Error::MissingBlobs(vec![digest]));
+        assert_eq!(
+            missing_blob_subjects(&to_rpc_status(&status)),
+            [format!("blobs/{digest}")]
+        );
+        let io = Error::io("read /x")(std::io::Error::other("disk on fire"));
+        let status = grpc_status(&io);
+        assert_eq!(
+            (status.code(), status.message()),
+            (Code::Internal, "read /x: disk on fire")
+        );
+    }
+}

@@ -1,0 +1,290 @@
+//! The process between the worker and bubblewrap.
+//!
+//! A mount namespace can only be entered by a process with one thread, so the worker starts itself again as this
+//! launcher. It reads a [`LaunchRequest`] from its standard input (a socket), unshares user and mount namespaces,
+//! stacks the overlay, runs bubblewrap and answers with a [`LaunchReport`] on the same socket. Standard output and
+//! error are the command's own.
+//!
+//! The launcher lives as long as any process of the sandbox, so its end means that the whole tree is gone: it is the
+//! reaper of orphans, and it waits until nothing is left. When the worker's end of the socket closes, because the
+//! worker cancels or dies, it kills the sandbox. When the launcher is killed itself, bubblewrap dies with it
+//! (`--die-with-parent`), and with bubblewrap the process-id namespace of the command.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, ExitCode, Stdio};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl::set_child_subreaper;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::{Deserialize, Serialize};
+
+/// What to run. Paths are relative to the launcher's working directory, so that many layers fit into the 4,096 bytes
+/// that the kernel takes as options of a mount.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct LaunchRequest {
+    /// Lower layers of the overlay, uppermost first; at least one.
+    pub lower: Vec<String>,
+    /// Upper directory of the overlay.
+    pub upper: String,
+    /// Empty directory for overlayfs itself, on the same file system as `upper`.
+    pub work: String,
+    /// Empty directory where the overlay is mounted.
+    pub merged: String,
+    /// Arguments of bubblewrap without the command.
+    pub bubblewrap: Vec<String>,
+    /// The command that bubblewrap runs.
+    pub command: Vec<String>,
+}
+
+/// How it went.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LaunchReport {
+    /// The command ran and ended with this code; 128 and the signal's number if a signal ended it.
+    Exited(i32),
+    /// Everything is set up, but the command itself cannot be executed. The reason is in standard error.
+    CommandNotStarted,
+    /// bubblewrap ended before it came to the command. The reason is in standard error.
+    BubblewrapFailed,
+    /// A step before bubblewrap failed.
+    Failed {
+        /// Which step.
+        step: String,
+        /// The system's reason.
+        reason: String,
+    },
+}
+
+struct Failure {
+    step: String,
+    source: io::Error,
+}
+
+fn step<E: Into<io::Error>>(step: impl Into<String>) -> impl FnOnce(E) -> Failure {
+    let step = step.into();
+    move |source| Failure {
+        step,
+        source: source.into(),
+    }
+}
+
+/// Runs the launcher. To be called at the very start of a process, before any thread is started. It takes no
+/// arguments; `arguments` are there to complain about.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let report = match arguments.into_iter().next() {
+        Some(argument) => LaunchReport::Failed {
+            step: "read the arguments".into(),
+            reason: format!(
+                "unexpected argument {argument:?}; the sandbox launcher is started by the worker"
+            ),
+        },
+        None => match launch() {
+            Ok(Some(report)) => report,
+            // Nobody listens any more.
+            Ok(None) => return ExitCode::FAILURE,
+            Err(failure) => LaunchReport::Failed {
+                step: failure.step,
+                reason: failure.source.to_string(),
+            },
+        },
+    };
+    match send(&report) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn control() -> io::Result<UnixStream> {
+    Ok(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?))
+}
+
+fn send(report: &LaunchReport) -> io::Result<()> {
+    let mut line = serde_json::to_vec(report)?;
+    line.push(b'\n');
+    control()?.write_all(&line)
+}
+
+fn launch() -> Result<Option<LaunchReport>, Failure> {
+    close_inherited().map_err(step("close inherited file descriptors"))?;
+    let control = control().map_err(step(
+        "open the control socket; the worker starts the sandbox launcher",
+    ))?;
+    let mut line = String::new();
+    BufReader::new(&control)
+        .read_line(&mut line)
+        .map_err(step("read the request"))?;
+    let request: LaunchRequest = serde_json::from_str(&line).map_err(step("read the request"))?;
+    enter_namespaces()?;
+    mount_overlay(&request)?;
+    // After the change of identity, which would undo it. Orphans of the sandbox come to this process.
+    set_child_subreaper(true).map_err(step("become the reaper of the sandbox"))?;
+    let (mut child, status) = start(&request)?;
+    let finished = wait(&control, &child).map_err(step("wait for bubblewrap"))?;
+    if !finished {
+        child.kill().map_err(step("kill bubblewrap"))?;
+    }
+    let exit = child.wait().map_err(step("wait for bubblewrap"))?;
+    reap_orphans();
+    if !finished {
+        return Ok(None);
+    }
+    read_status(status, exit.success()).map(Some)
+}
+
+/// Closes what some ancestor of the worker left open: it is none of the command's business.
+fn close_inherited() -> io::Result<()> {
+    let mut descriptors: Vec<i32> = vec![];
+    for entry in fs::read_dir("/proc/self/fd")? {
+        descriptors.extend(
+            entry?
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse::<i32>().ok()),
+        );
+    }
+    for descriptor in descriptors.into_iter().filter(|descriptor| *descriptor > 2) {
+        // The one that the listing itself used is closed by now.
+        let _ = nix::unistd::close(descriptor);
+    }
+    Ok(())
+}
+
+/// New user and mount namespaces in which this process is root over what belongs to the worker's user.
+fn enter_namespaces() -> Result<(), Failure> {
+    let (uid, gid) = (
+        rustix::process::getuid().as_raw(),
+        rustix::process::getgid().as_raw(),
+    );
+    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
+        .map_err(step("unshare user and mount namespaces"))?;
+    let write = |path: &str, text: String| fs::write(path, text).map_err(step(format!("write {path}")));
+    write("/proc/self/setgroups", "deny".into())?;
+    write("/proc/self/uid_map", format!("0 {uid} 1"))?;
+    write("/proc/self/gid_map", format!("0 {gid} 1"))?;
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .map_err(step("make the mounts of the new namespace private"))
+}
+
+fn mount_overlay(request: &LaunchRequest) -> Result<(), Failure> {
+    // `userxattr`: without privileges over the machine, overlayfs keeps its notes in user.* attributes.
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={},userxattr",
+        request.lower.join(":"),
+        request.upper,
+        request.work
+    );
+    mount(
+        Some("overlay"),
+        request.merged.as_str(),
+        Some("overlay"),
+        MsFlags::MS_NODEV | MsFlags::MS_NOSUID,
+        Some(options.as_str()),
+    )
+    .map_err(step(format!(
+        "mount an overlay of {} layers",
+        request.lower.len()
+    )))
+}
+
+/// Starts bubblewrap. The other end of the returned pipe carries its status messages.
+fn start(request: &LaunchRequest) -> Result<(Child, io::PipeReader), Failure> {
+    let failed = || step("start bubblewrap");
+    let (reader, writer) = io::pipe().map_err(failed())?;
+    let arguments = arguments_file(&request.bubblewrap).map_err(step("pass arguments to bubblewrap"))?;
+    for descriptor in [writer.as_fd(), arguments.as_fd()] {
+        // No thread but this one runs, so nothing else can inherit them by accident.
+        fcntl_setfd(descriptor, FdFlags::empty()).map_err(step("start bubblewrap"))?;
+    }
+    let child = Command::new("bwrap")
+        .arg("--json-status-fd")
+        .arg(writer.as_raw_fd().to_string())
+        .arg("--args")
+        .arg(arguments.as_raw_fd().to_string())
+        .arg("--")
+        .args(&request.command)
+        .stdin(Stdio::null())
+        .spawn()
+        .map_err(failed())?;
+    Ok((child, reader))
+}
+
+/// A file in memory with NUL-terminated arguments, which has no limit in size as an argument list has.
+fn arguments_file(arguments: &[String]) -> io::Result<OwnedFd> {
+    let file = memfd_create("bubblewrap-arguments", MemfdFlags::CLOEXEC)?;
+    let mut file = fs::File::from(file);
+    for argument in arguments {
+        file.write_all(argument.as_bytes())?;
+        file.write_all(b"\0")?;
+    }
+    io::Seek::rewind(&mut file)?;
+    Ok(file.into())
+}
+
+/// Waits for the end of bubblewrap (`true`) or of the worker's interest (`false`).
+fn wait(control: &UnixStream, child: &Child) -> io::Result<bool> {
+    let pid = i32::try_from(child.id())
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or(io::ErrorKind::InvalidInput)?;
+    let ended = pidfd_open(pid, PidfdFlags::empty())?;
+    loop {
+        let mut descriptors = [
+            PollFd::new(&ended, PollFlags::IN),
+            PollFd::new(control, PollFlags::IN | PollFlags::RDHUP),
+        ];
+        match poll(&mut descriptors, None) {
+            Err(rustix::io::Errno::INTR) => continue,
+            other => other?,
+        };
+        if !descriptors[0].revents().is_empty() {
+            return Ok(true);
+        }
+        if !descriptors[1].revents().is_empty() {
+            return Ok(false);
+        }
+    }
+}
+
+/// Waits until no process of the sandbox is left. The first process of its namespace ends after all the others.
+fn reap_orphans() {
+    loop {
+        match rustix::process::wait(rustix::process::WaitOptions::empty()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+fn read_status(mut status: io::PipeReader, success: bool) -> Result<LaunchReport, Failure> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    struct Status {
+        child_pid: Option<i64>,
+        exit_code: Option<i32>,
+    }
+    let mut text = String::new();
+    status
+        .read_to_string(&mut text)
+        .map_err(step("read the status of bubblewrap"))?;
+    let mut started = false;
+    for document in serde_json::Deserializer::from_str(&text).into_iter::<Status>() {
+        let document = document.map_err(step("read the status of bubblewrap"))?;
+        if let Some(code) = document.exit_code {
+            return Ok(LaunchReport::Exited(code));
+        }
+        started |= document.child_pid.is_some();
+    }
+    Ok(if started && !success {
+        LaunchReport::CommandNotStarted
+    } else {
+        LaunchReport::BubblewrapFailed
+    })
+}

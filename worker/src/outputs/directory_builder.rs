@@ -1,0 +1,113 @@
+//! Encodes scanned directories as Directory and Tree messages.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use bitzel_proto::reapi::{Directory, DirectoryNode, SymlinkNode, Tree};
+use bitzel_proto::{Digest, DigestFunction};
+
+use super::scan::{HashedFiles, ScannedDirectory, ScannedNode};
+use crate::error::Error;
+use crate::node_properties::WantedProperties;
+use bitzel_cas::BlobSource;
+use bitzel_cas::DirectoryTree;
+
+/// Makes messages and keeps those that are new.
+#[derive(Debug)]
+pub(super) struct DirectoryBuilder<'build> {
+    function: DigestFunction,
+    input: &'build DirectoryTree,
+    files: &'build HashedFiles,
+    properties: WantedProperties,
+    new: HashMap<Digest, (Arc<Directory>, Vec<u8>)>,
+    trees: Vec<(Digest, Vec<u8>)>,
+}
+
+impl<'build> DirectoryBuilder<'build> {
+    pub(super) fn new(
+        function: DigestFunction,
+        input: &'build DirectoryTree,
+        files: &'build HashedFiles,
+        properties: WantedProperties,
+    ) -> Self {
+        Self {
+            function,
+            input,
+            files,
+            properties,
+            new: HashMap::new(),
+            trees: vec![],
+        }
+    }
+
+    /// The digest of a directory's message. Entries come sorted, as the specification wants them.
+    pub(super) fn build(&mut self, scanned: &ScannedDirectory) -> Result<Digest, Error> {
+        let (entries, attributes) = match scanned {
+            ScannedDirectory::Input(digest) => return Ok(*digest),
+            ScannedDirectory::Changed { entries, attributes } => (entries, attributes),
+        };
+        let mut directory = Directory {
+            node_properties: self
+                .properties
+                .node_properties(attributes.mode, attributes.mtime, None),
+            ..Directory::default()
+        };
+        for (name, node) in entries {
+            match node {
+                ScannedNode::File(file) => directory.files.push(self.files.file_node(name.clone(), file)),
+                ScannedNode::Symlink(symlink) => directory.symlinks.push(SymlinkNode {
+                    name: name.clone(),
+                    target: symlink.target.clone(),
+                    node_properties: symlink.properties(self.properties),
+                }),
+                ScannedNode::Directory(child) => directory.directories.push(DirectoryNode {
+                    name: name.clone(),
+                    digest: Some(self.build(child)?.to_wire()),
+                }),
+            }
+        }
+        let (digest, bytes) = Digest::of_message(self.function, &directory);
+        self.new.insert(digest, (Arc::new(directory), bytes));
+        Ok(digest)
+    }
+
+    /// The digest of the Tree message of a directory.
+    pub(super) fn tree(&mut self, root: Digest) -> Result<Digest, Error> {
+        let mut tree = Tree {
+            root: Some((*self.directory(root)?).clone()),
+            children: vec![],
+        };
+        let mut seen = HashSet::new();
+        let mut pending = vec![root];
+        while let Some(parent) = pending.pop() {
+            for node in &self.directory(parent)?.directories {
+                let child = Digest::from_wire_field(self.function, node.digest.as_ref())
+                    .map_err(Error::digest("DirectoryNode.digest"))?;
+                if seen.insert(child) {
+                    tree.children.push((*self.directory(child)?).clone());
+                    pending.push(child);
+                }
+            }
+        }
+        let (digest, bytes) = Digest::of_message(self.function, &tree);
+        self.trees.push((digest, bytes));
+        Ok(digest)
+    }
+
+    fn directory(&self, digest: Digest) -> Result<Arc<Directory>, Error> {
+        let new = self.new.get(&digest).map(|(directory, _)| directory);
+        new.or_else(|| self.input.directories.get(&digest))
+            .cloned()
+            .ok_or_else(|| Error::MissingBlobs(vec![digest]))
+    }
+
+    /// Everything to upload: the Trees, and the new Directories if they are referred to.
+    pub(super) fn into_blobs(self, with_directories: bool) -> Vec<(Digest, BlobSource)> {
+        let directories = self.new.into_iter().map(|(digest, (_, bytes))| (digest, bytes));
+        let directories = directories.filter(|_| with_directories);
+        let blobs = self.trees.into_iter().chain(directories);
+        blobs
+            .map(|(digest, bytes)| (digest, BlobSource::Bytes(bytes.into())))
+            .collect()
+    }
+}

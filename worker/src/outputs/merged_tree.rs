@@ -1,0 +1,211 @@
+//! The input tree and the overlay's upper directory seen as one, as the command saw them.
+
+use std::fs::{self, DirBuilder};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use bitzel_proto::Digest;
+use bitzel_proto::reapi::{Directory, FileNode, SymlinkNode};
+use rustix::fs::{Mode, OFlags, open};
+
+use crate::error::Error;
+use crate::input_root::restore;
+use bitzel_cas::DirectoryTree;
+
+/// A node of the merged tree.
+#[derive(Debug)]
+pub(super) enum MergedNode<'tree> {
+    /// Untouched input.
+    InputFile(&'tree FileNode),
+    /// Untouched input.
+    InputSymlink(&'tree SymlinkNode),
+    /// Untouched input, with all that is below.
+    InputDirectory(Digest),
+    /// Made or changed by the command. For a directory, what it is merged with.
+    Upper {
+        metadata: fs::Metadata,
+        beneath: Option<Digest>,
+    },
+}
+
+/// The merged tree.
+#[derive(Debug)]
+pub(super) struct MergedTree<'tree> {
+    tree: &'tree DirectoryTree,
+    upper: PathBuf,
+}
+
+impl<'tree> MergedTree<'tree> {
+    pub(super) fn new(tree: &'tree DirectoryTree, upper: PathBuf) -> Self {
+        Self { tree, upper }
+    }
+
+    /// Where a path would be in the upper directory.
+    pub(super) fn upper_path(&self, path: &str) -> PathBuf {
+        self.upper.join(path)
+    }
+
+    /// The Directory message of an input directory.
+    pub(super) fn directory(&self, digest: Digest) -> Result<&'tree Directory, Error> {
+        self.tree
+            .directories
+            .get(&digest)
+            .map(AsRef::as_ref)
+            .ok_or_else(|| Error::MissingBlobs(vec![digest]))
+    }
+
+    /// The root. It is always in the upper directory.
+    pub(super) fn root(&self) -> Result<MergedNode<'tree>, Error> {
+        let metadata = fs::symlink_metadata(&self.upper).map_err(failed(&self.upper))?;
+        Ok(MergedNode::Upper {
+            metadata,
+            beneath: Some(self.tree.root),
+        })
+    }
+
+    /// The node at a path. Symlinks on the way are not followed: behind one there is nothing.
+    pub(super) fn lookup(&self, components: &[String]) -> Result<Option<MergedNode<'tree>>, Error> {
+        let mut node = self.root()?;
+        let mut path = String::new();
+        for name in components {
+            if !path.is_empty() {
+                path.push('/');
+            }
+            path.push_str(name);
+            let child = match node {
+                MergedNode::InputFile(_) | MergedNode::InputSymlink(_) => None,
+                MergedNode::InputDirectory(digest) => self.input_child(digest, name)?,
+                MergedNode::Upper { metadata, .. } if !metadata.is_dir() => None,
+                MergedNode::Upper { beneath, .. } => self.upper_child(&path, beneath, name)?,
+            };
+            match child {
+                Some(child) => node = child,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(node))
+    }
+
+    fn upper_child(
+        &self,
+        path: &str,
+        beneath: Option<Digest>,
+        name: &str,
+    ) -> Result<Option<MergedNode<'tree>>, Error> {
+        let upper = self.upper_path(path);
+        match fs::symlink_metadata(&upper) {
+            Ok(metadata) => self.upper_node(&upper, metadata, beneath, name),
+            Err(error) if error.kind() == ErrorKind::NotFound => match beneath {
+                Some(digest) => self.input_child(digest, name),
+                None => Ok(None),
+            },
+            Err(error) => Err(failed(&upper)(error)),
+        }
+    }
+
+    /// The node that an entry of the upper directory stands for; `None` when it stands for a deletion.
+    pub(super) fn upper_node(
+        &self,
+        upper: &Path,
+        metadata: fs::Metadata,
+        beneath: Option<Digest>,
+        name: &str,
+    ) -> Result<Option<MergedNode<'tree>>, Error> {
+        if is_whiteout(&metadata) {
+            return Ok(None);
+        }
+        let mut below = None;
+        if metadata.is_dir()
+            && !is_opaque(upper).map_err(failed(upper))?
+            && let Some(digest) = beneath
+            && let Some(MergedNode::InputDirectory(child)) = self.input_child(digest, name)?
+        {
+            below = Some(child);
+        }
+        Ok(Some(MergedNode::Upper {
+            metadata,
+            beneath: below,
+        }))
+    }
+
+    fn input_child(&self, digest: Digest, name: &str) -> Result<Option<MergedNode<'tree>>, Error> {
+        let directory = self.directory(digest)?;
+        if let Some(file) = directory.files.iter().find(|node| node.name == name) {
+            return Ok(Some(MergedNode::InputFile(file)));
+        }
+        if let Some(symlink) = directory.symlinks.iter().find(|node| node.name == name) {
+            return Ok(Some(MergedNode::InputSymlink(symlink)));
+        }
+        let Some(node) = directory.directories.iter().find(|node| node.name == name) else {
+            return Ok(None);
+        };
+        let child = Digest::from_wire_field(digest.function(), node.digest.as_ref())
+            .map_err(Error::digest("DirectoryNode.digest"))?;
+        Ok(Some(MergedNode::InputDirectory(child)))
+    }
+}
+
+/// Overlayfs marks a deleted input by a character device 0:0.
+pub(super) fn is_whiteout(metadata: &fs::Metadata) -> bool {
+    metadata.file_type().is_char_device() && metadata.rdev() == 0
+}
+
+/// Overlayfs marks a directory that hides the input directory of the same name by an attribute.
+fn is_opaque(path: &Path) -> io::Result<bool> {
+    let mut value = [0_u8; 8];
+    match rustix::fs::lgetxattr(path, "user.overlay.opaque", &mut value[..]) {
+        Ok(size) => Ok(value.get(..size) == Some(b"y")),
+        Err(rustix::io::Errno::NODATA | rustix::io::Errno::NOTSUP) => Ok(false),
+        // Longer than any value that overlayfs writes.
+        Err(rustix::io::Errno::RANGE) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(super) fn failed(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    Error::io(format!("read {}", path.display()))
+}
+
+/// Makes the parents of outputs in an empty upper directory: the specification wants them there before the command
+/// starts. Directories of the input keep mode and modification time.
+pub fn prepare_upper(tree: &DirectoryTree, upper: &Path, outputs: &[Vec<String>]) -> Result<(), Error> {
+    let mut made = vec![(upper.to_owned(), Some(tree.root))];
+    for output in outputs {
+        let merged = MergedTree::new(tree, upper.to_owned());
+        let parents = output.len().saturating_sub(1);
+        for end in 1..=parents {
+            let prefix = &output[..end];
+            let digest = match merged.lookup(prefix)? {
+                None => None,
+                Some(MergedNode::InputDirectory(digest)) => Some(digest),
+                Some(MergedNode::Upper { .. }) => continue,
+                // A file or a symlink of the input stands in the way; the command may know what to do about it.
+                Some(MergedNode::InputFile(_) | MergedNode::InputSymlink(_)) => break,
+            };
+            // Only directories that lead to one that is not there have to be made.
+            if digest.is_some() && merged.lookup(&output[..parents])?.is_some() {
+                continue;
+            }
+            let path = upper.join(prefix.join("/"));
+            let failed = || Error::io(format!("create {}", path.display()));
+            DirBuilder::new().mode(0o700).create(&path).map_err(failed())?;
+            made.push((path, digest));
+        }
+    }
+    let empty = Directory::default();
+    for (path, digest) in made.into_iter().rev() {
+        let directory = match digest {
+            Some(digest) => MergedTree::new(tree, upper.to_owned()).directory(digest)?,
+            None => &empty,
+        };
+        let opened = open(
+            &path,
+            OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(Error::io(format!("open {}", path.display())))?;
+        restore(&opened, directory).map_err(Error::io(format!("set mode and time of {}", path.display())))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,369 @@
+//! Finds and hashes what the command changed below its outputs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use bitzel_proto::reapi::{FileNode, NodeProperties, SymlinkNode};
+use bitzel_proto::{Digest, DigestFunction};
+use rayon::prelude::*;
+
+use super::merged_tree::{MergedNode, MergedTree, failed};
+use crate::error::Error;
+use crate::node_properties::{Mtime, WantedProperties};
+use bitzel_cas::BlobSource;
+
+/// A node of an output.
+#[derive(Debug)]
+pub(super) enum ScannedNode {
+    File(ScannedFile),
+    Symlink(ScannedSymlink),
+    Directory(ScannedDirectory),
+}
+
+/// A file: input as it was, or changed.
+#[derive(Debug)]
+pub(super) enum ScannedFile {
+    Input(FileNode),
+    /// Index into [`HashedFiles`].
+    Changed(usize),
+}
+
+/// A symlink with its properties.
+#[derive(Debug)]
+pub(super) struct ScannedSymlink {
+    pub target: String,
+    pub attributes: Option<Attributes>,
+    pub node_properties: Option<NodeProperties>,
+}
+
+impl ScannedSymlink {
+    /// Those of the input, or the wanted ones of a changed symlink. Every symlink has mode 0777: it says nothing.
+    pub(super) fn properties(&self, wanted: WantedProperties) -> Option<NodeProperties> {
+        let wanted = WantedProperties {
+            mtime: wanted.mtime,
+            ..WantedProperties::default()
+        };
+        match self.attributes {
+            Some(attributes) => wanted.node_properties(attributes.mode, attributes.mtime, None),
+            None => self.node_properties.clone(),
+        }
+    }
+}
+
+/// A directory: input as it was with all that is below, or changed.
+#[derive(Debug)]
+pub(super) enum ScannedDirectory {
+    Input(Digest),
+    Changed {
+        entries: BTreeMap<String, ScannedNode>,
+        attributes: Attributes,
+    },
+}
+
+/// Mode and time of a changed node.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Attributes {
+    pub mode: u32,
+    pub mtime: Mtime,
+}
+
+impl Attributes {
+    fn of(metadata: &fs::Metadata) -> Self {
+        Self {
+            mode: metadata.mode() & 0o7777,
+            mtime: Mtime {
+                seconds: metadata.mtime(),
+                nanos: metadata.mtime_nsec().try_into().unwrap_or(0),
+            },
+        }
+    }
+}
+
+#[derive(Debug)]
+struct ChangedFile {
+    /// Relative to the input root.
+    path: String,
+    on_disk: PathBuf,
+    attributes: Attributes,
+    size: u64,
+    /// Device and inode, if the file has several names.
+    inode: Option<(u64, u64)>,
+}
+
+/// Walks outputs and notes the files to hash.
+#[derive(Debug)]
+pub(super) struct Scanner<'scan, 'tree> {
+    merged: &'scan MergedTree<'tree>,
+    changed: Vec<ChangedFile>,
+}
+
+impl<'scan, 'tree> Scanner<'scan, 'tree> {
+    pub(super) fn new(merged: &'scan MergedTree<'tree>) -> Self {
+        Self {
+            merged,
+            changed: vec![],
+        }
+    }
+
+    /// The node at a path with all that is below; `None` when nothing is there.
+    pub(super) fn scan(&mut self, components: &[String]) -> Result<Option<ScannedNode>, Error> {
+        let node = self.merged.lookup(components)?;
+        node.map(|node| self.node(components.join("/"), node)).transpose()
+    }
+
+    fn node(&mut self, path: String, node: MergedNode<'tree>) -> Result<ScannedNode, Error> {
+        let (metadata, beneath) = match node {
+            MergedNode::InputFile(file) => return Ok(ScannedNode::File(ScannedFile::Input(file.clone()))),
+            MergedNode::InputSymlink(symlink) => return Ok(input_symlink(symlink)),
+            MergedNode::InputDirectory(digest) => {
+                return Ok(ScannedNode::Directory(ScannedDirectory::Input(digest)));
+            }
+            MergedNode::Upper { metadata, beneath } => (metadata, beneath),
+        };
+        let attributes = Attributes::of(&metadata);
+        let on_disk = self.merged.upper_path(&path);
+        let kind = metadata.file_type();
+        if kind.is_dir() {
+            let entries = self.entries(&path, &on_disk, beneath)?;
+            return Ok(ScannedNode::Directory(ScannedDirectory::Changed {
+                entries,
+                attributes,
+            }));
+        }
+        if kind.is_symlink() {
+            let target = fs::read_link(&on_disk).map_err(failed(&on_disk))?;
+            let target = target
+                .into_os_string()
+                .into_string()
+                .map_err(|target| Error::InvalidOutput {
+                    path,
+                    reason: format!(
+                        "is a symlink whose target {} is not UTF-8",
+                        target.to_string_lossy()
+                    ),
+                })?;
+            return Ok(ScannedNode::Symlink(ScannedSymlink {
+                target,
+                attributes: Some(attributes),
+                node_properties: None,
+            }));
+        }
+        if !kind.is_file() {
+            let what = if kind.is_fifo() {
+                "a named pipe"
+            } else if kind.is_socket() {
+                "a socket"
+            } else {
+                "a device"
+            };
+            return Err(Error::InvalidOutput {
+                path,
+                reason: format!("is {what}; only files, directories and symlinks can be outputs"),
+            });
+        }
+        self.changed.push(ChangedFile {
+            path,
+            on_disk,
+            attributes,
+            size: metadata.len(),
+            inode: (metadata.nlink() > 1).then(|| (metadata.dev(), metadata.ino())),
+        });
+        Ok(ScannedNode::File(ScannedFile::Changed(self.changed.len() - 1)))
+    }
+
+    /// The entries of a directory of the upper side, merged with those of the input directory beneath it.
+    fn entries(
+        &mut self,
+        path: &str,
+        on_disk: &Path,
+        beneath: Option<Digest>,
+    ) -> Result<BTreeMap<String, ScannedNode>, Error> {
+        let mut entries = BTreeMap::new();
+        if let Some(digest) = beneath {
+            let directory = self.merged.directory(digest)?;
+            for file in &directory.files {
+                let node = ScannedNode::File(ScannedFile::Input(file.clone()));
+                entries.insert(file.name.clone(), node);
+            }
+            for symlink in &directory.symlinks {
+                entries.insert(symlink.name.clone(), input_symlink(symlink));
+            }
+            for child in &directory.directories {
+                let digest = Digest::from_wire_field(digest.function(), child.digest.as_ref())
+                    .map_err(Error::digest("DirectoryNode.digest"))?;
+                let node = ScannedNode::Directory(ScannedDirectory::Input(digest));
+                entries.insert(child.name.clone(), node);
+            }
+        }
+        let listing = with_permission(on_disk, 0o700, || {
+            fs::read_dir(on_disk)?.collect::<io::Result<Vec<_>>>()
+        });
+        for entry in listing.map_err(failed(on_disk))? {
+            let name = entry
+                .file_name()
+                .into_string()
+                .map_err(|name| Error::InvalidOutput {
+                    path: join(path, &name.to_string_lossy()),
+                    reason: "has a name that is not UTF-8".into(),
+                })?;
+            let child_on_disk = entry.path();
+            let metadata = fs::symlink_metadata(&child_on_disk).map_err(failed(&child_on_disk))?;
+            match self.merged.upper_node(&child_on_disk, metadata, beneath, &name)? {
+                None => {
+                    entries.remove(&name);
+                }
+                Some(node) => {
+                    let node = self.node(join(path, &name), node)?;
+                    entries.insert(name, node);
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Hashes all changed files that were found.
+    pub(super) fn hash(
+        self,
+        function: DigestFunction,
+        properties: WantedProperties,
+    ) -> Result<HashedFiles, Error> {
+        // One hash for each inode.
+        let mut first_of_inode: HashMap<(u64, u64), usize> = HashMap::new();
+        let mut groups: HashMap<(u64, u64), Vec<usize>> = HashMap::new();
+        let mut to_hash = vec![];
+        for (index, file) in self.changed.iter().enumerate() {
+            let Some(inode) = file.inode else {
+                to_hash.push(index);
+                continue;
+            };
+            groups.entry(inode).or_default().push(index);
+            if first_of_inode.insert(inode, index).is_none() {
+                to_hash.push(index);
+            }
+        }
+        let digests: HashMap<usize, Digest> = to_hash
+            .into_par_iter()
+            .map(|index| {
+                let file = &self.changed[index];
+                let digest = with_permission(&file.on_disk, 0o400, || digest_of(function, file));
+                Ok((index, digest.map_err(failed(&file.on_disk))?))
+            })
+            .collect::<Result<_, Error>>()?;
+        let mut group_names: HashMap<(u64, u64), (usize, String)> = HashMap::new();
+        for (inode, members) in groups {
+            let mut paths: Vec<&String> = members.iter().map(|index| &self.changed[*index].path).collect();
+            paths.sort_unstable();
+            paths.dedup();
+            let hashed = members
+                .iter()
+                .copied()
+                .find(|index| digests.contains_key(index))
+                .unwrap_or(members[0]);
+            let name = if paths.len() > 1 {
+                paths[0].clone()
+            } else {
+                String::new()
+            };
+            group_names.insert(inode, (hashed, name));
+        }
+        let files = self.changed.into_iter().enumerate().map(|(index, file)| {
+            let group = file.inode.and_then(|inode| group_names.get(&inode));
+            let digest = digests[&group.map_or(index, |(hashed, _)| *hashed)];
+            let name = group
+                .map(|(_, name)| name.as_str())
+                .filter(|name| !name.is_empty());
+            HashedFile {
+                node: FileNode {
+                    name: String::new(),
+                    digest: Some(digest.to_wire()),
+                    is_executable: file.attributes.mode & 0o100 != 0,
+                    node_properties: properties.node_properties(
+                        file.attributes.mode,
+                        file.attributes.mtime,
+                        name,
+                    ),
+                },
+                digest,
+                on_disk: file.on_disk,
+            }
+        });
+        Ok(HashedFiles {
+            files: files.collect(),
+        })
+    }
+}
+
+/// A changed file, hashed.
+#[derive(Debug)]
+struct HashedFile {
+    node: FileNode,
+    digest: Digest,
+    on_disk: PathBuf,
+}
+
+/// All changed files, hashed.
+#[derive(Debug)]
+pub(super) struct HashedFiles {
+    files: Vec<HashedFile>,
+}
+
+impl HashedFiles {
+    /// The node of a file under the name that it has in its directory.
+    pub(super) fn file_node(&self, name: String, file: &ScannedFile) -> FileNode {
+        let node = match file {
+            ScannedFile::Input(node) => node,
+            ScannedFile::Changed(index) => &self.files[*index].node,
+        };
+        FileNode { name, ..node.clone() }
+    }
+
+    /// The files to upload.
+    pub(super) fn into_blobs(self) -> impl Iterator<Item = (Digest, BlobSource)> {
+        self.files
+            .into_iter()
+            .map(|file| (file.digest, BlobSource::File(file.on_disk)))
+    }
+}
+
+fn digest_of(function: DigestFunction, file: &ChangedFile) -> io::Result<Digest> {
+    let mut hasher = function.hasher();
+    let mut open = File::open(&file.on_disk)?;
+    let mut buffer = vec![0; usize::try_from(file.size).unwrap_or(usize::MAX).clamp(1, 1 << 20)];
+    loop {
+        match open.read(&mut buffer)? {
+            0 => return Ok(hasher.finish()),
+            size => hasher.update(&buffer[..size]),
+        }
+    }
+}
+
+/// Runs `action`; if this user lacks the permission although the file is theirs, once more with permission. It is
+/// left that way: the mode is known, and the upload needs it too.
+fn with_permission<T>(path: &Path, mode: u32, action: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    match action() {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            fs::set_permissions(path, Permissions::from_mode(mode))?;
+            action()
+        }
+        other => other,
+    }
+}
+
+fn input_symlink(symlink: &SymlinkNode) -> ScannedNode {
+    ScannedNode::Symlink(ScannedSymlink {
+        target: symlink.target.clone(),
+        attributes: None,
+        node_properties: symlink.node_properties.clone(),
+    })
+}
+
+pub(super) fn join(path: &str, name: &str) -> String {
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}/{name}")
+    }
+}

@@ -1,0 +1,56 @@
+//! What to do on a machine that cannot run sandboxes.
+
+use std::fs;
+
+/// Settings that forbid user namespaces: file, the value that forbids, and what to do.
+const SETTINGS: [(&str, &str, &str); 3] = [
+    (
+        "/proc/sys/kernel/unprivileged_userns_clone",
+        "0",
+        "user namespaces are forbidden for ordinary users: run `sysctl -w kernel.unprivileged_userns_clone=1`",
+    ),
+    (
+        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+        "AppArmor restricts user namespaces (Ubuntu 23.10 and later): run `sysctl -w \
+         kernel.apparmor_restrict_unprivileged_userns=0`, or give the worker's program an AppArmor profile with `userns,`",
+    ),
+    (
+        "/proc/sys/user/max_user_namespaces",
+        "0",
+        "no user namespaces may be made: run `sysctl -w user.max_user_namespaces=15000`",
+    ),
+];
+
+/// What to install or to set, as far as this machine's settings tell.
+pub(super) fn advice() -> String {
+    let mut lines = vec![];
+    if !in_path("bwrap") {
+        lines.push("bubblewrap is not installed: run `apt-get install bubblewrap` (Debian, Ubuntu) or install the package `bubblewrap`".to_owned());
+    }
+    for (file, forbidden, what) in SETTINGS {
+        if fs::read_to_string(file).is_ok_and(|value| value.trim() == forbidden) {
+            lines.push(what.to_owned());
+        }
+    }
+    if lines.is_empty() {
+        lines.push(
+            "bitzel needs bubblewrap (`bwrap`) in PATH, user namespaces, overlayfs in user namespaces (Linux 5.11 or \
+             later) and a cache directory on a file system with user extended attributes (ext4, xfs, btrfs; not an \
+             overlay, as in a container without a volume)"
+                .to_owned(),
+        );
+    }
+    lines.push(
+        "in Kubernetes the pod needs `securityContext.seccompProfile.type: Unconfined` and `procMount: Unmasked`, or \
+         `privileged: true`, and a volume for the cache directory"
+            .to_owned(),
+    );
+    lines.join("\n")
+}
+
+fn in_path(program: &str) -> bool {
+    // The launcher searches the same PATH.
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+}

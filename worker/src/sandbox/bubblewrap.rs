@@ -1,0 +1,148 @@
+//! What a sandbox contains, as arguments of bubblewrap.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::SandboxedCommand;
+use crate::error::Error;
+use crate::scratch::Scratch;
+
+/// Where the input root is.
+const WORK: &str = "/work";
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const DEFAULT_HOME: &str = "/tmp";
+/// What tools need of /etc: the dynamic linker's cache, Debian's alternatives (`cc`, `awk`, `c++`), certificates.
+const ETC: [&str; 8] = [
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/alternatives",
+    "/etc/ssl",
+    "/etc/ca-certificates",
+    "/etc/ca-certificates.conf",
+    "/etc/pki",
+];
+/// What name resolution needs besides.
+const NETWORK_ETC: [&str; 6] = [
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/nsswitch.conf",
+    "/etc/services",
+    "/etc/protocols",
+    "/etc/gai.conf",
+];
+const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\
+                      bitzel:x:1000:1000:bitzel:/tmp:/bin/sh\n\
+                      nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n";
+const GROUP: &str = "root:x:0:\nbitzel:x:1000:\nnogroup:x:65534:\n";
+const HOSTS: &str = "127.0.0.1 localhost bitzel\n::1 localhost bitzel\n";
+
+/// The parts of this machine's file system that commands see, all of them read-only.
+#[derive(Debug)]
+pub(super) struct HostFileSystem {
+    /// Arguments that every sandbox has.
+    common: Vec<String>,
+    /// Arguments for /etc with and without network.
+    network: Vec<String>,
+    no_network: Vec<String>,
+}
+
+impl HostFileSystem {
+    /// Looks at this machine and writes the sandbox's own /etc files. Blocks.
+    pub(super) fn find(scratch: &Scratch, host_directories: &[PathBuf]) -> Result<Self, Error> {
+        let etc = scratch.root().join("etc");
+        for (name, text) in [("passwd", PASSWD), ("group", GROUP), ("hosts", HOSTS)] {
+            let path = etc.join(name);
+            fs::write(&path, text).map_err(Error::io(format!("write {}", path.display())))?;
+        }
+        let mut common = strings(&["--ro-bind", "/usr", "/usr"]);
+        for path in ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"] {
+            match fs::read_link(path) {
+                Ok(target) => common.extend(strings(&["--symlink", &target.to_string_lossy(), path])),
+                Err(_) => common.extend(strings(&["--ro-bind-try", path, path])),
+            }
+        }
+        for (name, path) in [("passwd", "/etc/passwd"), ("group", "/etc/group")] {
+            common.extend(strings(&["--ro-bind", &etc.join(name).to_string_lossy(), path]));
+        }
+        for path in ETC {
+            common.extend(strings(&["--ro-bind-try", path, path]));
+        }
+        for path in host_directories {
+            let path = path.to_string_lossy();
+            common.extend(strings(&["--ro-bind", &path, &path]));
+        }
+        let network = NETWORK_ETC
+            .iter()
+            .flat_map(|path| strings(&["--ro-bind-try", path, path]))
+            .collect();
+        let hosts = etc.join("hosts");
+        let no_network = strings(&[
+            "--unshare-net",
+            "--ro-bind",
+            &hosts.to_string_lossy(),
+            "/etc/hosts",
+        ]);
+        Ok(Self {
+            common,
+            network,
+            no_network,
+        })
+    }
+
+    /// The arguments for `command` with the merged tree at the absolute path `merged`.
+    pub(super) fn bubblewrap_arguments(&self, command: &SandboxedCommand, merged: &Path) -> Vec<String> {
+        let mut arguments = strings(&[
+            "--unshare-user",
+            "--uid",
+            "1000",
+            "--gid",
+            "1000",
+            "--unshare-pid",
+            "--unshare-ipc",
+            "--unshare-uts",
+            "--unshare-cgroup-try",
+            "--hostname",
+            "bitzel",
+            "--die-with-parent",
+            "--new-session",
+        ]);
+        arguments.extend_from_slice(&self.common);
+        arguments.extend_from_slice(if command.network {
+            &self.network
+        } else {
+            &self.no_network
+        });
+        arguments.extend(strings(&[
+            "--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/tmp",
+        ]));
+        arguments.extend(strings(&[
+            "--dir",
+            "/run",
+            "--dir",
+            "/var",
+            "--symlink",
+            "../tmp",
+            "/var/tmp",
+        ]));
+        arguments.extend(strings(&["--bind", &merged.to_string_lossy(), WORK]));
+        // What is left of the root is a file system in memory: a write there would vanish without a word.
+        arguments.extend(strings(&["--remount-ro", "/"]));
+        let directory = match command.working_directory.as_str() {
+            "" => WORK.to_owned(),
+            relative => format!("{WORK}/{relative}"),
+        };
+        arguments.extend(strings(&["--chdir", &directory, "--clearenv"]));
+        for (name, value) in [("PATH", DEFAULT_PATH), ("HOME", DEFAULT_HOME)] {
+            arguments.extend(strings(&["--setenv", name, value]));
+        }
+        for (name, value) in &command.environment {
+            arguments.extend(strings(&["--setenv", name, value]));
+        }
+        arguments
+    }
+}
+
+fn strings(arguments: &[&str]) -> Vec<String> {
+    arguments.iter().map(|&argument| argument.to_owned()).collect()
+}

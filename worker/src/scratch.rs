@@ -1,0 +1,168 @@
+//! The worker's directory on disk: who owns it, what is in it, and how what is temporary goes away again.
+//!
+//! ```text
+//! lock                 held as long as the worker lives
+//! files/<2 hex>/…      the file cache, the only thing that outlives the process
+//! layers/<n>/          shared lower layers of input roots
+//! actions/<n>/         one running Action: lower, upper, work, merged, stdout, stderr
+//! temporary/<n>        files that are being written
+//! etc/                 the sandbox's /etc/passwd and the like
+//! ```
+//!
+//! A worker that was killed leaves layers, Actions and temporary files behind; the next one removes them when it
+//! opens the directory. The lock guards it against doing so to a living worker.
+
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::Error;
+
+/// The worker's directory, locked.
+#[derive(Debug)]
+pub struct Scratch {
+    root: PathBuf,
+    counter: AtomicU64,
+    _lock: File,
+}
+
+impl Scratch {
+    /// Creates or opens the directory, locks it and removes what a killed predecessor left.
+    pub fn open(root: &Path) -> Result<Arc<Self>, Error> {
+        let io = |what: &str, path: &Path| Error::io(format!("{what} {}", path.display()));
+        let mut private = DirBuilder::new();
+        private.recursive(true).mode(0o700);
+        private.create(root).map_err(io("create", root))?;
+        let root = root.canonicalize().map_err(io("resolve", root))?;
+        // Files of Actions may be setuid: nobody else may reach them.
+        fs::set_permissions(&root, Permissions::from_mode(0o700)).map_err(io("change mode of", &root))?;
+        let lock = root.join("lock");
+        let file = File::create(&lock).map_err(io("create", &lock))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Err(Error::CacheInUse(root)),
+            Err(fs::TryLockError::Error(source)) => return Err(io("lock", &lock)(source)),
+        }
+        for name in ["layers", "actions", "temporary"] {
+            let path = root.join(name);
+            remove_tree(&path).map_err(io("remove", &path))?;
+        }
+        for name in ["files", "layers", "actions", "temporary", "etc"] {
+            let path = root.join(name);
+            private.create(&path).map_err(io("create", &path))?;
+        }
+        Ok(Arc::new(Self {
+            root,
+            counter: AtomicU64::new(0),
+            _lock: file,
+        }))
+    }
+
+    /// The directory itself, absolute.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A path that nothing else uses, relative to the root: `<parent>/<n>`.
+    pub fn fresh(&self, parent: &str) -> String {
+        format!("{parent}/{:x}", self.counter.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A new directory for one Action.
+    pub fn action_directory(self: &Arc<Self>) -> Result<ActionDirectory, Error> {
+        let directory = ActionDirectory {
+            relative: self.fresh("actions"),
+            scratch: Arc::clone(self),
+            removed: false,
+        };
+        for name in ["", "lower", "upper", "work", "merged"] {
+            let path = directory.path(name);
+            DirBuilder::new()
+                .mode(0o700)
+                .create(&path)
+                .map_err(Error::io(format!("create {}", path.display())))?;
+        }
+        Ok(directory)
+    }
+}
+
+/// The directory of one running Action. It is removed when the value is dropped, on whichever way.
+#[derive(Debug)]
+pub struct ActionDirectory {
+    scratch: Arc<Scratch>,
+    relative: String,
+    removed: bool,
+}
+
+impl ActionDirectory {
+    /// The absolute path of an entry.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.scratch.root.join(self.relative(name))
+    }
+
+    /// The path of an entry relative to the worker's directory.
+    pub fn relative(&self, name: &str) -> String {
+        format!("{}/{name}", self.relative)
+    }
+
+    /// Removes the directory now and says whether that worked. Blocks.
+    pub fn remove(mut self) -> Result<(), Error> {
+        self.removed = true;
+        let path = self.path("");
+        remove_tree(&path).map_err(Error::io(format!("remove {}", path.display())))
+    }
+}
+
+impl Drop for ActionDirectory {
+    fn drop(&mut self) {
+        if self.removed {
+            return;
+        }
+        let path = self.path("");
+        let remove = move || {
+            if let Err(error) = remove_tree(&path) {
+                tracing::warn!(path = %path.display(), %error, "cannot remove the directory of an Action");
+            }
+        };
+        // An abandoned execution drops this inside the runtime, which must not wait for a disk.
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
+            Err(_) => remove(),
+        }
+    }
+}
+
+/// Removes a directory tree that a command may have left with any modes. Nothing there is a success.
+///
+/// A directory without permissions (overlay's own `work/work` has mode 000) can be emptied and removed by its owner
+/// only after a change of its mode.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    let missing_is_fine = |result: io::Result<()>| match result {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    match missing_is_fine(fs::remove_dir_all(path)) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            open_up(path)?;
+            missing_is_fine(fs::remove_dir_all(path))
+        }
+        other => other,
+    }
+}
+
+fn open_up(path: &Path) -> io::Result<()> {
+    if !fs::symlink_metadata(path)?.is_dir() {
+        return Ok(());
+    }
+    fs::set_permissions(path, Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            open_up(&entry.path())?;
+        }
+    }
+    Ok(())
+}

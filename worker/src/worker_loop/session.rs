@@ -1,0 +1,246 @@
+//! One stream to the scheduler.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitzel_proto::google::protobuf::Timestamp;
+use bitzel_proto::missing_blobs::to_rpc_status;
+use bitzel_proto::reapi::ExecuteResponse;
+use bitzel_proto::worker::worker_queue_client::WorkerQueueClient;
+use bitzel_proto::worker::{
+    Assign, Completed, Drain, Hello, SchedulerMessage, StageChanged, WorkerMessage, scheduler_message,
+    worker_message,
+};
+use bitzel_proto::{Digest, DigestFunction, InstanceName};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
+
+use crate::action_executor::{ActionExecutor, ActionRequest};
+
+/// Messages that wait for the network.
+const OUTBOUND_CAPACITY: usize = 64;
+/// Results with many outputs may be larger than tonic's default of 4 MiB; Assign is small.
+const MESSAGE_LIMIT: usize = 64 << 20;
+
+/// Why a session ended.
+pub(super) enum Ended {
+    /// All is done and the scheduler has all results.
+    Drained,
+    /// The stream broke; leases and results on it are void.
+    Broken {
+        /// Whether the scheduler had accepted the worker.
+        registered: bool,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A registered worker.
+pub(super) struct Session {
+    executor: Arc<dyn ActionExecutor>,
+    drain_timeout: Duration,
+    shutdown: CancellationToken,
+    /// Leases being executed.
+    running: HashMap<String, CancellationToken>,
+    executions: JoinSet<(String, ExecuteResponse)>,
+    /// Leases whose results the scheduler has not acknowledged.
+    unacknowledged: HashSet<String>,
+}
+
+type Outbound = mpsc::Sender<WorkerMessage>;
+
+async fn send(outbound: &Outbound, message: worker_message::Message) -> Result<(), String> {
+    let message = Some(message);
+    outbound
+        .send(WorkerMessage { message })
+        .await
+        .map_err(|_| "the scheduler closed the stream".to_owned())
+}
+
+impl Session {
+    pub(super) fn new(
+        executor: Arc<dyn ActionExecutor>,
+        drain_timeout: Duration,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self {
+            executor,
+            drain_timeout,
+            shutdown,
+            running: HashMap::new(),
+            executions: JoinSet::new(),
+            unacknowledged: HashSet::new(),
+        }
+    }
+
+    /// Registers and works until the stream ends or everything is drained. No execution is left running.
+    pub(super) async fn run(mut self, client: WorkerQueueClient<Channel>, hello: Hello) -> Ended {
+        let mut client = client.max_encoding_message_size(MESSAGE_LIMIT);
+        let (outbound, messages) = mpsc::channel(OUTBOUND_CAPACITY);
+        let opened = async {
+            send(&outbound, worker_message::Message::Hello(hello)).await?;
+            let response = client.work(ReceiverStream::new(messages)).await;
+            response.map_err(|status| status.message().to_owned())
+        };
+        let inbound = tokio::select! {
+            opened = opened => match opened {
+                Ok(response) => response.into_inner(),
+                Err(reason) => return Ended::Broken { registered: false, reason },
+            },
+            () = self.shutdown.cancelled() => return Ended::Drained,
+        };
+        let result = self.serve(&outbound, inbound).await;
+        for cancellation in self.running.values() {
+            cancellation.cancel();
+        }
+        // Their results are void, but their processes and files have to go.
+        while self.executions.join_next().await.is_some() {}
+        match result {
+            Ok(()) => Ended::Drained,
+            Err(reason) => Ended::Broken {
+                registered: true,
+                reason,
+            },
+        }
+    }
+
+    async fn serve(
+        &mut self,
+        outbound: &Outbound,
+        mut inbound: Streaming<SchedulerMessage>,
+    ) -> Result<(), String> {
+        let shutdown = self.shutdown.clone();
+        let mut draining = false;
+        let drained_by = tokio::time::sleep(Duration::MAX);
+        tokio::pin!(drained_by);
+        while !(draining && self.running.is_empty() && self.unacknowledged.is_empty()) {
+            tokio::select! {
+                message = inbound.message() => self.handle(outbound, message)?,
+                Some(execution) = self.executions.join_next() => self.complete(outbound, execution).await?,
+                () = shutdown.cancelled(), if !draining => {
+                    draining = true;
+                    drained_by.as_mut().reset(tokio::time::Instant::now() + self.drain_timeout);
+                    send(outbound, worker_message::Message::Drain(Drain {})).await?;
+                }
+                () = &mut drained_by, if draining && !self.running.values().all(CancellationToken::is_cancelled) => {
+                    for cancellation in self.running.values() {
+                        cancellation.cancel();
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn handle(
+        &mut self,
+        outbound: &Outbound,
+        message: Result<Option<SchedulerMessage>, Status>,
+    ) -> Result<(), String> {
+        let message = message.map_err(|status| status.message().to_owned())?;
+        match message.ok_or("the scheduler closed the stream")?.message {
+            Some(scheduler_message::Message::Assign(assign)) => self.start(outbound, assign),
+            Some(scheduler_message::Message::Cancel(cancel)) => {
+                if let Some(cancellation) = self.running.get(&cancel.lease) {
+                    cancellation.cancel();
+                }
+            }
+            Some(scheduler_message::Message::Acknowledged(acknowledged)) => {
+                self.unacknowledged.remove(&acknowledged.lease);
+            }
+            // A newer scheduler may know more.
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, outbound: &Outbound, assign: Assign) {
+        let cancellation = CancellationToken::new();
+        let lease = assign.lease.clone();
+        self.running.insert(lease.clone(), cancellation.clone());
+        let (executor, outbound) = (Arc::clone(&self.executor), outbound.clone());
+        self.executions.spawn(async move {
+            let (stages, mut changes) = mpsc::unbounded_channel();
+            let execute = async {
+                match request(&assign) {
+                    Ok(request) => {
+                        let stages = Some(stages);
+                        executor
+                            .execute(ActionRequest {
+                                cancellation,
+                                stages,
+                                ..request
+                            })
+                            .await
+                    }
+                    Err(status) => ExecuteResponse {
+                        message: status.message().to_owned(),
+                        status: Some(to_rpc_status(&status)),
+                        ..ExecuteResponse::default()
+                    },
+                }
+            };
+            let report = async {
+                while let Some(stage) = changes.recv().await {
+                    let change = StageChanged {
+                        lease: assign.lease.clone(),
+                        stage: stage.into(),
+                    };
+                    // A broken stream is found by the session.
+                    let _ = send(&outbound, worker_message::Message::StageChanged(change)).await;
+                }
+            };
+            let (response, ()) = tokio::join!(execute, report);
+            (lease, response)
+        });
+    }
+
+    async fn complete(
+        &mut self,
+        outbound: &Outbound,
+        execution: Result<(String, ExecuteResponse), tokio::task::JoinError>,
+    ) -> Result<(), String> {
+        let (lease, response) = match execution {
+            Ok(execution) => execution,
+            // The lease is not known any more; without the stream the scheduler gives all of them to others.
+            Err(error) => return Err(format!("an execution panicked: {error}")),
+        };
+        self.running.remove(&lease);
+        self.unacknowledged.insert(lease.clone());
+        let response = Some(response);
+        send(
+            outbound,
+            worker_message::Message::Completed(Completed { lease, response }),
+        )
+        .await
+    }
+}
+
+/// What an assignment asks for.
+fn request(assign: &Assign) -> Result<ActionRequest, Status> {
+    let invalid = |error: &dyn std::fmt::Display| {
+        Status::invalid_argument(format!("the assignment is malformed: {error}"))
+    };
+    let function = DigestFunction::from_wire(assign.digest_function)
+        .ok_or_else(|| invalid(&format!("digest function {}", assign.digest_function)))?;
+    let action =
+        Digest::from_wire_field(function, assign.action_digest.as_ref()).map_err(|error| invalid(&error))?;
+    let instance = InstanceName::new(assign.instance_name.clone()).map_err(|error| invalid(&error))?;
+    const NANOS: i64 = 1_000_000_000;
+    let queued = Timestamp {
+        seconds: assign.queued_unix_nanos.div_euclid(NANOS),
+        nanos: i32::try_from(assign.queued_unix_nanos.rem_euclid(NANOS)).unwrap_or(0),
+    };
+    Ok(ActionRequest {
+        instance,
+        action,
+        queued: Some(queued),
+        stages: None,
+        cancellation: CancellationToken::new(),
+    })
+}

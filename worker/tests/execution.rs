@@ -1,0 +1,404 @@
+//! Actions run in real sandboxes.
+
+mod support;
+
+use std::time::Duration;
+
+use bitzel_proto::missing_blobs::missing_blob_subjects;
+use bitzel_proto::reapi::Command;
+use support::*;
+use tonic::Code;
+
+#[tokio::test]
+async fn a_command_reads_inputs_and_leaves_outputs() {
+    let worker = Worker::new().await;
+    let tree = directory([
+        ("a", directory([("b", file("hello"))])),
+        ("tool", Node::Executable(b"#!/bin/sh\necho from tool\n".to_vec())),
+        ("empty", directory([])),
+    ]);
+    let result = worker
+        .run(
+            &tree,
+            Run {
+                script: "test -d empty && test -d out/deep; cat a/b > out/deep/file; ./tool; echo oops >&2",
+                outputs: &["out/deep/file", "not/there"],
+                ..Run::default()
+            },
+        )
+        .await;
+    assert_eq!(worker.output(&result, "out/deep/file").await, "hello");
+    assert_eq!(result.output_files.len(), 1);
+    assert_eq!(worker.stdout(&result).await, "from tool\n");
+    assert_eq!(worker.stderr(&result).await, "oops\n");
+    let metadata = result.execution_metadata.unwrap();
+    let times = [
+        metadata.worker_start_timestamp,
+        metadata.input_fetch_start_timestamp,
+        metadata.input_fetch_completed_timestamp,
+        metadata.execution_start_timestamp,
+        metadata.execution_completed_timestamp,
+        metadata.output_upload_start_timestamp,
+        metadata.output_upload_completed_timestamp,
+        metadata.worker_completed_timestamp,
+    ];
+    let times: Vec<_> = times
+        .iter()
+        .map(|time| time.as_ref().map(|time| (time.seconds, time.nanos)).unwrap())
+        .collect();
+    assert!(times.is_sorted(), "{times:?}");
+    assert_eq!(worker.leftovers(), Vec::<std::path::PathBuf>::new());
+}
+
+#[tokio::test]
+async fn a_failing_command_keeps_its_exit_code_logs_and_outputs() {
+    let worker = Worker::new().await;
+    let response = worker
+        .respond(
+            &directory([]),
+            Run {
+                script: "echo partial > log; echo sorry >&2; exit 7",
+                outputs: &["log"],
+                ..Run::default()
+            },
+        )
+        .await;
+    assert_eq!(response.status.unwrap().code, 0);
+    let result = response.result.unwrap();
+    assert_eq!(result.exit_code, 7);
+    assert_eq!(worker.output(&result, "log").await, "partial\n");
+    assert_eq!(worker.stderr(&result).await, "sorry\n");
+}
+
+#[tokio::test]
+async fn the_sandbox_has_its_own_user_host_environment_and_file_system() {
+    let worker = Worker::new().await;
+    let script = "id -u; id -un; hostname; env | sort; pwd; ls /; ls -A /tmp; echo $$; ls /proc/self/fd | tr '\\n' ' '; \
+                  test ! -e /root && test ! -e /home; ! touch /usr/x /x /etc/x 2>/dev/null; touch /tmp/x; \
+                  unshare -Ur true && echo nested";
+    let result = worker
+        .run(
+            &directory([("sub", directory([]))]),
+            Run {
+                script,
+                environment: &[("LC_ALL", "C"), ("HOME", "/work")],
+                working_directory: "sub",
+                ..Run::default()
+            },
+        )
+        .await;
+    let expected = "1000\nbitzel\nbitzel\nHOME=/work\nLC_ALL=C\n\
+                    PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nPWD=/work/sub\n/work/sub\n\
+                    bin\ndev\netc\nlib\nlib64\nproc\nrun\nsbin\ntmp\nusr\nvar\nwork\n2\n0 1 2 3 nested\n";
+    assert_eq!(worker.stdout(&result).await, expected);
+}
+
+#[tokio::test]
+async fn network_is_there_only_when_asked_for() {
+    let worker = Worker::new().await;
+    let script = "grep -c : /proc/net/dev";
+    let without = worker
+        .run(
+            &directory([]),
+            Run {
+                script,
+                ..Run::default()
+            },
+        )
+        .await;
+    let platform: &[_] = &[("network", "on")];
+    let with = worker
+        .run(
+            &directory([]),
+            Run {
+                script,
+                platform,
+                ..Run::default()
+            },
+        )
+        .await;
+    let interfaces = std::fs::read_to_string("/proc/net/dev")
+        .unwrap()
+        .lines()
+        .filter(|line| line.contains(':'))
+        .count();
+    assert_eq!(
+        worker.stdout(&without).await,
+        "1\n",
+        "only the loopback interface"
+    );
+    assert_eq!(worker.stdout(&with).await, format!("{interfaces}\n"));
+}
+
+#[tokio::test]
+async fn a_timeout_kills_every_descendant_and_keeps_what_was_written() {
+    let worker = Worker::new().await;
+    let script = "echo started; echo $$ > pid; (setsid sh -c 'trap \"\" TERM; while :; do sleep 1000; done' &) ; \
+                  while :; do sleep 1000; done";
+    let response = worker
+        .respond(
+            &directory([]),
+            Run {
+                script,
+                outputs: &["pid"],
+                timeout: Some(Duration::from_secs(1)),
+                ..Run::default()
+            },
+        )
+        .await;
+    assert_eq!(response.status.unwrap().code, Code::DeadlineExceeded as i32);
+    let result = response.result.unwrap();
+    assert_eq!(worker.stdout(&result).await, "started\n");
+    assert_eq!(worker.output(&result, "pid").await, "2\n");
+    assert_eq!(processes_below(&worker), Vec::<String>::new());
+    assert_eq!(worker.leftovers(), Vec::<std::path::PathBuf>::new());
+}
+
+#[tokio::test]
+async fn a_cancelled_action_leaves_nothing() {
+    let worker = Worker::new().await;
+    let root = worker.put_tree(&directory([])).await;
+    let run = Run {
+        script: "while :; do sleep 1000; done",
+        ..Run::default()
+    };
+    let mut request = Worker::request(worker.action(root, &run).await);
+    let (stages, mut started) = tokio::sync::mpsc::unbounded_channel();
+    request.stages = Some(stages);
+    let cancellation = request.cancellation.clone();
+    let (response, ()) = tokio::join!(
+        bitzel_worker::ActionExecutor::execute(&worker.executor, request),
+        async {
+            started.recv().await.unwrap();
+            cancellation.cancel();
+        }
+    );
+    assert_eq!(response.status.unwrap().code, Code::Cancelled as i32);
+    assert_eq!(processes_below(&worker), Vec::<String>::new());
+}
+
+/// Processes whose mounts are in the worker's directory: those of sandboxes.
+fn processes_below(worker: &Worker) -> Vec<String> {
+    let needle = worker
+        .cache()
+        .canonicalize()
+        .unwrap()
+        .to_string_lossy()
+        .into_owned();
+    let mut found = vec![];
+    for entry in std::fs::read_dir("/proc").unwrap() {
+        let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+        if name.bytes().all(|byte| byte.is_ascii_digit()) {
+            let arguments = std::fs::read(format!("/proc/{name}/cmdline")).unwrap_or_default();
+            let directory = std::fs::read_link(format!("/proc/{name}/cwd")).unwrap_or_default();
+            let mounts = std::fs::read_to_string(format!("/proc/{name}/mountinfo")).unwrap_or_default();
+            if directory.starts_with(&needle) || mounts.contains(&needle) {
+                found.push(format!("{name} {}", String::from_utf8_lossy(&arguments)));
+            }
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn undeclared_writes_fail_an_action_that_asks_for_it() {
+    let worker = Worker::new().await;
+    let tree = directory([("in", directory([("a", file("1")), ("b", file("2"))]))]);
+    let script = "echo x > out/good; echo x >> in/a; rm in/b; mkdir -p new/empty; chmod 700 in; exit $CODE";
+    let platform: &[_] = &[("undeclared-writes", "error")];
+    let outputs: &[_] = &["out/good"];
+    let environment: &[_] = &[("CODE", "0")];
+    let response = worker
+        .respond(
+            &tree,
+            Run {
+                script,
+                platform,
+                outputs,
+                environment,
+                ..Run::default()
+            },
+        )
+        .await;
+    let status = response.status.unwrap();
+    assert_eq!(status.code, Code::FailedPrecondition as i32);
+    assert_eq!(
+        status.message,
+        "the command wrote outside its declared outputs: in/a, in/b, new/empty"
+    );
+    assert_eq!(response.message, status.message);
+    let result = response.result.unwrap();
+    assert_eq!(worker.output(&result, "out/good").await, "x\n");
+
+    // Without the property such writes vanish; a command that failed has other problems.
+    worker
+        .run(
+            &tree,
+            Run {
+                script,
+                outputs,
+                environment,
+                ..Run::default()
+            },
+        )
+        .await;
+    let environment: &[_] = &[("CODE", "3")];
+    let response = worker
+        .respond(
+            &tree,
+            Run {
+                script,
+                platform,
+                outputs,
+                environment,
+                ..Run::default()
+            },
+        )
+        .await;
+    assert_eq!(
+        (response.status.unwrap().code, response.result.unwrap().exit_code),
+        (0, 3)
+    );
+}
+
+#[tokio::test]
+async fn declared_writes_only_are_fine() {
+    let worker = Worker::new().await;
+    let tree = directory([(
+        "in",
+        directory([("a", file("1")), ("deep", directory([("b", file("2"))]))]),
+    )]);
+    worker
+        .run(
+            &tree,
+            Run {
+                script: "echo x >> in/a; rm -r in/deep; mkdir -p made/x/y; touch made/x/y/z",
+                platform: &[("undeclared-writes", "error")],
+                outputs: &["in/a", "in/deep", "made/x"],
+                ..Run::default()
+            },
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn all_missing_blobs_are_named() {
+    let worker = Worker::new().await;
+    let [one, two] = [FUNCTION.digest(b"one"), FUNCTION.digest(b"two")];
+    let node = |name: &str, digest: bitzel_proto::Digest| bitzel_proto::reapi::FileNode {
+        name: name.into(),
+        digest: Some(digest.into()),
+        ..Default::default()
+    };
+    let root = bitzel_proto::reapi::Directory {
+        files: vec![node("a", one), node("b", two)],
+        ..Default::default()
+    };
+    let root = worker.put_message(&root).await;
+    let action = worker
+        .action(
+            root,
+            &Run {
+                script: "true",
+                ..Run::default()
+            },
+        )
+        .await;
+    let response = worker.execute(action).await;
+    let status = response.status.unwrap();
+    assert_eq!(status.code, Code::FailedPrecondition as i32);
+    let mut expected = [format!("blobs/{one}"), format!("blobs/{two}")];
+    expected.sort();
+    let mut subjects = missing_blob_subjects(&status);
+    subjects.sort();
+    assert_eq!(subjects, expected);
+    assert!(response.result.is_none());
+
+    let response = worker.execute(FUNCTION.digest(b"no action")).await;
+    assert_eq!(missing_blob_subjects(&response.status.unwrap()).len(), 1);
+    assert_eq!(worker.leftovers(), Vec::<std::path::PathBuf>::new());
+}
+
+#[tokio::test]
+async fn bad_commands_are_refused_with_a_reason() {
+    let worker = Worker::new().await;
+    let root = worker.put_tree(&directory([("f", file(""))])).await;
+    let command = |change: fn(&mut Command)| {
+        let mut command = Command {
+            arguments: vec!["true".into()],
+            ..Command::default()
+        };
+        change(&mut command);
+        command
+    };
+    let cases: [(Command, &str); 7] = [
+        (
+            command(|command| command.arguments.clear()),
+            "the Command has no arguments",
+        ),
+        (
+            command(|command| command.output_paths = vec!["/etc/passwd".into()]),
+            "output_paths \"/etc/passwd\" is absolute",
+        ),
+        (
+            command(|command| command.output_paths = vec!["a/../../b".into()]),
+            "has the component \"..\"",
+        ),
+        (
+            command(|command| command.working_directory = "missing".into()),
+            "working directory \"missing\" is not in the input root",
+        ),
+        (
+            command(|command| command.working_directory = "../x".into()),
+            "has the component \"..\"",
+        ),
+        (
+            command(|command| command.working_directory = "f".into()),
+            "working directory \"f\" is not in the input root",
+        ),
+        (
+            command(|command| command.arguments = vec!["no-such-program".into()]),
+            "the command cannot be started: bwrap: execvp no-such-program: No such file",
+        ),
+    ];
+    for (command, reason) in cases {
+        let action = worker.action_of(root, &command, &Run::default()).await;
+        let status = worker.execute(action).await.status.unwrap();
+        assert_eq!(status.code, Code::InvalidArgument as i32, "{}", status.message);
+        assert!(status.message.contains(reason), "{}", status.message);
+    }
+}
+
+#[tokio::test]
+async fn a_signal_is_reported_as_a_shell_does() {
+    let worker = Worker::new().await;
+    let response = worker
+        .respond(
+            &directory([]),
+            Run {
+                script: "kill -SEGV $$",
+                ..Run::default()
+            },
+        )
+        .await;
+    assert_eq!(response.status.unwrap().code, 0);
+    assert_eq!(response.result.unwrap().exit_code, 128 + 11);
+}
+
+#[tokio::test]
+async fn an_output_that_is_no_file_is_named() {
+    let worker = Worker::new().await;
+    let run = Run {
+        script: "mkdir out; mkfifo out/pipe",
+        outputs: &["out"],
+        ..Run::default()
+    };
+    let response = worker.respond(&directory([]), run).await;
+    let status = response.status.unwrap();
+    assert_eq!(status.code, Code::FailedPrecondition as i32);
+    assert!(
+        status.message.contains("\"out/pipe\" is a named pipe"),
+        "{}",
+        status.message
+    );
+}
