@@ -163,7 +163,6 @@ pub async fn export(config: &FrontEndConfig, request: &ExportRequest) -> Result<
             stat_cache: session.stat_cache(),
             library: library.clone(),
             runner: python.path("runner"),
-            shims: python.path("shims"),
             digest_function: config.digest_function,
             source_date_epoch: config.source_date_epoch,
         };
@@ -218,7 +217,6 @@ struct MetadataInputs {
     stat_cache: PathBuf,
     library: PathBuf,
     runner: PathBuf,
-    shims: PathBuf,
     digest_function: DigestFunction,
     source_date_epoch: u64,
 }
@@ -260,7 +258,6 @@ impl MetadataInputs {
         }
         builder.add_directory(&self.conf, "build/conf", &|_| false)?;
         builder.add_directory(&self.runner, "bitzel", &|_| false)?;
-        builder.add_directory(&self.shims, "bitzel/shims", &|_| false)?;
         let tree = builder.finish();
         stat_cache
             .save(&self.stat_cache)
