@@ -36,7 +36,7 @@ pub(super) fn recover(root: &Path, is_intact: fn(&Path, Digest) -> bool) -> Resu
         }
         tracing::error!(number, "a snapshot of the store's index is damaged");
     }
-    let (mut entries, is_reliable, length) = match vouched {
+    let (entries, is_reliable, length) = match vouched {
         None => (adopt(root, is_intact)?, false, 0),
         Some((number, listed)) => {
             let mut entries = LruCache::unbounded();
@@ -62,7 +62,6 @@ pub(super) fn recover(root: &Path, is_intact: fn(&Path, Digest) -> bool) -> Resu
             (entries, is_reliable, length)
         }
     };
-    entries.iter_mut().for_each(|(_, journaled)| *journaled = 0);
     Ok(Recovered {
         entries,
         journal: Journal::create(&index, highest + 1)?,
