@@ -167,7 +167,7 @@ async fn a_cancelled_action_leaves_nothing() {
     request.stages = Some(stages);
     let cancellation = request.cancellation.clone();
     let (response, ()) = tokio::join!(
-        bitzel_worker::ActionExecutor::execute(&worker.executor, request),
+        bitzel_worker::ActionExecutor::execute(worker.executor(), request),
         async {
             started.recv().await.unwrap();
             cancellation.cancel();

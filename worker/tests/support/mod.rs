@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bitzel_cas::BlobStore;
 use bitzel_cas::blob_store::{one_chunk, read_whole};
-use bitzel_cas::{BlobStore, MemoryBlobStore};
 use bitzel_proto::google::protobuf::{Duration, Timestamp, UInt32Value};
 use bitzel_proto::reapi::{
     Action, ActionResult, Command, Directory, DirectoryNode, ExecuteResponse, FileNode, NodeProperties,
@@ -17,6 +17,10 @@ use bitzel_worker::{ActionExecutor, ActionRequest, ExecutorConfig, SandboxedActi
 use bytes::Bytes;
 use prost::Message;
 use tokio_util::sync::CancellationToken;
+
+mod watched_blob_store;
+
+pub use watched_blob_store::WatchedBlobStore;
 
 pub const FUNCTION: DigestFunction = DigestFunction::Sha256;
 /// The modification time of inputs that have one.
@@ -73,9 +77,10 @@ pub fn directory<const N: usize>(entries: [(&str, Node); N]) -> Node {
 }
 
 pub struct Worker {
-    pub executor: SandboxedActionExecutor,
-    pub store: Arc<MemoryBlobStore>,
+    executor: Option<SandboxedActionExecutor>,
+    pub store: Arc<WatchedBlobStore>,
     pub directory: tempfile::TempDir,
+    config: ExecutorConfig,
 }
 
 /// What to run; the rest of the Action has defaults.
@@ -104,18 +109,33 @@ impl Worker {
 
     pub async fn with(change: impl FnOnce(&mut ExecutorConfig)) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let store = Arc::new(MemoryBlobStore::default());
         let mut config = ExecutorConfig::new(directory.path().join("cache"), launcher());
         change(&mut config);
-        let blobs: Arc<dyn BlobStore> = store.clone();
-        let executor = SandboxedActionExecutor::open(config, Arc::new(blobs))
-            .await
-            .unwrap();
-        Self {
-            executor,
-            store,
+        let mut worker = Self {
+            executor: None,
+            store: Arc::default(),
             directory,
-        }
+            config,
+        };
+        worker.restart().await;
+        worker
+    }
+
+    pub fn executor(&self) -> &SandboxedActionExecutor {
+        self.executor.as_ref().unwrap()
+    }
+
+    /// Ends the worker.
+    pub fn kill(&mut self) {
+        self.executor = None;
+    }
+
+    /// Starts a new worker on the same cache directory.
+    pub async fn restart(&mut self) {
+        self.kill();
+        let blobs: Arc<dyn BlobStore> = self.store.clone();
+        let executor = SandboxedActionExecutor::open(self.config.clone(), Arc::new(blobs));
+        self.executor = Some(executor.await.unwrap());
     }
 
     pub fn cache(&self) -> PathBuf {
@@ -223,7 +243,7 @@ impl Worker {
     }
 
     pub async fn execute(&self, action: Digest) -> ExecuteResponse {
-        self.executor.execute(Self::request(action)).await
+        self.executor().execute(Self::request(action)).await
     }
 
     /// Runs a script on a tree and gives the response, whatever it is.
