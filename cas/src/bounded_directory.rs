@@ -39,7 +39,7 @@ use bitzel_proto::{Digest, DigestFunction};
 use lru::LruCache;
 use parking_lot::Mutex;
 use rustix::fs::FlockOperation;
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, PersistError};
 
 use self::journal::{Change, Journal};
 use crate::error::Error;
@@ -130,16 +130,6 @@ impl BoundedDirectory {
             }
             _ => make_directory(&temporary)?,
         }
-        for function in DigestFunction::ALL {
-            for shard in 0..=255_u8 {
-                make_directory(
-                    &root
-                        .join("blobs")
-                        .join(function_name(function))
-                        .join(hex::encode([shard])),
-                )?;
-            }
-        }
         let recovered = recovery::recover(root, options.is_intact)?;
         let quarantine = quarantined(&root.join("quarantine"))?;
         let used = recovered
@@ -169,8 +159,12 @@ impl BoundedDirectory {
         if recovered.needs_checkpoint {
             directory.checkpoint()?;
         }
-        // The limit may be lower than last time.
-        directory.make_room(0, || "the limit of the store was lowered".to_owned())?;
+        // The limit may be lower than last time. A disk that is too full for the free space floor is no reason not
+        // to serve what is there.
+        match directory.make_room(0, || "the store".to_owned()) {
+            Err(Error::NoSpace { reason, .. }) => tracing::warn!("no blob can be written: {reason}"),
+            result => result?,
+        }
         Ok(directory)
     }
 
@@ -192,9 +186,8 @@ impl BoundedDirectory {
                     *journaled = now;
                     touched.push((Change::Touch, *digest));
                 }
-                Some(_) => {}
                 None if seen.insert(*digest) => missing.push(*digest),
-                None => {}
+                Some(_) | None => {}
             }
         }
         if !touched.is_empty()
@@ -259,10 +252,7 @@ impl BoundedDirectory {
         } else {
             state.append(&self.root, &[(Change::Add, digest)])?;
         }
-        if let Err(error) = file.persist(&path) {
-            let context = format!("cannot move a finished file to {}", path.display());
-            return Err(Error::io(context)(error.error));
-        }
+        move_into_place(file, &path)?;
         if !present {
             let now = state.opened.elapsed().as_secs();
             state.entries.put(digest, now);
@@ -389,41 +379,39 @@ impl BoundedDirectory {
         });
     }
 
-    /// Evicts until `bytes` more fit, and reserves them.
+    /// Evicts until `bytes` more fit, and reserves them. Evicts nothing when that cannot be reached.
     fn make_room(&self, bytes: u64, what: impl Fn() -> String) -> Result<(), Error> {
+        let Options {
+            limit,
+            free_space_floor: floor,
+            ..
+        } = self.options;
         loop {
             let mut state = self.state.lock();
-            let free = self.free_space()?;
-            let mut freed = 0;
-            let mut evicted = 0;
-            loop {
-                let wanted = state.used + state.reserved + bytes;
-                let wanted_free = self.options.free_space_floor + state.reserved + bytes;
-                if wanted <= self.options.limit && free + freed >= wanted_free {
-                    state.reserved += bytes;
-                    return Ok(());
-                }
-                if evicted == EVICTION_BATCH {
-                    break;
-                }
-                let Some(gained) = state.evict_one(&self.root)? else {
-                    break;
-                };
-                freed += gained;
-                evicted += 1;
-            }
-            if evicted == 0 {
+            let mut free = self.free_space()?;
+            let taken = state.reserved.saturating_add(bytes);
+            let wanted_free = floor.saturating_add(taken);
+            if taken > limit || free.saturating_add(state.used) < wanted_free {
                 let reason = format!(
-                    "{} needs {bytes} bytes; {} of {} are in use, {} more are reserved for writes under way, \
-                     {free} are free on the file system, of which {} must stay free",
+                    "{} needs {bytes} bytes; of the limit of {limit}, {} are in use and {} reserved for writes under \
+                     way; {free} are free on the file system, of which {floor} must stay free",
                     what(),
                     state.used,
-                    self.options.limit,
                     state.reserved,
-                    self.options.free_space_floor,
                 );
                 let digest = DigestFunction::default().digest(&[]);
                 return Err(Error::NoSpace { digest, reason });
+            }
+            for _ in 0..EVICTION_BATCH {
+                if state.used.saturating_add(taken) <= limit && free >= wanted_free {
+                    state.reserved = taken;
+                    return Ok(());
+                }
+                match state.evict_one(&self.root)? {
+                    Some(gained) => free += gained,
+                    // Less was gained than counted; the next look at the free space tells.
+                    None => break,
+                }
             }
         }
     }
@@ -508,6 +496,20 @@ fn function_name(function: DigestFunction) -> &'static str {
 
 fn make_directory(path: &Path) -> Result<(), Error> {
     fs::create_dir_all(path).map_err(Error::io(format!("cannot create {}", path.display())))
+}
+
+/// The directory of a shard is made with its first file: a store of few blobs should not cost 512 directories.
+fn move_into_place(file: NamedTempFile, path: &Path) -> Result<(), Error> {
+    let failed = || Error::io(format!("cannot move a finished file to {}", path.display()));
+    match file.persist(path) {
+        Ok(_) => Ok(()),
+        Err(PersistError { error, file }) if error.kind() == io::ErrorKind::NotFound => {
+            make_directory(path.parent().unwrap_or(path))?;
+            file.persist(path).map_err(|error| failed()(error.error))?;
+            Ok(())
+        }
+        Err(error) => Err(failed()(error.error)),
+    }
 }
 
 /// Removes a file; one that is gone already is fine.

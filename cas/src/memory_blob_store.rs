@@ -1,6 +1,6 @@
 //! A store in memory, for tests and small caches.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
 use bitzel_proto::Digest;
@@ -16,13 +16,21 @@ pub struct MemoryBlobStore {
     blobs: RwLock<HashMap<Digest, Bytes>>,
 }
 
+impl MemoryBlobStore {
+    /// Makes a blob disappear, as eviction does in other stores.
+    pub fn remove(&self, digest: Digest) {
+        self.blobs.write().remove(&digest);
+    }
+}
+
 #[async_trait]
 impl BlobStore for MemoryBlobStore {
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error> {
         let blobs = self.blobs.read();
+        let mut seen = HashSet::new();
         Ok(digests
             .iter()
-            .filter(|digest| !digest.is_empty_blob() && !blobs.contains_key(digest))
+            .filter(|digest| !digest.is_empty_blob() && !blobs.contains_key(digest) && seen.insert(**digest))
             .copied()
             .collect())
     }
@@ -49,6 +57,16 @@ impl BlobStore for MemoryBlobStore {
         Ok(one_chunk(blob.slice(start..end)))
     }
 
+    async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
+        let blobs = self.blobs.read();
+        let read = |digest: &Digest| match blobs.get(digest) {
+            Some(blob) => Ok(blob.clone()),
+            None if digest.is_empty_blob() => Ok(Bytes::new()),
+            None => Err(Error::NotFound(*digest)),
+        };
+        digests.iter().map(read).collect()
+    }
+
     async fn write(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
         let blob = collect(blob).await?;
         let actual = digest.function().digest(&blob);
@@ -62,3 +80,6 @@ impl BlobStore for MemoryBlobStore {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

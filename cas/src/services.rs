@@ -42,4 +42,4 @@ fn instance_name(name: String) -> Result<InstanceName, Status> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

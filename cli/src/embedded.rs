@@ -1,5 +1,7 @@
 //! The farm in one process: server and worker beside the build, speaking the same protocol over a socket.
 
+use std::time::Duration;
+
 use tempfile::TempDir;
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
@@ -8,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::command_error::CommandError;
 use crate::directories::Directories;
 use crate::server::{self, Listener, ServerConfig};
-use crate::worker;
+use crate::worker::Work;
 
 type Running = JoinHandle<Result<(), CommandError>>;
 
@@ -38,12 +40,13 @@ impl Embedded {
         };
         let server = tokio::spawn(server::run(config, listener, server_shutdown.clone()));
         let worker_shutdown = CancellationToken::new();
-        let worker = tokio::spawn(worker::work(
-            directories.worker(),
-            endpoint(&socket),
+        // Nobody waits for what an embedded worker still runs when the build is over.
+        let work = Work {
+            cache_directory: directories.worker(),
             slots,
-            worker_shutdown.clone(),
-        ));
+            drain_timeout: Duration::ZERO,
+        };
+        let worker = tokio::spawn(work.run(endpoint(&socket), worker_shutdown.clone()));
         Ok(Self {
             socket,
             server,

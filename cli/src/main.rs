@@ -10,7 +10,6 @@ mod embedded;
 mod front_end;
 mod interrupt;
 mod last_graph;
-mod platform;
 mod server;
 mod worker;
 

@@ -1,24 +1,57 @@
 //! A worker on this machine.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use bitzel_worker::worker_loop;
+use bitzel_worker::config::this_platform;
+use bitzel_worker::{ExecutorConfig, WorkerConfig, worker_loop};
 use tokio_util::sync::CancellationToken;
 
+use crate::SANDBOX_LAUNCH;
 use crate::command_error::CommandError;
-use crate::{SANDBOX_LAUNCH, platform};
 
-/// Runs up to `slots` Actions at the same time for the server at `endpoint`, until `shutdown`. Without slots it only
-/// waits for that.
-pub(crate) async fn work(
-    cache_directory: PathBuf,
-    endpoint: String,
-    slots: usize,
-    shutdown: CancellationToken,
-) -> Result<(), CommandError> {
-    if slots == 0 {
-        shutdown.cancelled().await;
-        return Ok(());
+/// What a worker is told beside its server.
+pub(crate) struct Work {
+    /// File cache and running Actions.
+    pub(crate) cache_directory: PathBuf,
+    /// Actions at the same time; with none it only waits to be shut down.
+    pub(crate) slots: usize,
+    /// How long running Actions may go on after the shutdown began.
+    pub(crate) drain_timeout: Duration,
+}
+
+impl Work {
+    /// Takes Actions from the server at `endpoint` until `shutdown`.
+    pub(crate) async fn run(self, endpoint: String, shutdown: CancellationToken) -> Result<(), CommandError> {
+        if self.slots == 0 {
+            shutdown.cancelled().await;
+            return Ok(());
+        }
+        // A link, so that the program that runs now is meant even when the file is replaced meanwhile.
+        let launcher = vec!["/proc/self/exe".into(), SANDBOX_LAUNCH.into()];
+        let mut executor = ExecutorConfig::new(self.cache_directory, launcher);
+        executor.worker_name = format!("{}-{}", host_name(), std::process::id());
+        let config = WorkerConfig {
+            endpoint,
+            slots: self.slots.try_into().unwrap_or(u32::MAX),
+            platform: this_platform(),
+            drain_timeout: self.drain_timeout,
+            executor,
+        };
+        Ok(worker_loop::run(config, shutdown).await?)
     }
-    unimplemented!()
+}
+
+/// What builds on this machine ask of workers: to be like it.
+pub(crate) fn platform_properties() -> Vec<(String, String)> {
+    this_platform()
+        .properties
+        .into_iter()
+        .map(|property| (property.name, property.value))
+        .collect()
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "worker".to_owned(), |name| name.trim().to_owned())
 }

@@ -23,19 +23,37 @@ pub use bazel_remote_apis::google;
 pub use bazel_remote_apis::build::bazel::semver;
 
 /// The task graph that the `BitBake` exporter writes (`bitzel.graph.v1`).
-#[allow(missing_docs, clippy::pedantic, clippy::use_self, reason = "generated code")]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    clippy::use_self,
+    reason = "generated code"
+)]
 pub mod graph {
     tonic::include_proto!("bitzel.graph.v1");
 }
 
 /// What bitzel remembers of a finished task (`bitzel.task.v1`).
-#[allow(missing_docs, clippy::pedantic, clippy::use_self, reason = "generated code")]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    clippy::use_self,
+    reason = "generated code"
+)]
 pub mod task {
     tonic::include_proto!("bitzel.task.v1");
 }
 
 /// How workers take Actions from the scheduler (`bitzel.worker.v1`).
-#[allow(missing_docs, clippy::pedantic, clippy::use_self, reason = "generated code")]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    clippy::use_self,
+    reason = "generated code"
+)]
 pub mod worker {
     tonic::include_proto!("bitzel.worker.v1");
 }

@@ -105,9 +105,10 @@ impl ResourceName {
             rest = tail;
         }
         let (compressor, rest) = match rest {
-            ["blobs", tail @ ..] => (Compressor::Identity, tail),
+            ["blobs", tail @ ..] | ["compressed-blobs", "identity", tail @ ..] => {
+                (Compressor::Identity, tail)
+            }
             ["compressed-blobs", "zstd", tail @ ..] => (Compressor::Zstd, tail),
-            ["compressed-blobs", "identity", tail @ ..] => (Compressor::Identity, tail),
             ["compressed-blobs", other, ..] => {
                 return Err(InvalidResourceName::Compressor((*other).to_owned()));
             }

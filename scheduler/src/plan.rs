@@ -11,4 +11,5 @@ pub mod signature;
 pub mod task_action;
 pub mod task_input;
 pub mod task_result;
+pub mod taskhash;
 pub mod tree;

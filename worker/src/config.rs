@@ -73,7 +73,7 @@ impl WorkerConfig {
 }
 
 /// The platform properties of this machine, named as the specification's list of standard properties does.
-fn this_platform() -> Platform {
+pub fn this_platform() -> Platform {
     let isa = match std::env::consts::ARCH {
         "x86_64" => "x86-64",
         "aarch64" => "arm-a64",

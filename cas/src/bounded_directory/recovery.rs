@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -167,7 +168,11 @@ fn for_each_file(
                 .join(function_name(function))
                 .join(hex::encode([shard]));
             let failed = || format!("cannot list {}", directory.display());
-            for entry in fs::read_dir(&directory).map_err(Error::io(failed()))? {
+            let listing = match fs::read_dir(&directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                listing => listing.map_err(Error::io(failed()))?,
+            };
+            for entry in listing {
                 let entry = entry.map_err(Error::io(failed()))?;
                 let name = entry.file_name();
                 let digest = name.to_str().and_then(|name| parse_name(function, name));

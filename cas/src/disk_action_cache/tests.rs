@@ -1,1 +1,90 @@
+use tempfile::TempDir;
 
+use super::*;
+use crate::services::tests::sha256;
+
+fn result(exit_code: i32) -> ActionResult {
+    ActionResult {
+        exit_code,
+        ..ActionResult::default()
+    }
+}
+
+async fn open(root: &TempDir, max_results: u64) -> DiskActionCache {
+    DiskActionCache::open(root.path(), max_results).await.unwrap()
+}
+
+#[tokio::test]
+async fn results_outlive_the_process_and_are_replaced() {
+    let root = TempDir::new().unwrap();
+    let instance = InstanceName::default();
+    let action = sha256(b"action");
+    let cache = open(&root, 100).await;
+    assert_eq!(cache.get(&instance, action).await.unwrap(), None);
+    cache.put(&instance, action, result(1)).await.unwrap();
+    cache.put(&instance, action, result(2)).await.unwrap();
+    assert_eq!(cache.usage().blobs, 1);
+    drop(cache);
+    let cache = open(&root, 100).await;
+    assert_eq!(cache.get(&instance, action).await.unwrap(), Some(result(2)));
+    cache.close().await.unwrap();
+    drop(cache);
+    let cache = open(&root, 100).await;
+    assert_eq!(cache.get(&instance, action).await.unwrap(), Some(result(2)));
+}
+
+#[tokio::test]
+async fn instance_function_and_size_keep_results_apart() {
+    let root = TempDir::new().unwrap();
+    let cache = open(&root, 100).await;
+    let action = sha256(b"action");
+    let name = |name| InstanceName::new(name).unwrap();
+    cache.put(&name("a"), action, result(1)).await.unwrap();
+    let other_function = Digest::new(DigestFunction::Blake3, *action.hash(), action.size_bytes());
+    let other_size = Digest::new(DigestFunction::Sha256, *action.hash(), 1);
+    assert_eq!(cache.get(&name("b"), action).await.unwrap(), None);
+    assert_eq!(cache.get(&name("a"), other_function).await.unwrap(), None);
+    assert_eq!(cache.get(&name("a"), other_size).await.unwrap(), None);
+    assert_eq!(cache.get(&name("a"), action).await.unwrap(), Some(result(1)));
+}
+
+#[tokio::test]
+async fn the_least_recently_used_results_make_room() {
+    let root = TempDir::new().unwrap();
+    let cache = open(&root, 3).await;
+    let instance = InstanceName::default();
+    let actions: Vec<Digest> = (0..4_u8).map(|number| sha256(&[number])).collect();
+    for action in &actions[..3] {
+        cache.put(&instance, *action, result(0)).await.unwrap();
+    }
+    cache.get(&instance, actions[0]).await.unwrap();
+    cache.put(&instance, actions[3], result(0)).await.unwrap();
+    let mut hits = Vec::new();
+    for action in &actions {
+        hits.push(cache.get(&instance, *action).await.unwrap().is_some());
+    }
+    assert_eq!(hits, [true, false, true, true]);
+}
+
+#[tokio::test]
+async fn a_damaged_result_is_a_miss_and_can_be_put_again() {
+    let root = TempDir::new().unwrap();
+    let cache = open(&root, 100).await;
+    let instance = InstanceName::default();
+    let action = sha256(b"action");
+    for damage in [
+        &b""[..],
+        b"bitzela1",
+        b"bitzela1\0\0\0\0\xff\xff",
+        b"something else",
+    ] {
+        cache.put(&instance, action, result(1)).await.unwrap();
+        let path = cache.directory.path(key(&instance, action));
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, damage).unwrap();
+        assert_eq!(cache.get(&instance, action).await.unwrap(), None, "{damage:?}");
+    }
+    assert_eq!(cache.usage().corrupt_blobs, 4);
+    cache.put(&instance, action, result(2)).await.unwrap();
+    assert_eq!(cache.get(&instance, action).await.unwrap(), Some(result(2)));
+}

@@ -1,1 +1,51 @@
+use super::*;
+use crate::services::tests::TestServer;
 
+fn refusal(endpoint: &str) -> String {
+    Target::parse(endpoint).unwrap_err().to_string()
+}
+
+#[test]
+fn endpoints_are_parsed() {
+    let tcp = |uri: &str| Target::Tcp(uri.parse().unwrap());
+    assert_eq!(
+        Target::parse("grpc://build.example:8980").unwrap(),
+        tcp("http://build.example:8980")
+    );
+    assert_eq!(Target::parse("http://[::1]:80").unwrap(), tcp("http://[::1]:80"));
+    assert_eq!(
+        Target::parse("unix:/run/bitzel.sock").unwrap(),
+        Target::Unix("/run/bitzel.sock".into())
+    );
+    assert_eq!(
+        Target::parse("unix:///run/x").unwrap(),
+        Target::Unix("/run/x".into())
+    );
+}
+
+#[test]
+fn other_endpoints_are_refused_with_what_to_write() {
+    assert!(refusal("build.example:8980").contains("has no scheme; write http://host:port"));
+    assert!(refusal("grpcs://build.example").contains("TLS"));
+    assert!(refusal("ftp://x").contains("unknown scheme"));
+    assert!(refusal("unix:").contains("names no socket"));
+    assert!(refusal("grpc://").contains("is not an address"));
+    assert!(refusal("grpc://a b").contains("is not an address"));
+}
+
+#[tokio::test]
+async fn an_unreachable_server_is_named() {
+    // A port of a listener that is gone.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("grpc://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let error = connect(&endpoint).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot connect to {endpoint}"));
+}
+
+#[tokio::test]
+async fn tcp_and_unix_sockets_are_reached() {
+    for server in [TestServer::start().await, TestServer::start_on_socket().await] {
+        connect(&server.endpoint).await.unwrap();
+    }
+}

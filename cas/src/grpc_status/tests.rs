@@ -1,1 +1,104 @@
+use std::io;
 
+use bitzel_proto::{Digest, DigestFunction, InvalidDigest};
+
+use super::*;
+use crate::directory_tree::InvalidDirectory;
+
+fn digest() -> Digest {
+    DigestFunction::Sha256.digest(b"blob")
+}
+
+#[test]
+fn every_error_has_the_code_that_tells_a_client_what_to_do() {
+    let decode = <bitzel_proto::reapi::Directory as prost::Message>::decode(&b"\xff"[..]).unwrap_err();
+    let cases = [
+        (Error::NotFound(digest()), Code::NotFound),
+        (
+            Error::DigestMismatch {
+                expected: digest(),
+                actual: digest(),
+            },
+            Code::InvalidArgument,
+        ),
+        (
+            Error::OffsetOutOfRange {
+                digest: digest(),
+                offset: 9,
+            },
+            Code::OutOfRange,
+        ),
+        (
+            Error::NoSpace {
+                digest: digest(),
+                reason: "full".into(),
+            },
+            Code::ResourceExhausted,
+        ),
+        (Error::InvalidArgument("bad".into()), Code::InvalidArgument),
+        (
+            Error::InvalidDirectory {
+                digest: digest(),
+                source: InvalidDirectory::Duplicate("a".into()),
+            },
+            Code::InvalidArgument,
+        ),
+        (
+            Error::TreeTooLarge {
+                root: digest(),
+                what: "everything".into(),
+            },
+            Code::InvalidArgument,
+        ),
+        (
+            Error::io("cannot read x")(io::Error::other("rot")),
+            Code::Internal,
+        ),
+        (
+            Error::remote("call")(Status::unavailable("down")),
+            Code::Unavailable,
+        ),
+        (
+            Error::Decode {
+                context: "blob".into(),
+                source: decode,
+            },
+            Code::InvalidArgument,
+        ),
+    ];
+    for (error, code) in cases {
+        let text = error.to_string();
+        let status = Status::from(error);
+        assert_eq!(status.code(), code, "{text}");
+        assert!(status.message().starts_with(&text), "{}", status.message());
+    }
+}
+
+#[test]
+fn the_message_carries_the_causes() {
+    let status = Status::from(Error::io("cannot read /x")(io::Error::other("rot")));
+    assert_eq!(status.message(), "cannot read /x: rot");
+    let status = Status::from(Error::remote("cannot ask")(Status::internal("tilt")));
+    assert_eq!(status.message(), "cannot ask: tilt");
+    let source = InvalidDirectory::Digest {
+        name: "a".into(),
+        source: InvalidDigest::Size(-1),
+    };
+    let status = Status::from(Error::InvalidDirectory {
+        digest: digest(),
+        source,
+    });
+    assert!(
+        status.message().ends_with("digest size -1 is negative"),
+        "{}",
+        status.message()
+    );
+}
+
+#[tokio::test]
+async fn an_unreachable_server_is_unavailable() {
+    let error = crate::endpoint::connect("unix:/nowhere/at/all")
+        .await
+        .unwrap_err();
+    assert_eq!(Status::from(error).code(), Code::Unavailable);
+}

@@ -22,7 +22,8 @@ use crate::connection::Connection;
 use crate::directories::Directories;
 use crate::display::{Display, summary_text};
 use crate::front_end::export_graph;
-use crate::{interrupt, last_graph, platform};
+use crate::worker::platform_properties;
+use crate::{interrupt, last_graph};
 
 /// Builds, and exits with 1 when a task failed.
 pub(crate) async fn run(
@@ -37,7 +38,7 @@ pub(crate) async fn run(
     let mut graph = export.graph;
     graph.settings.get_or_insert_default().runner_version = runner_version(&export.metadata)?;
     last_graph::save(directories, &arguments.metadata.build_dir, &graph)?;
-    let environment = Environment::of_graph(&graph, platform::properties());
+    let environment = Environment::of_graph(&graph, platform_properties());
     let index = Arc::new(TaskIndex::new(graph)?);
     let mut connection = Connection::open(directories, &arguments.remote, arguments.jobs).await?;
     let config = BuildConfig {

@@ -11,7 +11,8 @@ use crate::arguments::LogArguments;
 use crate::command_error::CommandError;
 use crate::connection::Connection;
 use crate::directories::Directories;
-use crate::{last_graph, platform};
+use crate::last_graph;
+use crate::worker::platform_properties;
 
 /// Prints the log of a task of the last build.
 pub(crate) async fn run(
@@ -19,7 +20,7 @@ pub(crate) async fn run(
     arguments: LogArguments,
 ) -> Result<ExitCode, CommandError> {
     let graph = last_graph::load(directories, &arguments.metadata.build_dir)?;
-    let environment = Environment::of_graph(&graph, platform::properties());
+    let environment = Environment::of_graph(&graph, platform_properties());
     let index = TaskIndex::new(graph)?;
     let connection = Connection::open(directories, &arguments.remote, Some(0)).await?;
     let cache = &*connection.action_cache;

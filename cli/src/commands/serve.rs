@@ -2,6 +2,7 @@
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -10,8 +11,9 @@ use crate::arguments::ServeArguments;
 use crate::command_error::CommandError;
 use crate::connection::processors;
 use crate::directories::Directories;
+use crate::interrupt;
 use crate::server::{self, Listener, ServerConfig};
-use crate::{interrupt, worker};
+use crate::worker::Work;
 
 /// Serves until interrupted.
 pub(crate) async fn run(
@@ -36,8 +38,12 @@ pub(crate) async fn run(
     let worker_shutdown = CancellationToken::new();
     let slots = arguments.jobs.unwrap_or_else(processors);
     let endpoint = format!("http://{address}");
-    let work = worker::work(directories.worker(), endpoint, slots, worker_shutdown.clone());
-    let mut worker = tokio::spawn(work);
+    let work = Work {
+        cache_directory: directories.worker(),
+        slots,
+        drain_timeout: Duration::ZERO,
+    };
+    let mut worker = tokio::spawn(work.run(endpoint, worker_shutdown.clone()));
     writeln!(io::stdout(), "bitzel serves on grpc://{address}")?;
     tokio::select! {
         ended = &mut server => {

@@ -1,6 +1,7 @@
 //! `bitzel worker`.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -8,7 +9,11 @@ use crate::arguments::WorkerArguments;
 use crate::command_error::CommandError;
 use crate::connection::processors;
 use crate::directories::Directories;
-use crate::{interrupt, worker};
+use crate::interrupt;
+use crate::worker::Work;
+
+/// How long a worker that is asked to end may still run what it has taken: more than most tasks need.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Works until interrupted, then finishes what it runs.
 pub(crate) async fn run(
@@ -17,7 +22,12 @@ pub(crate) async fn run(
 ) -> Result<ExitCode, CommandError> {
     let slots = arguments.jobs.unwrap_or_else(processors).max(1);
     let shutdown = CancellationToken::new();
-    let work = worker::work(directories.worker(), arguments.server, slots, shutdown.clone());
+    let work = Work {
+        cache_directory: directories.worker(),
+        slots,
+        drain_timeout: DRAIN_TIMEOUT,
+    };
+    let work = work.run(arguments.server, shutdown.clone());
     tokio::pin!(work);
     tokio::select! {
         ended = &mut work => return ended.map(|()| ExitCode::SUCCESS),

@@ -1,6 +1,6 @@
 //! Does what the schedule says.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Instant;
@@ -48,7 +48,7 @@ pub struct Driver {
     schedule: Schedule,
     jobs: usize,
     events: mpsc::UnboundedSender<BuildEvent>,
-    results: HashMap<u32, Arc<TaskResult>>,
+    results: BTreeMap<u32, Arc<TaskResult>>,
     /// Wall time of this build's executions, by task.
     durations: BTreeMap<u32, u64>,
     running: usize,
@@ -99,7 +99,7 @@ impl Driver {
             schedule: Schedule::new(index, config.keep_going),
             jobs: config.jobs.max(1),
             events,
-            results: HashMap::new(),
+            results: BTreeMap::new(),
             durations: BTreeMap::new(),
             running: 0,
             failed: 0,
@@ -107,7 +107,7 @@ impl Driver {
     }
 
     /// Runs the build to its end. Dropping the future abandons what is under way; the server notices.
-    pub async fn run(mut self) -> (Summary, HashMap<u32, Arc<TaskResult>>) {
+    pub async fn run(mut self) -> (Summary, BTreeMap<u32, Arc<TaskResult>>) {
         let started = Instant::now();
         let mut steps: JoinSet<Answer> = JoinSet::new();
         loop {

@@ -24,7 +24,7 @@ pub enum BuildError {
         context: String,
         /// Its reason.
         #[source]
-        source: bitzel_cas::Error,
+        source: Box<bitzel_cas::Error>,
     },
     /// The Execution service did not run the Action, or could not say what came of it.
     #[error("executing {task}")]
@@ -112,7 +112,10 @@ impl BuildError {
     /// For `map_err`: a failed store call.
     pub(super) fn store(context: impl Into<String>) -> impl FnOnce(bitzel_cas::Error) -> Self {
         let context = context.into();
-        move |source| Self::Store { context, source }
+        move |source| Self::Store {
+            context,
+            source: Box::new(source),
+        }
     }
 
     /// For `map_err`: a failed write.

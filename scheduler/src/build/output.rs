@@ -1,6 +1,6 @@
 //! Placing results where people want them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, FileTimes, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -35,7 +35,7 @@ struct FileToPlace {
 /// the temporary directory.
 pub async fn place_outputs(
     index: &TaskIndex,
-    results: &HashMap<u32, Arc<TaskResult>>,
+    results: &BTreeMap<u32, Arc<TaskResult>>,
     store: &dyn BlobStore,
     destination: &Path,
 ) -> Result<u64, BuildError> {

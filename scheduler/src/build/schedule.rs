@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use crate::plan::closure::{TaskIndex, TaskInputs};
-use crate::plan::signature::taskhash;
 use crate::plan::task_action::always_runs;
+use crate::plan::taskhash::taskhash;
 
 /// What the build does next. Each step is answered by one call: [`Schedule::found`] or [`Schedule::not_found`] for a
 /// look-up, [`Schedule::executed`] or [`Schedule::failed`] for an execution.

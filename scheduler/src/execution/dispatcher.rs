@@ -129,10 +129,10 @@ impl Dispatcher {
     }
 
     pub(super) fn lose_worker(&self, worker: WorkerId) {
-        self.transition(|state, now| {
+        drop(self.transition(|state, now| {
             state.workers.remove(&worker);
             ((), state.queue.lose_worker(now, worker))
-        });
+        }));
     }
 
     pub(super) fn drain_worker(&self, worker: WorkerId) {

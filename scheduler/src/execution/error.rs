@@ -60,7 +60,7 @@ pub enum ExecutionError {
         /// What was being done.
         context: &'static str,
         /// The store's reason.
-        source: bitzel_cas::Error,
+        source: Box<bitzel_cas::Error>,
     },
     /// No operation has this name (any more).
     #[error(
@@ -111,7 +111,10 @@ impl ExecutionError {
     pub(super) fn store(context: &'static str) -> impl FnOnce(bitzel_cas::Error) -> Self {
         move |source| match source {
             bitzel_cas::Error::NotFound(digest) => Self::MissingBlobs(vec![digest]),
-            source => Self::Store { context, source },
+            source => Self::Store {
+                context,
+                source: Box::new(source),
+            },
         }
     }
 }

@@ -23,12 +23,12 @@ impl From<&ExecutionError> for Status {
             ExecutionError::QueueFull { .. } => Code::ResourceExhausted,
             ExecutionError::NoWorker { .. } => Code::FailedPrecondition,
             ExecutionError::AttemptsExhausted { .. } | ExecutionError::ShuttingDown => Code::Unavailable,
-            // A store on another machine answers with what the client has to act on, such as UNAVAILABLE.
-            ExecutionError::Store {
-                source: bitzel_cas::Error::Remote { source, .. },
-                ..
-            } => source.code(),
-            ExecutionError::Store { .. } | ExecutionError::Internal(_) => Code::Internal,
+            ExecutionError::Store { source, .. } => match source.as_ref() {
+                // A store on another machine answers with what the client has to act on, such as UNAVAILABLE.
+                bitzel_cas::Error::Remote { source, .. } => source.code(),
+                _ => Code::Internal,
+            },
+            ExecutionError::Internal(_) => Code::Internal,
         };
         Self::new(code, message(error))
     }

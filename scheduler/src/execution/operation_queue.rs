@@ -18,6 +18,7 @@ mod action;
 mod deadlines;
 mod effect;
 mod operation;
+mod timeouts;
 mod waiting_actions;
 mod worker;
 
@@ -31,7 +32,7 @@ pub use effect::{Effect, Outcome, Progress, Update};
 pub use operation::OperationId;
 pub use worker::{LeaseId, WorkerId};
 
-use deadlines::{Deadline, Deadlines};
+use deadlines::Deadlines;
 use operation::{Operation, Stage};
 use waiting_actions::WaitingActions;
 use worker::{Leased, Worker};
@@ -137,11 +138,7 @@ impl OperationQueue {
             return;
         }
         operation.abandoned_since = Some(now);
-        if !operation.abandoned_armed {
-            operation.abandoned_armed = true;
-            let due = now + self.config.abandoned_grace;
-            self.deadlines.arm(due, Deadline::Abandoned(id));
-        }
+        operation.arm_abandoned(&mut self.deadlines, id, now + self.config.abandoned_grace);
     }
 
     /// A worker has come.
@@ -243,26 +240,6 @@ impl OperationQueue {
         if self.is_recording(id) {
             self.requeue(now, id, attempt, &mut effects);
         }
-        effects
-    }
-
-    /// When [`OperationQueue::tick`] has to be called next.
-    pub fn next_deadline(&self) -> Option<Time> {
-        let retention = self.completed.front();
-        let expiry = retention.map(|(completed, _)| *completed + self.config.completed_retention);
-        self.deadlines.first().into_iter().chain(expiry).min()
-    }
-
-    /// Carries out what is due.
-    pub fn tick(&mut self, now: Time) -> Vec<Effect> {
-        let mut effects = vec![];
-        while let Some(deadline) = self.deadlines.pop_due(now) {
-            match deadline {
-                Deadline::Abandoned(id) => self.check_abandoned(now, id, &mut effects),
-                Deadline::NoWorker(id) => self.check_no_worker(now, id, &mut effects),
-            }
-        }
-        self.forget_completed(now, &mut effects);
         effects
     }
 
@@ -373,6 +350,10 @@ impl OperationQueue {
             return;
         }
         operation.stage = Stage::Queued;
+        if operation.abandoned_since.is_some() {
+            // The deadline may have come while the result was being recorded, when there was nothing to cancel.
+            operation.arm_abandoned(&mut self.deadlines, id, now);
+        }
         effects.push(operation.publish(id, Progress::Queued));
         self.place(now, id, effects);
     }
@@ -394,87 +375,6 @@ impl OperationQueue {
         if self.in_flight.get(key) == Some(&id) {
             self.in_flight.remove(key);
         }
-    }
-
-    fn forget_completed(&mut self, now: Time, effects: &mut Vec<Effect>) {
-        while let Some(&(completed, id)) = self.completed.front() {
-            let expired = now >= completed + self.config.completed_retention;
-            if !expired && self.completed.len() <= self.config.completed_limit {
-                break;
-            }
-            self.completed.pop_front();
-            self.operations.remove(&id);
-            effects.push(Effect::Forget { operation: id });
-        }
-    }
-
-    /// Notes which waiting Actions nobody can run any more.
-    fn find_unserved(&mut self, now: Time) {
-        let workers = &self.workers;
-        let unserved = self
-            .waiting
-            .find_unserved(now, |requirements| serves(workers, requirements));
-        for id in unserved {
-            if let Some(operation) = self.operations.get_mut(&id) {
-                operation.arm_no_worker(&mut self.deadlines, id, now + self.config.no_worker_timeout);
-            }
-        }
-    }
-
-    fn check_no_worker(&mut self, now: Time, id: OperationId, effects: &mut Vec<Effect>) {
-        let Some(operation) = self.operations.get_mut(&id) else {
-            return;
-        };
-        operation.no_worker_armed = false;
-        let requirements = operation.action.requirements.clone();
-        let unserved = self.waiting.unserved_since(&requirements);
-        let (Stage::Queued, Some(unserved)) = (&operation.stage, unserved) else {
-            return;
-        };
-        let since = unserved.max(operation.waiting_since);
-        let due = since + self.config.no_worker_timeout;
-        if due > now {
-            operation.arm_no_worker(&mut self.deadlines, id, due);
-            return;
-        }
-        self.waiting.remove(&requirements, operation.ticket());
-        let waited = now.since(since);
-        let error = ExecutionError::NoWorker { requirements, waited };
-        self.conclude(now, id, Outcome::Failed(error), effects);
-    }
-
-    fn check_abandoned(&mut self, now: Time, id: OperationId, effects: &mut Vec<Effect>) {
-        let Some(operation) = self.operations.get_mut(&id) else {
-            return;
-        };
-        operation.abandoned_armed = false;
-        let Some(since) = operation.abandoned_since else {
-            return;
-        };
-        let due = since + self.config.abandoned_grace;
-        if due > now {
-            operation.abandoned_armed = true;
-            self.deadlines.arm(due, Deadline::Abandoned(id));
-            return;
-        }
-        match operation.stage {
-            // The result is there already; nothing is won by throwing it away.
-            Stage::Recording | Stage::Completed => return,
-            Stage::Queued => {
-                self.waiting
-                    .remove(&operation.action.requirements, operation.ticket());
-            }
-            Stage::Executing { worker, lease } => {
-                if let Some(worker) = self.workers.get_mut(&worker) {
-                    worker.leases.insert(lease, Leased::Cancelled);
-                }
-                effects.push(Effect::Cancel { worker, lease });
-            }
-        }
-        if let Some(operation) = self.operations.remove(&id) {
-            self.leave_in_flight(&operation.action.key, id);
-        }
-        effects.push(Effect::Forget { operation: id });
     }
 }
 

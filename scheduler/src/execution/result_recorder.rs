@@ -25,7 +25,7 @@ enum Verdict {
     /// Goes to the clients as it is.
     Report,
     /// Succeeded, so it may be cached.
-    Cacheable(ActionResult),
+    Cacheable(Box<ActionResult>),
     /// The worker could not do its part; another one may.
     Retry(String),
 }
@@ -41,7 +41,7 @@ impl ResultRecorder {
         let response = self.complete_response(&completion.action, response);
         let response = match verdict(&response, completion.action.do_not_cache) {
             Verdict::Report => response,
-            Verdict::Cacheable(result) => self.cache(&completion.action, result, response).await,
+            Verdict::Cacheable(result) => self.cache(&completion.action, *result, response).await,
             Verdict::Retry(reason) => {
                 let attempt = format!("worker {} answered: {reason}", self.worker);
                 unfinished.operation = None;
@@ -102,14 +102,17 @@ fn verdict(response: &ExecuteResponse, do_not_cache: bool) -> Verdict {
     let status = response.status.as_ref();
     match status.map_or(Code::Ok, |status| Code::from_i32(status.code)) {
         Code::Ok => {}
-        // A worker uses these for what is no fault of the Action, such as a store that it cannot reach.
-        Code::Unavailable | Code::Aborted => {
+        // No fault of the Action: the worker cannot reach the store, or has stopped the Action by itself because it
+        // shuts down. What the server told it to cancel does not get here.
+        Code::Unavailable | Code::Aborted | Code::Cancelled => {
             return Verdict::Retry(status.map(|status| status.message.clone()).unwrap_or_default());
         }
         _ => return Verdict::Report,
     }
     match &response.result {
-        Some(result) if result.exit_code == 0 && !do_not_cache => Verdict::Cacheable(result.clone()),
+        Some(result) if result.exit_code == 0 && !do_not_cache => {
+            Verdict::Cacheable(Box::new(result.clone()))
+        }
         _ => Verdict::Report,
     }
 }

@@ -1,1 +1,11 @@
+//! The two services over a real gRPC server, with a worker that does what each test says.
 
+mod cache_policy;
+mod cancellation;
+mod conformance_traps;
+mod fake_worker;
+mod farm;
+mod gated_action_cache;
+mod manual_clock;
+mod worker_loss;
+mod worker_protocol;

@@ -164,15 +164,13 @@ impl Session {
         match message {
             worker_message::Message::Hello(_) => {}
             worker_message::Message::StageChanged(change) => {
-                match execution_stage::Value::try_from(change.stage) {
-                    Ok(execution_stage::Value::Queued) => {
-                        dispatcher.change_stage(self.worker, &change.lease, false)
-                    }
-                    Ok(execution_stage::Value::Executing) => {
-                        dispatcher.change_stage(self.worker, &change.lease, true);
-                    }
-                    _ => {}
-                }
+                let executing = match execution_stage::Value::try_from(change.stage) {
+                    Ok(execution_stage::Value::Queued) => false,
+                    Ok(execution_stage::Value::Executing) => true,
+                    // The other stages are the server's to say.
+                    _ => return,
+                };
+                dispatcher.change_stage(self.worker, &change.lease, executing);
             }
             worker_message::Message::Completed(completed) => {
                 self.complete(completed.lease, completed.response.unwrap_or_default())

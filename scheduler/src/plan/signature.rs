@@ -10,7 +10,6 @@ use bitzel_proto::reapi::{Action, Command, Platform};
 use bitzel_proto::{Digest, reapi};
 use bytes::Bytes;
 use prost::Message;
-use sha2::{Digest as _, Sha256};
 
 use super::tree::FUNCTION;
 
@@ -125,33 +124,6 @@ fn key(environment: &Environment, kind: &str, place: &str, task: &str, hash: &st
 pub fn blob(message: &impl Message) -> (Digest, Bytes) {
     let bytes = Bytes::from(message.encode_to_vec());
     (FUNCTION.digest(&bytes), bytes)
-}
-
-/// BitBake's taskhash, computed again from the unihashes that this build found.
-///
-/// `SignatureGeneratorBasic.get_taskhash` (bb/siggen.py): SHA-256 over the base hash, the unihashes of the
-/// dependencies, the checksums of local files (with their path where it has a "/./") and the taint.
-pub fn taskhash<'a>(task: &Task, unihash: impl Fn(u32) -> &'a str) -> String {
-    let mut hasher = Sha256::new();
-    hasher.update(&task.basehash);
-    for dependency in &task.hash_dependencies {
-        hasher.update(unihash(*dependency));
-    }
-    for file in task
-        .file_checksums
-        .iter()
-        .filter(|file| !file.checksum.is_empty())
-    {
-        if let Some((_, relative)) = file.path.split_once("/./") {
-            // Python's split("/./")[1] ends at a second marker.
-            let relative = relative.split("/./").next().unwrap_or(relative);
-            hasher.update("./");
-            hasher.update(relative);
-        }
-        hasher.update(&file.checksum);
-    }
-    hasher.update(task.taint.strip_prefix("nostamp:").unwrap_or(&task.taint));
-    hex::encode(hasher.finalize())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What holds whatever clients, workers and time do, in any order.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;

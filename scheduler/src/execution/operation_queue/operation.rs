@@ -73,6 +73,13 @@ impl Operation {
         Effect::Publish { operation, update }
     }
 
+    pub(super) fn arm_abandoned(&mut self, deadlines: &mut Deadlines, id: OperationId, due: Time) {
+        if !self.abandoned_armed {
+            self.abandoned_armed = true;
+            deadlines.arm(due, Deadline::Abandoned(id));
+        }
+    }
+
     pub(super) fn arm_no_worker(&mut self, deadlines: &mut Deadlines, id: OperationId, due: Time) {
         if !self.no_worker_armed {
             self.no_worker_armed = true;

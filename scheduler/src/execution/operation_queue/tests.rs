@@ -386,6 +386,23 @@ fn a_client_that_comes_back_in_time_keeps_the_action_alive() {
 }
 
 #[test]
+fn an_abandoned_action_that_has_to_be_tried_again_is_cancelled_instead() {
+    let mut queue = queue();
+    let (worker, _) = queue.register_worker(&hello("w", 1, &[]));
+    let (operation, effects) = execute(&mut queue, 1, action("a"));
+    queue.complete(worker, assigned(&effects)[0].1);
+    queue.detach(at(0), operation);
+    assert!(queue.tick(at(10)).is_empty(), "the result is being recorded");
+    queue.retry(at(11), operation, "no store".to_owned());
+    assert!(
+        queue
+            .tick(at(11))
+            .iter()
+            .any(|effect| matches!(effect, Effect::Cancel { .. }))
+    );
+}
+
+#[test]
 fn completed_operations_are_kept_for_a_bounded_time_and_number() {
     let mut queue = queue();
     let (worker, _) = queue.register_worker(&hello("w", 1, &[]));

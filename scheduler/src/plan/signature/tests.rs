@@ -1,5 +1,3 @@
-use bitzel_proto::graph::FileChecksum;
-
 use super::*;
 
 fn environment() -> Environment {
@@ -62,27 +60,4 @@ fn nothing_else_is_in_the_key() {
         ..task("do_compile")
     };
     assert_eq!(signature_key(&environment(), &renamed, &noisy, "hash"), base);
-}
-
-/// Expected value from Python: hashlib.sha256(("b" "u1" "u2" "./sub/file" "c1" "c2" "t").encode()).hexdigest()
-#[test]
-fn taskhash_is_bitbakes() {
-    let checksum = |path: &str, checksum: &str| FileChecksum {
-        path: path.to_owned(),
-        checksum: checksum.to_owned(),
-    };
-    let task = Task {
-        basehash: "b".to_owned(),
-        hash_dependencies: vec![5, 3],
-        file_checksums: vec![
-            checksum("/work/layers/x/files/./sub/file", "c1"),
-            checksum("/work/layers/x/plain", "c2"),
-            checksum("/work/layers/x/absent", ""),
-        ],
-        taint: "nostamp:t".to_owned(),
-        ..Task::default()
-    };
-    let unihash = |dependency| if dependency == 5 { "u1" } else { "u2" };
-    let expected = hex::encode(Sha256::digest("bu1u2./sub/filec1c2t"));
-    assert_eq!(taskhash(&task, unihash), expected);
 }

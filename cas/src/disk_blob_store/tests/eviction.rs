@@ -1,0 +1,150 @@
+//! The limit, and who has to go.
+
+use super::*;
+
+const BLOCK: u64 = 4096;
+
+async fn open_with_blocks(root: &TempDir, blocks: u64) -> DiskBlobStore {
+    let options = DiskBlobStoreOptions {
+        limit_bytes: blocks * BLOCK,
+        ..ROOMY
+    };
+    DiskBlobStore::open(root.path(), options).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_least_recently_used_go_and_uses_count() {
+    let root = TempDir::new().unwrap();
+    let store = open_with_blocks(&root, 4).await;
+    let mut digests = Vec::new();
+    for seed in 0..4 {
+        digests.push(add(&store, &noise(seed, 1000)).await);
+    }
+    read_whole(&store, digests[0]).await.unwrap();
+    assert!(
+        is_present(&store, digests[1]).await,
+        "being asked for extends the life"
+    );
+    digests.push(add(&store, &noise(4, 1000)).await);
+    digests.push(add(&store, &noise(5, 1000)).await);
+    let missing = store.find_missing(&digests).await.unwrap();
+    assert_eq!(missing, digests[2..4]);
+    assert_eq!(blob_files(&root).len(), 4);
+}
+
+#[tokio::test]
+async fn the_order_of_use_survives_a_clean_restart() {
+    let root = TempDir::new().unwrap();
+    let store = open_with_blocks(&root, 3).await;
+    let mut digests = Vec::new();
+    for seed in 0..3 {
+        digests.push(add(&store, &noise(seed, 10)).await);
+    }
+    read_whole(&store, digests[0]).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let store = open_with_blocks(&root, 3).await;
+    add(&store, &noise(3, 10)).await;
+    assert_eq!(store.find_missing(&digests).await.unwrap(), [digests[1]]);
+}
+
+#[tokio::test]
+async fn what_can_never_fit_is_refused_and_costs_nobody_a_place() {
+    let root = TempDir::new().unwrap();
+    let store = open_with_blocks(&root, 4).await;
+    let kept = add(&store, b"kept").await;
+    let large = noise(1, 5 * 4096);
+    let refused = store.write(sha256(&large), one_chunk(large.into())).await;
+    assert!(matches!(refused, Err(Error::NoSpace { .. })), "{refused:?}");
+    assert!(is_present(&store, kept).await);
+    assert_eq!(store.usage().reserved_bytes, 0);
+}
+
+#[tokio::test]
+async fn a_wrong_blob_costs_nobody_a_place() {
+    let root = TempDir::new().unwrap();
+    let store = open_with_blocks(&root, 1).await;
+    let kept = add(&store, b"kept").await;
+    let refused = store
+        .write(sha256(b"right"), one_chunk(Bytes::from_static(b"wrong")))
+        .await;
+    assert!(
+        matches!(refused, Err(Error::DigestMismatch { .. })),
+        "{refused:?}"
+    );
+    assert!(is_present(&store, kept).await);
+}
+
+#[tokio::test]
+async fn writes_under_way_count_towards_the_limit() {
+    let root = TempDir::new().unwrap();
+    let store = open_with_blocks(&root, 1024).await;
+    let large = Bytes::from(noise(1, 3 << 20));
+    let digest = sha256(&large);
+    let stalled = one_chunk(large.slice(..2 << 20)).chain(futures::stream::pending());
+    let mut write = Box::pin(store.write(digest, stalled.boxed()));
+    while store.usage().reserved_bytes == 0 {
+        assert!(futures::poll!(&mut write).is_pending());
+        tokio::task::yield_now().await;
+    }
+    let other = noise(2, 2 << 20);
+    let refused = store.write(sha256(&other), one_chunk(other.clone().into())).await;
+    assert!(matches!(refused, Err(Error::NoSpace { .. })), "{refused:?}");
+    drop(write);
+    while store.usage().reserved_bytes != 0 {
+        tokio::task::yield_now().await;
+    }
+    add(&store, &other).await;
+}
+
+#[tokio::test]
+async fn a_free_space_floor_that_the_disk_does_not_have_refuses_with_the_numbers() {
+    let root = TempDir::new().unwrap();
+    let options = DiskBlobStoreOptions {
+        free_space_floor_bytes: 1 << 60,
+        ..ROOMY
+    };
+    let kept = add(&open(&root).await, b"kept").await;
+    let store = DiskBlobStore::open(root.path(), options).await.unwrap();
+    let refused = store
+        .write(sha256(b"blob"), one_chunk(Bytes::from_static(b"blob")))
+        .await;
+    let message = refused.unwrap_err().to_string();
+    assert!(message.contains("must stay free"), "{message}");
+    assert_eq!(read_whole(&store, kept).await.unwrap(), "kept");
+}
+
+#[tokio::test]
+async fn a_lowered_limit_is_kept_from_the_start() {
+    let root = TempDir::new().unwrap();
+    let store = open_with_blocks(&root, 100).await;
+    for seed in 0..100 {
+        add(&store, &noise(seed, 10)).await;
+    }
+    drop(store);
+    let store = open_with_blocks(&root, 10).await;
+    assert_eq!(store.usage().blobs, 10);
+    assert_eq!(blob_files(&root).len(), 10);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn the_limit_holds_at_every_step(sizes in prop::collection::vec(1..40_000_usize, 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let root = TempDir::new().unwrap();
+            let store = open_with_blocks(&root, 20).await;
+            for (seed, size) in sizes.into_iter().enumerate() {
+                let digest = add(&store, &noise(seed as u64, size)).await;
+                assert!(is_present(&store, digest).await);
+                let files = blob_files(&root);
+                let bytes: u64 = files.iter().map(|(_, size)| size.next_multiple_of(BLOCK)).sum();
+                let usage = store.usage();
+                assert_eq!((files.len() as u64, bytes), (usage.blobs, usage.bytes));
+                assert!(bytes <= 20 * BLOCK);
+            }
+        });
+    }
+}

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""BitBake's own cooker, in this process: parse, choose providers, make the run queue, compute the signatures.
+
+What `bin/bitbake-server` and a user interface do around it (sockets, event queues) is left out; it would also need
+a `bin` directory that the PyPI package does not have.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from typing import Any
+
+import bb
+import bb.cache
+import bb.checksum
+import bb.codeparser
+import bb.cooker
+import bb.cookerdata
+import bb.event
+import bb.msg
+import bb.providers
+import bb.runqueue
+import bb.server.process
+import bb.utils
+
+POSTFILE = "/work/build/conf/bitzel.conf"
+
+
+class Failed(Exception):
+    """BitBake refused; its own messages are on stderr already."""
+
+
+class _NoServer:
+    """What BBCooker wants of the process that serves it."""
+
+    def register_idle_function(self, *_arguments: Any) -> None:
+        raise Failed("BitBake wanted to start a background job in the exporter")
+
+    def wait_for_idle(self, *_arguments: Any, **_options: Any) -> None:
+        return None
+
+
+class _Console:
+    """Prints the events that BitBake's terminal interface would print as errors."""
+
+    class event:  # the attribute name is BitBake's
+        @staticmethod
+        def send(event: Any) -> None:
+            if isinstance(event, bb.event.NoProvider):
+                logging.getLogger("BitBake").error(str(event))
+            elif isinstance(event, (bb.event.MultipleProviders,)):
+                logging.getLogger("BitBake").info(str(event))
+
+
+def _precise_checksum_times() -> None:
+    """BitBake's file checksum cache trusts whole seconds; two edits within one second must both be seen."""
+
+    def modified(path: str) -> tuple[int, int, int]:
+        status = os.stat(path)
+        return (status.st_mtime_ns, status.st_size, status.st_ino)
+
+    def modified_or_zero(self: Any, path: str) -> Any:
+        try:
+            return self.cached_mtime(path)
+        except OSError:
+            return 0
+
+    def cached(self: Any, path: str) -> Any:
+        if path not in self.cache:
+            self.cache[path] = modified(path)
+        return self.cache[path]
+
+    def update(self: Any, path: str) -> Any:
+        self.cache[path] = modified(path)
+        return self.cache[path]
+
+    bb.checksum.FileMtimeCache.cached_mtime = cached
+    bb.checksum.FileMtimeCache.cached_mtime_noerror = modified_or_zero
+    bb.checksum.FileMtimeCache.update_mtime = update
+
+
+def _stable_module_dependencies() -> None:
+    """Makes BitBake see the layers' Python modules alike, whether its code parser's cache is cold or warm.
+
+    The cache does not keep `var_execs`, yet the hash of the base configuration contains it: without this, the second
+    run would parse all recipes again, and two machines could disagree. No signature depends on it.
+    """
+    parse = bb.codeparser.PythonParser.parse_python
+
+    def parse_python(self: Any, *arguments: Any, fixedhash: str | None = None, **options: Any) -> None:
+        parse(self, *arguments, fixedhash=fixedhash, **options)
+        if fixedhash:
+            self.var_execs = set()
+
+    bb.codeparser.PythonParser.parse_python = parse_python
+
+
+def _keep_recipe_information() -> None:
+    """Keeps what BitBake's recipe cache read or made: after a parse it writes that to disk and forgets it."""
+    write = bb.cache.Cache.sync
+
+    def sync(self: Any) -> None:
+        self.recipe_information = self.depends_cache
+        write(self)
+
+    bb.cache.Cache.sync = sync
+
+
+class Cooker:
+    """A parsed build directory."""
+
+    def __init__(self, source_date_epoch: int) -> None:
+        self.epoch = time.gmtime(source_date_epoch)
+        bb.server.process.serverlog = lambda _message: None
+        bb.msg.logger_create("BitBake", sys.stderr)
+        logging.getLogger("BitBake").setLevel(logging.WARNING)
+        _precise_checksum_times()
+        _stable_module_dependencies()
+        _keep_recipe_information()
+        environment = dict(os.environ)
+        bb.utils.clean_environment()
+        self.cooker = bb.cooker.BBCooker([bb.cooker.CookerFeatures.RECIPE_SIGGEN_INFO], _NoServer())
+        configuration = self.cooker.configuration
+        configuration.env = environment
+        # The class default, False, makes the parser processes fail; the bitbake command sets a list.
+        configuration.profile = []
+        configuration.postfile = [POSTFILE]
+        bb.event.register_UIHhandler(_Console(), True)
+        self.cooker.init_configdata()
+
+    @property
+    def data_builder(self) -> Any:
+        return self.cooker.databuilder
+
+    @property
+    def caches(self) -> Any:
+        return self.cooker.recipecaches
+
+    def parse(self) -> None:
+        """Parses all recipes, or takes them from BitBake's own cache."""
+        while self.cooker.updateCache():
+            pass
+        for data in self.data_builder.mcdata.values():
+            data.setVar("DATE", self.date)
+            data.setVar("TIME", self.time)
+            data.setVar("BUILDNAME", self.build_name)
+            data.setVar("BUILDSTART", time.strftime("%m/%d/%Y %H:%M:%S", self.epoch))
+
+    @property
+    def date(self) -> str:
+        return time.strftime("%Y%m%d", self.epoch)
+
+    @property
+    def time(self) -> str:
+        return time.strftime("%H%M%S", self.epoch)
+
+    @property
+    def build_name(self) -> str:
+        return self.date + self.time
+
+    def run_queue(self, targets: list[str], task: str | None) -> tuple[Any, list[Any]]:
+        """The prepared run queue data and the list of what was asked for: (multiconfig, target, task, file)."""
+        default_task = task or self.cooker.data.getVar("BB_DEFAULT_TASK") or "build"
+        try:
+            task_data, wanted = self.cooker.buildTaskData(targets, default_task, True)
+            queue = bb.runqueue.RunQueue(self.cooker, self.cooker.data, self.caches, task_data, wanted)
+            queue.rqdata.prepare()
+        except (bb.providers.NoProvider, bb.runqueue.TaskFailure) as error:
+            raise Failed(str(error)) from error
+        return queue.rqdata, wanted
+
+    def layer_name(self, real_file: str, multiconfig: str) -> str:
+        return self.cooker.collections[multiconfig].calc_bbfile_priority(real_file)[2] or ""
+
+    def recipe_information(self, key: str, multiconfig: str) -> Any:
+        """What BitBake's cache has of a recipe variant (bb.cache.CoreRecipeInfo)."""
+        cache = self.cooker.parser.bb_caches[multiconfig]
+        try:
+            known = cache.depends_cache
+        except AttributeError:
+            known = cache.recipe_information
+        return known[key][0]
+
+    def appends(self, key: str, multiconfig: str) -> list[str]:
+        return list(self.cooker.collections[multiconfig].get_file_appends(key))
+
+    def parse_recipe(self, key: str, appends: list[str], layer_name: str) -> Any:
+        return self.data_builder.parseRecipe(key, appends, layer_name)
+
+    def close(self) -> None:
+        """Writes BitBake's caches out."""
+        parser = self.cooker.parser
+        if parser is not None:
+            parser.shutdown(clean=True)
+            parser.final_cleanup()
+

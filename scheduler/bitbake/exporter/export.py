@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Exports BitBake's task graph for some targets. Runs in a sandbox whose paths are the same on every machine.
+
+usage: export.py REQUEST
+
+REQUEST is a JSON file: {"targets": [...], "task": "compile" or null, "source_date_epoch": 1520598896,
+"code_digest": "..."}. The graph goes to /work/out/graph.json, snapshots to /work/out/snapshots. What it is at goes
+to stdout, one word a line; BitBake's messages go to stderr. Exit code 1: BitBake refused.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+
+GRAPH = Path("/work/out/graph.json")
+
+
+def report(phase: str) -> None:
+    print(phase, flush=True)
+
+
+def main(request_file: str) -> int:
+    warnings.simplefilter("ignore")
+    request = json.loads(Path(request_file).read_text(encoding="utf-8"))
+    report("configuration")
+    import bb
+
+    import graph
+    from cooker import Cooker, Failed
+    from recipes import RecipeExporter
+
+    try:
+        cooker = Cooker(request["source_date_epoch"])
+        exporter = RecipeExporter(cooker, request["code_digest"])
+        report("parsing")
+        cooker.parse()
+        report("run-queue")
+        queue, wanted = cooker.run_queue(request["targets"], request["task"])
+        document = graph.build(cooker, exporter, queue, wanted, report)
+        report("writing")
+        GRAPH.write_text(
+            json.dumps(document, separators=(",", ":")), encoding="utf-8", errors="surrogateescape"
+        )
+        cooker.close()
+    except Failed as error:
+        if str(error):
+            logging.getLogger("BitBake").error(str(error))
+        return 1
+    except bb.BBHandledException:
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    status = main(sys.argv[1])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # BitBake leaves threads and processes behind that a normal exit would wait for.
+    os._exit(status)

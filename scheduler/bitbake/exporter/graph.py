@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The task graph (proto/protos/bitzel/graph/v1/graph.proto) from BitBake's run queue."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Any
+
+import bb
+import bb.runqueue
+import bb.utils
+from components import ComponentSelection, Node
+from cooker import Cooker
+from recipes import Document, RecipeExporter, relative, words
+
+FORMAT_VERSION = 1
+
+
+def topological_order(entries: dict[str, Any]) -> list[str]:
+    """Task ids, dependencies first; ties by name, so that the same graph always has the same indices."""
+    missing = {tid: len(entry.depends) for tid, entry in entries.items()}
+    dependents: dict[str, list[str]] = {tid: [] for tid in entries}
+    for tid, entry in entries.items():
+        for dependency in entry.depends:
+            dependents[dependency].append(tid)
+    ready = [tid for tid, count in missing.items() if count == 0]
+    heapq.heapify(ready)
+    order = []
+    while ready:
+        tid = heapq.heappop(ready)
+        order.append(tid)
+        for dependent in dependents[tid]:
+            missing[dependent] -= 1
+            if missing[dependent] == 0:
+                heapq.heappush(ready, dependent)
+    return order
+
+
+def unneeded_by_metadata(cooker: Cooker, function: str) -> Callable[[Node, Node], bool]:
+    """Asks the metadata's BB_SETSCENE_DEPVALID function about one edge, as staging.bbclass does."""
+    stores = {name: bb.data.createCopy(data) for name, data in cooker.data_builder.mcdata.items()}
+    expression = f"{function}(task, dependees, [], d, [])"
+
+    def is_unneeded(dependent: Node, dependency: Node) -> bool:
+        dependees = {
+            "dependent": [dependent.package_name, dependent.name],
+            "dependency": [dependency.package_name, dependency.name],
+        }
+        variables = {"task": "dependency", "dependees": dependees, "d": stores[dependent.multiconfig]}
+        return bool(bb.utils.better_eval(expression, variables))
+
+    return is_unneeded
+
+
+def build(
+    cooker: Cooker, exporter: RecipeExporter, queue: Any, wanted: list[Any], report: Callable[[str], None]
+) -> Document:
+    entries = queue.runtaskentries
+    order = topological_order(entries)
+    index_of = {tid: index for index, tid in enumerate(order)}
+    split = {tid: bb.runqueue.split_tid_mcfn(tid) for tid in order}
+    recipe_keys = sorted({parts[3] for parts in split.values()})
+    report("recipes")
+    recipes = exporter.export(recipe_keys)
+    report("graph")
+    recipe_index = {key: index for index, key in enumerate(recipe_keys)}
+    signatures = bb.parse.siggen
+    setscene = queue.runq_setscene_tids
+
+    tasks: list[Document] = []
+    nodes: list[Node] = []
+    for tid in order:
+        multiconfig, _, name, key = split[tid]
+        entry = entries[tid]
+        document = dict(recipes[key]["tasks"][name])
+        extends_sysroot = document.pop("extends_sysroot", False)
+        nodes.append(
+            Node(
+                recipe=recipe_index[key],
+                package_name=recipes[key]["recipe"]["package_name"],
+                name=name,
+                multiconfig=multiconfig,
+                dependencies=tuple(sorted(index_of[dependency] for dependency in entry.depends)),
+                shared=bool(
+                    document.get("sstate_directories")
+                    or document.get("sstate_plain_directories")
+                    or tid in setscene
+                ),
+                noexec=document.get("noexec", False),
+                extends_sysroot=extends_sysroot,
+            )
+        )
+        document.update(
+            recipe=recipe_index[key],
+            name=name,
+            taskhash=entry.hash,
+            unihash=entry.unihash,
+            basehash=signatures.basehash[tid],
+            dependencies=list(nodes[-1].dependencies),
+            # Sorted as SignatureGeneratorBasic.get_taskhash sorts them: by (recipe name, task id).
+            hash_dependencies=[index_of[tid] for _, tid in sorted(signatures.runtaskdeps[tid])],
+            file_checksums=file_checksums(signatures.file_checksum_values[tid]),
+            taint=signatures.taints.get(tid, ""),
+            setscene=tid in setscene,
+            taskhash_dependencies=sorted(entry.taskhash_deps or ()),
+        )
+        tasks.append(document)
+
+    report("components")
+    select_components(cooker, nodes, tasks)
+    targets = sorted(
+        index_of[bb.runqueue.build_tid(multiconfig, file, task)]
+        for multiconfig, _, task, file in wanted
+        if bb.runqueue.build_tid(multiconfig, file, task) in index_of
+    )
+    return {
+        "format_version": FORMAT_VERSION,
+        "bitbake_version": bb.__version__,
+        "settings": settings(cooker, exporter),
+        "recipes": [recipes[key]["recipe"] for key in recipe_keys],
+        "tasks": tasks,
+        "targets": targets,
+    }
+
+
+def file_checksums(values: list[tuple[str, str | None]]) -> list[Document]:
+    """In the order in which BitBake hashes them: by path, the part after "/./" only where there is one."""
+
+    def hashed_path(pair: tuple[str, str | None]) -> Any:
+        return bb.siggen.clean_checksum_file_path(pair)
+
+    return [
+        {"path": path, "checksum": checksum or ""} for path, checksum in sorted(values, key=hashed_path)
+    ]
+
+
+def select_components(cooker: Cooker, nodes: list[Node], tasks: list[Document]) -> None:
+    data = cooker.cooker.data
+    function = data.getVar("BB_SETSCENE_DEPVALID")
+    selection = ComponentSelection(
+        nodes,
+        words(data.getVar("SSTATETASKS")) if function else {node.name for node in nodes},
+        unneeded_by_metadata(cooker, function) if function else None,
+    )
+    for index, document in enumerate(tasks):
+        document["components"] = selection.components(index)
+        document["foreign_work_trees"] = selection.foreign_work_trees(index)
+
+
+def settings(cooker: Cooker, exporter: RecipeExporter) -> Document:
+    data = cooker.cooker.data
+
+    def path(variable: str) -> str:
+        value = data.getVar(variable)
+        return relative(value) if value else ""
+
+    return {
+        "build_name": cooker.build_name,
+        "date": cooker.date,
+        "time": cooker.time,
+        "default_umask": data.getVar("BB_DEFAULT_UMASK") or "",
+        "temporary_directory": path("TMPDIR"),
+        "download_directory": path("DL_DIR"),
+        "deploy_directory": path("DEPLOY_DIR"),
+        "base_snapshots": [exporter.base_snapshots[name] for name in sorted(exporter.base_snapshots)],
+        "overlap_allowed": [
+            relative(pattern) for pattern in words(data.getVar("SSTATE_ALLOW_OVERLAP_FILES"))
+        ],
+    }

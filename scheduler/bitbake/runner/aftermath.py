@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What is done with a task's tree after the task, whether it succeeded or not.
+
+Logs go where the Action declares them. Everything that BitBake writes beside the task's results (stamps, statistics,
+locks, its own caches) is removed: it would be an undeclared write, and what carries times, process ids and hashes
+would make equal results look different.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+ROOT = Path("/work")
+LOGS = ROOT / "bitzel/log"
+
+# Directories, by the variables that name them, that hold no results of a task.
+NOISE_VARIABLES = (
+    "STAMPS_DIR",
+    "BUILDSTATS_BASE",
+    "SSTATE_DIR",
+    "LOG_DIR",
+    "PERSISTENT_DIR",
+    "CACHE",
+    "PSEUDO_LOCALSTATEDIR",
+)
+# Files below WORKDIR that only say which signature the tree was made for.
+NOISE_IN_WORK_DIRECTORY = ("configure.sstate", "recipe-sysroot/sysroot.lock")
+
+
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def inside(path: str | None) -> Path | None:
+    """The path, if it lies in the sandbox's tree."""
+    if not path or not os.path.normpath(path).startswith(f"{ROOT}/"):
+        return None
+    return Path(os.path.normpath(path))
+
+
+def keep_logs(task: dict[str, Any]) -> None:
+    source = ROOT / task["log_directory"]
+    LOGS.mkdir(parents=True, exist_ok=True)
+    if not task["log_directory"] or not source.is_dir():
+        return
+    for entry in sorted(source.iterdir()):
+        if entry.name != "log.task_order" and not entry.is_fifo() and not entry.is_symlink():
+            shutil.move(entry, LOGS / entry.name)
+    shutil.rmtree(source)
+
+
+def clean_up(data: Any, task: dict[str, Any]) -> None:
+    os.chdir(ROOT)
+    keep_logs(task)
+    stamp = inside(data.getVar("STAMP"))
+    noise = [inside(data.getVar(variable)) for variable in NOISE_VARIABLES]
+    noise += [ROOT / lockfile for lockfile in task["lockfiles"]]
+    if stamp is not None:
+        noise += stamp.parent.glob(f"{stamp.name}.*")
+    work_directory = ROOT / task["work_directory"]
+    if task["work_directory"]:
+        noise += [work_directory / name for name in NOISE_IN_WORK_DIRECTORY]
+    manifests = inside(data.getVar("SSTATE_MANIFESTS"))
+    if manifests is not None and manifests.is_dir():
+        noise += manifests.glob("index-*")
+    for path in noise:
+        if path is not None and path not in (ROOT, ROOT / "build", ROOT / "build/tmp"):
+            remove(path)

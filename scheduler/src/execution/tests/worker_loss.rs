@@ -1,0 +1,79 @@
+//! Workers that go away.
+
+use bitzel_proto::reapi::execution_stage::Value::{Executing, Queued};
+use bitzel_proto::worker::scheduler_message;
+use tonic::Code;
+
+use super::fake_worker::{FakeWorker, exited, failed};
+use super::farm::{Farm, NO_WORKER_TIMEOUT};
+
+#[tokio::test]
+async fn a_lost_workers_action_runs_on_another() {
+    let farm = Farm::start().await;
+    let mut operations = farm.execute(farm.action("a").await).await.unwrap();
+    let mut lost = FakeWorker::connect(&farm, "lost", 1).await;
+    let old = lost.assigned().await;
+    operations.reach(Executing).await;
+    drop(lost);
+    operations.reach(Queued).await;
+    let mut other = FakeWorker::connect(&farm, "other", 1).await;
+    let new = other.run(exited(0)).await;
+    assert_ne!(new.lease, old.lease);
+    assert_eq!(new.queued_unix_nanos, old.queued_unix_nanos);
+    assert_eq!(operations.response().await.result.unwrap().exit_code, 0);
+}
+
+#[tokio::test]
+async fn an_action_that_loses_too_many_workers_fails_and_names_them() {
+    let farm = Farm::start().await;
+    let action = farm.action("a").await;
+    let mut operations = farm.execute(action).await.unwrap();
+    for name in ["first", "second"] {
+        let mut worker = FakeWorker::connect(&farm, name, 1).await;
+        worker.assigned().await;
+    }
+    let status = operations.response().await.status.unwrap();
+    assert_eq!(status.code, Code::Unavailable as i32);
+    assert_eq!(
+        status.message,
+        "gave up after 2 attempts: worker first was lost; worker second was lost"
+    );
+    assert!(farm.action_cache.result(action).is_none());
+}
+
+#[tokio::test]
+async fn what_is_the_workers_own_fault_is_tried_again() {
+    for code in [Code::Unavailable, Code::Aborted, Code::Cancelled] {
+        let farm = Farm::start().await;
+        let mut operations = farm.execute(farm.action("a").await).await.unwrap();
+        let mut worker = FakeWorker::connect(&farm, "w", 1).await;
+        let lease = worker.assigned().await.lease;
+        worker.complete(&lease, failed(code, "the store is away")).await;
+        // The Action comes back; whether before or after the acknowledgement is open.
+        let (mut again, mut acknowledged) = (None, false);
+        while again.is_none() || !acknowledged {
+            match worker.next().await.unwrap().unwrap() {
+                scheduler_message::Message::Assign(assign) => again = Some(assign.lease),
+                scheduler_message::Message::Acknowledged(message) => {
+                    assert_eq!(message.lease, lease);
+                    acknowledged = true;
+                }
+                scheduler_message::Message::Cancel(cancel) => panic!("{cancel:?}"),
+            }
+        }
+        worker.complete(&again.unwrap(), exited(0)).await;
+        assert_eq!(operations.response().await.result.unwrap().exit_code, 0);
+    }
+}
+
+#[tokio::test]
+async fn an_action_that_nobody_can_run_fails_and_names_the_properties() {
+    let farm = Farm::start().await;
+    let mut operations = farm.execute(farm.action("a").await).await.unwrap();
+    operations.reach(Queued).await;
+    farm.clock.pass_once_awaited(NO_WORKER_TIMEOUT).await;
+    let status = operations.response().await.status.unwrap();
+    assert_eq!(status.code, Code::FailedPrecondition as i32);
+    assert!(status.message.contains("OSFamily=linux"), "{}", status.message);
+    assert!(!status.message.contains("network"), "{}", status.message);
+}

@@ -1,0 +1,121 @@
+//! What workers may say and when.
+
+use bitzel_proto::reapi::execution_stage::Value::Executing;
+use bitzel_proto::reapi::{Command, Platform};
+use bitzel_proto::worker::{Drain, worker_message};
+use tonic::Code;
+
+use super::fake_worker::{FakeWorker, exited, hello};
+use super::farm::{Farm, platform};
+
+#[tokio::test]
+async fn a_worker_that_does_not_say_who_it_is_is_refused() {
+    let farm = Farm::start().await;
+    for first in [
+        worker_message::Message::Drain(Drain {}),
+        hello("", 1, &[]),
+        hello("w", 0, &[]),
+        hello("w", 100_000, &[]),
+        hello(&"w".repeat(300), 1, &[]),
+    ] {
+        let mut worker = FakeWorker::connect_with(&farm, first).await;
+        assert_eq!(worker.next().await.err().unwrap().code(), Code::InvalidArgument);
+    }
+}
+
+#[tokio::test]
+async fn a_drained_worker_ends_its_work_and_its_stream() {
+    let farm = Farm::start().await;
+    let mut draining = FakeWorker::connect(&farm, "draining", 2).await;
+    let mut first = farm.execute(farm.action("first").await).await.unwrap();
+    let assign = draining.assigned().await;
+    draining.drain().await;
+    // Once another worker gets an Action although the first one has a free slot, the drain has been noticed.
+    let mut other =
+        FakeWorker::connect_with(&farm, hello("other", 1, &[("OSFamily", "linux"), ("gpu", "1")])).await;
+    let gpu = farm
+        .action_with("gpu", |action| action.platform = Some(platform(&[("gpu", "1")])))
+        .await;
+    let mut on_gpu = farm.execute(gpu).await.unwrap();
+    let busy = other.assigned().await;
+    on_gpu.reach(Executing).await;
+    draining.complete(&assign.lease, exited(0)).await;
+    assert_eq!(draining.acknowledged().await, assign.lease);
+    assert!(draining.next().await.unwrap().is_none(), "its stream ends");
+    assert_eq!(first.response().await.result.unwrap().exit_code, 0);
+    let second = farm.action("second").await;
+    let mut operations = farm.execute(second).await.unwrap();
+    other.complete(&busy.lease, exited(0)).await;
+    operations.reach(Executing).await;
+}
+
+#[tokio::test]
+async fn an_idle_worker_that_drains_is_let_go_at_once() {
+    let farm = Farm::start().await;
+    let mut worker = FakeWorker::connect(&farm, "w", 2).await;
+    worker.drain().await;
+    assert!(worker.next().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn completions_that_nobody_waits_for_are_acknowledged_and_ignored() {
+    let farm = Farm::start().await;
+    let mut worker = FakeWorker::connect(&farm, "w", 1).await;
+    let mut operations = farm.execute(farm.action("a").await).await.unwrap();
+    let lease = worker.assigned().await.lease;
+    for unknown in ["", "1", "from-before-a-restart-1"] {
+        worker.complete(unknown, exited(0)).await;
+        assert_eq!(worker.acknowledged().await, unknown);
+    }
+    for _ in 0..2 {
+        worker.complete(&lease, exited(0)).await;
+        assert_eq!(worker.acknowledged().await, lease);
+    }
+    assert_eq!(operations.response().await.result.unwrap().exit_code, 0);
+}
+
+#[tokio::test]
+async fn an_action_goes_to_a_worker_that_offers_what_it_needs() {
+    let farm = Farm::start().await;
+    let mut plain = FakeWorker::connect(&farm, "plain", 1).await;
+    let mut gpu =
+        FakeWorker::connect_with(&farm, hello("gpu", 1, &[("OSFamily", "linux"), ("gpu", "1")])).await;
+    let needs_gpu = farm
+        .action_with("gpu", |action| {
+            action.platform = Some(platform(&[("OSFamily", "linux"), ("gpu", "1")]));
+        })
+        .await;
+    let first = farm.execute(needs_gpu).await.unwrap();
+    assert_eq!(gpu.assigned().await.action_digest, Some(needs_gpu.into()));
+    let simple = farm.action("simple").await;
+    let second = farm.execute(simple).await.unwrap();
+    assert_eq!(plain.assigned().await.action_digest, Some(simple.into()));
+    drop((first, second));
+}
+
+#[tokio::test]
+async fn an_older_clients_platform_stands_in_the_command() {
+    let farm = Farm::start().await;
+    #[expect(deprecated, reason = "what clients older than version 2.2 set")]
+    let command = Command {
+        platform: Some(platform(&[("gpu", "1")])),
+        ..Default::default()
+    };
+    let command = farm.upload(&command).await;
+    let mut plain = FakeWorker::connect(&farm, "plain", 1).await;
+    let with_platform = async |platform: Option<Platform>| {
+        farm.action_with("a", |action| {
+            action.command_digest = Some(command.into());
+            action.platform = platform;
+        })
+        .await
+    };
+    // Where the Action says something, the Command's platform does not count.
+    let preferred = with_platform(Some(platform(&[("OSFamily", "linux")]))).await;
+    let _running = farm.execute(preferred).await.unwrap();
+    assert_eq!(plain.assigned().await.action_digest, Some(preferred.into()));
+    let legacy = with_platform(None).await;
+    let _waiting = farm.execute(legacy).await.unwrap();
+    let mut gpu = FakeWorker::connect_with(&farm, hello("gpu", 1, &[("gpu", "1")])).await;
+    assert_eq!(gpu.assigned().await.action_digest, Some(legacy.into()));
+}

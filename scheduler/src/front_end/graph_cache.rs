@@ -1,0 +1,111 @@
+//! Graphs that were exported before.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use bitzel_proto::graph::TaskGraph;
+use prost::Message as _;
+
+use super::error::FrontEndError;
+use super::{ExportRequest, FrontEndConfig, LocalTree, SnapshotDirectory, environment};
+
+/// The version of the graph's meaning, as the exporter writes it into every graph.
+pub(crate) const GRAPH_FORMAT_VERSION: u32 = 1;
+
+/// Graphs that are kept; older ones are dropped. One of 5,000 tasks takes about a megabyte.
+const KEPT_GRAPHS: usize = 64;
+
+/// Zstandard level: the graph is written once and read often.
+const COMPRESSION_LEVEL: i32 = 3;
+
+/// The cache: one file a graph, zstd-compressed protobuf.
+pub(crate) struct GraphCache {
+    directory: PathBuf,
+}
+
+/// A digest of all that a graph follows from.
+pub(crate) fn key(
+    config: &FrontEndConfig,
+    request: &ExportRequest,
+    metadata: &LocalTree,
+    code_digest: &str,
+) -> String {
+    // JSON keeps the parts apart: no value can run into the next.
+    let parts = serde_json::json!([
+        GRAPH_FORMAT_VERSION,
+        code_digest,
+        metadata.root.to_string(),
+        environment::passed_through(&config.environment),
+        config.source_date_epoch,
+        request.targets,
+        request.task,
+    ]);
+    bitzel_proto::DigestFunction::Sha256
+        .digest(parts.to_string().as_bytes())
+        .hash_hex()
+}
+
+impl GraphCache {
+    pub(crate) fn new(cache: &Path) -> Self {
+        Self {
+            directory: cache.join("graphs"),
+        }
+    }
+
+    fn path(&self, key: &str) -> PathBuf {
+        self.directory.join(format!("{key}.pb.zst"))
+    }
+
+    /// The graph, if it is there, whole, and all its snapshots are.
+    pub(crate) fn load(&self, key: &str, snapshots: &SnapshotDirectory) -> Option<TaskGraph> {
+        let path = self.path(key);
+        let bytes = zstd::decode_all(fs::File::open(&path).ok()?).ok()?;
+        let graph = TaskGraph::decode(bytes.as_slice()).ok()?;
+        let base = graph
+            .settings
+            .iter()
+            .flat_map(|settings| &settings.base_snapshots);
+        let recipes = graph.recipes.iter().filter_map(|recipe| recipe.snapshot.as_ref());
+        let complete = base
+            .chain(recipes)
+            .all(|snapshot| snapshots.path(&snapshot.sha256).exists());
+        if !complete || graph.format_version != GRAPH_FORMAT_VERSION {
+            return None;
+        }
+        // For dropping the least recently used; a read-only cache is no reason to fail.
+        let _ = fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+        Some(graph)
+    }
+
+    pub(crate) fn store(&self, key: &str, graph: &TaskGraph) -> Result<(), FrontEndError> {
+        fs::create_dir_all(&self.directory).map_err(FrontEndError::io(&self.directory))?;
+        let path = self.path(key);
+        let temporary = path.with_extension(format!("new.{}", std::process::id()));
+        let bytes = zstd::encode_all(graph.encode_to_vec().as_slice(), COMPRESSION_LEVEL)
+            .map_err(FrontEndError::io(&path))?;
+        fs::write(&temporary, bytes).map_err(FrontEndError::io(&temporary))?;
+        fs::rename(&temporary, &path).map_err(FrontEndError::io(&path))?;
+        self.drop_old()
+    }
+
+    fn drop_old(&self) -> Result<(), FrontEndError> {
+        let mut graphs = Vec::new();
+        for entry in fs::read_dir(&self.directory).map_err(FrontEndError::io(&self.directory))? {
+            let entry = entry.map_err(FrontEndError::io(&self.directory))?;
+            // Another bitzel may be dropping the same file.
+            if let Ok(modified) = entry.metadata().and_then(|metadata| metadata.modified()) {
+                graphs.push((modified, entry.path()));
+            }
+        }
+        graphs.sort_unstable();
+        let surplus = graphs.len().saturating_sub(KEPT_GRAPHS);
+        for (_, path) in &graphs[..surplus] {
+            let _ = fs::remove_file(path);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+//! The user's layers, and where each is in the sandbox.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::error::FrontEndError;
+
+/// What the build directory's own configuration says, read by `host/describe_build.py`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct BuildDescription {
+    pub(crate) bitbake_version: String,
+    pub(crate) topdir: PathBuf,
+    pub(crate) layers: Vec<Layer>,
+    /// The user's `DL_DIR`.
+    pub(crate) downloads: PathBuf,
+}
+
+/// One entry of BBLAYERS.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Layer {
+    pub(crate) path: PathBuf,
+    /// The names that its `conf/layer.conf` adds to `BBFILE_COLLECTIONS`.
+    pub(crate) collections: Vec<String>,
+}
+
+/// Layers that lie in one checkout keep their places relative to each other, because metadata looks beside itself
+/// (`COREBASE` is `meta/..`).
+///
+/// A group is named after a layer in it, not after directories of the client, so that the same metadata is at the
+/// same place in every sandbox wherever it was checked out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LayerGroup {
+    pub(crate) name: String,
+    pub(crate) root: PathBuf,
+    /// The whole checkout belongs to the metadata (it is `COREBASE`), or only the layers in it.
+    pub(crate) whole: bool,
+    /// The layers' real directories.
+    pub(crate) layers: Vec<PathBuf>,
+}
+
+impl LayerGroup {
+    /// Where something in this group is in the sandbox, relative to `/work`.
+    pub(crate) fn sandbox_path(&self, path: &Path) -> String {
+        let relative = path.strip_prefix(&self.root).unwrap_or(Path::new(""));
+        format!("layers/{}/{}", self.name, relative.display())
+            .trim_end_matches('/')
+            .to_owned()
+    }
+
+    /// The directories that the sandbox gets: from where, to where relative to `/work`.
+    pub(crate) fn directories(&self) -> Vec<(&Path, String)> {
+        if self.whole {
+            return vec![(&self.root, self.sandbox_path(&self.root))];
+        }
+        self.layers
+            .iter()
+            .map(|layer| (layer.as_path(), self.sandbox_path(layer)))
+            .collect()
+    }
+}
+
+/// Groups the layers, in the order of BBLAYERS, and gives each layer's place in the sandbox.
+pub(crate) fn group_layers(layers: &[Layer]) -> Result<(Vec<LayerGroup>, Vec<String>), FrontEndError> {
+    let mut groups: Vec<LayerGroup> = Vec::new();
+    let mut places = Vec::new();
+    for layer in layers {
+        let path = layer
+            .path
+            .canonicalize()
+            .map_err(FrontEndError::io(&layer.path))?;
+        let (root, whole) = enclosing_checkout(&path);
+        let index = match groups.iter().position(|group| group.root == root) {
+            Some(index) => index,
+            None => {
+                let name = group_name(layer, &path);
+                if let Some(other) = groups.iter().find(|group| group.name == name) {
+                    return Err(FrontEndError::LayerNameClash {
+                        name,
+                        first: other.root.clone(),
+                        second: root,
+                    });
+                }
+                groups.push(LayerGroup {
+                    name,
+                    root,
+                    whole,
+                    layers: Vec::new(),
+                });
+                groups.len() - 1
+            }
+        };
+        places.push(groups[index].sandbox_path(&path));
+        groups[index].layers.push(path);
+    }
+    Ok((groups, places))
+}
+
+fn group_name(layer: &Layer, path: &Path) -> String {
+    let directory_name = || path.file_name().map(|name| name.to_string_lossy().into_owned());
+    layer
+        .collections
+        .first()
+        .cloned()
+        .or_else(directory_name)
+        .map_or_else(|| "layer".to_owned(), |name| name.replace(['/', ' '], "_"))
+}
+
+/// The nearest directory at or above `path` that is a checkout, and whether all of it is metadata.
+fn enclosing_checkout(path: &Path) -> (PathBuf, bool) {
+    for ancestor in path.ancestors() {
+        if ancestor.join("oe-init-build-env").exists() {
+            return (ancestor.to_owned(), true);
+        }
+        if ancestor.join(".git").exists() {
+            return (ancestor.to_owned(), false);
+        }
+    }
+    (path.to_owned(), false)
+}
+
+/// Whether a directory inside a whole checkout is something else: a build directory, or another checkout.
+pub(crate) fn is_foreign(directory: &Path) -> bool {
+    fs::exists(directory.join("conf/bblayers.conf")).unwrap_or(false)
+        || fs::exists(directory.join(".git")).unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests;
