@@ -304,7 +304,7 @@ impl SandboxedActionExecutor {
 impl ActionExecutor for SandboxedActionExecutor {
     async fn execute(&self, request: ActionRequest) -> ExecuteResponse {
         let mut result = ActionResult::default();
-        metadata(&mut result).worker = self.config.worker_name.clone();
+        metadata(&mut result).worker.clone_from(&self.config.worker_name);
         metadata(&mut result).queued_timestamp = request.queued;
         metadata(&mut result).worker_start_timestamp = Some(now());
         let outcome = self.run(&request, &mut result).await;

@@ -1,5 +1,7 @@
 //! Actions run in real sandboxes.
 
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
 mod support;
 
 use std::time::Duration;
@@ -213,8 +215,8 @@ async fn undeclared_writes_fail_an_action_that_asks_for_it() {
             &tree,
             Run {
                 script,
-                platform,
                 outputs,
+                platform,
                 environment,
                 ..Run::default()
             },
@@ -248,8 +250,8 @@ async fn undeclared_writes_fail_an_action_that_asks_for_it() {
             &tree,
             Run {
                 script,
-                platform,
                 outputs,
+                platform,
                 environment,
                 ..Run::default()
             },

@@ -1,5 +1,7 @@
 //! Inputs stay what they are, and come back as they were.
 
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
 mod support;
 
 use std::os::unix::fs::MetadataExt;
@@ -44,7 +46,7 @@ async fn a_write_in_place_changes_neither_the_cache_nor_another_action() {
             },
         )
         .await;
-    let archive = worker.read(&archive.output_files[0].digest).await;
+    let archive = worker.read(archive.output_files[0].digest.as_ref()).await;
     let tree = directory([(
         "in",
         directory([

@@ -1,5 +1,6 @@
 //! A worker on a store in memory, and input trees written down shortly.
 #![allow(dead_code, unreachable_pub, reason = "every test program uses its own part")]
+#![allow(clippy::unwrap_used, reason = "only tests use this")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,7 +33,7 @@ pub enum Node {
     File(Vec<u8>, Option<NodeProperties>),
     Executable(Vec<u8>),
     Symlink(String),
-    Directory(BTreeMap<String, Node>, Option<NodeProperties>),
+    Directory(BTreeMap<String, Self>, Option<NodeProperties>),
 }
 
 /// Mode and time.
@@ -267,7 +268,7 @@ impl Worker {
         result
     }
 
-    pub async fn read(&self, digest: &Option<bitzel_proto::reapi::Digest>) -> Bytes {
+    pub async fn read(&self, digest: Option<&bitzel_proto::reapi::Digest>) -> Bytes {
         match digest {
             None => Bytes::new(),
             Some(digest) => read_whole(&*self.store, Digest::from_wire(FUNCTION, digest).unwrap())
@@ -277,11 +278,11 @@ impl Worker {
     }
 
     pub async fn stdout(&self, result: &ActionResult) -> String {
-        String::from_utf8(self.read(&result.stdout_digest).await.to_vec()).unwrap()
+        String::from_utf8(self.read(result.stdout_digest.as_ref()).await.to_vec()).unwrap()
     }
 
     pub async fn stderr(&self, result: &ActionResult) -> String {
-        String::from_utf8(self.read(&result.stderr_digest).await.to_vec()).unwrap()
+        String::from_utf8(self.read(result.stderr_digest.as_ref()).await.to_vec()).unwrap()
     }
 
     /// An output file's content.
@@ -290,7 +291,7 @@ impl Worker {
         let digest = &file
             .unwrap_or_else(|| panic!("no output {path}: {result:?}"))
             .digest;
-        String::from_utf8(self.read(digest).await.to_vec()).unwrap()
+        String::from_utf8(self.read(digest.as_ref()).await.to_vec()).unwrap()
     }
 
     /// An output directory's Tree.
@@ -300,7 +301,7 @@ impl Worker {
             .iter()
             .find(|directory| directory.path == path)
             .unwrap();
-        Tree::decode(self.read(&directory.tree_digest).await).unwrap()
+        Tree::decode(self.read(directory.tree_digest.as_ref()).await).unwrap()
     }
 
     /// All Directories of an output directory into the store, and its root: what the next Action takes as input.
