@@ -1,5 +1,7 @@
 //! Actions run in real sandboxes.
 
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
 mod support;
 
 use std::time::Duration;
@@ -167,7 +169,7 @@ async fn a_cancelled_action_leaves_nothing() {
     request.stages = Some(stages);
     let cancellation = request.cancellation.clone();
     let (response, ()) = tokio::join!(
-        bitzel_worker::ActionExecutor::execute(&worker.executor, request),
+        bitzel_worker::ActionExecutor::execute(worker.executor(), request),
         async {
             started.recv().await.unwrap();
             cancellation.cancel();
@@ -213,8 +215,8 @@ async fn undeclared_writes_fail_an_action_that_asks_for_it() {
             &tree,
             Run {
                 script,
-                platform,
                 outputs,
+                platform,
                 environment,
                 ..Run::default()
             },
@@ -248,8 +250,8 @@ async fn undeclared_writes_fail_an_action_that_asks_for_it() {
             &tree,
             Run {
                 script,
-                platform,
                 outputs,
+                platform,
                 environment,
                 ..Run::default()
             },

@@ -156,9 +156,8 @@ fn is_opaque(path: &Path) -> io::Result<bool> {
     let mut value = [0_u8; 8];
     match rustix::fs::lgetxattr(path, "user.overlay.opaque", &mut value[..]) {
         Ok(size) => Ok(value.get(..size) == Some(b"y")),
-        Err(rustix::io::Errno::NODATA | rustix::io::Errno::NOTSUP) => Ok(false),
-        // Longer than any value that overlayfs writes.
-        Err(rustix::io::Errno::RANGE) => Ok(false),
+        // The last one: longer than any value that overlayfs writes.
+        Err(rustix::io::Errno::NODATA | rustix::io::Errno::NOTSUP | rustix::io::Errno::RANGE) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

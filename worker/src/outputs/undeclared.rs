@@ -41,7 +41,7 @@ fn walk(
         let entry = entry.map_err(failed(&on_disk))?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let child_path = join(path, &name);
-        if outputs.iter().any(|output| *output == child_path) {
+        if outputs.contains(&child_path) {
             continue;
         }
         let metadata = entry.metadata().map_err(failed(&entry.path()))?;
