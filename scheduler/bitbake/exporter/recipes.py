@@ -305,7 +305,7 @@ def published_paths(data: Any, task: str, outputs: list[str], plain: list[str]) 
     work_directory = os.path.normpath(data.getVar("WORKDIR") or "/nonexistent") + "/"
     published = [path for path in outputs if path]
     published += [path for path in plain if not (os.path.normpath(path) + "/").startswith(work_directory)]
-    if outputs or plain:
+    if outputs or plain or task in words(data.getVar("SSTATETASKS")):
         manifest = sstate_manifest(data, task)
         if manifest:
             published.append(manifest)

@@ -30,6 +30,7 @@ NOISE_VARIABLES = (
     "PERSISTENT_DIR",
     "CACHE",
     "PSEUDO_LOCALSTATEDIR",
+    "QA_LOGFILE",
 )
 # Files below WORKDIR that only say which signature the tree was made for.
 NOISE_IN_WORK_DIRECTORY = ("configure.sstate", "recipe-sysroot/sysroot.lock")
