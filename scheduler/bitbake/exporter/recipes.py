@@ -75,6 +75,7 @@ class RecipeExporter:
         document["original_environment"] = {
             name: original_environment.getVar(name, False) for name in sorted(original_environment.keys())
         }
+        document["build_files"] = self.cooker.files_of_build_start(multiconfig)
         document["python_libraries"] = python_libraries()
         document["module_dependencies"] = module_dependencies()
         return document
@@ -238,13 +239,14 @@ def module_dependencies() -> dict[str, list[Any]]:
     """What BitBake found in the Python code of the `addpylib` modules, which enters the signatures."""
     found: dict[str, list[Any]] = {}
     for name, entry in bb.codeparser.modulecode_deps.items():
-        references, executed, variables, contains, code_hash, _visitor = entry
+        references, executed, variables, contains, code_hash, visitor = entry
         found[name] = [
             sorted(references),
             sorted(executed),
             sorted(variables),
             {variable: sorted(values) for variable, values in contains.items()},
             code_hash,
+            visitor is not None,
         ]
     return found
 
@@ -303,7 +305,7 @@ def published_paths(data: Any, task: str, outputs: list[str], plain: list[str]) 
     work_directory = os.path.normpath(data.getVar("WORKDIR") or "/nonexistent") + "/"
     published = [path for path in outputs if path]
     published += [path for path in plain if not (os.path.normpath(path) + "/").startswith(work_directory)]
-    if outputs or plain:
+    if outputs or plain or task in words(data.getVar("SSTATETASKS")):
         manifest = sstate_manifest(data, task)
         if manifest:
             published.append(manifest)
