@@ -18,6 +18,7 @@ import warnings
 from pathlib import Path
 
 GRAPH = Path("/work/out/graph.json")
+BYTECODE = Path("/work/out/bytecode.json")
 
 
 def report(phase: str) -> None:
@@ -30,9 +31,10 @@ def main(request_file: str) -> int:
     report("configuration")
     import bb
 
+    import bytecode
     import graph
     from cooker import Cooker, Failed
-    from recipes import RecipeExporter
+    from recipes import CACHE, SNAPSHOTS, RecipeExporter, python_libraries
 
     try:
         cooker = Cooker(request["source_date_epoch"])
@@ -46,6 +48,9 @@ def main(request_file: str) -> int:
         GRAPH.write_text(
             json.dumps(document, separators=(",", ":")), encoding="utf-8", errors="surrogateescape"
         )
+        packages = [Path("/work/bitbake/lib/bb"), Path("/work/bitzel")]
+        packages += [Path(directory, namespace) for directory, namespace, *_ in python_libraries()]
+        BYTECODE.write_text(json.dumps(bytecode.compile_all(packages, CACHE, SNAPSHOTS)), encoding="utf-8")
         cooker.close()
     except Failed as error:
         if str(error):

@@ -75,6 +75,7 @@ class RecipeExporter:
         document["original_environment"] = {
             name: original_environment.getVar(name, False) for name in sorted(original_environment.keys())
         }
+        document["build_files"] = self.cooker.files_of_build_start(multiconfig)
         document["python_libraries"] = python_libraries()
         document["module_dependencies"] = module_dependencies()
         return document
@@ -238,13 +239,14 @@ def module_dependencies() -> dict[str, list[Any]]:
     """What BitBake found in the Python code of the `addpylib` modules, which enters the signatures."""
     found: dict[str, list[Any]] = {}
     for name, entry in bb.codeparser.modulecode_deps.items():
-        references, executed, variables, contains, code_hash, _visitor = entry
+        references, executed, variables, contains, code_hash, visitor = entry
         found[name] = [
             sorted(references),
             sorted(executed),
             sorted(variables),
             {variable: sorted(values) for variable, values in contains.items()},
             code_hash,
+            visitor is not None,
         ]
     return found
 

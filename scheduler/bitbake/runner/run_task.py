@@ -21,32 +21,31 @@ from typing import Any
 ROOT = Path("/work")
 HERE = ROOT / "bitzel"
 
-# The library of the Action before everything else; stand-ins for what a wheel of BitBake lacks after it.
-sys.path.insert(0, str(ROOT / "bitbake/lib"))
-sys.path.append(str(HERE / "shims"))
+# The stand-ins come before BitBake's own hashserv and prserv: a task has no server to talk to, and the real ones
+# import half of Python's library.
+sys.path[:0] = [str(HERE / "shims"), str(ROOT / "bitbake/lib")]
 warnings.simplefilter("ignore")
 
-import aftermath  # noqa: E402
-import basehash  # noqa: E402
+import lazy_imports  # noqa: E402
+
+lazy_imports.install()
+
 import bb  # noqa: E402
+import bb.progress  # noqa: E402, I001  (first: bb.build imports it in a circle)
 import bb.build  # noqa: E402
 import bb.codeparser  # noqa: E402
 import bb.data_smart  # noqa: E402
 import bb.event  # noqa: E402
-import bb.methodpool  # noqa: E402
 import bb.msg  # noqa: E402
 import bb.parse  # noqa: E402
 import bb.siggen  # noqa: E402
 import bb.utils  # noqa: E402
+import aftermath  # noqa: E402
+import basehash  # noqa: E402
 import data_store  # noqa: E402
+import metadata_functions  # noqa: E402
 
 SIGNATURE_DIFFERS = 97
-
-# Handlers that wait for nothing of this would never be called here.
-TASK_EVENTS = frozenset(
-    f"bb.build.{name}"
-    for name in ("TaskBase", "TaskStarted", "TaskSucceeded", "TaskFailed", "TaskFailedSilent", "TaskInvalid")
-)
 
 Document = dict[str, Any]
 
@@ -75,35 +74,38 @@ def import_libraries(data: Any, base: Document) -> None:
     for directory, namespace, *modules in base["python_libraries"]:
         if directory not in sys.path:
             sys.path.append(directory)
+        lazy_imports.FINDER.names.update(f"{namespace}.{module}" for module in modules)
         context[namespace] = __import__(namespace)
         for module in modules:
             context[namespace] = __import__(f"{namespace}.{module}")
-    for name, (references, executed, variables, contains, code_hash) in base["module_dependencies"].items():
+    for name, entry in base["module_dependencies"].items():
+        references, executed, variables, contains, code_hash, has_visitor = entry
         bb.codeparser.modulecode_deps[name] = [
             set(references),
             set(executed),
             set(variables),
             {variable: set(values) for variable, values in contains.items()},
             code_hash,
-            None,
+            visit_call if has_visitor else None,
         ]
 
 
-def define_functions(data: Any) -> None:
-    """The metadata's `def` functions (bb.parse.ast.PythonMethodNode)."""
-    for name, flags in data.dict.items():
-        text = flags.get("_content")
-        if flags.get("python") and flags.get("func") and isinstance(text, str) and text.startswith("def "):
-            bb.methodpool.insert_method(name, text, flags.get("filename", name), int(flags.get("lineno", 0)))
+def visit_call(name: str, arguments: Any) -> Any:
+    """A function's own reading of what calls of it depend on (bb.codeparser.PythonParser.visit_Call)."""
+    module, function = name.rsplit(".", 1)
+    return getattr(sys.modules[module], function).visitorcode(name, arguments)
 
 
-def register_handlers(data: Any) -> None:
-    for name in data.getVar("__BBHANDLERS", False) or []:
-        mask = (data.getVarFlag(name, "eventmask") or "").split()
-        if mask and not TASK_EVENTS.intersection(mask):
-            continue
-        file, line = data.getVarFlag(name, "filename", False), int(data.getVarFlag(name, "lineno", False))
-        bb.event.register(name, data.getVar(name, False), mask, file, line, data)
+def set_up_host_tools(data: Any) -> None:
+    """The directory of links to permitted programs of the host, which the metadata's PATH consists of.
+
+    The parse of the configuration makes it (base_eventhandler in OE's base.bbclass); the metadata's own function is
+    called, because it also knows which links have to be scripts.
+    """
+    directory, make = data.getVar("HOSTTOOLS_DIR"), bb.utils.get_context().get("setup_hosttools_dir")
+    if directory and make:
+        make(directory, "HOSTTOOLS", data)
+        make(directory, "HOSTTOOLS_NONFATAL", data, fatal=False)
 
 
 def task_dependency_data(dependencies: Document) -> dict[str, Any]:
@@ -133,9 +135,21 @@ def task_dependency_data(dependencies: Document) -> dict[str, Any]:
     }
 
 
-def load_signatures(data: Any, task: Document, dependencies: Document) -> None:
+def signature_generator(data: Any, base: Document) -> Any:
+    """The metadata's own generator, which a module of its Python library puts into bb.siggen."""
+    handler = data.getVar("BB_SIGNATURE_HANDLER")
+    known = {getattr(member, "name", None) for member in vars(bb.siggen).values()}
+    if handler not in known:
+        for _directory, namespace, *modules in base["python_libraries"]:
+            for module in modules:
+                # Any use of a lazy module executes it.
+                dir(sys.modules[f"{namespace}.{module}"])
+    return bb.siggen.init(data)
+
+
+def load_signatures(data: Any, base: Document, task: Document, dependencies: Document) -> None:
     """Of what the signature generator of a build knows, what concerns this task and its dependencies."""
-    generator = bb.siggen.init(data)
+    generator = signature_generator(data, base)
     bb.parse.siggen = generator
     own = f"{task['recipe']}:{task['task']}"
     generator.runtaskdeps = {
@@ -157,7 +171,7 @@ def fakeroot_variables(task: Document) -> dict[str, str]:
     return dict(word.split("=", 1) for word in shlex.split(text) if "=" in word)
 
 
-def set_up(data: Any, task: Document, dependencies: Document) -> None:
+def set_up(data: Any, base: Document, task: Document, dependencies: Document) -> None:
     """What fork_off_task sets for every task, in its order."""
     name = task["task"]
     if task["umask"]:
@@ -171,7 +185,7 @@ def set_up(data: Any, task: Document, dependencies: Document) -> None:
     data.setVar("PRSERV_HOST", "")
     data.setVar("BB_TASKHASH", task["taskhash"])
     data.setVar("BB_UNIHASH", task["unihash"])
-    load_signatures(data, task, dependencies)
+    load_signatures(data, base, task, dependencies)
     # Outputs travel by digest: no archive is made, but everything around its making (relocation, manifests) is kept.
     if data.getVar("sstate_create_and_sign_package", False) is not None:
         data.setVar("sstate_create_and_sign_package", "    pass\n")
@@ -189,10 +203,23 @@ def set_up(data: Any, task: Document, dependencies: Document) -> None:
             os.environ[variable] = value
 
 
+def write_build_files(base: Document) -> list[Path]:
+    """What the metadata wrote when the build started (Cooker.files_of_build_start)."""
+    written = []
+    for name, text in base["build_files"].items():
+        path = Path(name)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            written.append(path)
+    return written
+
+
 def main() -> int:
     task, dependencies = read("task.json"), read("dependencies.json")
     base, recipe = read("base.json"), read("recipe.json")
-    bb.msg.logger_create("BitBake", sys.stderr)
+    # While the task runs, the descriptors 1 and 2 are its log; messages shall be in there once, and out here.
+    bb.msg.logger_create("BitBake", os.fdopen(os.dup(sys.stderr.fileno()), "w", buffering=1))
     logging.getLogger("BitBake").setLevel(logging.WARNING)
     # Events go to nobody; without a UI bb.event would keep them for one that comes later.
     bb.event._uiready = True
@@ -200,7 +227,7 @@ def main() -> int:
     bb.utils.clean_environment()
     data = restore(base, recipe)
     import_libraries(data, base)
-    define_functions(data)
+    metadata_functions.define(data)
     found = basehash.of_task(data, task["task"], task["recipe"])
     if found != task["basehash"]:
         sys.stderr.write(
@@ -208,15 +235,21 @@ def main() -> int:
             f"has {task['basehash']}; export the graph again, and check that the metadata is deterministic\n"
         )
         return SIGNATURE_DIFFERS
-    register_handlers(data)
-    set_up(data, task, dependencies)
+    set_up_host_tools(data)
+    metadata_functions.register_handlers(data)
+    set_up(data, base, task, dependencies)
     # Whether a task is up to date is the action cache's business; stamps would only be noise in the outputs.
     bb.build.make_stamp = lambda _task, _data: None
-    try:
-        return int(bb.build.exec_task(task["recipe"], task["task"], data, False))
-    finally:
-        sys.stdout.flush()
-        aftermath.clean_up(data, task)
+    # Likewise what explains signatures: bitzel has it in the graph.
+    bb.siggen.dump_this_task = lambda _file, _data: None
+    staged = aftermath.staged_files(task)
+    build_files = write_build_files(base)
+    status = int(bb.build.exec_task(task["recipe"], task["task"], data, False))
+    sys.stdout.flush()
+    if status != 0:
+        aftermath.show_failure(task)
+    aftermath.clean_up(data, task, build_files, staged)
+    return status
 
 
 if __name__ == "__main__":
