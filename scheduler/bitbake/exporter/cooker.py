@@ -148,6 +148,11 @@ class Cooker:
         """Parses all recipes, or takes them from BitBake's own cache."""
         while self.cooker.updateCache():
             pass
+        # The thread that writes BitBake's cache after a cold parse: a fork while it holds a lock leaves the child
+        # waiting for that lock for ever.
+        writing = self.cooker.parser.syncthread
+        if writing is not None:
+            writing.join()
         for data in self.data_builder.mcdata.values():
             data.setVar("DATE", self.date)
             data.setVar("TIME", self.time)
