@@ -56,13 +56,12 @@ impl BlobStores for RemoteBlobStores {
         if let Some(store) = connections.stores.get(instance) {
             return Ok(store.clone());
         }
-        let channel = match &connections.channel {
-            Some(channel) => channel.clone(),
-            None => {
-                // A channel connects again by itself when the server restarts.
-                let channel = endpoint::connect(&self.endpoint).await?;
-                connections.channel.insert(channel).clone()
-            }
+        let channel = if let Some(channel) = &connections.channel {
+            channel.clone()
+        } else {
+            // A channel connects again by itself when the server restarts.
+            let channel = endpoint::connect(&self.endpoint).await?;
+            connections.channel.insert(channel).clone()
         };
         let store = Arc::new(RemoteBlobStore::connect(channel, instance.clone()).await?);
         connections.stores.insert(instance.clone(), store.clone());

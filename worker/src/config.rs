@@ -30,7 +30,7 @@ pub struct ExecutorConfig {
 impl ExecutorConfig {
     /// A configuration with the usual limits: 20 GiB of cache, one day for an Action.
     pub fn new(cache_directory: impl Into<PathBuf>, launcher: Vec<OsString>) -> Self {
-        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        const DAY: Duration = Duration::from_hours(24);
         Self {
             cache_directory: cache_directory.into(),
             cache_size_bytes: 20 << 30,

@@ -79,16 +79,11 @@ pub enum Error {
 const LISTED_PATHS: usize = 20;
 
 fn listed(paths: &[String]) -> String {
-    let mut text = paths
-        .iter()
-        .take(LISTED_PATHS)
-        .cloned()
-        .collect::<Vec<_>>()
-        .join(", ");
-    if let Some(more) = paths.len().checked_sub(LISTED_PATHS).filter(|more| *more > 0) {
-        text.push_str(&format!(" and {more} more"));
+    let listed = paths[..paths.len().min(LISTED_PATHS)].join(", ");
+    match paths.len().saturating_sub(LISTED_PATHS) {
+        0 => listed,
+        more => format!("{listed} and {more} more"),
     }
-    text
 }
 
 impl Error {

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use bitzel_cas::BlobStore;
 use bitzel_proto::Digest;
+use tokio_util::sync::CancellationToken;
 
-use crate::blocking;
+use crate::blocking::{self, unless_cancelled};
 use crate::error::Error;
 use crate::file_cache::{FileCache, FileKey, FileLease};
 use crate::scratch::{ActionDirectory, Scratch};
@@ -52,11 +53,12 @@ impl InputRoots {
     }
 
     /// Assembles `tree`, the Action's own part of it in `directory`.
-    pub(crate) async fn assemble(
+    pub async fn assemble(
         &self,
         store: &dyn BlobStore,
         tree: &Arc<DirectoryTree>,
         directory: &ActionDirectory,
+        cancellation: &CancellationToken,
     ) -> Result<InputRoot, Error> {
         let selected = {
             let (tree, layers) = (Arc::clone(tree), Arc::clone(&self.layers));
@@ -64,11 +66,11 @@ impl InputRoots {
         };
         let mut leases = vec![];
         for key in &selected {
-            leases.push(self.layer(store, tree, key).await?);
+            leases.push(self.layer(store, tree, key, cancellation).await?);
         }
         let skeleton = Assembly::skeleton(Arc::clone(tree), selected);
         let relative = directory.relative("lower");
-        let files = self.link(store, skeleton, relative.clone()).await?;
+        let files = self.link(store, skeleton, relative.clone(), cancellation).await?;
         while self.files.is_over_limit() && self.layers.evict_one().await {
             let files = Arc::clone(&self.files);
             blocking::run(move || {
@@ -93,12 +95,15 @@ impl InputRoots {
         store: &dyn BlobStore,
         tree: &Arc<DirectoryTree>,
         key: &LayerKey,
+        cancellation: &CancellationToken,
     ) -> Result<LayerLease, Error> {
-        match self.layers.claim(key).await {
+        match unless_cancelled(cancellation, async { Ok(self.layers.claim(key).await) }).await? {
             LayerClaim::Ready(lease) => Ok(lease),
             LayerClaim::Build(claim) => {
                 let assembly = Assembly::layer(Arc::clone(tree), key.clone());
-                let files = self.link(store, assembly, claim.relative().to_owned()).await?;
+                let files = self
+                    .link(store, assembly, claim.relative().to_owned(), cancellation)
+                    .await?;
                 Ok(claim.finish(files))
             }
         }
@@ -109,13 +114,14 @@ impl InputRoots {
         store: &dyn BlobStore,
         assembly: Assembly,
         relative: String,
+        cancellation: &CancellationToken,
     ) -> Result<FileLease, Error> {
         let (assembly, keys) = blocking::run(move || {
             let keys: Vec<FileKey> = assembly.file_keys()?;
             Ok((assembly, keys))
         })
         .await?;
-        let lease = self.files.fetch(store, keys).await?;
+        let lease = unless_cancelled(cancellation, self.files.fetch(store, keys)).await?;
         let scratch = Arc::clone(&self.scratch);
         blocking::run(move || assembly.run(&scratch, &relative)).await?;
         Ok(lease)

@@ -82,7 +82,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(argument) => LaunchReport::Failed {
             step: "read the arguments".into(),
             reason: format!(
-                "unexpected argument {argument:?}; the sandbox launcher is started by the worker"
+                "unexpected argument {}; the sandbox launcher is started by the worker",
+                argument.display()
             ),
         },
         None => match launch() {

@@ -74,7 +74,7 @@ pub fn collect_outputs(
                     path,
                     digest: node.digest,
                     is_executable: node.is_executable,
-                    contents: vec![].into(),
+                    contents: vec![],
                     node_properties: node.node_properties,
                 });
             }

@@ -21,7 +21,7 @@ use prost::Message;
 
 use crate::action_executor::{ActionExecutor, ActionRequest};
 use crate::blob_stores::BlobStores;
-use crate::blocking;
+use crate::blocking::{self, unless_cancelled};
 use crate::config::ExecutorConfig;
 use crate::error::Error;
 use crate::file_cache::FileCache;
@@ -115,7 +115,8 @@ impl SandboxedActionExecutor {
         let platform = action.platform.as_ref().or(command.platform.as_ref());
 
         metadata(result).input_fetch_start_timestamp = Some(now());
-        let tree = Arc::new(fetch_directory_tree(store, root, &self.directories).await?);
+        let fetch = async { Ok(fetch_directory_tree(store, root, &self.directories).await?) };
+        let tree = Arc::new(unless_cancelled(&request.cancellation, fetch).await?);
         check_working_directory(&tree, &command.working_directory)?;
         let scratch = Arc::clone(&self.scratch);
         let directory = Arc::new(blocking::run(move || scratch.action_directory()).await?);
@@ -150,7 +151,10 @@ impl SandboxedActionExecutor {
             timeout,
             ..
         } = &prepared;
-        let input_root = self.input_roots.assemble(store, tree, directory).await?;
+        let input_root = self
+            .input_roots
+            .assemble(store, tree, directory, &request.cancellation)
+            .await?;
         prepare(tree, directory, declaration).await?;
         metadata(result).input_fetch_completed_timestamp = Some(now());
 
@@ -176,9 +180,7 @@ impl SandboxedActionExecutor {
         }
 
         metadata(result).output_upload_start_timestamp = Some(now());
-        let collected = self
-            .upload_outputs(store, &request.action, &prepared, result)
-            .await;
+        let collected = self.upload_outputs(store, request, &prepared, result).await;
         metadata(result).output_upload_completed_timestamp = Some(now());
         let undeclared = match ending {
             Ending::Exited(0) if prepared.undeclared_writes_fail => find_undeclared(&prepared).await,
@@ -246,11 +248,15 @@ impl SandboxedActionExecutor {
     async fn upload_outputs(
         &self,
         store: &dyn BlobStore,
-        action: &Digest,
+        request: &ActionRequest,
         prepared: &Prepared,
         result: &mut ActionResult,
     ) -> Result<(), Error> {
-        let function = action.function();
+        let function = request.action.function();
+        let upload = async |blobs: Vec<(Digest, BlobSource)>| {
+            let upload = async { Ok(upload_missing(store, blobs).await?) };
+            unless_cancelled(&request.cancellation, upload).await
+        };
         let logs = {
             let directory = Arc::clone(&prepared.directory);
             blocking::run(move || {
@@ -275,12 +281,12 @@ impl SandboxedActionExecutor {
                 result: outputs,
                 blobs,
             }) => {
-                upload_missing(store, blobs.into_iter().chain(logs)).await?;
+                upload(blobs.into_iter().chain(logs).collect()).await?;
                 Ok(outputs)
             }
             Err(error) => {
                 // The logs may tell why.
-                upload_missing(store, logs).await?;
+                upload(logs.collect()).await?;
                 Err(error)
             }
         };
@@ -298,7 +304,7 @@ impl SandboxedActionExecutor {
 impl ActionExecutor for SandboxedActionExecutor {
     async fn execute(&self, request: ActionRequest) -> ExecuteResponse {
         let mut result = ActionResult::default();
-        metadata(&mut result).worker = self.config.worker_name.clone();
+        metadata(&mut result).worker.clone_from(&self.config.worker_name);
         metadata(&mut result).queued_timestamp = request.queued;
         metadata(&mut result).worker_start_timestamp = Some(now());
         let outcome = self.run(&request, &mut result).await;

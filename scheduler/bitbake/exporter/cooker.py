@@ -103,6 +103,17 @@ def _stable_module_dependencies() -> None:
     bb.codeparser.PythonParser.parse_python = parse_python
 
 
+def _keep_recipe_information() -> None:
+    """Keeps what BitBake's recipe cache read or made: after a parse it writes that to disk and forgets it."""
+    write = bb.cache.Cache.sync
+
+    def sync(self: Any) -> None:
+        self.recipe_information = self.depends_cache
+        write(self)
+
+    bb.cache.Cache.sync = sync
+
+
 class Cooker:
     """A parsed build directory."""
 
@@ -113,6 +124,7 @@ class Cooker:
         logging.getLogger("BitBake").setLevel(logging.WARNING)
         _precise_checksum_times()
         _stable_module_dependencies()
+        _keep_recipe_information()
         environment = dict(os.environ)
         bb.utils.clean_environment()
         self.cooker = bb.cooker.BBCooker([bb.cooker.CookerFeatures.RECIPE_SIGGEN_INFO], _NoServer())
@@ -190,6 +202,15 @@ class Cooker:
 
     def layer_name(self, real_file: str, multiconfig: str) -> str:
         return self.cooker.collections[multiconfig].calc_bbfile_priority(real_file)[2] or ""
+
+    def recipe_information(self, key: str, multiconfig: str) -> Any:
+        """What BitBake's cache has of a recipe variant (bb.cache.CoreRecipeInfo)."""
+        cache = self.cooker.parser.bb_caches[multiconfig]
+        try:
+            known = cache.depends_cache
+        except AttributeError:
+            known = cache.recipe_information
+        return known[key][0]
 
     def appends(self, key: str, multiconfig: str) -> list[str]:
         return list(self.cooker.collections[multiconfig].get_file_appends(key))

@@ -96,7 +96,7 @@ class RecipeExporter:
 
     def _cache_name(self, key: str) -> str:
         real_file, _, multiconfig = bb.cache.virtualfn2realfn(key)
-        information = self.cooker.cooker.parser.bb_caches[multiconfig].depends_cache[key][0]
+        information = self.cooker.recipe_information(key, multiconfig)
         identity = [
             CACHE_VERSION,
             data_store.FORMAT_VERSION,

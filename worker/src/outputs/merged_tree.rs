@@ -129,7 +129,8 @@ impl<'tree> MergedTree<'tree> {
         }))
     }
 
-    fn input_child(&self, digest: Digest, name: &str) -> Result<Option<MergedNode<'tree>>, Error> {
+    /// The node of a name in an input directory.
+    pub(super) fn input_child(&self, digest: Digest, name: &str) -> Result<Option<MergedNode<'tree>>, Error> {
         let directory = self.directory(digest)?;
         if let Some(file) = directory.files.iter().find(|node| node.name == name) {
             return Ok(Some(MergedNode::InputFile(file)));
@@ -156,9 +157,8 @@ fn is_opaque(path: &Path) -> io::Result<bool> {
     let mut value = [0_u8; 8];
     match rustix::fs::lgetxattr(path, "user.overlay.opaque", &mut value[..]) {
         Ok(size) => Ok(value.get(..size) == Some(b"y")),
-        Err(rustix::io::Errno::NODATA | rustix::io::Errno::NOTSUP) => Ok(false),
-        // Longer than any value that overlayfs writes.
-        Err(rustix::io::Errno::RANGE) => Ok(false),
+        // The last one: longer than any value that overlayfs writes.
+        Err(rustix::io::Errno::NODATA | rustix::io::Errno::NOTSUP | rustix::io::Errno::RANGE) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

@@ -172,8 +172,8 @@ impl Session {
                         let stages = Some(stages);
                         executor
                             .execute(ActionRequest {
-                                cancellation,
                                 stages,
+                                cancellation,
                                 ..request
                             })
                             .await
@@ -221,6 +221,9 @@ impl Session {
     }
 }
 
+/// Nanoseconds in a second.
+const NANOS: i64 = 1_000_000_000;
+
 /// What an assignment asks for.
 fn request(assign: &Assign) -> Result<ActionRequest, Status> {
     let invalid = |error: &dyn std::fmt::Display| {
@@ -231,7 +234,6 @@ fn request(assign: &Assign) -> Result<ActionRequest, Status> {
     let action =
         Digest::from_wire_field(function, assign.action_digest.as_ref()).map_err(|error| invalid(&error))?;
     let instance = InstanceName::new(assign.instance_name.clone()).map_err(|error| invalid(&error))?;
-    const NANOS: i64 = 1_000_000_000;
     let queued = Timestamp {
         seconds: assign.queued_unix_nanos.div_euclid(NANOS),
         nanos: i32::try_from(assign.queued_unix_nanos.rem_euclid(NANOS)).unwrap_or(0),

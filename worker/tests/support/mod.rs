@@ -1,12 +1,13 @@
 //! A worker on a store in memory, and input trees written down shortly.
 #![allow(dead_code, unreachable_pub, reason = "every test program uses its own part")]
+#![allow(clippy::unwrap_used, reason = "only tests use this")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bitzel_cas::BlobStore;
 use bitzel_cas::blob_store::{one_chunk, read_whole};
-use bitzel_cas::{BlobStore, MemoryBlobStore};
 use bitzel_proto::google::protobuf::{Duration, Timestamp, UInt32Value};
 use bitzel_proto::reapi::{
     Action, ActionResult, Command, Directory, DirectoryNode, ExecuteResponse, FileNode, NodeProperties,
@@ -18,6 +19,10 @@ use bytes::Bytes;
 use prost::Message;
 use tokio_util::sync::CancellationToken;
 
+mod watched_blob_store;
+
+pub use watched_blob_store::WatchedBlobStore;
+
 pub const FUNCTION: DigestFunction = DigestFunction::Sha256;
 /// The modification time of inputs that have one.
 pub const MTIME: i64 = 1_500_000_000;
@@ -28,7 +33,7 @@ pub enum Node {
     File(Vec<u8>, Option<NodeProperties>),
     Executable(Vec<u8>),
     Symlink(String),
-    Directory(BTreeMap<String, Node>, Option<NodeProperties>),
+    Directory(BTreeMap<String, Self>, Option<NodeProperties>),
 }
 
 /// Mode and time.
@@ -73,9 +78,10 @@ pub fn directory<const N: usize>(entries: [(&str, Node); N]) -> Node {
 }
 
 pub struct Worker {
-    pub executor: SandboxedActionExecutor,
-    pub store: Arc<MemoryBlobStore>,
+    executor: Option<SandboxedActionExecutor>,
+    pub store: Arc<WatchedBlobStore>,
     pub directory: tempfile::TempDir,
+    config: ExecutorConfig,
 }
 
 /// What to run; the rest of the Action has defaults.
@@ -104,18 +110,33 @@ impl Worker {
 
     pub async fn with(change: impl FnOnce(&mut ExecutorConfig)) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let store = Arc::new(MemoryBlobStore::default());
         let mut config = ExecutorConfig::new(directory.path().join("cache"), launcher());
         change(&mut config);
-        let blobs: Arc<dyn BlobStore> = store.clone();
-        let executor = SandboxedActionExecutor::open(config, Arc::new(blobs))
-            .await
-            .unwrap();
-        Self {
-            executor,
-            store,
+        let mut worker = Self {
+            executor: None,
+            store: Arc::default(),
             directory,
-        }
+            config,
+        };
+        worker.restart().await;
+        worker
+    }
+
+    pub fn executor(&self) -> &SandboxedActionExecutor {
+        self.executor.as_ref().unwrap()
+    }
+
+    /// Ends the worker.
+    pub fn kill(&mut self) {
+        self.executor = None;
+    }
+
+    /// Starts a new worker on the same cache directory.
+    pub async fn restart(&mut self) {
+        self.kill();
+        let blobs: Arc<dyn BlobStore> = self.store.clone();
+        let executor = SandboxedActionExecutor::open(self.config.clone(), Arc::new(blobs));
+        self.executor = Some(executor.await.unwrap());
     }
 
     pub fn cache(&self) -> PathBuf {
@@ -223,7 +244,7 @@ impl Worker {
     }
 
     pub async fn execute(&self, action: Digest) -> ExecuteResponse {
-        self.executor.execute(Self::request(action)).await
+        self.executor().execute(Self::request(action)).await
     }
 
     /// Runs a script on a tree and gives the response, whatever it is.
@@ -247,7 +268,7 @@ impl Worker {
         result
     }
 
-    pub async fn read(&self, digest: &Option<bitzel_proto::reapi::Digest>) -> Bytes {
+    pub async fn read(&self, digest: Option<&bitzel_proto::reapi::Digest>) -> Bytes {
         match digest {
             None => Bytes::new(),
             Some(digest) => read_whole(&*self.store, Digest::from_wire(FUNCTION, digest).unwrap())
@@ -257,11 +278,11 @@ impl Worker {
     }
 
     pub async fn stdout(&self, result: &ActionResult) -> String {
-        String::from_utf8(self.read(&result.stdout_digest).await.to_vec()).unwrap()
+        String::from_utf8(self.read(result.stdout_digest.as_ref()).await.to_vec()).unwrap()
     }
 
     pub async fn stderr(&self, result: &ActionResult) -> String {
-        String::from_utf8(self.read(&result.stderr_digest).await.to_vec()).unwrap()
+        String::from_utf8(self.read(result.stderr_digest.as_ref()).await.to_vec()).unwrap()
     }
 
     /// An output file's content.
@@ -270,7 +291,7 @@ impl Worker {
         let digest = &file
             .unwrap_or_else(|| panic!("no output {path}: {result:?}"))
             .digest;
-        String::from_utf8(self.read(digest).await.to_vec()).unwrap()
+        String::from_utf8(self.read(digest.as_ref()).await.to_vec()).unwrap()
     }
 
     /// An output directory's Tree.
@@ -280,7 +301,7 @@ impl Worker {
             .iter()
             .find(|directory| directory.path == path)
             .unwrap();
-        Tree::decode(self.read(&directory.tree_digest).await).unwrap()
+        Tree::decode(self.read(directory.tree_digest.as_ref()).await).unwrap()
     }
 
     /// All Directories of an output directory into the store, and its root: what the next Action takes as input.

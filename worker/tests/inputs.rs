@@ -1,0 +1,547 @@
+//! Inputs stay what they are, and come back as they were.
+
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+mod support;
+
+use std::os::unix::fs::MetadataExt;
+
+use bitzel_proto::reapi::Directory;
+use bitzel_worker::{ActionExecutor, ActionRequest};
+use support::*;
+
+/// Writes in place to inputs, each in another way, and each as root of a namespace of its own as well.
+const WRITES: [(&str, &str); 10] = [
+    ("truncate", ": > in/a"),
+    ("append", "echo more >> in/a"),
+    ("write", "printf X | dd of=in/a conv=notrunc status=none"),
+    ("ar", "echo new > member; ar r in/lib.a member"),
+    ("chmod", "chmod 755 in/a"),
+    (
+        "mmap",
+        "python3 -c 'import mmap; f=open(\"in/a\",\"r+b\"); m=mmap.mmap(f.fileno(),0); m[0:1]=b\"X\"; m.flush()'",
+    ),
+    ("touch", "touch -d 2001-01-01 in/a"),
+    (
+        "xattr",
+        "python3 -c 'import os; os.setxattr(\"in/a\",\"user.x\",b\"y\")'",
+    ),
+    ("root truncate", "unshare -Ur sh -c ': > in/a; : > in/read-only'"),
+    (
+        "root mmap",
+        "unshare -Ur python3 -c 'import mmap; f=open(\"in/read-only\",\"r+b\"); m=mmap.mmap(f.fileno(),0); m[0:1]=b\"X\"; m.flush()'",
+    ),
+];
+
+#[tokio::test]
+async fn a_write_in_place_changes_neither_the_cache_nor_another_action() {
+    let worker = Worker::new().await;
+    let archive = worker
+        .run(
+            &directory([]),
+            Run {
+                script: "echo old > member; ar rc lib.a member",
+                outputs: &["lib.a"],
+                ..Run::default()
+            },
+        )
+        .await;
+    let archive = worker.read(archive.output_files[0].digest.as_ref()).await;
+    let tree = directory([(
+        "in",
+        directory([
+            ("a", file("original")),
+            ("lib.a", file(archive)),
+            ("read-only", plain_file("fixed")),
+        ]),
+    )]);
+    let show =
+        "cd in; stat -c '%n %s %a %Y' *; sha256sum *; python3 -c 'import os; print(os.listxattr(\"a\"))'";
+    let before = worker
+        .run(
+            &tree,
+            Run {
+                script: show,
+                ..Run::default()
+            },
+        )
+        .await;
+    let before = worker.stdout(&before).await;
+    let cached = contents(&worker.cache().join("files"));
+    let metadata = || {
+        let paths = cached.keys().map(|path| worker.cache().join("files").join(path));
+        let stats = paths.map(|path| std::fs::metadata(path).unwrap());
+        stats
+            .map(|stat| (stat.ino(), stat.mode(), stat.mtime(), stat.size()))
+            .collect::<Vec<_>>()
+    };
+    let stats = metadata();
+    for (way, script) in WRITES {
+        let script = format!("{script}; {show}");
+        let result = worker
+            .run(
+                &tree,
+                Run {
+                    script: &script,
+                    ..Run::default()
+                },
+            )
+            .await;
+        assert_ne!(worker.stdout(&result).await, before, "{way} had no effect inside");
+        assert_eq!(
+            contents(&worker.cache().join("files")),
+            cached,
+            "{way} reached the cache"
+        );
+        assert_eq!(metadata(), stats, "{way} reached an inode of the cache");
+        let after = worker
+            .run(
+                &tree,
+                Run {
+                    script: show,
+                    ..Run::default()
+                },
+            )
+            .await;
+        assert_eq!(
+            worker.stdout(&after).await,
+            before,
+            "{way} reached the next Action"
+        );
+    }
+}
+
+#[tokio::test]
+async fn two_actions_at_once_do_not_see_each_other() {
+    let worker = Worker::new().await;
+    let root = worker.put_tree(&directory([("a", file("1"))])).await;
+    // Both run at the same time: each waits for the other's start.
+    let script = "echo changed > a; test -f a";
+    let first = worker
+        .action(
+            root,
+            &Run {
+                script,
+                outputs: &["a"],
+                ..Run::default()
+            },
+        )
+        .await;
+    let second = worker
+        .action(
+            root,
+            &Run {
+                script: "cat a",
+                outputs: &["a"],
+                ..Run::default()
+            },
+        )
+        .await;
+    let (first, second) = tokio::join!(worker.execute(first), worker.execute(second));
+    let (first, second) = (worker.succeeded(first).await, worker.succeeded(second).await);
+    assert_eq!(worker.output(&first, "a").await, "changed\n");
+    assert_eq!(worker.output(&second, "a").await, "1");
+    assert_eq!(worker.stdout(&second).await, "1");
+}
+
+#[tokio::test]
+async fn a_tree_comes_back_exactly_as_it_was() {
+    let worker = Worker::new().await;
+    let make = "mkdir -p t/empty t/sticky t/private/deep; cd t; echo data > file; echo data > twin; chmod 640 file; \
+                printf '#!/bin/sh' > tool; chmod 4755 tool; ln tool same; ln -s /nowhere/at/all absolute; \
+                ln -s ../missing dangling; ln -s private/deep inside; ln file private/deep/linked; chmod 1777 sticky; \
+                : > nothing; echo x > private/secret; chmod 400 private/secret; \
+                find . -exec touch -h -d '2011-02-03 04:05:06.789' {} +; chmod 500 private";
+    let listing = "cd t; find . -printf '%p %y %m %s %T@ %l\\n' | sort";
+    let script = format!("{make}; cd ..; {listing}");
+    let made = worker
+        .run(
+            &directory([]),
+            Run {
+                script: &script,
+                outputs: &["t"],
+                properties: EXACT,
+                ..Run::default()
+            },
+        )
+        .await;
+    let expected = worker.stdout(&made).await;
+    let tree = worker.input_of(&made, "t").await;
+    let root = Directory {
+        directories: vec![bitzel_proto::reapi::DirectoryNode {
+            name: "t".into(),
+            digest: Some(tree.into()),
+        }],
+        ..Directory::default()
+    };
+    let root = worker.put_message(&root).await;
+    // Hardlink groups are those that were recorded, no others: the twin is a file of its own.
+    let groups = "
+import collections, os
+inodes = collections.defaultdict(list)
+for directory, _, files in os.walk(\".\"):
+    for name in files:
+        path = os.path.join(directory, name)
+        if not os.path.islink(path):
+            inodes[os.stat(path).st_ino].append(path)
+for paths in sorted(sorted(paths) for paths in inodes.values()):
+    print(*paths)
+";
+    let script = format!("{listing}; echo groups; python3 -c '{groups}'");
+    let action = worker
+        .action(
+            root,
+            &Run {
+                script: &script,
+                outputs: &["t"],
+                properties: EXACT,
+                ..Run::default()
+            },
+        )
+        .await;
+    let restored = worker.execute(action).await;
+    let restored = worker.succeeded(restored).await;
+    let shown = worker.stdout(&restored).await;
+    let (attributes, groups) = shown.split_once("groups\n").unwrap();
+    assert_eq!(attributes, expected);
+    assert_eq!(attributes.lines().count(), 15);
+    assert_eq!(
+        groups,
+        "./file ./private/deep/linked\n./nothing\n./private/secret\n./same ./tool\n./twin\n"
+    );
+    // What nobody touched is the same message, without having been read.
+    assert_eq!(worker.input_of(&restored, "t").await, tree);
+}
+
+#[tokio::test]
+async fn deletions_and_replacements_are_seen_in_outputs() {
+    let worker = Worker::new().await;
+    let tree = directory([(
+        "t",
+        directory([
+            ("keep", directory([("a", file("a"))])),
+            ("gone", file("x")),
+            ("gone-directory", directory([("b", file("b"))])),
+            ("to-file", directory([("c", file("c"))])),
+            ("to-directory", file("d")),
+            ("refilled", directory([("old", file("old"))])),
+            ("moved", directory([("e", file("e")), ("link", symlink("e"))])),
+        ]),
+    )]);
+    let script = "cd t; rm gone; rm -r gone-directory; rm -r to-file; echo f > to-file; rm to-directory; \
+                  mkdir to-directory; touch to-directory/new; rm -r refilled; mkdir refilled; touch refilled/new; \
+                  mv moved elsewhere";
+    let result = worker
+        .run(
+            &tree,
+            Run {
+                script,
+                outputs: &["t"],
+                ..Run::default()
+            },
+        )
+        .await;
+    let root = worker.input_of(&result, "t").await;
+    let wrapped = Directory {
+        directories: vec![bitzel_proto::reapi::DirectoryNode {
+            name: "t".into(),
+            digest: Some(root.into()),
+        }],
+        ..Directory::default()
+    };
+    let wrapped = worker.put_message(&wrapped).await;
+    let action = worker
+        .action(
+            wrapped,
+            &Run {
+                script: "find t -printf '%p %y\\n' | sort",
+                ..Run::default()
+            },
+        )
+        .await;
+    let listed = worker.execute(action).await;
+    let listed = worker.succeeded(listed).await;
+    assert_eq!(
+        worker.stdout(&listed).await,
+        "t d\nt/elsewhere d\nt/elsewhere/e f\nt/elsewhere/link l\nt/keep d\nt/keep/a f\nt/refilled d\n\
+         t/refilled/new f\nt/to-directory d\nt/to-directory/new f\nt/to-file f\n"
+    );
+    let keep = worker.tree(&result, "t").await.root.unwrap();
+    let keep = keep
+        .directories
+        .iter()
+        .find(|node| node.name == "keep")
+        .unwrap()
+        .digest
+        .clone()
+        .unwrap();
+    let unchanged = worker.put_tree(&directory([("a", file("a"))])).await;
+    assert_eq!(keep, unchanged.to_wire());
+}
+
+/// A directory with enough files to become a layer of its own.
+fn big(count: usize) -> Node {
+    let entries = (0..count).map(|index| (format!("f{index}"), file(format!("{}", index % 7))));
+    Node::Directory(entries.collect(), None)
+}
+
+#[tokio::test]
+async fn a_big_subtree_is_assembled_once() {
+    let worker = Worker::new().await;
+    let layers = || std::fs::read_dir(worker.cache().join("layers")).unwrap().count();
+    let show =
+        "stat -c %i a/sysroot a/sysroot/f0; cat a/marker; ls a/sysroot | wc -l; ls a; stat -c '%a %Y' a";
+    let mut seen = vec![];
+    for marker in ["one", "two"] {
+        let tree = directory([("a", directory([("sysroot", big(300)), ("marker", file(marker))]))]);
+        let result = worker
+            .run(
+                &tree,
+                Run {
+                    script: show,
+                    ..Run::default()
+                },
+            )
+            .await;
+        seen.push(worker.stdout(&result).await);
+        assert_eq!(layers(), 1);
+    }
+    assert_eq!(seen[0].replace("one", "two"), seen[1]);
+    assert!(
+        seen[0].ends_with("one300\nmarker\nsysroot\n755 946684800\n"),
+        "{}",
+        seen[0]
+    );
+
+    // Renames and links across the layers' borders work as in any one tree.
+    let tree = directory([("a", directory([("sysroot", big(300)), ("marker", file("x"))]))]);
+    let script =
+        "mv a/sysroot/f1 a/f1; ln a/marker a/sysroot/marker; rm a/sysroot/f2; mv a/sysroot b; ls b | wc -l";
+    let result = worker
+        .run(
+            &tree,
+            Run {
+                script,
+                outputs: &["b"],
+                ..Run::default()
+            },
+        )
+        .await;
+    assert_eq!(worker.stdout(&result).await, "299\n");
+    let again = worker
+        .run(
+            &tree,
+            Run {
+                script: show,
+                ..Run::default()
+            },
+        )
+        .await;
+    assert_eq!(worker.stdout(&again).await, seen[0].replace("one", "x"));
+    assert_eq!(layers(), 1);
+}
+
+#[tokio::test]
+async fn a_small_cache_evicts_layers_and_files_but_not_those_in_use() {
+    let worker = Worker::with(|config| config.cache_size_bytes = 40_000).await;
+    for round in 0..6 {
+        let entries = (0..300).map(|index| {
+            (
+                format!("f{index}"),
+                file(format!("{round} {index} {}", "x".repeat(90))),
+            )
+        });
+        let tree = directory([("d", Node::Directory(entries.collect(), None))]);
+        let result = worker
+            .run(
+                &tree,
+                Run {
+                    script: "cat d/* | wc -c",
+                    ..Run::default()
+                },
+            )
+            .await;
+        assert!(worker.stdout(&result).await.trim().parse::<u64>().unwrap() > 27_000);
+    }
+    let cached: usize = contents(&worker.cache().join("files"))
+        .values()
+        .map(Vec::len)
+        .sum();
+    assert!(cached <= 40_000, "{cached} bytes are cached");
+}
+
+#[tokio::test]
+async fn a_worker_that_was_killed_leaves_files_that_its_successor_uses_or_removes() {
+    let mut worker = Worker::new().await;
+    let tree = directory([("a", file("kept")), ("b", file("cut short"))]);
+    worker
+        .run(
+            &tree,
+            Run {
+                script: "true",
+                ..Run::default()
+            },
+        )
+        .await;
+    let files = worker.cache().join("files");
+    let cut = contents(&files)
+        .into_iter()
+        .find(|(_, content)| content == b"cut short")
+        .unwrap()
+        .0;
+    let kept = contents(&files)
+        .into_iter()
+        .find(|(_, content)| content == b"kept")
+        .unwrap()
+        .0;
+    let inode = std::fs::metadata(files.join(&kept)).unwrap().ino();
+
+    let taken = bitzel_worker::SandboxedActionExecutor::open(
+        bitzel_worker::ExecutorConfig::new(worker.cache(), launcher()),
+        std::sync::Arc::new(worker.store.clone() as std::sync::Arc<dyn bitzel_cas::BlobStore>),
+    );
+    assert!(matches!(taken.await, Err(bitzel_worker::Error::CacheInUse(_))));
+
+    worker.kill();
+    std::fs::write(files.join(&cut), "cut").unwrap();
+    std::fs::create_dir_all(worker.cache().join("actions/0/work/work")).unwrap();
+    std::fs::write(worker.cache().join("temporary/0"), "half").unwrap();
+    std::fs::create_dir_all(worker.cache().join("layers/7/usr")).unwrap();
+    worker.restart().await;
+    assert_eq!(worker.leftovers(), Vec::<std::path::PathBuf>::new());
+    assert_eq!(
+        std::fs::read_dir(worker.cache().join("layers")).unwrap().count(),
+        0
+    );
+    assert_eq!(std::fs::metadata(files.join(&kept)).unwrap().ino(), inode);
+    let result = worker
+        .run(
+            &tree,
+            Run {
+                script: "cat a b",
+                ..Run::default()
+            },
+        )
+        .await;
+    assert_eq!(worker.stdout(&result).await, "keptcut short");
+}
+
+#[tokio::test]
+async fn each_blob_is_downloaded_once_however_many_actions_want_it() {
+    let worker = Worker::new().await;
+    let large = "large".repeat(100_000);
+    let tree = directory([
+        ("small", file("small")),
+        ("large", file(&large)),
+        ("copy", file(&large)),
+    ]);
+    let root = worker.put_tree(&tree).await;
+    let mut actions = vec![];
+    for index in 0..4 {
+        let script = format!("cat small large copy | wc -c; : {index}");
+        actions.push(
+            worker
+                .action(
+                    root,
+                    &Run {
+                        script: &script,
+                        ..Run::default()
+                    },
+                )
+                .await,
+        );
+    }
+    let responses = futures::future::join_all(actions.into_iter().map(|action| worker.execute(action))).await;
+    for response in responses {
+        let result = worker.succeeded(response).await;
+        assert_eq!(worker.stdout(&result).await, format!("{}\n", 5 + 2 * large.len()));
+    }
+    for content in [b"small".to_vec(), large.into_bytes()] {
+        assert_eq!(worker.store.reads_of(&content), 1);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_rebuilt_after_configure_and_compile_in_other_sandboxes() {
+    let worker = Worker::new().await;
+    let makefile = "prog: a.o b.o\n\techo link >> log; cc -o $@ $^\n%.o: %.c config.h\n\techo $@ >> log; cc -c -o $@ $<\n\
+                    install: prog\n\tmkdir -p image/bin; cp -p prog image/bin/prog\n";
+    let tree = directory([(
+        "src",
+        directory([
+            ("Makefile", file(makefile)),
+            (
+                "configure",
+                Node::Executable(b"#!/bin/sh\necho '#define ANSWER 42' > config.h\n".to_vec()),
+            ),
+            (
+                "a.c",
+                file(
+                    "#include \"config.h\"\nint answer(void);\nint main(void) { return answer() != ANSWER; }\n",
+                ),
+            ),
+            (
+                "b.c",
+                file("#include \"config.h\"\nint answer(void) { return ANSWER; }\n"),
+            ),
+        ]),
+    )]);
+    let mut root = worker.put_tree(&tree).await;
+    let mut log = String::new();
+    for script in ["./configure", "make -s", "make -s install; image/bin/prog"] {
+        let run = Run {
+            script,
+            outputs: &[""],
+            properties: EXACT,
+            working_directory: "src",
+            ..Run::default()
+        };
+        let action = worker.action(root, &run).await;
+        let response = worker.execute(action).await;
+        let result = worker.succeeded(response).await;
+        let source = worker.input_of(&result, "").await;
+        let whole = Directory {
+            directories: vec![bitzel_proto::reapi::DirectoryNode {
+                name: "src".into(),
+                digest: Some(source.into()),
+            }],
+            ..Directory::default()
+        };
+        root = worker.put_message(&whole).await;
+        let show = Run {
+            script: "cat src/log 2>/dev/null || true",
+            ..Run::default()
+        };
+        let shown = worker.execute(worker.action(root, &show).await).await;
+        log = worker.stdout(&worker.succeeded(shown).await).await;
+    }
+    assert_eq!(log, "a.o\nb.o\nlink\n");
+}
+
+#[tokio::test]
+async fn a_cancelled_download_leaves_the_cache_usable() {
+    let worker = Worker::new().await;
+    let root = worker.put_tree(&directory([("a", file("content"))])).await;
+    let action = worker
+        .action(
+            root,
+            &Run {
+                script: "cat a",
+                ..Run::default()
+            },
+        )
+        .await;
+    worker.store.hold(b"content");
+    let request: ActionRequest = Worker::request(action);
+    let cancellation = request.cancellation.clone();
+    let (response, ()) = tokio::join!(worker.executor().execute(request), async {
+        worker.store.held().await;
+        cancellation.cancel();
+    });
+    assert_eq!(response.status.unwrap().code, tonic::Code::Cancelled as i32);
+    worker.store.release();
+    let response = worker.execute(action).await;
+    let result = worker.succeeded(response).await;
+    assert_eq!(worker.stdout(&result).await, "content");
+    assert_eq!(worker.leftovers(), Vec::<std::path::PathBuf>::new());
+}

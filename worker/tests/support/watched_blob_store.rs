@@ -1,0 +1,75 @@
+//! A store in memory that counts reads and can hold one back.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use bitzel_cas::{BlobRange, BlobStore, BlobStream, Error, MemoryBlobStore};
+use bitzel_proto::Digest;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+#[derive(Debug)]
+pub struct WatchedBlobStore {
+    inner: MemoryBlobStore,
+    reads: Mutex<HashMap<Digest, usize>>,
+    hold: watch::Sender<Option<Digest>>,
+    held: Notify,
+}
+
+impl Default for WatchedBlobStore {
+    fn default() -> Self {
+        Self {
+            inner: MemoryBlobStore::default(),
+            reads: Mutex::default(),
+            hold: watch::channel(None).0,
+            held: Notify::new(),
+        }
+    }
+}
+
+impl WatchedBlobStore {
+    /// How often a blob was read.
+    pub fn reads_of(&self, content: &[u8]) -> usize {
+        let digest = super::FUNCTION.digest(content);
+        self.reads.lock().get(&digest).copied().unwrap_or(0)
+    }
+
+    /// Reads of this blob wait from now on.
+    pub fn hold(&self, content: &[u8]) {
+        self.hold.send_replace(Some(super::FUNCTION.digest(content)));
+    }
+
+    /// Waits until a read waits.
+    pub async fn held(&self) {
+        self.held.notified().await;
+    }
+
+    pub fn release(&self) {
+        self.hold.send_replace(None);
+    }
+}
+
+#[async_trait]
+impl BlobStore for WatchedBlobStore {
+    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error> {
+        self.inner.find_missing(digests).await
+    }
+
+    async fn read(&self, digest: Digest, range: BlobRange) -> Result<BlobStream, Error> {
+        *self.reads.lock().entry(digest).or_default() += 1;
+        if *self.hold.borrow() == Some(digest) {
+            self.held.notify_one();
+            let _ = self.hold.subscribe().wait_for(Option::is_none).await;
+        }
+        self.inner.read(digest, range).await
+    }
+
+    async fn write(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
+        self.inner.write(digest, blob).await
+    }
+
+    async fn write_batch(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), Error>> {
+        self.inner.write_batch(blobs).await
+    }
+}
