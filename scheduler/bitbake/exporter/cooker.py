@@ -176,7 +176,14 @@ class Cooker:
         temporary = Path(data.getVar("TMPDIR"))
         noise = tuple(
             f"{data.getVar(variable)}/"
-            for variable in ("HOSTTOOLS_DIR", "CACHE", "BUILDSTATS_BASE", "LOG_DIR", "STAMPS_DIR", "STAGING_DIR")
+            for variable in (
+                "HOSTTOOLS_DIR",
+                "CACHE",
+                "BUILDSTATS_BASE",
+                "LOG_DIR",
+                "STAMPS_DIR",
+                "STAGING_DIR",
+            )
             if data.getVar(variable)
         )
         before = set(temporary.rglob("*"))
@@ -229,4 +236,3 @@ class Cooker:
         if parser is not None:
             parser.shutdown(clean=True)
             parser.final_cleanup()
-
