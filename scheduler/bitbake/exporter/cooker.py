@@ -181,7 +181,14 @@ class Cooker:
         temporary = Path(data.getVar("TMPDIR"))
         noise = tuple(
             f"{data.getVar(variable)}/"
-            for variable in ("HOSTTOOLS_DIR", "CACHE", "BUILDSTATS_BASE", "LOG_DIR", "STAMPS_DIR", "STAGING_DIR")
+            for variable in (
+                "HOSTTOOLS_DIR",
+                "CACHE",
+                "BUILDSTATS_BASE",
+                "LOG_DIR",
+                "STAMPS_DIR",
+                "STAGING_DIR",
+            )
             if data.getVar(variable)
         )
         before = set(temporary.rglob("*"))
@@ -217,6 +224,11 @@ class Cooker:
             known = cache.recipe_information
         return known[key][0]
 
+    def is_volatile(self, tid: str) -> bool:
+        """Whether the task's recipe must be parsed every time: it builds the newest revision upstream (AUTOREV)."""
+        multiconfig, _, _, key = bb.runqueue.split_tid_mcfn(tid)
+        return bool(self.recipe_information(key, multiconfig).nocache)
+
     def appends(self, key: str, multiconfig: str) -> list[str]:
         return list(self.cooker.collections[multiconfig].get_file_appends(key))
 
@@ -229,4 +241,3 @@ class Cooker:
         if parser is not None:
             parser.shutdown(clean=True)
             parser.final_cleanup()
-

@@ -7,11 +7,13 @@ own cache depends on, and the misses are worked off by forked children.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import multiprocessing
 import os
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,7 @@ class RecipeExporter:
         }
         document["build_files"] = self.cooker.files_of_build_start(multiconfig)
         document["python_libraries"] = python_libraries()
+        document["registering_modules"] = registering_modules()
         document["module_dependencies"] = module_dependencies()
         return document
 
@@ -235,6 +238,20 @@ def python_libraries() -> list[list[str]]:
     return namespaces
 
 
+def registering_modules() -> list[str]:
+    """The `addpylib` modules that put something of theirs into bb when they are imported: signature generators,
+    filters. All others can wait until a task uses them."""
+    namespaces = tuple(f"{namespace}." for _, namespace, *_ in python_libraries())
+    found = set()
+    for name, module in list(sys.modules.items()):
+        if name == "bb" or name.startswith("bb."):
+            for value in list(vars(module).values()):
+                members = list(value.values()) if isinstance(value, dict) else [value]
+                owners = (getattr(member, "__module__", None) for member in members)
+                found.update(owner for owner in owners if isinstance(owner, str))
+    return sorted(name for name in found if name.startswith(namespaces))
+
+
 def module_dependencies() -> dict[str, list[Any]]:
     """What BitBake found in the Python code of the `addpylib` modules, which enters the signatures."""
     found: dict[str, list[Any]] = {}
@@ -267,10 +284,8 @@ def sources(data: Any) -> list[Document]:
         source = fetcher.ud[uri]
         name = ""
         if source.type != "file":
-            try:
+            with contextlib.suppress(bb.fetch2.BBFetchException):
                 source.setup_localpath(data)
-            except bb.fetch2.BBFetchException:
-                pass
             local = source.localpath or ""
             name = local.removeprefix(downloads) if local.startswith(downloads) else source.localfile or ""
         documents.append({"uri": uri, "download_name": name} if name else {"uri": uri})
