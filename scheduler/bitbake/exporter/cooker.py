@@ -212,6 +212,11 @@ class Cooker:
             known = cache.recipe_information
         return known[key][0]
 
+    def is_volatile(self, tid: str) -> bool:
+        """Whether the task's recipe must be parsed every time: it builds the newest revision upstream (AUTOREV)."""
+        multiconfig, _, _, key = bb.runqueue.split_tid_mcfn(tid)
+        return bool(self.recipe_information(key, multiconfig).nocache)
+
     def appends(self, key: str, multiconfig: str) -> list[str]:
         return list(self.cooker.collections[multiconfig].get_file_appends(key))
 

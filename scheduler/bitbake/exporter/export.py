@@ -5,7 +5,7 @@ usage: export.py REQUEST
 
 REQUEST is a JSON file: {"targets": [...], "task": "compile" or null, "source_date_epoch": 1520598896,
 "code_digest": "..."}. The graph goes to /work/out/graph.json, snapshots to /work/out/snapshots. What it is at goes
-to stdout, one word a line; BitBake's messages go to stderr. Exit code 1: BitBake refused.
+to stdout, one word a line, and "uncacheable" if the graph depends on more than the metadata; BitBake's messages go to stderr. Exit code 1: BitBake refused.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ def main(request_file: str) -> int:
         cooker.parse()
         report("run-queue")
         queue, wanted = cooker.run_queue(request["targets"], request["task"])
+        if any(cooker.is_volatile(tid) for tid in queue.runtaskentries):
+            report("uncacheable")
         document = graph.build(cooker, exporter, queue, wanted, report)
         report("writing")
         GRAPH.write_text(

@@ -77,6 +77,7 @@ class RecipeExporter:
         }
         document["build_files"] = self.cooker.files_of_build_start(multiconfig)
         document["python_libraries"] = python_libraries()
+        document["signature_module"] = type(bb.parse.siggen).__module__
         document["module_dependencies"] = module_dependencies()
         return document
 

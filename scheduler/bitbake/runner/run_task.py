@@ -9,6 +9,7 @@ snapshot gives another signature than the graph.
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -136,14 +137,9 @@ def task_dependency_data(dependencies: Document) -> dict[str, Any]:
 
 
 def signature_generator(data: Any, base: Document) -> Any:
-    """The metadata's own generator, which a module of its Python library puts into bb.siggen."""
-    handler = data.getVar("BB_SIGNATURE_HANDLER")
-    known = {getattr(member, "name", None) for member in vars(bb.siggen).values()}
-    if handler not in known:
-        for _directory, namespace, *modules in base["python_libraries"]:
-            for module in modules:
-                # Any use of a lazy module executes it.
-                dir(sys.modules[f"{namespace}.{module}"])
+    """The generator that the metadata names; a module of its own Python library may put it into bb.siggen."""
+    # Any use of a lazy module executes it.
+    dir(importlib.import_module(base["signature_module"]))
     return bb.siggen.init(data)
 
 
