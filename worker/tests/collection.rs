@@ -5,6 +5,7 @@
 mod support;
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write;
 
 use bitzel_proto::reapi::{Directory, NodeProperties, Tree};
 use bitzel_proto::{Digest, DigestFunction};
@@ -162,7 +163,7 @@ fn outputs_are_what_a_walk_of_the_merged_tree_finds() {
             let mut script = "import os, shutil\n".to_owned();
             for step in &steps {
                 let step = step.python();
-                script.push_str(&format!("try: {step}\nexcept (OSError, shutil.Error): pass\n"));
+                writeln!(script, "try: {step}\nexcept (OSError, shutil.Error): pass").unwrap();
             }
             script.push_str(LIST);
             let tree = directory([("t", initial(2)), ("script", plain_file(script))]);

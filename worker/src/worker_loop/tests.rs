@@ -19,7 +19,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use super::take_actions;
 use crate::action_executor::{ActionExecutor, ActionRequest};
 
-const LONG: Duration = Duration::from_secs(3600);
+const LONG: Duration = Duration::from_hours(1);
 
 /// Hands every stream to the test.
 struct FakeScheduler(mpsc::UnboundedSender<Connection>);
