@@ -22,6 +22,8 @@
 //!
 //! All functions here block; callers keep them off the threads of the async runtime.
 
+mod checkpoint;
+mod eviction;
 mod journal;
 mod recovery;
 mod snapshot;
@@ -32,7 +34,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bitzel_proto::{Digest, DigestFunction};
@@ -48,12 +50,6 @@ use crate::error::Error;
 const BLOCK: u64 = 4096;
 /// A use is written to the journal at most this often for each file: the order of use need not be exact.
 const TOUCH_INTERVAL: Duration = Duration::from_mins(10);
-/// Age of the last snapshot at which the next change starts a new one.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_mins(5);
-/// Records in the journal that make a snapshot worth while, whatever its age.
-const CHECKPOINT_RECORDS: u64 = 1 << 16;
-/// Files evicted before other threads get their turn.
-const EVICTION_BATCH: usize = 64;
 
 /// The limits and the content of a directory.
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +81,8 @@ pub(crate) struct BoundedDirectory {
     root: PathBuf,
     options: Options,
     state: Mutex<State>,
-    checkpointing: AtomicBool,
+    /// Held while a snapshot is written: one at a time.
+    checkpointing: Mutex<()>,
     corrupt: AtomicU64,
     /// Locked as long as it is open.
     _lock: File,
@@ -152,7 +149,7 @@ impl BoundedDirectory {
                 checkpointed: now,
                 closed: false,
             }),
-            checkpointing: AtomicBool::new(false),
+            checkpointing: Mutex::new(()),
             corrupt: AtomicU64::new(0),
             _lock: lock,
         };
@@ -309,122 +306,6 @@ impl BoundedDirectory {
             corrupt_blobs: self.corrupt.load(Ordering::Relaxed),
         }
     }
-
-    /// Writes a snapshot after syncing the file system, so that everything up to now survives a power loss.
-    pub(crate) fn checkpoint(&self) -> Result<(), Error> {
-        if self.checkpointing.swap(true, Ordering::AcqRel) {
-            // Another thread is at it.
-            return Ok(());
-        }
-        let result = self.write_snapshot();
-        self.checkpointing.store(false, Ordering::Release);
-        result
-    }
-
-    fn write_snapshot(&self) -> Result<(), Error> {
-        let index = self.root.join("index");
-        let number = self.state.lock().journal.number() + 1;
-        let journal = Journal::create(&index, number)?;
-        let entries: Vec<Digest> = {
-            let mut state = self.state.lock();
-            if state.closed {
-                return Ok(());
-            }
-            state.journal = journal;
-            state.checkpointed = Instant::now();
-            state.in_order_of_use()
-        };
-        self.sync_files(&entries)?;
-        snapshot::write(&index, number, &entries)?;
-        recovery::remove_older(&index, number)
-    }
-
-    /// Syncs the file system, so that a snapshot of `entries` only names files that survive a power loss.
-    fn sync_files(&self, entries: &[Digest]) -> Result<(), Error> {
-        if entries.is_empty() {
-            return Ok(());
-        }
-        let root =
-            File::open(&self.root).map_err(Error::io(format!("cannot open {}", self.root.display())))?;
-        rustix::fs::syncfs(&root)
-            .map_err(io::Error::from)
-            .map_err(Error::io(format!(
-                "cannot sync the file system of {}",
-                self.root.display()
-            )))
-    }
-
-    /// Ends the use of the directory: a snapshot that needs no journal beside it, so that even a start after a
-    /// reboot relies on it. Changes are refused from here on.
-    pub(crate) fn close(&self) -> Result<(), Error> {
-        let mut state = self.state.lock();
-        if state.closed {
-            return Ok(());
-        }
-        state.closed = true;
-        let index = self.root.join("index");
-        let number = state.journal.number() + 1;
-        let entries = state.in_order_of_use();
-        self.sync_files(&entries)?;
-        snapshot::write(&index, number, &entries)?;
-        recovery::remove_older(&index, number)
-    }
-
-    fn checkpoint_in_background(self: &Arc<Self>) {
-        let directory = Arc::clone(self);
-        std::thread::spawn(move || {
-            if let Err(error) = directory.checkpoint() {
-                tracing::error!(%error, "cannot write a snapshot of the store's index");
-            }
-        });
-    }
-
-    /// Evicts until `bytes` more fit, and reserves them. Evicts nothing when that cannot be reached.
-    fn make_room(&self, bytes: u64, what: impl Fn() -> String) -> Result<(), Error> {
-        let Options {
-            limit,
-            free_space_floor: floor,
-            ..
-        } = self.options;
-        loop {
-            let mut state = self.state.lock();
-            let mut free = self.free_space()?;
-            let taken = state.reserved.saturating_add(bytes);
-            let wanted_free = floor.saturating_add(taken);
-            if taken > limit || free.saturating_add(state.used) < wanted_free {
-                let reason = format!(
-                    "{} needs {bytes} bytes; of the limit of {limit}, {} are in use and {} reserved for writes under \
-                     way; {free} are free on the file system, of which {floor} must stay free",
-                    what(),
-                    state.used,
-                    state.reserved,
-                );
-                let digest = DigestFunction::default().digest(&[]);
-                return Err(Error::NoSpace { digest, reason });
-            }
-            for _ in 0..EVICTION_BATCH {
-                if state.used.saturating_add(taken) <= limit && free >= wanted_free {
-                    state.reserved = taken;
-                    return Ok(());
-                }
-                match state.evict_one(&self.root)? {
-                    Some(gained) => free += gained,
-                    // Less was gained than counted; the next look at the free space tells.
-                    None => break,
-                }
-            }
-        }
-    }
-
-    fn free_space(&self) -> Result<u64, Error> {
-        let status = rustix::fs::statvfs(&self.root)
-            .map_err(io::Error::from)
-            .map_err(Error::io(format!(
-                "cannot find out the free space at {}",
-                self.root.display()
-            )))?;
-        Ok(status.f_bavail.saturating_mul(status.f_frsize))
-    }
 }
 
 impl State {
@@ -443,30 +324,6 @@ impl State {
             "cannot write the journal of {}",
             root.display()
         )))
-    }
-
-    /// The bytes gained; `None` when nothing is left.
-    fn evict_one(&mut self, root: &Path) -> Result<Option<u64>, Error> {
-        if let Some((path, bytes)) = self.quarantine.pop_front() {
-            remove_file(&path)?;
-            self.used -= bytes;
-            return Ok(Some(bytes));
-        }
-        let Some((digest, _)) = self.entries.peek_lru() else {
-            return Ok(None);
-        };
-        let digest = *digest;
-        self.append(root, &[(Change::Remove, digest)])?;
-        remove_file(&path(root, digest))?;
-        self.entries.pop(&digest);
-        self.used -= weight(digest);
-        Ok(Some(weight(digest)))
-    }
-
-    fn checkpoint_is_due(&self) -> bool {
-        // A snapshot costs in proportion to the entries, so large directories take them more rarely.
-        let enough = CHECKPOINT_RECORDS.max(self.entries.len() as u64 / 2);
-        self.journal.records() >= enough || self.checkpointed.elapsed() >= CHECKPOINT_INTERVAL
     }
 }
 

@@ -40,7 +40,7 @@ impl DigestFunction {
     }
 
     /// The segment that resource names and precondition failures carry before the hash. SHA-256 MUST be left
-    /// out, BLAKE3 MUST be given (`remote_execution.proto`, "digest_function" of resource names).
+    /// out, BLAKE3 MUST be given (`remote_execution.proto`, `digest_function` in resource names).
     pub fn resource_segment(self) -> Option<&'static str> {
         match self {
             Self::Sha256 => None,

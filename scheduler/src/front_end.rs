@@ -27,7 +27,7 @@ use bitzel_proto::DigestFunction;
 use bitzel_proto::graph::TaskGraph;
 
 pub use self::error::FrontEndError;
-use self::exporter::{Exporter, Session};
+use self::exporter::{Bytecode, Exporter, Session};
 use self::graph_cache::GraphCache;
 use self::layers::{BuildDescription, LayerGroup};
 pub use self::local_tree::LocalTree;
@@ -156,45 +156,50 @@ pub async fn export(config: &FrontEndConfig, request: &ExportRequest) -> Result<
     let description = exporter.describe(&build_directory).await?;
     let (groups, places) = layers::group_layers(&description.layers)?;
 
-    let metadata = {
-        let inputs = MetadataInputs {
-            user_conf: build_directory.join("conf"),
-            conf: session.configuration(),
-            stat_cache: session.stat_cache(),
-            library: library.clone(),
-            runner: python.path("runner"),
-            digest_function: config.digest_function,
-            source_date_epoch: config.source_date_epoch,
-        };
-        let (description, build_directory) = (description.clone(), build_directory.clone());
-        let groups = groups.clone();
-        blocking(move || inputs.tree(&description, &build_directory, &groups, &places)).await?
-    };
-
-    let graphs = GraphCache::new(&config.cache_directory);
-    let key = graph_cache::key(config, request, &metadata, &python.digest);
+    let inputs = Arc::new(MetadataInputs {
+        user_conf: build_directory.join("conf"),
+        build_directory,
+        conf: session.configuration(),
+        stat_cache: session.stat_cache(),
+        library: library.clone(),
+        runner: python.path("runner"),
+        digest_function: config.digest_function,
+        source_date_epoch: config.source_date_epoch,
+        description,
+        groups,
+        places,
+    });
     let snapshots = SnapshotDirectory {
         directory: session.snapshots(),
     };
-    let (mut graph, cached) = match graphs.load(&key, &snapshots) {
-        Some(graph) => {
+    let tree_of = |bytecode: Bytecode| {
+        let (inputs, snapshots) = (Arc::clone(&inputs), snapshots.clone());
+        blocking(move || inputs.tree(&bytecode, &snapshots))
+    };
+
+    let graphs = GraphCache::new(&config.cache_directory);
+    let key = graph_cache::key(config, request, &tree_of(Bytecode::new()).await?, &python.digest);
+    let (mut graph, bytecode, cached) = match graphs.load(&key, &snapshots) {
+        Some((graph, bytecode)) => {
             (config.observer)(FrontEndEvent::Phase("cached"));
-            (graph, true)
+            (graph, bytecode, true)
         }
         None => {
-            let exported = exporter.export(request, &groups).await?;
+            let exported = exporter.export(request, &inputs.groups).await?;
             if exported.cacheable {
-                graphs.store(&key, &exported.graph)?;
+                graphs.store(&key, &exported.graph, &exported.bytecode)?;
             }
-            (exported.graph, false)
+            (exported.graph, exported.bytecode, false)
         }
     };
-    mark_present_sources(&mut graph, &description.downloads);
+    let metadata = tree_of(bytecode).await?;
+    let downloads = inputs.description.downloads.clone();
+    mark_present_sources(&mut graph, &downloads);
     Ok(Export {
         graph,
         metadata,
         snapshots,
-        downloads: description.downloads,
+        downloads,
         cached,
     })
 }
@@ -212,6 +217,7 @@ async fn blocking<T: Send + 'static>(
 
 /// What the metadata tree is made of.
 struct MetadataInputs {
+    build_directory: PathBuf,
     user_conf: PathBuf,
     conf: PathBuf,
     stat_cache: PathBuf,
@@ -219,32 +225,34 @@ struct MetadataInputs {
     runner: PathBuf,
     digest_function: DigestFunction,
     source_date_epoch: u64,
+    description: BuildDescription,
+    groups: Vec<LayerGroup>,
+    /// Each layer's place in the sandbox, in the order of BBLAYERS.
+    places: Vec<String>,
 }
 
 impl MetadataInputs {
     /// Writes the generated configuration and hashes everything that changed since the last time.
     fn tree(
         &self,
-        description: &BuildDescription,
-        build_directory: &Path,
-        groups: &[LayerGroup],
-        places: &[String],
+        bytecode: &Bytecode,
+        snapshots: &SnapshotDirectory,
     ) -> Result<LocalTree, FrontEndError> {
-        let layer_places: Vec<(PathBuf, String)> = description
-            .layers
+        let layers = &self.description.layers;
+        let layer_places: Vec<(PathBuf, String)> = layers
             .iter()
             .map(|layer| layer.path.clone())
-            .zip(places.iter().cloned())
+            .zip(self.places.iter().cloned())
             .collect();
         configuration::write(&self.user_conf, &self.conf, &layer_places, self.source_date_epoch)?;
         let mut stat_cache = StatCache::load(&self.stat_cache);
         let mut builder = LocalTreeBuilder::new(self.digest_function, &mut stat_cache);
         let is_excluded = |directory: &Path| {
-            directory == build_directory
-                || directory == description.downloads
+            directory == self.build_directory
+                || directory == self.description.downloads
                 || layers::is_foreign(directory)
         };
-        for group in groups {
+        for group in &self.groups {
             for (directory, place) in group.directories() {
                 builder.add_directory(directory, &place, &is_excluded)?;
             }
@@ -258,6 +266,9 @@ impl MetadataInputs {
         }
         builder.add_directory(&self.conf, "build/conf", &|_| false)?;
         builder.add_directory(&self.runner, "bitzel", &|_| false)?;
+        for (place, sha256) in bytecode {
+            builder.add_file(&snapshots.path(sha256), place)?;
+        }
         let tree = builder.finish();
         stat_cache
             .save(&self.stat_cache)

@@ -314,8 +314,12 @@ fn processes_below(worker: &Worker) -> Vec<(i32, String)> {
 #[tokio::test]
 async fn undeclared_writes_fail_an_action_that_asks_for_it() {
     let worker = Worker::new().await;
-    let tree = directory([("in", directory([("a", file("1")), ("b", file("2"))]))]);
-    let script = "echo x > out/good; echo x >> in/a; rm in/b; mkdir -p new/empty; chmod 700 in; exit $CODE";
+    let tree = directory([(
+        "in",
+        directory([("a", file("1")), ("b", file("2")), ("c", file("3"))]),
+    )]);
+    // Neither an empty directory nor a hardlink to an input counts.
+    let script = "ln in/c out/good; echo x >> in/a; rm in/b; echo x > in/d; mkdir -p new/empty; chmod 700 in; exit $CODE";
     let platform: &[_] = &[("undeclared-writes", "error")];
     let outputs: &[_] = &["out/good"];
     let environment: &[_] = &[("CODE", "0")];
@@ -335,11 +339,11 @@ async fn undeclared_writes_fail_an_action_that_asks_for_it() {
     assert_eq!(status.code, Code::FailedPrecondition as i32);
     assert_eq!(
         status.message,
-        "the command wrote outside its declared outputs: in/a, in/b, new/empty"
+        "the command wrote outside its declared outputs: in/a, in/b, in/d"
     );
     assert_eq!(response.message, status.message);
     let result = response.result.unwrap();
-    assert_eq!(worker.output(&result, "out/good").await, "x\n");
+    assert_eq!(worker.output(&result, "out/good").await, "3");
 
     // Without the property such writes vanish; a command that failed has other problems.
     worker

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use bitzel_proto::{Digest, DigestFunction};
 use lru::LruCache;
 
+use super::checkpoint::CHECKPOINT_RECORDS;
 use super::journal::{self, Change, Journal};
 use super::{function_name, path, remove_file, snapshot};
 use crate::error::Error;
@@ -35,7 +36,7 @@ pub(super) fn recover(root: &Path, is_intact: fn(&Path, Digest) -> bool) -> Resu
         }
         tracing::error!(number, "a snapshot of the store's index is damaged");
     }
-    let (mut entries, is_reliable, length) = match vouched {
+    let (entries, is_reliable, length) = match vouched {
         None => (adopt(root, is_intact)?, false, 0),
         Some((number, listed)) => {
             let mut entries = LruCache::unbounded();
@@ -61,12 +62,11 @@ pub(super) fn recover(root: &Path, is_intact: fn(&Path, Digest) -> bool) -> Resu
             (entries, is_reliable, length)
         }
     };
-    entries.iter_mut().for_each(|(_, journaled)| *journaled = 0);
     Ok(Recovered {
         entries,
         journal: Journal::create(&index, highest + 1)?,
         // Old journals stay valid and are replayed again until the next snapshot; long ones not for ever.
-        needs_checkpoint: !is_reliable || length > 1 << 14,
+        needs_checkpoint: !is_reliable || length as u64 > CHECKPOINT_RECORDS,
     })
 }
 

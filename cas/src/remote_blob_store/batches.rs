@@ -12,6 +12,7 @@ use tonic::{Code, Status};
 use super::{CONCURRENCY, DIGEST_OVERHEAD, RemoteBlobStore, by_function};
 use crate::blob_store::{BlobRange, collect, one_chunk};
 use crate::error::Error;
+use crate::file_stream::run_blocking;
 use crate::verifying_blob_store::verify;
 
 /// A server answers for every blob of a batch (`remote_execution.proto`).
@@ -45,14 +46,19 @@ impl RemoteBlobStore {
             .collect::<Answers<Bytes>>();
         let (mut answers, streamed) = futures::join!(batches, streams);
         answers.extend(streamed);
-        let results = digests.iter().map(|digest| {
-            if digest.is_empty_blob() {
-                Ok(Bytes::new())
-            } else {
-                read_answer(*digest, answers.get(digest))
-            }
-        });
-        results.collect()
+        let digests = digests.to_vec();
+        // Hashing megabytes has no place on a thread of the runtime.
+        run_blocking(move || {
+            let results = digests.into_iter().map(|digest| {
+                if digest.is_empty_blob() {
+                    Ok(Bytes::new())
+                } else {
+                    read_answer(digest, answers.get(&digest))
+                }
+            });
+            results.collect()
+        })
+        .await
     }
 
     /// Reads one blob that is too large for a batch, unchecked.
@@ -83,18 +89,7 @@ impl RemoteBlobStore {
 
     pub(super) async fn write_batches(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), Error>> {
         let order: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
-        // Blobs of one digest but other bytes must not shadow each other, so wrong ones are told apart here.
-        let mut wrong: Vec<Option<Error>> = Vec::with_capacity(blobs.len());
-        let mut right: HashMap<Digest, Bytes> = HashMap::with_capacity(blobs.len());
-        for (digest, blob) in blobs {
-            wrong.push(match verify(digest, blob) {
-                Ok(blob) => {
-                    right.insert(digest, blob);
-                    None
-                }
-                Err(error) => Some(error),
-            });
-        }
+        let (wrong, mut right) = run_blocking(move || tell_apart(blobs)).await;
         let distinct: Vec<Digest> = right.keys().copied().collect();
         let mut requests = Vec::new();
         let mut large = Vec::new();
@@ -187,6 +182,23 @@ impl RemoteBlobStore {
         }
         batches
     }
+}
+
+/// Blobs of one digest but other bytes must not shadow each other, so wrong ones are found before they are sent:
+/// for each blob what is wrong with it, and the right ones.
+fn tell_apart(blobs: Vec<(Digest, Bytes)>) -> (Vec<Option<Error>>, HashMap<Digest, Bytes>) {
+    let mut wrong = Vec::with_capacity(blobs.len());
+    let mut right = HashMap::with_capacity(blobs.len());
+    for (digest, blob) in blobs {
+        wrong.push(match verify(digest, blob) {
+            Ok(blob) => {
+                right.insert(digest, blob);
+                None
+            }
+            Err(error) => Some(error),
+        });
+    }
+    (wrong, right)
 }
 
 /// The digest that a response is about. One that is malformed answers nothing that was asked.

@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import bb
@@ -27,6 +28,10 @@ import bb.server.process
 import bb.utils
 
 POSTFILE = "/work/build/conf/bitzel.conf"
+
+
+# Event handlers that would download programs for the client; tasks run on the workers' own programs.
+NOT_AT_BUILD_START = frozenset({"uninative_event_fetchloader"})
 
 
 class Failed(Exception):
@@ -143,6 +148,11 @@ class Cooker:
         """Parses all recipes, or takes them from BitBake's own cache."""
         while self.cooker.updateCache():
             pass
+        # The thread that writes BitBake's cache after a cold parse: a fork while it holds a lock leaves the child
+        # waiting for that lock for ever.
+        writing = self.cooker.parser.syncthread
+        if writing is not None:
+            writing.join()
         for data in self.data_builder.mcdata.values():
             data.setVar("DATE", self.date)
             data.setVar("TIME", self.time)
@@ -160,6 +170,36 @@ class Cooker:
     @property
     def build_name(self) -> str:
         return self.date + self.time
+
+    def files_of_build_start(self, multiconfig: str) -> dict[str, str]:
+        """What the metadata writes when a build starts and its tasks then read, as {path: text}.
+
+        (OE's create-spdx writes the document that stands for the build itself.) Statistics and caches are left out
+        by the places that they are in.
+        """
+        data = bb.data.createCopy(self.data_builder.mcdata[multiconfig])
+        temporary = Path(data.getVar("TMPDIR"))
+        noise = tuple(
+            f"{data.getVar(variable)}/"
+            for variable in (
+                "HOSTTOOLS_DIR",
+                "CACHE",
+                "BUILDSTATS_BASE",
+                "LOG_DIR",
+                "STAMPS_DIR",
+                "STAGING_DIR",
+            )
+            if data.getVar(variable)
+        )
+        before = set(temporary.rglob("*"))
+        bb.event.set_eventfilter(lambda name, *_: name not in NOT_AT_BUILD_START)
+        bb.event.fire_class_handlers(bb.event.BuildStarted(self.build_name, []), data)
+        bb.event.set_eventfilter(None)
+        return {
+            str(path): path.read_text(encoding="utf-8")
+            for path in sorted(set(temporary.rglob("*")) - before)
+            if path.is_file() and not path.is_symlink() and not str(path).startswith(noise)
+        }
 
     def run_queue(self, targets: list[str], task: str | None) -> tuple[Any, list[Any]]:
         """The prepared run queue data and the list of what was asked for: (multiconfig, target, task, file)."""
@@ -184,6 +224,11 @@ class Cooker:
             known = cache.recipe_information
         return known[key][0]
 
+    def is_volatile(self, tid: str) -> bool:
+        """Whether the task's recipe must be parsed every time: it builds the newest revision upstream (AUTOREV)."""
+        multiconfig, _, _, key = bb.runqueue.split_tid_mcfn(tid)
+        return bool(self.recipe_information(key, multiconfig).nocache)
+
     def appends(self, key: str, multiconfig: str) -> list[str]:
         return list(self.cooker.collections[multiconfig].get_file_appends(key))
 
@@ -196,4 +241,3 @@ class Cooker:
         if parser is not None:
             parser.shutdown(clean=True)
             parser.final_cleanup()
-

@@ -4,8 +4,9 @@
 usage: export.py REQUEST
 
 REQUEST is a JSON file: {"targets": [...], "task": "compile" or null, "source_date_epoch": 1520598896,
-"code_digest": "..."}. The graph goes to /work/out/graph.json, snapshots to /work/out/snapshots. What it is at goes
-to stdout, one word a line; BitBake's messages go to stderr. Exit code 1: BitBake refused.
+"code_digest": "..."}. The graph goes to /work/out/graph.json, snapshots to /work/out/snapshots. To stdout goes what
+it is at, one word a line, and "uncacheable" if the graph depends on more than the metadata. BitBake's messages go to
+stderr. Exit code 1: BitBake refused.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import warnings
 from pathlib import Path
 
 GRAPH = Path("/work/out/graph.json")
+BYTECODE = Path("/work/out/bytecode.json")
 
 
 def report(phase: str) -> None:
@@ -29,10 +31,10 @@ def main(request_file: str) -> int:
     request = json.loads(Path(request_file).read_text(encoding="utf-8"))
     report("configuration")
     import bb
-
+    import bytecode
     import graph
     from cooker import Cooker, Failed
-    from recipes import RecipeExporter
+    from recipes import CACHE, SNAPSHOTS, RecipeExporter, python_libraries
 
     try:
         cooker = Cooker(request["source_date_epoch"])
@@ -41,11 +43,16 @@ def main(request_file: str) -> int:
         cooker.parse()
         report("run-queue")
         queue, wanted = cooker.run_queue(request["targets"], request["task"])
+        if any(cooker.is_volatile(tid) for tid in queue.runtaskentries):
+            report("uncacheable")
         document = graph.build(cooker, exporter, queue, wanted, report)
         report("writing")
         GRAPH.write_text(
             json.dumps(document, separators=(",", ":")), encoding="utf-8", errors="surrogateescape"
         )
+        packages = [Path("/work/bitbake/lib/bb"), Path("/work/bitzel")]
+        packages += [Path(directory, namespace) for directory, namespace, *_ in python_libraries()]
+        BYTECODE.write_text(json.dumps(bytecode.compile_all(packages, CACHE, SNAPSHOTS)), encoding="utf-8")
         cooker.close()
     except Failed as error:
         if str(error):

@@ -130,9 +130,7 @@ def file_checksums(values: list[tuple[str, str | None]]) -> list[Document]:
     def hashed_path(pair: tuple[str, str | None]) -> Any:
         return bb.siggen.clean_checksum_file_path(pair)
 
-    return [
-        {"path": path, "checksum": checksum or ""} for path, checksum in sorted(values, key=hashed_path)
-    ]
+    return [{"path": path, "checksum": checksum or ""} for path, checksum in sorted(values, key=hashed_path)]
 
 
 def select_components(cooker: Cooker, nodes: list[Node], tasks: list[Document]) -> None:

@@ -7,11 +7,13 @@ own cache depends on, and the misses are worked off by forked children.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import multiprocessing
 import os
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -75,7 +77,9 @@ class RecipeExporter:
         document["original_environment"] = {
             name: original_environment.getVar(name, False) for name in sorted(original_environment.keys())
         }
+        document["build_files"] = self.cooker.files_of_build_start(multiconfig)
         document["python_libraries"] = python_libraries()
+        document["registering_modules"] = registering_modules()
         document["module_dependencies"] = module_dependencies()
         return document
 
@@ -234,17 +238,32 @@ def python_libraries() -> list[list[str]]:
     return namespaces
 
 
+def registering_modules() -> list[str]:
+    """The `addpylib` modules that put something of theirs into bb when they are imported: signature generators,
+    filters. All others can wait until a task uses them."""
+    namespaces = tuple(f"{namespace}." for _, namespace, *_ in python_libraries())
+    found = set()
+    for name, module in list(sys.modules.items()):
+        if name == "bb" or name.startswith("bb."):
+            for value in list(vars(module).values()):
+                members = list(value.values()) if isinstance(value, dict) else [value]
+                owners = (getattr(member, "__module__", None) for member in members)
+                found.update(owner for owner in owners if isinstance(owner, str))
+    return sorted(name for name in found if name.startswith(namespaces))
+
+
 def module_dependencies() -> dict[str, list[Any]]:
     """What BitBake found in the Python code of the `addpylib` modules, which enters the signatures."""
     found: dict[str, list[Any]] = {}
     for name, entry in bb.codeparser.modulecode_deps.items():
-        references, executed, variables, contains, code_hash, _visitor = entry
+        references, executed, variables, contains, code_hash, visitor = entry
         found[name] = [
             sorted(references),
             sorted(executed),
             sorted(variables),
             {variable: sorted(values) for variable, values in contains.items()},
             code_hash,
+            visitor is not None,
         ]
     return found
 
@@ -265,10 +284,8 @@ def sources(data: Any) -> list[Document]:
         source = fetcher.ud[uri]
         name = ""
         if source.type != "file":
-            try:
+            with contextlib.suppress(bb.fetch2.BBFetchException):
                 source.setup_localpath(data)
-            except bb.fetch2.BBFetchException:
-                pass
             local = source.localpath or ""
             name = local.removeprefix(downloads) if local.startswith(downloads) else source.localfile or ""
         documents.append({"uri": uri, "download_name": name} if name else {"uri": uri})
@@ -303,7 +320,7 @@ def published_paths(data: Any, task: str, outputs: list[str], plain: list[str]) 
     work_directory = os.path.normpath(data.getVar("WORKDIR") or "/nonexistent") + "/"
     published = [path for path in outputs if path]
     published += [path for path in plain if not (os.path.normpath(path) + "/").startswith(work_directory)]
-    if outputs or plain:
+    if outputs or plain or task in words(data.getVar("SSTATETASKS")):
         manifest = sstate_manifest(data, task)
         if manifest:
             published.append(manifest)

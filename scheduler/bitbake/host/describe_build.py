@@ -64,9 +64,7 @@ def main(library: str, shims: str, build_directory: str) -> None:
         read(bb, configuration, data)
         data.expandVarref("LAYERDIR")
         data.expandVarref("LAYERDIR_RE")
-        collections = [
-            name for name in (data.getVar("BBFILE_COLLECTIONS") or "").split() if name not in seen
-        ]
+        collections = [name for name in (data.getVar("BBFILE_COLLECTIONS") or "").split() if name not in seen]
         seen.update(collections)
         layers.append({"path": layer, "collections": collections})
 

@@ -9,15 +9,20 @@ would make equal results look different.
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 ROOT = Path("/work")
+SHOWN_LINES = 60
+PROCESS_ID = re.compile(r"\.\d+$")
 LOGS = ROOT / "bitzel/log"
 
 # Directories, by the variables that name them, that hold no results of a task.
 NOISE_VARIABLES = (
+    "HOSTTOOLS_DIR",
     "STAMPS_DIR",
     "BUILDSTATS_BASE",
     "SSTATE_DIR",
@@ -25,6 +30,7 @@ NOISE_VARIABLES = (
     "PERSISTENT_DIR",
     "CACHE",
     "PSEUDO_LOCALSTATEDIR",
+    "QA_LOGFILE",
 )
 # Files below WORKDIR that only say which signature the tree was made for.
 NOISE_IN_WORK_DIRECTORY = ("configure.sstate", "recipe-sysroot/sysroot.lock")
@@ -44,6 +50,45 @@ def inside(path: str | None) -> Path | None:
     return Path(os.path.normpath(path))
 
 
+def identity(path: Path) -> tuple[int, int, int]:
+    status = path.lstat()
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def staged_files(task: dict[str, Any]) -> dict[Path, tuple[int, int, int]]:
+    """What other tasks published in the directories that this task publishes in too (deploy/licenses and such)."""
+    if task["task"] == "do_fetch":
+        # A source that was there already is what do_fetch publishes.
+        return {}
+    return {
+        path: identity(path)
+        for published in task["published_paths"]
+        for path in (ROOT / published).rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    }
+
+
+def remove_staged(staged: dict[Path, tuple[int, int, int]]) -> None:
+    """Leaves only the task's own files in shared directories, as its sstate manifest lists them."""
+    directories = set()
+    for path, before in staged.items():
+        if (path.is_symlink() or path.exists()) and identity(path) == before:
+            path.unlink()
+            directories.add(path.parent)
+    for directory in sorted(directories, reverse=True):
+        if not any(directory.iterdir()):
+            directory.rmdir()
+
+
+def show_failure(task: dict[str, Any]) -> None:
+    """The end of the task's log on stderr, as BitBake's terminal interface shows it."""
+    logs = sorted((ROOT / task["log_directory"]).glob(f"log.{task['task']}.*"))
+    for log in logs[-1:]:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        sys.stderr.write(f"ERROR: {task['package_name']}:{task['task']} failed; the end of its log:\n")
+        sys.stderr.writelines(f"| {line}\n" for line in lines[-SHOWN_LINES:])
+
+
 def keep_logs(task: dict[str, Any]) -> None:
     source = ROOT / task["log_directory"]
     LOGS.mkdir(parents=True, exist_ok=True)
@@ -51,16 +96,23 @@ def keep_logs(task: dict[str, Any]) -> None:
         return
     for entry in sorted(source.iterdir()):
         if entry.name != "log.task_order" and not entry.is_fifo() and not entry.is_symlink():
-            shutil.move(entry, LOGS / entry.name)
+            shutil.move(entry, LOGS / PROCESS_ID.sub("", entry.name))
     shutil.rmtree(source)
 
 
-def clean_up(data: Any, task: dict[str, Any]) -> None:
+def clean_up(
+    data: Any,
+    task: dict[str, Any],
+    build_files: list[Path],
+    staged: dict[Path, tuple[int, int, int]],
+) -> None:
     os.chdir(ROOT)
+    remove_staged(staged)
     keep_logs(task)
     stamp = inside(data.getVar("STAMP"))
     noise = [inside(data.getVar(variable)) for variable in NOISE_VARIABLES]
     noise += [ROOT / lockfile for lockfile in task["lockfiles"]]
+    noise += build_files
     if stamp is not None:
         noise += stamp.parent.glob(f"{stamp.name}.*")
     work_directory = ROOT / task["work_directory"]

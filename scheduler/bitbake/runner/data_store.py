@@ -10,6 +10,7 @@ multiconfig) and the recipe (what it sets differently).
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
@@ -24,10 +25,8 @@ EXCLUDED_VARIABLES = frozenset(
         "__siggen_gendeps",
         "__siggen_varvals",
         "__siggen_taskdeps",
-        "__inherit_cache",
         "__BBDEFINHERITS",
         "__BBANONFUNCS",
-        "BBINCLUDED",
         "BB_ORIGENV",
         "BB_CMDLINE",
         "BB_TASKDEPDATA",
@@ -97,7 +96,21 @@ def flatten(data: Any) -> dict[str, Flags]:
     for layer in reversed(layers):
         joined.update(layer)
     joined.pop("_data", None)
-    return {name: flags for name, flags in joined.items() if flags and name not in EXCLUDED_VARIABLES}
+    return {
+        name: {flag: _own(value) for flag, value in flags.items()}
+        for name, flags in joined.items()
+        if flags and name not in EXCLUDED_VARIABLES
+    }
+
+
+def _own(value: Any) -> Any:
+    """BitBake's data stores share mutable values between layers, and later parsing changes them."""
+    if isinstance(value, (str, int)) or value is None:
+        return value
+    try:
+        return copy.deepcopy(value)
+    except TypeError:
+        return value
 
 
 def _encode_variables(variables: dict[str, Flags]) -> tuple[dict[str, Flags], dict[str, Flags]]:
@@ -121,10 +134,21 @@ class StoreContents:
 
     def __init__(self, data: Any) -> None:
         self.variables = flatten(data)
+        self._drop_foreign_exports()
         self.overrides = {name: entries for name, entries in data.overridedata.items() if entries}
         self.override_variables = set(data.overridevars)
         self.filters = dict(data.filters)
         self.renames = dict(data._var_renames)
+
+    def _drop_foreign_exports(self) -> None:
+        """`__exportlist` is one set for all recipes of a process; what other recipes put there is not ours."""
+        exports = self.variables.get("__exportlist")
+        if exports and exports.get("_content"):
+            exports["_content"] = {
+                name
+                for name in exports["_content"]
+                if {"export", "unexport"} & self.variables.get(name, {}).keys()
+            }
 
     def base_document(self) -> dict[str, Any]:
         plain, tagged = _encode_variables(self.variables)

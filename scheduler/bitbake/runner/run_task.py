@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Runs exactly one task, inside the sandbox, with BitBake's own bb.build.
 
-What bin/bitbake-worker does between reading a task off its pipe and bb.build.exec_task (fork_off_task), without the
-pipe, the cooker and the parse: the recipe's data store is restored from a snapshot. Reads task.json,
+No server, no cooker, no parse: the recipe's data store is restored from a snapshot. Reads task.json,
 dependencies.json, base.json and recipe.json beside this file. Exit codes: 0 success, 1 the task failed, 97 the
 snapshot gives another signature than the graph.
 """
@@ -10,213 +9,34 @@ snapshot gives another signature than the graph.
 from __future__ import annotations
 
 import json
-import logging
 import os
-import shlex
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
 
-ROOT = Path("/work")
-HERE = ROOT / "bitzel"
-
-# The library of the Action before everything else; stand-ins for what a wheel of BitBake lacks after it.
-sys.path.insert(0, str(ROOT / "bitbake/lib"))
-sys.path.append(str(HERE / "shims"))
-warnings.simplefilter("ignore")
-
-import aftermath  # noqa: E402
-import basehash  # noqa: E402
-import bb  # noqa: E402
-import bb.build  # noqa: E402
-import bb.codeparser  # noqa: E402
-import bb.data_smart  # noqa: E402
-import bb.event  # noqa: E402
-import bb.methodpool  # noqa: E402
-import bb.msg  # noqa: E402
-import bb.parse  # noqa: E402
-import bb.siggen  # noqa: E402
-import bb.utils  # noqa: E402
-import data_store  # noqa: E402
-
-SIGNATURE_DIFFERS = 97
-
-# Handlers that wait for nothing of this would never be called here.
-TASK_EVENTS = frozenset(
-    f"bb.build.{name}"
-    for name in ("TaskBase", "TaskStarted", "TaskSucceeded", "TaskFailed", "TaskFailedSilent", "TaskInvalid")
-)
-
-Document = dict[str, Any]
-
-
-def read(name: str) -> Document:
-    document: Document = json.loads((HERE / name).read_bytes())
-    return document
-
-
-def restore(base: Document, recipe: Document) -> Any:
-    """The recipe's data store, as its parse left it."""
-    data = bb.data_smart.DataSmart()
-    original_environment = bb.data_smart.DataSmart()
-    for name, value in base["original_environment"].items():
-        original_environment.setVar(name, value)
-    data_store.restore(data, base, recipe)
-    data.setVar("BB_ORIGENV", original_environment)
-    return data
-
-
-def import_libraries(data: Any, base: Document) -> None:
-    """What `addpylib` lines import, into the namespace of the metadata's Python (bb.parse.ast.PyLibNode)."""
-    context = bb.utils.get_context()
-    for module in (data.getVar("BB_GLOBAL_PYMODULES") or "").split():
-        context[module] = __import__(module)
-    for directory, namespace, *modules in base["python_libraries"]:
-        if directory not in sys.path:
-            sys.path.append(directory)
-        context[namespace] = __import__(namespace)
-        for module in modules:
-            context[namespace] = __import__(f"{namespace}.{module}")
-    for name, (references, executed, variables, contains, code_hash) in base["module_dependencies"].items():
-        bb.codeparser.modulecode_deps[name] = [
-            set(references),
-            set(executed),
-            set(variables),
-            {variable: set(values) for variable, values in contains.items()},
-            code_hash,
-            None,
-        ]
-
-
-def define_functions(data: Any) -> None:
-    """The metadata's `def` functions (bb.parse.ast.PythonMethodNode)."""
-    for name, flags in data.dict.items():
-        text = flags.get("_content")
-        if flags.get("python") and flags.get("func") and isinstance(text, str) and text.startswith("def "):
-            bb.methodpool.insert_method(name, text, flags.get("filename", name), int(flags.get("lineno", 0)))
-
-
-def register_handlers(data: Any) -> None:
-    for name in data.getVar("__BBHANDLERS", False) or []:
-        mask = (data.getVarFlag(name, "eventmask") or "").split()
-        if mask and not TASK_EVENTS.intersection(mask):
-            continue
-        file, line = data.getVarFlag(name, "filename", False), int(data.getVarFlag(name, "lineno", False))
-        bb.event.register(name, data.getVar(name, False), mask, file, line, data)
-
-
-def task_dependency_data(dependencies: Document) -> dict[str, Any]:
-    return {
-        tid: bb.TaskData(
-            pn=pn,
-            taskname=name,
-            fn=file,
-            deps=set(needed),
-            provides=provides,
-            taskhash=taskhash,
-            unihash=unihash,
-            hashfn=hash_filename,
-            taskhash_deps=set(taskhash_dependencies),
-        )
-        for tid, (
-            pn,
-            name,
-            file,
-            needed,
-            provides,
-            taskhash,
-            unihash,
-            hash_filename,
-            taskhash_dependencies,
-        ) in dependencies.items()
-    }
-
-
-def load_signatures(data: Any, task: Document, dependencies: Document) -> None:
-    """Of what the signature generator of a build knows, what concerns this task and its dependencies."""
-    generator = bb.siggen.init(data)
-    bb.parse.siggen = generator
-    own = f"{task['recipe']}:{task['task']}"
-    generator.runtaskdeps = {
-        tid: [(entry[0], needed) for needed in entry[3]] for tid, entry in dependencies.items()
-    }
-    generator.taskhash = {tid: entry[5] for tid, entry in dependencies.items()}
-    generator.unihash = {tid: entry[6] for tid, entry in dependencies.items()}
-    generator.tidtopn = {tid: entry[0] for tid, entry in dependencies.items()}
-    generator.basehash = {own: task["basehash"]}
-    generator.file_checksum_values = {
-        own: [(file["path"], file["checksum"] or None) for file in task["file_checksums"]]
-    }
-    generator.taints = {own: task["taint"]} if task["taint"] else {}
-    generator.setup_datacache_from_datastore(task["recipe"], data)
-
-
-def fakeroot_variables(task: Document) -> dict[str, str]:
-    text = task["fakeroot_environment"] if task["fakeroot"] else task["fakeroot_no_environment"]
-    return dict(word.split("=", 1) for word in shlex.split(text) if "=" in word)
-
-
-def set_up(data: Any, task: Document, dependencies: Document) -> None:
-    """What fork_off_task sets for every task, in its order."""
-    name = task["task"]
-    if task["umask"]:
-        os.umask(int(task["umask"], 8))
-    data.setVar("BB_WORKERCONTEXT", "1")
-    data.setVar("BB_TASKDEPDATA", task_dependency_data(dependencies))
-    data.setVar("BB_CURRENTTASK", name.replace("do_", ""))
-    data.setVar("BUILDNAME", task["build_name"])
-    data.setVar("DATE", task["date"])
-    data.setVar("TIME", task["time"])
-    data.setVar("PRSERV_HOST", "")
-    data.setVar("BB_TASKHASH", task["taskhash"])
-    data.setVar("BB_UNIHASH", task["unihash"])
-    load_signatures(data, task, dependencies)
-    # Outputs travel by digest: no archive is made, but everything around its making (relocation, manifests) is kept.
-    if data.getVar("sstate_create_and_sign_package", False) is not None:
-        data.setVar("sstate_create_and_sign_package", "    pass\n")
-    exported = dict(bb.data.exported_vars(data))
-    bb.utils.empty_environment()
-    os.environ.update(exported)
-    for variable, value in fakeroot_variables(task).items():
-        os.environ[variable] = value
-        data.setVar(variable, value)
-        data.setVarFlag(variable, "export", "1")
-    for variable in (data.getVarFlag(name, "exports") or "").split():
-        data.setVarFlag(variable, "export", "1")
-        value = data.getVar(variable)
-        if value is not None:
-            os.environ[variable] = value
+HERE = Path("/work/bitzel")
+LIBRARY = Path("/work/bitbake/lib")
+FORMAT = 1
 
 
 def main() -> int:
-    task, dependencies = read("task.json"), read("dependencies.json")
-    base, recipe = read("base.json"), read("recipe.json")
-    bb.msg.logger_create("BitBake", sys.stderr)
-    logging.getLogger("BitBake").setLevel(logging.WARNING)
-    # Events go to nobody; without a UI bb.event would keep them for one that comes later.
-    bb.event._uiready = True
-    os.chdir(ROOT / "build")
-    bb.utils.clean_environment()
-    data = restore(base, recipe)
-    import_libraries(data, base)
-    define_functions(data)
-    found = basehash.of_task(data, task["task"], task["recipe"])
-    if found != task["basehash"]:
-        sys.stderr.write(
-            f"{task['package_name']}:{task['task']}: the metadata in the sandbox gives basehash {found}, the graph "
-            f"has {task['basehash']}; export the graph again, and check that the metadata is deterministic\n"
-        )
-        return SIGNATURE_DIFFERS
-    register_handlers(data)
-    set_up(data, task, dependencies)
-    # Whether a task is up to date is the action cache's business; stamps would only be noise in the outputs.
-    bb.build.make_stamp = lambda _task, _data: None
-    try:
-        return int(bb.build.exec_task(task["recipe"], task["task"], data, False))
-    finally:
-        sys.stdout.flush()
-        aftermath.clean_up(data, task)
+    # The stand-ins come before BitBake's own hashserv and prserv: a task has no server to talk to, and the real ones
+    # import half of Python's library.
+    sys.path[:0] = [str(HERE), str(HERE / "shims"), str(LIBRARY)]
+    warnings.simplefilter("ignore")
+    task = json.loads((HERE / "task.json").read_bytes())
+    if task["format"] != FORMAT:
+        sys.exit(f"task.json has format {task['format']}, this runner reads {FORMAT}")
+    import fakeroot
+
+    if task["fakeroot"] and not fakeroot.is_inside():
+        return fakeroot.run_inside(task)
+    import lazy_imports
+
+    lazy_imports.install()
+    import one_task
+
+    return one_task.run(task)
 
 
 if __name__ == "__main__":

@@ -78,9 +78,14 @@ struct CachedDescription {
     description: BuildDescription,
 }
 
+/// Compiled Python: places relative to `/work`, each with the SHA-256 under which the snapshot directory has it.
+pub(crate) type Bytecode = Vec<(String, String)>;
+
 /// What the exporter gave.
 pub(crate) struct Exported {
     pub(crate) graph: TaskGraph,
+    /// Compiled Python for every task's sandbox.
+    pub(crate) bytecode: Bytecode,
     /// False when the graph depends on something outside the metadata, such as the newest revision upstream.
     pub(crate) cacheable: bool,
 }
@@ -188,10 +193,9 @@ impl Exporter<'_> {
             fs::create_dir(output.path().join(name)).map_err(FrontEndError::io(output.path()))?;
         }
         let cacheable = self.run(self.sandbox(output.path(), groups)).await?;
-        let path = output.path().join("graph.json");
-        let graph = blocking(move || {
-            let bytes = fs::read(&path).map_err(FrontEndError::io(&path))?;
-            serde_json::from_slice::<TaskGraph>(&bytes).map_err(malformed)
+        let (graph_file, bytecode_file) = (output.path().join("graph.json"), output.path().join("bytecode.json"));
+        let (graph, bytecode) = blocking(move || {
+            Ok((read_json::<TaskGraph>(&graph_file)?, read_json::<Bytecode>(&bytecode_file)?))
         })
         .await?;
         if graph.format_version != GRAPH_FORMAT_VERSION {
@@ -199,7 +203,11 @@ impl Exporter<'_> {
                 reason: format!("format version {}", graph.format_version),
             });
         }
-        Ok(Exported { graph, cacheable })
+        Ok(Exported {
+            graph,
+            bytecode,
+            cacheable,
+        })
     }
 
     /// Runs the exporter and passes on what it says. Gives whether its graph may be cached.
@@ -319,6 +327,11 @@ fn hide_version_control(command: &mut Command, directory: &Path, place: &str) {
     } else if git.exists() {
         command.args(["--ro-bind", "/dev/null", &hidden]);
     }
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, FrontEndError> {
+    let bytes = fs::read(path).map_err(FrontEndError::io(path))?;
+    serde_json::from_slice(&bytes).map_err(malformed)
 }
 
 /// The digest of a small file; `None` if it cannot be read.

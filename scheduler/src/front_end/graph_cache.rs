@@ -8,18 +8,19 @@ use bitzel_proto::graph::TaskGraph;
 use prost::Message as _;
 
 use super::error::FrontEndError;
+use super::exporter::Bytecode;
 use super::{ExportRequest, FrontEndConfig, LocalTree, SnapshotDirectory, environment};
 
 /// The version of the graph's meaning, as the exporter writes it into every graph.
 pub(crate) const GRAPH_FORMAT_VERSION: u32 = 1;
 
-/// Graphs that are kept; older ones are dropped. One of 5,000 tasks takes about a megabyte.
-const KEPT_GRAPHS: usize = 64;
+/// Files that are kept, two a graph; older ones are dropped. A graph of 5,000 tasks takes about a megabyte.
+const KEPT_FILES: usize = 128;
 
 /// Zstandard level: the graph is written once and read often.
 const COMPRESSION_LEVEL: i32 = 3;
 
-/// The cache: one file a graph, zstd-compressed protobuf.
+/// The cache: two files a graph, the graph as zstd-compressed protobuf and the list of compiled Python as JSON.
 pub(crate) struct GraphCache {
     directory: PathBuf,
 }
@@ -57,9 +58,14 @@ impl GraphCache {
         self.directory.join(format!("{key}.pb.zst"))
     }
 
-    /// The graph, if it is there, whole, and all its snapshots are.
-    pub(crate) fn load(&self, key: &str, snapshots: &SnapshotDirectory) -> Option<TaskGraph> {
+    fn bytecode_path(&self, key: &str) -> PathBuf {
+        self.directory.join(format!("{key}.bytecode.json"))
+    }
+
+    /// The graph, if it is there, whole, and all files that it names are.
+    pub(crate) fn load(&self, key: &str, snapshots: &SnapshotDirectory) -> Option<(TaskGraph, Bytecode)> {
         let path = self.path(key);
+        let bytecode: Bytecode = serde_json::from_slice(&fs::read(self.bytecode_path(key)).ok()?).ok()?;
         let bytes = zstd::decode_all(fs::File::open(&path).ok()?).ok()?;
         let graph = TaskGraph::decode(bytes.as_slice()).ok()?;
         let base = graph
@@ -74,18 +80,26 @@ impl GraphCache {
             return None;
         }
         // For dropping the least recently used; a read-only cache is no reason to fail.
-        let _ = fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
-        Some(graph)
+        for path in [&path, &self.bytecode_path(key)] {
+            let _ = fs::File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
+        }
+        Some((graph, bytecode))
     }
 
-    pub(crate) fn store(&self, key: &str, graph: &TaskGraph) -> Result<(), FrontEndError> {
+    pub(crate) fn store(
+        &self,
+        key: &str,
+        graph: &TaskGraph,
+        bytecode: &Bytecode,
+    ) -> Result<(), FrontEndError> {
         fs::create_dir_all(&self.directory).map_err(FrontEndError::io(&self.directory))?;
         let path = self.path(key);
-        let temporary = path.with_extension(format!("new.{}", std::process::id()));
         let bytes = zstd::encode_all(graph.encode_to_vec().as_slice(), COMPRESSION_LEVEL)
             .map_err(FrontEndError::io(&path))?;
-        fs::write(&temporary, bytes).map_err(FrontEndError::io(&temporary))?;
-        fs::rename(&temporary, &path).map_err(FrontEndError::io(&path))?;
+        // The graph comes last: it is what a reader takes for whole.
+        let list = serde_json::json!(bytecode).to_string();
+        replace(&self.bytecode_path(key), list.as_bytes())?;
+        replace(&path, &bytes)?;
         self.drop_old()
     }
 
@@ -99,12 +113,19 @@ impl GraphCache {
             }
         }
         graphs.sort_unstable();
-        let surplus = graphs.len().saturating_sub(KEPT_GRAPHS);
+        let surplus = graphs.len().saturating_sub(KEPT_FILES);
         for (_, path) in &graphs[..surplus] {
             let _ = fs::remove_file(path);
         }
         Ok(())
     }
+}
+
+/// Writes a file so that it is never seen half written.
+fn replace(path: &Path, contents: &[u8]) -> Result<(), FrontEndError> {
+    let temporary = path.with_extension(format!("new.{}", std::process::id()));
+    fs::write(&temporary, contents).map_err(FrontEndError::io(&temporary))?;
+    fs::rename(&temporary, path).map_err(FrontEndError::io(path))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use bitzel_proto::{Digest, DigestFunction};
 use bytes::Bytes;
 
 use super::error::FrontEndError;
-use super::stat_cache::StatCache;
+use super::stat_cache::{StatCache, hash_file};
 
 /// A tree of files that lie on the client: its Directory messages, and where the files are.
 #[derive(Debug, Clone)]
@@ -87,14 +87,12 @@ impl<'a> LocalTreeBuilder<'a> {
         Ok(())
     }
 
-    /// Puts the regular file `source` at `destination`.
+    /// Puts the regular file `source`, which the front end made itself, at `destination`.
     pub(crate) fn add_file(&mut self, source: &Path, destination: &str) -> Result<(), FrontEndError> {
         let (parent, name) = destination.rsplit_once('/').unwrap_or(("", destination));
-        let metadata = fs::metadata(source).map_err(FrontEndError::io(source))?;
-        let file = self.file_node(source, name, &metadata)?;
-        open_node(&mut self.root, parent)
-            .files
-            .insert(name.to_owned(), file);
+        let digest = hash_file(source, self.function).map_err(FrontEndError::io(source))?;
+        let file = self.file_node(source, name, digest, false);
+        open_node(&mut self.root, parent).files.insert(name.to_owned(), file);
         Ok(())
     }
 
@@ -139,30 +137,23 @@ impl<'a> LocalTreeBuilder<'a> {
                     node.directories.insert(name, child);
                 }
             } else if metadata.is_file() {
-                let file = self.file_node(&path, &name, &metadata)?;
+                let digest = self.stat_cache.digest(&path, &metadata, self.function);
+                let digest = digest.map_err(FrontEndError::io(&path))?;
+                let file = self.file_node(&path, &name, digest, metadata.mode() & 0o100 != 0);
                 node.files.insert(name, file);
             }
         }
         Ok(node)
     }
 
-    fn file_node(
-        &mut self,
-        path: &Path,
-        name: &str,
-        metadata: &fs::Metadata,
-    ) -> Result<FileNode, FrontEndError> {
-        let digest = self
-            .stat_cache
-            .digest(path, metadata, self.function)
-            .map_err(FrontEndError::io(path))?;
+    fn file_node(&mut self, path: &Path, name: &str, digest: Digest, is_executable: bool) -> FileNode {
         self.files.entry(digest).or_insert_with(|| path.to_owned());
-        Ok(FileNode {
+        FileNode {
             name: name.to_owned(),
             digest: Some(digest.to_wire()),
-            is_executable: metadata.mode() & 0o100 != 0,
+            is_executable,
             ..FileNode::default()
-        })
+        }
     }
 
     fn seal(&mut self, node: Node) -> Digest {

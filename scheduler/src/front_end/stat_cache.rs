@@ -105,7 +105,8 @@ fn now() -> i64 {
     i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX)
 }
 
-fn hash_file(path: &Path, function: DigestFunction) -> io::Result<Digest> {
+/// The digest of a file's contents.
+pub(crate) fn hash_file(path: &Path, function: DigestFunction) -> io::Result<Digest> {
     let mut file = fs::File::open(path)?;
     let mut hasher = function.hasher();
     let mut buffer = vec![0; 64 * 1024];

@@ -129,7 +129,8 @@ impl<'tree> MergedTree<'tree> {
         }))
     }
 
-    fn input_child(&self, digest: Digest, name: &str) -> Result<Option<MergedNode<'tree>>, Error> {
+    /// The node of a name in an input directory.
+    pub(super) fn input_child(&self, digest: Digest, name: &str) -> Result<Option<MergedNode<'tree>>, Error> {
         let directory = self.directory(digest)?;
         if let Some(file) = directory.files.iter().find(|node| node.name == name) {
             return Ok(Some(MergedNode::InputFile(file)));

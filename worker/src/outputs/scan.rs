@@ -249,7 +249,9 @@ impl<'scan, 'tree> Scanner<'scan, 'tree> {
             .into_par_iter()
             .map(|index| {
                 let file = &self.changed[index];
-                let digest = with_permission(&file.on_disk, 0o400, || digest_of(function, file));
+                let digest = with_permission(&file.on_disk, 0o400, || {
+                    digest_of(function, &file.on_disk, file.size)
+                });
                 Ok((index, digest.map_err(failed(&file.on_disk))?))
             })
             .collect::<Result<_, Error>>()?;
@@ -345,10 +347,11 @@ impl HashedFiles {
     }
 }
 
-fn digest_of(function: DigestFunction, file: &ChangedFile) -> io::Result<Digest> {
+/// Hashes a file that should have `size` bytes.
+pub(super) fn digest_of(function: DigestFunction, path: &Path, size: u64) -> io::Result<Digest> {
     let mut hasher = function.hasher();
-    let mut open = File::open(&file.on_disk)?;
-    let mut buffer = vec![0; usize::try_from(file.size).unwrap_or(usize::MAX).clamp(1, 1 << 20)];
+    let mut open = File::open(path)?;
+    let mut buffer = vec![0; usize::try_from(size).unwrap_or(usize::MAX).clamp(1, 1 << 20)];
     loop {
         match open.read(&mut buffer)? {
             0 => return Ok(hasher.finish()),

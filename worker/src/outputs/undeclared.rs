@@ -1,15 +1,20 @@
 //! Finds what a command changed outside its declared outputs.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::merged_tree::{MergedNode, MergedTree, failed, is_whiteout};
-use super::scan::join;
-use crate::error::Error;
 use bitzel_cas::DirectoryTree;
+use bitzel_proto::Digest;
 
-/// Paths that the command made, changed or deleted outside `outputs`, sorted. Directories count only when they are
-/// new and lead to no output: overlayfs copies the directories above every change. Blocks.
+use super::merged_tree::{MergedNode, MergedTree, failed, is_whiteout};
+use super::scan::{digest_of, join};
+use crate::error::Error;
+use crate::node_properties::unix_mode;
+
+/// Paths that the command made, changed or deleted outside `outputs`, sorted. Directories do not count by
+/// themselves: overlayfs copies those above every change, and BitBake makes the directories of `[dirs]` without
+/// anything in them (`DL_DIR` for a recipe that downloads nothing). Blocks.
 pub fn undeclared_writes(
     tree: &DirectoryTree,
     upper: PathBuf,
@@ -47,21 +52,47 @@ fn walk(
         let metadata = entry.metadata().map_err(failed(&entry.path()))?;
         let is_directory = metadata.is_dir();
         if is_whiteout(&metadata) || !is_directory {
-            found.push(child_path);
+            if !is_copy_of_input(merged, *beneath, &entry.path(), &metadata, &name)? {
+                found.push(child_path);
+            }
             continue;
         }
         let Some(child) = merged.upper_node(&entry.path(), metadata, *beneath, &name)? else {
             continue;
         };
-        let is_new = matches!(child, MergedNode::Upper { beneath: None, .. });
-        let leads_to_output = outputs
-            .iter()
-            .any(|output| Path::new(output).starts_with(&child_path));
-        let before = found.len();
         walk(merged, outputs, &child_path, &child, found)?;
-        if is_new && !leads_to_output && found.len() == before {
-            found.push(child_path);
-        }
     }
     Ok(())
+}
+
+/// Whether an entry of the upper directory is still what the input has at its place. Overlayfs copies a file up when
+/// a command makes a hardlink to it, as a recipe's sysroot consists of, and so does opening it for writing.
+fn is_copy_of_input(
+    merged: &MergedTree<'_>,
+    beneath: Option<Digest>,
+    on_disk: &Path,
+    metadata: &fs::Metadata,
+    name: &str,
+) -> Result<bool, Error> {
+    let Some(directory) = beneath else {
+        return Ok(false);
+    };
+    match merged.input_child(directory, name)? {
+        Some(MergedNode::InputFile(node)) if metadata.is_file() => {
+            let digest = Digest::from_wire_field(directory.function(), node.digest.as_ref())
+                .map_err(Error::digest("FileNode.digest"))?;
+            let same_mode = unix_mode(node.node_properties.as_ref()).map_or_else(
+                || (metadata.mode() & 0o100 != 0) == node.is_executable,
+                |mode| mode == metadata.mode() & 0o7777,
+            );
+            Ok(same_mode
+                && metadata.len() == digest.size_bytes()
+                && digest_of(directory.function(), on_disk, metadata.len()).map_err(failed(on_disk))?
+                    == digest)
+        }
+        Some(MergedNode::InputSymlink(node)) if metadata.is_symlink() => {
+            Ok(fs::read_link(on_disk).map_err(failed(on_disk))? == Path::new(&node.target))
+        }
+        _ => Ok(false),
+    }
 }

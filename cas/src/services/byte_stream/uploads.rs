@@ -21,8 +21,8 @@ use tonic::Status;
 use crate::blob_store::BlobStore;
 use crate::error::Error;
 
-/// How long a write without a connection is kept.
-const PATIENCE: Duration = Duration::from_mins(10);
+/// How long a write without a connection is kept. Clients that try again do so within seconds.
+const PATIENCE: Duration = Duration::from_mins(2);
 /// How many writes without a connection are kept: each holds a file and room in the store.
 const MAX_PARKED: usize = 256;
 /// Chunks between the connection and the store.
@@ -83,7 +83,7 @@ impl Uploads {
             ));
         }
         let mut entries = self.entries.lock();
-        sweep(&mut entries);
+        make_room(&mut entries);
         let entry = if offset == 0 {
             let entry = Arc::new(self.start(digest));
             entries.insert(name.to_owned(), Arc::clone(&entry));
@@ -106,6 +106,7 @@ impl Uploads {
             digest,
             entry,
             pipe,
+            is_over: false,
         })
     }
 
@@ -135,20 +136,17 @@ impl Uploads {
     }
 }
 
-/// Drops writes that nobody feeds: the old ones, and the oldest beyond the limit.
-fn sweep(entries: &mut HashMap<String, Arc<Entry>>) {
-    let now = Instant::now();
+/// Drops the oldest of the writes that nobody feeds when there are too many.
+fn make_room(entries: &mut HashMap<String, Arc<Entry>>) {
     let mut parked: Vec<(Instant, String)> = entries
         .iter()
         .filter(|(_, entry)| entry.pipe.try_lock().is_ok())
         .map(|(name, entry)| (*entry.last_use.lock(), name.clone()))
         .collect();
+    let excess = (parked.len() + 1).saturating_sub(MAX_PARKED);
     parked.sort_unstable();
-    let excess = parked.len().saturating_sub(MAX_PARKED - 1);
-    for (index, (last_use, name)) in parked.into_iter().enumerate() {
-        if index < excess || now.duration_since(last_use) > PATIENCE {
-            entries.remove(&name);
-        }
+    for (_, name) in parked.drain(..excess) {
+        entries.remove(&name);
     }
 }
 
@@ -165,6 +163,8 @@ pub(super) struct Upload {
     digest: Digest,
     entry: Arc<Entry>,
     pipe: OwnedMutexGuard<Pipe>,
+    /// Whether the table has nothing to keep any more.
+    is_over: bool,
 }
 
 impl Upload {
@@ -180,7 +180,7 @@ impl Upload {
         }
         let committed = self.committed() + chunk.len() as u64;
         if committed > self.digest.size_bytes() {
-            self.table.forget(&self.name, &self.entry);
+            self.forget();
             return Err(Error::InvalidArgument(format!(
                 "the data is more than the {} bytes of {}",
                 self.digest.size_bytes(),
@@ -205,9 +205,15 @@ impl Upload {
         self.outcome().await
     }
 
+    fn forget(&mut self) {
+        self.is_over = true;
+        self.table.forget(&self.name, &self.entry);
+    }
+
+    /// What became of the write, which is over.
     async fn outcome(&mut self) -> Result<(), Error> {
         let outcome = (&mut self.pipe.write).await;
-        self.table.forget(&self.name, &self.entry);
+        self.forget();
         outcome.unwrap_or_else(|error| {
             Err(Error::Io {
                 context: format!("the write of {} ended early", self.digest),
@@ -216,3 +222,32 @@ impl Upload {
         })
     }
 }
+
+impl Drop for Upload {
+    /// Gives the client some time to come back.
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        // Without a runtime there is no server for the client to come back to.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let left_at = Instant::now();
+        *self.entry.last_use.lock() = left_at;
+        let (table, name, entry) = (
+            Arc::clone(&self.table),
+            std::mem::take(&mut self.name),
+            Arc::clone(&self.entry),
+        );
+        runtime.spawn(async move {
+            tokio::time::sleep(PATIENCE).await;
+            if *entry.last_use.lock() == left_at {
+                table.forget(&name, &entry);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

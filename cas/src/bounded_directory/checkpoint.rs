@@ -1,0 +1,98 @@
+//! Writing the index down, so that a power loss costs little and a start need not read a long journal.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bitzel_proto::Digest;
+
+use super::journal::Journal;
+use super::{BoundedDirectory, State, recovery, snapshot};
+use crate::error::Error;
+
+/// Age of the last snapshot at which the next change starts a new one.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_mins(5);
+/// Records in the journal that make a snapshot worth while, whatever its age. A start looks at every file that the
+/// journal names: this many take a tenth of a second.
+pub(super) const CHECKPOINT_RECORDS: u64 = 1 << 16;
+
+impl BoundedDirectory {
+    /// Writes a snapshot after syncing the file system, so that everything up to now survives a power loss.
+    pub(crate) fn checkpoint(&self) -> Result<(), Error> {
+        let _guard = self.checkpointing.lock();
+        self.write_snapshot()
+    }
+
+    fn write_snapshot(&self) -> Result<(), Error> {
+        let index = self.root.join("index");
+        let number = {
+            let state = self.state.lock();
+            if state.closed {
+                return Ok(());
+            }
+            state.journal.number() + 1
+        };
+        let journal = Journal::create(&index, number)?;
+        let entries: Vec<Digest> = {
+            let mut state = self.state.lock();
+            state.journal = journal;
+            state.checkpointed = Instant::now();
+            state.in_order_of_use()
+        };
+        self.sync_files(&entries)?;
+        snapshot::write(&index, number, &entries)?;
+        recovery::remove_older(&index, number)
+    }
+
+    /// Syncs the file system, so that a snapshot of `entries` only names files that survive a power loss.
+    fn sync_files(&self, entries: &[Digest]) -> Result<(), Error> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let root =
+            File::open(&self.root).map_err(Error::io(format!("cannot open {}", self.root.display())))?;
+        rustix::fs::syncfs(&root)
+            .map_err(io::Error::from)
+            .map_err(Error::io(format!(
+                "cannot sync the file system of {}",
+                self.root.display()
+            )))
+    }
+
+    /// Ends the use of the directory: a snapshot that needs no journal beside it, so that even a start after a
+    /// reboot relies on it. Changes are refused from here on.
+    pub(crate) fn close(&self) -> Result<(), Error> {
+        let _guard = self.checkpointing.lock();
+        let mut state = self.state.lock();
+        if state.closed {
+            return Ok(());
+        }
+        state.closed = true;
+        let index = self.root.join("index");
+        let number = state.journal.number() + 1;
+        let entries = state.in_order_of_use();
+        self.sync_files(&entries)?;
+        snapshot::write(&index, number, &entries)?;
+        recovery::remove_older(&index, number)
+    }
+
+    /// On a thread of its own; nothing when one is being written already.
+    pub(super) fn checkpoint_in_background(self: &Arc<Self>) {
+        let directory = Arc::clone(self);
+        std::thread::spawn(move || {
+            let Some(_guard) = directory.checkpointing.try_lock() else {
+                return;
+            };
+            if let Err(error) = directory.write_snapshot() {
+                tracing::error!(%error, "cannot write a snapshot of the store's index");
+            }
+        });
+    }
+}
+
+impl State {
+    pub(super) fn checkpoint_is_due(&self) -> bool {
+        self.journal.records() >= CHECKPOINT_RECORDS || self.checkpointed.elapsed() >= CHECKPOINT_INTERVAL
+    }
+}
