@@ -16,6 +16,7 @@ use std::sync::Arc;
 use bitzel_cas::BlobStore;
 use bitzel_proto::Digest;
 use parking_lot::Mutex;
+use rayon::prelude::*;
 use tokio::sync::Notify;
 
 use crate::error::Error;
@@ -192,6 +193,23 @@ impl FileCache {
         }
     }
 
+    /// Moves files that an Action left into the cache: the next Action that has them as input, on the way of a recipe
+    /// from configure to install, finds them here. They are gone from where they were. Blocks.
+    pub fn adopt(&self, files: &[(FileKey, PathBuf)]) {
+        files.par_iter().for_each(|(key, path)| {
+            if self.state.lock().entries.contains_key(key) {
+                return;
+            }
+            match disk::adopt(&self.scratch, path, key) {
+                Ok(true) => self.state.lock().insert(*key),
+                Ok(false) => {}
+                // Nothing is lost: it is in the store.
+                Err(error) => tracing::debug!(%error, "an output is not kept in the file cache"),
+            }
+        });
+        self.evict();
+    }
+
     /// Whether the cache holds more than it may.
     pub fn is_over_limit(&self) -> bool {
         self.state.lock().total_bytes > self.limit_bytes
@@ -214,9 +232,11 @@ impl State {
     fn insert(&mut self, key: FileKey) {
         self.clock += 1;
         let last_used = self.clock;
-        if self.entries.insert(key, Entry { pins: 0, last_used }).is_none() {
+        // Two Actions may leave the same file; who holds the first, holds the second.
+        self.entries.entry(key).or_insert_with(|| {
             self.total_bytes += key.digest.size_bytes();
-        }
+            Entry { pins: 0, last_used }
+        });
         self.by_digest.insert(key.digest, key);
     }
 

@@ -15,6 +15,7 @@ use bitzel_proto::reapi::{ActionResult, OutputDirectory, OutputFile, OutputSymli
 use bitzel_proto::{Digest, DigestFunction};
 
 use crate::error::Error;
+use crate::file_cache::FileKey;
 use bitzel_cas::{BlobSource, DirectoryTree};
 
 mod declaration;
@@ -37,6 +38,8 @@ pub struct Outputs {
     pub result: ActionResult,
     /// What the result refers to and the input root did not have. May name a blob twice.
     pub blobs: Vec<(Digest, BlobSource)>,
+    /// The changed files among them, and what they are as inputs at the same path.
+    pub files: Vec<(FileKey, PathBuf)>,
 }
 
 /// Collects the declared outputs from `upper`, the overlay's upper directory, on top of the input `tree`. Outputs
@@ -113,6 +116,7 @@ pub fn collect_outputs(
     }
     let with_directories = declaration.directory_format != OutputDirectoryFormat::TreeOnly;
     let mut blobs = builder.into_blobs(with_directories);
+    let files = hashed.cache_keys(function)?;
     blobs.extend(hashed.into_blobs());
-    Ok(Outputs { result, blobs })
+    Ok(Outputs { result, blobs, files })
 }

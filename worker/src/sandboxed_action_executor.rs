@@ -43,6 +43,7 @@ pub struct SandboxedActionExecutor {
     stores: Arc<dyn BlobStores>,
     scratch: Arc<Scratch>,
     directories: DirectoryCache,
+    files: Arc<FileCache>,
     input_roots: InputRoots,
     sandbox: Sandbox,
 }
@@ -90,7 +91,8 @@ impl SandboxedActionExecutor {
         Ok(Self {
             config,
             stores,
-            input_roots: InputRoots::new(Arc::clone(&scratch), files),
+            input_roots: InputRoots::new(Arc::clone(&scratch), Arc::clone(&files)),
+            files,
             scratch,
             directories: DirectoryCache::new(DIRECTORY_CACHE_BYTES),
             sandbox,
@@ -280,8 +282,15 @@ impl SandboxedActionExecutor {
             Ok(Outputs {
                 result: outputs,
                 blobs,
+                files,
             }) => {
                 upload(blobs.into_iter().chain(logs).collect()).await?;
+                let cache = Arc::clone(&self.files);
+                blocking::run(move || {
+                    cache.adopt(&files);
+                    Ok(())
+                })
+                .await?;
                 Ok(outputs)
             }
             Err(error) => {

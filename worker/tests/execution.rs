@@ -4,10 +4,14 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use bitzel_cas::{BlobStore, MemoryBlobStore};
 use bitzel_proto::missing_blobs::missing_blob_subjects;
 use bitzel_proto::reapi::Command;
+use bitzel_worker::{ActionExecutor, ExecutorConfig, SandboxedActionExecutor};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use support::*;
 use tonic::Code;
 
@@ -152,7 +156,7 @@ async fn a_timeout_kills_every_descendant_and_keeps_what_was_written() {
     let result = response.result.unwrap();
     assert_eq!(worker.stdout(&result).await, "started\n");
     assert_eq!(worker.output(&result, "pid").await, "2\n");
-    assert_eq!(processes_below(&worker), Vec::<String>::new());
+    assert_eq!(processes_below(&worker), Vec::<(i32, String)>::new());
     assert_eq!(worker.leftovers(), Vec::<std::path::PathBuf>::new());
 }
 
@@ -176,11 +180,113 @@ async fn a_cancelled_action_leaves_nothing() {
         }
     );
     assert_eq!(response.status.unwrap().code, Code::Cancelled as i32);
-    assert_eq!(processes_below(&worker), Vec::<String>::new());
+    assert_eq!(processes_below(&worker), Vec::<(i32, String)>::new());
 }
 
-/// Processes whose mounts are in the worker's directory: those of sandboxes.
-fn processes_below(worker: &Worker) -> Vec<String> {
+#[tokio::test]
+async fn a_killed_launcher_takes_its_sandbox_along() {
+    let worker = Worker::new().await;
+    let root = worker.put_tree(&directory([])).await;
+    let run = Run {
+        script: "(setsid sleep 1000 &); while :; do sleep 1000; done",
+        ..Run::default()
+    };
+    let mut request = Worker::request(worker.action(root, &run).await);
+    let (stages, mut started) = tokio::sync::mpsc::unbounded_channel();
+    request.stages = Some(stages);
+    let (response, processes) = tokio::join!(worker.executor().execute(request), async {
+        started.recv().await.unwrap();
+        // The sandbox is there when its first process has a process of its own.
+        let processes = loop {
+            let found = processes_below(&worker);
+            if found.iter().any(|(_, command)| command.starts_with("sleep")) {
+                break found;
+            }
+            tokio::task::yield_now().await;
+        };
+        let (launcher, _) = processes
+            .iter()
+            .find(|(_, command)| command.contains("bitzel-sandbox"))
+            .unwrap();
+        kill_process(Pid::from_raw(*launcher).unwrap(), Signal::KILL).unwrap();
+        processes
+    });
+    let status = response.status.unwrap();
+    assert_eq!(status.code, Code::Internal as i32);
+    assert!(
+        status
+            .message
+            .contains("the sandbox launcher ended without an answer"),
+        "{}",
+        status.message
+    );
+    for (process, _) in processes {
+        wait_for_end(process);
+    }
+}
+
+/// Waits until a process, whosesoever child it is, has ended.
+fn wait_for_end(process: i32) {
+    if let Ok(descriptor) = pidfd_open(Pid::from_raw(process).unwrap(), PidfdFlags::empty()) {
+        rustix::event::poll(
+            &mut [rustix::event::PollFd::new(
+                &descriptor,
+                rustix::event::PollFlags::IN,
+            )],
+            None,
+        )
+        .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_machine_that_forbids_namespaces_is_told_what_to_change() {
+    let forbid = "echo 0 > /proc/sys/user/max_user_namespaces; exec \"$0\"";
+    let [program] = launcher().try_into().unwrap();
+    let cases = [
+        (
+            vec![
+                "unshare".into(),
+                "-Ur".into(),
+                "sh".into(),
+                "-c".into(),
+                forbid.into(),
+                program.clone(),
+            ],
+            "unshare user and mount namespaces: No space left on device",
+        ),
+        (
+            vec!["env".into(), "PATH=/nonexistent".into(), program],
+            "start bubblewrap: No such file or directory",
+        ),
+        (
+            vec!["/nonexistent".into()],
+            "start the sandbox launcher /nonexistent: No such file or directory",
+        ),
+    ];
+    for (launcher, reason) in cases {
+        let directory = tempfile::tempdir().unwrap();
+        let config = ExecutorConfig::new(directory.path(), launcher);
+        let stores: Arc<dyn BlobStore> = Arc::new(MemoryBlobStore::default());
+        let error = SandboxedActionExecutor::open(config, Arc::new(stores))
+            .await
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            error.starts_with("this machine cannot run sandboxes: "),
+            "{error}"
+        );
+        assert!(error.contains(reason), "{error}");
+        assert!(
+            error.contains("bubblewrap") && error.contains("Kubernetes"),
+            "{error}"
+        );
+    }
+}
+
+/// Process ids and command lines of processes whose mounts are in the worker's directory: those of sandboxes.
+fn processes_below(worker: &Worker) -> Vec<(i32, String)> {
     let needle = worker
         .cache()
         .canonicalize()
@@ -195,7 +301,10 @@ fn processes_below(worker: &Worker) -> Vec<String> {
             let directory = std::fs::read_link(format!("/proc/{name}/cwd")).unwrap_or_default();
             let mounts = std::fs::read_to_string(format!("/proc/{name}/mountinfo")).unwrap_or_default();
             if directory.starts_with(&needle) || mounts.contains(&needle) {
-                found.push(format!("{name} {}", String::from_utf8_lossy(&arguments)));
+                found.push((
+                    name.parse().unwrap(),
+                    String::from_utf8_lossy(&arguments).into_owned(),
+                ));
             }
         }
     }

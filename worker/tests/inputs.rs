@@ -545,3 +545,54 @@ async fn a_cancelled_download_leaves_the_cache_usable() {
     assert_eq!(worker.stdout(&result).await, "content");
     assert_eq!(worker.leftovers(), Vec::<std::path::PathBuf>::new());
 }
+
+#[tokio::test]
+async fn what_one_action_made_the_next_one_does_not_download() {
+    let worker = Worker::new().await;
+    let script = "mkdir t; echo made > t/file; echo in > t/input; chmod 444 t/file; ln t/file t/link; echo x > t/marked; \
+                  python3 -c 'import os; os.setxattr(\"t/marked\", \"user.mark\", b\"1\")'; echo more >> in; mv in t/changed";
+    let tree = directory([("in", file("input"))]);
+    let made = worker
+        .run(
+            &tree,
+            Run {
+                script,
+                outputs: &["t"],
+                properties: EXACT,
+                ..Run::default()
+            },
+        )
+        .await;
+    let root = Directory {
+        directories: vec![bitzel_proto::reapi::DirectoryNode {
+            name: "t".into(),
+            digest: Some(worker.input_of(&made, "t").await.into()),
+        }],
+        ..Directory::default()
+    };
+    let root = worker.put_message(&root).await;
+    let script = "cd t; cat file link changed; stat -c '%a %h' file changed; \
+                  python3 -c 'import os; print([os.listxattr(name) for name in sorted(os.listdir())])'";
+    let action = worker
+        .action(
+            root,
+            &Run {
+                script,
+                ..Run::default()
+            },
+        )
+        .await;
+    let used = worker.execute(action).await;
+    let used = worker.succeeded(used).await;
+    // In the cache, and twice in the tree; the changed file once.
+    assert_eq!(
+        worker.stdout(&used).await,
+        "made\nmade\ninputmore\n444 3\n644 2\n[[], [], [], [], []]\n"
+    );
+    for content in ["made\n", "inputmore\n"] {
+        assert_eq!(worker.store.reads_of(content.as_bytes()), 0, "{content}");
+    }
+    // An attribute is nothing that a download would bring along, so this file was not kept.
+    assert_eq!(worker.store.reads_of(b"x\n"), 1);
+    assert_eq!(worker.leftovers(), Vec::<std::path::PathBuf>::new());
+}

@@ -7,7 +7,9 @@ use std::path::Path;
 
 use bitzel_proto::Digest;
 use rayon::prelude::*;
-use rustix::fs::{Mode, fchmod, futimens};
+use rustix::buffer::spare_capacity;
+use rustix::fs::{Mode, chmod, fchmod, flistxattr, fremovexattr, futimens};
+use rustix::io::Errno;
 
 use super::key::FileKey;
 use crate::error::Error;
@@ -113,6 +115,37 @@ pub(super) fn copy(scratch: &Scratch, source: &Path, keys: &[FileKey]) -> Result
         file.publish(scratch, key)?;
     }
     Ok(())
+}
+
+/// Moves a file that an Action made, and that no process can write to any more, into the cache as `key`. `false` when it
+/// cannot be a cached file: it carries attributes that a download would not give it.
+pub(super) fn adopt(scratch: &Scratch, path: &Path, key: &FileKey) -> Result<bool, Error> {
+    let failed = || Error::io(format!("adopt {}", path.display()));
+    // Attributes of read-only files can only be removed by those who may write.
+    chmod(path, Mode::RUSR | Mode::WUSR).map_err(failed())?;
+    let file = File::open(path).map_err(Error::io(format!("adopt {}", path.display())))?;
+    let mut names = Vec::with_capacity(4096);
+    match flistxattr(&file, spare_capacity(&mut names)) {
+        Ok(_) => {}
+        Err(Errno::NOTSUP) => names.clear(),
+        Err(Errno::RANGE) => return Ok(false),
+        Err(error) => return Err(failed()(error)),
+    }
+    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        // Where overlayfs noted from which input it copied the file.
+        if !name.starts_with(b"user.overlay.") {
+            return Ok(false);
+        }
+        fremovexattr(&file, name).map_err(failed())?;
+    }
+    let file = TemporaryFile {
+        relative: path.display().to_string(),
+        path: path.to_owned(),
+        file,
+        published: false,
+    };
+    file.publish(scratch, key)?;
+    Ok(true)
 }
 
 /// The keys of all files that are there whole. What is not recognised, or has another size than its name says (a

@@ -1,1 +1,89 @@
+use bitzel_proto::google::protobuf::{Timestamp, UInt32Value};
+use bitzel_proto::reapi::{FileNode, NodeProperties, NodeProperty};
+use bitzel_proto::{Digest, DigestFunction};
+use proptest::prelude::*;
 
+use super::key::{FileKey, Identity};
+use crate::node_properties::Mtime;
+
+fn node(mode: Option<u32>, seconds: Option<i64>, group: Option<&str>) -> FileNode {
+    FileNode {
+        name: "x".into(),
+        digest: Some(DigestFunction::Sha256.digest(b"x").into()),
+        is_executable: false,
+        node_properties: Some(NodeProperties {
+            properties: group
+                .map(|value| NodeProperty {
+                    name: "hardlink-group".into(),
+                    value: value.into(),
+                })
+                .into_iter()
+                .collect(),
+            mtime: seconds.map(|seconds| Timestamp { seconds, nanos: 5 }),
+            unix_mode: mode.map(|value| UInt32Value { value }),
+        }),
+    }
+}
+
+fn key(node: &FileNode, path: &str) -> FileKey {
+    FileKey::of_node(DigestFunction::Sha256, node, path).unwrap()
+}
+
+#[test]
+fn files_share_an_inode_only_where_nobody_can_tell() {
+    let plain = node(None, None, None);
+    assert_eq!(key(&plain, "a"), key(&plain, "b"));
+    assert_ne!(key(&plain, "a"), key(&node(Some(0o644), None, None), "a"));
+    let dated = node(Some(0o644), Some(7), None);
+    assert_ne!(key(&dated, "a"), key(&dated, "b"));
+    assert_eq!(key(&dated, "a"), key(&dated, "a"));
+    let linked = node(Some(0o644), Some(7), Some("a"));
+    assert_eq!(key(&linked, "a"), key(&linked, "b"));
+    assert_ne!(key(&linked, "a"), key(&dated, "a"));
+    assert_ne!(
+        key(&linked, "a"),
+        key(&node(Some(0o644), Some(8), Some("a")), "a")
+    );
+}
+
+#[test]
+fn only_permission_bits_of_a_mode_count() {
+    assert_eq!(key(&node(Some(0o104_755), None, None), "a").mode, 0o4755);
+}
+
+proptest! {
+    #[test]
+    fn a_key_comes_back_from_the_name_of_its_file(
+        hash: [u8; 32], size: u32, blake3: bool, mode in 0_u32..0o10000,
+        identity: Option<(i64, u32, [u8; 16])>,
+    ) {
+        let function = if blake3 { DigestFunction::Blake3 } else { DigestFunction::Sha256 };
+        let key = FileKey {
+            digest: Digest::new(function, hash, size.into()),
+            mode,
+            identity: identity.map(|(seconds, nanos, name)| Identity {
+                mtime: Mtime { seconds: seconds >> 8, nanos: nanos % 1_000_000_000 },
+                name,
+            }),
+        };
+        prop_assert_eq!(FileKey::parse(&key.to_string()), Some(key));
+    }
+}
+
+#[test]
+fn names_of_other_files_are_not_keys() {
+    let text = key(&node(Some(0o644), Some(7), None), "a").to_string();
+    let (prefix, name) = text.split_once('/').unwrap();
+    assert!(FileKey::parse(&text).is_some());
+    let broken = [
+        name.to_owned(),
+        format!("00/{name}"),
+        format!("{prefix}/{name}-x"),
+        format!("{prefix}/{}", name.replace("sha256", "md5")),
+        format!("{prefix}/{}", name.replace("-644", "-689")),
+        format!("{prefix}/{}", &name[..name.len() - 1]),
+    ];
+    for text in broken {
+        assert_eq!(FileKey::parse(&text), None, "{text}");
+    }
+}

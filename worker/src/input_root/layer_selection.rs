@@ -16,6 +16,10 @@ const BIG_CHILDREN_PERCENT: u64 = 90;
 /// The mount options of one overlay have to fit into 4,096 bytes, and each further layer makes lookups slower.
 const MAXIMUM_LAYERS: usize = 48;
 
+/// Files, symlinks and directories of one input root. A small message can name the same Directory many times, level
+/// by level; the tree's own limits bound directories, this bounds what is in them.
+const MAXIMUM_ENTRIES: u64 = 1 << 24;
+
 /// What a layer is: a Directory at a path. The path counts because the layer starts at the input root and because
 /// files with a modification time have an inode for each path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,6 +48,12 @@ pub(super) fn select_layers(
         files: HashMap::new(),
         chosen: vec![],
     };
+    let entries = selection.count(tree.root)?;
+    if entries > MAXIMUM_ENTRIES {
+        return Err(Error::InvalidAction(format!(
+            "the input root has {entries} entries; a worker assembles at most {MAXIMUM_ENTRIES}"
+        )));
+    }
     selection.descend(LayerKey {
         path: String::new(),
         digest: tree.root,

@@ -1,6 +1,6 @@
 //! Finds and hashes what the command changed below its outputs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -12,6 +12,7 @@ use rayon::prelude::*;
 
 use super::merged_tree::{MergedNode, MergedTree, failed};
 use crate::error::Error;
+use crate::file_cache::FileKey;
 use crate::node_properties::{Mtime, WantedProperties};
 use bitzel_cas::BlobSource;
 
@@ -289,6 +290,7 @@ impl<'scan, 'tree> Scanner<'scan, 'tree> {
                     ),
                 },
                 digest,
+                path: file.path,
                 on_disk: file.on_disk,
             }
         });
@@ -301,6 +303,8 @@ impl<'scan, 'tree> Scanner<'scan, 'tree> {
 /// A changed file, hashed.
 #[derive(Debug)]
 struct HashedFile {
+    /// Relative to the input root.
+    path: String,
     node: FileNode,
     digest: Digest,
     on_disk: PathBuf,
@@ -320,6 +324,19 @@ impl HashedFiles {
             ScannedFile::Changed(index) => &self.files[*index].node,
         };
         FileNode { name, ..node.clone() }
+    }
+
+    /// The keys of the files in the file cache. All names of one file have the same key; it counts once.
+    pub(super) fn cache_keys(&self, function: DigestFunction) -> Result<Vec<(FileKey, PathBuf)>, Error> {
+        let mut seen = HashSet::new();
+        let mut keys = vec![];
+        for file in &self.files {
+            let key = FileKey::of_node(function, &file.node, &file.path)?;
+            if seen.insert(key) {
+                keys.push((key, file.on_disk.clone()));
+            }
+        }
+        Ok(keys)
     }
 
     /// The files to upload.

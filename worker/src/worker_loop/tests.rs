@@ -1,1 +1,296 @@
+use std::sync::Arc;
+use std::time::Duration;
 
+use async_trait::async_trait;
+use bitzel_proto::DigestFunction;
+use bitzel_proto::google::rpc;
+use bitzel_proto::reapi::{ExecuteResponse, execution_stage};
+use bitzel_proto::worker::worker_queue_server::{WorkerQueue, WorkerQueueServer};
+use bitzel_proto::worker::{
+    Acknowledged, Assign, Cancel, Hello, SchedulerMessage, WorkerMessage, scheduler_message, worker_message,
+};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::take_actions;
+use crate::action_executor::{ActionExecutor, ActionRequest};
+
+const LONG: Duration = Duration::from_hours(1);
+
+/// Hands every stream to the test.
+struct FakeScheduler(mpsc::UnboundedSender<Connection>);
+
+struct Connection {
+    inbound: Streaming<WorkerMessage>,
+    outbound: mpsc::Sender<Result<SchedulerMessage, Status>>,
+}
+
+#[tonic::async_trait]
+impl WorkerQueue for FakeScheduler {
+    type WorkStream = ReceiverStream<Result<SchedulerMessage, Status>>;
+
+    async fn work(
+        &self,
+        request: Request<Streaming<WorkerMessage>>,
+    ) -> Result<Response<Self::WorkStream>, Status> {
+        let (outbound, receiver) = mpsc::channel(16);
+        let inbound = request.into_inner();
+        self.0.send(Connection { inbound, outbound }).unwrap();
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+impl Connection {
+    async fn send(&self, message: scheduler_message::Message) {
+        let message = Some(message);
+        self.outbound
+            .send(Ok(SchedulerMessage { message }))
+            .await
+            .unwrap();
+    }
+
+    async fn assign(&self, lease: &str) {
+        self.send(scheduler_message::Message::Assign(Assign {
+            lease: lease.into(),
+            action_digest: Some(DigestFunction::Sha256.digest(lease.as_bytes()).into()),
+            queued_unix_nanos: 1_500_000_001,
+            ..Assign::default()
+        }))
+        .await;
+    }
+
+    async fn acknowledge(&self, lease: &str) {
+        let lease = lease.into();
+        self.send(scheduler_message::Message::Acknowledged(Acknowledged { lease }))
+            .await;
+    }
+
+    async fn next(&mut self) -> Option<worker_message::Message> {
+        self.inbound
+            .message()
+            .await
+            .ok()
+            .flatten()
+            .map(|message| message.message.unwrap())
+    }
+
+    async fn hello(&mut self) -> Hello {
+        match self.next().await {
+            Some(worker_message::Message::Hello(hello)) => hello,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Reads on to the next completion: lease and response.
+    async fn completed(&mut self) -> (String, ExecuteResponse) {
+        loop {
+            match self.next().await {
+                Some(worker_message::Message::Completed(completed)) => {
+                    return (completed.lease, completed.response.unwrap());
+                }
+                Some(_) => {}
+                None => panic!("the worker closed the stream"),
+            }
+        }
+    }
+
+    async fn drain(&mut self) {
+        assert!(matches!(
+            self.next().await,
+            Some(worker_message::Message::Drain(_))
+        ));
+    }
+}
+
+/// Starts at once, ends when it is told to or cancelled.
+#[derive(Default)]
+struct GatedExecutor {
+    gate: Notify,
+}
+
+#[async_trait]
+impl ActionExecutor for GatedExecutor {
+    async fn execute(&self, request: ActionRequest) -> ExecuteResponse {
+        let queued = request.queued.unwrap();
+        assert_eq!((queued.seconds, queued.nanos), (1, 500_000_001));
+        request
+            .stages
+            .unwrap()
+            .send(execution_stage::Value::Executing)
+            .unwrap();
+        let code = tokio::select! {
+            () = self.gate.notified() => Code::Ok,
+            () = request.cancellation.cancelled() => Code::Cancelled,
+        };
+        ExecuteResponse {
+            status: Some(rpc::Status {
+                code: code.into(),
+                ..rpc::Status::default()
+            }),
+            message: request.action.to_string(),
+            ..ExecuteResponse::default()
+        }
+    }
+}
+
+struct Farm {
+    connections: mpsc::UnboundedReceiver<Connection>,
+    executor: Arc<GatedExecutor>,
+    shutdown: CancellationToken,
+    worker: JoinHandle<()>,
+}
+
+impl Farm {
+    async fn new(drain_timeout: Duration) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let (sender, connections) = mpsc::unbounded_channel();
+        let service = WorkerQueueServer::new(FakeScheduler(sender));
+        let server = tonic::transport::Server::builder().add_service(service);
+        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        let executor = Arc::new(GatedExecutor::default());
+        let shutdown = CancellationToken::new();
+        let worker = tokio::spawn({
+            let (executor, shutdown) = (Arc::clone(&executor), shutdown.clone());
+            let hello = Hello {
+                worker_name: "tester".into(),
+                slots: 3,
+                platform: None,
+            };
+            async move { take_actions(&endpoint, &hello, executor, drain_timeout, &shutdown).await }
+        });
+        Self {
+            connections,
+            executor,
+            shutdown,
+            worker,
+        }
+    }
+
+    async fn connection(&mut self) -> Connection {
+        let mut connection = self.connections.recv().await.unwrap();
+        let hello = connection.hello().await;
+        assert_eq!((hello.worker_name.as_str(), hello.slots), ("tester", 3));
+        connection
+    }
+}
+
+fn code(response: &ExecuteResponse) -> i32 {
+    response.status.as_ref().unwrap().code
+}
+
+#[tokio::test]
+async fn an_assignment_is_executed_and_reported_step_by_step() {
+    let mut farm = Farm::new(LONG).await;
+    let mut connection = farm.connection().await;
+    connection.assign("a").await;
+    match connection.next().await {
+        Some(worker_message::Message::StageChanged(change)) => {
+            assert_eq!(
+                (change.lease.as_str(), change.stage),
+                ("a", execution_stage::Value::Executing.into())
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    farm.executor.gate.notify_one();
+    let (lease, response) = connection.completed().await;
+    assert_eq!((lease.as_str(), code(&response)), ("a", 0));
+    assert_eq!(response.message, DigestFunction::Sha256.digest(b"a").to_string());
+}
+
+#[tokio::test]
+async fn shutdown_lets_actions_end_and_waits_until_the_scheduler_has_the_results() {
+    let mut farm = Farm::new(LONG).await;
+    let mut connection = farm.connection().await;
+    connection.assign("a").await;
+    connection.next().await;
+    farm.shutdown.cancel();
+    connection.drain().await;
+    farm.executor.gate.notify_one();
+    let (lease, response) = connection.completed().await;
+    assert_eq!((lease.as_str(), code(&response)), ("a", 0));
+    // The worker answers no more, but it is still there: it has not closed its side of the stream.
+    connection.assign("b").await;
+    connection.next().await;
+    connection.acknowledge("a").await;
+    farm.executor.gate.notify_one();
+    assert_eq!(connection.completed().await.0, "b");
+    assert!(!farm.worker.is_finished());
+    connection.acknowledge("b").await;
+    farm.worker.await.unwrap();
+    assert!(connection.next().await.is_none());
+}
+
+#[tokio::test]
+async fn without_time_to_drain_actions_are_cancelled() {
+    let mut farm = Farm::new(Duration::ZERO).await;
+    let mut connection = farm.connection().await;
+    connection.assign("a").await;
+    connection.next().await;
+    farm.shutdown.cancel();
+    let (lease, response) = connection.completed().await;
+    assert_eq!((lease.as_str(), code(&response)), ("a", Code::Cancelled.into()));
+    connection.acknowledge("a").await;
+    farm.worker.await.unwrap();
+}
+
+#[tokio::test]
+async fn the_scheduler_cancels_one_lease_of_many() {
+    let mut farm = Farm::new(LONG).await;
+    let mut connection = farm.connection().await;
+    connection.assign("a").await;
+    connection.assign("b").await;
+    connection
+        .send(scheduler_message::Message::Cancel(Cancel { lease: "a".into() }))
+        .await;
+    // Of a lease that is over, or never was.
+    connection
+        .send(scheduler_message::Message::Cancel(Cancel { lease: "x".into() }))
+        .await;
+    let (lease, response) = connection.completed().await;
+    assert_eq!((lease.as_str(), code(&response)), ("a", Code::Cancelled.into()));
+    farm.executor.gate.notify_one();
+    let (lease, response) = connection.completed().await;
+    assert_eq!((lease.as_str(), code(&response)), ("b", 0));
+}
+
+#[tokio::test]
+async fn a_broken_stream_ends_its_executions_and_the_worker_comes_back() {
+    let mut farm = Farm::new(LONG).await;
+    let mut connection = farm.connection().await;
+    connection.assign("a").await;
+    connection.next().await;
+    drop(connection);
+    let mut connection = farm.connection().await;
+    // The gate opens for one execution: the one of the new stream, because the old one is gone.
+    connection.assign("b").await;
+    connection.next().await;
+    farm.executor.gate.notify_one();
+    assert_eq!(connection.completed().await.0, "b");
+}
+
+#[tokio::test]
+async fn a_malformed_assignment_is_refused() {
+    let mut farm = Farm::new(LONG).await;
+    let mut connection = farm.connection().await;
+    let assign = Assign {
+        lease: "a".into(),
+        digest_function: 99,
+        ..Assign::default()
+    };
+    connection.send(scheduler_message::Message::Assign(assign)).await;
+    let (lease, response) = connection.completed().await;
+    assert_eq!(
+        (lease.as_str(), code(&response)),
+        ("a", Code::InvalidArgument.into())
+    );
+    assert_eq!(
+        response.message,
+        "the assignment is malformed: digest function 99"
+    );
+}
