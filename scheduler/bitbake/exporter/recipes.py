@@ -15,6 +15,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +124,10 @@ class RecipeExporter:
         # Forked, not spawned: the children need this process's parsed configuration.
         global _exporter
         _exporter = self
-        with multiprocessing.get_context("fork").Pool(jobs) as pool:
-            return dict(pool.imap_unordered(_export_in_child, missing.items(), chunksize=1))
+        # An executor ends its children by telling them. multiprocessing.Pool sends SIGTERM, which BitBake's handlers
+        # swallow, and then waits for ever.
+        with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("fork")) as executor:
+            return dict(executor.map(_export_in_child, missing.items()))
 
     def _export_and_cache(self, item: tuple[str, Path]) -> tuple[str, Document]:
         key, path = item

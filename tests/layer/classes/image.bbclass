@@ -34,7 +34,9 @@ python do_rootfs() {
                     bb.fatal("The packages %s and %s both contain %s" % (other, name, entry["path"]))
         with tarfile.open(os.path.join(package, name + ".tar")) as archive:
             # The builder does not become the owner named in the archive: that needs root.
-            archive.extractall(d.getVar("IMAGE_ROOTFS"), filter="tar")
+            # An attribute, not an argument: Python 3.11.2, which Debian 12 has, does not know the argument yet.
+            archive.extraction_filter = getattr(tarfile, "tar_filter", None)
+            archive.extractall(d.getVar("IMAGE_ROOTFS"))
     with open(os.path.join(d.getVar("WORKDIR"), "rootfs.json"), "w", encoding="utf-8") as stream:
         json.dump({path: owner for path, (owner, _) in sorted(owners.items())}, stream, indent=1)
         stream.write("\n")
