@@ -1,6 +1,7 @@
 //! Placing results where people want them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File, FileTimes, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -19,6 +20,8 @@ use crate::plan::private_tree::private_paths;
 use crate::plan::task_result::TaskResult;
 use crate::plan::tree::{FUNCTION, Node};
 
+/// Names the files of an output that are one inode, see the worker's node properties.
+const HARDLINK_GROUP: &str = "hardlink-group";
 /// Downloads under way at the same time.
 const CONCURRENCY: usize = 16;
 /// Files of which times are not kept get none.
@@ -65,16 +68,55 @@ pub async fn place_outputs(
         }
     }
     let count = files.len() as u64;
+    let links = take_hardlinks(&mut files);
     futures::stream::iter(files.into_iter().map(Ok))
         .try_for_each_concurrent(CONCURRENCY, |file| write_file(store, file))
         .await?;
+    for (original, link) in links {
+        remove(&link)?;
+        fs::hard_link(&original, &link).map_err(BuildError::io(&link))?;
+    }
     Ok(count)
 }
 
-/// The targets; those that do nothing themselves stand for what they wait for.
+/// Takes the files out that are further names of another one: (the one that stays, the further name).
+fn take_hardlinks(files: &mut Vec<FileToPlace>) -> Vec<(PathBuf, PathBuf)> {
+    let mut originals: HashMap<(String, String), PathBuf> = HashMap::new();
+    let mut links = Vec::new();
+    files.retain(|file| {
+        let properties = file.node.node_properties.as_ref();
+        let mut named = properties
+            .into_iter()
+            .flat_map(|properties| &properties.properties);
+        let Some(group) = named.find(|property| property.name == HARDLINK_GROUP) else {
+            return true;
+        };
+        // Two tasks may name a group alike; with the same content they may as well be one file.
+        let hash = file
+            .node
+            .digest
+            .as_ref()
+            .map(|digest| digest.hash.clone())
+            .unwrap_or_default();
+        match originals.entry((group.value.clone(), hash)) {
+            Entry::Vacant(entry) => {
+                entry.insert(file.path.clone());
+                true
+            }
+            Entry::Occupied(entry) => {
+                links.push((entry.get().clone(), file.path.clone()));
+                false
+            }
+        }
+    });
+    links
+}
+
+/// The targets; those that do nothing themselves stand for what their recipe publishes before them.
 fn result_tasks(index: &TaskIndex) -> BTreeSet<u32> {
     let mut found = BTreeSet::new();
     let mut pending = index.graph().targets.clone();
+    let targets: BTreeSet<u32> = pending.iter().copied().collect();
     while let Some(task) = pending.pop() {
         if index.task(task).noexec {
             let recipe = index.task(task).recipe;
@@ -84,7 +126,7 @@ fn result_tasks(index: &TaskIndex) -> BTreeSet<u32> {
                 .iter()
                 .filter(|task| index.task(**task).recipe == recipe);
             pending.extend(own);
-        } else {
+        } else if targets.contains(&task) || !index.task(task).published_paths.is_empty() {
             found.insert(task);
         }
     }
