@@ -286,3 +286,6 @@ fn mark_present_sources(graph: &mut TaskGraph, downloads: &Path) {
             && fs::exists(downloads.join(name)).unwrap_or(false);
     }
 }
+
+#[cfg(test)]
+mod tests;

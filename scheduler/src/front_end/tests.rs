@@ -1,0 +1,172 @@
+//! The whole front end with real BitBake on a layer of a few lines. `BITZEL_TEST_BITBAKE` names the directory that
+//! holds the package `bb`.
+
+use bitzel_proto::graph::Task;
+
+use super::*;
+
+const BITBAKE_CONF: &str = r#"
+PN = "${@bb.parse.vars_from_file(d.getVar('FILE', False), d)[0] or 'defaultpkgname'}"
+PV = "${@bb.parse.vars_from_file(d.getVar('FILE', False), d)[1] or '1.0'}"
+PF = "${PN}-${PV}"
+TMPDIR = "${TOPDIR}/tmp"
+WORKDIR = "${TMPDIR}/work/${PF}"
+T = "${WORKDIR}/temp"
+STAMP = "${TMPDIR}/stamps/${PF}"
+PROVIDES:prepend = "${PN} "
+DEPENDS ?= ""
+BB_BASEHASH_IGNORE_VARS = "TMPDIR FILE FILE_DIRNAME PATH PWD HOME USER LOGNAME SHELL TOPDIR DL_DIR"
+require conf/local.conf
+"#;
+
+const BASE_CLASS: &str = r#"
+addtask configure
+do_configure() {
+    :
+}
+addtask build after do_configure
+do_build[noexec] = "1"
+do_build() {
+    :
+}
+do_configure[deptask] = "do_configure"
+"#;
+
+/// A build directory beside one layer with the recipes `low`, and `high`, which depends on it.
+struct Workspace {
+    directory: tempfile::TempDir,
+    layer: PathBuf,
+}
+
+impl Workspace {
+    fn new(layer_name: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let layer = directory.path().join(layer_name);
+        let workspace = Self { directory, layer };
+        workspace.write(
+            "conf/layer.conf",
+            "BBPATH .= \":${LAYERDIR}\"\nBBFILES += \"${LAYERDIR}/*.bb\"\nBBFILE_COLLECTIONS += \"small\"\n\
+             BBFILE_PATTERN_small = \"^${LAYERDIR}/\"\nLAYERSERIES_CORENAMES = \"small\"\n\
+             LAYERSERIES_COMPAT_small = \"small\"\n",
+        );
+        workspace.write("conf/bitbake.conf", BITBAKE_CONF);
+        workspace.write("classes/base.bbclass", BASE_CLASS);
+        workspace.write("low_1.0.bb", "do_configure() {\n    echo low\n}\n");
+        workspace.write("high_1.0.bb", "DEPENDS = \"low\"\n");
+        let conf = workspace.build_directory().join("conf");
+        fs::create_dir_all(&conf).unwrap();
+        let bblayers = format!("BBPATH = \"${{TOPDIR}}\"\nBBLAYERS = \"{}\"\n", workspace.layer.display());
+        fs::write(conf.join("bblayers.conf"), bblayers).unwrap();
+        fs::write(conf.join("local.conf"), "DL_DIR = \"${TOPDIR}/../sources\"\n").unwrap();
+        workspace
+    }
+
+    fn write(&self, name: &str, contents: &str) {
+        let path = self.layer.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, contents).unwrap();
+    }
+
+    fn build_directory(&self) -> PathBuf {
+        self.directory.path().join("build")
+    }
+
+    fn config(&self) -> FrontEndConfig {
+        let bitbake = std::env::var_os("BITZEL_TEST_BITBAKE")
+            .expect("BITZEL_TEST_BITBAKE must name the directory that holds BitBake's package bb");
+        let mut config = FrontEndConfig::new(self.build_directory(), self.directory.path().join("cache"));
+        config.bitbake = Some(bitbake.into());
+        config.environment.insert("PATH".to_owned(), "/usr/bin:/bin".to_owned());
+        config
+    }
+
+    async fn export(&self, target: &str) -> Result<Export, FrontEndError> {
+        let request = ExportRequest {
+            targets: vec![target.to_owned()],
+            task: None,
+        };
+        export(&self.config(), &request).await
+    }
+}
+
+fn task<'g>(graph: &'g TaskGraph, recipe: &str, name: &str) -> &'g Task {
+    graph
+        .tasks
+        .iter()
+        .find(|task| task.name == name && graph.recipes[task.recipe as usize].package_name == recipe)
+        .unwrap()
+}
+
+#[tokio::test]
+async fn nothing_changed_and_no_bitbake_runs_one_recipe_changed_and_its_dependents_sign_anew() {
+    let workspace = Workspace::new("layer");
+    let first = workspace.export("high").await.unwrap();
+    assert!(!first.cached);
+    assert_eq!(first.graph.tasks.len(), 3);
+    assert!(first.metadata.files.values().all(|path| path.is_file()));
+    let second = workspace.export("high").await.unwrap();
+    assert!(second.cached);
+    assert_eq!(second.graph, first.graph);
+    assert_eq!(second.metadata.root, first.metadata.root);
+
+    workspace.write("low_1.0.bb", "do_configure() {\n    echo other\n}\n");
+    let third = workspace.export("high").await.unwrap();
+    assert!(!third.cached);
+    for recipe in ["low", "high"] {
+        let (before, after) =
+            (task(&first.graph, recipe, "do_configure"), task(&third.graph, recipe, "do_configure"));
+        assert_ne!(before.taskhash, after.taskhash, "{recipe}");
+        assert_eq!(before.basehash == after.basehash, recipe == "high");
+    }
+}
+
+#[tokio::test]
+async fn the_same_metadata_elsewhere_gives_the_same_graph() {
+    let (one, two) = (Workspace::new("layer"), Workspace::new("another-name"));
+    let (one, two) = (one.export("high").await.unwrap(), two.export("high").await.unwrap());
+    // With the snapshots' digests in it.
+    assert_eq!(one.graph, two.graph);
+    assert_eq!(one.metadata.root, two.metadata.root);
+}
+
+#[tokio::test]
+async fn targets_are_bitbakes_own() {
+    let workspace = Workspace::new("layer");
+    let one_task = workspace.export("low:do_configure").await.unwrap();
+    assert_eq!(one_task.graph.tasks.len(), 1);
+    let error = workspace.export("hihg").await.unwrap_err();
+    let FrontEndError::BitBake { messages } = error else {
+        panic!("{error}")
+    };
+    assert!(messages.contains("Nothing PROVIDES 'hihg'"), "{messages}");
+    workspace.write("low_1.0.bb", "this is no recipe\n");
+    let error = workspace.export("high").await.unwrap_err();
+    assert!(error.to_string().contains("low_1.0.bb"), "{error}");
+}
+
+#[tokio::test]
+async fn present_sources_are_looked_up_every_time() {
+    let workspace = Workspace::new("layer");
+    workspace.write("low_1.0.bb", "SRC_URI = \"https://example.org/low-1.0.tar.gz\"\n");
+    let sources = workspace.directory.path().join("sources");
+    let present = |export: &Export| {
+        let mut sources = export.graph.recipes.iter().flat_map(|recipe| &recipe.sources);
+        sources.next().map(|source| (source.download_name.clone(), source.present))
+    };
+    let before = workspace.export("low").await.unwrap();
+    assert_eq!(present(&before), Some(("low-1.0.tar.gz".to_owned(), false)));
+    fs::create_dir(&sources).unwrap();
+    fs::write(sources.join("low-1.0.tar.gz"), "").unwrap();
+    let after = workspace.export("low").await.unwrap();
+    assert!(after.cached);
+    assert_eq!(present(&after), Some(("low-1.0.tar.gz".to_owned(), true)));
+    assert_eq!(after.downloads.canonicalize().unwrap(), sources.canonicalize().unwrap());
+}
+
+#[tokio::test]
+async fn a_directory_without_configuration_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = FrontEndConfig::new(directory.path().to_owned(), directory.path().to_owned());
+    let error = export(&config, &ExportRequest::default()).await.unwrap_err();
+    assert!(error.to_string().contains("conf/bblayers.conf"));
+}
