@@ -233,11 +233,7 @@ struct MetadataInputs {
 
 impl MetadataInputs {
     /// Writes the generated configuration and hashes everything that changed since the last time.
-    fn tree(
-        &self,
-        bytecode: &Bytecode,
-        snapshots: &SnapshotDirectory,
-    ) -> Result<LocalTree, FrontEndError> {
+    fn tree(&self, bytecode: &Bytecode, snapshots: &SnapshotDirectory) -> Result<LocalTree, FrontEndError> {
         let layers = &self.description.layers;
         let layer_places: Vec<(PathBuf, String)> = layers
             .iter()

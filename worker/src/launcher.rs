@@ -22,8 +22,8 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_child_subreaper;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::io::{FdFlags, fcntl_setfd};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
 use serde::{Deserialize, Serialize};
 
 /// What to run. Paths are relative to the launcher's working directory, so that many layers fit into the 4,096 bytes
@@ -132,7 +132,7 @@ fn launch() -> Result<Option<LaunchReport>, Failure> {
         child.kill().map_err(step("kill bubblewrap"))?;
     }
     let exit = child.wait().map_err(step("wait for bubblewrap"))?;
-    reap_orphans();
+    reap_orphans().map_err(step("end the processes of the sandbox"))?;
     if !finished {
         return Ok(None);
     }
@@ -242,7 +242,7 @@ fn wait(control: &UnixStream, child: &Child) -> io::Result<bool> {
             PollFd::new(control, PollFlags::IN | PollFlags::RDHUP),
         ];
         match poll(&mut descriptors, None) {
-            Err(rustix::io::Errno::INTR) => continue,
+            Err(Errno::INTR) => continue,
             other => other?,
         };
         if !descriptors[0].revents().is_empty() {
@@ -254,14 +254,50 @@ fn wait(control: &UnixStream, child: &Child) -> io::Result<bool> {
     }
 }
 
-/// Waits until no process of the sandbox is left. The first process of its namespace ends after all the others.
-fn reap_orphans() {
+/// Ends what is left of the sandbox when bubblewrap has ended, and waits until nothing is.
+///
+/// Mostly that is nothing. But bubblewrap that is killed while it sets up leaves a process that does not yet die with
+/// its parent, and waits for a word from it.
+fn reap_orphans() -> io::Result<()> {
     loop {
-        match rustix::process::wait(rustix::process::WaitOptions::empty()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return,
+        match waitpid(None, WaitOptions::NOHANG) {
+            Ok(Some(_)) | Err(Errno::INTR) => {}
+            Ok(None) => {
+                for child in children()? {
+                    // One that has just ended cannot be killed any more; its number is taken until it is waited for.
+                    let _ = kill_process(child, Signal::KILL);
+                }
+                // The first process of a namespace ends after all the others in it.
+                let _ = waitpid(None, WaitOptions::empty());
+            }
+            Err(Errno::CHILD) => return Ok(()),
+            Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// The processes whose parent this process is, born or adopted.
+fn children() -> io::Result<Vec<Pid>> {
+    let parent = std::process::id().to_string();
+    let mut children = vec![];
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+            .and_then(Pid::from_raw)
+        else {
+            continue;
+        };
+        // `pid (name) state parent …`; the name may contain anything. A process may end meanwhile.
+        let status = fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+        let status = String::from_utf8_lossy(&status);
+        let after_name = status.rsplit_once(')').map_or("", |(_, rest)| rest);
+        if after_name.split_whitespace().nth(1) == Some(&parent) {
+            children.push(pid);
+        }
+    }
+    Ok(children)
 }
 
 fn read_status(mut status: io::PipeReader, success: bool) -> Result<LaunchReport, Failure> {

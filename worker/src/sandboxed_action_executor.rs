@@ -24,7 +24,7 @@ use crate::blob_stores::BlobStores;
 use crate::blocking::{self, unless_cancelled};
 use crate::config::ExecutorConfig;
 use crate::error::Error;
-use crate::file_cache::FileCache;
+use crate::file_cache::{FileCache, FileKey};
 use crate::grpc_status::{grpc_status, with_sources};
 use crate::input_root::InputRoots;
 use crate::node_properties::now;
@@ -188,6 +188,18 @@ impl SandboxedActionExecutor {
             Ending::Exited(0) if prepared.undeclared_writes_fail => find_undeclared(&prepared).await,
             _ => Ok(()),
         };
+        let collected = match collected {
+            Ok(files) => {
+                // Last: what is moved into the cache changes, and its other names in the tree with it.
+                let cache = Arc::clone(&self.files);
+                blocking::run(move || {
+                    cache.adopt(&files);
+                    Ok(())
+                })
+                .await
+            }
+            Err(error) => Err(error),
+        };
         match ending {
             // What was there at the time is better than nothing, and its absence no second error.
             Ending::TimedOut => Err(Error::TimedOut(*timeout)),
@@ -247,13 +259,14 @@ impl SandboxedActionExecutor {
         })
     }
 
+    /// Uploads what the command left, and gives the files that the file cache can keep.
     async fn upload_outputs(
         &self,
         store: &dyn BlobStore,
         request: &ActionRequest,
         prepared: &Prepared,
         result: &mut ActionResult,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<(FileKey, PathBuf)>, Error> {
         let function = request.action.function();
         let upload = async |blobs: Vec<(Digest, BlobSource)>| {
             let upload = async { Ok(upload_missing(store, blobs).await?) };
@@ -285,13 +298,7 @@ impl SandboxedActionExecutor {
                 files,
             }) => {
                 upload(blobs.into_iter().chain(logs).collect()).await?;
-                let cache = Arc::clone(&self.files);
-                blocking::run(move || {
-                    cache.adopt(&files);
-                    Ok(())
-                })
-                .await?;
-                Ok(outputs)
+                Ok((outputs, files))
             }
             Err(error) => {
                 // The logs may tell why.
@@ -299,13 +306,13 @@ impl SandboxedActionExecutor {
                 Err(error)
             }
         };
-        let outputs = collected?;
+        let (outputs, files) = collected?;
         result.output_files = outputs.output_files;
         result.output_directories = outputs.output_directories;
         result.output_symlinks = outputs.output_symlinks;
         result.output_file_symlinks = outputs.output_file_symlinks;
         result.output_directory_symlinks = outputs.output_directory_symlinks;
-        Ok(())
+        Ok(files)
     }
 }
 

@@ -34,10 +34,16 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) async fn open(cache: &Path, build_directory: &Path) -> Result<Self, FrontEndError> {
         let cache = cache.to_owned();
-        let name = DigestFunction::Sha256.digest(build_directory.as_os_str().as_encoded_bytes()).hash_hex();
+        let name = DigestFunction::Sha256
+            .digest(build_directory.as_os_str().as_encoded_bytes())
+            .hash_hex();
         blocking(move || {
             let directory = cache.join("builds").join(&name[..16]);
-            for path in [directory.join("bitbake-cache"), cache.join("snapshots"), cache.join("recipes")] {
+            for path in [
+                directory.join("bitbake-cache"),
+                cache.join("snapshots"),
+                cache.join("recipes"),
+            ] {
                 fs::create_dir_all(&path).map_err(FrontEndError::io(path))?;
             }
             let path = directory.join("lock");
@@ -103,14 +109,18 @@ impl Exporter<'_> {
     pub(crate) async fn describe(&self, build_directory: &Path) -> Result<BuildDescription, FrontEndError> {
         let identity = self.description_identity(build_directory)?;
         let path = self.session.description();
-        let cached = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let cached = fs::read(&path)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok());
         if let Some(CachedDescription {
             identity: cached_identity,
             layer_files,
             description,
         }) = cached
             && identity == cached_identity
-            && layer_files.iter().all(|(file, digest)| digest_of(file).as_ref() == Some(digest))
+            && layer_files
+                .iter()
+                .all(|(file, digest)| digest_of(file).as_ref() == Some(digest))
         {
             return Ok(description);
         }
@@ -146,7 +156,9 @@ impl Exporter<'_> {
             environment::passed_through(&self.config.environment),
             self.config.environment.get("HOME"),
         ]);
-        Ok(DigestFunction::Sha256.digest(parts.to_string().as_bytes()).hash_hex())
+        Ok(DigestFunction::Sha256
+            .digest(parts.to_string().as_bytes())
+            .hash_hex())
     }
 
     async fn read_description(&self, build_directory: &Path) -> Result<BuildDescription, FrontEndError> {
@@ -193,9 +205,15 @@ impl Exporter<'_> {
             fs::create_dir(output.path().join(name)).map_err(FrontEndError::io(output.path()))?;
         }
         let cacheable = self.run(self.sandbox(output.path(), groups)).await?;
-        let (graph_file, bytecode_file) = (output.path().join("graph.json"), output.path().join("bytecode.json"));
+        let (graph_file, bytecode_file) = (
+            output.path().join("graph.json"),
+            output.path().join("bytecode.json"),
+        );
         let (graph, bytecode) = blocking(move || {
-            Ok((read_json::<TaskGraph>(&graph_file)?, read_json::<Bytecode>(&bytecode_file)?))
+            Ok((
+                read_json::<TaskGraph>(&graph_file)?,
+                read_json::<Bytecode>(&bytecode_file)?,
+            ))
         })
         .await?;
         if graph.format_version != GRAPH_FORMAT_VERSION {
@@ -259,7 +277,13 @@ impl Exporter<'_> {
     fn sandbox(&self, output: &Path, groups: &[LayerGroup]) -> Command {
         let mut command = Command::new(&self.config.bubblewrap);
         command.args(["--unshare-user", "--uid", "1000", "--gid", "1000"]);
-        command.args(["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", "bitzel"]);
+        command.args([
+            "--unshare-pid",
+            "--unshare-ipc",
+            "--unshare-uts",
+            "--hostname",
+            "bitzel",
+        ]);
         command.args(["--die-with-parent", "--new-session", "--ro-bind", "/usr", "/usr"]);
         for name in ["bin", "lib", "lib64", "sbin"] {
             command.args(["--symlink", &format!("usr/{name}"), &format!("/{name}")]);
@@ -268,7 +292,10 @@ impl Exporter<'_> {
         command.args(["--tmpfs", "/tmp", "--tmpfs", "/work"]);
         for group in groups {
             for (directory, place) in group.directories() {
-                command.arg("--ro-bind").arg(directory).arg(format!("/work/{place}"));
+                command
+                    .arg("--ro-bind")
+                    .arg(directory)
+                    .arg(format!("/work/{place}"));
                 hide_version_control(&mut command, directory, &place);
             }
         }
@@ -282,13 +309,23 @@ impl Exporter<'_> {
             }
         }
         bind("--ro-bind", &self.session.configuration(), "build/conf");
-        bind("--bind", &self.session.directory.join("bitbake-cache"), "build/cache");
+        bind(
+            "--bind",
+            &self.session.directory.join("bitbake-cache"),
+            "build/cache",
+        );
         bind("--bind", output, "out");
         bind("--bind", &self.session.snapshots(), "out/snapshots");
         bind("--bind", &self.session.cache.join("recipes"), "out/recipes");
         bind("--ro-bind", &self.python.path("exporter"), "exporter");
         bind("--ro-bind", &self.python.path("runner"), "bitzel");
-        command.args(["--dir", "/work/downloads", "--dir", "/work/build/tmp", "--clearenv"]);
+        command.args([
+            "--dir",
+            "/work/downloads",
+            "--dir",
+            "/work/build/tmp",
+            "--clearenv",
+        ]);
         let fixed = [
             ("HOME", "/tmp"),
             ("LANG", "C.UTF-8"),
@@ -300,7 +337,10 @@ impl Exporter<'_> {
             ("PYTHONDONTWRITEBYTECODE", "1"),
             // Sets of strings then have one order everywhere, also where metadata forgot to sort.
             ("PYTHONHASHSEED", "0"),
-            ("PYTHONPATH", "/work/bitbake/lib:/work/exporter:/work/bitzel:/work/bitzel/shims"),
+            (
+                "PYTHONPATH",
+                "/work/bitbake/lib:/work/exporter:/work/bitzel:/work/bitzel/shims",
+            ),
         ];
         for (name, value) in fixed {
             command.args(["--setenv", name, value]);
@@ -308,11 +348,22 @@ impl Exporter<'_> {
         for (name, value) in environment::passed_through(&self.config.environment) {
             command.args(["--setenv", &name, &value]);
         }
-        command.args(["--chdir", "/work/build", "/usr/bin/python3", "/work/exporter/export.py"]);
+        command.args([
+            "--chdir",
+            "/work/build",
+            "/usr/bin/python3",
+            "/work/exporter/export.py",
+        ]);
         command.arg("/work/out/request.json");
         // bwrap itself needs nothing of the user's environment but a PATH to be found in.
-        command.env_clear().envs(self.config.environment.get_key_value("PATH"));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+            .env_clear()
+            .envs(self.config.environment.get_key_value("PATH"));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
         command
     }
 }
@@ -336,7 +387,9 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, FrontEndE
 
 /// The digest of a small file; `None` if it cannot be read.
 fn digest_of(path: &Path) -> Option<String> {
-    fs::read(path).ok().map(|bytes| DigestFunction::Sha256.digest(&bytes).hash_hex())
+    fs::read(path)
+        .ok()
+        .map(|bytes| DigestFunction::Sha256.digest(&bytes).hash_hex())
 }
 
 fn malformed(error: serde_json::Error) -> FrontEndError {

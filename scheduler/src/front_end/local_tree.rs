@@ -92,7 +92,9 @@ impl<'a> LocalTreeBuilder<'a> {
         let (parent, name) = destination.rsplit_once('/').unwrap_or(("", destination));
         let digest = hash_file(source, self.function).map_err(FrontEndError::io(source))?;
         let file = self.file_node(source, name, digest, false);
-        open_node(&mut self.root, parent).files.insert(name.to_owned(), file);
+        open_node(&mut self.root, parent)
+            .files
+            .insert(name.to_owned(), file);
         Ok(())
     }
 

@@ -26,10 +26,15 @@ fn a_stored_graph_loads_while_its_snapshots_are_there() {
         directory: directory.path().to_owned(),
     };
     let cache = GraphCache::new(directory.path());
-    cache.store("k", &graph("s"), &vec![("a.pyc".to_owned(), "s".to_owned())]).unwrap();
+    cache
+        .store("k", &graph("s"), &vec![("a.pyc".to_owned(), "s".to_owned())])
+        .unwrap();
     assert!(cache.load("k", &snapshots).is_none());
     fs::write(snapshots.path("s"), "").unwrap();
-    assert_eq!(cache.load("k", &snapshots), Some((graph("s"), vec![("a.pyc".to_owned(), "s".to_owned())])));
+    assert_eq!(
+        cache.load("k", &snapshots),
+        Some((graph("s"), vec![("a.pyc".to_owned(), "s".to_owned())]))
+    );
     assert!(cache.load("other", &snapshots).is_none());
 }
 
@@ -40,7 +45,9 @@ fn a_damaged_graph_is_none() {
         directory: directory.path().to_owned(),
     };
     let cache = GraphCache::new(directory.path());
-    cache.store("k", &graph("s"), &vec![("a.pyc".to_owned(), "s".to_owned())]).unwrap();
+    cache
+        .store("k", &graph("s"), &vec![("a.pyc".to_owned(), "s".to_owned())])
+        .unwrap();
     fs::write(snapshots.path("s"), "").unwrap();
     let path = cache.path("k");
     let mut bytes = fs::read(&path).unwrap();

@@ -52,7 +52,13 @@ fn a_forced_taint_is_hashed_whole() {
 
 #[test]
 fn the_order_of_unihashes_matters() {
-    let task = |hash_dependencies| Task { hash_dependencies, ..Task::default() };
+    let task = |hash_dependencies| Task {
+        hash_dependencies,
+        ..Task::default()
+    };
     let unihash = |dependency| if dependency == 0 { "a" } else { "b" };
-    assert_ne!(taskhash(&task(vec![0, 1]), unihash), taskhash(&task(vec![1, 0]), unihash));
+    assert_ne!(
+        taskhash(&task(vec![0, 1]), unihash),
+        taskhash(&task(vec![1, 0]), unihash)
+    );
 }
