@@ -10,12 +10,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import multiprocessing
 import os
 import re
 import sys
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ import bb.cache
 import bb.codeparser
 import bb.fetch2
 import data_store
+import work
 from cooker import Cooker, Failed
 
 ROOT = "/work/"
@@ -116,26 +115,23 @@ class RecipeExporter:
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
     def _export_in_parallel(self, missing: dict[str, Path]) -> dict[str, Document]:
-        if not missing:
-            return {}
-        jobs = min(os.cpu_count() or 1, len(missing))
-        if jobs == 1:
-            return dict(self._export_and_cache(item) for item in missing.items())
-        # Forked, not spawned: the children need this process's parsed configuration.
-        global _exporter
-        _exporter = self
-        # An executor ends its children by telling them. multiprocessing.Pool sends SIGTERM, which BitBake's handlers
-        # swallow, and then waits for ever.
-        with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("fork")) as executor:
-            return dict(executor.map(_export_in_child, missing.items()))
+        """Exports into the cache with forked children, which share this process's parsed configuration, and reads
+        the cache."""
+        keys = sorted(missing)
+        work.share(keys, lambda key: self._export_and_cache(key, missing[key]))
+        documents = {}
+        for key in keys:
+            document = read_cached(missing[key])
+            if document is None:
+                raise Failed(f"the export of {key} is not in the cache although it was just written")
+            documents[key] = document
+        return documents
 
-    def _export_and_cache(self, item: tuple[str, Path]) -> tuple[str, Document]:
-        key, path = item
+    def _export_and_cache(self, key: str, path: Path) -> None:
         document = self._export_one(key)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         temporary.write_text(json.dumps(document), encoding="utf-8", errors="surrogateescape")
         temporary.rename(path)
-        return key, document
 
     def _export_one(self, key: str) -> Document:
         real_file, _, multiconfig = bb.cache.virtualfn2realfn(key)
@@ -206,17 +202,6 @@ class RecipeExporter:
             "extends_sysroot": runs_function(data, task, "extend_recipe_sysroot"),
         }
         return {name: value for name, value in document.items() if value}
-
-
-_exporter: RecipeExporter | None = None
-
-
-def _export_in_child(item: tuple[str, Path]) -> tuple[str, Document]:
-    assert _exporter is not None
-    try:
-        return _exporter._export_and_cache(item)
-    except (bb.BBHandledException, SystemExit) as error:
-        raise Failed(f"{item[0]} cannot be exported: {error}") from None
 
 
 def read_cached(path: Path) -> Document | None:

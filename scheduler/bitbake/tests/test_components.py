@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which results a task can see, on small graphs."""
+
+from __future__ import annotations
+
+import sys
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "exporter"))
+
+from components import ComponentSelection, Node
+
+SYSROOT = "do_populate_sysroot"
+
+
+class Graph:
+    """Tasks by "recipe:task", added in topological order."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.names: list[str] = []
+
+    def add(self, name: str, *dependencies: str, **flags: bool) -> None:
+        recipe, task = name.split(":")
+        recipes = sorted({known.split(":")[0] for known in [*self.names, name]}, key=self._first)
+        node = Node(
+            recipe=recipes.index(recipe),
+            package_name=recipe,
+            name=task,
+            multiconfig="",
+            dependencies=tuple(self.names.index(dependency) for dependency in dependencies),
+            shared=flags.get("shared", task == SYSROOT),
+            noexec=flags.get("noexec", False),
+            extends_sysroot=flags.get("extends_sysroot", False),
+        )
+        self.nodes.append(node)
+        self.names.append(name)
+
+    def _first(self, recipe: str) -> int:
+        firsts = [index for index, name in enumerate(self.names) if name.split(":")[0] == recipe]
+        return firsts[0] if firsts else len(self.names)
+
+    def components(self, name: str, unneeded: set[tuple[str, str]] | None = None) -> set[str]:
+        def is_unneeded(dependent: Node, dependency: Node) -> bool:
+            return (dependent.package_name, dependency.package_name) in (unneeded or set())
+
+        selection = ComponentSelection(self.nodes, {SYSROOT}, is_unneeded)
+        return {self.names[index] for index in selection.components(self.names.index(name))}
+
+    def foreign(self, name: str) -> set[str]:
+        selection = ComponentSelection(self.nodes, {SYSROOT}, None)
+        return {self.names[index] for index in selection.foreign_work_trees(self.names.index(name))}
+
+
+def chain() -> Graph:
+    """app needs lib, lib needs base; each has a private task before it publishes."""
+    graph = Graph()
+    graph.add("base:do_compile")
+    graph.add(f"base:{SYSROOT}", "base:do_compile")
+    graph.add("lib:do_configure", f"base:{SYSROOT}", extends_sysroot=True)
+    graph.add("lib:do_compile", "lib:do_configure")
+    graph.add(f"lib:{SYSROOT}", "lib:do_compile")
+    graph.add("app:do_prepare", f"lib:{SYSROOT}")
+    graph.add("app:do_configure", "app:do_prepare", extends_sysroot=True)
+    graph.add("app:do_compile", "app:do_configure")
+    return graph
+
+
+class Components(unittest.TestCase):
+    def test_direct_and_indirect_results_are_visible(self) -> None:
+        both = {f"lib:{SYSROOT}", f"base:{SYSROOT}"}
+        self.assertEqual(chain().components("app:do_prepare"), both)
+        # Through its own recipe's private task, because the metadata installs dependencies here, too.
+        self.assertEqual(chain().components("app:do_configure"), both)
+
+    def test_a_private_task_gets_none(self) -> None:
+        self.assertEqual(chain().components("app:do_compile"), set())
+
+    def test_the_metadata_can_leave_indirect_results_out_but_not_direct_ones(self) -> None:
+        unneeded = {("lib", "base"), ("app", "lib")}
+        self.assertEqual(chain().components("app:do_prepare", unneeded), {f"lib:{SYSROOT}"})
+
+    def test_tasks_without_execution_neither_give_nor_get(self) -> None:
+        graph = Graph()
+        graph.add(f"lib:{SYSROOT}")
+        graph.add("lib:do_build", f"lib:{SYSROOT}", noexec=True)
+        graph.add("app:do_prepare", "lib:do_build")
+        self.assertEqual(graph.components("lib:do_build"), set())
+        self.assertEqual(graph.components("app:do_prepare"), {f"lib:{SYSROOT}"})
+        self.assertEqual(graph.foreign("app:do_prepare"), set())
+
+    def test_a_shared_task_that_the_base_does_not_know_is_seen_and_seen_through(self) -> None:
+        graph = Graph()
+        graph.add(f"lib:{SYSROOT}")
+        graph.add("kernel:do_shared_workdir", f"lib:{SYSROOT}", shared=True)
+        graph.add("module:do_prepare", "kernel:do_shared_workdir")
+        self.assertEqual(
+            graph.components("module:do_prepare"), {"kernel:do_shared_workdir", f"lib:{SYSROOT}"}
+        )
+
+    def test_private_trees_of_others_are_direct_only(self) -> None:
+        graph = Graph()
+        graph.add("source:do_unpack")
+        graph.add("source:do_patch", "source:do_unpack")
+        graph.add("compiler:do_configure", "source:do_patch")
+        graph.add("compiler:do_compile", "compiler:do_configure")
+        self.assertEqual(graph.foreign("compiler:do_configure"), {"source:do_patch"})
+        self.assertEqual(graph.foreign("compiler:do_compile"), set())
+
+    def test_unpack_gets_its_own_downloads(self) -> None:
+        graph = Graph()
+        graph.add("lib:do_fetch")
+        graph.add("lib:do_unpack", "lib:do_fetch")
+        self.assertEqual(graph.components("lib:do_unpack"), {"lib:do_fetch"})
+
+
+if __name__ == "__main__":
+    unittest.main()
