@@ -24,6 +24,10 @@ pub struct LocalTree {
 }
 
 /// Names that are never part of the metadata: version control, compiled Python, what editors leave behind.
+#[expect(
+    clippy::case_sensitive_file_extension_comparisons,
+    reason = "Python and editors write these endings in lower case; others are somebody's own files"
+)]
 fn is_ignored(name: &str) -> bool {
     matches!(
         name,
@@ -47,7 +51,7 @@ pub(crate) struct LocalTreeBuilder<'a> {
 /// A directory of the tree while it is put together.
 #[derive(Default)]
 struct Node {
-    directories: BTreeMap<String, Node>,
+    directories: BTreeMap<String, Self>,
     files: BTreeMap<String, FileNode>,
     symlinks: BTreeMap<String, SymlinkNode>,
 }
