@@ -392,6 +392,7 @@ fn digest_of(path: &Path) -> Option<String> {
         .map(|bytes| DigestFunction::Sha256.digest(&bytes).hash_hex())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the form that map_err calls")]
 fn malformed(error: serde_json::Error) -> FrontEndError {
     FrontEndError::Malformed {
         reason: error.to_string(),

@@ -25,14 +25,15 @@ pub struct LocalTree {
 
 /// Names that are never part of the metadata: version control, compiled Python, what editors leave behind.
 fn is_ignored(name: &str) -> bool {
-    matches!(
-        name,
-        ".git" | ".svn" | ".hg" | ".repo" | "CVS" | "__pycache__" | ".DS_Store"
-    ) || name.ends_with('~')
-        || name.ends_with(".pyc")
+    const NAMES: [&str; 7] = [".git", ".svn", ".hg", ".repo", "CVS", "__pycache__", ".DS_Store"];
+    let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
+    let hidden = name.starts_with('.');
+    NAMES.contains(&name)
+        || name.ends_with('~')
         || name.starts_with(".#")
-        || (name.starts_with('.') && (name.ends_with(".swp") || name.ends_with(".swo")))
         || (name.starts_with('#') && name.ends_with('#'))
+        || extension == "pyc"
+        || (hidden && matches!(extension, "swp" | "swo"))
 }
 
 /// Builds a [`LocalTree`] out of directories and single files.
@@ -47,7 +48,7 @@ pub(crate) struct LocalTreeBuilder<'a> {
 /// A directory of the tree while it is put together.
 #[derive(Default)]
 struct Node {
-    directories: BTreeMap<String, Node>,
+    directories: BTreeMap<String, Self>,
     files: BTreeMap<String, FileNode>,
     symlinks: BTreeMap<String, SymlinkNode>,
 }

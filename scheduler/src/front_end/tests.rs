@@ -55,7 +55,10 @@ impl Workspace {
         workspace.write("high_1.0.bb", "DEPENDS = \"low\"\n");
         let conf = workspace.build_directory().join("conf");
         fs::create_dir_all(&conf).unwrap();
-        let bblayers = format!("BBPATH = \"${{TOPDIR}}\"\nBBLAYERS = \"{}\"\n", workspace.layer.display());
+        let bblayers = format!(
+            "BBPATH = \"${{TOPDIR}}\"\nBBLAYERS = \"{}\"\n",
+            workspace.layer.display()
+        );
         fs::write(conf.join("bblayers.conf"), bblayers).unwrap();
         fs::write(conf.join("local.conf"), "DL_DIR = \"${TOPDIR}/../sources\"\n").unwrap();
         workspace
@@ -76,7 +79,9 @@ impl Workspace {
             .expect("BITZEL_TEST_BITBAKE must name the directory that holds BitBake's package bb");
         let mut config = FrontEndConfig::new(self.build_directory(), self.directory.path().join("cache"));
         config.bitbake = Some(bitbake.into());
-        config.environment.insert("PATH".to_owned(), "/usr/bin:/bin".to_owned());
+        config
+            .environment
+            .insert("PATH".to_owned(), "/usr/bin:/bin".to_owned());
         config
     }
 
@@ -113,8 +118,10 @@ async fn nothing_changed_and_no_bitbake_runs_one_recipe_changed_and_its_dependen
     let third = workspace.export("high").await.unwrap();
     assert!(!third.cached);
     for recipe in ["low", "high"] {
-        let (before, after) =
-            (task(&first.graph, recipe, "do_configure"), task(&third.graph, recipe, "do_configure"));
+        let (before, after) = (
+            task(&first.graph, recipe, "do_configure"),
+            task(&third.graph, recipe, "do_configure"),
+        );
         assert_ne!(before.taskhash, after.taskhash, "{recipe}");
         assert_eq!(before.basehash == after.basehash, recipe == "high");
     }
@@ -123,7 +130,10 @@ async fn nothing_changed_and_no_bitbake_runs_one_recipe_changed_and_its_dependen
 #[tokio::test]
 async fn the_same_metadata_elsewhere_gives_the_same_graph() {
     let (one, two) = (Workspace::new("layer"), Workspace::new("another-name"));
-    let (one, two) = (one.export("high").await.unwrap(), two.export("high").await.unwrap());
+    let (one, two) = (
+        one.export("high").await.unwrap(),
+        two.export("high").await.unwrap(),
+    );
     // With the snapshots' digests in it.
     assert_eq!(one.graph, two.graph);
     assert_eq!(one.metadata.root, two.metadata.root);
@@ -151,7 +161,9 @@ async fn present_sources_are_looked_up_every_time() {
     let sources = workspace.directory.path().join("sources");
     let present = |export: &Export| {
         let mut sources = export.graph.recipes.iter().flat_map(|recipe| &recipe.sources);
-        sources.next().map(|source| (source.download_name.clone(), source.present))
+        sources
+            .next()
+            .map(|source| (source.download_name.clone(), source.present))
     };
     let before = workspace.export("low").await.unwrap();
     assert_eq!(present(&before), Some(("low-1.0.tar.gz".to_owned(), false)));
@@ -160,7 +172,10 @@ async fn present_sources_are_looked_up_every_time() {
     let after = workspace.export("low").await.unwrap();
     assert!(after.cached);
     assert_eq!(present(&after), Some(("low-1.0.tar.gz".to_owned(), true)));
-    assert_eq!(after.downloads.canonicalize().unwrap(), sources.canonicalize().unwrap());
+    assert_eq!(
+        after.downloads.canonicalize().unwrap(),
+        sources.canonicalize().unwrap()
+    );
 }
 
 #[tokio::test]
