@@ -1,5 +1,11 @@
 //! The command line.
 
+#![expect(
+    clippy::doc_markdown,
+    rustdoc::bare_urls,
+    reason = "these comments are the help text on the terminal"
+)]
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 

@@ -35,13 +35,13 @@ impl CommandError {
             let message = cause.to_string();
             // Transparent wrappers say the same twice.
             if message != before {
-                text.push_str(&format!("  caused by: {message}\n"));
+                text += &format!("  caused by: {message}\n");
             }
             before = message;
             source = cause.source();
         }
         if let Some(hint) = &self.hint {
-            text.push_str(&format!("  hint: {hint}\n"));
+            text += &format!("  hint: {hint}\n");
         }
         // With standard error gone there is nobody left to tell.
         io::stderr().write_all(text.as_bytes()).ok();

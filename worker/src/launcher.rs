@@ -23,7 +23,7 @@ use nix::sys::prctl::set_child_subreaper;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, wait as wait_for_any};
 use serde::{Deserialize, Serialize};
 
 /// What to run. Paths are relative to the launcher's working directory, so that many layers fit into the 4,096 bytes
@@ -260,7 +260,7 @@ fn wait(control: &UnixStream, child: &Child) -> io::Result<bool> {
 /// its parent, and waits for a word from it.
 fn reap_orphans() -> io::Result<()> {
     loop {
-        match waitpid(None, WaitOptions::NOHANG) {
+        match wait_for_any(WaitOptions::NOHANG) {
             Ok(Some(_)) | Err(Errno::INTR) => {}
             Ok(None) => {
                 for child in children()? {
@@ -268,7 +268,7 @@ fn reap_orphans() -> io::Result<()> {
                     let _ = kill_process(child, Signal::KILL);
                 }
                 // The first process of a namespace ends after all the others in it.
-                let _ = waitpid(None, WaitOptions::empty());
+                let _ = wait_for_any(WaitOptions::empty());
             }
             Err(Errno::CHILD) => return Ok(()),
             Err(error) => return Err(error.into()),

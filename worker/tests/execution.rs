@@ -147,7 +147,7 @@ async fn a_timeout_kills_every_descendant_and_keeps_what_was_written() {
             Run {
                 script,
                 outputs: &["pid"],
-                timeout: Some(Duration::from_secs(1)),
+                timeout: Some(Duration::from_secs(3)),
                 ..Run::default()
             },
         )

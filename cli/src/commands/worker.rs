@@ -13,7 +13,7 @@ use crate::interrupt;
 use crate::worker::Work;
 
 /// How long a worker that is asked to end may still run what it has taken: more than most tasks need.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(3600);
+const DRAIN_TIMEOUT: Duration = Duration::from_hours(1);
 
 /// Works until interrupted, then finishes what it runs.
 pub(crate) async fn run(

@@ -39,14 +39,14 @@ pub enum BuildEvent {
     TaskStarted {
         /// PN.
         recipe: String,
-        /// do_compile.
+        /// `do_compile`, for example.
         task: String,
     },
     /// A task ended.
     TaskFinished {
         /// PN.
         recipe: String,
-        /// do_compile.
+        /// `do_compile`, for example.
         task: String,
         /// How.
         outcome: Outcome,

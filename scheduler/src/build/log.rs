@@ -18,7 +18,7 @@ const MAX_LOG: usize = 16 << 20;
 /// One Directory is read, and thrown away.
 const NO_CACHE: u64 = 0;
 
-/// The log of the task that people call `name` ("zlib:do_compile", or "zlib:compile"): of the run whose result a build
+/// The log of the task that people call `name` (`zlib:do_compile`, or `zlib:compile`): of the run whose result a build
 /// of this graph uses, else of its last run.
 pub async fn find_log(
     index: &TaskIndex,

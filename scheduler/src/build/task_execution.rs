@@ -290,7 +290,7 @@ impl Context {
                     self.index.display_name(task)
                 )))
         };
-        self.metadata_uploaded.get_or_try_init(upload).await.map(|()| ())
+        self.metadata_uploaded.get_or_try_init(upload).await.copied()
     }
 
     /// All directories that putting the inputs together may look into.

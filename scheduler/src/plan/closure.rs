@@ -113,12 +113,12 @@ impl TaskIndex {
         &self.graph.recipes[self.task(task).recipe as usize]
     }
 
-    /// `BitBake`'s name of a task, "recipe key:do_compile".
+    /// `BitBake`'s name of a task, `recipe key:do_compile`.
     pub fn task_id(&self, task: u32) -> String {
         format!("{}:{}", self.recipe(task).key, self.task(task).name)
     }
 
-    /// What people call a task, "zlib:do_compile"; with the multiconfig where it is not the default one.
+    /// What people call a task, `zlib:do_compile`; with the multiconfig where it is not the default one.
     pub fn display_name(&self, task: u32) -> String {
         let recipe = self.recipe(task);
         match recipe.multiconfig.as_str() {

@@ -1,6 +1,6 @@
 use super::*;
 
-/// A graph written as ("recipe", "do_task", &[dependencies]); "do_…" tasks of "noexec" kind end in "!".
+/// A graph written as (recipe, task, dependencies); tasks that do nothing end in "!".
 pub(crate) fn graph(tasks: &[(&str, &str, &[u32])]) -> TaskGraph {
     let mut graph = TaskGraph {
         format_version: 1,

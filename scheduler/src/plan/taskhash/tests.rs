@@ -1,5 +1,3 @@
-use sha2::{Digest as _, Sha256};
-
 use super::*;
 
 fn sha256(text: &str) -> String {
