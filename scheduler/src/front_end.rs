@@ -179,18 +179,17 @@ pub async fn export(config: &FrontEndConfig, request: &ExportRequest) -> Result<
 
     let graphs = GraphCache::new(&config.cache_directory);
     let key = graph_cache::key(config, request, &tree_of(Bytecode::new()).await?, &python.digest);
-    let (mut graph, bytecode, cached) = match graphs.load(&key, &snapshots) {
-        Some((graph, bytecode)) => {
-            (config.observer)(FrontEndEvent::Phase("cached"));
-            (graph, bytecode, true)
+    let stored = graphs.load(&key, &snapshots);
+    let cached = stored.is_some();
+    let (mut graph, bytecode) = if let Some(stored) = stored {
+        (config.observer)(FrontEndEvent::Phase("cached"));
+        stored
+    } else {
+        let exported = exporter.export(request, &inputs.groups).await?;
+        if exported.cacheable {
+            graphs.store(&key, &exported.graph, &exported.bytecode)?;
         }
-        None => {
-            let exported = exporter.export(request, &inputs.groups).await?;
-            if exported.cacheable {
-                graphs.store(&key, &exported.graph, &exported.bytecode)?;
-            }
-            (exported.graph, exported.bytecode, false)
-        }
+        (exported.graph, exported.bytecode)
     };
     let metadata = tree_of(bytecode).await?;
     let downloads = inputs.description.downloads.clone();

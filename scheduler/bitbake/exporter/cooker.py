@@ -180,7 +180,7 @@ class Cooker:
         data = bb.data.createCopy(self.data_builder.mcdata[multiconfig])
         temporary = Path(data.getVar("TMPDIR"))
         noise = tuple(
-            f"{data.getVar(variable)}/"
+            os.path.normpath(data.getVar(variable)) + "/"
             for variable in (
                 "HOSTTOOLS_DIR",
                 "CACHE",

@@ -71,25 +71,25 @@ pub(crate) fn group_layers(layers: &[Layer]) -> Result<(Vec<LayerGroup>, Vec<Str
             .canonicalize()
             .map_err(FrontEndError::io(&layer.path))?;
         let (root, whole) = enclosing_checkout(&path);
-        let index = match groups.iter().position(|group| group.root == root) {
-            Some(index) => index,
-            None => {
-                let name = group_name(layer, &path);
-                if let Some(other) = groups.iter().find(|group| group.name == name) {
-                    return Err(FrontEndError::LayerNameClash {
-                        name,
-                        first: other.root.clone(),
-                        second: root,
-                    });
-                }
-                groups.push(LayerGroup {
+        let known = groups.iter().position(|group| group.root == root);
+        let index = if let Some(index) = known {
+            index
+        } else {
+            let name = group_name(layer, &path);
+            if let Some(other) = groups.iter().find(|group| group.name == name) {
+                return Err(FrontEndError::LayerNameClash {
                     name,
-                    root,
-                    whole,
-                    layers: Vec::new(),
+                    first: other.root.clone(),
+                    second: root,
                 });
-                groups.len() - 1
             }
+            groups.push(LayerGroup {
+                name,
+                root,
+                whole,
+                layers: Vec::new(),
+            });
+            groups.len() - 1
         };
         places.push(groups[index].sandbox_path(&path));
         groups[index].layers.push(path);

@@ -29,14 +29,15 @@ pub struct LocalTree {
     reason = "Python and editors write these endings in lower case; others are somebody's own files"
 )]
 fn is_ignored(name: &str) -> bool {
-    matches!(
-        name,
-        ".git" | ".svn" | ".hg" | ".repo" | "CVS" | "__pycache__" | ".DS_Store"
-    ) || name.ends_with('~')
-        || name.ends_with(".pyc")
+    const NAMES: [&str; 7] = [".git", ".svn", ".hg", ".repo", "CVS", "__pycache__", ".DS_Store"];
+    let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
+    let hidden = name.starts_with('.');
+    NAMES.contains(&name)
+        || name.ends_with('~')
         || name.starts_with(".#")
-        || (name.starts_with('.') && (name.ends_with(".swp") || name.ends_with(".swo")))
         || (name.starts_with('#') && name.ends_with('#'))
+        || extension == "pyc"
+        || (hidden && matches!(extension, "swp" | "swo"))
 }
 
 /// Builds a [`LocalTree`] out of directories and single files.
