@@ -127,7 +127,14 @@ def main() -> int:
                 PYTHONPATH=str(BITBAKE / "lib"),
             )
         )
-    steps.append(run("rust tests", ["cargo", "test", "--workspace", "--no-fail-fast"], count_cargo))
+    steps.append(
+        run(
+            "rust tests",
+            ["cargo", "test", "--workspace", "--no-fail-fast"],
+            count_cargo,
+            BITZEL_TEST_BITBAKE=str(BITBAKE),
+        )
+    )
 
     total = Count()
     print("\n=== summary")
