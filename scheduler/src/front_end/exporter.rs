@@ -392,11 +392,7 @@ fn digest_of(path: &Path) -> Option<String> {
         .map(|bytes| DigestFunction::Sha256.digest(&bytes).hash_hex())
 }
 
-<<<<<<< HEAD
-#[expect(clippy::needless_pass_by_value, reason = "the form that map_err calls")]
-=======
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
->>>>>>> main
 fn malformed(error: serde_json::Error) -> FrontEndError {
     FrontEndError::Malformed {
         reason: error.to_string(),
