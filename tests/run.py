@@ -125,6 +125,8 @@ def main() -> int:
                 [sys.executable, "-m", "unittest", "discover", "--start-directory", str(directory)],
                 count_unittest,
                 PYTHONPATH=str(BITBAKE / "lib"),
+                PYTHONDONTWRITEBYTECODE="1",
+                BITZEL_TEST_BITBAKE=str(BITBAKE),
             )
         )
     steps.append(

@@ -24,10 +24,6 @@ pub struct LocalTree {
 }
 
 /// Names that are never part of the metadata: version control, compiled Python, what editors leave behind.
-#[expect(
-    clippy::case_sensitive_file_extension_comparisons,
-    reason = "Python and editors write these endings in lower case; others are somebody's own files"
-)]
 fn is_ignored(name: &str) -> bool {
     const NAMES: [&str; 7] = [".git", ".svn", ".hg", ".repo", "CVS", "__pycache__", ".DS_Store"];
     let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
