@@ -9,7 +9,7 @@ use bitzel_cas::BlobSource;
 use bitzel_proto::reapi::Directory;
 use bitzel_proto::{Digest, DigestFunction};
 use bitzel_scheduler::build::output::place_outputs;
-use bitzel_scheduler::build::{BuildConfig, Driver, Metadata};
+use bitzel_scheduler::build::{BuildConfig, BuildEvent, Driver, Metadata};
 use bitzel_scheduler::front_end::{Export, LocalTree};
 use bitzel_scheduler::plan::closure::TaskIndex;
 use bitzel_scheduler::plan::signature::Environment;
@@ -57,19 +57,24 @@ pub(crate) async fn run(
         Arc::clone(&connection.store),
         connection.action_cache.clone(),
         connection.channel.clone(),
-        events,
+        events.clone(),
     );
     let outcome = tokio::select! {
         done = driver.run() => Ok(Some(done)),
         () = interrupt::interrupted() => Ok(None),
         error = connection.broke_down() => Err(error),
     };
-    shown.await??;
     let code = match outcome {
-        Ok(Some((summary, results))) => {
+        Ok(Some((mut summary, results))) => {
             if let Some(destination) = &arguments.output {
                 place_outputs(&index, &results, &*connection.store, destination).await?;
             }
+            // What was placed was downloaded too.
+            summary.bytes_uploaded = connection.store.bytes_written();
+            summary.bytes_downloaded = connection.store.bytes_read();
+            events.send(BuildEvent::Summary(summary.clone())).ok();
+            drop(events);
+            shown.await??;
             writeln!(io::stdout(), "{}", summary_text(&summary))?;
             Ok(if summary.failed == 0 {
                 ExitCode::SUCCESS

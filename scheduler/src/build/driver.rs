@@ -129,9 +129,7 @@ impl Driver {
                 None => break,
             }
         }
-        let summary = self.summary(started.elapsed().as_secs_f64());
-        self.tell(BuildEvent::Summary(summary.clone()));
-        (summary, self.results)
+        (self.summary(started.elapsed().as_secs_f64()), self.results)
     }
 
     fn start(&mut self, step: Step, steps: &mut JoinSet<Answer>) {

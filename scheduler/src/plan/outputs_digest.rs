@@ -45,6 +45,16 @@ pub fn outputs_digest(
         // A flat listing under whole paths: a key, never a tree that anybody stages.
         add(&mut root, path.to_owned(), node, directories, timeless)?;
     }
+    // Local files that the task answers for are read by others straight from the layers, as do_unpack reads what
+    // do_fetch checked: they count as if the task had left them.
+    for file in &task.file_checksums {
+        let digest = FUNCTION.digest(file.checksum.as_bytes()).to_wire();
+        root.files.push(FileNode {
+            name: file.path.clone(),
+            digest: Some(digest),
+            ..FileNode::default()
+        });
+    }
     Ok(blob(&root).0)
 }
 

@@ -12,17 +12,29 @@ do_install() {
 }
 "#;
 
-/// Damages the component where it is staged and, through it, anything that shares its inodes.
+/// Damages the component in its own sysroot and, if that were possible, through it anything that shares its inodes.
 const VANDAL: &str = r#"
 LICENSE = "MIT"
 DEPENDS = "component"
 do_compile() {
-	for directory in ${RECIPE_SYSROOT}${includedir} ${COMPONENTS_DIR}/component${includedir}; do
-		: > $directory/truncated || true
-		echo more >> $directory/appended || true
-		printf 'X' | dd of=$directory/replaced conv=notrunc bs=1 seek=3 || true
-		chmod 0600 $directory/changed-mode || true
-	done
+	directory=${RECIPE_SYSROOT}${includedir}
+	: > $directory/truncated
+	echo more >> $directory/appended
+	printf 'X' | dd of=$directory/replaced conv=notrunc bs=1 seek=3
+	chmod 0600 $directory/changed-mode
+}
+do_install() {
+	install -d ${D}
+}
+"#;
+
+/// Writes to the component where it is staged for everybody, which is no output of this task.
+const TRESPASSER: &str = r#"
+LICENSE = "MIT"
+DEPENDS = "component"
+do_compile[depends] += "component:do_populate_sysroot"
+do_compile() {
+	echo more >> ${COMPONENTS_DIR}/component${includedir}/appended
 }
 do_install() {
 	install -d ${D}
@@ -62,4 +74,16 @@ fn a_task_that_writes_to_its_inputs_changes_nothing_for_other_tasks() {
         "{}",
         reader.text
     );
+}
+
+#[test]
+fn a_write_outside_of_the_declared_outputs_names_task_and_path() {
+    let site = Site::empty();
+    site.add_recipe("component", COMPONENT);
+    site.add_recipe("trespasser", TRESPASSER);
+    let report = site.build(&["trespasser"]).failed();
+    report.assert_says(&[
+        "trespasser:do_compile FAILED",
+        "sysroots-components/component/usr/include/appended",
+    ]);
 }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use bitzel_proto::google::protobuf::{Timestamp, UInt32Value};
-use bitzel_proto::graph::PathPair;
+use bitzel_proto::graph::{FileChecksum, PathPair};
 use bitzel_proto::reapi::NodeProperties;
 use prost::Message;
 
@@ -101,6 +101,27 @@ fn an_sstate_task_answers_for_what_it_published_only() {
     assert_ne!(
         base,
         digest(&populate_sysroot(), ("a", 1, 0o644), ("t", 1, 0o644))
+    );
+}
+
+#[test]
+fn local_files_that_the_task_answers_for_count() {
+    let fetch = |checksum: &str| Task {
+        name: "do_fetch".to_owned(),
+        file_checksums: vec![FileChecksum {
+            path: "/work/layers/x/a.c".to_owned(),
+            checksum: checksum.to_owned(),
+        }],
+        ..Task::default()
+    };
+    let outputs = (("same", 1, 0o644), ("same", 1, 0o644));
+    assert_eq!(
+        digest(&fetch("1"), outputs.0, outputs.1),
+        digest(&fetch("1"), outputs.0, outputs.1)
+    );
+    assert_ne!(
+        digest(&fetch("1"), outputs.0, outputs.1),
+        digest(&fetch("2"), outputs.0, outputs.1)
     );
 }
 
