@@ -86,6 +86,9 @@ def run(
         for line in process.stdout or ():
             lines.append(line.rstrip("\n"))
             print(line, end="", flush=True)
+    if process.returncode != 0:
+        # Negative: the number of the signal that ended it.
+        print(f"{name} ended with {process.returncode}")
     if counter is None:
         count = Count(passed=1) if process.returncode == 0 else Count(failed=1)
     else:
