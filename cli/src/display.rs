@@ -70,6 +70,11 @@ impl Display {
             BuildEvent::TaskStarted { recipe, task } => {
                 self.running.insert(format!("{recipe}:{task}"), Instant::now());
             }
+            BuildEvent::TaskPostponed { recipe, task, reason } => {
+                let name = format!("{recipe}:{task}");
+                self.running.remove(&name);
+                self.line(&format!("{name} waits until its inputs are made again: {reason}"));
+            }
             BuildEvent::TaskFinished {
                 recipe,
                 task,

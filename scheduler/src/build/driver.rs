@@ -8,7 +8,7 @@ use std::time::Instant;
 use bitzel_cas::{ActionCache, CountingBlobStore, DirectoryCache};
 use bitzel_proto::InstanceName;
 use parking_lot::Mutex;
-use tokio::sync::{OnceCell, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
 use uuid::Uuid;
@@ -27,6 +27,9 @@ use crate::plan::task_result::TaskResult;
 const LOOK_UPS: usize = 256;
 /// Memory for decoded Directories, in bytes.
 const DIRECTORY_CACHE: u64 = 128 << 20;
+
+/// How often the inputs of one task are made again before the build gives up on the store.
+const MAX_RECOVERIES: usize = 3;
 
 /// How a build is done.
 #[derive(Debug, Clone)]
@@ -51,6 +54,8 @@ pub struct Driver {
     results: BTreeMap<u32, Arc<TaskResult>>,
     /// Wall time of this build's executions, by task.
     durations: BTreeMap<u32, u64>,
+    /// How often the inputs of a task had to be made again.
+    recoveries: BTreeMap<u32, usize>,
     running: usize,
     failed: usize,
 }
@@ -91,7 +96,7 @@ impl Driver {
             instance: config.instance,
             directory_cache: DirectoryCache::new(DIRECTORY_CACHE),
             timeless: Mutex::default(),
-            metadata_uploaded: OnceCell::new(),
+            metadata_uploaded: Mutex::default(),
         };
         Self {
             context: Arc::new(context),
@@ -101,6 +106,7 @@ impl Driver {
             events,
             results: BTreeMap::new(),
             durations: BTreeMap::new(),
+            recoveries: BTreeMap::new(),
             running: 0,
             failed: 0,
         }
@@ -220,10 +226,33 @@ impl Driver {
                 self.durations.insert(task, milliseconds);
                 match result {
                     Ok(result) => self.complete(task, result, milliseconds, Schedule::executed),
+                    Err(error) if error.is_lost_input() && self.may_recover(task) => {
+                        self.recover(task, &error);
+                    }
                     Err(error) => self.fail(task, milliseconds, &error),
                 }
             }
         }
+    }
+
+    /// Counts the attempts, so that a store that loses everything at once ends the build.
+    fn may_recover(&mut self, task: u32) -> bool {
+        let recoveries = self.recoveries.entry(task).or_default();
+        *recoveries += 1;
+        *recoveries <= MAX_RECOVERIES
+    }
+
+    /// Has the task's inputs looked up, or made, again.
+    fn recover(&mut self, task: u32, error: &BuildError) {
+        self.context.expect_nothing_uploaded();
+        let (recipe, name) = self.names(task);
+        let reason = with_causes(error);
+        self.tell(BuildEvent::TaskPostponed {
+            recipe,
+            task: name,
+            reason,
+        });
+        self.schedule.inputs_lost(task);
     }
 
     fn complete(
@@ -248,13 +277,7 @@ impl Driver {
             BuildError::TaskFailed { log, .. } => Some(log.clone()),
             _ => None,
         };
-        let mut text = error.to_string();
-        let mut cause = error.source();
-        while let Some(source) = cause {
-            text = format!("{text}: {source}");
-            cause = source.source();
-        }
-        self.tell_finished(task, Outcome::Failed, milliseconds, Some(text), log);
+        self.tell_finished(task, Outcome::Failed, milliseconds, Some(with_causes(error)), log);
     }
 
     fn tell_finished(
@@ -353,4 +376,15 @@ impl Driver {
         names.reverse();
         (*time, names)
     }
+}
+
+/// An error in one line with everything that led to it.
+fn with_causes(error: &BuildError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text = format!("{text}: {source}");
+        cause = source.source();
+    }
+    text
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use bitzel_proto::missing_blobs::{missing_blob_subjects, to_rpc_status};
 use tonic::Status;
 
 use crate::plan::closure::InvalidGraph;
@@ -34,6 +35,14 @@ pub enum BuildError {
         /// The service's answer.
         #[source]
         source: Box<Status>,
+    },
+    /// Blobs that were there when they were looked up are gone: evicted, or lost by the store.
+    #[error("inputs of {task} are no longer in the store: {blobs}")]
+    InputsLost {
+        /// The task that needs them.
+        task: String,
+        /// Their names, as the server gave them.
+        blobs: String,
     },
     /// The task itself failed.
     #[error("{task} failed with exit code {exit_code}")]
@@ -109,6 +118,28 @@ pub enum BuildError {
 }
 
 impl BuildError {
+    /// Whether making the inputs again can help.
+    pub(super) fn is_lost_input(&self) -> bool {
+        match self {
+            Self::InputsLost { .. } => true,
+            Self::Store { source, .. } => matches!(**source, bitzel_cas::Error::NotFound(_)),
+            _ => false,
+        }
+    }
+
+    /// An Execution that did not come about, for the reason that the service gave.
+    pub(super) fn execution(task: &str, status: Status) -> Self {
+        let missing = missing_blob_subjects(&to_rpc_status(&status));
+        let task = task.to_owned();
+        if missing.is_empty() {
+            let source = Box::new(status);
+            Self::Execution { task, source }
+        } else {
+            let blobs = missing.join(" ");
+            Self::InputsLost { task, blobs }
+        }
+    }
+
     /// For `map_err`: a failed store call.
     pub(super) fn store(context: impl Into<String>) -> impl FnOnce(bitzel_cas::Error) -> Self {
         let context = context.into();

@@ -42,6 +42,15 @@ pub enum BuildEvent {
         /// `do_compile`, for example.
         task: String,
     },
+    /// A task that was started has to wait: results that it needs are gone from the store and are made again.
+    TaskPostponed {
+        /// PN.
+        recipe: String,
+        /// `do_compile`, for example.
+        task: String,
+        /// What is gone.
+        reason: String,
+    },
     /// A task ended.
     TaskFinished {
         /// PN.

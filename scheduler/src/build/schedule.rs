@@ -14,7 +14,7 @@ use crate::plan::task_action::always_runs;
 use crate::plan::taskhash::taskhash;
 
 /// What the build does next. Each step is answered by one call: [`Schedule::found`] or [`Schedule::not_found`] for a
-/// look-up, [`Schedule::executed`] or [`Schedule::failed`] for an execution.
+/// look-up, [`Schedule::executed`], [`Schedule::inputs_lost`] or [`Schedule::failed`] for an execution.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Look for the result of `task` under `taskhash`.
@@ -169,6 +169,23 @@ impl Schedule {
         self.failed = true;
         self.states[task as usize] = State::Failed;
         self.skip_waiting(task);
+    }
+
+    /// The task could not be executed because results that it needs are no longer whole in the store. They are
+    /// looked up again, executed again where that finds nothing, and then the task's turn comes again.
+    pub fn inputs_lost(&mut self, task: u32) {
+        self.under_way -= 1;
+        for needed in self.index.inputs(task).required() {
+            if matches!(&self.states[needed as usize], State::Done { completion, .. } if *completion != Completion::NoExec)
+            {
+                self.states[needed as usize] = State::Idle;
+                self.taskhashes.remove(&needed);
+                self.done -= 1;
+                self.wanted -= 1;
+            }
+        }
+        self.taskhashes.remove(&task);
+        self.wait(task);
     }
 
     /// How the task completed, if it did.

@@ -53,7 +53,8 @@ pub(super) struct Context {
     pub(super) instance: InstanceName,
     pub(super) directory_cache: DirectoryCache,
     pub(super) timeless: Mutex<Timeless>,
-    pub(super) metadata_uploaded: OnceCell<()>,
+    /// Replaced when blobs turn out to be lost, so that the next execution uploads what is missing.
+    pub(super) metadata_uploaded: Mutex<Arc<OnceCell<()>>>,
 }
 
 /// One execution, with everything that had to be taken from the schedule's state.
@@ -153,10 +154,7 @@ impl Context {
             .execution
             .execute(action.action, always_runs(task), &name)
             .await
-            .map_err(|source| BuildError::Execution {
-                task: name.clone(),
-                source: Box::new(source),
-            })?;
+            .map_err(|status| BuildError::execution(&name, status))?;
         let milliseconds = started.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
         let action_result = self.check(job.task, response).await?;
         let outputs = outputs(&action_result).map_err(|source| BuildError::Result {
@@ -245,6 +243,11 @@ impl Context {
         let name = self.index.display_name(task);
         let status = response.status.unwrap_or_default();
         let result = response.result.unwrap_or_default();
+        let missing = missing_blobs::missing_blob_subjects(&status);
+        if !missing.is_empty() {
+            let blobs = missing.join(" ");
+            return Err(BuildError::InputsLost { task: name, blobs });
+        }
         if status.code == Code::Ok as i32 && result.exit_code == 0 {
             return Ok(result);
         }
@@ -265,18 +268,18 @@ impl Context {
             });
         }
         let mut text = status.message.clone();
-        for detail in [
-            response.message,
-            missing_blobs::missing_blob_subjects(&status).join(" "),
-        ] {
-            if !detail.is_empty() && detail != text {
-                text = format!("{text}: {detail}");
-            }
+        if !response.message.is_empty() && response.message != text {
+            text = format!("{text}: {}", response.message);
         }
         Err(BuildError::Execution {
             task: name,
             source: Box::new(Status::new(Code::from_i32(status.code), text)),
         })
+    }
+
+    /// The store has lost blobs: what this client brings may be among them.
+    pub(super) fn expect_nothing_uploaded(&self) {
+        *self.metadata_uploaded.lock() = Arc::default();
     }
 
     /// Uploads layers, BitBake and configuration, once in a build and only when something is executed.
@@ -290,7 +293,8 @@ impl Context {
                     self.index.display_name(task)
                 )))
         };
-        self.metadata_uploaded.get_or_try_init(upload).await.copied()
+        let uploaded = Arc::clone(&self.metadata_uploaded.lock());
+        uploaded.get_or_try_init(upload).await.copied()
     }
 
     /// All directories that putting the inputs together may look into.

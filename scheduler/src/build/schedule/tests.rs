@@ -30,6 +30,8 @@ struct World {
     entries: HashMap<String, String>,
     first_with_outputs: HashMap<(String, String), String>,
     fails: BTreeSet<u32>,
+    /// Tasks whose results were lost: the next task that needs one of them finds out.
+    lost: BTreeSet<u32>,
 }
 
 impl World {
@@ -56,11 +58,25 @@ impl World {
                 }
                 Step::Execute { task, .. } if self.fails.contains(&task) => schedule.failed(task),
                 Step::Execute { task, taskhash } => {
-                    for needed in index.inputs(task).required() {
+                    let required = index.inputs(task).required();
+                    for needed in &required {
                         assert!(
-                            schedule.completion(needed).is_some(),
+                            schedule.completion(*needed).is_some(),
                             "{task} runs before {needed}"
                         );
+                    }
+                    let lost: Vec<u32> = required
+                        .into_iter()
+                        .filter(|needed| self.lost.contains(needed))
+                        .collect();
+                    if !lost.is_empty() {
+                        for needed in lost {
+                            // The action cache checks that results are complete: this one is no longer a hit.
+                            self.lost.remove(&needed);
+                            self.entries.remove(&schedule.taskhash(needed));
+                        }
+                        schedule.inputs_lost(task);
+                        continue;
                     }
                     executed.push(task);
                     let key = (index.task_id(task), outputs(task));
@@ -176,6 +192,22 @@ fn a_failure_stops_the_build_and_skips_what_needs_it() {
     assert!(executed.contains(&0) && executed.contains(&1));
 }
 
+#[test]
+fn what_the_store_lost_is_made_again_and_the_build_goes_on() {
+    let mut world = World::default();
+    world.build(&in_order(chain()), false, &same);
+    let mut changed = chain();
+    changed.tasks[3].basehash = "edited".to_owned();
+    world.lost = BTreeSet::from([2]);
+    let (schedule, executed, _) = world.build(&in_order(changed), false, &same);
+    assert_eq!(executed, [2, 3]);
+    assert_eq!(schedule.completion(2), Some(Completion::Ran));
+    assert_eq!(schedule.completion(3), Some(Completion::Ran));
+    assert_eq!(schedule.completion(1), Some(Completion::SignatureHit));
+    let (done, wanted) = schedule.progress();
+    assert_eq!(done, wanted);
+}
+
 /// Random graphs: each task depends on some earlier ones, three recipes, some tasks do nothing or always run.
 fn random_graph() -> impl Strategy<Value = TaskGraph> {
     let task = (
@@ -232,6 +264,11 @@ proptest! {
         prop_assert!(again.iter().all(|task| always.contains(task)), "{again:?}");
         let mut edited = graph;
         let changed = changed % edited.tasks.len();
+        // Whatever the store loses in between, the build after it ends well too.
+        world.lost = (0..).take(edited.tasks.len()).filter(|task| task % 3 == 0).collect();
+        let (mended, _, _) = world.build(&in_order(edited.clone()), false, &same);
+        prop_assert_eq!(mended.progress().0, mended.progress().1);
+        world.lost.clear();
         if !edited.tasks[changed].noexec {
             edited.tasks[changed].basehash.push_str("edited");
             let (_, after, _) = world.build(&in_order(edited), false, &same);
