@@ -95,6 +95,18 @@ pub enum Error {
     },
 }
 
+/// An error with everything that led to it, in one line, for where there is no chain of sources: statuses, events.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        cause = source.source();
+    }
+    text
+}
+
 impl Error {
     /// For `map_err`: an input or output error with what was being done.
     pub fn io(context: impl Into<String>) -> impl FnOnce(io::Error) -> Self {

@@ -1,12 +1,10 @@
 //! How store errors look on the wire: the only place in this crate that turns an [`Error`] into a gRPC status.
 
-use std::error::Error as _;
-
 use bitzel_proto::google;
 use bitzel_proto::missing_blobs::to_rpc_status;
 use tonic::{Code, Status};
 
-use crate::error::Error;
+use crate::error::{Error, with_causes};
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
@@ -38,18 +36,11 @@ pub(crate) fn blob_status(result: Result<(), Error>) -> google::rpc::Status {
 
 /// The error with its causes, in one line: a status has no chain of sources.
 fn message(error: &Error) -> String {
-    let mut message = error.to_string();
-    if let Error::Remote { source, .. } = error {
+    match error {
         // The display of a status also lists its metadata, which says nothing to a user.
-        return format!("{message}: {}", source.message());
+        Error::Remote { source, .. } => format!("{error}: {}", source.message()),
+        _ => with_causes(error),
     }
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        message.push_str(": ");
-        message.push_str(&error.to_string());
-        cause = error.source();
-    }
-    message
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The one place where a worker's errors become gRPC statuses.
 
-use std::error::Error as _;
-
+use bitzel_cas::error::with_causes;
 use bitzel_proto::missing_blobs::missing_blobs_status;
 use tonic::Status;
 
@@ -16,30 +15,18 @@ pub fn grpc_status(error: &Error) -> Status {
         Error::MissingBlobs(digests) => missing_blobs_status(digests),
         Error::Store(bitzel_cas::Error::NotFound(digest)) => missing_blobs_status(&[*digest]),
         Error::InvalidAction(_) | Error::InvalidDigest { .. } | Error::CommandNotStarted(_) => {
-            Status::invalid_argument(with_sources(error))
+            Status::invalid_argument(with_causes(error))
         }
         Error::InvalidOutput { .. } | Error::UndeclaredWrites { .. } => {
-            Status::failed_precondition(with_sources(error))
+            Status::failed_precondition(with_causes(error))
         }
-        Error::TimedOut(_) => Status::deadline_exceeded(with_sources(error)),
-        Error::Cancelled => Status::cancelled(with_sources(error)),
-        Error::Store(_) => Status::unavailable(with_sources(error)),
+        Error::TimedOut(_) => Status::deadline_exceeded(with_causes(error)),
+        Error::Cancelled => Status::cancelled(with_causes(error)),
+        Error::Store(_) => Status::unavailable(with_causes(error)),
         Error::Sandbox(_) | Error::SandboxUnavailable { .. } | Error::CacheInUse(_) | Error::Io { .. } => {
-            Status::internal(with_sources(error))
+            Status::internal(with_causes(error))
         }
     }
-}
-
-/// The message of an error and of all that caused it.
-pub fn with_sources(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

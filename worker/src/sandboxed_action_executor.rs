@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bitzel_cas::blob_store::read_whole;
+use bitzel_cas::error::with_causes;
 use bitzel_cas::{
     BlobSource, BlobStore, DirectoryCache, DirectoryTree, fetch_directory_tree, upload_missing,
 };
@@ -25,7 +26,7 @@ use crate::blocking::{self, unless_cancelled};
 use crate::config::ExecutorConfig;
 use crate::error::Error;
 use crate::file_cache::{FileCache, FileKey};
-use crate::grpc_status::{grpc_status, with_sources};
+use crate::grpc_status::grpc_status;
 use crate::input_root::InputRoots;
 use crate::node_properties::now;
 use crate::outputs::{
@@ -337,7 +338,7 @@ impl ActionExecutor for SandboxedActionExecutor {
                     // A partial result: logs, exit code, times.
                     result: started.then_some(result),
                     status: Some(to_rpc_status(&grpc_status(&error))),
-                    message: with_sources(&error),
+                    message: with_causes(&error),
                     ..ExecuteResponse::default()
                 }
             }

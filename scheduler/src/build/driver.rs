@@ -1,10 +1,10 @@
 //! Does what the schedule says.
 
 use std::collections::BTreeMap;
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bitzel_cas::error::with_causes;
 use bitzel_cas::{ActionCache, CountingBlobStore, DirectoryCache};
 use bitzel_proto::InstanceName;
 use parking_lot::Mutex;
@@ -376,15 +376,4 @@ impl Driver {
         names.reverse();
         (*time, names)
     }
-}
-
-/// An error in one line with everything that led to it.
-fn with_causes(error: &BuildError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text = format!("{text}: {source}");
-        cause = source.source();
-    }
-    text
 }

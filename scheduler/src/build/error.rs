@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use bitzel_proto::google;
 use bitzel_proto::missing_blobs::{missing_blob_subjects, to_rpc_status};
 use tonic::Status;
 
@@ -129,15 +130,19 @@ impl BuildError {
 
     /// An Execution that did not come about, for the reason that the service gave.
     pub(super) fn execution(task: &str, status: Status) -> Self {
-        let missing = missing_blob_subjects(&to_rpc_status(&status));
-        let task = task.to_owned();
-        if missing.is_empty() {
-            let source = Box::new(status);
-            Self::Execution { task, source }
-        } else {
-            let blobs = missing.join(" ");
-            Self::InputsLost { task, blobs }
-        }
+        Self::inputs_lost(task, &to_rpc_status(&status)).unwrap_or_else(|| Self::Execution {
+            task: task.to_owned(),
+            source: Box::new(status),
+        })
+    }
+
+    /// The error when a status names blobs that are not there; `None` when it says nothing of the kind.
+    pub(super) fn inputs_lost(task: &str, status: &google::rpc::Status) -> Option<Self> {
+        let missing = missing_blob_subjects(status);
+        (!missing.is_empty()).then(|| Self::InputsLost {
+            task: task.to_owned(),
+            blobs: missing.join(" "),
+        })
     }
 
     /// For `map_err`: a failed store call.

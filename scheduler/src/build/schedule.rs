@@ -176,8 +176,8 @@ impl Schedule {
     pub fn inputs_lost(&mut self, task: u32) {
         self.under_way -= 1;
         for needed in self.index.inputs(task).required() {
-            if matches!(&self.states[needed as usize], State::Done { completion, .. } if *completion != Completion::NoExec)
-            {
+            // What does nothing has no blobs that could be lost.
+            if !matches!(self.completion(needed), None | Some(Completion::NoExec)) {
                 self.states[needed as usize] = State::Idle;
                 self.taskhashes.remove(&needed);
                 self.done -= 1;

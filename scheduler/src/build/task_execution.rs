@@ -9,7 +9,7 @@ use std::time::Instant;
 use bitzel_cas::{ActionCache, BlobSource, BlobStore, DirectoryCache, fetch_directory_tree, upload_missing};
 use bitzel_proto::graph::{Snapshot, Task};
 use bitzel_proto::reapi::{ActionResult, ExecuteResponse};
-use bitzel_proto::{Digest, InstanceName, missing_blobs};
+use bitzel_proto::{Digest, InstanceName};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
@@ -243,10 +243,8 @@ impl Context {
         let name = self.index.display_name(task);
         let status = response.status.unwrap_or_default();
         let result = response.result.unwrap_or_default();
-        let missing = missing_blobs::missing_blob_subjects(&status);
-        if !missing.is_empty() {
-            let blobs = missing.join(" ");
-            return Err(BuildError::InputsLost { task: name, blobs });
+        if let Some(lost) = BuildError::inputs_lost(&name, &status) {
+            return Err(lost);
         }
         if status.code == Code::Ok as i32 && result.exit_code == 0 {
             return Ok(result);

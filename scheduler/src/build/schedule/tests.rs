@@ -112,6 +112,15 @@ fn chain() -> TaskGraph {
     graph
 }
 
+/// A world in which the chain was built, and the chain after an edit of one task.
+fn built_and_edited(task: usize) -> (World, Arc<TaskIndex>) {
+    let mut world = World::default();
+    world.build(&in_order(chain()), false, &same);
+    let mut graph = chain();
+    graph.tasks[task].basehash = "edited".to_owned();
+    (world, in_order(graph))
+}
+
 #[test]
 fn a_cold_build_runs_everything_once_and_the_next_one_looks_only_at_the_top() {
     let index = in_order(chain());
@@ -127,11 +136,7 @@ fn a_cold_build_runs_everything_once_and_the_next_one_looks_only_at_the_top() {
 
 #[test]
 fn equal_outputs_cut_off_early() {
-    let mut world = World::default();
-    world.build(&in_order(chain()), false, &same);
-    let mut changed = chain();
-    changed.tasks[0].basehash = "with a comment".to_owned();
-    let changed = in_order(changed);
+    let (mut world, changed) = built_and_edited(0);
     let (schedule, executed, _) = world.build(&changed, false, &same);
     assert_eq!(executed, [0]);
     assert_eq!(schedule.completion(1), Some(Completion::EarlyCutOff));
@@ -140,11 +145,8 @@ fn equal_outputs_cut_off_early() {
 
 #[test]
 fn different_outputs_run_all_above() {
-    let mut world = World::default();
-    world.build(&in_order(chain()), false, &same);
-    let mut changed = chain();
-    changed.tasks[0].basehash = "other code".to_owned();
-    let (_, executed, _) = world.build(&in_order(changed), false, &|task| {
+    let (mut world, changed) = built_and_edited(0);
+    let (_, executed, _) = world.build(&changed, false, &|task| {
         if task == 0 { "new".to_owned() } else { same(task) }
     });
     // What is above runs until something comes out the same: do_install does, so the other recipe does not run.
@@ -194,12 +196,9 @@ fn a_failure_stops_the_build_and_skips_what_needs_it() {
 
 #[test]
 fn what_the_store_lost_is_made_again_and_the_build_goes_on() {
-    let mut world = World::default();
-    world.build(&in_order(chain()), false, &same);
-    let mut changed = chain();
-    changed.tasks[3].basehash = "edited".to_owned();
+    let (mut world, changed) = built_and_edited(3);
     world.lost = BTreeSet::from([2]);
-    let (schedule, executed, _) = world.build(&in_order(changed), false, &same);
+    let (schedule, executed, _) = world.build(&changed, false, &same);
     assert_eq!(executed, [2, 3]);
     assert_eq!(schedule.completion(2), Some(Completion::Ran));
     assert_eq!(schedule.completion(3), Some(Completion::Ran));
