@@ -22,6 +22,7 @@ pub mod memory_blob_store;
 pub mod remote_action_cache;
 pub mod remote_blob_store;
 pub mod services;
+pub mod telemetry;
 pub mod upload;
 pub mod verifying_blob_store;
 

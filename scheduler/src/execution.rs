@@ -11,6 +11,7 @@
 //!                      ActionCache          OperationQueue    result_recorder ──▶ ActionCache
 //! ```
 
+mod action_metrics;
 mod action_reader;
 pub mod clock;
 mod dispatcher;
@@ -31,6 +32,7 @@ use bitzel_cas::{ActionCache, BlobStore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use action_metrics::QueueGauges;
 pub use clock::{Clock, SystemClock};
 pub use error::ExecutionError;
 pub use execution_config::ExecutionConfig;
@@ -46,6 +48,8 @@ pub struct ExecutionServer {
     pub execution: ExecutionService,
     /// For workers.
     pub worker_queue: WorkerQueueService,
+    /// For metrics: how busy the farm is.
+    pub gauges: QueueGauges,
     /// Ends both.
     pub background: ExecutionTasks,
 }
@@ -75,6 +79,9 @@ impl ExecutionServer {
                 action_cache: action_cache.clone(),
                 dispatcher: dispatcher.clone(),
                 shutdown: shutdown.clone(),
+            },
+            gauges: QueueGauges {
+                dispatcher: dispatcher.clone(),
             },
             worker_queue: WorkerQueueService {
                 dispatcher,

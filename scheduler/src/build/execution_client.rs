@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bitzel_cas::telemetry::REQUEST_METADATA;
 use bitzel_proto::google::longrunning::{Operation, operation};
 use bitzel_proto::reapi::execution_client::ExecutionClient as Grpc;
 use bitzel_proto::reapi::{
@@ -13,7 +14,6 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 
-const REQUEST_METADATA: &str = "build.bazel.remote.execution.v2.requestmetadata-bin";
 /// Waits between attempts to get back to a server that went away: about a minute together.
 const BACKOFF: [Duration; 6] = [
     Duration::from_millis(200),

@@ -14,7 +14,8 @@ use super::clock::{Clock, Time};
 use super::error::ExecutionError;
 use super::execution_config::ExecutionConfig;
 use super::operation_queue::{
-    Completion, Effect, LeaseId, OperationId, OperationQueue, Outcome, QueuedAction, Update, WorkerId,
+    Completion, Effect, LeaseId, Occupancy, OperationId, OperationQueue, Outcome, QueuedAction, Update,
+    WorkerId,
 };
 use super::timestamp::unix_nanos;
 
@@ -78,6 +79,10 @@ impl Dispatcher {
             earlier_deadline: Notify::new(),
             lease_prefix: format!("{}-", Uuid::new_v4().simple()),
         })
+    }
+
+    pub(super) fn occupancy(&self) -> Occupancy {
+        self.state.lock().queue.occupancy()
     }
 
     pub(super) fn clock(&self) -> &dyn Clock {

@@ -4,25 +4,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bitzel_cas::ActionCache;
+use bitzel_cas::telemetry::request_metadata;
 use bitzel_proto::google::longrunning::Operation;
 use bitzel_proto::reapi::execution_server::{Execution, ExecutionServer};
 use bitzel_proto::reapi::{ActionResult, ExecuteRequest, RequestMetadata, WaitExecutionRequest};
 use bitzel_proto::{Digest, DigestFunction, InstanceName, InvalidDigest};
 use futures::{Stream, StreamExt, stream};
-use prost::Message;
 use tokio_util::sync::CancellationToken;
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use super::action_metrics;
 use super::action_reader::ActionReader;
 use super::dispatcher::{Attachment, Dispatcher};
 use super::error::ExecutionError;
 use super::operation_message::{cached_operation, operation_message, operation_name, parse_operation_name};
 use super::operation_queue::{ActionKey, OperationId, Progress, QueuedAction};
-
-/// Where clients say who they are (`remote_execution.proto`, `RequestMetadata`).
-const REQUEST_METADATA: &str = "build.bazel.remote.execution.v2.requestmetadata-bin";
 
 type OperationStream = Pin<Box<dyn Stream<Item = Result<Operation, Status>> + Send>>;
 
@@ -57,6 +54,7 @@ impl ExecutionService {
         if let Some(result) = cached?
             && !action.as_ref().is_ok_and(|action| action.do_not_cache)
         {
+            action_metrics::cached();
             let name = operation_name(&key.instance, OperationId(Uuid::new_v4()));
             let operation = cached_operation(&name, digest, result);
             return Ok(stream::iter([Ok(operation)]).boxed());
@@ -118,7 +116,7 @@ impl Execution for ExecutionService {
     type WaitExecutionStream = OperationStream;
 
     async fn execute(&self, request: Request<ExecuteRequest>) -> Result<Response<OperationStream>, Status> {
-        let request_metadata = request_metadata(request.metadata());
+        let request_metadata = request_metadata(request.metadata().as_ref());
         let operations = self.start(request.into_inner(), request_metadata).await?;
         Ok(Response::new(operations))
     }
@@ -145,10 +143,4 @@ fn action_key(request: &ExecuteRequest) -> Result<ActionKey, ExecutionError> {
         .map_err(ExecutionError::invalid_digest(FIELD))?;
     let instance = InstanceName::new(request.instance_name.as_str())?;
     Ok(ActionKey { instance, digest })
-}
-
-/// What does not decode is left out: it only serves logs.
-fn request_metadata(metadata: &MetadataMap) -> Option<RequestMetadata> {
-    let bytes = metadata.get_bin(REQUEST_METADATA)?.to_bytes().ok()?;
-    RequestMetadata::decode(bytes).ok()
 }

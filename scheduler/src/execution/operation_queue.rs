@@ -17,6 +17,7 @@
 mod action;
 mod deadlines;
 mod effect;
+mod occupancy;
 mod operation;
 mod timeouts;
 mod waiting_actions;
@@ -29,6 +30,7 @@ use bitzel_proto::worker::Hello;
 
 pub use action::{ActionKey, QueuedAction};
 pub use effect::{Effect, Outcome, Progress, Update};
+pub use occupancy::Occupancy;
 pub use operation::OperationId;
 pub use worker::{LeaseId, WorkerId};
 

@@ -7,6 +7,7 @@ use bitzel_proto::google::rpc;
 use bitzel_proto::reapi::{ActionResult, ExecuteResponse};
 use tonic::Code;
 
+use super::action_metrics;
 use super::dispatcher::Dispatcher;
 use super::error::ExecutionError;
 use super::operation_queue::{Completion, OperationId, Outcome, QueuedAction};
@@ -45,10 +46,12 @@ impl ResultRecorder {
             Verdict::Retry(reason) => {
                 let attempt = format!("worker {} answered: {reason}", self.worker);
                 unfinished.operation = None;
+                action_metrics::retried();
                 self.dispatcher.retry(operation, attempt);
                 return;
             }
         };
+        action_metrics::answered(&response);
         let outcome = Outcome::Response(Box::new(response));
         unfinished.operation = None;
         self.dispatcher.finish(operation, outcome);

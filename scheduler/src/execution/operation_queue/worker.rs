@@ -39,7 +39,7 @@ pub(super) struct Worker {
     pub(super) offer: Offer,
     pub(super) draining: bool,
     pub(super) leases: HashMap<LeaseId, Leased>,
-    slots: usize,
+    pub(super) slots: usize,
 }
 
 impl Worker {

@@ -1,0 +1,158 @@
+//! The body of a response, which is where a gRPC status comes: in the trailers, after the last message.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use metrics::{counter, gauge, histogram};
+use pin_project_lite::pin_project;
+use tonic::Code;
+use tracing::Span;
+
+use super::called_method::CalledMethod;
+
+const GRPC_STATUS: &str = "grpc-status";
+
+/// Notes what became of one request, once. Dropped before its status is known, the client has gone: that is
+/// `Cancelled`, as in gRPC.
+pub(super) struct Observation {
+    called: CalledMethod,
+    began: Instant,
+    span: Span,
+    code: Option<Code>,
+}
+
+impl Observation {
+    pub(super) fn begin(called: CalledMethod, span: Span) -> Self {
+        gauge!("bitzel_requests_in_flight").increment(1.0);
+        Self {
+            called,
+            began: Instant::now(),
+            span,
+            code: None,
+        }
+    }
+
+    /// The status, where these are the headers or trailers that carry it.
+    pub(super) fn look_at(&mut self, headers: &HeaderMap) {
+        if let Some(status) = headers.get(GRPC_STATUS) {
+            self.code = Some(Code::from_bytes(status.as_bytes()));
+        }
+    }
+
+    pub(super) fn fail(&mut self, code: Code) {
+        self.code = Some(code);
+    }
+}
+
+impl Drop for Observation {
+    fn drop(&mut self) {
+        let code = self.code.unwrap_or(Code::Cancelled);
+        let elapsed = self.began.elapsed();
+        let unknown = CalledMethod::unknown();
+        let called = if code == Code::Unimplemented {
+            &unknown
+        } else {
+            &self.called
+        };
+        gauge!("bitzel_requests_in_flight").decrement(1.0);
+        counter!("bitzel_requests_total", "service" => called.service.clone(), "method" => called.method.clone(),
+            "code" => name(code))
+        .increment(1);
+        histogram!("bitzel_request_duration_seconds", "service" => called.service.clone(),
+            "method" => called.method.clone())
+        .record(elapsed.as_secs_f64());
+        let milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        self.span.record("code", name(code));
+        let _entered = self.span.enter();
+        match code {
+            Code::Ok | Code::NotFound => tracing::debug!(milliseconds, "request"),
+            Code::Internal | Code::Unknown | Code::DataLoss => tracing::warn!(milliseconds, "request failed"),
+            _ => tracing::info!(milliseconds, "request refused or broken off"),
+        }
+    }
+}
+
+/// The name of a code as in the specification of gRPC.
+pub(super) fn name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+pin_project! {
+    /// A body that is passed on as it is, while its trailers are looked at.
+    pub struct ObservedBody<B> {
+        #[pin]
+        inner: B,
+        observation: Option<Observation>,
+    }
+}
+
+impl<B> ObservedBody<B> {
+    pub(super) fn new(inner: B, observation: Observation) -> Self {
+        Self {
+            inner,
+            observation: Some(observation),
+        }
+    }
+}
+
+impl<B: Body> Body for ObservedBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let this = self.project();
+        let span = this
+            .observation
+            .as_ref()
+            .map(|observation| observation.span.clone());
+        let _entered = span.as_ref().map(Span::enter);
+        let frame = ready!(this.inner.poll_frame(context));
+        match &frame {
+            Some(Ok(frame)) => {
+                if let (Some(trailers), Some(observation)) = (frame.trailers_ref(), this.observation.as_mut())
+                {
+                    observation.look_at(trailers);
+                }
+            }
+            Some(Err(_)) => {
+                if let Some(observation) = this.observation.as_mut() {
+                    observation.fail(Code::Internal);
+                }
+            }
+            None => *this.observation = None,
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

@@ -1,0 +1,99 @@
+//! The layer around all services of a server.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bitzel_proto::reapi::RequestMetadata;
+use http::{Request, Response};
+use tonic::Code;
+use tower::{Layer, Service};
+use tracing::field::Empty;
+use tracing::{Instrument as _, Level, Span, info_span, span_enabled};
+
+use super::called_method::CalledMethod;
+use super::observed_body::{Observation, ObservedBody};
+use super::request_metadata::request_metadata;
+use super::trace_context::continue_trace;
+
+/// Observes every request of the services below: a span that joins the client's trace, a log line, metrics.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ObservingLayer;
+
+impl<S> Layer<S> for ObservingLayer {
+    type Service = Observing<S>;
+
+    fn layer(&self, inner: S) -> Observing<S> {
+        Observing { inner }
+    }
+}
+
+/// What [`ObservingLayer`] puts around a service.
+#[derive(Debug, Clone)]
+pub struct Observing<S> {
+    inner: S,
+}
+
+impl<S, B, C> Service<Request<B>> for Observing<S>
+where
+    S: Service<Request<B>, Response = Response<C>>,
+    S::Future: Send + 'static,
+    S::Error: Send,
+{
+    type Response = Response<ObservedBody<C>>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let called = CalledMethod::of(request.uri().path());
+        // Clients describe themselves in every request: that is only decoded for somebody who reads it.
+        let span = if span_enabled!(Level::INFO) {
+            let span = span(&called, request_metadata(request.headers()).unwrap_or_default());
+            continue_trace(&span, request.headers());
+            span
+        } else {
+            Span::none()
+        };
+        let mut observation = Observation::begin(called, span.clone());
+        let response = span.in_scope(|| self.inner.call(request));
+        Box::pin(
+            async move {
+                match response.await {
+                    Ok(response) => {
+                        // A response without messages has its status in the headers.
+                        observation.look_at(response.headers());
+                        Ok(response.map(|body| ObservedBody::new(body, observation)))
+                    }
+                    Err(error) => {
+                        observation.fail(Code::Internal);
+                        Err(error)
+                    }
+                }
+            }
+            .instrument(span),
+        )
+    }
+}
+
+/// `identity` and `code` are filled in when they are known, the first by whoever authenticates the client.
+fn span(called: &CalledMethod, client: RequestMetadata) -> Span {
+    let tool = client.tool_details.unwrap_or_default();
+    info_span!(
+        "request",
+        otel.name = format!("{}/{}", called.service, called.method),
+        otel.kind = "server",
+        rpc.service = called.service,
+        rpc.method = called.method,
+        client.tool = tool.tool_name,
+        client.version = tool.tool_version,
+        client.invocation = client.tool_invocation_id,
+        client.action = client.action_id,
+        client.target = client.target_id,
+        client.mnemonic = client.action_mnemonic,
+        identity = Empty,
+        code = Empty,
+    )
+}

@@ -1,0 +1,87 @@
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use metrics_exporter_prometheus::PrometheusBuilder;
+use tower::{Layer as _, Service as _, ServiceExt as _, service_fn};
+
+use super::ObservingLayer;
+
+const GET: &str = "/build.bazel.remote.execution.v2.ActionCache/GetActionResult";
+
+/// A response whose status comes after one message, or, with `None`, never.
+fn answer(status: Option<&'static str>) -> Response<http_body_util::combinators::BoxBody<Bytes, Infallible>> {
+    let mut frames = vec![Ok(Frame::data(Bytes::from_static(b"message")))];
+    if let Some(status) = status {
+        let trailers =
+            HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static(status))]);
+        frames.push(Ok(Frame::trailers(trailers)));
+    }
+    Response::new(BodyExt::boxed(StreamBody::new(futures::stream::iter(frames))))
+}
+
+/// The metrics after one request for `path` that is answered with `status`; the client reads the answer to its end or
+/// goes before.
+async fn metrics_after(path: &'static str, status: Option<&'static str>, reads_on: bool) -> String {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let inner = service_fn(move |_: Request<()>| std::future::ready(Ok::<_, Infallible>(answer(status))));
+    let mut service = ObservingLayer.layer(inner);
+    let request = Request::builder().uri(path).body(()).unwrap();
+    let response = service.ready().await.unwrap().call(request).await.unwrap();
+    assert!(
+        handle.render().contains("bitzel_requests_in_flight 1"),
+        "the request is under way until its body has ended"
+    );
+    if reads_on {
+        response.into_body().collect().await.unwrap();
+    } else {
+        drop(response);
+    }
+    handle.render()
+}
+
+fn counted(service: &str, method: &str, code: &str) -> String {
+    format!("bitzel_requests_total{{service=\"{service}\",method=\"{method}\",code=\"{code}\"}} 1")
+}
+
+#[tokio::test]
+async fn a_request_counts_with_the_status_of_its_trailers() {
+    for (status, code) in [("0", "OK"), ("5", "NOT_FOUND"), ("7", "PERMISSION_DENIED")] {
+        let metrics = metrics_after(GET, Some(status), true).await;
+        assert!(
+            metrics.contains(&counted("ActionCache", "GetActionResult", code)),
+            "{metrics}"
+        );
+        assert!(metrics.contains("bitzel_requests_in_flight 0"), "{metrics}");
+        assert!(
+            metrics.contains(
+                "bitzel_request_duration_seconds_count{service=\"ActionCache\",method=\"GetActionResult\"} 1"
+            ),
+            "{metrics}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_is_a_cancelled_request() {
+    let metrics = metrics_after(GET, None, false).await;
+    assert!(
+        metrics.contains(&counted("ActionCache", "GetActionResult", "CANCELLED")),
+        "{metrics}"
+    );
+    assert!(metrics.contains("bitzel_requests_in_flight 0"), "{metrics}");
+}
+
+#[tokio::test]
+async fn paths_that_clients_make_up_are_one_time_series() {
+    let metrics = metrics_after("/made/up", Some("12"), true).await;
+    assert!(
+        metrics.contains(&counted("unknown", "unknown", "UNIMPLEMENTED")),
+        "{metrics}"
+    );
+    assert!(!metrics.contains("made"), "{metrics}");
+}
