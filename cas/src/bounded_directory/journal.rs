@@ -4,7 +4,7 @@
 //! files that they name change, so a process that dies in between leaves a record to check, never a file that
 //! nobody knows.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,8 @@ use crate::error::Error;
 const RECORD: usize = 48;
 const MAGIC: &[u8; 8] = b"bitzelj1";
 const CHECKED: usize = RECORD - 4;
+/// The name of a journal whose header is being written.
+pub(super) const UNFINISHED: &str = "unfinished-journal";
 
 /// What happened to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,18 +49,24 @@ pub(super) fn path(index: &Path, number: u64) -> PathBuf {
 
 impl Journal {
     /// Starts a journal, on disk for good, so that the next start sees which boot it belongs to.
+    ///
+    /// It gets its name when its header is complete: a process that dies before leaves a file that no start looks
+    /// at. A journal without a header would say that the machine went down, and cost every blob since the last
+    /// snapshot.
     pub(super) fn create(index: &Path, number: u64) -> Result<Self, Error> {
         let path = path(index, number);
         let failed = || Error::io(format!("cannot create {}", path.display()));
+        let unfinished = index.join(UNFINISHED);
         let header = header().map_err(failed())?;
         let mut file = OpenOptions::new()
             .append(true)
             .create(true)
-            .open(&path)
+            .open(&unfinished)
             .map_err(failed())?;
         file.set_len(0).map_err(failed())?;
         file.write_all(&header).map_err(failed())?;
         file.sync_all().map_err(failed())?;
+        fs::rename(&unfinished, &path).map_err(failed())?;
         super::snapshot::sync_directory(index)?;
         Ok(Self {
             file,
@@ -94,7 +102,7 @@ impl Journal {
 /// Reads a journal. A record that is cut off at the end was never acknowledged to anybody and is left out.
 pub(super) fn replay(path: &Path) -> Result<Replay, Error> {
     let failed = || Error::io(format!("cannot read {}", path.display()));
-    let bytes = std::fs::read(path).map_err(failed())?;
+    let bytes = fs::read(path).map_err(failed())?;
     let (records, _torn) = bytes.as_chunks::<RECORD>();
     let own_header = header().map_err(failed())?;
     let mut is_reliable = records.first() == Some(&own_header);

@@ -25,16 +25,22 @@ pub(super) struct Recovered {
 
 pub(super) fn recover(root: &Path, is_intact: fn(&Path, Digest) -> bool) -> Result<Recovered, Error> {
     let index = root.join("index");
+    for unfinished in [journal::UNFINISHED, snapshot::UNFINISHED] {
+        remove_file(&index.join(unfinished))?;
+    }
     let snapshots = numbers(&index, "snapshot-")?;
     let journals = numbers(&index, "journal-")?;
     let highest = snapshots.iter().chain(&journals).max().copied().unwrap_or(0);
     let mut vouched = None;
+    let mut is_damaged = false;
     for number in snapshots.iter().rev() {
         if let Some(entries) = snapshot::read(&snapshot::path(&index, *number))? {
             vouched = Some((*number, entries));
             break;
         }
         tracing::error!(number, "a snapshot of the store's index is damaged");
+        // The journals before it may be gone, and with them what an older snapshot lacks.
+        is_damaged = true;
     }
     let (entries, is_reliable, length) = match vouched {
         None => (adopt(root, is_intact)?, false, 0),
@@ -44,7 +50,7 @@ pub(super) fn recover(root: &Path, is_intact: fn(&Path, Digest) -> bool) -> Resu
                 entries.put(digest, 0);
             }
             let mut changes = Vec::new();
-            let mut is_reliable = true;
+            let mut is_reliable = !is_damaged;
             for number in journals.iter().filter(|journal| **journal >= number) {
                 let replay = journal::replay(&journal::path(&index, *number))?;
                 is_reliable &= replay.is_reliable;
@@ -55,7 +61,7 @@ pub(super) fn recover(root: &Path, is_intact: fn(&Path, Digest) -> bool) -> Resu
                 apply(root, &mut entries, &changes)?;
             } else {
                 tracing::warn!(
-                    "the machine went down with the store open; keeping what its last snapshot lists"
+                    "the store's index is not that of a process that just died; keeping what its last good snapshot lists"
                 );
                 scan(root, &mut entries)?;
             }

@@ -12,6 +12,8 @@ use crate::error::Error;
 /// Function, hash, size.
 pub(super) const ENTRY: usize = 41;
 const MAGIC: &[u8; 8] = b"bitzels1";
+/// The name of a snapshot that is being written.
+pub(super) const UNFINISHED: &str = "unfinished-snapshot";
 
 pub(super) fn path(index: &Path, number: u64) -> PathBuf {
     index.join(format!("snapshot-{number:020}"))
@@ -27,7 +29,7 @@ pub(super) fn write(index: &Path, number: u64, entries: &[Digest]) -> Result<(),
         content.extend_from_slice(&encode(*digest));
     }
     content.extend_from_slice(&crc32fast::hash(&content).to_le_bytes());
-    let unfinished = index.join("unfinished");
+    let unfinished = index.join(UNFINISHED);
     let mut file = File::create(&unfinished).map_err(failed())?;
     file.write_all(&content).map_err(failed())?;
     file.sync_all().map_err(failed())?;

@@ -142,13 +142,30 @@ fn an_unfinished_snapshot_does_not_count() {
     let index = root.path().join("index");
     let number = directory.state.lock().journal.number() + 1;
     drop(Journal::create(&index, number).unwrap());
-    fs::write(index.join("unfinished"), b"bitzels1 and then").unwrap();
+    fs::write(index.join(snapshot::UNFINISHED), b"bitzels1 and then").unwrap();
     drop(directory);
     let directory = open(&root);
     assert_eq!(present(&directory, [1]), [1]);
     publish(&directory, 2);
     drop(directory);
     assert_eq!(present(&open(&root), 1..3), [1, 2]);
+}
+
+#[test]
+fn an_unfinished_journal_does_not_count_and_goes() {
+    // The process dies at every byte of the header, at a start and at a checkpoint.
+    for length in 0..48 {
+        let root = TempDir::new().unwrap();
+        let directory = open(&root);
+        publish(&directory, 1);
+        directory.checkpoint().unwrap();
+        publish(&directory, 2);
+        drop(directory);
+        let unfinished = root.path().join("index").join(journal::UNFINISHED);
+        fs::write(&unfinished, vec![b'b'; length]).unwrap();
+        assert_eq!(present(&open(&root), 1..3), [1, 2], "{length} bytes");
+        assert!(!unfinished.exists());
+    }
 }
 
 #[test]
