@@ -1,5 +1,7 @@
 //! The one trait that every store and decorator implements.
 
+mod lease;
+
 use std::pin::Pin;
 
 use async_trait::async_trait;
@@ -8,6 +10,8 @@ use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, TryStreamExt};
 
 use crate::error::Error;
+
+pub use lease::Lease;
 
 /// A blob in transit: chunks of any size, in order. An `Err` ends the stream.
 pub type BlobStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
@@ -41,6 +45,15 @@ pub trait BlobStore: Send + Sync + 'static {
     /// Stores a blob. Success means that the blob is there, complete and right. Storing a blob that exists already
     /// is a success and may leave the stream unread.
     async fn write(&self, digest: Digest, blob: BlobStream) -> Result<(), Error>;
+
+    /// Keeps those of `digests` that are present from being evicted for as long as the guard lives; it says nothing
+    /// about absent ones. For inputs of a running action: what was there when it started must be there when it reads.
+    ///
+    /// Stores that never evict, or cannot know, do nothing. Decorators pass the call on.
+    async fn lease(&self, digests: &[Digest]) -> Result<Lease, Error> {
+        let _ = digests;
+        Ok(Lease::default())
+    }
 
     /// Reads small blobs whole, in the order of `digests`. Stores with a cheaper way than one read each override it.
     async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {

@@ -8,7 +8,7 @@ use bitzel_proto::Digest;
 use bytes::Bytes;
 use futures::TryStreamExt;
 
-use crate::blob_store::{BlobRange, BlobStore, BlobStream};
+use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease};
 use crate::error::Error;
 
 /// Counts the bytes that were read from and written to the store behind it.
@@ -65,6 +65,10 @@ impl BlobStore for CountingBlobStore {
         self.inner
             .write(digest, counted(blob, Arc::clone(&self.written)))
             .await
+    }
+
+    async fn lease(&self, digests: &[Digest]) -> Result<Lease, Error> {
+        self.inner.lease(digests).await
     }
 
     async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {

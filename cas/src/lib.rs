@@ -27,7 +27,7 @@ pub mod upload;
 pub mod verifying_blob_store;
 
 pub use action_cache::ActionCache;
-pub use blob_store::{BlobRange, BlobStore, BlobStream};
+pub use blob_store::{BlobRange, BlobStore, BlobStream, Lease};
 pub use completeness_checking_action_cache::CompletenessCheckingActionCache;
 pub use counting_blob_store::CountingBlobStore;
 pub use directory_tree::{DirectoryCache, DirectoryTree, fetch_directory_tree};

@@ -7,7 +7,7 @@ use bitzel_proto::{Digest, Hasher};
 use bytes::Bytes;
 use futures::StreamExt;
 
-use crate::blob_store::{BlobRange, BlobStore, BlobStream};
+use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease};
 use crate::error::Error;
 
 /// Checks hash and size of everything that is written to, and of whole blobs that are read from, another store.
@@ -42,6 +42,10 @@ impl BlobStore for VerifyingBlobStore {
 
     async fn write(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
         self.inner.write(digest, verified(digest, blob)).await
+    }
+
+    async fn lease(&self, digests: &[Digest]) -> Result<Lease, Error> {
+        self.inner.lease(digests).await
     }
 
     async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
