@@ -18,6 +18,7 @@ TOOLS = ROOT / ".demo" / "tools" / "bin"
 BITBAKE = ROOT / ".demo" / "bitbake"
 
 CARGO_RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored")
+FUZZ_RESULT = re.compile(r"^fuzz targets: (\d+) passed, (\d+) failed")
 UNITTEST_RUN = re.compile(r"^Ran (\d+) tests?")
 UNITTEST_DETAIL = re.compile(r"\b(failures|errors|skipped|unexpected successes)=(\d+)")
 
@@ -48,6 +49,11 @@ def count_cargo(lines: list[str]) -> Count:
         if match := CARGO_RESULT.match(line):
             count.add(Count(*map(int, match.groups())))
     return count
+
+
+def count_fuzz_targets(lines: list[str]) -> Count:
+    found = [match for line in lines if (match := FUZZ_RESULT.match(line))]
+    return Count(int(found[-1][1]), int(found[-1][2])) if found else Count(failed=1)
 
 
 def count_unittest(lines: list[str]) -> Count:
@@ -140,6 +146,8 @@ def main() -> int:
             BITZEL_TEST_BITBAKE=str(BITBAKE),
         )
     )
+
+    steps.append(run("fuzzing", ["tests/fuzz/run.sh", "10"], count_fuzz_targets))
 
     total = Count()
     print("\n=== summary")

@@ -9,7 +9,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// `BitBake` builds on a Remote Execution API farm.
 #[derive(Debug, Parser)]
@@ -20,9 +20,39 @@ pub(crate) struct Arguments {
     #[arg(long, global = true, env = "BITZEL_CACHE_DIR", value_name = "DIR")]
     pub(crate) cache_dir: Option<PathBuf>,
 
+    #[command(flatten)]
+    pub(crate) telemetry: TelemetryArguments,
+
     /// What to do
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// Where logs and traces go.
+#[derive(Debug, Args)]
+pub(crate) struct TelemetryArguments {
+    /// How log lines look; BITZEL_LOG says which there are, for example BITZEL_LOG=info
+    #[arg(
+        long,
+        global = true,
+        env = "BITZEL_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text"
+    )]
+    pub(crate) log_format: LogFormat,
+
+    /// Send traces to this OpenTelemetry collector (OTLP over gRPC), for example http://collector:4317
+    #[arg(long, global = true, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    pub(crate) otlp_endpoint: Option<String>,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object in each line, for log collectors
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -142,6 +172,10 @@ pub(crate) struct ServeArguments {
     /// of processors]
     #[arg(short = 'j', long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
+
+    /// Answer /metrics (Prometheus), /livez and /readyz on this address, over HTTP and to everybody who reaches it
+    #[arg(long, value_name = "ADDRESS", env = "BITZEL_ADMIN")]
+    pub(crate) admin: Option<SocketAddr>,
 }
 
 #[derive(Debug, Args)]
@@ -153,4 +187,8 @@ pub(crate) struct WorkerArguments {
     /// Actions that this machine runs at the same time [default: the number of processors]
     #[arg(short = 'j', long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
+
+    /// Answer /metrics (Prometheus), /livez and /readyz on this address, over HTTP and to everybody who reaches it
+    #[arg(long, value_name = "ADDRESS", env = "BITZEL_ADMIN")]
+    pub(crate) admin: Option<SocketAddr>,
 }

@@ -38,7 +38,7 @@ impl Embedded {
             directory: directories.server(),
             store_size,
         };
-        let server = tokio::spawn(server::run(config, listener, server_shutdown.clone()));
+        let server = tokio::spawn(server::run(config, listener, None, server_shutdown.clone()));
         let worker_shutdown = CancellationToken::new();
         // Nobody waits for what an embedded worker still runs when the build is over.
         let work = Work {

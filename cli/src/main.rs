@@ -1,5 +1,6 @@
 //! The `bitzel` command: reads the command line and the environment, and puts the parts together.
 
+mod admin;
 mod arguments;
 mod command_error;
 mod commands;
@@ -11,16 +12,16 @@ mod front_end;
 mod interrupt;
 mod last_graph;
 mod server;
+mod telemetry;
 mod worker;
 
-use std::io;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use tracing_subscriber::EnvFilter;
 
 use arguments::{Arguments, Command};
 use command_error::CommandError;
+use telemetry::Telemetry;
 
 /// First argument of the process that sets a sandbox up. It has to be single-threaded, so it is told apart before
 /// anything else happens.
@@ -32,11 +33,6 @@ fn main() -> ExitCode {
         return bitzel_worker::launcher::main(arguments);
     }
     let arguments = Arguments::parse();
-    let filter = EnvFilter::try_from_env("BITZEL_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .init();
     match run(arguments) {
         Ok(code) => code,
         Err(error) => error.report(),
@@ -45,8 +41,12 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<ExitCode, CommandError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let telemetry = {
+        let _entered = runtime.enter();
+        Telemetry::start(&arguments.telemetry)?
+    };
     let directories = directories::Directories::find(arguments.cache_dir)?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         match arguments.command {
             Command::Build(arguments) => commands::build::run(&directories, arguments).await,
             Command::Graph(arguments) => commands::graph::run(&directories, arguments).await,
@@ -54,5 +54,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, CommandError> {
             Command::Serve(arguments) => commands::serve::run(&directories, arguments).await,
             Command::Worker(arguments) => commands::worker::run(&directories, arguments).await,
         }
-    })
+    });
+    telemetry.end();
+    ended
 }

@@ -3,21 +3,25 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bitzel_cas::disk_blob_store::Usage;
 use bitzel_cas::services::{
     ActionCacheService, ByteStreamService, CapabilitiesService, ContentAddressableStorageService, Offer,
 };
+use bitzel_cas::telemetry::ObservingLayer;
 use bitzel_cas::{
     ActionCache, BlobStore, CompletenessCheckingActionCache, DiskActionCache, DiskBlobStore,
     DiskBlobStoreOptions, VerifyingBlobStore, endpoint,
 };
 use bitzel_scheduler::execution::{ExecutionConfig, ExecutionServer, SystemClock};
 use futures::{Stream, StreamExt as _};
+use metrics::gauge;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
+use crate::admin::{AdminListener, Gauges};
 use crate::command_error::CommandError;
 
 /// Space that others need on the disk of the store, in bytes.
@@ -42,10 +46,11 @@ pub(crate) enum Listener {
     Unix(UnixListener),
 }
 
-/// Serves until `shutdown`, then closes the store.
+/// Serves until `shutdown`, then closes the store. `admin` is where metrics are asked for, if anywhere.
 pub(crate) async fn run(
     config: ServerConfig,
     listener: Listener,
+    admin: Option<AdminListener>,
     shutdown: CancellationToken,
 ) -> Result<(), CommandError> {
     let options = DiskBlobStoreOptions {
@@ -73,13 +78,14 @@ pub(crate) async fn run(
                     tracing::warn!(%error, "a connection will be slow");
                 }
             });
-            serve(&disk_store, &disk_cache, incoming, shutdown).await
+            serve(&disk_store, &disk_cache, incoming, admin, shutdown).await
         }
         Listener::Unix(listener) => {
             serve(
                 &disk_store,
                 &disk_cache,
                 UnixListenerStream::new(listener),
+                admin,
                 shutdown,
             )
             .await
@@ -94,6 +100,7 @@ async fn serve<I>(
     disk_store: &DiskBlobStore,
     disk_cache: &DiskActionCache,
     incoming: impl Stream<Item = std::io::Result<I>>,
+    admin: Option<AdminListener>,
     shutdown: CancellationToken,
 ) -> Result<(), CommandError>
 where
@@ -112,7 +119,18 @@ where
         Arc::new(SystemClock::default()),
     );
     let background = execution.background;
+    let gauges = execution.gauges;
+    let admin = admin.map(|admin| {
+        let (disk_store, disk_cache) = (disk_store.clone(), disk_cache.clone());
+        let gauges: Gauges = Box::new(move || {
+            gauges.publish();
+            publish_usage("blobs", disk_store.usage());
+            publish_usage("actions", disk_cache.usage());
+        });
+        tokio::spawn(admin.serve(vec![gauges], shutdown.clone()))
+    });
     let router = endpoint::server()
+        .layer(ObservingLayer)
         .add_service(
             CapabilitiesService::new(Offer {
                 execution: true,
@@ -131,5 +149,23 @@ where
         background.shut_down().await;
     };
     router.serve_with_incoming_shutdown(incoming, ending).await?;
-    Ok(())
+    match admin {
+        Some(admin) => admin.await?,
+        None => Ok(()),
+    }
+}
+
+/// What a store on disk holds, by name of the store.
+#[expect(clippy::cast_precision_loss, reason = "exact up to 8 PiB")]
+fn publish_usage(store: &'static str, usage: Usage) {
+    let gauges = [
+        ("bitzel_store_blobs", usage.blobs),
+        ("bitzel_store_bytes", usage.bytes),
+        ("bitzel_store_reserved_bytes", usage.reserved_bytes),
+        ("bitzel_store_limit_bytes", usage.limit_bytes),
+        ("bitzel_store_corrupt_blobs", usage.corrupt_blobs),
+    ];
+    for (name, value) in gauges {
+        gauge!(name, "store" => store).set(value as f64);
+    }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bitzel_proto::reapi::action_cache_server::{ActionCache as ActionCacheApi, ActionCacheServer};
 use bitzel_proto::reapi::{self, ActionResult, GetActionResultRequest, UpdateActionResultRequest};
 use bitzel_proto::{Digest, DigestFunction};
+use metrics::counter;
 use prost::Message;
 use tonic::{Request, Response, Status};
 
@@ -50,6 +51,8 @@ impl ActionCacheApi for ActionCacheService {
         let action = digest(function, request.action_digest.as_ref(), "action digest")?;
         let instance = instance_name(request.instance_name)?;
         let result = self.cache.get(&instance, action).await?;
+        let outcome = if result.is_some() { "hit" } else { "miss" };
+        counter!("bitzel_action_cache_lookups_total", "outcome" => outcome).increment(1);
         let mut result = result.ok_or_else(|| {
             Status::not_found(format!("the action cache holds no result of action {action}"))
         })?;

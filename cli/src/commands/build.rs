@@ -15,6 +15,7 @@ use bitzel_scheduler::plan::closure::TaskIndex;
 use bitzel_scheduler::plan::signature::Environment;
 use prost::Message as _;
 use tokio::sync::mpsc;
+use tracing::{Instrument as _, info_span};
 
 use crate::arguments::BuildArguments;
 use crate::command_error::CommandError;
@@ -60,7 +61,7 @@ pub(crate) async fn run(
         events.clone(),
     );
     let outcome = tokio::select! {
-        done = driver.run() => Ok(Some(done)),
+        done = driver.run().instrument(info_span!("build")) => Ok(Some(done)),
         () = interrupt::interrupted() => Ok(None),
         error = connection.broke_down() => Err(error),
     };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::AdminListener;
 use crate::arguments::ServeArguments;
 use crate::command_error::CommandError;
 use crate::connection::processors;
@@ -25,6 +26,11 @@ pub(crate) async fn run(
     })?;
     // With port 0 the system chose one.
     let address = listener.local_addr()?;
+    let admin = match arguments.admin {
+        Some(address) => Some(AdminListener::bind(address).await?),
+        None => None,
+    };
+    let admin_address = admin.as_ref().map(AdminListener::address).transpose()?;
     let config = ServerConfig {
         directory: directories.server(),
         store_size: arguments.store_size << 30,
@@ -33,6 +39,7 @@ pub(crate) async fn run(
     let mut server = tokio::spawn(server::run(
         config,
         Listener::Tcp(listener),
+        admin,
         server_shutdown.clone(),
     ));
     let worker_shutdown = CancellationToken::new();
@@ -45,6 +52,9 @@ pub(crate) async fn run(
     };
     let mut worker = tokio::spawn(work.run(endpoint, worker_shutdown.clone()));
     writeln!(io::stdout(), "bitzel serves on grpc://{address}")?;
+    if let Some(address) = admin_address {
+        writeln!(io::stdout(), "metrics are on http://{address}/metrics")?;
+    }
     tokio::select! {
         ended = &mut server => {
             worker_shutdown.cancel();

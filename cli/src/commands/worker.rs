@@ -1,10 +1,12 @@
 //! `bitzel worker`.
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::AdminListener;
 use crate::arguments::WorkerArguments;
 use crate::command_error::CommandError;
 use crate::connection::processors;
@@ -22,6 +24,11 @@ pub(crate) async fn run(
 ) -> Result<ExitCode, CommandError> {
     let slots = arguments.jobs.unwrap_or_else(processors).max(1);
     let shutdown = CancellationToken::new();
+    if let Some(address) = arguments.admin {
+        let admin = AdminListener::bind(address).await?;
+        writeln!(io::stdout(), "metrics are on http://{}/metrics", admin.address()?)?;
+        tokio::spawn(admin.serve(vec![], shutdown.clone()));
+    }
     let work = Work {
         cache_directory: directories.worker(),
         slots,

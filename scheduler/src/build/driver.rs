@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
+use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
 
 use super::error::BuildError;
@@ -160,8 +161,9 @@ impl Driver {
                 self.running += 1;
                 let (recipe, name) = self.names(task);
                 self.tell(BuildEvent::TaskStarted { recipe, task: name });
+                let span = info_span!("task", otel.name = self.context.index.display_name(task));
                 let job = self.job(task, taskhash);
-                steps.spawn(async move {
+                let step = async move {
                     let started = Instant::now();
                     let result = context.execute(job).await;
                     let milliseconds = started.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
@@ -170,7 +172,8 @@ impl Driver {
                         milliseconds,
                         result,
                     }
-                });
+                };
+                steps.spawn(step.instrument(span));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bitzel_cas::telemetry::REQUEST_METADATA;
+use bitzel_cas::telemetry::{REQUEST_METADATA, pass_trace_on};
 use bitzel_proto::google::longrunning::{Operation, operation};
 use bitzel_proto::reapi::execution_client::ExecutionClient as Grpc;
 use bitzel_proto::reapi::{
@@ -126,6 +126,7 @@ impl ExecutionClient {
         let mut request = Request::new(message);
         let value = MetadataValue::from_bytes(&metadata.encode_to_vec());
         request.metadata_mut().insert_bin(REQUEST_METADATA, value);
+        pass_trace_on(request.metadata_mut().as_mut());
         request
     }
 }

@@ -1,0 +1,99 @@
+//! What operators and orchestrators ask a process over plain HTTP: `/metrics`, `/livez`, `/readyz`.
+//!
+//! A port of its own: it answers without authentication, so it belongs on an address that only they reach.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::command_error::CommandError;
+use crate::telemetry::gather_metrics;
+
+/// The format that Prometheus reads (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
+const METRICS_TYPE: &str = "text/plain; version=0.0.4";
+
+/// Sets gauges to what is true at the moment when somebody asks.
+pub(crate) type Gauges = Box<dyn Fn() + Send + Sync>;
+
+/// Where they ask.
+pub(crate) struct AdminListener {
+    listener: TcpListener,
+    metrics: PrometheusHandle,
+}
+
+impl AdminListener {
+    /// Listens, and from now on gathers metrics in this process.
+    pub(crate) async fn bind(address: SocketAddr) -> Result<Self, CommandError> {
+        let listener = TcpListener::bind(address).await.map_err(|error| {
+            CommandError::from(error).hint(format!("--admin {address}: is another process listening there?"))
+        })?;
+        Ok(Self {
+            listener,
+            metrics: gather_metrics()?,
+        })
+    }
+
+    /// Where it listens: with port 0 the system chose one.
+    pub(crate) fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Answers until `shutdown`. `gauges` are called before every answer of `/metrics`.
+    pub(crate) async fn serve(
+        self,
+        gauges: Vec<Gauges>,
+        shutdown: CancellationToken,
+    ) -> Result<(), CommandError> {
+        let admin = Admin {
+            metrics: self.metrics,
+            gauges,
+            shutdown: shutdown.clone(),
+        };
+        axum::serve(self.listener, admin.router())
+            .with_graceful_shutdown(shutdown.cancelled_owned())
+            .await?;
+        Ok(())
+    }
+}
+
+/// What is told.
+struct Admin {
+    metrics: PrometheusHandle,
+    gauges: Vec<Gauges>,
+    /// From its cancellation on, nothing new is taken: orchestrators send clients elsewhere.
+    shutdown: CancellationToken,
+}
+
+impl Admin {
+    fn router(self) -> Router {
+        Router::new()
+            .route("/metrics", get(metrics))
+            .route("/livez", get(async || "ok\n"))
+            .route("/readyz", get(ready))
+            .with_state(Arc::new(self))
+    }
+}
+
+async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    for publish in &admin.gauges {
+        publish();
+    }
+    ([(header::CONTENT_TYPE, METRICS_TYPE)], admin.metrics.render())
+}
+
+async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    if admin.shutdown.is_cancelled() {
+        (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n")
+    } else {
+        (StatusCode::OK, "ok\n")
+    }
+}
