@@ -7,6 +7,7 @@
 
 mod build_report;
 mod cold_build;
+mod collector;
 mod program;
 mod server;
 mod site;
@@ -14,6 +15,7 @@ mod tree;
 
 pub use build_report::BuildReport;
 pub use cold_build::cold_build;
+pub use collector::{CollectedSpan, Collector};
 pub use program::{bitbake_directory, bitzel_program, downloads_directory};
 pub use server::Server;
 pub use site::Site;

@@ -1,7 +1,7 @@
 //! `bitzel serve`, for builds by other clients.
 
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Stdio};
 
 use nix::sys::signal::{Signal, kill};
@@ -13,22 +13,52 @@ use crate::site::Site;
 pub struct Server {
     process: Child,
     address: SocketAddr,
+    admin: Option<SocketAddr>,
 }
 
 impl Server {
     /// Starts a server on a free port of this machine and waits until it says where it listens.
     pub fn start(site: &Site) -> Self {
+        Self::start_with(site, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn start_with(site: &Site, arguments: &[&str]) -> Self {
         let mut process = site
             .bitzel("serve")
             .args(["--listen", "127.0.0.1:0"])
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
             .expect("bitzel serve starts");
         let lines = BufReader::new(process.stdout.take().expect("standard output is a pipe")).lines();
-        let address = lines.map_while(Result::ok).find_map(|line| address_in(&line));
-        let address = address.expect("bitzel serve ended without saying where it listens");
-        Self { process, address }
+        let mut addresses = lines.map_while(Result::ok).filter_map(|line| address_in(&line));
+        let mut next = || {
+            addresses
+                .next()
+                .expect("bitzel serve ended without saying where it listens")
+        };
+        let address = next();
+        let admin = arguments.contains(&"--admin").then(next);
+        Self {
+            process,
+            address,
+            admin,
+        }
+    }
+
+    /// What the server, started with `--admin`, answers to `GET /metrics`.
+    pub fn metrics(&self) -> String {
+        let address = self.admin.expect("the server was started with --admin");
+        let mut connection = TcpStream::connect(address).expect("the server listens");
+        // HTTP/1.0: the server closes after the answer, and sends it in one piece.
+        write!(connection, "GET /metrics HTTP/1.0\r\n\r\n").expect("a request");
+        let mut response = String::new();
+        connection.read_to_string(&mut response).expect("an answer");
+        let (head, body) = response.split_once("\r\n\r\n").expect("an answer with a head");
+        assert!(head.contains(" 200 "), "{head}");
+        body.to_owned()
     }
 
     /// What a client gives as `--remote`.

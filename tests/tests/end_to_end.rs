@@ -10,6 +10,7 @@ mod end_to_end {
     mod input_safety;
     mod interruption;
     mod metadata_errors;
+    mod observability;
     mod remote_store;
     mod second_build;
     mod task_selection;

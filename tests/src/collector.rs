@@ -1,0 +1,109 @@
+//! A collector of traces: OTLP over gRPC, in memory.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+/// A span as it came in.
+#[derive(Debug, Clone)]
+pub struct CollectedSpan {
+    /// Of the span itself, its parent, and the trace of both.
+    pub id: Vec<u8>,
+    /// Empty for the root of a trace.
+    pub parent: Vec<u8>,
+    /// The trace.
+    pub trace: Vec<u8>,
+    /// Its name.
+    pub name: String,
+    /// Its attributes of type string.
+    pub attributes: Vec<(String, String)>,
+}
+
+/// A running collector, gone when it is dropped.
+pub struct Collector {
+    _runtime: Runtime,
+    address: SocketAddr,
+    spans: Spans,
+}
+
+type Spans = Arc<Mutex<Vec<CollectedSpan>>>;
+
+struct Service(Spans);
+
+impl Collector {
+    /// Starts on a free port of this machine.
+    pub fn start() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let listener = runtime
+            .block_on(TcpListener::bind("127.0.0.1:0"))
+            .expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let spans = Spans::default();
+        let service = TraceServiceServer::new(Service(Arc::clone(&spans)));
+        runtime.spawn(
+            tonic::transport::Server::builder()
+                .add_service(service)
+                .serve_with_incoming(TcpListenerStream::new(listener)),
+        );
+        Self {
+            _runtime: runtime,
+            address,
+            spans,
+        }
+    }
+
+    /// What programs get as `--otlp-endpoint`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What has come in so far. Programs send the last of it when they end.
+    pub fn spans(&self) -> Vec<CollectedSpan> {
+        self.spans.lock().expect("nobody panics with the lock").clone()
+    }
+}
+
+#[tonic::async_trait]
+impl TraceService for Service {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        let scopes = request
+            .into_inner()
+            .resource_spans
+            .into_iter()
+            .flat_map(|resource| resource.scope_spans);
+        let spans = scopes.flat_map(|scope| scope.spans).map(|span| CollectedSpan {
+            id: span.span_id,
+            parent: span.parent_span_id,
+            trace: span.trace_id,
+            name: span.name,
+            attributes: span
+                .attributes
+                .into_iter()
+                .filter_map(|attribute| match attribute.value?.value? {
+                    Value::StringValue(value) => Some((attribute.key, value)),
+                    _ => None,
+                })
+                .collect(),
+        });
+        self.0.lock().expect("nobody panics with the lock").extend(spans);
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
