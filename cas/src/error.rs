@@ -1,6 +1,7 @@
 //! What can go wrong in a store.
 
 use std::io;
+use std::time::Duration;
 
 use bitzel_proto::Digest;
 use tonic::Status;
@@ -75,6 +76,31 @@ pub enum Error {
         #[source]
         source: Box<Status>,
     },
+    /// A back end that does not speak gRPC (HTTP, S3) refused or failed.
+    #[error("{context}")]
+    BackEnd {
+        /// Which call to which store.
+        context: String,
+        /// What a caller can do about it.
+        failure: BackEndFailure,
+        /// Its answer, or what broke on the way.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A store that only reads was asked to write.
+    #[error("{0} is read-only; write to the store that it is a view of")]
+    ReadOnly(&'static str),
+    /// A call, or a part of a stream, took longer than the store's configuration allows.
+    #[error("{context}: nothing within {} s, which is the limit", .limit.as_secs_f32())]
+    Deadline {
+        /// What was waited for.
+        context: String,
+        /// How long.
+        limit: Duration,
+    },
+    /// The other end of a copy gave up before the blob was whole.
+    #[error("the transfer of {0} was abandoned before its end")]
+    Abandoned(Digest),
     /// A server cannot be reached.
     #[error("cannot connect to {endpoint}")]
     Connect {
@@ -95,6 +121,19 @@ pub enum Error {
     },
 }
 
+/// The kinds of [`Error::BackEnd`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackEndFailure {
+    /// Out of reach, overloaded or broken for now: another try may succeed.
+    Unavailable,
+    /// The credentials are missing, wrong or not enough.
+    Denied,
+    /// It has no room left.
+    Full,
+    /// It does what its protocol does not allow, or refused a request for another reason: trying again is useless.
+    Faulty,
+}
+
 /// An error with everything that led to it, in one line, for where there is no chain of sources: statuses, events.
 pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -112,6 +151,34 @@ impl Error {
     pub fn io(context: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let context = context.into();
         move |source| Self::Io { context, source }
+    }
+
+    /// For `map_err`: a failed call of a back end that is not gRPC.
+    pub fn back_end<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+        context: impl Into<String>,
+        failure: BackEndFailure,
+    ) -> impl FnOnce(E) -> Self {
+        let context = context.into();
+        move |source| Self::BackEnd {
+            context,
+            failure,
+            source: source.into(),
+        }
+    }
+
+    /// Whether this says something about the blob or the request, so that every other store would answer the same
+    /// or another may simply have the blob; all else says that the store itself fails.
+    pub fn is_about_the_request(&self) -> bool {
+        match self {
+            Self::NotFound(_)
+            | Self::DigestMismatch { .. }
+            | Self::OffsetOutOfRange { .. }
+            | Self::InvalidArgument(_)
+            | Self::InvalidDirectory { .. }
+            | Self::TreeTooLarge { .. } => true,
+            Self::Remote { source, .. } => source.code() == tonic::Code::InvalidArgument,
+            _ => false,
+        }
     }
 
     /// For `map_err`: a failed remote call.

@@ -4,7 +4,7 @@ use bitzel_proto::google;
 use bitzel_proto::missing_blobs::to_rpc_status;
 use tonic::{Code, Status};
 
-use crate::error::{Error, with_causes};
+use crate::error::{BackEndFailure, Error, with_causes};
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
@@ -19,6 +19,15 @@ impl From<Error> for Status {
             Error::NoSpace { .. } => Code::ResourceExhausted,
             Error::Io { .. } => Code::Internal,
             Error::Connect { .. } => Code::Unavailable,
+            Error::BackEnd { failure, .. } => match failure {
+                BackEndFailure::Unavailable => Code::Unavailable,
+                BackEndFailure::Denied => Code::PermissionDenied,
+                BackEndFailure::Full => Code::ResourceExhausted,
+                BackEndFailure::Faulty => Code::Internal,
+            },
+            Error::ReadOnly(_) => Code::PermissionDenied,
+            Error::Deadline { .. } => Code::DeadlineExceeded,
+            Error::Abandoned(_) => Code::Aborted,
             // What the remote store said is what this server's client has to act on.
             Error::Remote { source, .. } => source.code(),
         };

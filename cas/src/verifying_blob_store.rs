@@ -13,7 +13,8 @@ use crate::error::Error;
 /// Checks hash and size of everything that is written to, and of whole blobs that are read from, another store.
 ///
 /// For stores that do not check by themselves. The check runs while the bytes stream past: a wrong blob ends with an
-/// error instead of its end, and never has more bytes than its digest says.
+/// error instead of its last bytes, and never has more bytes than its digest says. So a reader that counts and stops
+/// at the announced size never holds a wrong blob, and a cache above never gets to store one.
 pub struct VerifyingBlobStore {
     inner: Arc<dyn BlobStore>,
 }
@@ -90,19 +91,20 @@ pub fn verify(digest: Digest, blob: Bytes) -> Result<Bytes, Error> {
     Ok(blob)
 }
 
-/// Passes a stream on and ends it with [`Error::DigestMismatch`] when it was not all of `digest`.
+/// Passes a stream on and ends it with [`Error::DigestMismatch`] when it was not all of `digest`: the bytes that would
+/// make it whole come only after the check.
 pub fn verified(digest: Digest, stream: BlobStream) -> BlobStream {
     let hasher = digest.function().hasher();
     futures::stream::try_unfold((stream, hasher), move |(mut stream, mut hasher)| async move {
-        let chunk = stream.next().await.transpose()?;
-        if let Some(chunk) = &chunk {
-            hasher.update(chunk);
-            if hasher.size_bytes() <= digest.size_bytes() {
-                return Ok(Some((chunk.clone(), (stream, hasher))));
-            }
+        let Some(chunk) = stream.next().await.transpose()? else {
+            check(digest, hasher)?;
+            return Ok(None);
+        };
+        hasher.update(&chunk);
+        if hasher.size_bytes() >= digest.size_bytes() && !chunk.is_empty() {
+            check(digest, hasher.clone())?;
         }
-        check(digest, hasher)?;
-        Ok(None)
+        Ok(Some((chunk, (stream, hasher))))
     })
     .boxed()
 }

@@ -86,7 +86,7 @@ async fn wrong_bytes_in_the_store_are_not_handed_out_as_a_blob() {
 
 #[tokio::test]
 async fn never_more_bytes_than_the_digest_says() {
-    let digest = DigestFunction::Sha256.digest(b"1234");
+    let digest = DigestFunction::Sha256.digest(b"1212");
     let endless = futures::stream::repeat_with(|| Ok(Bytes::from_static(b"12"))).boxed();
     let mut seen = 0;
     let end = verified(digest, endless)
@@ -97,4 +97,14 @@ async fn never_more_bytes_than_the_digest_says() {
         .await;
     assert!(matches!(end, Err(Error::DigestMismatch { .. })));
     assert_eq!(seen, 4);
+}
+
+#[tokio::test]
+async fn the_last_bytes_of_a_wrong_blob_never_come() {
+    let digest = DigestFunction::Sha256.digest(b"1234");
+    let wrong = vec![Ok(Bytes::from_static(b"12")), Ok(Bytes::from_static(b"35"))];
+    let mut stream = verified(digest, futures::stream::iter(wrong).boxed());
+    assert_eq!(stream.next().await.unwrap().unwrap(), "12");
+    let end = stream.next().await.unwrap();
+    assert!(matches!(end, Err(Error::DigestMismatch { .. })), "{end:?}");
 }

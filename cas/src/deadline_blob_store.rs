@@ -1,0 +1,166 @@
+//! Gives up on a store that does not answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bitzel_proto::Digest;
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt};
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease};
+use crate::error::Error;
+
+/// Limits of a [`DeadlineBlobStore`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeadlineOptions {
+    /// For a call that moves no stream: `find_missing`, a batch, and a read until its stream begins.
+    pub call: Duration,
+    /// For a stream, between signs of life. No stream has a limit as a whole: a blob of many gigabytes takes as
+    /// long as it takes.
+    pub progress: Duration,
+    /// What a read must bring within `progress` to count as alive, in bytes: a store that sends one byte now and
+    /// then is not. The end of the blob always counts.
+    pub progress_bytes: u64,
+}
+
+impl Default for DeadlineOptions {
+    fn default() -> Self {
+        Self {
+            call: Duration::from_mins(1),
+            progress: Duration::from_mins(1),
+            progress_bytes: 64 << 10,
+        }
+    }
+}
+
+/// Ends calls that take too long with [`Error::Deadline`]. Only the time counts for which the store behind lets
+/// others wait, not that for which a slow reader or writer lets it wait.
+pub struct DeadlineBlobStore {
+    inner: Arc<dyn BlobStore>,
+    options: DeadlineOptions,
+}
+
+impl DeadlineBlobStore {
+    /// Decorates `inner`.
+    pub fn new(inner: Arc<dyn BlobStore>, options: DeadlineOptions) -> Self {
+        Self { inner, options }
+    }
+
+    /// Waits for a batch, of which every blob fails when it takes too long.
+    async fn batch<T>(
+        &self,
+        what: &str,
+        blobs: usize,
+        call: impl Future<Output = Vec<Result<T, Error>>>,
+    ) -> Vec<Result<T, Error>> {
+        let limit = self.options.call;
+        let late = || late(format!("{what} of {blobs} blobs"), limit);
+        match timeout(limit, call).await {
+            Ok(results) => results,
+            Err(_) => (0..blobs).map(|_| Err(late())).collect(),
+        }
+    }
+}
+
+pub(crate) fn late(context: impl Into<String>, limit: Duration) -> Error {
+    Error::Deadline {
+        context: context.into(),
+        limit,
+    }
+}
+
+/// Ends a stream that does not bring `options.progress_bytes` in `options.progress` of waiting for it.
+fn alive(digest: Digest, stream: BlobStream, options: DeadlineOptions) -> BlobStream {
+    let state = (stream, Duration::ZERO, 0_u64);
+    futures::stream::try_unfold(state, move |(mut stream, mut waited, mut bytes)| async move {
+        let asked = Instant::now();
+        let left = options.progress.saturating_sub(waited);
+        let Ok(chunk) = timeout(left, stream.next()).await else {
+            let context = format!("the store stopped in the middle of blob {digest}");
+            return Err(late(context, options.progress));
+        };
+        let Some(chunk) = chunk.transpose()? else {
+            return Ok(None);
+        };
+        waited += asked.elapsed();
+        bytes += chunk.len() as u64;
+        if bytes >= options.progress_bytes {
+            (waited, bytes) = (Duration::ZERO, 0);
+        }
+        Ok(Some((chunk, (stream, waited, bytes))))
+    })
+    .boxed()
+}
+
+/// Since when a write waits for its store; `None` while the store waits for the source. Shared because some stores
+/// take the source to another task.
+type Turn = Arc<Mutex<Option<Instant>>>;
+
+/// Notes whose turn it is while a source is read.
+fn watched(mut source: BlobStream, turn: Turn) -> BlobStream {
+    futures::stream::poll_fn(move |context| {
+        let polled = source.poll_next_unpin(context);
+        *turn.lock() = polled.is_ready().then(Instant::now);
+        polled
+    })
+    .boxed()
+}
+
+#[async_trait]
+impl BlobStore for DeadlineBlobStore {
+    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error> {
+        let limit = self.options.call;
+        let missing = timeout(limit, self.inner.find_missing(digests)).await;
+        missing.unwrap_or_else(|_| {
+            Err(late(
+                format!("asking which of {} blobs are missing", digests.len()),
+                limit,
+            ))
+        })
+    }
+
+    async fn read(&self, digest: Digest, range: BlobRange) -> Result<BlobStream, Error> {
+        let limit = self.options.call;
+        let stream = timeout(limit, self.inner.read(digest, range)).await;
+        let stream = stream.map_err(|_| late(format!("reading blob {digest}"), limit))??;
+        Ok(alive(digest, stream, self.options))
+    }
+
+    async fn write(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
+        let limit = self.options.progress;
+        let turn: Turn = Arc::new(Mutex::new(Some(Instant::now())));
+        let source = watched(blob, Arc::clone(&turn));
+        let mut write = self.inner.write(digest, source).fuse();
+        loop {
+            let now = Instant::now();
+            let due = turn.lock().unwrap_or(now) + limit;
+            if due <= now {
+                return Err(late(format!("the store stopped taking blob {digest}"), limit));
+            }
+            tokio::select! {
+                written = &mut write => return written,
+                () = sleep_until(due) => {}
+            }
+        }
+    }
+
+    async fn lease(&self, digests: &[Digest]) -> Result<Lease, Error> {
+        self.inner.lease(digests).await
+    }
+
+    async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
+        self.batch("reading a batch", digests.len(), self.inner.read_batch(digests))
+            .await
+    }
+
+    async fn write_batch(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), Error>> {
+        self.batch("writing a batch", blobs.len(), self.inner.write_batch(blobs))
+            .await
+    }
+}
+
+#[cfg(test)]
+mod tests;
