@@ -77,6 +77,13 @@ impl Site {
         std::fs::write(directory.join(format!("{name}_1.0.bb")), text).expect("a recipe");
     }
 
+    /// Adds lines to the build directory's local.conf.
+    pub fn configure(&self, lines: &str) {
+        let path = self.path("build/conf/local.conf");
+        let text = std::fs::read_to_string(&path).expect("local.conf");
+        std::fs::write(&path, text + lines).expect("local.conf");
+    }
+
     /// Changes a file of the layer; the text to replace must be in it.
     pub fn edit_layer(&self, file: &str, old: &str, new: &str) {
         let path = self.layer().join(file);

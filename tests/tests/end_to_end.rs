@@ -7,9 +7,11 @@ mod end_to_end {
     mod component_conflicts;
     mod early_cut_off;
     mod failing_tasks;
+    mod git_sources;
     mod input_safety;
     mod interruption;
     mod metadata_errors;
+    mod multiconfig;
     mod observability;
     mod remote_store;
     mod second_build;

@@ -21,6 +21,7 @@ import bb.codeparser
 import bb.cooker
 import bb.cookerdata
 import bb.event
+import bb.fetch2
 import bb.msg
 import bb.providers
 import bb.runqueue
@@ -103,15 +104,19 @@ def _stable_module_dependencies() -> None:
     bb.codeparser.PythonParser.parse_python = parse_python
 
 
-def _keep_recipe_information() -> None:
-    """Keeps what BitBake's recipe cache read or made: after a parse it writes that to disk and forgets it."""
-    write = bb.cache.Cache.sync
+def _keep_recipe_information(known: dict[str, Any]) -> None:
+    """Keeps in `known`, by recipe variant, what BitBake's recipe caches read or made.
 
-    def sync(self: Any) -> None:
-        self.recipe_information = self.depends_cache
-        write(self)
+    BitBake writes it to disk after a parse and forgets it; recipes that it parses every time are not even in there.
+    """
+    add = bb.cache.Cache.add_info
 
-    bb.cache.Cache.sync = sync
+    def add_info(self: Any, key: str, information: Any, *arguments: Any, **options: Any) -> None:
+        real_file, variant, _ = bb.cache.virtualfn2realfn(key)
+        known[bb.cache.realfn2virtual(real_file, variant, self.mc)] = information[0]
+        add(self, key, information, *arguments, **options)
+
+    bb.cache.Cache.add_info = add_info
 
 
 class Cooker:
@@ -124,7 +129,8 @@ class Cooker:
         logging.getLogger("BitBake").setLevel(logging.WARNING)
         _precise_checksum_times()
         _stable_module_dependencies()
-        _keep_recipe_information()
+        self._recipe_information: dict[str, Any] = {}
+        _keep_recipe_information(self._recipe_information)
         environment = dict(os.environ)
         bb.utils.clean_environment()
         self.cooker = bb.cooker.BBCooker([bb.cooker.CookerFeatures.RECIPE_SIGGEN_INFO], _NoServer())
@@ -153,6 +159,8 @@ class Cooker:
         writing = self.cooker.parser.syncthread
         if writing is not None:
             writing.join()
+        # What the parser's processes asked upstream is on disk now; asked again, it might be something newer.
+        bb.fetch2._revisions_cache.init_cache(self.cooker.data.getVar("BB_CACHEDIR"))
         for data in self.data_builder.mcdata.values():
             data.setVar("DATE", self.date)
             data.setVar("TIME", self.time)
@@ -201,8 +209,8 @@ class Cooker:
             if path.is_file() and not path.is_symlink() and not str(path).startswith(noise)
         }
 
-    def run_queue(self, targets: list[str], task: str | None) -> tuple[Any, list[Any]]:
-        """The prepared run queue data and the list of what was asked for: (multiconfig, target, task, file)."""
+    def run_queue(self, targets: list[str], task: str | None) -> Any:
+        """The prepared run queue data."""
         default_task = task or self.cooker.data.getVar("BB_DEFAULT_TASK") or "build"
         try:
             task_data, wanted = self.cooker.buildTaskData(targets, default_task, True)
@@ -210,24 +218,22 @@ class Cooker:
             queue.rqdata.prepare()
         except (bb.providers.NoProvider, bb.runqueue.TaskFailure) as error:
             raise Failed(str(error)) from error
-        return queue.rqdata, wanted
+        return queue.rqdata
 
     def layer_name(self, real_file: str, multiconfig: str) -> str:
         return self.cooker.collections[multiconfig].calc_bbfile_priority(real_file)[2] or ""
 
-    def recipe_information(self, key: str, multiconfig: str) -> Any:
+    def recipe_information(self, key: str) -> Any:
         """What BitBake's cache has of a recipe variant (bb.cache.CoreRecipeInfo)."""
-        cache = self.cooker.parser.bb_caches[multiconfig]
-        try:
-            known = cache.depends_cache
-        except AttributeError:
-            known = cache.recipe_information
-        return known[key][0]
+        return self._recipe_information[key]
 
-    def is_volatile(self, tid: str) -> bool:
-        """Whether the task's recipe must be parsed every time: it builds the newest revision upstream (AUTOREV)."""
-        multiconfig, _, _, key = bb.runqueue.split_tid_mcfn(tid)
-        return bool(self.recipe_information(key, multiconfig).nocache)
+    def is_volatile(self, key: str) -> bool:
+        """Whether a recipe must be parsed every time: it builds the newest revision upstream (AUTOREV).
+
+        As bb.cache.Cache.add_info decides it.
+        """
+        information = self.recipe_information(key)
+        return bool(information.nocache) or "SRCREVINACTION" in information.pv
 
     def appends(self, key: str, multiconfig: str) -> list[str]:
         return list(self.cooker.collections[multiconfig].get_file_appends(key))

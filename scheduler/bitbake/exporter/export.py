@@ -42,10 +42,11 @@ def main(request_file: str) -> int:
         report("parsing")
         cooker.parse()
         report("run-queue")
-        queue, wanted = cooker.run_queue(request["targets"], request["task"])
-        if any(cooker.is_volatile(tid) for tid in queue.runtaskentries):
+        queue = cooker.run_queue(request["targets"], request["task"])
+        recipes = {bb.runqueue.split_tid_mcfn(tid)[3] for tid in queue.runtaskentries}
+        if any(map(cooker.is_volatile, recipes)):
             report("uncacheable")
-        document = graph.build(cooker, exporter, queue, wanted, report)
+        document = graph.build(cooker, exporter, queue, report)
         report("writing")
         GRAPH.write_text(
             json.dumps(document, separators=(",", ":")), encoding="utf-8", errors="surrogateescape"

@@ -14,7 +14,7 @@ from components import ComponentSelection, Node
 from cooker import Cooker
 from recipes import Document, RecipeExporter, relative, words
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def topological_order(entries: dict[str, Any]) -> list[str]:
@@ -53,9 +53,7 @@ def unneeded_by_metadata(cooker: Cooker, function: str) -> Callable[[Node, Node]
     return is_unneeded
 
 
-def build(
-    cooker: Cooker, exporter: RecipeExporter, queue: Any, wanted: list[Any], report: Callable[[str], None]
-) -> Document:
+def build(cooker: Cooker, exporter: RecipeExporter, queue: Any, report: Callable[[str], None]) -> Document:
     entries = queue.runtaskentries
     order = topological_order(entries)
     index_of = {tid: index for index, tid in enumerate(order)}
@@ -109,11 +107,7 @@ def build(
 
     report("components")
     select_components(cooker, nodes, tasks)
-    targets = sorted(
-        index_of[bb.runqueue.build_tid(multiconfig, file, task)]
-        for multiconfig, _, task, file in wanted
-        if bb.runqueue.build_tid(multiconfig, file, task) in index_of
-    )
+    targets = sorted({index_of[tid] for tid in queue.target_tids if tid in index_of})
     return {
         "format_version": FORMAT_VERSION,
         "bitbake_version": bb.__version__,
@@ -149,7 +143,7 @@ def select_components(cooker: Cooker, nodes: list[Node], tasks: list[Document]) 
 def settings(cooker: Cooker, exporter: RecipeExporter) -> Document:
     data = cooker.cooker.data
 
-    def path(variable: str) -> str:
+    def path(variable: str, data: Any = data) -> str:
         value = data.getVar(variable)
         return relative(value) if value else ""
 
@@ -158,9 +152,11 @@ def settings(cooker: Cooker, exporter: RecipeExporter) -> Document:
         "date": cooker.date,
         "time": cooker.time,
         "default_umask": data.getVar("BB_DEFAULT_UMASK") or "",
-        "temporary_directory": path("TMPDIR"),
+        "directories": [
+            {"multiconfig": name, "temporary": path("TMPDIR", of), "deploy": path("DEPLOY_DIR", of)}
+            for name, of in sorted(cooker.data_builder.mcdata.items())
+        ],
         "download_directory": path("DL_DIR"),
-        "deploy_directory": path("DEPLOY_DIR"),
         "base_snapshots": [exporter.base_snapshots[name] for name in sorted(exporter.base_snapshots)],
         "overlap_allowed": [
             relative(pattern) for pattern in words(data.getVar("SSTATE_ALLOW_OVERLAP_FILES"))

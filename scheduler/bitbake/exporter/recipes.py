@@ -89,7 +89,7 @@ class RecipeExporter:
         missing: dict[str, Path] = {}
         for key in keys:
             path = CACHE / self._cache_name(key)
-            document = read_cached(path)
+            document = None if self.cooker.is_volatile(key) else read_cached(path)
             if document is None:
                 missing[key] = path
             else:
@@ -99,7 +99,7 @@ class RecipeExporter:
 
     def _cache_name(self, key: str) -> str:
         real_file, _, multiconfig = bb.cache.virtualfn2realfn(key)
-        information = self.cooker.recipe_information(key, multiconfig)
+        information = self.cooker.recipe_information(key)
         identity = [
             CACHE_VERSION,
             data_store.FORMAT_VERSION,
@@ -141,6 +141,8 @@ class RecipeExporter:
         data = self.cooker.parse_recipe(key, appends, layer_name)
         contents = data_store.StoreContents(data)
         snapshot = contents.recipe_document(self.bases[multiconfig])
+        if self.cooker.is_volatile(key):
+            snapshot["upstream_revisions"] = upstream_revisions(data)
         work_directory = data.getVar("WORKDIR") or ""
         tasks = cache.task_deps[key]["tasks"]
         return {
@@ -278,6 +280,22 @@ def sources(data: Any) -> list[Document]:
             name = local.removeprefix(downloads) if local.startswith(downloads) else source.localfile or ""
         documents.append({"uri": uri, "download_name": name} if name else {"uri": uri})
     return documents
+
+
+def upstream_revisions(data: Any) -> dict[str, str]:
+    """The newest revisions that this parse found upstream, by BitBake's own key (bb.fetch2.FetchMethod).
+
+    Tasks have no network to ask again, and have to build what the signature says.
+    """
+    revisions = {}
+    fetcher = bb.fetch2.Fetch(words(data.getVar("SRC_URI")), data, localonly=False)
+    for source in fetcher.ud.values():
+        if hasattr(source.method, "_latest_revision"):
+            key = source.method.generate_revision_key(source, data, source.name)
+            revision = bb.fetch2._revisions_cache.get_rev(key)
+            if revision is not None:
+                revisions[key] = revision
+    return revisions
 
 
 def other_private_directories(data: Any, tasks: list[str], work_directory: str) -> list[str]:

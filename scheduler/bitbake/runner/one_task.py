@@ -51,6 +51,11 @@ def restore(base: Document, recipe: Document) -> Any:
     for name, value in base["original_environment"].items():
         original_environment.setVar(name, value)
     data_store.restore(data, base, recipe)
+    if revisions := recipe.get("upstream_revisions"):
+        from bb.fetch2 import _revisions_cache
+
+        for key, revision in revisions.items():
+            _revisions_cache.set_rev(key, revision)
     data.setVar("BB_ORIGENV", original_environment)
     return data
 

@@ -304,10 +304,7 @@ impl Driver {
 
     fn names(&self, task: u32) -> (String, String) {
         let index = &self.context.index;
-        (
-            index.recipe(task).package_name.clone(),
-            index.task(task).name.clone(),
-        )
+        (index.display_recipe(task), index.task(task).name.clone())
     }
 
     fn tell_progress(&self) {

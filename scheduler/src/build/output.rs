@@ -35,7 +35,7 @@ struct FileToPlace {
 
 /// Places the results of the graph's targets below `destination`: what they published; for a task that publishes
 /// nothing, its work tree. What lies in the deploy directory keeps its path from there, everything else its path from
-/// the temporary directory.
+/// the temporary directory. Each multiconfig has a directory of its own for its results.
 pub async fn place_outputs(
     index: &TaskIndex,
     results: &BTreeMap<u32, Arc<TaskResult>>,
@@ -59,12 +59,19 @@ pub async fn place_outputs(
             let Some(node) = result.outputs.get(path) else {
                 continue;
             };
-            let prefixes = [&settings.deploy_directory, &settings.temporary_directory];
-            let below = prefixes
+            let multiconfig = &index.recipe(task).multiconfig;
+            let own = settings
+                .directories
                 .iter()
+                .find(|own| own.multiconfig == *multiconfig);
+            let below = own
+                .into_iter()
+                .flat_map(|own| [&own.deploy, &own.temporary])
                 .find_map(|prefix| strip(path, prefix))
                 .unwrap_or(path);
-            place(store, destination, below, node, &mut files).await?;
+            let destination = destination.join(multiconfig);
+            fs::create_dir_all(&destination).map_err(BuildError::io(&destination))?;
+            place(store, &destination, below, node, &mut files).await?;
         }
     }
     let count = files.len() as u64;

@@ -13,12 +13,21 @@ const POSTFILE: &str = "bitzel.conf";
 /// Notes of set-up scripts that hold the client's paths and that BitBake does not read.
 const LEFT_OUT: [&str; 2] = ["templateconf.cfg", "sanity_info"];
 
+/// The value of TMPDIR, as Python over the user's own value.
+///
+/// Where trees lie must not depend on what a user calls the directory, so the default configuration's is fixed. A
+/// multiconfig that shares it goes on to share it; one with a directory of its own below the build directory keeps that
+/// name, for the metadata of other configurations may refer to it.
+const TEMPORARY_DIRECTORY: &str = "(lambda own, mc: (setattr(bb, 'bitzel_default_tmpdir', own) or '/work/build/tmp') \
+     if mc in ('', 'default') else '/work/build/tmp' if own == bb.bitzel_default_tmpdir else own \
+     if own.startswith('/work/build/') else '/work/build/tmp-' + mc)(d.getVar('TMPDIR'), d.getVar('BB_CURRENT_MC') or '')";
+
 /// What bitzel pins, because the place of things is its business (paths), because it does the job itself (hash
 /// equivalence, shared state), or because the value would differ between two machines with the same metadata.
 fn postfile(source_date_epoch: u64) -> String {
     format!(
         r#"# Written by bitzel.
-TMPDIR = "/work/build/tmp"
+TMPDIR := "${{@{TEMPORARY_DIRECTORY}}}"
 DL_DIR = "/work/downloads"
 SSTATE_DIR = "/work/build/sstate-cache"
 SSTATE_MIRRORS = ""

@@ -120,14 +120,15 @@ impl TaskIndex {
 
     /// What people call a task, `zlib:do_compile`; with the multiconfig where it is not the default one.
     pub fn display_name(&self, task: u32) -> String {
+        format!("{}:{}", self.display_recipe(task), self.task(task).name)
+    }
+
+    /// The task's recipe as people name it: `mc:other:zlib` where it is not of the default configuration.
+    pub fn display_recipe(&self, task: u32) -> String {
         let recipe = self.recipe(task);
         match recipe.multiconfig.as_str() {
-            "" => format!("{}:{}", recipe.package_name, self.task(task).name),
-            multiconfig => format!(
-                "mc:{multiconfig}:{}:{}",
-                recipe.package_name,
-                self.task(task).name
-            ),
+            "" => recipe.package_name.clone(),
+            multiconfig => format!("mc:{multiconfig}:{}", recipe.package_name),
         }
     }
 
