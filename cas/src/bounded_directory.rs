@@ -4,60 +4,79 @@
 //! at all. When room is needed, the least recently used go. The order of use, and what is there at all, is kept in
 //! memory and in an index on disk:
 //!
-//! - `blobs/{function}/{first two digits}/{hash}-{size}`: the files, read-only;
+//! - `segments/{number}`: small entries, many in one file, each at the start of a block (`segments.rs`);
+//! - `blobs/{function}/{first two digits}/{hash}-{size}`: large ones, a read-only file each;
 //! - `temporary/`: files being written, removed when the directory is opened;
-//! - `quarantine/`: files whose content was wrong, the first to go when room is needed;
-//! - `index/snapshot-{n}` and `index/journal-{n}`: the files in order of use, and what happened since;
+//! - `quarantine/`: entries whose content was wrong, the first to go when room is needed;
+//! - `index/snapshot-{n}` and `index/journal-{n}`: the entries in order of use, and what happened since;
 //! - `lock`: held by the one process that uses the directory.
 //!
 //! **After the death of the process** (`kill -9` included) everything published is there, because the page cache
-//! outlives processes. The journal names a file before the file appears or goes, so opening looks at the files that
-//! the journal names and at no others: two million files take no directory scan.
+//! outlives processes. The journal names a small entry after its bytes were written, and a file before it appears or
+//! goes, so opening looks at the files that the journal names and at no others: two million entries take no directory
+//! scan. Blocks that were written and never named are given back.
 //!
 //! **After a power loss** or a crash of the kernel (told by another boot id) only what the last snapshot lists is
-//! kept: the file system is synced before a snapshot counts, and never for single files, which would cost
+//! kept: the file system is synced before a snapshot counts, and never for single entries, which would cost
 //! milliseconds each. Snapshots are taken on clean shutdown, every five minutes of activity, and when the journal
-//! gets long. A scan then removes files that are not in the snapshot and forgets those that are gone. Lost blobs
-//! are blobs that have to be built again, never wrong ones.
+//! gets long. A scan then removes what is not in the snapshot and forgets what is gone. Lost blobs are blobs that
+//! have to be built again, never wrong ones.
 //!
-//! All functions here block; callers keep them off the threads of the async runtime.
+//! All functions here block; callers keep them off the threads of the async runtime. Exceptions say so.
 
 mod checkpoint;
+mod entries;
 mod eviction;
 mod journal;
+mod lease;
+mod placing;
+mod record;
 mod recovery;
+mod segments;
 mod snapshot;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Instant, SystemTime};
 
 use bitzel_proto::{Digest, DigestFunction};
-use lru::LruCache;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rustix::fs::FlockOperation;
 use tempfile::{NamedTempFile, PersistError};
 
-use self::journal::{Change, Journal};
+pub(crate) use self::checkpoint::CHECKPOINT_RECORDS;
+use self::entries::Entries;
+pub(crate) use self::entries::{Encoding, Entry, Place};
+use self::journal::Journal;
+pub(crate) use self::lease::DirectoryLease;
+pub(crate) use self::placing::{Parcel, disk_error};
+use self::record::Change;
+use self::segments::{Segments, Waste};
 use crate::error::Error;
 
-/// File systems give out space in blocks; small files would otherwise hide most of what they take.
-const BLOCK: u64 = 4096;
-/// A use is written to the journal at most this often for each file: the order of use need not be exact.
-const TOUCH_INTERVAL: Duration = Duration::from_mins(10);
+/// File systems give out space in blocks; small entries would otherwise hide most of what they take.
+pub(crate) const BLOCK: u64 = 4096;
+/// A use is written to the journal at most this often for each entry, in seconds: the times of use need not be exact.
+const TOUCH_INTERVAL: u32 = 600;
+/// Digests that are looked up before other threads get their turn.
+const LOOKUPS: usize = 4096;
+/// Ends the names of compressed files.
+const ZSTD_SUFFIX: &str = ".zst";
 
 /// The limits and the content of a directory.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Options {
-    /// Bytes that all files together may take, in blocks of 4 KiB.
+    /// Bytes that all entries together may take, in blocks of 4 KiB.
     pub(crate) limit: u64,
     /// Bytes that the file system must keep free.
     pub(crate) free_space_floor: u64,
+    /// Records in the journal that start a snapshot.
+    pub(crate) checkpoint_records: u64,
     /// Whether a file that no index vouches for is what its name says.
     pub(crate) is_intact: fn(&Path, Digest) -> bool,
 }
@@ -65,22 +84,30 @@ pub(crate) struct Options {
 /// What a directory holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
-    /// Files.
+    /// Blobs.
     pub blobs: u64,
     /// Bytes that they take, in blocks of 4 KiB, quarantined ones included.
     pub bytes: u64,
-    /// Bytes set aside for files being written.
+    /// Bytes set aside for blobs being written.
     pub reserved_bytes: u64,
     /// Bytes that they may take.
     pub limit_bytes: u64,
-    /// Corrupt files found since the start.
+    /// Bytes that must not be evicted, because running actions need them.
+    pub leased_bytes: u64,
+    /// Corrupt blobs found since the start.
     pub corrupt_blobs: u64,
+    /// Blobs evicted since the start.
+    pub evicted_blobs: u64,
 }
 
 pub(crate) struct BoundedDirectory {
     root: PathBuf,
     options: Options,
+    /// Whether the file system can keep many entries in one file.
+    has_segments: bool,
     state: Mutex<State>,
+    /// Signalled when evicted blocks were given back.
+    gave_back: Condvar,
     /// Held while a snapshot is written: one at a time.
     checkpointing: Mutex<()>,
     corrupt: AtomicU64,
@@ -89,28 +116,54 @@ pub(crate) struct BoundedDirectory {
 }
 
 struct State {
-    /// Seconds since `opened` at which the last use was written to the journal.
-    entries: LruCache<Digest, u64>,
+    entries: Entries,
+    segments: Segments,
     /// Bytes of entries and quarantine.
     used: u64,
+    /// Bytes of `used` that are about to be given back.
+    leaving: u64,
     reserved: u64,
+    evictions: u64,
     quarantine: VecDeque<(PathBuf, u64)>,
     journal: Journal,
-    opened: Instant,
     checkpointed: Instant,
+    checkpoint_requested: bool,
     closed: bool,
 }
 
-/// Room for one file, given back on drop unless the file was published.
+/// Room for what is being written, given back on drop unless it was published.
 pub(crate) struct Reservation {
     directory: Arc<BoundedDirectory>,
     bytes: u64,
 }
 
+impl Reservation {
+    /// What was reserved is in use now.
+    fn spend(&mut self, state: &mut State) {
+        state.reserved -= std::mem::take(&mut self.bytes);
+    }
+}
+
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.directory.state.lock().reserved -= self.bytes;
+        if self.bytes > 0 {
+            self.directory.state.lock().reserved -= self.bytes;
+        }
     }
+}
+
+/// An entry and where to read it.
+pub(crate) struct Located {
+    pub(crate) entry: Entry,
+    pub(crate) content: Content,
+}
+
+/// Bytes to be read.
+pub(crate) enum Content {
+    /// From the start of the file.
+    Whole(File),
+    /// From an offset.
+    Part(Arc<File>, u64),
 }
 
 impl BoundedDirectory {
@@ -127,28 +180,30 @@ impl BoundedDirectory {
             }
             _ => make_directory(&temporary)?,
         }
-        let recovered = recovery::recover(root, options.is_intact)?;
+        let recovered = recovery::recover(root, options.is_intact, options.checkpoint_records)?;
         let quarantine = quarantined(&root.join("quarantine"))?;
-        let used = recovered
-            .entries
-            .iter()
-            .map(|(digest, _)| weight(*digest))
-            .sum::<u64>()
+        let blocks = |entry: &Entry| u64::from(entry.blocks);
+        let used = recovered.entries.iter().map(blocks).sum::<u64>() * BLOCK
             + quarantine.iter().map(|(_, bytes)| bytes).sum::<u64>();
-        let now = Instant::now();
+        let segments = Segments::open(root, &recovered.entries)?;
         let directory = Self {
             root: root.to_owned(),
             options,
+            has_segments: Segments::are_supported(&temporary),
             state: Mutex::new(State {
                 entries: recovered.entries,
+                segments,
                 used,
+                leaving: 0,
                 reserved: 0,
+                evictions: 0,
                 quarantine,
                 journal: recovered.journal,
-                opened: now,
-                checkpointed: now,
+                checkpointed: Instant::now(),
+                checkpoint_requested: false,
                 closed: false,
             }),
+            gave_back: Condvar::new(),
             checkpointing: Mutex::new(()),
             corrupt: AtomicU64::new(0),
             _lock: lock,
@@ -158,58 +213,108 @@ impl BoundedDirectory {
         }
         // The limit may be lower than last time. A disk that is too full for the free space floor is no reason not
         // to serve what is there.
-        match directory.make_room(0, || "the store".to_owned()) {
+        match directory.make_room(DigestFunction::default().digest(&[]), 0) {
             Err(Error::NoSpace { reason, .. }) => tracing::warn!("no blob can be written: {reason}"),
             result => result?,
         }
         Ok(directory)
     }
 
-    /// Where the file of `digest` is, if it is there.
-    pub(crate) fn path(&self, digest: Digest) -> PathBuf {
-        path(&self.root, digest)
-    }
-
-    /// Those of `digests` that are not there, each once; the others count as used now.
+    /// Those of `digests` that are not there, each once; the others count as used now. Short lists are quick enough
+    /// for the threads of the async runtime.
     pub(crate) fn missing(&self, digests: &[Digest]) -> Vec<Digest> {
         let mut missing = Vec::new();
-        let mut seen = std::collections::HashSet::new();
-        let mut state = self.state.lock();
-        let mut touched = Vec::new();
-        let now = state.opened.elapsed().as_secs();
-        for digest in digests {
-            match state.entries.get_mut(digest) {
-                Some(journaled) if now.saturating_sub(*journaled) >= TOUCH_INTERVAL.as_secs() => {
-                    *journaled = now;
-                    touched.push((Change::Touch, *digest));
+        let now = now();
+        for digests in digests.chunks(LOOKUPS) {
+            let mut touched = Vec::new();
+            let mut state = self.state.lock();
+            for digest in digests {
+                if state.find(digest, now, &mut touched).is_none() {
+                    missing.push(*digest);
                 }
-                None if seen.insert(*digest) => missing.push(*digest),
-                Some(_) | None => {}
             }
+            state.note_uses(&self.root, &touched);
         }
-        if !touched.is_empty()
-            && !state.closed
-            && let Err(error) = state.journal.append(&touched)
-        {
-            // Only the order of use after the next start suffers.
-            tracing::warn!(%error, "cannot note uses in the journal");
+        if missing.len() > 1 {
+            let mut seen = HashSet::with_capacity(missing.len());
+            missing.retain(|digest| seen.insert(*digest));
         }
         missing
     }
 
-    /// Whether the file is there; it counts as used now.
+    /// Whether the entry is there; it counts as used now.
     pub(crate) fn touch(&self, digest: Digest) -> bool {
         self.missing(&[digest]).is_empty()
     }
 
-    /// Makes room for the file of `digest`, evicting others. [`Error::NoSpace`] when that does not help.
-    pub(crate) fn reserve(self: &Arc<Self>, digest: Digest) -> Result<Reservation, Error> {
-        let bytes = weight(digest);
-        let reserved = self.make_room(bytes, || format!("blob {digest}"));
-        reserved.map_err(|error| match error {
-            Error::NoSpace { reason, .. } => Error::NoSpace { digest, reason },
-            error => error,
-        })?;
+    /// Where the entries are, each [`Error::NotFound`] when it is not there; they count as used now.
+    pub(crate) fn locate(&self, digests: &[Digest]) -> Vec<Result<Located, Error>> {
+        let now = now();
+        let mut touched = Vec::new();
+        let mut found = Vec::with_capacity(digests.len());
+        let mut state = self.state.lock();
+        for digest in digests {
+            let entry = state
+                .find(digest, now, &mut touched)
+                .ok_or(Error::NotFound(*digest));
+            found.push(entry.and_then(|entry| match entry.place {
+                Place::File => Ok((entry, None)),
+                Place::Segment { number, .. } => {
+                    let file = state.segments.file(number);
+                    let file = file.map_err(Error::io("cannot open a segment"))?;
+                    Ok((entry, Some(file)))
+                }
+            }));
+        }
+        state.note_uses(&self.root, &touched);
+        drop(state);
+        let open = |found: Result<(Entry, Option<Arc<File>>), Error>| {
+            let (entry, file) = found?;
+            self.open_entry(entry, file)
+        };
+        found.into_iter().map(open).collect()
+    }
+
+    /// Where an entry is, which does not count as a use.
+    pub(crate) fn peek(&self, digest: Digest) -> Result<Located, Error> {
+        let mut state = self.state.lock();
+        let entry = *state.entries.get(&digest).ok_or(Error::NotFound(digest))?;
+        let file = match entry.place {
+            Place::File => None,
+            Place::Segment { number, .. } => {
+                let file = state.segments.file(number);
+                Some(file.map_err(Error::io("cannot open a segment"))?)
+            }
+        };
+        drop(state);
+        self.open_entry(entry, file)
+    }
+
+    fn open_entry(&self, entry: Entry, segment: Option<Arc<File>>) -> Result<Located, Error> {
+        let content = match (entry.place, segment) {
+            (Place::Segment { block, .. }, Some(file)) => Content::Part(file, u64::from(block) * BLOCK),
+            _ => Content::Whole(self.open_file(&entry)?),
+        };
+        Ok(Located { entry, content })
+    }
+
+    fn open_file(&self, entry: &Entry) -> Result<File, Error> {
+        let path = file_path(&self.root, entry);
+        match File::open(&path) {
+            Ok(file) => Ok(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Evicted just now, or removed by somebody else.
+                self.forget(entry);
+                Err(Error::NotFound(entry.digest))
+            }
+            Err(error) => Err(Error::io(format!("cannot open {}", path.display()))(error)),
+        }
+    }
+
+    /// Makes room for so many bytes of `digest`, evicting others. [`Error::NoSpace`] when that does not help.
+    pub(crate) fn reserve(self: &Arc<Self>, digest: Digest, bytes: u64) -> Result<Reservation, Error> {
+        let bytes = bytes.max(1).checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX);
+        self.make_room(digest, bytes)?;
         Ok(Reservation {
             directory: Arc::clone(self),
             bytes,
@@ -217,81 +322,107 @@ impl BoundedDirectory {
     }
 
     /// An empty file to fill and publish; it goes when dropped.
-    pub(crate) fn new_file(&self) -> Result<NamedTempFile, Error> {
+    pub(crate) fn new_file(&self, digest: Digest) -> Result<NamedTempFile, Error> {
         let temporary = self.root.join("temporary");
         tempfile::Builder::new()
             .permissions(Permissions::from_mode(0o444))
             .tempfile_in(&temporary)
-            .map_err(Error::io(format!(
-                "cannot create a file in {}",
-                temporary.display()
-            )))
-    }
-
-    /// Makes a written file the one of `digest`. One that is there already stays, or makes way if `replace`.
-    pub(crate) fn publish(
-        self: &Arc<Self>,
-        digest: Digest,
-        file: NamedTempFile,
-        reservation: Reservation,
-        replace: bool,
-    ) -> Result<(), Error> {
-        let path = self.path(digest);
-        let mut state = self.state.lock();
-        let present = state.entries.contains(&digest);
-        if present {
-            state.entries.promote(&digest);
-            if !replace {
-                drop(state);
-                // The file is removed and the room given back outside of the lock.
-                return Ok(());
-            }
-        } else {
-            state.append(&self.root, &[(Change::Add, digest)])?;
-        }
-        move_into_place(file, &path)?;
-        if !present {
-            let now = state.opened.elapsed().as_secs();
-            state.entries.put(digest, now);
-            state.used += reservation.bytes;
-        }
-        let due = state.checkpoint_is_due();
-        drop(state);
-        drop(reservation);
-        if due {
-            self.checkpoint_in_background();
-        }
-        Ok(())
+            .map_err(disk_error(digest, || {
+                format!("cannot create a file in {}", temporary.display())
+            }))
     }
 
     /// Forgets a file that turned out to be gone.
-    pub(crate) fn forget(&self, digest: Digest) {
+    fn forget(&self, entry: &Entry) {
         let mut state = self.state.lock();
-        if !self.path(digest).exists() && state.entries.pop(&digest).is_some() {
-            state.used -= weight(digest);
+        let is_there = file_path(&self.root, entry).exists();
+        if !is_there && state.remove_if_unchanged(entry) {
+            state.used -= u64::from(entry.blocks) * BLOCK;
             // Without the record, the next start finds the same and forgets again.
-            let _ = state.append(&self.root, &[(Change::Remove, digest)]);
+            let _ = state.append(&self.root, Change::Remove, &[*entry]);
         }
     }
 
-    /// Takes a file with wrong content out of service.
-    pub(crate) fn quarantine(&self, digest: Digest) {
-        self.corrupt.fetch_add(1, Ordering::Relaxed);
-        tracing::error!(%digest, "the file of a blob is corrupt; it is in quarantine and the blob is gone");
+    /// Takes an entry whose content, as it was read, is wrong out of service. `false`, and nothing happens, if it was
+    /// evicted or replaced while it was read, which leaves a hole to be read.
+    pub(crate) fn quarantine(&self, entry: &Entry) -> bool {
         let mut state = self.state.lock();
-        if state.entries.pop(&digest).is_none() {
-            return;
+        if !state.remove_if_unchanged(entry) {
+            return false;
         }
-        // Noted or not, the file must not be served again.
-        let _ = state.append(&self.root, &[(Change::Remove, digest)]);
-        let from = self.path(digest);
-        let to = self.root.join("quarantine").join(file_name(digest));
-        match fs::rename(&from, &to) {
-            Ok(()) => state.quarantine.push_back((to, weight(digest))),
+        let digest = entry.digest;
+        self.corrupt.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(%digest, "the bytes of a blob are corrupt; they are in quarantine and the blob is gone");
+        // Noted or not, it must not be served again.
+        let _ = state.append(&self.root, Change::Remove, &[*entry]);
+        let to = self
+            .root
+            .join("quarantine")
+            .join(file_name(digest, entry.encoding));
+        let bytes = u64::from(entry.blocks) * BLOCK;
+        let (moved, waste) = match entry.place {
+            Place::File => (fs::rename(file_path(&self.root, entry), &to), None),
+            Place::Segment { number, block } => {
+                let copied = state.segments.file(number).and_then(|file| {
+                    let content = crate::file_stream::read_at(&file, u64::from(block) * BLOCK, bytes)?;
+                    fs::write(&to, content)
+                });
+                (copied, state.segments.free(number, block, entry.blocks).ok())
+            }
+        };
+        match moved {
+            Ok(()) => state.quarantine.push_back((to, bytes)),
             Err(error) => {
-                tracing::error!(%digest, %error, "cannot move a corrupt file to the quarantine; it is removed");
-                let _ = fs::remove_file(&from);
-                state.used -= weight(digest);
+                tracing::error!(%digest, %error, "cannot move a corrupt blob to the quarantine; it is removed");
+                let _ = fs::remove_file(file_path(&self.root, entry));
+                state.used -= bytes;
+            }
+        }
+        drop(state);
+        if let Err(error) = Waste::give_back(waste.into_iter().collect()) {
+            tracing::error!(%digest, %error, "cannot give back the blocks of a corrupt blob");
+        }
+        true
+    }
+
+    /// Everything, the least recently used first.
+    pub(crate) fn entries(&self) -> Vec<Entry> {
+        self.state.lock().entries.iter().copied().collect()
+    }
+
+    /// Where the file of an entry is, for messages.
+    pub(crate) fn describe(&self, entry: &Entry) -> String {
+        match entry.place {
+            Place::File => file_path(&self.root, entry).display().to_string(),
+            Place::Segment { number, block } => {
+                format!("block {block} of segment {number} of {}", self.root.display())
+            }
+        }
+    }
+
+    /// Changes bytes on the disk, as a bad disk does.
+    #[cfg(test)]
+    pub(crate) fn damage(&self, digest: Digest, change: impl FnOnce(&mut Vec<u8>)) {
+        use std::os::unix::fs::FileExt;
+        let mut state = self.state.lock();
+        let entry = *state.entries.get(&digest).unwrap();
+        let length = u64::from(entry.blocks) * BLOCK;
+        match entry.place {
+            Place::File => {
+                let path = file_path(&self.root, &entry);
+                let mut content = fs::read(&path).unwrap();
+                change(&mut content);
+                fs::remove_file(&path).unwrap();
+                fs::write(&path, content).unwrap();
+            }
+            Place::Segment { number, block } => {
+                let file = state.segments.file(number).unwrap();
+                let offset = u64::from(block) * BLOCK;
+                let mut content = crate::file_stream::read_at(&file, offset, length)
+                    .unwrap()
+                    .to_vec();
+                change(&mut content);
+                file.write_all_at(&content, offset).unwrap();
             }
         }
     }
@@ -303,45 +434,88 @@ impl BoundedDirectory {
             bytes: state.used,
             reserved_bytes: state.reserved,
             limit_bytes: self.options.limit,
+            leased_bytes: state.entries.leased_blocks() * BLOCK,
             corrupt_blobs: self.corrupt.load(Ordering::Relaxed),
+            evicted_blobs: state.evictions,
         }
     }
 }
 
 impl State {
-    /// Least recently used first.
-    fn in_order_of_use(&self) -> Vec<Digest> {
-        self.entries.iter().rev().map(|(digest, _)| *digest).collect()
+    /// An entry, which counts as used now. What the journal has to know of that comes to `touched`.
+    fn find(&mut self, digest: &Digest, now: u32, touched: &mut Vec<Entry>) -> Option<Entry> {
+        let entry = self.entries.promote(digest)?;
+        if now.saturating_sub(entry.used) >= TOUCH_INTERVAL {
+            entry.used = now;
+            touched.push(*entry);
+        }
+        Some(*entry)
     }
 
-    fn append(&mut self, root: &Path, changes: &[(Change, Digest)]) -> Result<(), Error> {
+    fn note_uses(&mut self, root: &Path, touched: &[Entry]) {
+        if !touched.is_empty()
+            && !self.closed
+            && let Err(error) = self.append(root, Change::Touch, touched)
+        {
+            // Only the order of use after the next start suffers.
+            tracing::warn!(%error, "cannot note uses in the journal");
+        }
+    }
+
+    /// Whether the entry was still what it was, and is gone now.
+    fn remove_if_unchanged(&mut self, entry: &Entry) -> bool {
+        let present = self.entries.get(&entry.digest);
+        present.is_some_and(|present| present.place == entry.place)
+            && self.entries.remove(&entry.digest).is_some()
+    }
+
+    fn append<'a>(
+        &mut self,
+        root: &Path,
+        change: Change,
+        entries: impl IntoIterator<Item = &'a Entry>,
+    ) -> Result<(), Error> {
+        let mut entries = entries.into_iter().peekable();
+        let Some(first) = entries.peek() else {
+            return Ok(());
+        };
+        let digest = first.digest;
         let appended = if self.closed {
             Err(io::Error::other("the store is closed"))
         } else {
-            self.journal.append(changes)
+            self.journal.append(change, entries)
         };
-        appended.map_err(Error::io(format!(
-            "cannot write the journal of {}",
-            root.display()
-        )))
+        appended.map_err(disk_error(digest, || {
+            format!("cannot write the journal of {}", root.display())
+        }))
     }
 }
 
-/// Bytes that the file of a digest takes, at most.
-fn weight(digest: Digest) -> u64 {
-    digest.size_bytes().max(1).next_multiple_of(BLOCK)
+/// Seconds since 1970.
+fn now() -> u32 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
 }
 
-fn path(root: &Path, digest: Digest) -> PathBuf {
-    let name = file_name(digest);
+/// Blocks that so many bytes take; nothing is larger than a file can be.
+fn blocks_of(bytes: u64) -> u32 {
+    u32::try_from(bytes.max(1).div_ceil(BLOCK)).unwrap_or(u32::MAX)
+}
+
+fn file_path(root: &Path, entry: &Entry) -> PathBuf {
+    let name = file_name(entry.digest, entry.encoding);
     root.join("blobs")
-        .join(function_name(digest.function()))
+        .join(function_name(entry.digest.function()))
         .join(&name[..2])
         .join(name)
 }
 
-fn file_name(digest: Digest) -> String {
-    format!("{}-{}", digest.hash_hex(), digest.size_bytes())
+fn file_name(digest: Digest, encoding: Encoding) -> String {
+    let suffix = match encoding {
+        Encoding::Raw => "",
+        Encoding::Zstd => ZSTD_SUFFIX,
+    };
+    format!("{}-{}{suffix}", digest.hash_hex(), digest.size_bytes())
 }
 
 fn function_name(function: DigestFunction) -> &'static str {

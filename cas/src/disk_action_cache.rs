@@ -1,10 +1,10 @@
 //! An action cache on disk.
 //!
-//! One small file for each result, in a directory kept like that of the store (`bounded_directory.rs`): what was put
+//! Each result takes a block or two in a directory kept like that of the store (`bounded_directory.rs`): what was put
 //! survives the death of the process at any point, and the least recently used make room for new ones.
 
 use std::fs;
-use std::io::{self, Write};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,17 +14,22 @@ use bitzel_proto::{Digest, DigestFunction, InstanceName};
 use prost::Message;
 
 use crate::action_cache::ActionCache;
-use crate::bounded_directory::{BoundedDirectory, Options, Usage};
+use crate::bounded_directory::{
+    BLOCK, BoundedDirectory, CHECKPOINT_RECORDS, Content, Encoding, Options, Parcel, Usage,
+};
 use crate::error::Error;
-use crate::file_stream::run_blocking;
+use crate::file_stream::{read_at, read_up_to, run_blocking};
 
 /// What each result counts for: one block of the file system. Results name their outputs by digest and rarely need
 /// more.
 const ENTRY_BYTES: u64 = 4096;
-/// Starts every file; a change of the format changes it.
-const MAGIC: &[u8; 8] = b"bitzela1";
-/// Magic and checksum.
-const HEADER: usize = MAGIC.len() + 4;
+/// Starts every result; a change of the format changes it.
+const MAGIC: &[u8; 8] = b"bitzela2";
+/// Where the checksum of all that follows is, and the length of the message.
+const CHECKSUM: Range<usize> = 8..12;
+const LENGTH: Range<usize> = 12..20;
+/// What stands before the message.
+const HEADER: usize = 20;
 
 /// Remembers results on disk.
 #[derive(Clone)]
@@ -40,7 +45,8 @@ impl DiskActionCache {
         let options = Options {
             limit: max_results.saturating_mul(ENTRY_BYTES),
             free_space_floor: 0,
-            is_intact: |path, _| matches!(read(path), Ok(Some(_))),
+            checkpoint_records: CHECKPOINT_RECORDS,
+            is_intact: |path, _| fs::read(path).is_ok_and(|content| decode(&content).is_some()),
         };
         let directory = run_blocking(move || BoundedDirectory::open(&root, options)).await?;
         Ok(Self {
@@ -64,39 +70,44 @@ impl DiskActionCache {
 impl ActionCache for DiskActionCache {
     async fn get(&self, instance: &InstanceName, action: Digest) -> Result<Option<ActionResult>, Error> {
         let key = key(instance, action);
+        if !self.directory.touch(key) {
+            return Ok(None);
+        }
         let directory = Arc::clone(&self.directory);
-        run_blocking(move || {
-            if !directory.touch(key) {
-                return Ok(None);
-            }
-            let path = directory.path(key);
-            match read(&path) {
-                Ok(Some(result)) => Ok(Some(result)),
-                Ok(None) => {
-                    directory.quarantine(key);
-                    Ok(None)
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    directory.forget(key);
-                    Ok(None)
-                }
-                Err(error) => Err(Error::io(format!("cannot read {}", path.display()))(error)),
-            }
-        })
-        .await
+        run_blocking(move || get(&directory, key)).await
     }
 
     async fn put(&self, instance: &InstanceName, action: Digest, result: ActionResult) -> Result<(), Error> {
         let key = key(instance, action);
         let directory = Arc::clone(&self.directory);
-        run_blocking(move || {
-            let reservation = directory.reserve(key)?;
-            let mut file = directory.new_file()?;
-            let written = file.write_all(&encode(&result));
-            written.map_err(Error::io(format!("cannot write {}", file.path().display())))?;
-            directory.publish(key, file, reservation, true)
-        })
-        .await
+        let parcel = Parcel {
+            digest: key,
+            encoding: Encoding::Raw,
+            content: encode(&result).into(),
+        };
+        let put = run_blocking(move || directory.put(&[parcel], true)).await;
+        put.into_iter().collect()
+    }
+}
+
+fn get(directory: &BoundedDirectory, key: Digest) -> Result<Option<ActionResult>, Error> {
+    let located = match directory.locate(&[key]).pop() {
+        Some(Ok(located)) => located,
+        Some(Err(Error::NotFound(_))) | None => return Ok(None),
+        Some(Err(error)) => return Err(error),
+    };
+    let entry = located.entry;
+    let bytes = u64::from(entry.blocks) * BLOCK;
+    let content = match located.content {
+        Content::Part(file, offset) => read_at(&file, offset, bytes),
+        Content::Whole(file) => read_up_to(&file, bytes),
+    };
+    let content = content.map_err(Error::io(format!("cannot read {}", directory.describe(&entry))))?;
+    match decode(&content) {
+        Some(result) => Ok(Some(result)),
+        None if directory.quarantine(&entry) => Ok(None),
+        // Evicted or replaced just now.
+        None => get(directory, key),
     }
 }
 
@@ -111,27 +122,26 @@ fn key(instance: &InstanceName, action: Digest) -> Digest {
 }
 
 fn encode(result: &ActionResult) -> Vec<u8> {
-    let message = result.encode_to_vec();
-    let mut content = Vec::with_capacity(HEADER + message.len());
-    content.extend_from_slice(MAGIC);
-    content.extend_from_slice(&crc32fast::hash(&message).to_le_bytes());
-    content.extend_from_slice(&message);
+    let length = result.encoded_len();
+    let mut content = vec![0; HEADER];
+    content.extend_from_slice(&result.encode_to_vec());
+    content[LENGTH].copy_from_slice(&(length as u64).to_le_bytes());
+    let checksum = crc32fast::hash(&content[LENGTH.start..]);
+    content[CHECKSUM].copy_from_slice(&checksum.to_le_bytes());
+    content[..MAGIC.len()].copy_from_slice(MAGIC);
     content
 }
 
-/// `None` when the file is not one of a result, whole and right.
-fn read(path: &Path) -> io::Result<Option<ActionResult>> {
-    let content = fs::read(path)?;
-    let Some(rest) = content.strip_prefix(MAGIC) else {
-        return Ok(None);
-    };
-    let Some((checksum, message)) = rest.split_first_chunk() else {
-        return Ok(None);
-    };
-    if crc32fast::hash(message).to_le_bytes() != *checksum {
-        return Ok(None);
-    }
-    Ok(ActionResult::decode(message).ok())
+/// `None` when it is not a result, whole and right. Something may lie behind it.
+fn decode(content: &[u8]) -> Option<ActionResult> {
+    let checksum = u32::from_le_bytes(content.get(CHECKSUM)?.try_into().ok()?);
+    let length = u64::from_le_bytes(content.get(LENGTH)?.try_into().ok()?);
+    let end = HEADER.checked_add(usize::try_from(length).ok()?)?;
+    let checked = content.get(LENGTH.start..end)?;
+    let is_right = content.starts_with(MAGIC) && crc32fast::hash(checked) == checksum;
+    is_right
+        .then(|| ActionResult::decode(&content[HEADER..end]).ok())
+        .flatten()
 }
 
 #[cfg(test)]

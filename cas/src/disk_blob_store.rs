@@ -6,13 +6,16 @@
 //!   and nothing else is: a file appears under its name only when it is complete and its digest was verified.
 //! - **Power loss, crash of the kernel:** blobs up to the last checkpoint (a clean shutdown, or at most five
 //!   minutes of writing ago) are kept, later ones are gone as a whole. No write waits for the disk.
-//! - **Rot of the disk:** a blob that is read whole is hashed on the way; wrong bytes end the read with
-//!   [`Error::NotFound`], and the file goes to the quarantine. Reads of a part of a blob are not checked.
+//! - **Rot of the disk:** what is read is hashed on the way; wrong bytes end the read with [`Error::NotFound`], and
+//!   go to the quarantine. Only of blobs of more than 1 MiB a part can be read without the rest; it is checked by the
+//!   size of the file, or by the checksum of each frame where the blob is compressed.
 //!
 //! The limit holds at every moment: room is reserved before a blob is written, by evicting the least recently used,
-//! and given up when it is not used. How the files are kept is described in `bounded_directory.rs`, why in
-//! `docs/decisions/0003-disk-store.md`.
+//! and given up when it is not used. How the bytes are kept is described in `bounded_directory.rs`, why in
+//! `docs/decisions/0003-disk-store.md` and `0014-segments.md`.
 
+mod encoding;
+mod maintenance;
 mod reading;
 mod writing;
 
@@ -24,17 +27,21 @@ use bitzel_proto::Digest;
 use bytes::Bytes;
 use futures::StreamExt;
 
-use crate::blob_store::{BlobRange, BlobStore, BlobStream, one_chunk};
-use crate::bounded_directory::{BoundedDirectory, Options};
+use self::writing::Target;
+use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease, one_chunk};
+use crate::bounded_directory::{BoundedDirectory, CHECKPOINT_RECORDS, DirectoryLease, Options};
 use crate::error::Error;
 use crate::file_stream::run_blocking;
 
+pub use self::maintenance::{Statistics, Tally, Verification};
 pub use crate::bounded_directory::Usage;
 
-/// Blobs up to this size are read and written whole, in one trip to the blocking threads.
+/// Blobs up to this size are read and written whole, in one trip to the blocking threads, and kept in segments.
 const SMALL: u64 = 1 << 20;
+/// Look-ups that are too quick for a trip to the blocking threads: some microseconds for each dozen.
+const AT_ONCE: usize = 512;
 /// Blobs of a batch that one trip takes along at most.
-const TRIP_BLOBS: usize = 64;
+const TRIP_BLOBS: usize = 256;
 /// Bytes that one trip takes along, about.
 const TRIP_BYTES: u64 = 4 << 20;
 /// Trips of one batch at the same time.
@@ -47,27 +54,44 @@ pub struct DiskBlobStoreOptions {
     pub limit_bytes: u64,
     /// Bytes that must stay free on the file system, whoever uses it. The store evicts and refuses for that.
     pub free_space_floor_bytes: u64,
+    /// Whether blobs are compressed where that saves something. Costs time for each write and read. Blobs that are
+    /// there stay as they are when this changes.
+    pub compress: bool,
 }
 
 /// The store.
 #[derive(Clone)]
 pub struct DiskBlobStore {
     directory: Arc<BoundedDirectory>,
+    compress: bool,
 }
 
 impl DiskBlobStore {
     /// Opens the store at `root`, which is created if it is not there. One process at a time may have it open.
     pub async fn open(root: &Path, options: DiskBlobStoreOptions) -> Result<Self, Error> {
-        let root = root.to_owned();
-        let options = Options {
+        let directory = Options {
             limit: options.limit_bytes,
             free_space_floor: options.free_space_floor_bytes,
+            checkpoint_records: CHECKPOINT_RECORDS,
             is_intact: reading::is_intact,
         };
+        Self::open_with(root, directory, options.compress).await
+    }
+
+    async fn open_with(root: &Path, options: Options, compress: bool) -> Result<Self, Error> {
+        let root = root.to_owned();
         let directory = run_blocking(move || BoundedDirectory::open(&root, options)).await?;
         Ok(Self {
             directory: Arc::new(directory),
+            compress,
         })
+    }
+
+    fn target(&self) -> Target {
+        Target {
+            directory: Arc::clone(&self.directory),
+            compress: self.compress,
+        }
     }
 
     /// What the store holds.
@@ -97,6 +121,9 @@ impl BlobStore for DiskBlobStore {
             .filter(|digest| !digest.is_empty_blob())
             .copied()
             .collect();
+        if digests.len() <= AT_ONCE {
+            return Ok(self.directory.missing(&digests));
+        }
         let directory = Arc::clone(&self.directory);
         Ok(run_blocking(move || directory.missing(&digests)).await)
     }
@@ -114,19 +141,23 @@ impl BlobStore for DiskBlobStore {
     }
 
     async fn write(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
-        writing::write(&self.directory, digest, blob).await
+        writing::write(&self.target(), digest, blob).await
+    }
+
+    async fn lease(&self, digests: &[Digest]) -> Result<Lease, Error> {
+        let (directory, digests) = (Arc::clone(&self.directory), digests.to_vec());
+        if digests.len() <= AT_ONCE {
+            return Ok(Lease::new(DirectoryLease::new(directory, digests)));
+        }
+        let lease = run_blocking(move || DirectoryLease::new(directory, digests)).await;
+        Ok(Lease::new(lease))
     }
 
     async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
         let trips = trips(digests.to_vec(), Digest::size_bytes);
         let read = futures::stream::iter(trips).map(|digests| {
             let directory = Arc::clone(&self.directory);
-            run_blocking(move || {
-                let read = digests
-                    .into_iter()
-                    .map(|digest| reading::read_whole(&directory, digest));
-                read.collect::<Vec<_>>()
-            })
+            run_blocking(move || reading::read_all(&directory, &digests))
         });
         read.buffered(TRIPS).concat().await
     }
@@ -134,12 +165,8 @@ impl BlobStore for DiskBlobStore {
     async fn write_batch(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), Error>> {
         let trips = trips(blobs, |(digest, _)| digest.size_bytes());
         let written = futures::stream::iter(trips).map(|blobs| {
-            let directory = Arc::clone(&self.directory);
-            run_blocking(move || {
-                let write =
-                    |(digest, blob): (Digest, Bytes)| writing::write_whole(&directory, digest, &[blob]);
-                blobs.into_iter().map(write).collect::<Vec<_>>()
-            })
+            let target = self.target();
+            run_blocking(move || writing::write_all(&target, blobs))
         });
         written.buffered(TRIPS).concat().await
     }

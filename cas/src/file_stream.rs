@@ -39,6 +39,22 @@ pub(crate) fn read_up_to(file: &File, size: u64) -> std::io::Result<Bytes> {
     Ok(chunk.into())
 }
 
+/// Reads `size` bytes from an offset, fewer only at the end of the file. Leaves the position of the file alone.
+pub(crate) fn read_at(file: &File, offset: u64, size: u64) -> std::io::Result<Bytes> {
+    let size = usize::try_from(size).unwrap_or(usize::MAX);
+    let mut bytes = Vec::with_capacity(size);
+    while bytes.len() < size {
+        let at = offset + bytes.len() as u64;
+        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut bytes), at) {
+            Ok(0) => break,
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    bytes.truncate(size);
+    Ok(bytes.into())
+}
+
 /// Runs `work` on a thread for blocking work. A panic in it goes on in the caller.
 pub(crate) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {

@@ -56,6 +56,7 @@ pub(crate) async fn run(
     let options = DiskBlobStoreOptions {
         limit_bytes: config.store_size,
         free_space_floor_bytes: FREE_SPACE_FLOOR,
+        compress: false,
     };
     let hint = |error: bitzel_cas::Error| {
         CommandError::from(error).hint(format!(

@@ -106,6 +106,7 @@ async fn second_build(tasks: usize, all_are_targets: bool) -> Result<()> {
     let options = DiskBlobStoreOptions {
         limit_bytes: 1 << 30,
         free_space_floor_bytes: 0,
+        compress: false,
     };
     let store: Arc<dyn BlobStore> =
         Arc::new(DiskBlobStore::open(&directory.path().join("cas"), options).await?);

@@ -5,17 +5,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bitzel_proto::Digest;
-
+use super::entries::Entry;
 use super::journal::Journal;
 use super::{BoundedDirectory, State, recovery, snapshot};
 use crate::error::Error;
 
 /// Age of the last snapshot at which the next change starts a new one.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_mins(5);
-/// Records in the journal that make a snapshot worth while, whatever its age. A start looks at every file that the
-/// journal names: this many take a tenth of a second.
-pub(super) const CHECKPOINT_RECORDS: u64 = 1 << 16;
+/// Records in the journal that make a snapshot worth while, whatever its age: this many take a start half a second.
+pub(crate) const CHECKPOINT_RECORDS: u64 = 1 << 20;
 
 impl BoundedDirectory {
     /// Writes a snapshot after syncing the file system, so that everything up to now survives a power loss.
@@ -34,11 +32,11 @@ impl BoundedDirectory {
             state.journal.number() + 1
         };
         let journal = Journal::create(&index, number)?;
-        let entries: Vec<Digest> = {
+        let entries: Vec<Entry> = {
             let mut state = self.state.lock();
             state.journal = journal;
             state.checkpointed = Instant::now();
-            state.in_order_of_use()
+            state.entries.iter().copied().collect()
         };
         self.sync_files(&entries)?;
         snapshot::write(&index, number, &entries)?;
@@ -46,7 +44,7 @@ impl BoundedDirectory {
     }
 
     /// Syncs the file system, so that a snapshot of `entries` only names files that survive a power loss.
-    fn sync_files(&self, entries: &[Digest]) -> Result<(), Error> {
+    fn sync_files(&self, entries: &[Entry]) -> Result<(), Error> {
         if entries.is_empty() {
             return Ok(());
         }
@@ -71,28 +69,28 @@ impl BoundedDirectory {
         state.closed = true;
         let index = self.root.join("index");
         let number = state.journal.number() + 1;
-        let entries = state.in_order_of_use();
+        let entries: Vec<Entry> = state.entries.iter().copied().collect();
         self.sync_files(&entries)?;
         snapshot::write(&index, number, &entries)?;
         recovery::remove_older(&index, number)
     }
 
-    /// On a thread of its own; nothing when one is being written already.
+    /// On a thread of its own.
     pub(super) fn checkpoint_in_background(self: &Arc<Self>) {
         let directory = Arc::clone(self);
         std::thread::spawn(move || {
-            let Some(_guard) = directory.checkpointing.try_lock() else {
-                return;
-            };
-            if let Err(error) = directory.write_snapshot() {
+            if let Err(error) = directory.checkpoint() {
                 tracing::error!(%error, "cannot write a snapshot of the store's index");
             }
+            directory.state.lock().checkpoint_requested = false;
         });
     }
 }
 
 impl State {
-    pub(super) fn checkpoint_is_due(&self) -> bool {
-        self.journal.records() >= CHECKPOINT_RECORDS || self.checkpointed.elapsed() >= CHECKPOINT_INTERVAL
+    /// Whether it is time for a snapshot that nobody has asked for yet; the caller does.
+    pub(super) fn request_checkpoint(&mut self, records: u64) -> bool {
+        let is_due = self.journal.records() >= records || self.checkpointed.elapsed() >= CHECKPOINT_INTERVAL;
+        is_due && !std::mem::replace(&mut self.checkpoint_requested, true)
     }
 }

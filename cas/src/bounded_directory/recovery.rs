@@ -7,23 +7,27 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use bitzel_proto::{Digest, DigestFunction};
-use lru::LruCache;
 
-use super::checkpoint::CHECKPOINT_RECORDS;
-use super::journal::{self, Change, Journal};
-use super::{function_name, path, remove_file, snapshot};
+use super::entries::{Encoding, Entries, Entry, Place};
+use super::journal::{self, Journal};
+use super::record::Change;
+use super::{blocks_of, file_path, function_name, remove_file, segments, snapshot};
 use crate::error::Error;
 
 pub(super) struct Recovered {
-    /// The files, least recently used first in line for eviction.
-    pub(super) entries: LruCache<Digest, u64>,
+    /// What is there.
+    pub(super) entries: Entries,
     /// A fresh journal.
     pub(super) journal: Journal,
-    /// Whether the index on disk says something else than `entries`.
+    /// Whether the index on disk says something else than `entries`, or takes long to read.
     pub(super) needs_checkpoint: bool,
 }
 
-pub(super) fn recover(root: &Path, is_intact: fn(&Path, Digest) -> bool) -> Result<Recovered, Error> {
+pub(super) fn recover(
+    root: &Path,
+    is_intact: fn(&Path, Digest) -> bool,
+    checkpoint_records: u64,
+) -> Result<Recovered, Error> {
     let index = root.join("index");
     for unfinished in [journal::UNFINISHED, snapshot::UNFINISHED] {
         remove_file(&index.join(unfinished))?;
@@ -31,93 +35,108 @@ pub(super) fn recover(root: &Path, is_intact: fn(&Path, Digest) -> bool) -> Resu
     let snapshots = numbers(&index, "snapshot-")?;
     let journals = numbers(&index, "journal-")?;
     let highest = snapshots.iter().chain(&journals).max().copied().unwrap_or(0);
-    let mut vouched = None;
     let mut is_damaged = false;
+    let mut found = None;
     for number in snapshots.iter().rev() {
-        if let Some(entries) = snapshot::read(&snapshot::path(&index, *number))? {
-            vouched = Some((*number, entries));
+        if let Some(listing) = snapshot::read(&snapshot::path(&index, *number))? {
+            found = Some((*number, listing));
             break;
         }
         tracing::error!(number, "a snapshot of the store's index is damaged");
-        // The journals before it may be gone, and with them what an older snapshot lacks.
         is_damaged = true;
     }
-    let (entries, is_reliable, length) = match vouched {
-        None => (adopt(root, is_intact)?, false, 0),
-        Some((number, listed)) => {
-            let mut entries = LruCache::unbounded();
-            for digest in listed {
-                entries.put(digest, 0);
-            }
-            let mut changes = Vec::new();
-            let mut is_reliable = !is_damaged;
-            for number in journals.iter().filter(|journal| **journal >= number) {
-                let replay = journal::replay(&journal::path(&index, *number))?;
-                is_reliable &= replay.is_reliable;
-                changes.extend(replay.changes);
-            }
-            let length = changes.len();
-            if is_reliable {
-                apply(root, &mut entries, &changes)?;
-            } else {
-                tracing::warn!(
-                    "the store's index is not that of a process that just died; keeping what its last good snapshot lists"
-                );
-                scan(root, &mut entries)?;
-            }
-            (entries, is_reliable, length)
-        }
+    let Some((number, listing)) = found else {
+        let mut entries = adopt(root, is_intact)?;
+        segments::reconcile(root, &mut entries, true)?;
+        return Ok(Recovered {
+            entries,
+            journal: Journal::create(&index, highest + 1)?,
+            needs_checkpoint: true,
+        });
     };
+    let mut entries = listing.entries;
+    if listing.damaged > 0 {
+        let records = listing.damaged;
+        tracing::error!(
+            number,
+            records,
+            "records of a snapshot of the store's index are damaged"
+        );
+        is_damaged = true;
+    }
+    let mut changes = Vec::new();
+    let mut is_of_this_boot = true;
+    for number in journals.iter().filter(|journal| **journal >= number) {
+        let replay = journal::replay(&journal::path(&index, *number))?;
+        is_of_this_boot &= replay.is_of_this_boot;
+        is_damaged |= !replay.is_whole;
+        changes.extend(replay.changes);
+    }
+    if is_of_this_boot {
+        apply(root, &mut entries, &changes)?;
+    } else {
+        tracing::warn!("the machine went down with the store open; keeping what its last snapshot lists");
+    }
+    let is_reliable = is_of_this_boot && !is_damaged;
+    if !is_reliable {
+        sweep(root, &mut entries)?;
+    }
+    segments::reconcile(root, &mut entries, !is_reliable)?;
     Ok(Recovered {
         entries,
         journal: Journal::create(&index, highest + 1)?,
         // Old journals stay valid and are replayed again until the next snapshot; long ones not for ever.
-        needs_checkpoint: !is_reliable || length as u64 > CHECKPOINT_RECORDS,
+        needs_checkpoint: !is_reliable || changes.len() as u64 > checkpoint_records,
     })
 }
 
 /// Replays the journal, then looks at the files that it names: the process may have died before the last change.
-fn apply(
-    root: &Path,
-    entries: &mut LruCache<Digest, u64>,
-    changes: &[(Change, Digest)],
-) -> Result<(), Error> {
-    let mut last = HashMap::new();
-    for (change, digest) in changes {
+fn apply(root: &Path, entries: &mut Entries, changes: &[(Change, Entry)]) -> Result<(), Error> {
+    let mut files: HashMap<Digest, (Change, Entry)> = HashMap::new();
+    for (change, entry) in changes {
         match change {
             Change::Add => {
-                entries.put(*digest, 0);
-                last.insert(*digest, Change::Add);
+                entries.insert(*entry);
             }
             Change::Remove => {
-                entries.pop(digest);
-                last.insert(*digest, Change::Remove);
+                entries.remove(&entry.digest);
             }
             Change::Touch => {
-                entries.promote(digest);
+                if let Some(present) = entries.promote(&entry.digest) {
+                    present.used = entry.used;
+                }
+                continue;
             }
         }
+        if entry.place == Place::File {
+            files.insert(entry.digest, (*change, *entry));
+        }
     }
-    for (digest, change) in last {
-        let path = path(root, digest);
-        match change {
-            Change::Remove => remove_file(&path)?,
-            _ => {
-                if !path.exists() {
-                    entries.pop(&digest);
-                }
-            }
+    for (digest, (change, entry)) in files {
+        let path = file_path(root, &entry);
+        if change == Change::Remove {
+            remove_file(&path)?;
+        } else if !path.exists()
+            && entries
+                .get(&digest)
+                .is_some_and(|entry| entry.place == Place::File)
+        {
+            entries.remove(&digest);
         }
     }
     Ok(())
 }
 
-/// Keeps those of `entries` whose files are there, and removes all other files.
-fn scan(root: &Path, entries: &mut LruCache<Digest, u64>) -> Result<(), Error> {
+/// Removes files that no entry knows, and forgets entries whose files are gone.
+fn sweep(root: &Path, entries: &mut Entries) -> Result<(), Error> {
     let mut present = HashSet::new();
-    for_each_file(root, |path, digest| {
-        match digest.filter(|digest| entries.contains(digest)) {
-            Some(digest) => {
+    for_each_file(root, |path, named| {
+        let known = named.filter(|(digest, encoding)| {
+            let entry = entries.get(digest);
+            entry.is_some_and(|entry| entry.place == Place::File && entry.encoding == *encoding)
+        });
+        match known {
+            Some((digest, _)) => {
                 present.insert(digest);
                 Ok(())
             }
@@ -126,23 +145,36 @@ fn scan(root: &Path, entries: &mut LruCache<Digest, u64>) -> Result<(), Error> {
     })?;
     let gone: Vec<Digest> = entries
         .iter()
-        .map(|(digest, _)| *digest)
-        .filter(|digest| !present.contains(digest))
+        .filter(|entry| entry.place == Place::File && !present.contains(&entry.digest))
+        .map(|entry| entry.digest)
         .collect();
     for digest in gone {
-        entries.pop(&digest);
+        entries.remove(&digest);
     }
     Ok(())
 }
 
-/// Builds the index of files that have none, oldest first; what is not intact goes.
-fn adopt(root: &Path, is_intact: fn(&Path, Digest) -> bool) -> Result<LruCache<Digest, u64>, Error> {
-    let mut found: Vec<(SystemTime, Digest)> = Vec::new();
-    for_each_file(root, |path, digest| {
-        match digest.filter(|digest| is_intact(path, *digest)) {
-            Some(digest) => {
-                let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
-                found.push((modified.unwrap_or(SystemTime::UNIX_EPOCH), digest));
+/// Builds the index of files that have none, oldest first; what is not intact goes. Segments do not say what is in
+/// them, so that is lost.
+fn adopt(root: &Path, is_intact: fn(&Path, Digest) -> bool) -> Result<Entries, Error> {
+    let mut found: Vec<(SystemTime, Entry)> = Vec::new();
+    for_each_file(root, |path, named| {
+        match named.filter(|(digest, _)| is_intact(path, *digest)) {
+            Some((digest, encoding)) => {
+                let metadata =
+                    fs::metadata(path).map_err(Error::io(format!("cannot look at {}", path.display())))?;
+                let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+                let since = modified
+                    .duration_since(SystemTime::UNIX_EPOCH)
+                    .unwrap_or_default();
+                let entry = Entry {
+                    digest,
+                    place: Place::File,
+                    encoding,
+                    blocks: blocks_of(metadata.len()),
+                    used: u32::try_from(since.as_secs()).unwrap_or(u32::MAX),
+                };
+                found.push((modified, entry));
                 Ok(())
             }
             None => remove_file(path),
@@ -154,18 +186,18 @@ fn adopt(root: &Path, is_intact: fn(&Path, Digest) -> bool) -> Result<LruCache<D
             "the store had no usable index; it was built from the files"
         );
     }
-    found.sort_unstable();
-    let mut entries = LruCache::unbounded();
-    for (_, digest) in found {
-        entries.put(digest, 0);
+    found.sort_unstable_by_key(|(modified, entry)| (*modified, entry.digest));
+    let mut entries = Entries::new();
+    for (_, entry) in found {
+        entries.insert(entry);
     }
     Ok(entries)
 }
 
-/// Calls `visit` with every file and the digest that its name says, if it says one.
+/// Calls `visit` with every file and what its name says, if it says something.
 fn for_each_file(
     root: &Path,
-    mut visit: impl FnMut(&Path, Option<Digest>) -> Result<(), Error>,
+    mut visit: impl FnMut(&Path, Option<(Digest, Encoding)>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     for function in DigestFunction::ALL {
         for shard in 0..=255_u8 {
@@ -181,19 +213,23 @@ fn for_each_file(
             for entry in listing {
                 let entry = entry.map_err(Error::io(failed()))?;
                 let name = entry.file_name();
-                let digest = name.to_str().and_then(|name| parse_name(function, name));
-                visit(&entry.path(), digest)?;
+                let named = name.to_str().and_then(|name| parse_name(function, name));
+                visit(&entry.path(), named)?;
             }
         }
     }
     Ok(())
 }
 
-fn parse_name(function: DigestFunction, name: &str) -> Option<Digest> {
-    let (hash, size) = name.split_once('-')?;
+fn parse_name(function: DigestFunction, name: &str) -> Option<(Digest, Encoding)> {
+    let (stem, encoding) = match name.strip_suffix(super::ZSTD_SUFFIX) {
+        Some(stem) => (stem, Encoding::Zstd),
+        None => (name, Encoding::Raw),
+    };
+    let (hash, size) = stem.split_once('-')?;
     let digest = Digest::from_parts(function, hash, size.parse().ok()?).ok()?;
     // Only the one right spelling: the file is looked for under that.
-    (super::file_name(digest) == name).then_some(digest)
+    (super::file_name(digest, encoding) == name).then_some((digest, encoding))
 }
 
 /// Removes the parts of the index that snapshot `number` makes superfluous.

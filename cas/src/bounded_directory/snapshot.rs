@@ -1,72 +1,70 @@
-//! All files of a directory in order of use, in one file: magic, entries of 41 bytes, checksum.
+//! All entries of a directory in order of use, in one file: a header, then a record for each.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use bitzel_proto::{Digest, DigestFunction};
-
-use super::journal::function_code;
+use super::entries::{Entries, Entry};
+use super::record::{self, Change, RECORD};
 use crate::error::Error;
 
-/// Function, hash, size.
-pub(super) const ENTRY: usize = 41;
-const MAGIC: &[u8; 8] = b"bitzels1";
+const MAGIC: [u8; 8] = *b"bitzels2";
 /// The name of a snapshot that is being written.
 pub(super) const UNFINISHED: &str = "unfinished-snapshot";
+const BUFFER: usize = 1 << 20;
 
 pub(super) fn path(index: &Path, number: u64) -> PathBuf {
     index.join(format!("snapshot-{number:020}"))
 }
 
 /// Writes a snapshot; on return it is on disk for good.
-pub(super) fn write(index: &Path, number: u64, entries: &[Digest]) -> Result<(), Error> {
+pub(super) fn write(index: &Path, number: u64, entries: &[Entry]) -> Result<(), Error> {
     let path = path(index, number);
-    let failed = || Error::io(format!("cannot write {}", path.display()));
-    let mut content = Vec::with_capacity(MAGIC.len() + entries.len() * ENTRY + 4);
-    content.extend_from_slice(MAGIC);
-    for digest in entries {
-        content.extend_from_slice(&encode(*digest));
-    }
-    content.extend_from_slice(&crc32fast::hash(&content).to_le_bytes());
     let unfinished = index.join(UNFINISHED);
-    let mut file = File::create(&unfinished).map_err(failed())?;
-    file.write_all(&content).map_err(failed())?;
-    file.sync_all().map_err(failed())?;
-    fs::rename(&unfinished, &path).map_err(failed())?;
+    let write = || {
+        let mut file = BufWriter::with_capacity(BUFFER, File::create(&unfinished)?);
+        file.write_all(&record::header(MAGIC)?)?;
+        for entry in entries {
+            file.write_all(&record::encode(Change::Add, entry))?;
+        }
+        file.into_inner()?.sync_all()?;
+        fs::rename(&unfinished, &path)
+    };
+    write().map_err(Error::io(format!("cannot write {}", path.display())))?;
     sync_directory(index)
 }
 
-/// Reads a snapshot; `None` when it is damaged.
-pub(super) fn read(path: &Path) -> Result<Option<Vec<Digest>>, Error> {
-    let bytes = fs::read(path).map_err(Error::io(format!("cannot read {}", path.display())))?;
-    let Some((content, checksum)) = bytes.split_last_chunk() else {
-        return Ok(None);
-    };
-    if crc32fast::hash(content).to_le_bytes() != *checksum {
-        return Ok(None);
-    }
-    let Some(entries) = content.strip_prefix(MAGIC) else {
-        return Ok(None);
-    };
-    Ok(entries.as_chunks::<ENTRY>().0.iter().map(decode).collect())
+/// What a snapshot lists.
+pub(super) struct Listing {
+    pub(super) entries: Entries,
+    /// Records that were damaged, and are missing.
+    pub(super) damaged: u64,
 }
 
-pub(super) fn encode(digest: Digest) -> [u8; ENTRY] {
-    let mut entry = [0; ENTRY];
-    entry[0] = function_code(digest.function());
-    entry[1..33].copy_from_slice(digest.hash());
-    entry[33..].copy_from_slice(&digest.size_bytes().to_le_bytes());
-    entry
-}
-
-pub(super) fn decode(entry: &[u8; ENTRY]) -> Option<Digest> {
-    let function = DigestFunction::ALL
-        .into_iter()
-        .find(|function| function_code(*function) == entry[0])?;
-    let hash = entry[1..].first_chunk()?;
-    let size = entry.last_chunk()?;
-    Some(Digest::new(function, *hash, u64::from_le_bytes(*size)))
+/// Reads a snapshot; `None` when it is none.
+pub(super) fn read(path: &Path) -> Result<Option<Listing>, Error> {
+    let failed = || Error::io(format!("cannot read {}", path.display()));
+    let file = File::open(path).map_err(failed())?;
+    let length = file.metadata().map_err(failed())?.len();
+    let mut entries = Entries::new();
+    entries.reserve(usize::try_from(length).unwrap_or(0) / RECORD);
+    let mut damaged = 0;
+    let mut has_header = None;
+    let visit = |record: &[u8; RECORD]| {
+        if has_header.is_none() {
+            has_header = Some(record::is_header(record, MAGIC));
+            return;
+        }
+        match record::decode(record) {
+            Some((Change::Add, entry)) => {
+                entries.insert(entry);
+            }
+            _ => damaged += 1,
+        }
+    };
+    record::for_each(&file, visit).map_err(failed())?;
+    damaged += u64::from(length % RECORD as u64 != 0);
+    Ok((has_header == Some(true)).then_some(Listing { entries, damaged }))
 }
 
 /// Makes renames and creations in a directory durable.

@@ -1,6 +1,7 @@
 //! The moments at which a process may die, made by hand.
 
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 
 use tempfile::TempDir;
 
@@ -9,6 +10,7 @@ use super::*;
 const OPTIONS: Options = Options {
     limit: 1 << 30,
     free_space_floor: 0,
+    checkpoint_records: 1 << 20,
     is_intact: |_, _| true,
 };
 
@@ -21,12 +23,32 @@ fn digest(number: u8) -> Digest {
 }
 
 fn publish(directory: &Arc<BoundedDirectory>, number: u8) {
-    let reservation = directory.reserve(digest(number)).unwrap();
-    let mut file = directory.new_file().unwrap();
+    let parcel = Parcel {
+        digest: digest(number),
+        encoding: Encoding::Raw,
+        content: vec![number].into(),
+    };
+    directory.put(&[parcel], false).pop().unwrap().unwrap();
+}
+
+/// As a file of its own.
+fn publish_file(directory: &Arc<BoundedDirectory>, number: u8) {
+    let reservation = directory.reserve(digest(number), 1).unwrap();
+    let mut file = directory.new_file(digest(number)).unwrap();
     file.write_all(&[number]).unwrap();
     directory
-        .publish(digest(number), file, reservation, false)
+        .publish(digest(number), file, Encoding::Raw, 1, reservation, false)
         .unwrap();
+}
+
+fn file_entry(number: u8) -> Entry {
+    Entry {
+        digest: digest(number),
+        place: Place::File,
+        encoding: Encoding::Raw,
+        blocks: 1,
+        used: 0,
+    }
 }
 
 fn present(directory: &BoundedDirectory, numbers: impl IntoIterator<Item = u8>) -> Vec<u8> {
@@ -34,8 +56,10 @@ fn present(directory: &BoundedDirectory, numbers: impl IntoIterator<Item = u8>) 
     numbers.into_iter().filter(is_present).collect()
 }
 
-fn append_to_journal(directory: &BoundedDirectory, changes: &[(Change, Digest)]) {
-    directory.state.lock().journal.append(changes).unwrap();
+fn append_to_journal(directory: &BoundedDirectory, change: Change, numbers: &[u8]) {
+    let entries: Vec<Entry> = numbers.iter().map(|number| file_entry(*number)).collect();
+    let mut state = directory.state.lock();
+    state.journal.append(change, &entries).unwrap();
 }
 
 fn journal_path(directory: &BoundedDirectory) -> PathBuf {
@@ -50,7 +74,7 @@ fn death_between_the_record_and_the_file_leaves_neither() {
     let root = TempDir::new().unwrap();
     let directory = open(&root);
     publish(&directory, 1);
-    append_to_journal(&directory, &[(Change::Add, digest(2))]);
+    append_to_journal(&directory, Change::Add, &[2]);
     drop(directory);
     let directory = open(&root);
     assert_eq!(present(&directory, 1..3), [1]);
@@ -61,10 +85,10 @@ fn death_between_the_record_and_the_file_leaves_neither() {
 fn death_between_the_record_and_the_removal_removes() {
     let root = TempDir::new().unwrap();
     let directory = open(&root);
-    publish(&directory, 1);
-    publish(&directory, 2);
-    append_to_journal(&directory, &[(Change::Remove, digest(1))]);
-    let path = directory.path(digest(1));
+    publish_file(&directory, 1);
+    publish_file(&directory, 2);
+    append_to_journal(&directory, Change::Remove, &[1]);
+    let path = file_path(root.path(), &file_entry(1));
     drop(directory);
     assert!(path.exists());
     let directory = open(&root);
@@ -77,12 +101,13 @@ fn what_was_removed_and_came_back_stays() {
     let root = TempDir::new().unwrap();
     let directory = open(&root);
     publish(&directory, 1);
-    directory.make_room(OPTIONS.limit, String::new).unwrap();
-    directory.state.lock().reserved = 0;
-    assert_eq!(present(&directory, [1]), [0; 0]);
+    publish_file(&directory, 2);
+    drop(directory.reserve(digest(9), OPTIONS.limit).unwrap());
+    assert_eq!(present(&directory, 1..3), [0; 0]);
     publish(&directory, 1);
+    publish_file(&directory, 2);
     drop(directory);
-    assert_eq!(present(&open(&root), [1]), [1]);
+    assert_eq!(present(&open(&root), 1..3), [1, 2]);
 }
 
 #[test]
@@ -100,20 +125,111 @@ fn a_record_cut_off_at_the_end_is_left_out() {
 }
 
 #[test]
-fn a_wrong_record_sends_the_start_to_the_files() {
+fn a_wrong_record_costs_what_it_names_and_nothing_else() {
     let root = TempDir::new().unwrap();
     let directory = open(&root);
     publish(&directory, 1);
     directory.checkpoint().unwrap();
-    publish(&directory, 2);
+    for number in 2..5 {
+        publish_file(&directory, number);
+    }
     let journal = journal_path(&directory);
     drop(directory);
     let mut bytes = fs::read(&journal).unwrap();
-    *bytes.last_mut().unwrap() ^= 1;
+    bytes[2 * record::RECORD + 20] ^= 1;
     fs::write(&journal, bytes).unwrap();
     let directory = open(&root);
-    assert_eq!(present(&directory, 1..3), [1], "only the snapshot vouches");
-    assert!(!directory.path(digest(2)).exists());
+    assert_eq!(present(&directory, 1..5), [1, 2, 4]);
+    assert!(!file_path(root.path(), &file_entry(3)).exists());
+    drop(directory);
+    assert_eq!(present(&open(&root), 1..5), [1, 2, 4]);
+}
+
+#[test]
+fn a_wrong_record_in_a_snapshot_costs_what_it_names_and_nothing_else() {
+    let root = TempDir::new().unwrap();
+    let directory = open(&root);
+    (1..5).for_each(|number| publish(&directory, number));
+    directory.close().unwrap();
+    let snapshot = snapshot::path(
+        &root.path().join("index"),
+        directory.state.lock().journal.number() + 1,
+    );
+    drop(directory);
+    let mut bytes = fs::read(&snapshot).unwrap();
+    bytes[2 * record::RECORD + 20] ^= 1;
+    fs::write(&snapshot, bytes).unwrap();
+    assert_eq!(present(&open(&root), 1..5), [1, 3, 4]);
+}
+
+#[test]
+fn blocks_that_no_record_names_are_given_back() {
+    let root = TempDir::new().unwrap();
+    let directory = open(&root);
+    publish(&directory, 1);
+    // The process dies after the bytes were written, before the record.
+    let extent = directory.state.lock().segments.allocate(8).unwrap();
+    extent.write(&vec![7; 8 * 4096]).unwrap();
+    publish(&directory, 2);
+    let taken = || extent.file.metadata().unwrap().blocks() * 512;
+    assert_eq!(taken(), 10 * BLOCK);
+    drop(directory);
+    let directory = open(&root);
+    assert_eq!(present(&directory, 1..3), [1, 2]);
+    assert_eq!(taken(), 2 * BLOCK);
+    let contents = directory
+        .locate(&[digest(1), digest(2)])
+        .into_iter()
+        .map(|located| {
+            let Content::Part(file, offset) = located.unwrap().content else {
+                panic!("not in a segment");
+            };
+            crate::file_stream::read_at(&file, offset, 1).unwrap()[0]
+        });
+    assert_eq!(contents.collect::<Vec<_>>(), [1, 2]);
+}
+
+#[test]
+fn a_segment_goes_with_its_last_entry() {
+    let root = TempDir::new().unwrap();
+    let directory = open(&root);
+    let segments = || fs::read_dir(root.path().join("segments")).unwrap().count();
+    publish(&directory, 1);
+    assert_eq!(segments(), 1);
+    drop(directory.reserve(digest(9), OPTIONS.limit).unwrap());
+    assert_eq!((segments(), directory.usage().bytes), (0, 0));
+    publish(&directory, 2);
+    drop(directory);
+    assert_eq!(present(&open(&root), 1..3), [2]);
+}
+
+#[test]
+fn a_lease_keeps_what_is_there_and_what_comes_later() {
+    let root = TempDir::new().unwrap();
+    let options = Options {
+        limit: 4 * BLOCK,
+        ..OPTIONS
+    };
+    let directory = Arc::new(BoundedDirectory::open(root.path(), options).unwrap());
+    publish(&directory, 1);
+    let lease = DirectoryLease::new(Arc::clone(&directory), vec![digest(1), digest(2)]);
+    let again = DirectoryLease::new(Arc::clone(&directory), vec![digest(1)]);
+    publish_file(&directory, 2);
+    (3..20).for_each(|number| publish(&directory, number));
+    assert_eq!(present(&directory, 1..20), [1, 2, 18, 19]);
+    assert_eq!(directory.usage().leased_bytes, 2 * BLOCK);
+    // What does not fit beside the leased ones evicts nobody.
+    assert!(matches!(
+        directory.reserve(digest(20), 3 * BLOCK),
+        Err(Error::NoSpace { .. })
+    ));
+    assert_eq!(present(&directory, 1..20), [1, 2, 18, 19]);
+    drop(lease);
+    (20..30).for_each(|number| publish(&directory, number));
+    assert_eq!(present(&directory, 1..30), [1, 27, 28, 29]);
+    drop(again);
+    drop(directory.reserve(digest(9), 4 * BLOCK).unwrap());
+    assert_eq!(directory.usage().blobs, 0);
 }
 
 #[test]
@@ -142,7 +258,7 @@ fn an_unfinished_snapshot_does_not_count() {
     let index = root.path().join("index");
     let number = directory.state.lock().journal.number() + 1;
     drop(Journal::create(&index, number).unwrap());
-    fs::write(index.join(snapshot::UNFINISHED), b"bitzels1 and then").unwrap();
+    fs::write(index.join(snapshot::UNFINISHED), b"bitzels2 and then").unwrap();
     drop(directory);
     let directory = open(&root);
     assert_eq!(present(&directory, [1]), [1]);
@@ -154,7 +270,7 @@ fn an_unfinished_snapshot_does_not_count() {
 #[test]
 fn an_unfinished_journal_does_not_count_and_goes() {
     // The process dies at every byte of the header, at a start and at a checkpoint.
-    for length in 0..48 {
+    for length in 0..record::RECORD {
         let root = TempDir::new().unwrap();
         let directory = open(&root);
         publish(&directory, 1);
@@ -175,10 +291,10 @@ fn uses_reach_the_journal_and_with_it_the_next_start() {
     for number in 1..=3 {
         publish(&directory, number);
     }
-    append_to_journal(&directory, &[(Change::Touch, digest(1))]);
+    append_to_journal(&directory, Change::Touch, &[1]);
     drop(directory);
     let directory = open(&root);
-    let order = directory.state.lock().in_order_of_use();
+    let order: Vec<Digest> = directory.entries().iter().map(|entry| entry.digest).collect();
     assert_eq!(order, [digest(2), digest(3), digest(1)]);
 }
 
@@ -191,23 +307,24 @@ fn a_use_is_journaled_at_most_once_per_interval() {
     let before = records();
     assert!(directory.touch(digest(1)));
     assert_eq!(records(), before, "published just now");
-    directory.state.lock().opened -= 2 * TOUCH_INTERVAL;
+    directory.state.lock().entries.promote(&digest(1)).unwrap().used -= 2 * TOUCH_INTERVAL;
     assert!(directory.touch(digest(1)));
     assert!(directory.touch(digest(1)));
     assert_eq!(records(), before + 1);
 }
 
 #[test]
-fn a_long_journal_starts_a_snapshot() {
+fn a_long_journal_starts_one_snapshot() {
     let root = TempDir::new().unwrap();
     let directory = open(&root);
-    publish(&directory, 1);
-    assert!(!directory.state.lock().checkpoint_is_due());
-    let many = vec![(Change::Touch, digest(1)); usize::try_from(checkpoint::CHECKPOINT_RECORDS).unwrap()];
-    append_to_journal(&directory, &many);
-    assert!(directory.state.lock().checkpoint_is_due());
+    (1..4).for_each(|number| publish(&directory, number));
+    let request = |records| directory.state.lock().request_checkpoint(records);
+    assert!(!request(4));
+    assert!(request(3));
+    assert!(!request(3), "is requested already");
     directory.checkpoint().unwrap();
-    assert!(!directory.state.lock().checkpoint_is_due());
+    directory.state.lock().checkpoint_requested = false;
+    assert!(!request(3));
 }
 
 #[test]
@@ -221,10 +338,25 @@ fn temporary_files_of_an_earlier_process_are_removed() {
 }
 
 #[test]
-fn entries_survive_their_encoding() {
+fn records_survive_their_encoding() {
     for function in DigestFunction::ALL {
-        let digest = Digest::new(function, [0xa5; 32], u64::MAX - 1);
-        assert_eq!(snapshot::decode(&snapshot::encode(digest)), Some(digest));
+        for (encoding, place) in [
+            (Encoding::Raw, Place::File),
+            (Encoding::Zstd, Place::Segment { number: 7, block: 9 }),
+        ] {
+            let entry = Entry {
+                digest: Digest::new(function, [0xa5; 32], u64::MAX - 1),
+                place,
+                encoding,
+                blocks: 12345,
+                used: u32::MAX,
+            };
+            for change in [Change::Add, Change::Remove, Change::Touch] {
+                let mut record = record::encode(change, &entry);
+                assert_eq!(record::decode(&record), Some((change, entry)));
+                record[30] ^= 1;
+                assert_eq!(record::decode(&record), None);
+            }
+        }
     }
-    assert_eq!(snapshot::decode(&[9; snapshot::ENTRY]), None);
 }

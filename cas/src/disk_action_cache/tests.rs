@@ -67,6 +67,23 @@ async fn the_least_recently_used_results_make_room() {
 }
 
 #[tokio::test]
+async fn large_results_are_kept_whole() {
+    let root = TempDir::new().unwrap();
+    let cache = open(&root, 1000).await;
+    let instance = InstanceName::default();
+    let action = sha256(b"action");
+    for size in [0, 4000, 4096, 100_000, 2_000_000] {
+        let large = ActionResult {
+            stdout_raw: vec![b'x'; size],
+            ..ActionResult::default()
+        };
+        cache.put(&instance, action, large.clone()).await.unwrap();
+        assert_eq!(cache.get(&instance, action).await.unwrap(), Some(large));
+    }
+    assert_eq!(cache.usage().bytes, 2_002_944, "what was replaced is gone");
+}
+
+#[tokio::test]
 async fn a_damaged_result_is_a_miss_and_can_be_put_again() {
     let root = TempDir::new().unwrap();
     let cache = open(&root, 100).await;
@@ -74,17 +91,19 @@ async fn a_damaged_result_is_a_miss_and_can_be_put_again() {
     let action = sha256(b"action");
     for damage in [
         &b""[..],
-        b"bitzela1",
-        b"bitzela1\0\0\0\0\xff\xff",
+        b"bitzela2",
+        b"bitzela2\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"bitzela2\x01\0\0\0\x02\0\0\0\0\0\0\0\xff\xff",
         b"something else",
     ] {
         cache.put(&instance, action, result(1)).await.unwrap();
-        let path = cache.directory.path(key(&instance, action));
-        fs::remove_file(&path).unwrap();
-        fs::write(&path, damage).unwrap();
+        cache.directory.damage(key(&instance, action), |content| {
+            content.fill(0);
+            content[..damage.len()].copy_from_slice(damage);
+        });
         assert_eq!(cache.get(&instance, action).await.unwrap(), None, "{damage:?}");
     }
-    assert_eq!(cache.usage().corrupt_blobs, 4);
+    assert_eq!(cache.usage().corrupt_blobs, 5);
     cache.put(&instance, action, result(2)).await.unwrap();
     assert_eq!(cache.get(&instance, action).await.unwrap(), Some(result(2)));
 }

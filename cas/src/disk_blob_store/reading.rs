@@ -1,4 +1,4 @@
-//! Reading files, with a check of what was read whole. All functions block.
+//! Reading blobs, with a check of what was read. All functions block.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -6,14 +6,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bitzel_proto::{Digest, Hasher};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
+use tokio::task::JoinHandle;
 
 use super::SMALL;
+use super::encoding::{self, FRAME, FrameReader};
 use crate::blob_store::{BlobRange, BlobStream, one_chunk};
-use crate::bounded_directory::BoundedDirectory;
+use crate::bounded_directory::{BLOCK, BoundedDirectory, Content, Encoding, Entry, Located};
 use crate::error::Error;
-use crate::file_stream::{file_stream, read_up_to, run_blocking};
+use crate::file_stream::{file_stream, read_at, read_up_to, run_blocking};
 use crate::verifying_blob_store::is_whole;
 
 /// Bytes that one step of a stream reads.
@@ -26,35 +28,56 @@ pub(super) fn is_intact(path: &Path, digest: Digest) -> bool {
     copied.is_ok() && hasher.finish() == digest
 }
 
-/// Opens a blob, which counts as used.
-fn open(directory: &BoundedDirectory, digest: Digest) -> Result<File, Error> {
-    if !directory.touch(digest) {
-        return Err(Error::NotFound(digest));
-    }
-    let path = directory.path(digest);
-    match File::open(&path) {
-        Ok(file) => Ok(file),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // Evicted just now, or removed by somebody else.
-            directory.forget(digest);
-            Err(Error::NotFound(digest))
-        }
-        Err(error) => Err(Error::io(format!("cannot open {}", path.display()))(error)),
+fn locate(directory: &BoundedDirectory, digest: Digest) -> Result<Located, Error> {
+    let located = directory.locate(&[digest]).pop();
+    located.unwrap_or(Err(Error::NotFound(digest)))
+}
+
+/// Reads blobs into memory, each checked.
+pub(super) fn read_all(directory: &BoundedDirectory, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
+    let located = directory.locate(digests).into_iter();
+    let read = |(digest, located): (&Digest, Result<Located, Error>)| match located {
+        Ok(located) => read_located(directory, &located),
+        Err(Error::NotFound(_)) if digest.is_empty_blob() => Ok(Bytes::new()),
+        Err(error) => Err(error),
+    };
+    digests.iter().zip(located).map(read).collect()
+}
+
+fn read_located(directory: &BoundedDirectory, located: &Located) -> Result<Bytes, Error> {
+    let entry = &located.entry;
+    let digest = entry.digest;
+    let blob = whole(located).map_err(failed(directory, entry))?;
+    match blob {
+        Some(blob) if digest.function().digest(&blob) == digest => Ok(blob),
+        _ if directory.quarantine(entry) => Err(Error::NotFound(digest)),
+        // Evicted just now; by now it may be there again.
+        _ => read_located(directory, &locate(directory, digest)?),
     }
 }
 
-/// Reads a blob into memory.
-pub(super) fn read_whole(directory: &BoundedDirectory, digest: Digest) -> Result<Bytes, Error> {
-    if digest.is_empty_blob() {
-        return Ok(Bytes::new());
+/// The whole blob, of at most one byte more than its size; `None` when it is not even what a blob looks like.
+fn whole(located: &Located) -> io::Result<Option<Bytes>> {
+    let Located { entry, content } = located;
+    let size = entry.digest.size_bytes();
+    match (content, entry.encoding) {
+        (Content::Part(file, offset), Encoding::Raw) => read_at(file, *offset, size).map(Some),
+        (Content::Whole(file), Encoding::Raw) => read_up_to(file, size.saturating_add(1)).map(Some),
+        (Content::Part(file, offset), Encoding::Zstd) => {
+            let stored = read_at(file, *offset, u64::from(entry.blocks) * BLOCK)?;
+            Ok(encoding::decompress(&stored, size))
+        }
+        (Content::Whole(file), Encoding::Zstd) => {
+            let mut frames = FrameReader::open(file.try_clone()?, entry.digest)?;
+            let mut blob = BytesMut::new();
+            while let Some(frames) = &mut frames
+                && let Some(frame) = frames.next()?
+            {
+                blob.extend_from_slice(&frame);
+            }
+            Ok(Some(blob.freeze()))
+        }
     }
-    let file = open(directory, digest)?;
-    let blob = read_up_to(&file, digest.size_bytes().saturating_add(1)).map_err(failed(directory, digest))?;
-    if digest.function().digest(&blob) != digest {
-        directory.quarantine(digest);
-        return Err(Error::NotFound(digest));
-    }
-    Ok(blob)
 }
 
 /// Streams a blob or a part of it.
@@ -63,71 +86,210 @@ pub(super) fn read(
     digest: Digest,
     range: BlobRange,
 ) -> Result<BlobStream, Error> {
-    if !is_whole(digest, range) {
-        return read_part(&directory, digest, range);
-    }
+    let located = locate(&directory, digest)?;
     if digest.size_bytes() <= SMALL {
-        return read_whole(&directory, digest).map(one_chunk);
+        // A part is cut from the whole, which costs little and is checked.
+        let blob = read_located(&directory, &located)?;
+        return Ok(one_chunk(cut(&blob, range)));
     }
-    let file = open(&directory, digest)?;
-    let state = Some(Reading {
-        directory,
-        digest,
-        file,
-        hasher: digest.function().hasher(),
-    });
-    Ok(futures::stream::try_unfold(state, |reading| async {
-        match reading {
-            Some(reading) => run_blocking(move || reading.step()).await,
-            None => Ok(None),
+    let Located { entry, content } = located;
+    let Content::Whole(file) = content else {
+        return Err(wrong(&directory, &entry));
+    };
+    match (is_whole(digest, range), entry.encoding) {
+        (true, _) => {
+            let source = Source::open(file, &entry).map_err(failed(&directory, &entry))?;
+            let source = source.ok_or_else(|| wrong(&directory, &entry))?;
+            let hasher = digest.function().hasher();
+            Ok(read_ahead(Reading {
+                directory,
+                entry,
+                source,
+                hasher,
+            }))
         }
-    })
-    .boxed())
+        (false, Encoding::Raw) => read_part(&directory, &entry, file, range),
+        (false, Encoding::Zstd) => {
+            match FrameReader::open(file, digest).map_err(failed(&directory, &entry))? {
+                Some(frames) => Ok(read_part_of_frames(directory, entry, frames, range)),
+                None => Err(wrong(&directory, &entry)),
+            }
+        }
+    }
 }
 
-fn read_part(directory: &BoundedDirectory, digest: Digest, range: BlobRange) -> Result<BlobStream, Error> {
-    let mut file = open(directory, digest)?;
-    let size = file.metadata().map_err(failed(directory, digest))?.len();
-    if size != digest.size_bytes() {
-        directory.quarantine(digest);
-        return Err(Error::NotFound(digest));
+fn wrong(directory: &BoundedDirectory, entry: &Entry) -> Error {
+    directory.quarantine(entry);
+    Error::NotFound(entry.digest)
+}
+
+/// Reads all of a blob, which does not count as a use. What is wrong goes to the quarantine.
+pub(super) fn verify(directory: &Arc<BoundedDirectory>, digest: Digest) -> Result<(), Error> {
+    let located = directory.peek(digest)?;
+    if digest.size_bytes() <= SMALL {
+        return read_located(directory, &located).map(drop);
+    }
+    let Located { entry, content } = located;
+    let source = match content {
+        Content::Whole(file) => Source::open(file, &entry).map_err(failed(directory, &entry))?,
+        Content::Part(..) => None,
+    };
+    let mut reading = Some(Reading {
+        directory: Arc::clone(directory),
+        entry,
+        source: source.ok_or_else(|| wrong(directory, &entry))?,
+        hasher: digest.function().hasher(),
+    });
+    while let Some(more) = reading {
+        reading = more.step()?.and_then(|(_, more)| more);
+    }
+    Ok(())
+}
+
+fn cut(blob: &Bytes, range: BlobRange) -> Bytes {
+    let at = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX).min(blob.len());
+    let start = at(range.offset);
+    let end = range
+        .limit
+        .map_or(blob.len(), |limit| at(range.offset.saturating_add(limit)));
+    blob.slice(start..end)
+}
+
+fn read_part(
+    directory: &BoundedDirectory,
+    entry: &Entry,
+    mut file: File,
+    range: BlobRange,
+) -> Result<BlobStream, Error> {
+    let size = file.metadata().map_err(failed(directory, entry))?.len();
+    if size != entry.digest.size_bytes() {
+        directory.quarantine(entry);
+        return Err(Error::NotFound(entry.digest));
     }
     file.seek(SeekFrom::Start(range.offset))
-        .map_err(failed(directory, digest))?;
+        .map_err(failed(directory, entry))?;
     let limit = range.limit.unwrap_or(u64::MAX);
-    Ok(file_stream(file, directory.path(digest), limit))
+    Ok(file_stream(file, directory.describe(entry).into(), limit))
+}
+
+/// A part of a compressed blob, from the frame on in which it starts. Frames carry checksums of their own.
+fn read_part_of_frames(
+    directory: Arc<BoundedDirectory>,
+    entry: Entry,
+    mut frames: FrameReader,
+    range: BlobRange,
+) -> BlobStream {
+    frames.skip_to(range.offset / FRAME);
+    let skip = range.offset % FRAME;
+    let left = range.limit.unwrap_or(u64::MAX);
+    futures::stream::try_unfold((frames, skip, left), move |(mut frames, skip, left)| {
+        let directory = Arc::clone(&directory);
+        run_blocking(move || {
+            if left == 0 || frames.is_at_end() {
+                return Ok(None);
+            }
+            let Some(frame) = frames.next().map_err(failed(&directory, &entry))? else {
+                return Err(wrong(&directory, &entry));
+            };
+            let range = BlobRange {
+                offset: skip,
+                limit: Some(left),
+            };
+            let part = cut(&frame, range);
+            let left = left - part.len() as u64;
+            Ok(Some((part, (frames, 0, left))))
+        })
+    })
+    .boxed()
+}
+
+/// Where the bytes of a large blob come from.
+enum Source {
+    Raw(File),
+    Frames(FrameReader),
+}
+
+impl Source {
+    /// `None` when the file is not what such a blob looks like.
+    fn open(file: File, entry: &Entry) -> io::Result<Option<Self>> {
+        match entry.encoding {
+            Encoding::Raw => Ok(Some(Self::Raw(file))),
+            Encoding::Zstd => Ok(FrameReader::open(file, entry.digest)?.map(Self::Frames)),
+        }
+    }
+
+    /// The next bytes, at most `size` of an uncompressed file.
+    fn next(&mut self, size: u64) -> io::Result<Option<Bytes>> {
+        match self {
+            Self::Raw(file) => read_up_to(file, size).map(Some),
+            Self::Frames(frames) => frames.next(),
+        }
+    }
+
+    fn is_at_end(&mut self) -> io::Result<bool> {
+        match self {
+            Self::Raw(file) => Ok(file.read(&mut [0])? == 0),
+            Self::Frames(frames) => Ok(frames.is_at_end()),
+        }
+    }
 }
 
 /// A large blob being read and hashed.
 struct Reading {
     directory: Arc<BoundedDirectory>,
-    digest: Digest,
-    file: File,
+    entry: Entry,
+    source: Source,
     hasher: Hasher,
+}
+
+type Step = Result<Option<(Bytes, Option<Reading>)>, Error>;
+
+/// Streams a blob; the next chunk is read and hashed while the consumer has the one before.
+fn read_ahead(reading: Reading) -> BlobStream {
+    let first = start(Some(reading));
+    futures::stream::try_unfold(first, |running| async move {
+        // Only the shutdown of the runtime or a panic ends it otherwise.
+        let step = running.await.map_err(io::Error::other);
+        match step.map_err(Error::io("cannot read ahead"))?? {
+            Some((chunk, rest)) => Ok(Some((chunk, start(rest)))),
+            None => Ok(None),
+        }
+    })
+    .boxed()
+}
+
+fn start(reading: Option<Reading>) -> JoinHandle<Step> {
+    tokio::task::spawn_blocking(|| reading.map_or(Ok(None), Reading::step))
 }
 
 impl Reading {
     /// The next chunk. The last one is only handed out when the whole blob was right, so that a consumer cannot
     /// take corrupt bytes for a complete blob.
-    fn step(mut self) -> Result<Option<(Bytes, Option<Self>)>, Error> {
-        let left = self.digest.size_bytes() - self.hasher.size_bytes();
-        let chunk = read_up_to(&self.file, left.min(CHUNK)).map_err(failed(&self.directory, self.digest))?;
+    fn step(mut self) -> Step {
+        let size = self.entry.digest.size_bytes();
+        let left = size.saturating_sub(self.hasher.size_bytes());
+        let chunk = self
+            .source
+            .next(left.min(CHUNK))
+            .map_err(failed(&self.directory, &self.entry))?;
+        let chunk = chunk.unwrap_or_default();
         self.hasher.update(&chunk);
-        if !chunk.is_empty() && self.hasher.size_bytes() < self.digest.size_bytes() {
+        if !chunk.is_empty() && self.hasher.size_bytes() < size {
             return Ok(Some((chunk, Some(self))));
         }
-        let more = (&self.file)
-            .read(&mut [0])
-            .map_err(failed(&self.directory, self.digest))?;
-        if more == 0 && self.hasher.finish() == self.digest {
+        let ended = self
+            .source
+            .is_at_end()
+            .map_err(failed(&self.directory, &self.entry))?;
+        if ended && self.hasher.finish() == self.entry.digest {
             Ok(Some((chunk, None)))
         } else {
-            self.directory.quarantine(self.digest);
-            Err(Error::NotFound(self.digest))
+            self.directory.quarantine(&self.entry);
+            Err(Error::NotFound(self.entry.digest))
         }
     }
 }
 
-fn failed(directory: &BoundedDirectory, digest: Digest) -> impl FnOnce(io::Error) -> Error + use<> {
-    Error::io(format!("cannot read {}", directory.path(digest).display()))
+fn failed(directory: &BoundedDirectory, entry: &Entry) -> impl FnOnce(io::Error) -> Error + use<> {
+    Error::io(format!("cannot read {}", directory.describe(entry)))
 }

@@ -1,3 +1,4 @@
+mod compression;
 mod corruption;
 mod eviction;
 mod killed;
@@ -9,12 +10,13 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::blob_store::{model, read_whole};
+use crate::blob_store::{collect, model, read_whole};
 use crate::services::tests::{noise, sha256};
 
 const ROOMY: DiskBlobStoreOptions = DiskBlobStoreOptions {
     limit_bytes: 1 << 30,
     free_space_floor_bytes: 0,
+    compress: false,
 };
 
 async fn open(root: &TempDir) -> DiskBlobStore {
@@ -41,6 +43,22 @@ fn files_in(directory: PathBuf) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = listing.map(|entry| entry.unwrap().path()).collect();
     files.sort();
     files
+}
+
+/// Bytes of blobs on the disk, in blocks, that are no holes.
+fn bytes_on_disk(root: &TempDir) -> u64 {
+    let segments = files_in(root.path().join("segments"));
+    let files = blob_files(root).into_iter().map(|(path, _)| path);
+    let mut bytes = 0;
+    for path in segments.into_iter().chain(files) {
+        let file = fs::File::open(&path).unwrap();
+        let mut at = 0;
+        while let Ok(start) = rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(at)) {
+            at = rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(start)).unwrap();
+            bytes += (at - start).next_multiple_of(4096);
+        }
+    }
+    bytes
 }
 
 /// All blob files with their sizes.
@@ -90,7 +108,7 @@ async fn one_store_is_open_in_one_process_only() {
 async fn files_are_read_only() {
     use std::os::unix::fs::PermissionsExt;
     let root = TempDir::new().unwrap();
-    add(&open(&root).await, b"blob").await;
+    add(&open(&root).await, &noise(1, 2 << 20)).await;
     let (path, _) = &blob_files(&root)[0];
     assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o444);
 }

@@ -1,57 +1,72 @@
-//! Writing blobs: into a file without a name that anybody looks for, checked on the way, then moved into place.
+//! Writing blobs: checked, then small ones into segments, many at once, and large ones into a file without a name that
+//! anybody looks for, which is moved into place.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use bitzel_proto::{Digest, Hasher};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use tempfile::NamedTempFile;
 
+use super::SMALL;
+use super::encoding::{self, FrameWriter};
 use crate::blob_store::BlobStream;
-use crate::bounded_directory::{BoundedDirectory, Reservation};
+use crate::bounded_directory::{BoundedDirectory, Encoding, Parcel, Reservation, disk_error};
 use crate::error::Error;
 use crate::file_stream::run_blocking;
 
 /// Bytes that are gathered before a trip to the blocking threads.
-const GATHERED: usize = 1 << 20;
+const GATHERED: u64 = 1 << 20;
+
+/// Where blobs go, and how.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub(super) directory: Arc<BoundedDirectory>,
+    pub(super) compress: bool,
+}
 
 /// Writes a blob of any size from a stream.
-pub(super) async fn write(
-    directory: &Arc<BoundedDirectory>,
-    digest: Digest,
-    mut blob: BlobStream,
-) -> Result<(), Error> {
-    let (chunks, at_end) = gather(&mut blob).await?;
-    if at_end {
-        let directory = Arc::clone(directory);
-        return run_blocking(move || write_whole(&directory, digest, &chunks)).await;
+pub(super) async fn write(target: &Target, digest: Digest, mut blob: BlobStream) -> Result<(), Error> {
+    if target.directory.touch(digest) {
+        return Ok(());
     }
-    let directory = Arc::clone(directory);
-    let started = run_blocking(move || Writing::start(directory, digest)).await?;
+    if digest.size_bytes() <= SMALL {
+        // One byte too many is enough to see that it is wrong.
+        let (chunks, _) = gather(&mut blob, digest.size_bytes().saturating_add(1)).await?;
+        let blob = join(chunks);
+        let target = target.clone();
+        let written = run_blocking(move || write_all(&target, vec![(digest, blob)])).await;
+        return written.into_iter().collect();
+    }
+    let (mut chunks, mut at_end) = gather(&mut blob, GATHERED).await?;
+    let target = target.clone();
+    let started = run_blocking(move || Writing::start(target, digest)).await?;
     let Some(mut writing) = started else {
         return Ok(());
     };
-    let (mut chunks, mut at_end) = (chunks, at_end);
     loop {
-        writing = run_blocking(move || writing.add(&chunks)).await?;
+        let adding = run_blocking(move || writing.add(&chunks));
         if at_end {
-            break;
+            writing = adding.await?;
+            return run_blocking(move || writing.finish()).await;
         }
-        (chunks, at_end) = gather(&mut blob).await?;
+        // The next bytes come in while these are hashed and written.
+        let (added, next) = tokio::join!(adding, gather(&mut blob, GATHERED));
+        writing = added?;
+        (chunks, at_end) = next?;
     }
-    run_blocking(move || writing.finish()).await
 }
 
-/// Takes chunks until there are enough for a trip; also says whether the stream is at its end.
-async fn gather(blob: &mut BlobStream) -> Result<(Vec<Bytes>, bool), Error> {
+/// Takes chunks until there are so many bytes; also says whether the stream is at its end.
+async fn gather(blob: &mut BlobStream, enough: u64) -> Result<(Vec<Bytes>, bool), Error> {
     let mut chunks = Vec::new();
     let mut bytes = 0;
-    while bytes < GATHERED {
+    while bytes < enough {
         match blob.next().await {
             Some(chunk) => {
                 let chunk = chunk?;
-                bytes += chunk.len();
+                bytes += chunk.len() as u64;
                 chunks.push(chunk);
             }
             None => return Ok((chunks, true)),
@@ -60,31 +75,64 @@ async fn gather(blob: &mut BlobStream) -> Result<(Vec<Bytes>, bool), Error> {
     Ok((chunks, false))
 }
 
-/// Writes a blob that is in memory. Blocks.
-pub(super) fn write_whole(
-    directory: &Arc<BoundedDirectory>,
-    digest: Digest,
-    chunks: &[Bytes],
-) -> Result<(), Error> {
-    if digest.is_empty_blob() || directory.touch(digest) {
-        return check(digest, hash(digest, chunks));
+fn join(mut chunks: Vec<Bytes>) -> Bytes {
+    if chunks.len() == 1 {
+        return chunks.remove(0);
     }
-    // Before room is made: a wrong blob must not cost a right one its place.
-    check(digest, hash(digest, chunks))?;
-    match Writing::start(Arc::clone(directory), digest)? {
-        Some(mut writing) => {
-            writing.write(chunks)?;
-            writing.publish()
-        }
+    let mut blob = BytesMut::with_capacity(chunks.iter().map(Bytes::len).sum());
+    for chunk in &chunks {
+        blob.extend_from_slice(chunk);
+    }
+    blob.freeze()
+}
+
+/// Writes blobs that are in memory, all small ones with one write.
+pub(super) fn write_all(target: &Target, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), Error>> {
+    let directory = &target.directory;
+    let mut results: Vec<Option<Result<(), Error>>> = Vec::with_capacity(blobs.len());
+    let mut parcels = Vec::with_capacity(blobs.len());
+    for (digest, blob) in blobs {
+        let known = if digest.is_empty_blob() && blob.is_empty() {
+            Some(Ok(()))
+        } else if let Err(error) = check(digest, hash(digest, &blob)) {
+            // Before room is made: a wrong blob must not cost a right one its place.
+            Some(Err(error))
+        } else if digest.size_bytes() > SMALL {
+            Some(write_large(target, digest, blob))
+        } else {
+            parcels.push(parcel(target, digest, blob));
+            None
+        };
+        results.push(known);
+    }
+    let mut put = directory.put(&parcels, false).into_iter();
+    let result = |known: Option<_>| known.or_else(|| put.next()).unwrap_or(Ok(()));
+    results.into_iter().map(result).collect()
+}
+
+fn parcel(target: &Target, digest: Digest, blob: Bytes) -> Parcel {
+    let compressed = target.compress.then(|| encoding::compress(&blob)).flatten();
+    let (encoding, content) = match compressed {
+        Some(compressed) => (Encoding::Zstd, compressed),
+        None => (Encoding::Raw, blob),
+    };
+    Parcel {
+        digest,
+        encoding,
+        content,
+    }
+}
+
+fn write_large(target: &Target, digest: Digest, blob: Bytes) -> Result<(), Error> {
+    match Writing::start(target.clone(), digest)? {
+        Some(writing) => writing.add(&[blob])?.finish(),
         None => Ok(()),
     }
 }
 
-fn hash(digest: Digest, chunks: &[Bytes]) -> Hasher {
+fn hash(digest: Digest, blob: &Bytes) -> Hasher {
     let mut hasher = digest.function().hasher();
-    for chunk in chunks {
-        hasher.update(chunk);
-    }
+    hasher.update(blob);
     hasher
 }
 
@@ -97,25 +145,45 @@ fn check(expected: Digest, hasher: Hasher) -> Result<(), Error> {
     }
 }
 
+/// What becomes of the bytes.
+enum Output {
+    /// Decided when the first bytes are there.
+    Undecided,
+    Raw,
+    Frames(FrameWriter),
+}
+
 /// A file being written. Dropped at any point, it leaves nothing behind. All functions block.
 struct Writing {
-    directory: Arc<BoundedDirectory>,
+    target: Target,
     digest: Digest,
     file: NamedTempFile,
     reservation: Reservation,
     hasher: Hasher,
+    output: Output,
 }
 
 impl Writing {
     /// `None` when the blob is there already.
-    fn start(directory: Arc<BoundedDirectory>, digest: Digest) -> Result<Option<Self>, Error> {
-        if directory.touch(digest) {
+    fn start(target: Target, digest: Digest) -> Result<Option<Self>, Error> {
+        if target.directory.touch(digest) {
             return Ok(None);
         }
-        let reservation = directory.reserve(digest)?;
-        let file = directory.new_file()?;
+        let size = digest.size_bytes();
+        let bytes = if target.compress {
+            encoding::bound(size)
+        } else {
+            size
+        };
+        let reservation = target.directory.reserve(digest, bytes)?;
+        let file = target.directory.new_file(digest)?;
         Ok(Some(Self {
-            directory,
+            output: if target.compress {
+                Output::Undecided
+            } else {
+                Output::Raw
+            },
+            target,
             digest,
             file,
             reservation,
@@ -133,27 +201,47 @@ impl Writing {
                     actual: self.hasher.finish(),
                 });
             }
+            self.write(chunk).map_err(disk_error(self.digest, || {
+                format!("cannot write {}", self.file.path().display())
+            }))?;
         }
-        self.write(chunks)?;
         Ok(self)
     }
 
-    fn write(&mut self, chunks: &[Bytes]) -> Result<(), Error> {
-        for chunk in chunks {
-            let written = self.file.write_all(chunk);
-            written.map_err(Error::io(format!("cannot write {}", self.file.path().display())))?;
+    fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
+        if matches!(self.output, Output::Undecided) && !chunk.is_empty() {
+            let mut frames = FrameWriter::new()?;
+            self.output = if frames.is_worth_while(chunk) {
+                Output::Frames(frames)
+            } else {
+                Output::Raw
+            };
         }
-        Ok(())
+        match &mut self.output {
+            Output::Frames(frames) => frames.write(chunk, self.file.as_file_mut()),
+            Output::Raw | Output::Undecided => self.file.write_all(chunk),
+        }
     }
 
     fn finish(mut self) -> Result<(), Error> {
-        let hasher = std::mem::replace(&mut self.hasher, self.digest.function().hasher());
-        check(self.digest, hasher)?;
-        self.publish()
-    }
-
-    fn publish(self) -> Result<(), Error> {
-        let (directory, digest) = (&self.directory, self.digest);
-        directory.publish(digest, self.file, self.reservation, false)
+        let digest = self.digest;
+        check(digest, self.hasher)?;
+        let encoding = match self.output {
+            Output::Frames(frames) => {
+                let finished = frames.finish(self.file.as_file_mut());
+                finished.map_err(disk_error(digest, || {
+                    "cannot finish a compressed blob".to_owned()
+                }))?;
+                Encoding::Zstd
+            }
+            Output::Raw | Output::Undecided => Encoding::Raw,
+        };
+        let metadata = self.file.as_file().metadata();
+        let length = metadata
+            .map_err(Error::io("cannot look at a finished file"))?
+            .len();
+        self.target
+            .directory
+            .publish(digest, self.file, encoding, length, self.reservation, false)
     }
 }
