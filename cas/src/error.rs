@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use bitzel_proto::Digest;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::directory_tree::InvalidDirectory;
 
@@ -176,7 +176,23 @@ impl Error {
             | Self::InvalidArgument(_)
             | Self::InvalidDirectory { .. }
             | Self::TreeTooLarge { .. } => true,
-            Self::Remote { source, .. } => source.code() == tonic::Code::InvalidArgument,
+            Self::Remote { source, .. } => source.code() == Code::InvalidArgument,
+            _ => false,
+        }
+    }
+
+    /// Whether the same call may succeed in a moment: a server that is out of reach or overloaded, a connection that
+    /// broke. For calls that change nothing when they are made twice, which is all that stores have.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::BackEnd { failure, .. } => *failure == BackEndFailure::Unavailable,
+            Self::Remote { source, .. } => {
+                let code = source.code();
+                let transient = [Code::Unavailable, Code::Aborted, Code::ResourceExhausted];
+                // A status with a source was made on this side, of what the transport reported.
+                transient.contains(&code) || std::error::Error::source(source.as_ref()).is_some()
+            }
+            Self::Connect { .. } | Self::Deadline { .. } => true,
             _ => false,
         }
     }
