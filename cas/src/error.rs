@@ -146,6 +146,17 @@ pub fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Whether the call that a status answers may succeed in a moment.
+pub(crate) fn is_transient(status: &Status) -> bool {
+    // A status with a source was made on this side, of what the transport reported.
+    let broken = std::error::Error::source(status).is_some();
+    broken
+        || matches!(
+            status.code(),
+            Code::Unavailable | Code::Aborted | Code::ResourceExhausted
+        )
+}
+
 impl Error {
     /// For `map_err`: an input or output error with what was being done.
     pub fn io(context: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
@@ -186,12 +197,7 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::BackEnd { failure, .. } => *failure == BackEndFailure::Unavailable,
-            Self::Remote { source, .. } => {
-                let code = source.code();
-                let transient = [Code::Unavailable, Code::Aborted, Code::ResourceExhausted];
-                // A status with a source was made on this side, of what the transport reported.
-                transient.contains(&code) || std::error::Error::source(source.as_ref()).is_some()
-            }
+            Self::Remote { source, .. } => is_transient(source),
             Self::Connect { .. } | Self::Deadline { .. } => true,
             _ => false,
         }

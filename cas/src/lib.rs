@@ -76,7 +76,7 @@ pub use mirrored_blob_store::{MirroredBlobStore, OneSideDown};
 pub use read_only_action_cache::ReadOnlyActionCache;
 pub use read_only_blob_store::{ReadOnlyBlobStore, Writes};
 pub use remote_action_cache::RemoteActionCache;
-pub use remote_blob_store::RemoteBlobStore;
+pub use remote_blob_store::{RemoteBlobStore, RemoteBlobStoreOptions};
 pub use s3_action_cache::S3ActionCache;
 pub use s3_blob_store::S3BlobStore;
 pub use s3_bucket::{S3Bucket, S3Credentials, S3Options};

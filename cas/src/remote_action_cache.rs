@@ -9,9 +9,10 @@ use tonic::transport::Channel;
 
 use crate::action_cache::ActionCache;
 use crate::error::Error;
+use crate::retry::retried;
 use crate::services::MAX_MESSAGE_SIZE;
 
-/// A client of the `ActionCache` service.
+/// A client of the `ActionCache` service. Calls that fail for now are made again after growing pauses.
 #[derive(Debug, Clone)]
 pub struct RemoteActionCache {
     client: ActionCacheClient<Channel>,
@@ -36,13 +37,14 @@ impl ActionCache for RemoteActionCache {
             digest_function: action.function().to_wire(),
             ..GetActionResultRequest::default()
         };
-        match self.client.clone().get_action_result(request).await {
+        let get = async || match self.client.clone().get_action_result(request.clone()).await {
             Ok(response) => Ok(Some(response.into_inner())),
             Err(status) if status.code() == Code::NotFound => Ok(None),
             Err(status) => Err(Error::remote(format!(
                 "cannot look up action {action} in the action cache"
             ))(status)),
-        }
+        };
+        retried(get).await
     }
 
     async fn put(&self, instance: &InstanceName, action: Digest, result: ActionResult) -> Result<(), Error> {
@@ -53,10 +55,13 @@ impl ActionCache for RemoteActionCache {
             results_cache_policy: None,
             digest_function: action.function().to_wire(),
         };
-        let updated = self.client.clone().update_action_result(request).await;
-        updated.map_err(Error::remote(format!(
-            "cannot put the result of action {action} into the action cache"
-        )))?;
+        let update = async || {
+            let updated = self.client.clone().update_action_result(request.clone()).await;
+            updated.map_err(Error::remote(format!(
+                "cannot put the result of action {action} into the action cache"
+            )))
+        };
+        retried(update).await?;
         Ok(())
     }
 }

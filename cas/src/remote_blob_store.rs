@@ -2,14 +2,15 @@
 
 mod batches;
 mod byte_stream;
+mod capabilities;
+mod upload_source;
 
 use std::collections::HashSet;
 
 use async_trait::async_trait;
 use bitzel_proto::google::bytestream::byte_stream_client::ByteStreamClient;
-use bitzel_proto::reapi::capabilities_client::CapabilitiesClient;
+use bitzel_proto::reapi::FindMissingBlobsRequest;
 use bitzel_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
-use bitzel_proto::reapi::{FindMissingBlobsRequest, GetCapabilitiesRequest};
 use bitzel_proto::{Digest, DigestFunction, InstanceName};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -17,12 +18,12 @@ use tonic::transport::Channel;
 
 use crate::blob_store::{BlobRange, BlobStore, BlobStream};
 use crate::error::Error;
+use crate::retry::retried;
 use crate::services::MAX_MESSAGE_SIZE;
 use crate::verifying_blob_store::{is_whole, verified};
 
-/// What a gRPC peer takes in one message unless it was told otherwise. No batch goes beyond, whatever the server
-/// allows: a batch of this size has no latency left to save.
-const GRPC_MESSAGE_LIMIT: u64 = 4 << 20;
+use capabilities::Abilities;
+
 /// What a digest costs in a message beside its blob, rounded up: 64 digits, size, tags, status.
 const DIGEST_OVERHEAD: u64 = 128;
 /// Digests in one `FindMissingBlobs` request: about 1 MiB.
@@ -32,36 +33,42 @@ const CONCURRENCY: usize = 8;
 
 /// A client of the `ContentAddressableStorage` and `ByteStream` services.
 ///
-/// Many small blobs go in batches, large ones as streams. Whatever is read whole is checked against its digest, so
-/// that a faulty server or network cannot hand out wrong bytes.
+/// Many small blobs go in batches within the server's limits, large ones as streams. Whatever is read whole is checked
+/// against its digest, so that a faulty server or network cannot hand out wrong bytes. Calls that fail because the
+/// server is out of reach or overloaded (`UNAVAILABLE`, `ABORTED`, `RESOURCE_EXHAUSTED`, or a broken connection) are
+/// made again after growing pauses; streams go on where they broke, writes as far as the server knows
+/// `QueryWriteStatus` or 16 MiB reach back.
 #[derive(Debug, Clone)]
 pub struct RemoteBlobStore {
     storage: ContentAddressableStorageClient<Channel>,
-    streams: ByteStreamClient<Channel>,
+    streams: Streams,
     instance: InstanceName,
-    /// Limit of one batch in bytes, overhead included.
-    batch_limit: u64,
+    abilities: Abilities,
+}
+
+type Streams = ByteStreamClient<Channel>;
+
+/// How to use a [`RemoteBlobStore`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RemoteBlobStoreOptions {
+    /// Compresses transfers with Zstandard if the server offers it. Worth it where the network is slower than a core
+    /// compresses, some 300 MiB a second: not on one machine, nor in a fast local network.
+    pub compression: bool,
 }
 
 impl RemoteBlobStore {
     /// A client on a channel from [`crate::endpoint::connect`]. Asks the server for its limits.
     pub async fn connect(channel: Channel, instance: InstanceName) -> Result<Self, Error> {
-        let request = GetCapabilitiesRequest {
-            instance_name: instance.to_string(),
-        };
-        let response = CapabilitiesClient::new(channel.clone())
-            .get_capabilities(request)
-            .await;
-        let cache = response
-            .map_err(Error::remote("cannot ask the server for its capabilities"))?
-            .into_inner()
-            .cache_capabilities
-            .unwrap_or_default();
-        // Zero means that the server sets no limit; gRPC does.
-        let batch_limit = match u64::try_from(cache.max_batch_total_size_bytes) {
-            Ok(0) | Err(_) => GRPC_MESSAGE_LIMIT,
-            Ok(limit) => limit.min(GRPC_MESSAGE_LIMIT),
-        };
+        Self::connect_with(channel, instance, RemoteBlobStoreOptions::default()).await
+    }
+
+    /// Like [`RemoteBlobStore::connect`], with options.
+    pub async fn connect_with(
+        channel: Channel,
+        instance: InstanceName,
+        options: RemoteBlobStoreOptions,
+    ) -> Result<Self, Error> {
+        let abilities = Abilities::ask(&channel, &instance).await?;
         Ok(Self {
             storage: ContentAddressableStorageClient::new(channel.clone())
                 .max_decoding_message_size(MAX_MESSAGE_SIZE)
@@ -70,7 +77,11 @@ impl RemoteBlobStore {
                 .max_decoding_message_size(MAX_MESSAGE_SIZE)
                 .max_encoding_message_size(MAX_MESSAGE_SIZE),
             instance,
-            batch_limit,
+            abilities: if options.compression {
+                abilities
+            } else {
+                abilities.without_compression()
+            },
         })
     }
 
@@ -84,8 +95,12 @@ impl RemoteBlobStore {
             blob_digests: digests.iter().map(Digest::to_wire).collect(),
             digest_function: function.to_wire(),
         };
-        let response = self.storage.clone().find_missing_blobs(request).await;
-        let response = response.map_err(Error::remote("cannot ask the store which blobs are missing"))?;
+        self.abilities.check_function(function)?;
+        let ask = async || {
+            let response = self.storage.clone().find_missing_blobs(request.clone()).await;
+            response.map_err(Error::remote("cannot ask the store which blobs are missing"))
+        };
+        let response = retried(ask).await?;
         let missing = response.into_inner().missing_blob_digests;
         missing
             .iter()

@@ -1,7 +1,8 @@
 //! Many small blobs at once, over `BatchReadBlobs` and `BatchUpdateBlobs`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use backon::BackoffBuilder;
 use bitzel_proto::google::rpc;
 use bitzel_proto::reapi::{BatchReadBlobsRequest, BatchUpdateBlobsRequest, batch_update_blobs_request};
 use bitzel_proto::{Digest, DigestFunction, reapi};
@@ -11,10 +12,13 @@ use tonic::{Code, Status};
 
 use super::{CONCURRENCY, DIGEST_OVERHEAD, RemoteBlobStore, by_function};
 use crate::blob_store::{BlobRange, collect, one_chunk};
-use crate::error::Error;
+use crate::error::{Error, is_transient};
 use crate::file_stream::run_blocking;
+use crate::retry::pauses;
 use crate::verifying_blob_store::verify;
 
+/// Compression while somebody waits: the fastest level.
+const ZSTD_LEVEL: i32 = 1;
 /// A server answers for every blob of a batch (`remote_execution.proto`).
 const LEFT_OUT: &str = "the store's answer leaves this blob out";
 
@@ -26,7 +30,12 @@ impl RemoteBlobStore {
     pub(super) async fn read_batches(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
         let mut requests = Vec::new();
         let mut large = Vec::new();
+        let mut refused = Answers::new();
         for (function, distinct) in by_function(digests) {
+            if let Err(error) = self.abilities.check_function(function) {
+                refused.extend(all_failed(&distinct, &error.into()));
+                continue;
+            }
             let (small, rest): (Vec<_>, Vec<_>) = distinct.into_iter().partition(|digest| self.fits(*digest));
             large.extend(rest);
             for batch in self.cut(small, |digest| *digest) {
@@ -46,6 +55,7 @@ impl RemoteBlobStore {
             .collect::<Answers<Bytes>>();
         let (mut answers, streamed) = futures::join!(batches, streams);
         answers.extend(streamed);
+        answers.extend(refused);
         let digests = digests.to_vec();
         // Hashing megabytes has no place on a thread of the runtime.
         run_blocking(move || {
@@ -66,25 +76,47 @@ impl RemoteBlobStore {
         collect(self.read_stream(digest, BlobRange::default()).await?).await
     }
 
+    /// Reads a batch, and again what failed for now.
     async fn read_one_batch(&self, function: DigestFunction, digests: Vec<Digest>) -> Answers<Bytes> {
+        let mut answers = Answers::new();
+        let mut left = digests;
+        let mut pauses = pauses().build();
+        loop {
+            answers.extend(self.try_read_batch(function, &left).await);
+            left = failed_for_now(&answers);
+            match pauses.next() {
+                Some(pause) if !left.is_empty() => tokio::time::sleep(pause).await,
+                _ => return answers,
+            }
+        }
+    }
+
+    async fn try_read_batch(&self, function: DigestFunction, digests: &[Digest]) -> Answers<Bytes> {
+        let zstd = self.abilities.zstd.then_some(reapi::compressor::Value::Zstd);
         let request = BatchReadBlobsRequest {
             instance_name: self.instance.to_string(),
             digests: digests.iter().map(Digest::to_wire).collect(),
-            acceptable_compressors: vec![],
+            acceptable_compressors: zstd.into_iter().map(i32::from).collect(),
             digest_function: function.to_wire(),
         };
         let response = match self.storage.clone().batch_read_blobs(request).await {
             Ok(response) => response.into_inner(),
-            Err(status) => return all_failed(&digests, &status),
+            Err(status) => return all_failed(digests, &status),
         };
-        let answers = response.responses.into_iter().filter_map(|response| {
-            let digest = answered(function, response.digest.as_ref())?;
-            Some((
-                digest,
-                to_result(response.status).map(|()| Bytes::from(response.data)),
-            ))
-        });
-        answers.collect()
+        let read = move || {
+            let answers = response.responses.into_iter().filter_map(|response| {
+                let digest = answered(function, response.digest.as_ref())?;
+                let blob = to_result(response.status);
+                let blob = blob.and_then(|()| unpacked(digest, response.compressor, response.data));
+                Some((digest, blob))
+            });
+            answers.collect()
+        };
+        if self.abilities.zstd {
+            run_blocking(read).await
+        } else {
+            read()
+        }
     }
 
     pub(super) async fn write_batches(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), Error>> {
@@ -93,7 +125,12 @@ impl RemoteBlobStore {
         let distinct: Vec<Digest> = right.keys().copied().collect();
         let mut requests = Vec::new();
         let mut large = Vec::new();
+        let mut refused = Answers::new();
         for (function, group) in by_function(&distinct) {
+            if let Err(error) = self.abilities.check_function(function) {
+                refused.extend(all_failed(&group, &error.into()));
+                continue;
+            }
             let mut small = Vec::new();
             for digest in group {
                 let Some(blob) = right.remove(&digest) else {
@@ -125,6 +162,7 @@ impl RemoteBlobStore {
             .collect::<Answers<()>>();
         let (mut answers, streamed) = futures::join!(batches, streams);
         answers.extend(streamed);
+        answers.extend(refused);
         let results = order.into_iter().zip(wrong).map(|(digest, wrong)| match wrong {
             Some(error) => Err(error),
             None if digest.is_empty_blob() => Ok(()),
@@ -133,18 +171,33 @@ impl RemoteBlobStore {
         results.collect()
     }
 
+    /// Writes a batch, and again what failed for now.
     async fn write_one_batch(&self, function: DigestFunction, blobs: Vec<(Digest, Bytes)>) -> Answers<()> {
+        let mut answers = Answers::new();
+        let mut left = blobs;
+        let mut pauses = pauses().build();
+        loop {
+            answers.extend(self.try_write_batch(function, &left).await);
+            let again: HashSet<Digest> = failed_for_now(&answers).into_iter().collect();
+            left.retain(|(digest, _)| again.contains(digest));
+            match pauses.next() {
+                Some(pause) if !left.is_empty() => tokio::time::sleep(pause).await,
+                _ => return answers,
+            }
+        }
+    }
+
+    async fn try_write_batch(&self, function: DigestFunction, blobs: &[(Digest, Bytes)]) -> Answers<()> {
         let digests: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
-        let requests = blobs
-            .into_iter()
-            .map(|(digest, blob)| batch_update_blobs_request::Request {
-                digest: Some(digest.to_wire()),
-                data: blob.into(),
-                compressor: reapi::compressor::Value::Identity.into(),
-            });
+        let requests = if self.abilities.zstd_batch_update {
+            let blobs = blobs.to_vec();
+            run_blocking(move || blobs.iter().map(packed).collect()).await
+        } else {
+            blobs.iter().map(as_it_is).collect()
+        };
         let request = BatchUpdateBlobsRequest {
             instance_name: self.instance.to_string(),
-            requests: requests.collect(),
+            requests,
             digest_function: function.to_wire(),
         };
         let response = match self.storage.clone().batch_update_blobs(request).await {
@@ -160,7 +213,7 @@ impl RemoteBlobStore {
 
     /// Whether a blob may travel in a batch.
     fn fits(&self, digest: Digest) -> bool {
-        digest.size_bytes().saturating_add(DIGEST_OVERHEAD) <= self.batch_limit
+        digest.size_bytes().saturating_add(DIGEST_OVERHEAD) <= self.abilities.batch_limit
     }
 
     /// Cuts blobs, each of which fits, into batches.
@@ -170,7 +223,7 @@ impl RemoteBlobStore {
         let mut total = 0;
         for blob in blobs {
             let size = digest(&blob).size_bytes() + DIGEST_OVERHEAD;
-            if total + size > self.batch_limit && !batch.is_empty() {
+            if total + size > self.abilities.batch_limit && !batch.is_empty() {
                 batches.push(std::mem::take(&mut batch));
                 total = 0;
             }
@@ -211,6 +264,45 @@ fn to_result(status: Option<rpc::Status>) -> Result<(), Status> {
         Some(status) if status.code != 0 => Err(Status::new(Code::from_i32(status.code), status.message)),
         _ => Ok(()),
     }
+}
+
+/// A blob for a batch.
+fn as_it_is((digest, blob): &(Digest, Bytes)) -> batch_update_blobs_request::Request {
+    batch_update_blobs_request::Request {
+        digest: Some(digest.to_wire()),
+        data: blob.clone().into(),
+        compressor: reapi::compressor::Value::Identity.into(),
+    }
+}
+
+/// A blob for a batch, compressed if that makes it smaller.
+fn packed(blob: &(Digest, Bytes)) -> batch_update_blobs_request::Request {
+    match zstd::bulk::compress(&blob.1, ZSTD_LEVEL) {
+        Ok(data) if data.len() < blob.1.len() => batch_update_blobs_request::Request {
+            digest: Some(blob.0.to_wire()),
+            data,
+            compressor: reapi::compressor::Value::Zstd.into(),
+        },
+        _ => as_it_is(blob),
+    }
+}
+
+/// The blob of an answer, which cannot become larger than its digest says.
+fn unpacked(digest: Digest, compressor: i32, data: Vec<u8>) -> Result<Bytes, Status> {
+    if compressor != i32::from(reapi::compressor::Value::Zstd) {
+        return Ok(data.into());
+    }
+    let size = usize::try_from(digest.size_bytes()).unwrap_or(usize::MAX);
+    let blob = zstd::bulk::decompress(&data, size).map(Bytes::from);
+    blob.map_err(|error| Status::data_loss(format!("the store's zstd data cannot be decompressed: {error}")))
+}
+
+/// The blobs that it may help to ask for again.
+fn failed_for_now<T>(answers: &Answers<T>) -> Vec<Digest> {
+    let failed = answers
+        .iter()
+        .filter(|(_, answer)| answer.as_ref().err().is_some_and(is_transient));
+    failed.map(|(digest, _)| *digest).collect()
 }
 
 fn all_failed<T>(digests: &[Digest], status: &Status) -> Answers<T> {

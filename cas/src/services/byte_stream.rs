@@ -1,6 +1,6 @@
 //! Single blobs of any size.
 
-mod compression;
+pub(crate) mod compression;
 mod uploads;
 
 use std::pin::Pin;

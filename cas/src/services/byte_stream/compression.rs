@@ -16,7 +16,7 @@ const LEVEL: i32 = 1;
 const PIECE: usize = 1 << 20;
 
 /// Compresses a stream into one frame.
-pub(super) fn compressed(blob: BlobStream) -> Result<BlobStream, Error> {
+pub(crate) fn compressed(blob: BlobStream) -> Result<BlobStream, Error> {
     let failed = |error| Error::io("cannot compress")(error);
     let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), LEVEL).map_err(failed)?;
     let end = futures::stream::once(async { Ok(None) });
@@ -32,14 +32,14 @@ pub(super) fn compressed(blob: BlobStream) -> Result<BlobStream, Error> {
 }
 
 /// Decompresses what a client sends, without ever making more than the blob's size.
-pub(super) struct Decompressor {
+pub(crate) struct Decompressor {
     decoder: Decoder<'static>,
     digest: Digest,
     made: u64,
 }
 
 impl Decompressor {
-    pub(super) fn new(digest: Digest) -> Result<Self, Error> {
+    pub(crate) fn new(digest: Digest) -> Result<Self, Error> {
         Ok(Self {
             decoder: Decoder::new().map_err(Error::io("cannot decompress"))?,
             digest,
@@ -48,7 +48,7 @@ impl Decompressor {
     }
 
     /// The next bytes out of `data`, which it shortens by what it read; `None` when all of it is used up.
-    pub(super) fn next_piece(&mut self, data: &mut &[u8]) -> Result<Option<Bytes>, Error> {
+    pub(crate) fn next_piece(&mut self, data: &mut &[u8]) -> Result<Option<Bytes>, Error> {
         let mut piece = vec![0; PIECE];
         loop {
             let step = self
