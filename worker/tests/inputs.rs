@@ -462,63 +462,6 @@ async fn each_blob_is_downloaded_once_however_many_actions_want_it() {
 }
 
 #[tokio::test]
-async fn nothing_is_rebuilt_after_configure_and_compile_in_other_sandboxes() {
-    let worker = Worker::new().await;
-    let makefile = "prog: a.o b.o\n\techo link >> log; cc -o $@ $^\n%.o: %.c config.h\n\techo $@ >> log; cc -c -o $@ $<\n\
-                    install: prog\n\tmkdir -p image/bin; cp -p prog image/bin/prog\n";
-    let tree = directory([(
-        "src",
-        directory([
-            ("Makefile", file(makefile)),
-            (
-                "configure",
-                Node::Executable(b"#!/bin/sh\necho '#define ANSWER 42' > config.h\n".to_vec()),
-            ),
-            (
-                "a.c",
-                file(
-                    "#include \"config.h\"\nint answer(void);\nint main(void) { return answer() != ANSWER; }\n",
-                ),
-            ),
-            (
-                "b.c",
-                file("#include \"config.h\"\nint answer(void) { return ANSWER; }\n"),
-            ),
-        ]),
-    )]);
-    let mut root = worker.put_tree(&tree).await;
-    let mut log = String::new();
-    for script in ["./configure", "make -s", "make -s install; image/bin/prog"] {
-        let run = Run {
-            script,
-            outputs: &[""],
-            properties: EXACT,
-            working_directory: "src",
-            ..Run::default()
-        };
-        let action = worker.action(root, &run).await;
-        let response = worker.execute(action).await;
-        let result = worker.succeeded(response).await;
-        let source = worker.input_of(&result, "").await;
-        let whole = Directory {
-            directories: vec![bitzel_proto::reapi::DirectoryNode {
-                name: "src".into(),
-                digest: Some(source.into()),
-            }],
-            ..Directory::default()
-        };
-        root = worker.put_message(&whole).await;
-        let show = Run {
-            script: "cat src/log 2>/dev/null || true",
-            ..Run::default()
-        };
-        let shown = worker.execute(worker.action(root, &show).await).await;
-        log = worker.stdout(&worker.succeeded(shown).await).await;
-    }
-    assert_eq!(log, "a.o\nb.o\nlink\n");
-}
-
-#[tokio::test]
 async fn a_cancelled_download_leaves_the_cache_usable() {
     let worker = Worker::new().await;
     let root = worker.put_tree(&directory([("a", file("content"))])).await;
