@@ -7,6 +7,7 @@ mod end_to_end {
     mod component_conflicts;
     mod early_cut_off;
     mod failing_tasks;
+    mod fakeroot;
     mod git_sources;
     mod input_safety;
     mod interruption;
