@@ -1,3 +1,5 @@
+mod killed;
+
 use std::path::Path;
 
 use proptest::prelude::*;
@@ -7,6 +9,7 @@ use crate::blob_store::{collect, model, one_chunk, read_whole};
 use crate::failing_blob_store::{FailingBlobStore, SwitchedBlobStore};
 use crate::memory_blob_store::MemoryBlobStore;
 use crate::services::tests::{noise, sha256};
+use crate::{DiskBlobStore, DiskBlobStoreOptions};
 
 fn memory() -> Arc<MemoryBlobStore> {
     Arc::default()
@@ -253,4 +256,50 @@ async fn a_full_queue_makes_writes_wait_and_what_is_larger_goes_through() {
     late.await.unwrap().unwrap();
     store.settled().await;
     assert!(has(memory.as_ref(), one).await && has(memory.as_ref(), two).await);
+}
+
+async fn disk(root: &Path) -> Arc<DiskBlobStore> {
+    let options = DiskBlobStoreOptions {
+        limit_bytes: 16 << 20,
+        free_space_floor_bytes: 0,
+        compress: false,
+    };
+    Arc::new(DiskBlobStore::open(root, options).await.unwrap())
+}
+
+#[tokio::test]
+async fn what_waits_is_not_evicted_from_a_fast_store_on_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let fast = disk(&directory.path().join("fast")).await;
+    let memory = memory();
+    let slow = SwitchedBlobStore::new(Arc::clone(&memory) as _);
+    slow.set_down(true);
+    let options = WriteBackOptions {
+        max_bytes: 4 << 20,
+        ..options(&directory.path().join("queue"))
+    };
+    let store = TieredBlobStore::write_back(Arc::clone(&fast) as _, Arc::clone(&slow) as _, options)
+        .await
+        .unwrap();
+    let large = Bytes::from(noise(1, 3 << 20));
+    let (small, bytes) = blob(2);
+    store
+        .write(sha256(&large), one_chunk(large.clone()))
+        .await
+        .unwrap();
+    store.write_batch(vec![(small, bytes)]).await.remove(0).unwrap();
+    for seed in 10..60 {
+        let other = Bytes::from(noise(seed, 1 << 20));
+        let digest = sha256(&other);
+        fast.write(digest, one_chunk(other)).await.unwrap();
+    }
+    assert!(
+        !has(fast.as_ref(), sha256(&noise(10, 1 << 20))).await,
+        "later ones were evicted"
+    );
+    assert!(has(fast.as_ref(), sha256(&large)).await && has(fast.as_ref(), small).await);
+    slow.set_down(false);
+    store.settled().await;
+    assert_eq!(store.write_back_status().lost_blobs, 0);
+    assert!(has(memory.as_ref(), sha256(&large)).await && has(memory.as_ref(), small).await);
 }
