@@ -41,11 +41,19 @@ impl DiskActionCache {
     /// Opens the cache at `root`, which is created if it is not there, for at most `max_results` results. One
     /// process at a time may have it open.
     pub async fn open(root: &Path, max_results: u64) -> Result<Self, Error> {
+        Self::open_with(root, max_results, CHECKPOINT_RECORDS).await
+    }
+
+    pub(crate) async fn open_with(
+        root: &Path,
+        max_results: u64,
+        checkpoint_records: u64,
+    ) -> Result<Self, Error> {
         let root = root.to_owned();
         let options = Options {
             limit: max_results.saturating_mul(ENTRY_BYTES),
             free_space_floor: 0,
-            checkpoint_records: CHECKPOINT_RECORDS,
+            checkpoint_records,
             is_intact: |path, _| fs::read(path).is_ok_and(|content| decode(&content).is_some()),
         };
         let directory = run_blocking(move || BoundedDirectory::open(&root, options)).await?;

@@ -47,8 +47,12 @@ fn files_in(directory: PathBuf) -> Vec<PathBuf> {
 
 /// Bytes of blobs on the disk, in blocks, that are no holes.
 fn bytes_on_disk(root: &TempDir) -> u64 {
-    let segments = files_in(root.path().join("segments"));
-    let files = blob_files(root).into_iter().map(|(path, _)| path);
+    bytes_in(root.path())
+}
+
+fn bytes_in(root: &Path) -> u64 {
+    let segments = files_in(root.join("segments"));
+    let files = blob_files_in(root).into_iter().map(|(path, _)| path);
     let mut bytes = 0;
     for path in segments.into_iter().chain(files) {
         let file = fs::File::open(&path).unwrap();
@@ -63,9 +67,13 @@ fn bytes_on_disk(root: &TempDir) -> u64 {
 
 /// All blob files with their sizes.
 fn blob_files(root: &TempDir) -> Vec<(PathBuf, u64)> {
+    blob_files_in(root.path())
+}
+
+fn blob_files_in(root: &Path) -> Vec<(PathBuf, u64)> {
     let mut files = Vec::new();
     for function in ["sha256", "blake3"] {
-        for shard in files_in(root.path().join("blobs").join(function)) {
+        for shard in files_in(root.join("blobs").join(function)) {
             for file in files_in(shard) {
                 let size = file.metadata().unwrap().len();
                 files.push((file, size));
