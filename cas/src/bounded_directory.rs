@@ -106,6 +106,8 @@ pub(crate) struct BoundedDirectory {
     /// Whether the file system can keep many entries in one file.
     has_segments: bool,
     state: Mutex<State>,
+    /// What dropped leases held.
+    released: Mutex<Vec<Vec<Digest>>>,
     /// Signalled when evicted blocks were given back.
     gave_back: Condvar,
     /// Held while a snapshot is written: one at a time.
@@ -203,6 +205,7 @@ impl BoundedDirectory {
                 checkpoint_requested: false,
                 closed: false,
             }),
+            released: Mutex::default(),
             gave_back: Condvar::new(),
             checkpointing: Mutex::new(()),
             corrupt: AtomicU64::new(0),
@@ -428,6 +431,7 @@ impl BoundedDirectory {
     }
 
     pub(crate) fn usage(&self) -> Usage {
+        self.release();
         let state = self.state.lock();
         Usage {
             blobs: state.entries.len() as u64,

@@ -19,6 +19,7 @@ pub mod error;
 pub mod execution_config;
 pub mod execution_service;
 mod grpc_status;
+mod input_leases;
 mod operation_message;
 pub mod operation_queue;
 pub mod platform;
@@ -41,6 +42,7 @@ pub use worker_queue_service::WorkerQueueService;
 
 use action_reader::ActionReader;
 use dispatcher::Dispatcher;
+use input_leases::InputLeases;
 
 /// The two services, which share one operation queue, and what runs beside them.
 pub struct ExecutionServer {
@@ -68,6 +70,7 @@ impl ExecutionServer {
         let tasks = TaskTracker::new();
         let shutdown = CancellationToken::new();
         let action_reader = Arc::new(ActionReader {
+            input_leases: InputLeases::new(blob_store.clone()),
             blob_store,
             maximum_timeout: config.maximum_timeout,
         });

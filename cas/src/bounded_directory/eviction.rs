@@ -31,6 +31,9 @@ impl BoundedDirectory {
             free_space_floor: floor,
             ..
         } = self.options;
+        if !self.released.lock().is_empty() {
+            self.release();
+        }
         let mut state = self.state.lock();
         loop {
             let free = self.free_space()?;
@@ -74,6 +77,7 @@ impl BoundedDirectory {
     /// seconds since 1970. Gives the number of entries evicted, and their bytes.
     pub(crate) fn collect(&self, target: u64, cutoff: u32) -> Result<(u64, u64), Error> {
         let mut all = (0, 0);
+        self.release();
         loop {
             let mut state = self.state.lock();
             let excess = state.used.saturating_sub(target);

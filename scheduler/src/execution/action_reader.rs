@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitzel_cas::BlobStore;
 use bitzel_cas::blob_store::read_whole;
+use bitzel_cas::{BlobStore, Lease};
+use bitzel_proto::Digest;
 use bitzel_proto::google::protobuf;
 use bitzel_proto::reapi::{Action, Command, Platform};
-use bitzel_proto::{Digest, DigestFunction};
 use prost::Message;
 
 use super::error::ExecutionError;
+use super::input_leases::InputLeases;
 use super::platform::Requirements;
 
 /// No honest Action or Command comes near this many bytes.
@@ -21,11 +22,14 @@ const MESSAGE_LIMIT: u64 = 16 << 20;
 pub(super) struct ActionSummary {
     pub(super) do_not_cache: bool,
     pub(super) requirements: Requirements,
+    /// Keeps Action, Command and input root in the store.
+    pub(super) inputs: Lease,
 }
 
 /// Reads Actions from the store and checks that they can run at all.
 pub(super) struct ActionReader {
     pub(super) blob_store: Arc<dyn BlobStore>,
+    pub(super) input_leases: InputLeases,
     pub(super) maximum_timeout: Duration,
 }
 
@@ -35,18 +39,22 @@ impl ActionReader {
         self.read_message("Action", "reading the Action", digest).await
     }
 
-    /// Checks that the Action can run: its timeout is allowed, its Command and input root are there. What lies
+    /// Leases the Action's inputs and checks that it can run: its timeout is allowed, its Command and input root are there. What lies
     /// deeper in the input root the worker finds out, which has to walk it anyway.
     pub(super) async fn check(
         &self,
-        function: DigestFunction,
+        digest: Digest,
         action: &Action,
     ) -> Result<ActionSummary, ExecutionError> {
         self.check_timeout(action.timeout.as_ref())?;
+        let function = digest.function();
         let command = Digest::from_wire_field(function, action.command_digest.as_ref())
             .map_err(ExecutionError::invalid_digest("Action.command_digest"))?;
         let input_root = Digest::from_wire_field(function, action.input_root_digest.as_ref())
             .map_err(ExecutionError::invalid_digest("Action.input_root_digest"))?;
+        // First the lease, then the look: what is found stays.
+        let inputs = self.input_leases.lease(digest, command, input_root).await;
+        let inputs = inputs.map_err(ExecutionError::store("leasing the Action's inputs"))?;
         let missing = self.blob_store.find_missing(&[command, input_root]).await;
         let missing = missing.map_err(ExecutionError::store("looking for the Action's inputs"))?;
         if !missing.is_empty() {
@@ -56,6 +64,7 @@ impl ActionReader {
         Ok(ActionSummary {
             do_not_cache: action.do_not_cache,
             requirements,
+            inputs,
         })
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use bitzel_cas::Lease;
 use bitzel_proto::worker::{self, Hello, SchedulerMessage, scheduler_message};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc, watch};
@@ -14,8 +15,8 @@ use super::clock::{Clock, Time};
 use super::error::ExecutionError;
 use super::execution_config::ExecutionConfig;
 use super::operation_queue::{
-    Completion, Effect, LeaseId, Occupancy, OperationId, OperationQueue, Outcome, QueuedAction, Update,
-    WorkerId,
+    Completion, Effect, LeaseId, Occupancy, OperationId, OperationQueue, Outcome, Progress, QueuedAction,
+    Update, WorkerId,
 };
 use super::timestamp::unix_nanos;
 
@@ -46,6 +47,8 @@ pub(super) struct Dispatcher {
 struct State {
     queue: OperationQueue,
     operations: HashMap<OperationId, watch::Sender<Update>>,
+    /// Keep the inputs of what is queued or running in the store.
+    inputs: HashMap<OperationId, Lease>,
     workers: HashMap<WorkerId, Connection>,
 }
 
@@ -71,6 +74,7 @@ impl Dispatcher {
         let state = State {
             queue: OperationQueue::new(config),
             operations: HashMap::new(),
+            inputs: HashMap::new(),
             workers: HashMap::new(),
         };
         Arc::new(Self {
@@ -89,17 +93,21 @@ impl Dispatcher {
         &*self.clock
     }
 
-    /// Enqueues an Action, or joins an operation in flight.
+    /// Enqueues an Action, or joins an operation in flight. `inputs` is held until the operation has ended.
     pub(super) fn execute(
         self: &Arc<Self>,
         action: QueuedAction,
+        inputs: Lease,
         not_yet_visible: bool,
     ) -> Result<Attachment, ExecutionError> {
         let fresh_id = OperationId(Uuid::new_v4());
         let (result, state) =
             self.transition(
                 |state, now| match state.queue.execute(now, fresh_id, action, not_yet_visible) {
-                    Ok((id, effects)) => (Ok(id), effects),
+                    Ok((id, effects)) => {
+                        state.inputs.entry(id).or_insert(inputs);
+                        (Ok(id), effects)
+                    }
                     Err(error) => (Err(error), vec![]),
                 },
             );
@@ -207,16 +215,22 @@ impl Dispatcher {
         let mut effects = VecDeque::from(effects);
         while let Some(effect) = effects.pop_front() {
             match effect {
-                Effect::Publish { operation, update } => match state.operations.get(&operation) {
-                    Some(sender) => {
-                        sender.send_replace(update);
+                Effect::Publish { operation, update } => {
+                    if matches!(update.progress, Progress::Completed(_)) {
+                        state.inputs.remove(&operation);
                     }
-                    None => {
-                        state.operations.insert(operation, watch::Sender::new(update));
+                    match state.operations.get(&operation) {
+                        Some(sender) => {
+                            sender.send_replace(update);
+                        }
+                        None => {
+                            state.operations.insert(operation, watch::Sender::new(update));
+                        }
                     }
-                },
+                }
                 Effect::Forget { operation } => {
                     state.operations.remove(&operation);
+                    state.inputs.remove(&operation);
                 }
                 Effect::Assign {
                     worker,

@@ -59,7 +59,7 @@ impl ExecutionService {
             let operation = cached_operation(&name, digest, result);
             return Ok(stream::iter([Ok(operation)]).boxed());
         }
-        let summary = self.action_reader.check(digest.function(), &action?).await?;
+        let summary = self.action_reader.check(digest, &action?).await?;
         let action = QueuedAction {
             key,
             do_not_cache: summary.do_not_cache,
@@ -71,7 +71,9 @@ impl ExecutionService {
         if self.shutdown.is_cancelled() {
             return Err(ExecutionError::ShuttingDown);
         }
-        let attachment = self.dispatcher.execute(action, request.skip_cache_lookup)?;
+        let attachment = self
+            .dispatcher
+            .execute(action, summary.inputs, request.skip_cache_lookup)?;
         Ok(self.follow(attachment))
     }
 

@@ -6,6 +6,7 @@ mod conformance_traps;
 mod fake_worker;
 mod farm;
 mod gated_action_cache;
+mod input_leases;
 mod manual_clock;
 mod worker_loss;
 mod worker_protocol;

@@ -241,7 +241,7 @@ async fn check_results(cache: &DiskActionCache, results: &HashMap<Digest, u64>, 
     for (action, seed) in results {
         let result = cache.get(&InstanceName::default(), *action).await.unwrap();
         let stdout = result.expect("a result that was acknowledged").stdout_raw;
-        let found: u64 = String::from_utf8(stdout.to_vec()).unwrap().parse().unwrap();
+        let found: u64 = String::from_utf8(stdout).unwrap().parse().unwrap();
         assert!(found >= *seed, "result {seed} of round {round} is {found}");
         assert_eq!(self::action(found), *action);
     }

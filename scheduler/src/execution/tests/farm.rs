@@ -28,7 +28,7 @@ pub(super) const GRACE: Duration = Duration::from_secs(10);
 pub(super) const NO_WORKER_TIMEOUT: Duration = Duration::from_mins(1);
 
 pub(super) struct Farm {
-    pub(super) blobs: Arc<MemoryBlobStore>,
+    store: Arc<dyn BlobStore>,
     pub(super) action_cache: Arc<GatedActionCache>,
     pub(super) clock: Arc<ManualClock>,
     pub(super) background: ExecutionTasks,
@@ -53,7 +53,10 @@ pub(super) fn platform(properties: &[(&str, &str)]) -> Platform {
 
 impl Farm {
     pub(super) async fn start() -> Self {
-        let blobs = Arc::new(MemoryBlobStore::default());
+        Self::start_on(Arc::new(MemoryBlobStore::default())).await
+    }
+
+    pub(super) async fn start_on(store: Arc<dyn BlobStore>) -> Self {
         let action_cache = Arc::new(GatedActionCache::default());
         let clock = Arc::new(ManualClock::default());
         let config = ExecutionConfig {
@@ -63,7 +66,7 @@ impl Farm {
             maximum_timeout: Duration::from_hours(1),
             ..ExecutionConfig::default()
         };
-        let server = ExecutionServer::new(blobs.clone(), action_cache.clone(), config, clock.clone());
+        let server = ExecutionServer::new(store.clone(), action_cache.clone(), config, clock.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let services = Server::builder()
@@ -76,7 +79,7 @@ impl Farm {
             .unwrap()
             .connect_lazy();
         Self {
-            blobs,
+            store,
             action_cache,
             clock,
             background: server.background,
@@ -94,7 +97,7 @@ impl Farm {
 
     pub(super) async fn upload(&self, message: &impl Message) -> Digest {
         let (digest, bytes) = Digest::of_message(DigestFunction::Sha256, message);
-        self.blobs.write(digest, one_chunk(bytes.into())).await.unwrap();
+        self.store.write(digest, one_chunk(bytes.into())).await.unwrap();
         digest
     }
 
