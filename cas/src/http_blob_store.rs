@@ -14,7 +14,7 @@ use crate::blob_store::{BlobRange, BlobStore, BlobStream, collect, one_chunk};
 use crate::error::{BackEndFailure, Error};
 use crate::file_stream::run_blocking;
 use crate::http_cache::{Answer, HttpCache};
-use crate::resumed_stream::{OpenPart, resumed};
+use crate::resumed_stream::{OpenPart, cut, resumed};
 use crate::retry::retried;
 use crate::verifying_blob_store::{is_whole, verified, verify};
 
@@ -116,34 +116,11 @@ async fn open_part(
             "it announces {announced} bytes instead of {length}"
         )));
     }
-    Ok(cut(body, offset - start, length))
-}
-
-/// Leaves out `skip` bytes and ends after `length` more, for servers that know no ranges. Nothing is cut off at the
-/// end of a stream that needs no cut: too many bytes are to be noticed.
-fn cut(body: BlobStream, skip: u64, length: u64) -> BlobStream {
-    if skip == 0 {
-        return body;
-    }
-    let state = (body, skip, length);
-    futures::stream::try_unfold(state, |(mut body, mut skip, mut left)| async move {
-        while left > 0 {
-            let Some(mut chunk) = body.next().await.transpose()? else {
-                return Ok(None);
-            };
-            let skipped = skip.min(chunk.len() as u64);
-            skip -= skipped;
-            let chunk = chunk.split_off(usize::try_from(skipped).unwrap_or(usize::MAX));
-            let chunk =
-                chunk.slice(..usize::try_from(left).map_or(chunk.len(), |left| left.min(chunk.len())));
-            left -= chunk.len() as u64;
-            if !chunk.is_empty() {
-                return Ok(Some((chunk, (body, skip, left))));
-            }
-        }
-        Ok(None)
+    Ok(match part {
+        Some(_) => cut(body, offset - start, length),
+        // Uncut, so that too many bytes are noticed.
+        None => body,
     })
-    .boxed()
 }
 
 #[async_trait]

@@ -6,6 +6,8 @@ mod capabilities;
 mod upload_source;
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use bitzel_proto::google::bytestream::byte_stream_client::ByteStreamClient;
@@ -44,6 +46,8 @@ pub struct RemoteBlobStore {
     streams: Streams,
     instance: InstanceName,
     abilities: Abilities,
+    /// Whether the server takes a limit of a read. bazel-remote ends one with `OUT_OF_RANGE` where the limit is.
+    takes_read_limit: Arc<AtomicBool>,
 }
 
 type Streams = ByteStreamClient<Channel>;
@@ -77,6 +81,7 @@ impl RemoteBlobStore {
                 .max_decoding_message_size(MAX_MESSAGE_SIZE)
                 .max_encoding_message_size(MAX_MESSAGE_SIZE),
             instance,
+            takes_read_limit: Arc::new(AtomicBool::new(true)),
             abilities: if options.compression {
                 abilities
             } else {

@@ -89,6 +89,29 @@ impl Resumed {
     }
 }
 
+/// Leaves out `skip` bytes and ends after `length` more, for servers that send more than they were asked for.
+pub(crate) fn cut(body: BlobStream, skip: u64, length: u64) -> BlobStream {
+    let state = (body, skip, length);
+    futures::stream::try_unfold(state, |(mut body, mut skip, mut left)| async move {
+        while left > 0 {
+            let Some(mut chunk) = body.next().await.transpose()? else {
+                return Ok(None);
+            };
+            let skipped = skip.min(chunk.len() as u64);
+            skip -= skipped;
+            let chunk = chunk.split_off(usize::try_from(skipped).unwrap_or(usize::MAX));
+            let chunk =
+                chunk.slice(..usize::try_from(left).map_or(chunk.len(), |left| left.min(chunk.len())));
+            left -= chunk.len() as u64;
+            if !chunk.is_empty() {
+                return Ok(Some((chunk, (body, skip, left))));
+            }
+        }
+        Ok(None)
+    })
+    .boxed()
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;

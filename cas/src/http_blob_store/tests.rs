@@ -116,6 +116,25 @@ async fn a_read_goes_on_where_it_broke() {
 }
 
 #[tokio::test]
+async fn parts_are_right_with_and_without_ranges_of_the_server() {
+    for ranges in [true, false] {
+        let server = TestHttpServer::start(ranges, None).await;
+        let store = HttpBlobStore::new(server.cache());
+        let digest = sha256(b"hello");
+        store.write(digest, one_chunk("hello".into())).await.unwrap();
+        for (offset, limit, part) in [
+            (0, Some(2), "he"),
+            (1, Some(3), "ell"),
+            (3, None, "lo"),
+            (5, None, ""),
+        ] {
+            let stream = store.read(digest, BlobRange { offset, limit }).await.unwrap();
+            assert_eq!(collect(stream).await.unwrap(), part);
+        }
+    }
+}
+
+#[tokio::test]
 async fn nothing_listening_is_unavailable() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

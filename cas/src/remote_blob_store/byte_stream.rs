@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use backon::BackoffBuilder;
@@ -18,8 +19,8 @@ use uuid::Uuid;
 use super::upload_source::UploadSource;
 use super::{RemoteBlobStore, Streams};
 use crate::blob_store::{BlobRange, BlobStore, BlobStream, one_chunk};
-use crate::error::{Error, with_causes};
-use crate::resumed_stream::{OpenPart, resumed};
+use crate::error::{BackEndFailure, Error, with_causes};
+use crate::resumed_stream::{OpenPart, cut, resumed};
 use crate::retry::{pauses, retried};
 use crate::services::byte_stream::compression::{Decompressor, compressed};
 
@@ -63,18 +64,26 @@ impl RemoteBlobStore {
         if zstd {
             name.compressor = Compressor::Zstd;
         }
+        let limited = !to_the_end && self.takes_read_limit.load(Ordering::Relaxed);
         let request = ReadRequest {
             resource_name: name.to_string(),
             read_offset: i64::try_from(offset).map_err(|_| out_of_range())?,
             // A compressed read takes no limit.
-            read_limit: if to_the_end {
-                0
-            } else {
+            read_limit: if limited {
                 i64::try_from(length).unwrap_or(0)
+            } else {
+                0
             },
         };
+        let takes_read_limit = Arc::clone(&self.takes_read_limit);
         let failed = move |status: Status| match status.code() {
             Code::NotFound => Error::NotFound(digest),
+            // The offset lies within the blob. The next try comes without the limit.
+            Code::OutOfRange if limited && length > 0 => {
+                takes_read_limit.store(false, Ordering::Relaxed);
+                let context = format!("the store does not take the limit of a read of blob {digest}");
+                Error::back_end(context, BackEndFailure::Unavailable)(status.message().to_owned())
+            }
             Code::OutOfRange => out_of_range(),
             _ => Error::remote(format!("cannot read blob {digest} from the store"))(status),
         };
@@ -86,10 +95,13 @@ impl RemoteBlobStore {
         let chunks = first.chain(messages).map_err(failed);
         let chunks = chunks.map_ok(|message| Bytes::from(message.data)).boxed();
         if zstd {
-            decompressed(digest, chunks)
-        } else {
-            Ok(chunks)
+            return decompressed(digest, chunks);
         }
+        Ok(if limited || to_the_end {
+            chunks
+        } else {
+            cut(chunks, 0, length)
+        })
     }
 
     /// Writes a blob. When the connection breaks, goes on from where the server says that it is; when it does not know,
