@@ -12,6 +12,7 @@ mod program;
 mod server;
 mod site;
 mod tree;
+mod worker_process;
 
 pub use build_report::BuildReport;
 pub use cold_build::cold_build;
@@ -20,3 +21,4 @@ pub use program::{bitbake_directory, bitzel_program, downloads_directory};
 pub use server::Server;
 pub use site::Site;
 pub use tree::{Entry, tree_of};
+pub use worker_process::WorkerProcess;

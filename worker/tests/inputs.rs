@@ -6,7 +6,7 @@ mod support;
 
 use std::os::unix::fs::MetadataExt;
 
-use bitzel_proto::reapi::Directory;
+use bitzel_proto::reapi::{Directory, FileNode};
 use bitzel_worker::{ActionExecutor, ActionRequest};
 use support::*;
 
@@ -459,6 +459,32 @@ async fn each_blob_is_downloaded_once_however_many_actions_want_it() {
     for content in [b"small".to_vec(), large.into_bytes()] {
         assert_eq!(worker.store.reads_of(&content), 1);
     }
+}
+
+#[tokio::test]
+async fn a_file_may_have_more_names_than_the_file_system_gives_links() {
+    // ext4 ends at 65,000 links of one inode.
+    const NAMES: usize = 66_000;
+    let worker = Worker::new().await;
+    let digest = worker.put("same").await;
+    let files = (0..NAMES).map(|number| FileNode {
+        name: format!("{number:06}"),
+        digest: Some(digest.into()),
+        ..FileNode::default()
+    });
+    let root = Directory {
+        files: files.collect(),
+        ..Directory::default()
+    };
+    let root = worker.put_message(&root).await;
+    let run = Run {
+        script: "ls -U | wc -l; cat 065999",
+        ..Run::default()
+    };
+    let action = worker.action(root, &run).await;
+    let response = worker.execute(action).await;
+    let result = worker.succeeded(response).await;
+    assert_eq!(worker.stdout(&result).await, format!("{NAMES}\nsame"));
 }
 
 #[tokio::test]

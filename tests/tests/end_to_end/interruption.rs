@@ -1,10 +1,10 @@
-//! Ctrl-C.
+//! Ctrl-C, and processes that are killed.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use bitzel_tests::Site;
+use bitzel_tests::{Server, Site, WorkerProcess};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use walkdir::WalkDir;
@@ -38,6 +38,13 @@ struct EndlessBuild {
 impl EndlessBuild {
     /// Starts the build and waits until the endless task runs.
     fn start(name: &str) -> Self {
+        let mut build = Self::spawn(name, &[]);
+        wait_until("the endless task", || build.task_runs());
+        build
+    }
+
+    /// Starts the build.
+    fn spawn(name: &str, arguments: &[&str]) -> Self {
         let site = Site::empty();
         // Unlike any other test run's on this machine.
         let marker = format!("unfinished-{name}-{}", std::process::id());
@@ -59,26 +66,25 @@ do_install() {{
         let process = site
             .bitzel("build")
             .args(site.build_directory_arguments())
+            .args(arguments)
             .arg("endless")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("bitzel starts");
-        let mut build = Self {
+        Self {
             site,
             marker,
             process,
-        };
-        wait_until("the endless task", || {
-            assert_eq!(
-                build.process.try_wait().expect("a status"),
-                None,
-                "bitzel ended by itself"
-            );
-            runs(&build.task())
-        });
-        build
+        }
+    }
+
+    /// Whether the task's process is there; the build has to be there too.
+    fn task_runs(&mut self) -> bool {
+        let status = self.process.try_wait().expect("a status");
+        assert_eq!(status, None, "bitzel ended by itself");
+        runs(&self.task())
     }
 
     /// The command line of the task's process.
@@ -147,4 +153,29 @@ fn a_killed_build_takes_its_tasks_along_and_leaves_a_sound_store() {
     build.end(Signal::SIGKILL);
     wait_until("the end of the task", || !runs(&build.task()));
     build.assert_that_a_rerun_resumes();
+}
+
+#[test]
+fn what_a_killed_worker_ran_goes_to_another_one_and_leaves_nothing() {
+    let server_site = Site::empty();
+    let server = Server::start_with(&server_site, &["--jobs", "0"]);
+    let url = server.url();
+    let worker_site = Site::empty();
+    let worker = WorkerProcess::start(&worker_site, &url);
+    let mut build = EndlessBuild::spawn("worker-killed", &["--remote", &url]);
+    wait_until("the endless task", || build.task_runs());
+    let actions = worker_site.cache().join("bitzel/worker/actions");
+    assert_ne!(std::fs::read_dir(&actions).expect("actions").count(), 0);
+
+    worker.kill();
+    wait_until("the end of the task", || !runs(&build.task()));
+
+    // The same directory, as the next process on that machine would have it.
+    let next = WorkerProcess::start(&worker_site, &url);
+    wait_until("the task on the next worker", || build.task_runs());
+    let trees = std::fs::read_dir(&actions).expect("actions").count();
+    assert_eq!(trees, 1, "the killed worker's trees are still there");
+    assert_eq!(build.end(Signal::SIGINT).code(), Some(130));
+    wait_until("the end of the task", || !runs(&build.task()));
+    drop(next);
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bitzel_proto::Digest;
 use bitzel_proto::reapi::{Directory, FileNode};
+use parking_lot::Mutex;
 use rayon::prelude::*;
 use rustix::fs::{
     AtFlags, CWD, Mode, OFlags, fchmod, futimens, linkat, mkdirat, open, openat, renameat, symlinkat,
@@ -27,6 +28,9 @@ use bitzel_cas::DirectoryTree;
 pub(crate) const DEFAULT_DIRECTORY_MODE: u32 = 0o755;
 /// Files of one directory that one task links.
 const FILES_AT_ONCE: usize = 256;
+/// Held while a cached file gets a new inode. Two at once would each put one in place, and whoever has just looked up
+/// the first would find it without a name when the second replaces it.
+static RENEWAL: Mutex<()> = Mutex::new(());
 
 /// What to assemble: the whole tree without its layers, or one layer with the path to it.
 #[derive(Debug)]
@@ -163,13 +167,19 @@ impl Linking<'_> {
             )
         };
         let result = match link() {
-            Err(Errno::MLINK) => self.renew(&source).and_then(|()| Ok(link()?)),
+            Err(Errno::MLINK) => {
+                let _one = RENEWAL.lock();
+                match link() {
+                    Err(Errno::MLINK) => self.renew(&source).and_then(|()| Ok(link()?)),
+                    other => other.map_err(io::Error::from),
+                }
+            }
             other => other.map_err(io::Error::from),
         };
         result.map_err(Error::io(format!("link {path} to files/{source}")))
     }
 
-    /// Gives a cached file a new inode, because the old one has as many links as the file system allows (65,000 on
+    /// Gives a cached file a new inode, with [`RENEWAL`] held, because the old one has as many links as the file system allows (65,000 on
     /// ext4). Links made before keep the old one.
     fn renew(&self, source: &str) -> io::Result<()> {
         let old_path = self.scratch.root().join("files").join(source);
