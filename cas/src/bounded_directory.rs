@@ -29,13 +29,14 @@ mod entries;
 mod eviction;
 mod journal;
 mod lease;
+mod looking;
 mod placing;
 mod record;
 mod recovery;
 mod segments;
 mod snapshot;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -54,17 +55,14 @@ use self::entries::Entries;
 pub(crate) use self::entries::{Encoding, Entry, Place};
 use self::journal::Journal;
 pub(crate) use self::lease::DirectoryLease;
+pub(crate) use self::looking::{Content, Located};
 pub(crate) use self::placing::{Parcel, disk_error};
 use self::record::Change;
-use self::segments::{Segments, Waste};
+use self::segments::Segments;
 use crate::error::Error;
 
 /// File systems give out space in blocks; small entries would otherwise hide most of what they take.
 pub(crate) const BLOCK: u64 = 4096;
-/// A use is written to the journal at most this often for each entry, in seconds: the times of use need not be exact.
-const TOUCH_INTERVAL: u32 = 600;
-/// Digests that are looked up before other threads get their turn.
-const LOOKUPS: usize = 4096;
 /// Ends the names of compressed files.
 const ZSTD_SUFFIX: &str = ".zst";
 
@@ -154,20 +152,6 @@ impl Drop for Reservation {
     }
 }
 
-/// An entry and where to read it.
-pub(crate) struct Located {
-    pub(crate) entry: Entry,
-    pub(crate) content: Content,
-}
-
-/// Bytes to be read.
-pub(crate) enum Content {
-    /// From the start of the file.
-    Whole(File),
-    /// From an offset.
-    Part(Arc<File>, u64),
-}
-
 impl BoundedDirectory {
     /// Opens or creates the directory at `root`.
     pub(crate) fn open(root: &Path, options: Options) -> Result<Self, Error> {
@@ -223,97 +207,6 @@ impl BoundedDirectory {
         Ok(directory)
     }
 
-    /// Those of `digests` that are not there, each once; the others count as used now. Short lists are quick enough
-    /// for the threads of the async runtime.
-    pub(crate) fn missing(&self, digests: &[Digest]) -> Vec<Digest> {
-        let mut missing = Vec::new();
-        let now = now();
-        for digests in digests.chunks(LOOKUPS) {
-            let mut touched = Vec::new();
-            let mut state = self.state.lock();
-            for digest in digests {
-                if state.find(digest, now, &mut touched).is_none() {
-                    missing.push(*digest);
-                }
-            }
-            state.note_uses(&self.root, &touched);
-        }
-        if missing.len() > 1 {
-            let mut seen = HashSet::with_capacity(missing.len());
-            missing.retain(|digest| seen.insert(*digest));
-        }
-        missing
-    }
-
-    /// Whether the entry is there; it counts as used now.
-    pub(crate) fn touch(&self, digest: Digest) -> bool {
-        self.missing(&[digest]).is_empty()
-    }
-
-    /// Where the entries are, each [`Error::NotFound`] when it is not there; they count as used now.
-    pub(crate) fn locate(&self, digests: &[Digest]) -> Vec<Result<Located, Error>> {
-        let now = now();
-        let mut touched = Vec::new();
-        let mut found = Vec::with_capacity(digests.len());
-        let mut state = self.state.lock();
-        for digest in digests {
-            let entry = state
-                .find(digest, now, &mut touched)
-                .ok_or(Error::NotFound(*digest));
-            found.push(entry.and_then(|entry| match entry.place {
-                Place::File => Ok((entry, None)),
-                Place::Segment { number, .. } => {
-                    let file = state.segments.file(number);
-                    let file = file.map_err(Error::io("cannot open a segment"))?;
-                    Ok((entry, Some(file)))
-                }
-            }));
-        }
-        state.note_uses(&self.root, &touched);
-        drop(state);
-        let open = |found: Result<(Entry, Option<Arc<File>>), Error>| {
-            let (entry, file) = found?;
-            self.open_entry(entry, file)
-        };
-        found.into_iter().map(open).collect()
-    }
-
-    /// Where an entry is, which does not count as a use.
-    pub(crate) fn peek(&self, digest: Digest) -> Result<Located, Error> {
-        let mut state = self.state.lock();
-        let entry = *state.entries.get(&digest).ok_or(Error::NotFound(digest))?;
-        let file = match entry.place {
-            Place::File => None,
-            Place::Segment { number, .. } => {
-                let file = state.segments.file(number);
-                Some(file.map_err(Error::io("cannot open a segment"))?)
-            }
-        };
-        drop(state);
-        self.open_entry(entry, file)
-    }
-
-    fn open_entry(&self, entry: Entry, segment: Option<Arc<File>>) -> Result<Located, Error> {
-        let content = match (entry.place, segment) {
-            (Place::Segment { block, .. }, Some(file)) => Content::Part(file, u64::from(block) * BLOCK),
-            _ => Content::Whole(self.open_file(&entry)?),
-        };
-        Ok(Located { entry, content })
-    }
-
-    fn open_file(&self, entry: &Entry) -> Result<File, Error> {
-        let path = file_path(&self.root, entry);
-        match File::open(&path) {
-            Ok(file) => Ok(file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // Evicted just now, or removed by somebody else.
-                self.forget(entry);
-                Err(Error::NotFound(entry.digest))
-            }
-            Err(error) => Err(Error::io(format!("cannot open {}", path.display()))(error)),
-        }
-    }
-
     /// Makes room for so many bytes of `digest`, evicting others. [`Error::NoSpace`] when that does not help.
     pub(crate) fn reserve(self: &Arc<Self>, digest: Digest, bytes: u64) -> Result<Reservation, Error> {
         let bytes = bytes.max(1).checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX);
@@ -335,99 +228,9 @@ impl BoundedDirectory {
             }))
     }
 
-    /// Forgets a file that turned out to be gone.
-    fn forget(&self, entry: &Entry) {
-        let mut state = self.state.lock();
-        let is_there = file_path(&self.root, entry).exists();
-        if !is_there && state.remove_if_unchanged(entry) {
-            state.used -= u64::from(entry.blocks) * BLOCK;
-            // Without the record, the next start finds the same and forgets again.
-            let _ = state.append(&self.root, Change::Remove, &[*entry]);
-        }
-    }
-
-    /// Takes an entry whose content, as it was read, is wrong out of service. `false`, and nothing happens, if it was
-    /// evicted or replaced while it was read, which leaves a hole to be read.
-    pub(crate) fn quarantine(&self, entry: &Entry) -> bool {
-        let mut state = self.state.lock();
-        if !state.remove_if_unchanged(entry) {
-            return false;
-        }
-        let digest = entry.digest;
-        self.corrupt.fetch_add(1, Ordering::Relaxed);
-        tracing::error!(%digest, "the bytes of a blob are corrupt; they are in quarantine and the blob is gone");
-        // Noted or not, it must not be served again.
-        let _ = state.append(&self.root, Change::Remove, &[*entry]);
-        let to = self
-            .root
-            .join("quarantine")
-            .join(file_name(digest, entry.encoding));
-        let bytes = u64::from(entry.blocks) * BLOCK;
-        let (moved, waste) = match entry.place {
-            Place::File => (fs::rename(file_path(&self.root, entry), &to), None),
-            Place::Segment { number, block } => {
-                let copied = state.segments.file(number).and_then(|file| {
-                    let content = crate::file_stream::read_at(&file, u64::from(block) * BLOCK, bytes)?;
-                    fs::write(&to, content)
-                });
-                (copied, state.segments.free(number, block, entry.blocks).ok())
-            }
-        };
-        match moved {
-            Ok(()) => state.quarantine.push_back((to, bytes)),
-            Err(error) => {
-                tracing::error!(%digest, %error, "cannot move a corrupt blob to the quarantine; it is removed");
-                let _ = fs::remove_file(file_path(&self.root, entry));
-                state.used -= bytes;
-            }
-        }
-        drop(state);
-        if let Err(error) = Waste::give_back(waste.into_iter().collect()) {
-            tracing::error!(%digest, %error, "cannot give back the blocks of a corrupt blob");
-        }
-        true
-    }
-
     /// Everything, the least recently used first.
     pub(crate) fn entries(&self) -> Vec<Entry> {
         self.state.lock().entries.iter().copied().collect()
-    }
-
-    /// Where the file of an entry is, for messages.
-    pub(crate) fn describe(&self, entry: &Entry) -> String {
-        match entry.place {
-            Place::File => file_path(&self.root, entry).display().to_string(),
-            Place::Segment { number, block } => {
-                format!("block {block} of segment {number} of {}", self.root.display())
-            }
-        }
-    }
-
-    /// Changes bytes on the disk, as a bad disk does.
-    #[cfg(test)]
-    pub(crate) fn damage(&self, digest: Digest, change: impl FnOnce(&mut Vec<u8>)) {
-        use std::os::unix::fs::FileExt;
-        let mut state = self.state.lock();
-        let entry = *state.entries.get(&digest).unwrap();
-        let length = u64::from(entry.blocks) * BLOCK;
-        match entry.place {
-            Place::File => {
-                let path = file_path(&self.root, &entry);
-                let mut content = fs::read(&path).unwrap();
-                change(&mut content);
-                fs::remove_file(&path).unwrap();
-                fs::write(&path, content).unwrap();
-            }
-            Place::Segment { number, block } => {
-                let file = state.segments.file(number).unwrap();
-                let offset = u64::from(block) * BLOCK;
-                let mut content = crate::file_stream::read_at(&file, offset, length)
-                    .unwrap()
-                    .to_vec();
-                change(&mut content);
-                file.write_all_at(&content, offset).unwrap();
-            }
-        }
     }
 
     pub(crate) fn usage(&self) -> Usage {
@@ -446,33 +249,6 @@ impl BoundedDirectory {
 }
 
 impl State {
-    /// An entry, which counts as used now. What the journal has to know of that comes to `touched`.
-    fn find(&mut self, digest: &Digest, now: u32, touched: &mut Vec<Entry>) -> Option<Entry> {
-        let entry = self.entries.promote(digest)?;
-        if now.saturating_sub(entry.used) >= TOUCH_INTERVAL {
-            entry.used = now;
-            touched.push(*entry);
-        }
-        Some(*entry)
-    }
-
-    fn note_uses(&mut self, root: &Path, touched: &[Entry]) {
-        if !touched.is_empty()
-            && !self.closed
-            && let Err(error) = self.append(root, Change::Touch, touched)
-        {
-            // Only the order of use after the next start suffers.
-            tracing::warn!(%error, "cannot note uses in the journal");
-        }
-    }
-
-    /// Whether the entry was still what it was, and is gone now.
-    fn remove_if_unchanged(&mut self, entry: &Entry) -> bool {
-        let present = self.entries.get(&entry.digest);
-        present.is_some_and(|present| present.place == entry.place)
-            && self.entries.remove(&entry.digest).is_some()
-    }
-
     fn append<'a>(
         &mut self,
         root: &Path,

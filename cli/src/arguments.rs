@@ -6,10 +6,14 @@
     reason = "these comments are the help text on the terminal"
 )]
 
+mod store;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use store::{GcArguments, StoreArguments, StoreCommand};
 
 /// `BitBake` builds on a Remote Execution API farm.
 #[derive(Debug, Parser)]
@@ -67,6 +71,8 @@ pub(crate) enum Command {
     Serve(ServeArguments),
     /// Take Actions from a server and run them on this machine
     Worker(WorkerArguments),
+    /// Look after the store on this machine's disk
+    Store(StoreArguments),
 }
 
 /// Which metadata and what of it.

@@ -4,4 +4,5 @@ pub(crate) mod build;
 pub(crate) mod graph;
 pub(crate) mod log;
 pub(crate) mod serve;
+pub(crate) mod store;
 pub(crate) mod worker;

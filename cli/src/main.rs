@@ -53,6 +53,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, CommandError> {
             Command::Log(arguments) => commands::log::run(&directories, arguments).await,
             Command::Serve(arguments) => commands::serve::run(&directories, arguments).await,
             Command::Worker(arguments) => commands::worker::run(&directories, arguments).await,
+            Command::Store(arguments) => commands::store::run(&directories, arguments).await,
         }
     });
     telemetry.end();

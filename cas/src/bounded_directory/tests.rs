@@ -299,6 +299,31 @@ fn uses_reach_the_journal_and_with_it_the_next_start() {
 }
 
 #[test]
+fn times_and_order_of_use_survive_the_death_of_the_process() {
+    let root = TempDir::new().unwrap();
+    let directory = open(&root);
+    (1..4).for_each(|number| publish(&directory, number));
+    // As if they had been put there long ago.
+    for number in 1..4 {
+        directory
+            .state
+            .lock()
+            .entries
+            .promote(&digest(number))
+            .unwrap()
+            .used -= 86_400;
+    }
+    directory.checkpoint().unwrap();
+    assert!(directory.touch(digest(1)));
+    let before = directory.entries();
+    drop(directory);
+    let after = open(&root).entries();
+    assert_eq!(after, before);
+    assert_eq!(after.last().unwrap().digest, digest(1));
+    assert!(after[0].used + 80_000 < after[2].used);
+}
+
+#[test]
 fn a_use_is_journaled_at_most_once_per_interval() {
     let root = TempDir::new().unwrap();
     let directory = open(&root);
@@ -307,7 +332,7 @@ fn a_use_is_journaled_at_most_once_per_interval() {
     let before = records();
     assert!(directory.touch(digest(1)));
     assert_eq!(records(), before, "published just now");
-    directory.state.lock().entries.promote(&digest(1)).unwrap().used -= 2 * TOUCH_INTERVAL;
+    directory.state.lock().entries.promote(&digest(1)).unwrap().used -= 2 * looking::TOUCH_INTERVAL;
     assert!(directory.touch(digest(1)));
     assert!(directory.touch(digest(1)));
     assert_eq!(records(), before + 1);

@@ -1,6 +1,7 @@
 mod compression;
 mod corruption;
 mod eviction;
+mod full_disk;
 mod killed;
 
 use std::fs;
