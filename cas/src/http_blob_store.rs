@@ -27,7 +27,8 @@ const SMALL: u64 = 1 << 20;
 ///
 /// The protocol names a blob by its hash alone, so what the server says about sizes is checked, and every whole read
 /// and write is hashed: a faulty server or network cannot hand out wrong bytes. A read that breaks goes on where it
-/// broke. Servers that check what they are sent, like bazel-remote, take SHA-256 only and refuse other blobs.
+/// broke. A write of more than 1 MiB that breaks is an error, for its source cannot be read twice and the protocol knows
+/// no resume; whoever has the source tries again. Servers that check what they are sent, like bazel-remote, take SHA-256 only and refuse other blobs.
 pub struct HttpBlobStore {
     cache: Arc<HttpCache>,
 }

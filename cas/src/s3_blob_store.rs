@@ -33,6 +33,8 @@ const MIB: u64 = 1 << 20;
 /// was cut off by the death of the process stays until a lifecycle rule for incomplete uploads removes it, which the
 /// bucket should have.
 ///
+/// Writes wait while others hold the memory for their parts, which includes writes whose sources are slow.
+///
 /// S3 evicts nothing and knows no last use: see [`crate::S3Options::renew_after`] for how blobs grow old. Those above
 /// 5 GiB are not renewed.
 pub struct S3BlobStore {

@@ -191,6 +191,32 @@ async fn a_read_that_breaks_goes_on_and_one_that_breaks_always_is_an_error() {
 }
 
 #[tokio::test]
+async fn a_server_that_hangs_in_the_middle_is_given_up_on() {
+    let server = TestS3Server::start().await;
+    let options = S3Options {
+        read_timeout: Duration::from_millis(300),
+        ..server.options()
+    };
+    let store = S3BlobStore::new(crate::S3Bucket::open(options).await.unwrap());
+    let blob = Bytes::from(noise(1, 100_000));
+    let digest = sha256(&blob);
+    store.write(digest, one_chunk(blob)).await.unwrap();
+    *server.seen.cut.lock() = Some(1000);
+    server.seen.hangs.store(true, Ordering::SeqCst);
+    let error = read_whole(&store, digest).await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::BackEnd {
+                failure: BackEndFailure::Unavailable,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
 async fn wrong_bytes_in_the_bucket_are_not_handed_out() {
     let server = TestS3Server::start().await;
     let store = store(&server).await;

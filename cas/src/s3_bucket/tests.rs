@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use axum::body::Body as ServerBody;
 use axum::extract::Request;
@@ -33,6 +33,8 @@ pub(crate) struct Seen {
     pub(crate) refused: Mutex<Option<&'static str>>,
     /// Answers to GETs are cut off after so many bytes.
     pub(crate) cut: Mutex<Option<usize>>,
+    /// Instead of being cut off, they stand still.
+    pub(crate) hangs: AtomicBool,
 }
 
 impl Seen {
@@ -111,20 +113,26 @@ async fn serve(service: S3Service, seen: &Seen, request: Request) -> axum::http:
     let response = service.call(request).await.unwrap();
     let response = response.map(ServerBody::new);
     let cut = *seen.cut.lock();
+    let hangs = seen.hangs.load(Ordering::SeqCst);
     match cut {
         Some(cut) if is_get && response.status().is_success() => response.map(|body| {
             let whole = body.into_data_stream();
-            let cut = whole.scan(cut, |left, chunk| {
+            let cut = whole.scan(cut, move |left, chunk| {
                 let chunk = chunk.unwrap();
                 let now = chunk.len().min(*left);
                 *left -= now;
-                let broken = || std::io::Error::other("the power went out");
-                let part = if now == 0 {
-                    Err(broken())
-                } else {
-                    Ok(chunk.slice(..now))
-                };
-                std::future::ready(Some(part))
+                let part = chunk.slice(..now);
+                async move {
+                    if !part.is_empty() {
+                        return Some(Ok(part));
+                    }
+                    if hangs {
+                        std::future::pending::<()>().await;
+                    }
+                    // Lets the server send what it has, which it would drop with the connection.
+                    tokio::task::yield_now().await;
+                    Some(Err(std::io::Error::other("the power went out")))
+                }
             });
             ServerBody::from_stream(cut)
         }),
