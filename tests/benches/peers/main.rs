@@ -1,0 +1,112 @@
+//! bitzel beside the servers of others: the same client program, the same disk, one server at a time.
+//!
+//! Prints one JSON object a line: `{name, value, unit, reference, reference_value, ratio}`, one for each peer and
+//! floor that a measurement has. Peers that this machine lacks are named and skipped.
+//!
+//! `BITZEL_BENCH_BLOBS` is the number of blobs of the store that is asked for missing ones (1,000,000),
+//! `BITZEL_BENCH_SECONDS` how long the mixed load runs that memory is measured under (60; 600 shows more),
+//! `BITZEL_BENCH_ONLY` one of the workloads alone.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::cast_precision_loss,
+    reason = "a program for people that ends when something is wrong; numbers for people"
+)]
+
+use std::time::Duration;
+
+mod action_results;
+mod actions;
+mod batches;
+mod client;
+mod existence;
+mod floor;
+mod measurement;
+mod memory;
+mod streams;
+mod system;
+
+use measurement::Measurement;
+use system::System;
+
+/// How much is measured.
+#[derive(Debug, Clone)]
+struct Options {
+    /// Blobs in the store that is asked for missing ones.
+    blobs: usize,
+    /// How long the mixed load runs.
+    mixed_load: Duration,
+    /// The one workload to run, if not all.
+    only: Option<String>,
+}
+
+impl Options {
+    fn from_environment() -> Self {
+        let number = |name: &str, default: usize| {
+            std::env::var(name).map_or(default, |text| {
+                text.parse()
+                    .unwrap_or_else(|_| panic!("{name} is a number, not {text:?}"))
+            })
+        };
+        Self {
+            blobs: number("BITZEL_BENCH_BLOBS", 1_000_000),
+            mixed_load: Duration::from_secs(number("BITZEL_BENCH_SECONDS", 60) as u64),
+            only: std::env::var("BITZEL_BENCH_ONLY").ok(),
+        }
+    }
+
+    fn wants(&self, workload: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| only == workload)
+    }
+}
+
+async fn measure(system: &System, options: &Options) -> Vec<Measurement> {
+    let mut measurements = vec![];
+    if options.wants("streams") {
+        measurements.extend(streams::measure(system).await);
+    }
+    if options.wants("batches") {
+        measurements.extend(batches::measure(system).await);
+    }
+    if options.wants("action_results") {
+        measurements.extend(action_results::measure(system).await);
+    }
+    if options.wants("existence") {
+        measurements.extend(existence::measure(system, options.blobs).await);
+    }
+    if options.wants("actions") && system.executes() {
+        measurements.extend(actions::measure(system).await);
+    }
+    if options.wants("memory") {
+        measurements.extend(memory::measure(system, options.mixed_load).await);
+    }
+    for measurement in &measurements {
+        println!("{}: {measurement}", system.name());
+    }
+    measurements
+}
+
+#[tokio::main]
+async fn main() {
+    let options = Options::from_environment();
+    let mut floors = vec![];
+    if options.wants("streams") {
+        floors.extend(floor::streams().await);
+    }
+    if options.wants("actions") {
+        floors.push(floor::sandboxes());
+    }
+    let ours = measure(&System::bitzel(), &options).await;
+    for floor in &floors {
+        measurement::report(&ours, floor.reference, std::slice::from_ref(&floor.measurement));
+    }
+    for start in System::PEERS {
+        // The peer ends before the next one starts.
+        if let Some(peer) = start() {
+            let theirs = measure(&peer, &options).await;
+            measurement::report(&ours, peer.name(), &theirs);
+        }
+    }
+    measurement::report_alone(&ours);
+}

