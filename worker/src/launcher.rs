@@ -1,14 +1,16 @@
 //! The process between the worker and bubblewrap.
 //!
 //! A mount namespace can only be entered by a process with one thread, so the worker starts itself again as this
-//! launcher. It reads a [`LaunchRequest`] from its standard input (a socket), unshares user and mount namespaces,
-//! stacks the overlay, runs bubblewrap and answers with a [`LaunchReport`] on the same socket. Standard output and
-//! error are the command's own.
+//! launcher. It reads a [`LaunchRequest`] from its standard input (a socket), stacks the overlay, runs bubblewrap and
+//! answers with a [`LaunchAnswer`] on the same socket; then it waits for the next request. The namespaces that it
+//! enters with the first request (user, mount, and a network with nothing but loopback) serve all the following ones,
+//! one after the other: making and destroying them is most of what a small Action costs. What makes that safe is in
+//! `docs/decisions/0023-launchers-are-reused.md`.
 //!
-//! The launcher lives as long as any process of the sandbox, so its end means that the whole tree is gone: it is the
-//! reaper of orphans, and it waits until nothing is left. When the worker's end of the socket closes, because the
-//! worker cancels or dies, it kills the sandbox. When the launcher is killed itself, bubblewrap dies with it
-//! (`--die-with-parent`), and with bubblewrap the process-id namespace of the command.
+//! A launcher answers only when no process of the sandbox is left: it is the reaper of orphans. When the worker's end
+//! of the socket closes, because the worker cancels or dies, it kills the sandbox, waits until all of it is gone, and
+//! ends. When the launcher is killed itself, bubblewrap dies with it (`--die-with-parent`), and with bubblewrap the
+//! process-id namespace of the command.
 
 use std::ffi::OsString;
 use std::fs;
@@ -17,7 +19,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, ExitCode, Stdio};
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_child_subreaper;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -25,6 +27,8 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, wait as wait_for_any};
 use serde::{Deserialize, Serialize};
+
+mod network;
 
 /// What to run. Paths are relative to the launcher's working directory, so that many layers fit into the 4,096 bytes
 /// that the kernel takes as options of a mount.
@@ -42,6 +46,21 @@ pub struct LaunchRequest {
     pub bubblewrap: Vec<String>,
     /// The command that bubblewrap runs.
     pub command: Vec<String>,
+    /// File for standard output. It exists.
+    pub stdout: String,
+    /// File for standard error, the command's and bubblewrap's. It exists.
+    pub stderr: String,
+    /// Whether the command sees this machine's network. The same in all requests to a launcher.
+    pub network: bool,
+}
+
+/// The answer to a request.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchAnswer {
+    /// How it went.
+    pub report: LaunchReport,
+    /// Whether the launcher takes another request. It ends otherwise.
+    pub reusable: bool,
 }
 
 /// How it went.
@@ -78,27 +97,26 @@ fn step<E: Into<io::Error>>(step: impl Into<String>) -> impl FnOnce(E) -> Failur
 /// Runs the launcher. To be called at the very start of a process, before any thread is started. It takes no
 /// arguments; `arguments` are there to complain about.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let report = match arguments.into_iter().next() {
-        Some(argument) => LaunchReport::Failed {
-            step: "read the arguments".into(),
-            reason: format!(
-                "unexpected argument {}; the sandbox launcher is started by the worker",
-                argument.display()
-            ),
-        },
-        None => match launch() {
-            Ok(Some(report)) => report,
-            // Nobody listens any more.
-            Ok(None) => return ExitCode::FAILURE,
-            Err(failure) => LaunchReport::Failed {
-                step: failure.step,
-                reason: failure.source.to_string(),
-            },
-        },
-    };
-    match send(&report) {
+    let reason = arguments.into_iter().next().map(|argument| Failure {
+        step: "read the arguments".into(),
+        source: io::Error::other(format!(
+            "unexpected argument {}; the sandbox launcher is started by the worker",
+            argument.display()
+        )),
+    });
+    match reason.map_or_else(serve, Err) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+        Err(failure) => {
+            // When nobody listens any more, that is all.
+            let _ = send(&LaunchAnswer {
+                report: LaunchReport::Failed {
+                    step: failure.step,
+                    reason: failure.source.to_string(),
+                },
+                reusable: false,
+            });
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -106,33 +124,60 @@ fn control() -> io::Result<UnixStream> {
     Ok(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?))
 }
 
-fn send(report: &LaunchReport) -> io::Result<()> {
-    let mut line = serde_json::to_vec(report)?;
+fn send(answer: &LaunchAnswer) -> io::Result<()> {
+    let mut line = serde_json::to_vec(answer)?;
     line.push(b'\n');
     control()?.write_all(&line)
 }
 
-fn launch() -> Result<Option<LaunchReport>, Failure> {
+/// Takes requests until the worker wants no more.
+fn serve() -> Result<(), Failure> {
     close_inherited().map_err(step("close inherited file descriptors"))?;
     let control = control().map_err(step(
         "open the control socket; the worker starts the sandbox launcher",
     ))?;
-    let mut line = String::new();
-    BufReader::new(&control)
-        .read_line(&mut line)
-        .map_err(step("read the request"))?;
-    let request: LaunchRequest = serde_json::from_str(&line).map_err(step("read the request"))?;
-    enter_namespaces()?;
-    mount_overlay(&request)?;
-    // After the change of identity, which would undo it. Orphans of the sandbox come to this process.
-    set_child_subreaper(true).map_err(step("become the reaper of the sandbox"))?;
-    let (mut child, status) = start(&request)?;
-    let finished = wait(&control, &child).map_err(step("wait for bubblewrap"))?;
+    let mut requests = BufReader::new(&control);
+    let mut entered = None;
+    loop {
+        let mut line = String::new();
+        if requests.read_line(&mut line).map_err(step("read the request"))? == 0 {
+            return Ok(());
+        }
+        let request: LaunchRequest = serde_json::from_str(&line).map_err(step("read the request"))?;
+        match entered {
+            None => enter_namespaces(request.network)?,
+            Some(network) if network == request.network => {}
+            Some(_) => {
+                return Err(step("choose a network")(io::Error::other(
+                    "a launcher cannot change its network",
+                )));
+            }
+        }
+        entered = Some(request.network);
+        let Some(report) = launch(&control, &request)? else {
+            // Nobody listens any more.
+            return Ok(());
+        };
+        let reusable = request.network || network::is_unused().map_err(step("look at the network"))?;
+        send(&LaunchAnswer { report, reusable }).map_err(step("answer the worker"))?;
+        if !reusable {
+            return Ok(());
+        }
+    }
+}
+
+/// Runs one command to its end, and to that of all its processes. `None` when the worker lost interest.
+fn launch(control: &UnixStream, request: &LaunchRequest) -> Result<Option<LaunchReport>, Failure> {
+    mount_overlay(request)?;
+    let (mut child, status) = start(request)?;
+    let finished = wait(control, &child).map_err(step("wait for bubblewrap"))?;
     if !finished {
         child.kill().map_err(step("kill bubblewrap"))?;
     }
     let exit = child.wait().map_err(step("wait for bubblewrap"))?;
     reap_orphans().map_err(step("end the processes of the sandbox"))?;
+    // No process is left that could have something open there: anything but success means that this is not so.
+    umount2(request.merged.as_str(), MntFlags::UMOUNT_NOFOLLOW).map_err(step("unmount the overlay"))?;
     if !finished {
         return Ok(None);
     }
@@ -157,8 +202,9 @@ fn close_inherited() -> io::Result<()> {
     Ok(())
 }
 
-/// New user and mount namespaces in which this process is root over what belongs to the worker's user.
-fn enter_namespaces() -> Result<(), Failure> {
+/// New user and mount namespaces in which this process is root over what belongs to the worker's user, and unless the
+/// commands are to see the machine's `network`, one with loopback alone.
+fn enter_namespaces(network: bool) -> Result<(), Failure> {
     let (uid, gid) = (
         rustix::process::getuid().as_raw(),
         rustix::process::getgid().as_raw(),
@@ -170,8 +216,15 @@ fn enter_namespaces() -> Result<(), Failure> {
     write("/proc/self/uid_map", format!("0 {uid} 1"))?;
     write("/proc/self/gid_map", format!("0 {gid} 1"))?;
     let none: Option<&str> = None;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
-        .map_err(step("make the mounts of the new namespace private"))
+    // Slaves: what the machine mounts and unmounts later happens here too, and nothing from here happens there.
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)
+        .map_err(step("make the mounts of the new namespace private"))?;
+    if !network {
+        unshare(CloneFlags::CLONE_NEWNET).map_err(step("unshare the network namespace"))?;
+        network::raise_loopback().map_err(step("set up loopback"))?;
+    }
+    // After the change of identity, which would undo it. Orphans of sandboxes come to this process.
+    set_child_subreaper(true).map_err(step("become the reaper of the sandbox"))
 }
 
 fn mount_overlay(request: &LaunchRequest) -> Result<(), Failure> {
@@ -204,6 +257,10 @@ fn start(request: &LaunchRequest) -> Result<(Child, io::PipeReader), Failure> {
         // No thread but this one runs, so nothing else can inherit them by accident.
         fcntl_setfd(descriptor, FdFlags::empty()).map_err(step("start bubblewrap"))?;
     }
+    let open = |path: &str| {
+        let file = fs::OpenOptions::new().append(true).open(path);
+        file.map_err(step(format!("open {path}")))
+    };
     let child = Command::new("bwrap")
         .arg("--json-status-fd")
         .arg(writer.as_raw_fd().to_string())
@@ -212,6 +269,8 @@ fn start(request: &LaunchRequest) -> Result<(Child, io::PipeReader), Failure> {
         .arg("--")
         .args(&request.command)
         .stdin(Stdio::null())
+        .stdout(open(&request.stdout)?)
+        .stderr(open(&request.stderr)?)
         .spawn()
         .map_err(failed())?;
     Ok((child, reader))

@@ -2,15 +2,8 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::Arc;
-
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::UnixStream;
-use tokio::process::Command;
 
 use crate::blocking;
 use crate::error::Error;
@@ -19,14 +12,16 @@ use crate::scratch::{ActionDirectory, Scratch};
 
 mod advice;
 mod bubblewrap;
+mod launchers;
 
 use bubblewrap::HostFileSystem;
+use launchers::Launchers;
 
 /// Starts sandboxes.
 #[derive(Debug)]
 pub struct Sandbox {
     scratch: Arc<Scratch>,
-    launcher: Vec<OsString>,
+    launchers: Launchers,
     host: HostFileSystem,
 }
 
@@ -58,8 +53,8 @@ impl Sandbox {
             blocking::run(move || HostFileSystem::find(&scratch, &host_directories)).await?
         };
         let sandbox = Self {
+            launchers: Launchers::new(launcher, scratch.root()),
             scratch,
-            launcher,
             host,
         };
         sandbox.check().await?;
@@ -117,84 +112,50 @@ impl Sandbox {
             merged: directory.relative("merged"),
             bubblewrap: self.host.bubblewrap_arguments(command, &directory.path("merged")),
             command: command.arguments.clone(),
+            stdout: directory.relative("stdout"),
+            stderr: directory.relative("stderr"),
+            network: command.network,
         };
-        let mut line = serde_json::to_vec(&request)
-            .map_err(|error| Error::Sandbox(format!("encode the launch request: {error}")))?;
-        line.push(b'\n');
-        let (mut launcher, control) = self.start(directory).await?;
-        let mut control = BufReader::new(control);
-        let mut report = String::new();
-        let talk = async {
-            control.write_all(&line).await?;
-            control.read_line(&mut report).await
-        };
-        let finished = tokio::select! {
-            finished = talk => Some(finished),
-            () = stop => None,
-        };
-        // The launcher kills the sandbox when this end closes, and itself ends after the last process.
-        drop(control);
-        launcher
-            .wait()
-            .await
-            .map_err(Error::io("wait for the sandbox launcher"))?;
-        match finished {
-            None => return Ok(None),
-            Some(Ok(_)) => {}
-            Some(Err(error)) => return Err(Error::Sandbox(format!("talk to the sandbox launcher: {error}"))),
-        }
-        let stderr = directory.path("stderr");
-        match serde_json::from_str(&report) {
-            Ok(LaunchReport::Exited(code)) => Ok(Some(code)),
-            Ok(LaunchReport::CommandNotStarted) => Err(Error::CommandNotStarted(
-                blocking::run(move || Ok(last_line(&stderr))).await?,
-            )),
-            Ok(LaunchReport::BubblewrapFailed) => Err(Error::Sandbox(
-                blocking::run(move || Ok(last_line(&stderr))).await?,
-            )),
-            Ok(LaunchReport::Failed { step, reason }) => Err(Error::Sandbox(format!("{step}: {reason}"))),
-            Err(_) => {
-                let said = blocking::run(move || Ok(last_line(&stderr))).await?;
-                Err(Error::Sandbox(format!(
-                    "the sandbox launcher ended without an answer: {said}"
-                )))
-            }
-        }
-    }
-
-    async fn start(&self, directory: &ActionDirectory) -> Result<(tokio::process::Child, UnixStream), Error> {
         let paths = [directory.path("stdout"), directory.path("stderr")];
-        let [stdout, stderr] = blocking::run(move || {
-            let create =
-                |path: &PathBuf| File::create(path).map_err(Error::io(format!("create {}", path.display())));
-            Ok([create(&paths[0])?, create(&paths[1])?])
+        blocking::run(move || {
+            for path in paths {
+                File::create(&path).map_err(Error::io(format!("create {}", path.display())))?;
+            }
+            Ok(())
         })
         .await?;
-        let (ours, theirs) = StdUnixStream::pair().map_err(Error::io("make a socket pair"))?;
-        ours.set_nonblocking(true)
-            .map_err(Error::io("make a socket pair"))?;
-        let ours = UnixStream::from_std(ours).map_err(Error::io("make a socket pair"))?;
-        let (program, arguments) = self
-            .launcher
-            .split_first()
-            .ok_or_else(|| Error::Sandbox("no sandbox launcher is configured".into()))?;
-        let child = Command::new(program)
-            .args(arguments)
-            .current_dir(self.scratch.root())
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(stdout)
-            .stderr(stderr)
-            // Ctrl-C in a terminal is the worker's to handle.
-            .process_group(0)
-            .kill_on_drop(false)
-            .spawn()
-            .map_err(|error| {
-                Error::Sandbox(format!(
-                    "start the sandbox launcher {}: {error}",
-                    program.to_string_lossy()
-                ))
-            })?;
-        Ok((child, ours))
+        let mut launcher = self.launchers.take(command.network)?;
+        let answer = tokio::select! {
+            answer = launcher.launch(&request) => answer,
+            () = stop => {
+                launcher.end().await?;
+                return Ok(None);
+            }
+        };
+        let stderr = directory.path("stderr");
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(reason) => {
+                launcher.end().await?;
+                let said = blocking::run(move || Ok(last_line(&stderr))).await?;
+                return Err(Error::Sandbox(format!("{reason}: {said}")));
+            }
+        };
+        if answer.reusable {
+            self.launchers.put_back(launcher);
+        } else {
+            launcher.end().await?;
+        }
+        match answer.report {
+            LaunchReport::Exited(code) => Ok(Some(code)),
+            LaunchReport::CommandNotStarted => Err(Error::CommandNotStarted(
+                blocking::run(move || Ok(last_line(&stderr))).await?,
+            )),
+            LaunchReport::BubblewrapFailed => Err(Error::Sandbox(
+                blocking::run(move || Ok(last_line(&stderr))).await?,
+            )),
+            LaunchReport::Failed { step, reason } => Err(Error::Sandbox(format!("{step}: {reason}"))),
+        }
     }
 }
 

@@ -517,3 +517,37 @@ async fn an_output_that_is_no_file_is_named() {
         status.message
     );
 }
+
+#[tokio::test]
+async fn nothing_that_an_action_does_to_its_network_reaches_the_next_one() {
+    let worker = Worker::new().await;
+    let range = "/proc/sys/net/ipv4/ip_local_port_range";
+    let change = format!("! echo 40000 40010 > {range} && ! unshare -Urpmf --mount-proc true");
+    for number in 0..2 {
+        // A connection that is closed from the side of the server keeps the server's port for a minute.
+        let script = format!(
+            "# {number}
+            {{ {change}; }} 2>/dev/null || exit 1
+            exec /usr/bin/python3 -c '
+import socket
+server = socket.socket()
+server.bind((\"127.0.0.1\", 4321))
+server.listen()
+client = socket.create_connection(server.getsockname())
+accepted, _ = server.accept()
+accepted.close()
+client.close()
+print(\"connected\")'"
+        );
+        let result = worker
+            .run(
+                &directory([]),
+                Run {
+                    script: &script,
+                    ..Run::default()
+                },
+            )
+            .await;
+        assert_eq!(worker.stdout(&result).await, "connected\n");
+    }
+}

@@ -29,7 +29,8 @@ pub(crate) struct Actions {
 }
 
 impl Actions {
-    pub(crate) async fn new(client: &Client) -> Arc<Self> {
+    /// Actions that are numbered from `first` on; each number is used once for a server.
+    pub(crate) async fn new(client: &Client, first: usize) -> Arc<Self> {
         let command = Command {
             arguments: vec!["/bin/true".into()],
             ..Command::default()
@@ -39,7 +40,7 @@ impl Actions {
         let actions = Self {
             command: command.0,
             root: root.0,
-            next: AtomicUsize::new(0),
+            next: AtomicUsize::new(first),
         };
         client.upload(vec![command, root]).await;
         Arc::new(actions)
@@ -80,7 +81,7 @@ impl Actions {
 
 pub(crate) async fn measure(system: &System) -> Vec<Measurement> {
     let client = Client::connect(system).await;
-    let actions = Actions::new(&client).await;
+    let actions = Actions::new(&client, 0).await;
     let mut alone = vec![];
     for number in 0..ALONE + 20 {
         let start = Instant::now();

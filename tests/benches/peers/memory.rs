@@ -55,7 +55,7 @@ pub(crate) async fn measure(system: &System, duration: Duration) -> Vec<Measurem
         });
     }
     if system.executes() {
-        let actions = Actions::new(&client).await;
+        let actions = Actions::new(&client, 1 << 40).await;
         for _ in 0..4 {
             let (client, actions) = (Client::connect(system).await, Arc::clone(&actions));
             load.spawn(async move {

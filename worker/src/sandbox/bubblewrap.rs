@@ -77,12 +77,8 @@ impl HostFileSystem {
             .flat_map(|path| strings(&["--ro-bind-try", path, path]))
             .collect();
         let hosts = etc.join("hosts");
-        let no_network = strings(&[
-            "--unshare-net",
-            "--ro-bind",
-            &hosts.to_string_lossy(),
-            "/etc/hosts",
-        ]);
+        // The launcher is in a network of its own already.
+        let no_network = strings(&["--ro-bind", &hosts.to_string_lossy(), "/etc/hosts"]);
         Ok(Self {
             common,
             network,
@@ -114,7 +110,18 @@ impl HostFileSystem {
             &self.no_network
         });
         arguments.extend(strings(&[
-            "--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/tmp",
+            "--proc",
+            "/proc",
+            // The settings of the network outlive the command, and the worker's user may change some of them.
+            "--ro-bind",
+            "/proc/sys",
+            "/proc/sys",
+            "--dev",
+            "/dev",
+            "--perms",
+            "1777",
+            "--tmpfs",
+            "/tmp",
         ]));
         arguments.extend(strings(&[
             "--dir",
