@@ -6,6 +6,8 @@
 //! (`services`).
 
 pub mod action_cache;
+pub mod assistant;
+pub mod assisted_blob_store;
 pub mod blob_store;
 mod bounded_directory;
 pub mod completeness_checking_action_cache;
@@ -38,6 +40,7 @@ pub mod read_only_blob_store;
 pub mod remote_action_cache;
 pub mod remote_blob_store;
 mod rendezvous;
+mod result_blobs;
 mod resumed_stream;
 mod retry;
 pub mod s3_action_cache;
@@ -46,6 +49,7 @@ pub mod s3_bucket;
 pub mod services;
 pub mod sharded_action_cache;
 pub mod sharded_blob_store;
+pub mod sharing_action_cache;
 mod tee;
 pub mod telemetry;
 pub mod tiered_action_cache;
@@ -54,6 +58,8 @@ pub mod upload;
 pub mod verifying_blob_store;
 
 pub use action_cache::ActionCache;
+pub use assistant::Assistant;
+pub use assisted_blob_store::AssistedBlobStore;
 pub use blob_store::{BlobRange, BlobStore, BlobStream, Lease};
 pub use completeness_checking_action_cache::CompletenessCheckingActionCache;
 pub use counting_blob_store::CountingBlobStore;
@@ -82,6 +88,7 @@ pub use s3_blob_store::S3BlobStore;
 pub use s3_bucket::{S3Bucket, S3Credentials, S3Options};
 pub use sharded_action_cache::ShardedActionCache;
 pub use sharded_blob_store::{Shard, ShardedBlobStore};
+pub use sharing_action_cache::SharingActionCache;
 pub use tiered_action_cache::TieredActionCache;
 pub use tiered_blob_store::{TieredBlobStore, WriteBackOptions, WriteBackStatus};
 pub use upload::{BlobSource, UploadSummary, upload_missing};

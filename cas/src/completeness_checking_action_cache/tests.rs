@@ -1,5 +1,6 @@
-use bitzel_proto::reapi::{Directory, DirectoryNode, FileNode, OutputFile};
+use bitzel_proto::reapi::{Directory, DirectoryNode, FileNode, OutputDirectory, OutputFile, Tree};
 use bytes::Bytes;
+use prost::Message as _;
 
 use super::*;
 use crate::blob_store::one_chunk;

@@ -1,0 +1,155 @@
+//! Which blobs a result stands for.
+
+use std::sync::Arc;
+
+use bitzel_proto::reapi::{ActionResult, OutputDirectory, Tree};
+use bitzel_proto::{Digest, DigestFunction, InvalidDigest, reapi};
+use lru::LruCache;
+use parking_lot::Mutex;
+use prost::Message;
+
+use crate::blob_store::{BlobStore, read_whole};
+use crate::directory_tree::{DirectoryCache, fetch_directory_tree};
+use crate::error::Error;
+
+/// Largest Tree message that is looked into.
+const MAX_TREE_SIZE: u64 = 256 << 20;
+/// Digests that remembered Trees may name together: 48 bytes each.
+const REMEMBERED_DIGESTS: usize = 1 << 21;
+/// Memory for Directories of outputs, in bytes.
+const DIRECTORY_CACHE: u64 = 128 << 20;
+
+/// Finds the blobs that results name, reading Trees and Directories from a store.
+pub(crate) struct ResultBlobs {
+    store: Arc<dyn BlobStore>,
+    directories: DirectoryCache,
+    trees: Mutex<RememberedTrees>,
+}
+
+/// What Trees name, so that only the first look at an output directory reads its Tree.
+struct RememberedTrees {
+    files: LruCache<Digest, Arc<Vec<Digest>>>,
+    digests: usize,
+}
+
+impl ResultBlobs {
+    pub(crate) fn new(store: Arc<dyn BlobStore>) -> Self {
+        Self {
+            store,
+            directories: DirectoryCache::new(DIRECTORY_CACHE),
+            trees: Mutex::new(RememberedTrees {
+                files: LruCache::unbounded(),
+                digests: 0,
+            }),
+        }
+    }
+
+    /// Every blob that a result depends on. [`Error::NotFound`] when a Tree or Directory is missing already.
+    pub(crate) async fn needed(
+        &self,
+        function: DigestFunction,
+        result: &ActionResult,
+    ) -> Result<Vec<Digest>, Error> {
+        let mut needed = Vec::new();
+        for file in &result.output_files {
+            needed.push(parse(function, file.digest.as_ref(), &file.path)?);
+        }
+        for (name, named) in [
+            ("stdout", &result.stdout_digest),
+            ("stderr", &result.stderr_digest),
+        ] {
+            if named.is_some() {
+                needed.push(parse(function, named.as_ref(), name)?);
+            }
+        }
+        for directory in &result.output_directories {
+            self.add_directory(function, directory, &mut needed).await?;
+        }
+        Ok(needed)
+    }
+
+    async fn add_directory(
+        &self,
+        function: DigestFunction,
+        directory: &OutputDirectory,
+        needed: &mut Vec<Digest>,
+    ) -> Result<(), Error> {
+        let path = &directory.path;
+        if directory.tree_digest.is_none() && directory.root_directory_digest.is_none() {
+            return Err(malformed(path, &InvalidDigest::Missing));
+        }
+        if directory.tree_digest.is_some() {
+            let tree = parse(function, directory.tree_digest.as_ref(), path)?;
+            needed.push(tree);
+            needed.extend_from_slice(&self.files_of_tree(tree).await?);
+        }
+        if directory.root_directory_digest.is_some() {
+            let root = parse(function, directory.root_directory_digest.as_ref(), path)?;
+            let tree = fetch_directory_tree(&*self.store, root, &self.directories).await?;
+            for (digest, directory) in &tree.directories {
+                needed.push(*digest);
+                add_files(function, directory, needed)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn files_of_tree(&self, digest: Digest) -> Result<Arc<Vec<Digest>>, Error> {
+        let remembered = self.trees.lock().files.get(&digest).cloned();
+        if let Some(files) = remembered {
+            return Ok(files);
+        }
+        if digest.size_bytes() > MAX_TREE_SIZE {
+            return Err(Error::TreeTooLarge {
+                root: digest,
+                what: format!("a Tree message of more than {MAX_TREE_SIZE} bytes"),
+            });
+        }
+        let blob = read_whole(&*self.store, digest).await?;
+        let tree = Tree::decode(blob).map_err(|source| Error::Decode {
+            context: format!("blob {digest} is not a Tree"),
+            source,
+        })?;
+        let mut files = Vec::new();
+        for directory in tree.root.iter().chain(&tree.children) {
+            add_files(digest.function(), directory, &mut files)?;
+        }
+        let files = Arc::new(files);
+        self.trees.lock().insert(digest, Arc::clone(&files));
+        Ok(files)
+    }
+}
+
+impl RememberedTrees {
+    fn insert(&mut self, tree: Digest, files: Arc<Vec<Digest>>) {
+        self.digests += files.len() + 1;
+        if let Some(before) = self.files.put(tree, files) {
+            self.digests -= before.len() + 1;
+        }
+        while self.digests > REMEMBERED_DIGESTS {
+            let Some((_, evicted)) = self.files.pop_lru() else {
+                break;
+            };
+            self.digests -= evicted.len() + 1;
+        }
+    }
+}
+
+fn add_files(
+    function: DigestFunction,
+    directory: &reapi::Directory,
+    files: &mut Vec<Digest>,
+) -> Result<(), Error> {
+    for file in &directory.files {
+        files.push(parse(function, file.digest.as_ref(), &file.name)?);
+    }
+    Ok(())
+}
+
+fn parse(function: DigestFunction, digest: Option<&reapi::Digest>, path: &str) -> Result<Digest, Error> {
+    Digest::from_wire_field(function, digest).map_err(|error| malformed(path, &error))
+}
+
+fn malformed(path: &str, error: &InvalidDigest) -> Error {
+    Error::InvalidArgument(format!("output {path:?}: {error}"))
+}
