@@ -15,6 +15,7 @@ mod exporter;
 mod graph_cache;
 mod layers;
 mod local_tree;
+mod pruning;
 mod python_files;
 mod stat_cache;
 
@@ -22,6 +23,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bitzel_proto::DigestFunction;
 use bitzel_proto::graph::TaskGraph;
@@ -189,6 +191,13 @@ pub async fn export(config: &FrontEndConfig, request: &ExportRequest) -> Result<
         if exported.cacheable {
             graphs.store(&key, &exported.graph, &exported.bytecode)?;
         }
+        let grown = [session.snapshots(), session.recipes()];
+        blocking(move || {
+            grown.iter().try_for_each(|directory| {
+                pruning::prune(directory, pruning::EXPORT_LIMITS, SystemTime::now())
+            })
+        })
+        .await?;
         (exported.graph, exported.bytecode)
     };
     let metadata = tree_of(bytecode).await?;

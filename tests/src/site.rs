@@ -1,5 +1,6 @@
 //! A place to build in.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -95,9 +96,15 @@ impl Site {
 
     /// The bitzel program with a subcommand, set up for this site and nothing else of this machine's user.
     pub fn bitzel(&self, subcommand: &str) -> Command {
-        let mut command = Command::new(bitzel_program());
-        self.set_environment(&mut command);
+        let mut command = self.command(bitzel_program());
         command.arg(subcommand);
+        command
+    }
+
+    /// Another program with the same environment.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        self.set_environment(&mut command);
         command
     }
 

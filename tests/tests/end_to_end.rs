@@ -17,4 +17,5 @@ mod end_to_end {
     mod remote_store;
     mod second_build;
     mod task_selection;
+    mod two_machines;
 }

@@ -14,6 +14,8 @@ import marshal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import cached_files
+
 UNCHECKED_HASH = (1).to_bytes(4, "little")
 MARSHAL_VERSION = 2
 ROOT = Path("/work")
@@ -50,8 +52,8 @@ def compile_all(directories: Iterable[Path], cache: Path, store: Path) -> list[l
     for path in sources(directories):
         identity = hashlib.sha256(f"{version} {path} ".encode() + path.read_bytes()).hexdigest()
         entry = cache / f"bytecode-{identity}"
-        name = entry.read_text(encoding="ascii") if entry.exists() else ""
-        if not name or not (store / name).exists():
+        name = entry.read_text(encoding="ascii") if cached_files.mark_used(entry) else ""
+        if not name or not cached_files.mark_used(store / name):
             contents = compile_source(path)
             if contents is None:
                 continue

@@ -21,6 +21,7 @@ import bb
 import bb.cache
 import bb.codeparser
 import bb.fetch2
+import cached_files
 import data_store
 import work
 from cooker import Cooker, Failed
@@ -45,7 +46,7 @@ def relative(path: str) -> str:
 def write_snapshot(multiconfig: str, contents: bytes) -> Document:
     name = hashlib.sha256(contents).hexdigest()
     path = SNAPSHOTS / name
-    if not path.exists():
+    if not cached_files.mark_used(path):
         # Several children may write the same snapshot; the rename makes either one whole.
         temporary = SNAPSHOTS / f".{name}.{os.getpid()}"
         temporary.write_bytes(contents)
@@ -211,8 +212,9 @@ def read_cached(path: Path) -> Document | None:
         document: Document = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
     except (OSError, ValueError):
         return None
-    if not (SNAPSHOTS / document["recipe"]["snapshot"]["sha256"]).exists():
+    if not cached_files.mark_used(SNAPSHOTS / document["recipe"]["snapshot"]["sha256"]):
         return None
+    cached_files.mark_used(path)
     return document
 
 

@@ -62,6 +62,10 @@ impl Session {
         self.cache.join("snapshots")
     }
 
+    pub(crate) fn recipes(&self) -> PathBuf {
+        self.cache.join("recipes")
+    }
+
     pub(crate) fn configuration(&self) -> PathBuf {
         self.directory.join("conf")
     }
@@ -316,7 +320,7 @@ impl Exporter<'_> {
         );
         bind("--bind", output, "out");
         bind("--bind", &self.session.snapshots(), "out/snapshots");
-        bind("--bind", &self.session.cache.join("recipes"), "out/recipes");
+        bind("--bind", &self.session.recipes(), "out/recipes");
         bind("--ro-bind", &self.python.path("exporter"), "exporter");
         bind("--ro-bind", &self.python.path("runner"), "bitzel");
         command.args([

@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use bitzel_proto::graph::TaskGraph;
 use prost::Message as _;
 
 use super::error::FrontEndError;
 use super::exporter::Bytecode;
+use super::pruning::mark_used;
 use super::{ExportRequest, FrontEndConfig, LocalTree, SnapshotDirectory, environment};
 
 /// The version of the graph's meaning, as the exporter writes it into every graph.
@@ -73,16 +73,17 @@ impl GraphCache {
             .iter()
             .flat_map(|settings| &settings.base_snapshots);
         let recipes = graph.recipes.iter().filter_map(|recipe| recipe.snapshot.as_ref());
+        let compiled = bytecode.iter().map(|(_, sha256)| sha256);
         let complete = base
             .chain(recipes)
-            .all(|snapshot| snapshots.path(&snapshot.sha256).exists());
+            .map(|snapshot| &snapshot.sha256)
+            .chain(compiled)
+            .all(|sha256| mark_used(&snapshots.path(sha256)));
         if !complete || graph.format_version != GRAPH_FORMAT_VERSION {
             return None;
         }
-        // For dropping the least recently used; a read-only cache is no reason to fail.
-        for path in [&path, &self.bytecode_path(key)] {
-            let _ = fs::File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
-        }
+        mark_used(&path);
+        mark_used(&self.bytecode_path(key));
         Some((graph, bytecode))
     }
 

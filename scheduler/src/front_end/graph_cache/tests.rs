@@ -39,6 +39,21 @@ fn a_stored_graph_loads_while_its_snapshots_are_there() {
 }
 
 #[test]
+fn a_stored_graph_needs_its_compiled_python() {
+    let directory = tempfile::tempdir().unwrap();
+    let snapshots = SnapshotDirectory {
+        directory: directory.path().to_owned(),
+    };
+    let cache = GraphCache::new(directory.path());
+    fs::write(snapshots.path("s"), "").unwrap();
+    let bytecode = vec![("a.pyc".to_owned(), "compiled".to_owned())];
+    cache.store("k", &graph("s"), &bytecode).unwrap();
+    assert!(cache.load("k", &snapshots).is_none());
+    fs::write(snapshots.path("compiled"), "").unwrap();
+    assert_eq!(cache.load("k", &snapshots), Some((graph("s"), bytecode)));
+}
+
+#[test]
 fn a_damaged_graph_is_none() {
     let directory = tempfile::tempdir().unwrap();
     let snapshots = SnapshotDirectory {
