@@ -180,7 +180,8 @@ pub async fn export(config: &FrontEndConfig, request: &ExportRequest) -> Result<
     };
 
     let graphs = GraphCache::new(&config.cache_directory);
-    let key = graph_cache::key(config, request, &tree_of(Bytecode::new()).await?, &python.digest);
+    let sources = tree_of(Bytecode::new()).await?;
+    let key = graph_cache::key(config, request, &sources, &python.digest);
     let stored = graphs.load(&key, &snapshots);
     let cached = stored.is_some();
     let (mut graph, bytecode) = if let Some(stored) = stored {
@@ -203,6 +204,13 @@ pub async fn export(config: &FrontEndConfig, request: &ExportRequest) -> Result<
     let metadata = tree_of(bytecode).await?;
     let downloads = inputs.description.downloads.clone();
     mark_present_sources(&mut graph, &downloads);
+    // Of the sources: compiled Python differs between clients with different Pythons, and they shall share results.
+    let runner = sources
+        .subdirectory("bitzel")
+        .ok_or_else(|| FrontEndError::Malformed {
+            reason: "the metadata tree has no runner".to_owned(),
+        })?;
+    graph.settings.get_or_insert_default().runner_version = runner;
     Ok(Export {
         graph,
         metadata,

@@ -36,8 +36,7 @@ pub(crate) async fn run(
         () = interrupt::interrupted() => return Ok(interrupt::INTERRUPTED.into()),
     };
     let metadata = metadata(&export)?;
-    let mut graph = export.graph;
-    graph.settings.get_or_insert_default().runner_version = runner_version(&export.metadata)?;
+    let graph = export.graph;
     last_graph::save(directories, &arguments.metadata.build_dir, &graph)?;
     let environment = Environment::of_graph(&graph, platform_properties());
     let index = Arc::new(TaskIndex::new(graph)?);
@@ -94,16 +93,6 @@ pub(crate) async fn run(
     };
     connection.close().await?;
     code
-}
-
-/// The runner's files lie below bitzel/, and their digest is their version.
-fn runner_version(tree: &LocalTree) -> Result<String, CommandError> {
-    let root = decode(tree, &tree.root)?;
-    let runner = root.directories.into_iter().find(|child| child.name == "bitzel");
-    let digest = runner.and_then(|runner| runner.digest);
-    digest
-        .map(|digest| digest.hash)
-        .ok_or_else(|| CommandError::new("the export has no runner"))
 }
 
 fn decode(tree: &LocalTree, digest: &Digest) -> Result<Directory, CommandError> {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use bitzel_proto::reapi::{Directory, DirectoryNode, FileNode, SymlinkNode};
 use bitzel_proto::{Digest, DigestFunction};
 use bytes::Bytes;
+use prost::Message as _;
 
 use super::error::FrontEndError;
 use super::stat_cache::{StatCache, hash_file};
@@ -21,6 +22,15 @@ pub struct LocalTree {
     pub directories: HashMap<Digest, Bytes>,
     /// A place on the client for each file content.
     pub files: HashMap<Digest, PathBuf>,
+}
+
+impl LocalTree {
+    /// The hash, in hex, of a directory in the root; `None` if there is none of this name.
+    pub(crate) fn subdirectory(&self, name: &str) -> Option<String> {
+        let root = Directory::decode(self.directories.get(&self.root)?.clone()).ok()?;
+        let child = root.directories.into_iter().find(|child| child.name == name)?;
+        child.digest.map(|digest| digest.hash)
+    }
 }
 
 /// Names that are never part of the metadata: version control, compiled Python, what editors leave behind.

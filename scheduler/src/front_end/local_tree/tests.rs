@@ -1,7 +1,5 @@
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
-use prost::Message as _;
-
 use super::*;
 
 fn write(path: &Path, contents: &str) {
@@ -127,4 +125,16 @@ fn an_excluded_directory_is_left_out() {
         .add_directory(layer.path(), "", &|path| path.ends_with("build"))
         .unwrap();
     assert_eq!(listing(&builder.finish()), ["conf/", "conf/layer.conf=conf"]);
+}
+
+#[test]
+fn a_subdirectory_is_known_by_its_contents() {
+    let directory = tempfile::tempdir().unwrap();
+    write(&directory.path().join("one/file"), "text");
+    write(&directory.path().join("one/__pycache__/file.pyc"), "compiled");
+    write(&directory.path().join("two/file"), "text");
+    let tree = tree_of(directory.path(), "");
+    assert!(tree.subdirectory("one").is_some());
+    assert_eq!(tree.subdirectory("one"), tree.subdirectory("two"));
+    assert_eq!(tree.subdirectory("three"), None);
 }
