@@ -118,6 +118,9 @@ def clean_up(
     work_directory = ROOT / task["work_directory"]
     if task["work_directory"]:
         noise += [work_directory / name for name in NOISE_IN_WORK_DIRECTORY]
+    if data.getVar("extend_recipe_sysroot", False) is not None:
+        # OE's staging.bbclass writes lists of staged files there, and links them into the sysroot, where they count.
+        noise.append(inside(f"{data.getVar('COMPONENTS_DIR')}/manifests"))
     manifests = inside(data.getVar("SSTATE_MANIFESTS"))
     if manifests is not None and manifests.is_dir():
         noise += manifests.glob("index-*")
