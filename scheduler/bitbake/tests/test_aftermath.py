@@ -12,13 +12,13 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "runner"))
 
-import aftermath  # noqa: E402
+import aftermath
 
 TASK = {"log_directory": "", "lockfiles": [], "work_directory": "work"}
 
 
 class Variables(dict[str, str]):
-    def getVar(self, name: str, _expand: bool = True) -> str | None:
+    def getVar(self, name: str, _expand: bool = True) -> str | None:  # noqa: N802  (BitBake's name)
         return self.get(name)
 
 
