@@ -10,6 +10,10 @@ use bitzel_scheduler::build::{BuildEvent, Outcome, Summary};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use tally::Tally;
+
+mod tally;
+
 /// How often the status line counts up the seconds of running tasks.
 const TICK: Duration = Duration::from_millis(250);
 /// Running tasks named on the status line.
@@ -21,7 +25,7 @@ pub(crate) struct Display {
     terminal: bool,
     events: Option<BufWriter<File>>,
     running: BTreeMap<String, Instant>,
-    outcomes: BTreeMap<Outcome, usize>,
+    tally: Tally,
     done: usize,
     wanted: usize,
 }
@@ -31,7 +35,7 @@ impl Display {
     pub(crate) fn new(events: Option<&Path>) -> io::Result<Self> {
         let terminal = io::stderr().is_terminal();
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        if let Ok(style) = ProgressStyle::with_template("{spinner} [{elapsed_precise}] {msg}") {
+        if let Ok(style) = ProgressStyle::with_template("{spinner} [{elapsed_precise}] {wide_msg}") {
             bar.set_style(style);
         }
         if terminal {
@@ -42,7 +46,7 @@ impl Display {
             terminal,
             events: events.map(File::create).transpose()?.map(BufWriter::new),
             running: BTreeMap::new(),
-            outcomes: BTreeMap::new(),
+            tally: Tally::default(),
             done: 0,
             wanted: 0,
         })
@@ -50,7 +54,17 @@ impl Display {
 
     /// Shows events until their sender is gone.
     pub(crate) async fn show(mut self, mut events: UnboundedReceiver<BuildEvent>) -> io::Result<()> {
-        while let Some(event) = events.recv().await {
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            let event = tokio::select! {
+                event = events.recv() => event,
+                // The bar redraws the message that it has; the seconds in it are counted up here.
+                _ = tick.tick(), if self.terminal => {
+                    self.bar.set_message(self.status());
+                    continue;
+                }
+            };
+            let Some(event) = event else { break };
             if let Some(file) = &mut self.events
                 && !matches!(event, BuildEvent::Progress { .. })
             {
@@ -85,7 +99,6 @@ impl Display {
             } => {
                 let name = format!("{recipe}:{task}");
                 self.running.remove(&name);
-                *self.outcomes.entry(outcome).or_default() += 1;
                 match outcome {
                     Outcome::Failed => self.show_failure(&name, error.as_deref(), log.as_deref()),
                     Outcome::Ran => {
@@ -94,6 +107,7 @@ impl Display {
                     }
                     Outcome::Hit | Outcome::CutOff | Outcome::Noexec => {}
                 }
+                self.tally.record(name, outcome);
             }
             BuildEvent::Progress { done, wanted, .. } => (self.done, self.wanted) = (done, wanted),
             BuildEvent::Summary(_) => {}
@@ -117,14 +131,13 @@ impl Display {
     }
 
     fn status(&self) -> String {
-        let count = |outcome| self.outcomes.get(&outcome).copied().unwrap_or_default();
         let mut text = format!(
             "{}/{} tasks, {} ran, {} hits, {} cut off, {} remaining",
             self.done,
             self.wanted,
-            count(Outcome::Ran),
-            count(Outcome::Hit),
-            count(Outcome::CutOff),
+            self.tally.count(Outcome::Ran),
+            self.tally.count(Outcome::Hit),
+            self.tally.count(Outcome::CutOff),
             self.wanted.saturating_sub(self.done),
         );
         let mut running: Vec<(&String, &Instant)> = self.running.iter().collect();
