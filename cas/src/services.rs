@@ -7,6 +7,11 @@ pub mod action_cache;
 pub mod byte_stream;
 pub mod capabilities;
 pub mod content_addressable_storage;
+pub mod health;
+pub mod reflection;
+pub mod remote_asset;
+
+pub use remote_asset::RemoteAssetService;
 
 use bitzel_proto::{Digest, DigestFunction, InstanceName, InvalidDigest, InvalidInstanceName, reapi};
 use tonic::Status;
@@ -14,7 +19,7 @@ use tonic::Status;
 pub use action_cache::ActionCacheService;
 pub use byte_stream::ByteStreamService;
 pub use capabilities::{CapabilitiesService, Offer};
-pub use content_addressable_storage::ContentAddressableStorageService;
+pub use content_addressable_storage::{Chunking, ContentAddressableStorageService};
 
 /// Limit of the blobs of one batch request together, in bytes. Half a MiB less than the 4 MiB that a gRPC peer
 /// takes by default, for digests and statuses.

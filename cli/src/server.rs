@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bitzel_cas::disk_blob_store::Usage;
 use bitzel_cas::services::{
-    ActionCacheService, ByteStreamService, CapabilitiesService, ContentAddressableStorageService, Offer,
+    self, ActionCacheService, ByteStreamService, CapabilitiesService, ContentAddressableStorageService,
+    Offer, RemoteAssetService,
 };
 use bitzel_cas::telemetry::ObservingLayer;
 use bitzel_cas::{
@@ -130,6 +131,8 @@ where
         });
         tokio::spawn(admin.serve(vec![gauges], shutdown.clone()))
     });
+    let assets = RemoteAssetService::new(Arc::clone(&cache), Arc::clone(&store), true);
+    let (health_reporter, health) = services::health::service().await;
     let router = endpoint::server()
         .layer(ObservingLayer)
         .add_service(
@@ -139,7 +142,15 @@ where
             })
             .into_server(),
         )
-        .add_service(ContentAddressableStorageService::new(Arc::clone(&store)).into_server())
+        .add_service(
+            ContentAddressableStorageService::new(Arc::clone(&store))
+                .with_chunk_mappings(Arc::clone(&cache))
+                .into_server(),
+        )
+        .add_service(health)
+        .add_service(services::reflection::service()?)
+        .add_service(assets.clone().into_fetch_server())
+        .add_service(assets.into_push_server())
         .add_service(ByteStreamService::new(Arc::clone(&store)).into_server())
         .add_service(ActionCacheService::new(cache, store, true).into_server())
         .add_service(execution.execution.into_server())
@@ -147,6 +158,7 @@ where
     // Results that workers hand over are recorded before the listener waits for its streams to end.
     let ending = async move {
         shutdown.cancelled().await;
+        services::health::stop_serving(&health_reporter).await;
         background.shut_down().await;
     };
     router.serve_with_incoming_shutdown(incoming, ending).await?;

@@ -42,6 +42,11 @@ impl InstanceName {
         Err(InvalidInstanceName { name, reason })
     }
 
+    /// A name for the server's own use, which [`InstanceName::new`] refuses and therefore no client can give.
+    pub fn reserved(purpose: &str) -> Self {
+        Self(format!("capabilities/{purpose}"))
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

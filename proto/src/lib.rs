@@ -14,6 +14,8 @@ pub use digest_function::{DigestFunction, Hasher};
 pub use instance_name::{InstanceName, InvalidInstanceName};
 pub use resource_name::{Compressor, InvalidResourceName, ResourceName};
 
+/// The Remote Asset API (`build.bazel.remote.asset.v1`), from the same crate.
+pub use bazel_remote_apis::build::bazel::remote::asset::v1 as asset;
 /// The Remote Execution API v2 (`build.bazel.remote.execution.v2`), from the crate `bazel-remote-apis`.
 pub use bazel_remote_apis::build::bazel::remote::execution::v2 as reapi;
 /// `google.bytestream`, `google.longrunning` and `google.rpc`, which the Remote Execution API builds on.
@@ -57,3 +59,6 @@ pub mod task {
 pub mod worker {
     tonic::include_proto!("bitzel.worker.v1");
 }
+
+/// What the protocols of this crate look like, as an encoded `FileDescriptorSet`: for gRPC reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -19,6 +19,7 @@ use self::compression::{Decompressor, compressed};
 use self::uploads::{Progress, Upload, Uploads};
 use super::{MAX_MESSAGE_SIZE, STREAM_CHUNK};
 use crate::blob_store::{BlobRange, BlobStore, BlobStream};
+use crate::coalescing_blob_store::CoalescingBlobStore;
 
 /// The `committed_size` of a compressed write that ended early because the blob is there already: how many
 /// compressed bytes the client would have sent is not known.
@@ -37,7 +38,8 @@ pub struct ByteStreamService {
 impl ByteStreamService {
     /// Serves `store`.
     pub fn new(store: Arc<dyn BlobStore>) -> Self {
-        let uploads = Arc::new(Uploads::new(Arc::clone(&store)));
+        let shared = Arc::new(CoalescingBlobStore::new(Arc::clone(&store)));
+        let uploads = Arc::new(Uploads::new(shared));
         Self { store, uploads }
     }
 

@@ -4,13 +4,13 @@ use bitzel_proto::reapi::capabilities_server::{Capabilities, CapabilitiesServer}
 use bitzel_proto::reapi::symlink_absolute_path_strategy::Value as AbsoluteSymlinks;
 use bitzel_proto::reapi::{
     ActionCacheUpdateCapabilities, CacheCapabilities, ExecutionCapabilities, GetCapabilitiesRequest,
-    ServerCapabilities, compressor,
+    PriorityCapabilities, ServerCapabilities, compressor, priority_capabilities::PriorityRange,
 };
 use bitzel_proto::semver::SemVer;
 use bitzel_proto::{DigestFunction, InstanceName};
 use tonic::{Request, Response, Status};
 
-use super::{MAX_BATCH_TOTAL_SIZE, instance_name};
+use super::{Chunking, MAX_BATCH_TOTAL_SIZE, instance_name};
 
 /// What this server offers beside its store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,12 +25,24 @@ pub struct Offer {
 #[derive(Debug, Clone)]
 pub struct CapabilitiesService {
     offer: Offer,
+    chunking: Chunking,
 }
 
 impl CapabilitiesService {
     /// Announces `offer` to every instance.
     pub fn new(offer: Offer) -> Self {
-        Self { offer }
+        Self {
+            offer,
+            chunking: Chunking::default(),
+        }
+    }
+
+    /// Announces another way to cut blobs than the default one; it must be that of the
+    /// [`super::ContentAddressableStorageService`].
+    #[must_use]
+    pub fn with_chunking(mut self, chunking: Chunking) -> Self {
+        self.chunking = chunking;
+        self
     }
 
     /// The service for a tonic router.
@@ -53,12 +65,16 @@ impl CapabilitiesService {
             symlink_absolute_path_strategy: AbsoluteSymlinks::Allowed.into(),
             supported_compressors: compressors.clone(),
             supported_batch_update_compressors: compressors,
+            split_blob_support: true,
+            splice_blob_support: true,
+            fast_cdc_2020_params: Some(self.chunking.to_wire()),
+            cache_priority_capabilities: Some(only_priority_zero()),
             ..CacheCapabilities::default()
         };
         let execution = ExecutionCapabilities {
             digest_function: DigestFunction::default().to_wire(),
             exec_enabled: true,
-            execution_priority_capabilities: None,
+            execution_priority_capabilities: Some(all_priorities()),
             supported_node_properties: vec!["hardlink-group".into(), "mtime".into(), "unix_mode".into()],
             digest_functions: functions,
         };
@@ -67,7 +83,7 @@ impl CapabilitiesService {
             execution_capabilities: self.offer.execution.then_some(execution),
             deprecated_api_version: None,
             low_api_version: Some(version(2, 0)),
-            high_api_version: Some(version(2, 3)),
+            high_api_version: Some(version(2, 13)),
         }
     }
 }
@@ -88,5 +104,24 @@ fn version(major: i32, minor: i32) -> SemVer {
         major,
         minor,
         ..SemVer::default()
+    }
+}
+
+/// The queue takes every priority; smaller runs sooner.
+fn all_priorities() -> PriorityCapabilities {
+    priorities(i32::MIN, i32::MAX)
+}
+
+/// Whatever the priority of a blob, the least recently used one is evicted first.
+fn only_priority_zero() -> PriorityCapabilities {
+    priorities(0, 0)
+}
+
+fn priorities(min_priority: i32, max_priority: i32) -> PriorityCapabilities {
+    PriorityCapabilities {
+        priorities: vec![PriorityRange {
+            min_priority,
+            max_priority,
+        }],
     }
 }

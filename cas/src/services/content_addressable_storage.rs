@@ -1,11 +1,13 @@
 //! Blobs in batches, and trees.
 
 mod batches;
+mod chunking;
 mod tree;
 
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bitzel_proto::reapi::chunking_function::Value as ChunkingFunction;
 use bitzel_proto::reapi::content_addressable_storage_server::{
     ContentAddressableStorage, ContentAddressableStorageServer,
 };
@@ -15,23 +17,53 @@ use bitzel_proto::reapi::{
     GetTreeRequest, GetTreeResponse, RegisterChunkMappingRequest, RegisterChunkMappingResponse,
     SpliceBlobRequest, SpliceBlobResponse, SplitBlobRequest, SplitBlobResponse,
 };
-use bitzel_proto::{Digest, DigestFunction};
+use bitzel_proto::{Digest, DigestFunction, reapi};
 use futures::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
+use self::chunking::ChunkedBlobs;
 use super::{MAX_MESSAGE_SIZE, digest, digest_function, instance_name};
+use crate::action_cache::ActionCache;
 use crate::blob_store::BlobStore;
+
+pub use self::chunking::Chunking;
+
+/// Digests in one message of a chunk mapping: about 80 bytes each.
+const MAPPING_PAGE: usize = 1 << 14;
+/// Chunks that one blob may be put together from: 48 bytes of memory each.
+const MAX_CHUNKS: usize = 1 << 20;
 
 /// The `ContentAddressableStorage` service.
 #[derive(Clone)]
 pub struct ContentAddressableStorageService {
     store: Arc<dyn BlobStore>,
+    chunked: ChunkedBlobs,
 }
 
 impl ContentAddressableStorageService {
     /// Serves `store`.
     pub fn new(store: Arc<dyn BlobStore>) -> Self {
-        Self { store }
+        let chunked = ChunkedBlobs {
+            store: Arc::clone(&store),
+            chunking: Chunking::default(),
+            mappings: None,
+        };
+        Self { store, chunked }
+    }
+
+    /// Cuts blobs in another way than the default one.
+    #[must_use]
+    pub fn with_chunking(mut self, chunking: Chunking) -> Self {
+        self.chunked.chunking = chunking;
+        self
+    }
+
+    /// Remembers in `mappings` what blobs were cut into. It must be a
+    /// [`crate::CompletenessCheckingActionCache`] over the same store.
+    #[must_use]
+    pub fn with_chunk_mappings(mut self, mappings: Arc<dyn ActionCache>) -> Self {
+        self.chunked.mappings = Some(mappings);
+        self
     }
 
     /// The service for a tonic router.
@@ -102,35 +134,101 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         Ok(Response::new(Box::pin(pages)))
     }
 
-    async fn split_blob(&self, _: Request<SplitBlobRequest>) -> Result<Response<SplitBlobResponse>, Status> {
-        Err(unsupported())
+    async fn split_blob(
+        &self,
+        request: Request<SplitBlobRequest>,
+    ) -> Result<Response<SplitBlobResponse>, Status> {
+        let request = request.into_inner();
+        instance_name(request.instance_name)?;
+        let function = digest_function(request.digest_function)?;
+        let blob = digest(function, request.blob_digest.as_ref(), "blob digest")?;
+        let chunks = self.chunked.split(blob).await?;
+        Ok(Response::new(SplitBlobResponse {
+            chunk_digests: chunks.iter().map(Digest::to_wire).collect(),
+            chunking_function: ChunkingFunction::FastCdc2020.into(),
+        }))
     }
 
     type GetChunkMappingStream = MessageStream<GetChunkMappingResponse>;
 
     async fn get_chunk_mapping(
         &self,
-        _: Request<GetChunkMappingRequest>,
+        request: Request<GetChunkMappingRequest>,
     ) -> Result<Response<Self::GetChunkMappingStream>, Status> {
-        Err(unsupported())
+        let request = request.into_inner();
+        instance_name(request.instance_name)?;
+        let function = digest_function(request.digest_function)?;
+        let blob = digest(function, request.blob_digest.as_ref(), "blob digest")?;
+        let chunks = self.chunked.split(blob).await?;
+        let mut pages: Vec<GetChunkMappingResponse> = chunks
+            .chunks(MAPPING_PAGE)
+            .map(|page| GetChunkMappingResponse {
+                chunk_digests: page.iter().map(Digest::to_wire).collect(),
+                chunking_function: 0,
+            })
+            .collect();
+        if pages.is_empty() {
+            pages.push(GetChunkMappingResponse::default());
+        }
+        pages[0].chunking_function = ChunkingFunction::FastCdc2020.into();
+        let pages = futures::stream::iter(pages.into_iter().map(Ok));
+        Ok(Response::new(Box::pin(pages)))
     }
 
     async fn splice_blob(
         &self,
-        _: Request<SpliceBlobRequest>,
+        request: Request<SpliceBlobRequest>,
     ) -> Result<Response<SpliceBlobResponse>, Status> {
-        Err(unsupported())
+        let request = request.into_inner();
+        instance_name(request.instance_name)?;
+        let function = digest_function(request.digest_function)?;
+        let blob = digest(function, request.blob_digest.as_ref(), "blob digest")?;
+        let mut chunks = Vec::new();
+        add_chunks(&mut chunks, function, &request.chunk_digests)?;
+        self.chunked
+            .splice(blob, chunks, request.chunking_function)
+            .await?;
+        Ok(Response::new(SpliceBlobResponse {
+            blob_digest: Some(blob.to_wire()),
+        }))
     }
 
     async fn register_chunk_mapping(
         &self,
-        _: Request<Streaming<RegisterChunkMappingRequest>>,
+        request: Request<Streaming<RegisterChunkMappingRequest>>,
     ) -> Result<Response<RegisterChunkMappingResponse>, Status> {
-        Err(unsupported())
+        let mut requests = request.into_inner();
+        let first = requests
+            .message()
+            .await?
+            .ok_or_else(|| Status::invalid_argument("the chunk mapping has no request"))?;
+        instance_name(first.instance_name)?;
+        let function = digest_function(first.digest_function)?;
+        let blob = digest(function, first.blob_digest.as_ref(), "blob digest")?;
+        let mut chunks = Vec::new();
+        add_chunks(&mut chunks, function, &first.chunk_digests)?;
+        while let Some(next) = requests.message().await? {
+            add_chunks(&mut chunks, function, &next.chunk_digests)?;
+        }
+        self.chunked.splice(blob, chunks, first.chunking_function).await?;
+        Ok(Response::new(RegisterChunkMappingResponse {
+            blob_digest: Some(blob.to_wire()),
+        }))
     }
 }
 
-/// The capabilities say so, too.
-fn unsupported() -> Status {
-    Status::unimplemented("this server does not split blobs into chunks")
+fn add_chunks(
+    chunks: &mut Vec<Digest>,
+    function: DigestFunction,
+    named: &[reapi::Digest],
+) -> Result<(), Status> {
+    if chunks.len() + named.len() > MAX_CHUNKS {
+        return Err(Status::invalid_argument(format!(
+            "the blob has more than {MAX_CHUNKS} chunks; use larger ones"
+        )));
+    }
+    for named in named {
+        chunks.push(digest(function, Some(named), "chunk digest")?);
+    }
+    Ok(())
 }

@@ -2,7 +2,10 @@
 
 mod action_cache;
 mod byte_stream;
+mod chunking;
 mod content_addressable_storage;
+mod introspection;
+mod remote_asset;
 
 use std::sync::Arc;
 
@@ -20,6 +23,7 @@ use tonic::transport::Channel;
 use super::*;
 use crate::action_cache::ActionCache;
 use crate::blob_store::BlobStore;
+use crate::completeness_checking_action_cache::CompletenessCheckingActionCache;
 use crate::endpoint;
 use crate::memory_action_cache::MemoryActionCache;
 use crate::memory_blob_store::MemoryBlobStore;
@@ -39,10 +43,25 @@ fn routes(store: &Arc<dyn BlobStore>, cache: &Arc<dyn ActionCache>) -> Routes {
         execution: true,
         action_cache_updates: true,
     };
+    let assets = RemoteAssetService::new(complete(store, cache), Arc::clone(store), true);
     Routes::new(CapabilitiesService::new(offer).into_server())
-        .add_service(ContentAddressableStorageService::new(Arc::clone(store)).into_server())
+        .add_service(
+            ContentAddressableStorageService::new(Arc::clone(store))
+                .with_chunk_mappings(complete(store, cache))
+                .into_server(),
+        )
         .add_service(ByteStreamService::new(Arc::clone(store)).into_server())
         .add_service(ActionCacheService::new(Arc::clone(cache), Arc::clone(store), true).into_server())
+        .add_service(assets.clone().into_fetch_server())
+        .add_service(assets.into_push_server())
+        .add_service(reflection::service().unwrap())
+}
+
+fn complete(store: &Arc<dyn BlobStore>, cache: &Arc<dyn ActionCache>) -> Arc<dyn ActionCache> {
+    Arc::new(CompletenessCheckingActionCache::new(
+        Arc::clone(cache),
+        Arc::clone(store),
+    ))
 }
 
 impl TestServer {
