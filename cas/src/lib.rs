@@ -5,6 +5,7 @@
 //! (`memory_…`, `disk_…`, `remote_…`), decorates one with a behaviour (adjective + trait), or serves one over gRPC
 //! (`services`).
 
+pub mod access;
 pub mod action_cache;
 pub mod assistant;
 pub mod assisted_blob_store;
@@ -15,6 +16,7 @@ pub mod completeness_checking_action_cache;
 pub mod counting_blob_store;
 pub mod deadline_action_cache;
 pub mod deadline_blob_store;
+pub mod denial_tolerating_action_cache;
 pub mod directory_tree;
 pub mod disk_action_cache;
 pub mod disk_blob_store;
@@ -67,6 +69,7 @@ pub use completeness_checking_action_cache::CompletenessCheckingActionCache;
 pub use counting_blob_store::CountingBlobStore;
 pub use deadline_action_cache::DeadlineActionCache;
 pub use deadline_blob_store::{DeadlineBlobStore, DeadlineOptions};
+pub use denial_tolerating_action_cache::DenialToleratingActionCache;
 pub use directory_tree::{DirectoryCache, DirectoryTree, fetch_directory_tree};
 pub use disk_action_cache::DiskActionCache;
 pub use disk_blob_store::{DiskBlobStore, DiskBlobStoreOptions};

@@ -5,9 +5,9 @@ use bitzel_proto::reapi::action_cache_client::ActionCacheClient;
 use bitzel_proto::reapi::{ActionResult, GetActionResultRequest, UpdateActionResultRequest};
 use bitzel_proto::{Digest, InstanceName};
 use tonic::Code;
-use tonic::transport::Channel;
 
 use crate::action_cache::ActionCache;
+use crate::endpoint::Channel;
 use crate::error::Error;
 use crate::retry::retried;
 use crate::services::MAX_MESSAGE_SIZE;

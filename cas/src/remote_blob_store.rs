@@ -16,9 +16,9 @@ use bitzel_proto::reapi::content_addressable_storage_client::ContentAddressableS
 use bitzel_proto::{Digest, DigestFunction, InstanceName};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use tonic::transport::Channel;
 
 use crate::blob_store::{BlobRange, BlobStore, BlobStream};
+use crate::endpoint::Channel;
 use crate::error::Error;
 use crate::retry::retried;
 use crate::services::MAX_MESSAGE_SIZE;

@@ -11,6 +11,8 @@ mod store;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use bitzel_cas::access::Secret;
+use bitzel_cas::endpoint::ClientCredentials;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use store::{GcArguments, StoreArguments, StoreCommand};
@@ -102,7 +104,7 @@ pub(crate) struct TargetArguments {
 /// Which server.
 #[derive(Debug, Args)]
 pub(crate) struct RemoteArguments {
-    /// A server to build on: grpc://host:port, or unix:/path [default: one embedded in this process]
+    /// A server to build on: grpc://host:port, grpcs://host:port with TLS, or unix:/path [default: one embedded in this process]
     #[arg(long, value_name = "ENDPOINT", env = "BITZEL_REMOTE")]
     pub(crate) remote: Option<String>,
 
@@ -110,9 +112,58 @@ pub(crate) struct RemoteArguments {
     #[arg(long, value_name = "NAME", default_value = "", env = "BITZEL_INSTANCE")]
     pub(crate) instance: String,
 
+    #[command(flatten)]
+    pub(crate) credentials: CredentialArguments,
+
     /// Size limit of the embedded server's store, in GiB
     #[arg(long, value_name = "GIB", default_value_t = 50, env = "BITZEL_STORE_SIZE")]
     pub(crate) store_size: u64,
+}
+
+/// How this machine proves who it is, and checks who the server is.
+#[derive(Debug, Args)]
+pub(crate) struct CredentialArguments {
+    /// Believe servers of these certificate authorities [default: those of the system]
+    #[arg(long, value_name = "PEM", env = "BITZEL_TLS_CA")]
+    pub(crate) tls_ca: Option<PathBuf>,
+
+    /// Show this client certificate
+    #[arg(long, value_name = "PEM", env = "BITZEL_TLS_CERT", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// The key of --tls-cert
+    #[arg(long, value_name = "PEM", env = "BITZEL_TLS_KEY", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+
+    /// A file with a bearer token, which may be renewed meanwhile
+    #[arg(long, value_name = "FILE", env = "BITZEL_TOKEN_FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+
+    /// Name for the password in the variable BITZEL_PASSWORD
+    #[arg(long, value_name = "NAME", env = "BITZEL_USER", conflicts_with = "token_file")]
+    pub(crate) user: Option<String>,
+}
+
+impl CredentialArguments {
+    /// What was given. The password is not an argument, where other users of the machine would see it.
+    pub(crate) fn credentials(&self) -> Result<ClientCredentials, CommandError> {
+        let password = match &self.user {
+            None => None,
+            Some(name) => {
+                let password = std::env::var("BITZEL_PASSWORD").map_err(|error| {
+                    CommandError::from(error)
+                        .hint("set the password of --user in the variable BITZEL_PASSWORD")
+                })?;
+                Some((name.clone(), Secret::new(password)))
+            }
+        };
+        Ok(ClientCredentials {
+            ca: self.tls_ca.clone(),
+            certificate: self.tls_cert.clone().zip(self.tls_key.clone()),
+            token_file: self.token_file.clone(),
+            password,
+        })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -166,9 +217,17 @@ pub(crate) struct LogArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArguments {
-    /// Address to listen on. There is no authentication yet: keep it on networks that you trust
+    /// Address to listen on. Other machines are let in as --access says
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8980")]
     pub(crate) listen: SocketAddr,
+
+    /// Who gets in and what they may do: a TOML file with [tls], [access] and [limits], see docs/access.md
+    #[arg(long, value_name = "FILE", env = "BITZEL_ACCESS")]
+    pub(crate) access: Option<PathBuf>,
+
+    /// Let everybody who reaches this server do everything, from other machines too
+    #[arg(long, conflicts_with = "access")]
+    pub(crate) allow_anonymous: bool,
 
     /// Size limit of the store, in GiB
     #[arg(long, value_name = "GIB", default_value_t = 50, env = "BITZEL_STORE_SIZE")]
@@ -186,9 +245,12 @@ pub(crate) struct ServeArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct WorkerArguments {
-    /// The server: grpc://host:port
+    /// The server: grpc://host:port, or grpcs://host:port with TLS
     #[arg(value_name = "ENDPOINT")]
     pub(crate) server: String,
+
+    #[command(flatten)]
+    pub(crate) credentials: CredentialArguments,
 
     /// Actions that this machine runs at the same time [default: the number of processors]
     #[arg(short = 'j', long, value_name = "N")]

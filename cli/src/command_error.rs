@@ -1,6 +1,7 @@
 //! What people see when a command fails.
 
 use std::error::Error;
+use std::fmt;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
@@ -26,6 +27,17 @@ impl CommandError {
         self
     }
 
+    /// Says what was being done; what went wrong becomes the cause.
+    pub(crate) fn context(self, what: impl Into<String>) -> Self {
+        Self {
+            cause: Box::new(InContext {
+                what: what.into(),
+                cause: self.cause,
+            }),
+            hint: self.hint,
+        }
+    }
+
     /// Prints the chain of causes and the hint, and gives the exit code.
     pub(crate) fn report(&self) -> ExitCode {
         let mut text = format!("error: {}\n", self.cause);
@@ -46,6 +58,24 @@ impl CommandError {
         // With standard error gone there is nobody left to tell.
         io::stderr().write_all(text.as_bytes()).ok();
         ExitCode::FAILURE
+    }
+}
+
+#[derive(Debug)]
+struct InContext {
+    what: String,
+    cause: Box<dyn Error + Send + Sync>,
+}
+
+impl fmt::Display for InContext {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.what)
+    }
+}
+
+impl Error for InContext {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.cause)
     }
 }
 

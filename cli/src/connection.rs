@@ -4,9 +4,13 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
-use bitzel_cas::{CountingBlobStore, RemoteActionCache, RemoteBlobStore, endpoint};
+use bitzel_cas::endpoint::{Channel, ClientCredentials};
+use bitzel_cas::{
+    CountingBlobStore, DenialToleratingActionCache, RemoteActionCache, RemoteBlobStore, endpoint,
+};
 use bitzel_proto::InstanceName;
-use tonic::transport::Channel;
+
+use tonic::Code;
 
 use crate::arguments::RemoteArguments;
 use crate::command_error::CommandError;
@@ -21,7 +25,7 @@ pub(crate) struct Connection {
     pub(crate) channel: Channel,
     pub(crate) instance: InstanceName,
     pub(crate) store: Arc<CountingBlobStore>,
-    pub(crate) action_cache: Arc<RemoteActionCache>,
+    pub(crate) action_cache: Arc<DenialToleratingActionCache>,
     pub(crate) jobs: usize,
     embedded: Option<Embedded>,
 }
@@ -34,8 +38,12 @@ impl Connection {
         jobs: Option<usize>,
     ) -> Result<Self, CommandError> {
         let instance = InstanceName::new(arguments.instance.clone())?;
+        let mut credentials = ClientCredentials::default();
         let (mut embedded, address, jobs) = match &arguments.remote {
-            Some(remote) => (None, remote.clone(), jobs.unwrap_or(REMOTE_JOBS)),
+            Some(remote) => {
+                credentials = arguments.credentials.credentials()?;
+                (None, remote.clone(), jobs.unwrap_or(REMOTE_JOBS))
+            }
             None => {
                 let slots = jobs.unwrap_or_else(processors);
                 let embedded = Embedded::start(directories, arguments.store_size << 30, slots)?;
@@ -44,12 +52,16 @@ impl Connection {
             }
         };
         let connect = async {
-            let channel = endpoint::connect(&address).await.map_err(|error| {
-                CommandError::from(error).hint(format!(
-                    "is a server running at {address}? `bitzel serve` starts one"
-                ))
-            })?;
-            let store = RemoteBlobStore::connect(channel.clone(), instance.clone()).await?;
+            let channel = endpoint::connect_with(&address, &credentials)
+                .await
+                .map_err(|error| {
+                    CommandError::from(error).hint(format!(
+                        "is a server running at {address}? `bitzel serve` starts one"
+                    ))
+                })?;
+            let store = RemoteBlobStore::connect(channel.clone(), instance.clone())
+                .await
+                .map_err(refused)?;
             Ok((channel, store))
         };
         // An embedded server that cannot start says why; the connection could only say that nobody is there.
@@ -73,7 +85,9 @@ impl Connection {
             }
         };
         Ok(Self {
-            action_cache: Arc::new(RemoteActionCache::new(channel.clone())),
+            action_cache: Arc::new(DenialToleratingActionCache::new(Arc::new(
+                RemoteActionCache::new(channel.clone()),
+            ))),
             store: Arc::new(CountingBlobStore::new(Arc::new(store))),
             channel,
             instance,
@@ -97,6 +111,25 @@ impl Connection {
             None => Ok(()),
         }
     }
+}
+
+/// What to do about a server that does not let this client in.
+fn refused(error: bitzel_cas::Error) -> CommandError {
+    let code = match &error {
+        bitzel_cas::Error::Remote { source, .. } => source.code(),
+        _ => return error.into(),
+    };
+    let hint = match code {
+        Code::Unauthenticated => {
+            "say who you are with --token-file FILE, --tls-cert and --tls-key, or BITZEL_USER and BITZEL_PASSWORD; a \
+             token may have expired"
+        }
+        Code::PermissionDenied => {
+            "ask who runs the server for a rule that lets you in, or give another --instance"
+        }
+        _ => return error.into(),
+    };
+    CommandError::from(error).hint(hint)
 }
 
 /// Processors that this process may use.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bitzel_cas::endpoint::ClientCredentials;
 use tempfile::TempDir;
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
@@ -38,13 +39,14 @@ impl Embedded {
             directory: directories.server(),
             store_size,
         };
-        let server = tokio::spawn(server::run(config, listener, None, server_shutdown.clone()));
+        let server = tokio::spawn(server::run(config, vec![listener], None, server_shutdown.clone()));
         let worker_shutdown = CancellationToken::new();
         // Nobody waits for what an embedded worker still runs when the build is over.
         let work = Work {
             cache_directory: directories.worker(),
             slots,
             drain_timeout: Duration::ZERO,
+            credentials: ClientCredentials::default(),
         };
         let worker = tokio::spawn(work.run(endpoint(&socket), worker_shutdown.clone()));
         Ok(Self {
@@ -92,6 +94,6 @@ impl Embedded {
     }
 }
 
-fn endpoint(socket: &TempDir) -> String {
+pub(crate) fn endpoint(socket: &TempDir) -> String {
     format!("unix:{}", socket.path().join("socket").display())
 }

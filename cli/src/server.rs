@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bitzel_cas::access::{ServerAccess, incoming};
 use bitzel_cas::disk_blob_store::Usage;
 use bitzel_cas::services::{
     self, ActionCacheService, ByteStreamService, CapabilitiesService, ContentAddressableStorageService,
@@ -14,12 +15,14 @@ use bitzel_cas::{
     DiskBlobStoreOptions, VerifyingBlobStore, endpoint,
 };
 use bitzel_scheduler::execution::{ExecutionConfig, ExecutionServer, SystemClock};
-use futures::{Stream, StreamExt as _};
+use futures::Stream;
+use futures::future::try_join_all;
 use metrics::gauge;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::server::Connected;
 
 use crate::admin::{AdminListener, Gauges};
@@ -41,16 +44,16 @@ pub(crate) struct ServerConfig {
 
 /// Where a server listens.
 pub(crate) enum Listener {
-    /// For other machines, or other users of this one.
-    Tcp(TcpListener),
-    /// For this process; the directory of the socket says who may connect.
+    /// For other machines, or other users of this one, as far as they are let in.
+    Tcp(TcpListener, ServerAccess),
+    /// For this process; the directory of the socket says who may connect, and who does may do everything.
     Unix(UnixListener),
 }
 
 /// Serves until `shutdown`, then closes the store. `admin` is where metrics are asked for, if anywhere.
 pub(crate) async fn run(
     config: ServerConfig,
-    listener: Listener,
+    listeners: Vec<Listener>,
     admin: Option<AdminListener>,
     shutdown: CancellationToken,
 ) -> Result<(), CommandError> {
@@ -71,43 +74,19 @@ pub(crate) async fn run(
     let disk_cache = DiskActionCache::open(&config.directory.join("ac"), MAX_RESULTS)
         .await
         .map_err(hint)?;
-    let served = match listener {
-        Listener::Tcp(listener) => {
-            let incoming = TcpListenerStream::new(listener).inspect(|stream| {
-                if let Ok(stream) = stream
-                    && let Err(error) = stream.set_nodelay(true)
-                {
-                    tracing::warn!(%error, "a connection will be slow");
-                }
-            });
-            serve(&disk_store, &disk_cache, incoming, admin, shutdown).await
-        }
-        Listener::Unix(listener) => {
-            serve(
-                &disk_store,
-                &disk_cache,
-                UnixListenerStream::new(listener),
-                admin,
-                shutdown,
-            )
-            .await
-        }
-    };
+    let served = serve(&disk_store, &disk_cache, listeners, admin, shutdown).await;
     disk_cache.close().await?;
     disk_store.close().await?;
     served
 }
 
-async fn serve<I>(
+async fn serve(
     disk_store: &DiskBlobStore,
     disk_cache: &DiskActionCache,
-    incoming: impl Stream<Item = std::io::Result<I>>,
+    listeners: Vec<Listener>,
     admin: Option<AdminListener>,
     shutdown: CancellationToken,
-) -> Result<(), CommandError>
-where
-    I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
-{
+) -> Result<(), CommandError> {
     let store: Arc<dyn BlobStore> = Arc::new(VerifyingBlobStore::new(Arc::new(disk_store.clone())));
     let cache: Arc<dyn ActionCache> = Arc::new(CompletenessCheckingActionCache::new(
         Arc::new(disk_cache.clone()),
@@ -133,15 +112,11 @@ where
     });
     let assets = RemoteAssetService::new(Arc::clone(&cache), Arc::clone(&store), true);
     let (health_reporter, health) = services::health::service().await;
-    let router = endpoint::server()
-        .layer(ObservingLayer)
-        .add_service(
-            CapabilitiesService::new(Offer {
-                execution: true,
-                action_cache_updates: true,
-            })
-            .into_server(),
-        )
+    let capabilities = CapabilitiesService::new(Offer {
+        execution: true,
+        action_cache_updates: true,
+    });
+    let routes = Routes::new(capabilities.into_server())
         .add_service(
             ContentAddressableStorageService::new(Arc::clone(&store))
                 .with_chunk_mappings(Arc::clone(&cache))
@@ -155,17 +130,63 @@ where
         .add_service(ActionCacheService::new(cache, store, true).into_server())
         .add_service(execution.execution.into_server())
         .add_service(execution.worker_queue.into_server());
-    // Results that workers hand over are recorded before the listener waits for its streams to end.
-    let ending = async move {
-        shutdown.cancelled().await;
-        services::health::stop_serving(&health_reporter).await;
-        background.shut_down().await;
+    // Results that workers hand over are recorded before the listeners wait for their streams to end.
+    let recorded = CancellationToken::new();
+    let ending = {
+        let recorded = recorded.clone();
+        async move {
+            shutdown.cancelled().await;
+            services::health::stop_serving(&health_reporter).await;
+            background.shut_down().await;
+            recorded.cancel();
+            Ok(())
+        }
     };
-    router.serve_with_incoming_shutdown(incoming, ending).await?;
+    let listening = listeners.into_iter().map(|listener| {
+        let (routes, recorded) = (routes.clone(), recorded.clone());
+        async move {
+            match listener {
+                Listener::Tcp(listener, access) => {
+                    let connections = incoming(listener, access.tls.clone(), access.limits.connections);
+                    listen(routes, access, connections, recorded).await
+                }
+                Listener::Unix(listener) => {
+                    let connections = UnixListenerStream::new(listener);
+                    listen(routes, ServerAccess::open(), connections, recorded).await
+                }
+            }
+        }
+    });
+    let listening = async {
+        try_join_all(listening).await?;
+        Ok::<_, CommandError>(())
+    };
+    tokio::try_join!(listening, ending)?;
     match admin {
         Some(admin) => admin.await?,
         None => Ok(()),
     }
+}
+
+/// Serves what comes in at one listener until `ended`.
+async fn listen<I>(
+    routes: Routes,
+    access: ServerAccess,
+    connections: impl Stream<Item = std::io::Result<I>>,
+    ended: CancellationToken,
+) -> Result<(), CommandError>
+where
+    I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    endpoint::server()
+        .max_concurrent_streams(access.limits.streams_per_connection)
+        .layer(ObservingLayer)
+        .layer(access.layer)
+        .layer(access.limits_layer)
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(connections, ended.cancelled_owned())
+        .await?;
+    Ok(())
 }
 
 /// What a store on disk holds, by name of the store.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bitzel_cas::endpoint::ClientCredentials;
 use bitzel_worker::config::this_platform;
 use bitzel_worker::{ExecutorConfig, WorkerConfig, worker_loop};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,8 @@ pub(crate) struct Work {
     pub(crate) slots: usize,
     /// How long running Actions may go on after the shutdown began.
     pub(crate) drain_timeout: Duration,
+    /// How it proves to the server that it is a worker.
+    pub(crate) credentials: ClientCredentials,
 }
 
 impl Work {
@@ -33,6 +36,7 @@ impl Work {
         executor.worker_name = format!("{}-{}", host_name(), std::process::id());
         let config = WorkerConfig {
             endpoint,
+            credentials: self.credentials,
             slots: self.slots.try_into().unwrap_or(u32::MAX),
             platform: this_platform(),
             drain_timeout: self.drain_timeout,

@@ -1,8 +1,10 @@
 //! `bitzel serve`, for builds by other clients.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -12,6 +14,7 @@ use crate::site::Site;
 /// A running server with a site's cache as its store. Stopped when it is dropped.
 pub struct Server {
     process: Child,
+    scheme: &'static str,
     address: SocketAddr,
     admin: Option<SocketAddr>,
 }
@@ -24,8 +27,19 @@ impl Server {
 
     /// The same with more arguments.
     pub fn start_with(site: &Site, arguments: &[&str]) -> Self {
-        let mut process = site
-            .bitzel("serve")
+        Self::run(site.bitzel("serve"), arguments)
+    }
+
+    /// The same with everything that it can log in `log`.
+    pub fn start_with_log(site: &Site, arguments: &[&str], log: &Path) -> Self {
+        let mut command = site.bitzel("serve");
+        let log = File::create(log).expect("a file for the log");
+        command.env("BITZEL_LOG", "trace").stderr(log);
+        Self::run(command, arguments)
+    }
+
+    fn run(mut command: Command, arguments: &[&str]) -> Self {
+        let mut process = command
             .args(["--listen", "127.0.0.1:0"])
             .args(arguments)
             .stdin(Stdio::null())
@@ -41,8 +55,14 @@ impl Server {
         };
         let address = next();
         let admin = arguments.contains(&"--admin").then(next);
+        let scheme = if arguments.contains(&"--access") {
+            "grpcs"
+        } else {
+            "grpc"
+        };
         Self {
             process,
+            scheme,
             address,
             admin,
         }
@@ -61,9 +81,9 @@ impl Server {
         body.to_owned()
     }
 
-    /// What a client gives as `--remote`.
+    /// What a client gives as `--remote`. With `--access`, tests configure TLS.
     pub fn url(&self) -> String {
-        format!("grpc://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 }
 

@@ -3,6 +3,7 @@
 //! They need what `make setup` installs.
 
 mod end_to_end {
+    mod access;
     mod cold_build;
     mod component_conflicts;
     mod early_cut_off;

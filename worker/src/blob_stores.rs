@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bitzel_cas::endpoint::{Channel, ClientCredentials};
 use bitzel_cas::{BlobStore, RemoteBlobStore, endpoint};
 use bitzel_proto::InstanceName;
 use tokio::sync::Mutex;
-use tonic::transport::Channel;
 
 use crate::error::Error;
 
@@ -30,6 +30,7 @@ impl BlobStores for Arc<dyn BlobStore> {
 #[derive(Debug)]
 pub struct RemoteBlobStores {
     endpoint: String,
+    credentials: ClientCredentials,
     connections: Mutex<Connections>,
 }
 
@@ -41,9 +42,10 @@ struct Connections {
 
 impl RemoteBlobStores {
     /// The stores of the server at `endpoint`.
-    pub fn new(endpoint: String) -> Self {
+    pub fn new(endpoint: String, credentials: ClientCredentials) -> Self {
         Self {
             endpoint,
+            credentials,
             connections: Mutex::default(),
         }
     }
@@ -60,7 +62,7 @@ impl BlobStores for RemoteBlobStores {
             channel.clone()
         } else {
             // A channel connects again by itself when the server restarts.
-            let channel = endpoint::connect(&self.endpoint).await?;
+            let channel = endpoint::connect_with(&self.endpoint, &self.credentials).await?;
             connections.channel.insert(channel).clone()
         };
         let store = Arc::new(RemoteBlobStore::connect(channel, instance.clone()).await?);

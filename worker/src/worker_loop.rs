@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitzel_cas::endpoint;
+use bitzel_cas::endpoint::{self, ClientCredentials};
 use bitzel_proto::worker::Hello;
 use bitzel_proto::worker::worker_queue_client::WorkerQueueClient;
 use tokio_util::sync::CancellationToken;
@@ -35,10 +35,14 @@ pub async fn run(config: WorkerConfig, shutdown: CancellationToken) -> Result<()
         slots: config.slots,
         platform: Some(config.platform),
     };
-    let stores = Arc::new(RemoteBlobStores::new(config.endpoint.clone()));
+    let stores = Arc::new(RemoteBlobStores::new(
+        config.endpoint.clone(),
+        config.credentials.clone(),
+    ));
     let executor = Arc::new(SandboxedActionExecutor::open(config.executor, stores).await?);
     take_actions(
         &config.endpoint,
+        &config.credentials,
         &hello,
         executor,
         config.drain_timeout,
@@ -52,6 +56,7 @@ pub async fn run(config: WorkerConfig, shutdown: CancellationToken) -> Result<()
 /// `drain_timeout` to end by themselves before they are cancelled.
 pub async fn take_actions(
     endpoint: &str,
+    credentials: &ClientCredentials,
     hello: &Hello,
     executor: Arc<dyn ActionExecutor>,
     drain_timeout: Duration,
@@ -60,7 +65,7 @@ pub async fn take_actions(
     let mut pause = FIRST_PAUSE;
     while !shutdown.is_cancelled() {
         let connected = tokio::select! {
-            connected = endpoint::connect(endpoint) => connected,
+            connected = endpoint::connect_with(endpoint, credentials) => connected,
             () = shutdown.cancelled() => return,
         };
         let reason = match connected {

@@ -4,8 +4,8 @@ use bitzel_proto::reapi::capabilities_client::CapabilitiesClient;
 use bitzel_proto::reapi::{CacheCapabilities, GetCapabilitiesRequest, compressor};
 use bitzel_proto::{Digest, DigestFunction, InstanceName};
 use tonic::Code;
-use tonic::transport::Channel;
 
+use crate::endpoint::Channel;
 use crate::error::Error;
 use crate::retry::retried;
 

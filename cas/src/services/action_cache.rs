@@ -11,6 +11,7 @@ use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::{MAX_BATCH_TOTAL_SIZE, MAX_MESSAGE_SIZE, digest, digest_function, instance_name};
+use crate::access::{Permission, authorize};
 use crate::action_cache::ActionCache;
 use crate::blob_store::{BlobStore, read_whole};
 
@@ -46,10 +47,11 @@ impl ActionCacheApi for ActionCacheService {
         &self,
         request: Request<GetActionResultRequest>,
     ) -> Result<Response<ActionResult>, Status> {
-        let request = request.into_inner();
+        let (_, extensions, request) = request.into_parts();
         let function = digest_function(request.digest_function)?;
         let action = digest(function, request.action_digest.as_ref(), "action digest")?;
         let instance = instance_name(request.instance_name)?;
+        authorize(&extensions, Permission::ActionCacheRead, &instance)?;
         let result = self.cache.get(&instance, action).await?;
         let outcome = if result.is_some() { "hit" } else { "miss" };
         counter!("bitzel_action_cache_lookups_total", "outcome" => outcome).increment(1);
@@ -74,10 +76,11 @@ impl ActionCacheApi for ActionCacheService {
                 "this server takes action results from its own workers only",
             ));
         }
-        let request = request.into_inner();
+        let (_, extensions, request) = request.into_parts();
         let function = digest_function(request.digest_function)?;
         let action = digest(function, request.action_digest.as_ref(), "action digest")?;
         let instance = instance_name(request.instance_name)?;
+        authorize(&extensions, Permission::ActionCacheWrite, &instance)?;
         let result = request
             .action_result
             .ok_or_else(|| Status::invalid_argument("the action result is missing"))?;

@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use self::compression::{Decompressor, compressed};
 use self::uploads::{Progress, Upload, Uploads};
 use super::{MAX_MESSAGE_SIZE, STREAM_CHUNK};
+use crate::access::{Permission, authorize};
 use crate::blob_store::{BlobRange, BlobStore, BlobStream};
 use crate::coalescing_blob_store::CoalescingBlobStore;
 
@@ -60,9 +61,10 @@ impl ByteStream for ByteStreamService {
     type ReadStream = Pin<Box<dyn Stream<Item = Result<ReadResponse, Status>> + Send>>;
 
     async fn read(&self, request: Request<ReadRequest>) -> Result<Response<Self::ReadStream>, Status> {
-        let request = request.into_inner();
+        let (_, extensions, request) = request.into_parts();
         let resource =
             ResourceName::parse_read(&request.resource_name).map_err(|error| invalid_name(&error))?;
+        authorize(&extensions, Permission::CasRead, &resource.instance)?;
         let offset = u64::try_from(request.read_offset)
             .map_err(|_| Status::out_of_range(format!("read offset {} is negative", request.read_offset)))?;
         let limit = u64::try_from(request.read_limit).map_err(|_| {
@@ -90,13 +92,14 @@ impl ByteStream for ByteStreamService {
         &self,
         request: Request<Streaming<WriteRequest>>,
     ) -> Result<Response<WriteResponse>, Status> {
-        let mut requests = request.into_inner();
+        let (_, extensions, mut requests) = request.into_parts();
         let first = requests
             .message()
             .await?
             .ok_or_else(|| Status::invalid_argument("the write has no request"))?;
         let resource =
             ResourceName::parse_write(&first.resource_name).map_err(|error| invalid_name(&error))?;
+        authorize(&extensions, Permission::CasWrite, &resource.instance)?;
         let committed_size = if self.is_present(resource.digest).await? {
             already_there(&resource)
         } else {
@@ -109,8 +112,10 @@ impl ByteStream for ByteStreamService {
         &self,
         request: Request<QueryWriteStatusRequest>,
     ) -> Result<Response<QueryWriteStatusResponse>, Status> {
-        let name = request.into_inner().resource_name;
+        let (_, extensions, request) = request.into_parts();
+        let name = request.resource_name;
         let resource = ResourceName::parse_write(&name).map_err(|error| invalid_name(&error))?;
+        authorize(&extensions, Permission::CasWrite, &resource.instance)?;
         let complete = self.is_present(resource.digest).await?;
         let committed = if complete {
             resource.digest.size_bytes()

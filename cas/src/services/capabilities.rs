@@ -11,6 +11,7 @@ use bitzel_proto::{DigestFunction, InstanceName};
 use tonic::{Request, Response, Status};
 
 use super::{Chunking, MAX_BATCH_TOTAL_SIZE, instance_name};
+use crate::access::{Permission, PermissionSet, authorize_any, permitted};
 
 /// What this server offers beside its store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,15 +51,16 @@ impl CapabilitiesService {
         CapabilitiesServer::new(self)
     }
 
-    /// What the server answers.
-    pub fn capabilities(&self, _instance: &InstanceName) -> ServerCapabilities {
+    /// What the server answers to a caller with these permissions: clients ask so that they need not try.
+    pub fn capabilities(&self, _instance: &InstanceName, granted: PermissionSet) -> ServerCapabilities {
+        let may = |permission| granted.contains(permission);
         let functions: Vec<i32> = DigestFunction::ALL.map(DigestFunction::to_wire).into();
         // Identity is understood everywhere and need not be listed.
         let compressors = vec![compressor::Value::Zstd.into()];
         let cache = CacheCapabilities {
             digest_functions: functions.clone(),
             action_cache_update_capabilities: Some(ActionCacheUpdateCapabilities {
-                update_enabled: self.offer.action_cache_updates,
+                update_enabled: self.offer.action_cache_updates && may(Permission::ActionCacheWrite),
             }),
             max_batch_total_size_bytes: i64::try_from(MAX_BATCH_TOTAL_SIZE).unwrap_or(i64::MAX),
             // Sysroots and work trees of BitBake hold absolute symlinks.
@@ -80,7 +82,7 @@ impl CapabilitiesService {
         };
         ServerCapabilities {
             cache_capabilities: Some(cache),
-            execution_capabilities: self.offer.execution.then_some(execution),
+            execution_capabilities: (self.offer.execution && may(Permission::Execute)).then_some(execution),
             deprecated_api_version: None,
             low_api_version: Some(version(2, 0)),
             high_api_version: Some(version(2, 13)),
@@ -94,8 +96,11 @@ impl Capabilities for CapabilitiesService {
         &self,
         request: Request<GetCapabilitiesRequest>,
     ) -> Result<Response<ServerCapabilities>, Status> {
-        let instance = instance_name(request.into_inner().instance_name)?;
-        Ok(Response::new(self.capabilities(&instance)))
+        let (_, extensions, request) = request.into_parts();
+        let instance = instance_name(request.instance_name)?;
+        authorize_any(&extensions, &Permission::ALL, &instance)?;
+        let granted = permitted(&extensions, &instance);
+        Ok(Response::new(self.capabilities(&instance, granted)))
     }
 }
 

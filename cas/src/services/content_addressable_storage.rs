@@ -23,6 +23,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use self::chunking::ChunkedBlobs;
 use super::{MAX_MESSAGE_SIZE, digest, digest_function, instance_name};
+use crate::access::{Permission, authorize, authorize_any};
 use crate::action_cache::ActionCache;
 use crate::blob_store::BlobStore;
 
@@ -82,8 +83,12 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         &self,
         request: Request<FindMissingBlobsRequest>,
     ) -> Result<Response<FindMissingBlobsResponse>, Status> {
-        let request = request.into_inner();
-        instance_name(request.instance_name)?;
+        let (_, extensions, request) = request.into_parts();
+        authorize_any(
+            &extensions,
+            &[Permission::CasRead, Permission::CasWrite],
+            &instance_name(request.instance_name)?,
+        )?;
         let function = digest_function(request.digest_function)?;
         let digests: Vec<Digest> = request
             .blob_digests
@@ -100,8 +105,12 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         &self,
         request: Request<BatchUpdateBlobsRequest>,
     ) -> Result<Response<BatchUpdateBlobsResponse>, Status> {
-        let request = request.into_inner();
-        instance_name(request.instance_name)?;
+        let (_, extensions, request) = request.into_parts();
+        authorize(
+            &extensions,
+            Permission::CasWrite,
+            &instance_name(request.instance_name)?,
+        )?;
         let function = digest_function(request.digest_function)?;
         let responses = batches::update(&*self.store, function, request.requests).await?;
         Ok(Response::new(BatchUpdateBlobsResponse { responses }))
@@ -111,8 +120,12 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         &self,
         request: Request<BatchReadBlobsRequest>,
     ) -> Result<Response<BatchReadBlobsResponse>, Status> {
-        let request = request.into_inner();
-        instance_name(request.instance_name)?;
+        let (_, extensions, request) = request.into_parts();
+        authorize(
+            &extensions,
+            Permission::CasRead,
+            &instance_name(request.instance_name)?,
+        )?;
         let function = digest_function(request.digest_function)?;
         let compressors = &request.acceptable_compressors;
         let responses = batches::read(&*self.store, function, request.digests, compressors).await?;
@@ -125,8 +138,12 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         &self,
         request: Request<GetTreeRequest>,
     ) -> Result<Response<Self::GetTreeStream>, Status> {
-        let request = request.into_inner();
-        instance_name(request.instance_name)?;
+        let (_, extensions, request) = request.into_parts();
+        authorize(
+            &extensions,
+            Permission::CasRead,
+            &instance_name(request.instance_name)?,
+        )?;
         let function: DigestFunction = digest_function(request.digest_function)?;
         let root = digest(function, request.root_digest.as_ref(), "root digest")?;
         let store = Arc::clone(&self.store);

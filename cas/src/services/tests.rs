@@ -18,13 +18,14 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::service::Routes;
-use tonic::transport::Channel;
 
 use super::*;
+use crate::access::PermissionSet;
 use crate::action_cache::ActionCache;
 use crate::blob_store::BlobStore;
 use crate::completeness_checking_action_cache::CompletenessCheckingActionCache;
 use crate::endpoint;
+use crate::endpoint::Channel;
 use crate::memory_action_cache::MemoryActionCache;
 use crate::memory_blob_store::MemoryBlobStore;
 
@@ -38,7 +39,7 @@ pub(crate) struct TestServer {
     _socket: Option<TempDir>,
 }
 
-fn routes(store: &Arc<dyn BlobStore>, cache: &Arc<dyn ActionCache>) -> Routes {
+pub(crate) fn routes(store: &Arc<dyn BlobStore>, cache: &Arc<dyn ActionCache>) -> Routes {
     let offer = Offer {
         execution: true,
         action_cache_updates: true,
@@ -175,7 +176,8 @@ fn without_execution_no_execution_capabilities_are_announced() {
         execution: false,
         action_cache_updates: false,
     };
-    let capabilities = CapabilitiesService::new(offer).capabilities(&InstanceName::default());
+    let capabilities =
+        CapabilitiesService::new(offer).capabilities(&InstanceName::default(), PermissionSet::all());
     assert_eq!(capabilities.execution_capabilities, None);
     let cache = capabilities.cache_capabilities.unwrap();
     assert!(!cache.action_cache_update_capabilities.unwrap().update_enabled);

@@ -33,6 +33,7 @@ pub(crate) async fn run(
         cache_directory: directories.worker(),
         slots,
         drain_timeout: DRAIN_TIMEOUT,
+        credentials: arguments.credentials.credentials()?,
     };
     let work = work.run(arguments.server, shutdown.clone());
     tokio::pin!(work);

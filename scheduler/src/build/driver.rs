@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bitzel_cas::endpoint::Channel;
 use bitzel_cas::error::with_causes;
 use bitzel_cas::{ActionCache, CountingBlobStore, DirectoryCache};
 use bitzel_proto::InstanceName;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tonic::transport::Channel;
 use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bitzel_cas::endpoint::Channel;
 use bitzel_cas::telemetry::{REQUEST_METADATA, pass_trace_on};
 use bitzel_proto::google::longrunning::{Operation, operation};
 use bitzel_proto::reapi::execution_client::ExecutionClient as Grpc;
@@ -11,7 +12,6 @@ use bitzel_proto::reapi::{
 use bitzel_proto::{Digest, InstanceName};
 use prost::Message;
 use tonic::metadata::MetadataValue;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 
 /// Waits between attempts to get back to a server that went away: about a minute together.

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bitzel_cas::ActionCache;
+use bitzel_cas::access::{Permission, authorize};
 use bitzel_cas::telemetry::request_metadata;
 use bitzel_proto::google::longrunning::Operation;
 use bitzel_proto::reapi::execution_server::{Execution, ExecutionServer};
@@ -119,7 +120,10 @@ impl Execution for ExecutionService {
 
     async fn execute(&self, request: Request<ExecuteRequest>) -> Result<Response<OperationStream>, Status> {
         let request_metadata = request_metadata(request.metadata().as_ref());
-        let operations = self.start(request.into_inner(), request_metadata).await?;
+        let (_, extensions, request) = request.into_parts();
+        let instance = InstanceName::new(request.instance_name.as_str()).map_err(ExecutionError::from)?;
+        authorize(&extensions, Permission::Execute, &instance)?;
+        let operations = self.start(request, request_metadata).await?;
         Ok(Response::new(operations))
     }
 
@@ -127,10 +131,16 @@ impl Execution for ExecutionService {
         &self,
         request: Request<WaitExecutionRequest>,
     ) -> Result<Response<OperationStream>, Status> {
-        let name = request.into_inner().name;
+        let (_, extensions, request) = request.into_parts();
+        let name = request.name;
         let attachment = parse_operation_name(&name).and_then(|id| self.dispatcher.wait(id));
         match attachment {
-            Some(attachment) => Ok(Response::new(self.follow(attachment))),
+            Some(attachment) => {
+                // The instance in the name is the client's word.
+                let instance = attachment.updates.borrow().action.key.instance.clone();
+                authorize(&extensions, Permission::Execute, &instance)?;
+                Ok(Response::new(self.follow(attachment)))
+            }
             None => Err(ExecutionError::OperationNotFound(name.chars().take(300).collect()).into()),
         }
     }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use bitzel_cas::ActionCache;
+use bitzel_cas::access::{Permission, authorize};
+use bitzel_proto::InstanceName;
 use bitzel_proto::reapi::{ExecuteResponse, execution_stage};
 use bitzel_proto::worker::worker_queue_server::{WorkerQueue, WorkerQueueServer};
 use bitzel_proto::worker::{
@@ -92,10 +94,12 @@ impl WorkerQueue for WorkerQueueService {
         &self,
         request: Request<Streaming<WorkerMessage>>,
     ) -> Result<Response<Self::WorkStream>, Status> {
+        // A worker serves all instances, so a rule for workers is one about the instance without a name.
+        let (_, extensions, inbound) = request.into_parts();
+        authorize(&extensions, Permission::Worker, &InstanceName::default())?;
         let (outbound, receiver) = mpsc::channel(OUTBOUND_CAPACITY);
         // Not here: the worker may wait for the response's headers before it says hello.
-        self.tasks
-            .spawn(self.clone().serve(request.into_inner(), outbound));
+        self.tasks.spawn(self.clone().serve(inbound, outbound));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bitzel_cas::endpoint::Channel;
 use bitzel_proto::google::protobuf::Timestamp;
 use bitzel_proto::missing_blobs::to_rpc_status;
 use bitzel_proto::reapi::ExecuteResponse;
@@ -17,7 +18,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use crate::action_executor::{ActionExecutor, ActionRequest};

@@ -161,7 +161,17 @@ impl Farm {
                 slots: 3,
                 platform: None,
             };
-            async move { take_actions(&endpoint, &hello, executor, drain_timeout, &shutdown).await }
+            async move {
+                take_actions(
+                    &endpoint,
+                    &ClientCredentials::default(),
+                    &hello,
+                    executor,
+                    drain_timeout,
+                    &shutdown,
+                )
+                .await
+            }
         });
         Self {
             connections,

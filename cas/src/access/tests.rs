@@ -1,0 +1,13 @@
+mod passwords;
+mod policies;
+mod requests;
+mod tls;
+mod tokens;
+
+use bitzel_proto::InstanceName;
+
+use super::*;
+
+fn instance(name: &str) -> InstanceName {
+    InstanceName::new(name).unwrap()
+}

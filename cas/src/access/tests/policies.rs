@@ -1,0 +1,153 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// What a pattern means, tried out in all ways.
+fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    match pattern {
+        [] => name.is_empty(),
+        [b'*', rest @ ..] => (0..=name.len()).any(|skipped| matches(rest, &name[skipped..])),
+        [letter, rest @ ..] => name.first() == Some(letter) && matches(rest, &name[1..]),
+    }
+}
+
+fn any_identity() -> impl Strategy<Value = Identity> {
+    let method = prop_oneof![
+        Just(AuthenticationMethod::Anonymous),
+        Just(AuthenticationMethod::Token),
+        Just(AuthenticationMethod::Password),
+        Just(AuthenticationMethod::Certificate),
+    ];
+    ("[ab]{0,2}", prop::collection::vec("[ab]{0,2}", 0..3), method)
+        .prop_map(|(name, groups, method)| Identity { name, groups, method })
+}
+
+fn any_permissions() -> impl Strategy<Value = PermissionSet> {
+    prop::sample::subsequence(Permission::ALL.to_vec(), 0..=7).prop_map(|some| some.into_iter().collect())
+}
+
+fn any_rule() -> impl Strategy<Value = Rule> {
+    let patterns = || prop::collection::vec("[ab*]{0,3}".prop_map(Pattern::new), 0..3);
+    let methods = prop::sample::subsequence(
+        vec![AuthenticationMethod::Token, AuthenticationMethod::Certificate],
+        0..=2,
+    );
+    (patterns(), patterns(), methods, patterns(), any_permissions()).prop_map(
+        |(identities, groups, methods, instances, allow)| Rule {
+            identities,
+            groups,
+            methods,
+            instances,
+            allow,
+        },
+    )
+}
+
+fn any_policy() -> impl Strategy<Value = AccessPolicy> {
+    (prop::collection::vec(any_rule(), 0..4), any_permissions())
+        .prop_map(|(rules, anonymous)| AccessPolicy { rules, anonymous })
+}
+
+fn subset(some: PermissionSet, all: PermissionSet) -> bool {
+    some.union(all) == all
+}
+
+proptest! {
+    #[test]
+    fn a_pattern_matches_what_its_definition_says(pattern in "[ab/*]{0,6}", name in "[ab/]{0,8}") {
+        prop_assert_eq!(Pattern::new(pattern.clone()).matches(&name), matches(pattern.as_bytes(), name.as_bytes()));
+    }
+
+    #[test]
+    fn another_rule_never_takes_anything_away(
+        policy in any_policy(), rule in any_rule(), identity in any_identity(), name in "[ab]{0,2}", at in 0_usize..5,
+    ) {
+        let instance = instance(&name);
+        let mut larger = policy.clone();
+        larger.rules.insert(at.min(larger.rules.len()), rule);
+        prop_assert!(subset(
+            policy.permissions(&identity, &instance),
+            larger.permissions(&identity, &instance)
+        ));
+    }
+
+    #[test]
+    fn no_rule_is_about_anonymous_callers(policy in any_policy(), name in "[ab]{0,2}") {
+        let granted = policy.permissions(&Identity::anonymous(), &instance(&name));
+        prop_assert_eq!(granted, policy.anonymous);
+        prop_assert_eq!(policy.permissions_anywhere(&Identity::anonymous()), policy.anonymous);
+    }
+
+    #[test]
+    fn what_is_granted_somewhere_bounds_what_is_granted_on_an_instance(
+        policy in any_policy(), identity in any_identity(), name in "[ab]{0,2}",
+    ) {
+        prop_assert!(subset(
+            policy.permissions(&identity, &instance(&name)),
+            policy.permissions_anywhere(&identity)
+        ));
+    }
+
+    #[test]
+    fn a_permission_is_granted_by_a_rule_that_names_it_or_not_at_all(
+        policy in any_policy(), identity in any_identity(), name in "[ab]{0,2}",
+    ) {
+        let granted = policy.permissions(&identity, &instance(&name));
+        for permission in Permission::ALL {
+            let by_rule = policy.rules.iter().any(|rule| {
+                let about = rule.identities.iter().any(|pattern| pattern.matches(&identity.name))
+                    || identity.groups.iter().any(|group| rule.groups.iter().any(|pattern| pattern.matches(group)));
+                about
+                    && !identity.is_anonymous()
+                    && (rule.methods.is_empty() || rule.methods.contains(&identity.method))
+                    && rule.instances.iter().any(|pattern| pattern.matches(&name))
+                    && rule.allow.contains(permission)
+            });
+            prop_assert_eq!(granted.contains(permission), by_rule || policy.anonymous.contains(permission));
+        }
+    }
+}
+
+#[test]
+fn a_long_name_against_many_wildcards_takes_no_time() {
+    let pattern = Pattern::new("*a".repeat(2000) + "b");
+    assert!(!pattern.matches(&"a".repeat(100_000)));
+}
+
+#[test]
+fn a_method_that_nobody_classified_is_for_administrators() {
+    assert_eq!(
+        required_permission("/new.Service/Method"),
+        Required::OneOf(&[Permission::Admin])
+    );
+    assert_eq!(
+        required_permission("/build.bazel.remote.execution.v2.ContentAddressableStorage/New"),
+        Required::OneOf(&[Permission::Admin])
+    );
+    assert_eq!(
+        required_permission("/grpc.health.v1.Health/Check"),
+        Required::Nothing
+    );
+}
+
+#[tokio::test]
+async fn configurations_that_let_nobody_in_or_name_unknown_things_are_refused() {
+    let refusal = |json: serde_json::Value| async move {
+        let configuration: AccessConfiguration = serde_json::from_value(json).unwrap();
+        configuration
+            .open(std::path::Path::new("/"))
+            .await
+            .unwrap_err()
+            .to_string()
+    };
+    let nobody = refusal(serde_json::json!({})).await;
+    assert!(nobody.contains("nobody could do anything"), "{nobody}");
+    let word = refusal(serde_json::json!({"access": {"anonymous": ["reed"]}})).await;
+    assert!(word.contains("\"reed\" is no permission"), "{word}");
+    let rule = serde_json::json!({"identities": ["*"], "allow": ["read"]});
+    let way = refusal(serde_json::json!({"access": {"rules": [rule]}})).await;
+    assert!(way.contains("no way to"), "{way}");
+    let rule = serde_json::json!({"allow": ["read"]});
+    let about = refusal(serde_json::json!({"access": {"rules": [rule]}})).await;
+    assert!(about.contains("rule 1: names neither"), "{about}");
+}
