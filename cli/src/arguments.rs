@@ -13,7 +13,10 @@ use std::path::PathBuf;
 
 use bitzel_cas::access::Secret;
 use bitzel_cas::endpoint::ClientCredentials;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::command_error::CommandError;
 
 pub(crate) use store::{GcArguments, StoreArguments, StoreCommand};
 

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use super::error::FrontEndError;
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const DAY: Duration = Duration::from_hours(24);
 
 /// What may stay in a directory.
 #[derive(Debug, Clone, Copy)]

@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bitzel_cas::endpoint::ClientCredentials;
 use bitzel_proto::DigestFunction;
 use bitzel_proto::google::rpc;
 use bitzel_proto::reapi::{ExecuteResponse, execution_stage};
@@ -170,7 +171,7 @@ impl Farm {
                     drain_timeout,
                     &shutdown,
                 )
-                .await
+                .await;
             }
         });
         Self {
