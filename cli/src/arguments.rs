@@ -115,6 +115,20 @@ pub(crate) struct RemoteArguments {
     #[arg(long, value_name = "NAME", default_value = "", env = "BITZEL_INSTANCE")]
     pub(crate) instance: String,
 
+    /// Build on this machine and share results with this cache: grpc://host:port, grpcs://…, http://host/path, https://…,
+    /// or s3://bucket/prefix?endpoint=URL&region=NAME
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "BITZEL_REMOTE_CACHE",
+        conflicts_with = "remote"
+    )]
+    pub(crate) remote_cache: Option<String>,
+
+    /// Take results from --remote-cache, and give it none
+    #[arg(long, requires = "remote_cache")]
+    pub(crate) remote_cache_read_only: bool,
+
     #[command(flatten)]
     pub(crate) credentials: CredentialArguments,
 

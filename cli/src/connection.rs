@@ -16,6 +16,7 @@ use crate::arguments::RemoteArguments;
 use crate::command_error::CommandError;
 use crate::directories::Directories;
 use crate::embedded::Embedded;
+use crate::remote_cache::RemoteCache;
 
 /// Tasks under way at the same time on a farm whose size is not known.
 const REMOTE_JOBS: usize = 200;
@@ -46,7 +47,13 @@ impl Connection {
             }
             None => {
                 let slots = jobs.unwrap_or_else(processors);
-                let embedded = Embedded::start(directories, arguments.store_size << 30, slots)?;
+                // Without slots nothing is built, so there is nothing to share.
+                let remote_cache = match slots {
+                    0 => None,
+                    _ => RemoteCache::open(arguments).await?,
+                };
+                let size = arguments.store_size << 30;
+                let embedded = Embedded::start(directories, size, slots, remote_cache)?;
                 let address = embedded.endpoint();
                 (Some(embedded), address, slots)
             }

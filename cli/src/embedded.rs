@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::command_error::CommandError;
 use crate::directories::Directories;
+use crate::remote_cache::RemoteCache;
 use crate::server::{self, Listener, ServerConfig};
 use crate::worker::Work;
 
@@ -31,6 +32,7 @@ impl Embedded {
         directories: &Directories,
         store_size: u64,
         slots: usize,
+        remote_cache: Option<RemoteCache>,
     ) -> Result<Self, CommandError> {
         let socket = tempfile::Builder::new().prefix("bitzel-").tempdir()?;
         let listener = Listener::Unix(UnixListener::bind(socket.path().join("socket"))?);
@@ -38,6 +40,7 @@ impl Embedded {
         let config = ServerConfig {
             directory: directories.server(),
             store_size,
+            remote_cache,
         };
         let server = tokio::spawn(server::run(config, vec![listener], None, server_shutdown.clone()));
         let worker_shutdown = CancellationToken::new();

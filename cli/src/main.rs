@@ -11,6 +11,7 @@ mod embedded;
 mod front_end;
 mod interrupt;
 mod last_graph;
+mod remote_cache;
 mod server;
 mod telemetry;
 mod worker;

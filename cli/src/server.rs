@@ -11,8 +11,8 @@ use bitzel_cas::services::{
 };
 use bitzel_cas::telemetry::ObservingLayer;
 use bitzel_cas::{
-    ActionCache, BlobStore, CompletenessCheckingActionCache, DiskActionCache, DiskBlobStore,
-    DiskBlobStoreOptions, VerifyingBlobStore, endpoint,
+    ActionCache, AssistedBlobStore, BlobStore, CompletenessCheckingActionCache, DiskActionCache,
+    DiskBlobStore, DiskBlobStoreOptions, SharingActionCache, VerifyingBlobStore, endpoint,
 };
 use bitzel_scheduler::execution::{ExecutionConfig, ExecutionServer, SystemClock};
 use futures::Stream;
@@ -27,6 +27,7 @@ use tonic::transport::server::Connected;
 
 use crate::admin::{AdminListener, Gauges};
 use crate::command_error::CommandError;
+use crate::remote_cache::RemoteCache;
 
 /// Space that others need on the disk of the store, in bytes.
 const FREE_SPACE_FLOOR: u64 = 1 << 30;
@@ -34,12 +35,14 @@ const FREE_SPACE_FLOOR: u64 = 1 << 30;
 const MAX_RESULTS: u64 = 1_000_000;
 
 /// What a server keeps and does.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct ServerConfig {
     /// Directory of the store and the action cache.
     pub(crate) directory: PathBuf,
     /// Size limit of the store, in bytes.
     pub(crate) store_size: u64,
+    /// Whom it shares results with.
+    pub(crate) remote_cache: Option<RemoteCache>,
 }
 
 /// Where a server listens.
@@ -74,24 +77,74 @@ pub(crate) async fn run(
     let disk_cache = DiskActionCache::open(&config.directory.join("ac"), MAX_RESULTS)
         .await
         .map_err(hint)?;
-    let served = serve(&disk_store, &disk_cache, listeners, admin, shutdown).await;
+    let stores = Stores::new(&disk_store, &disk_cache, config.remote_cache);
+    let served = serve(&disk_store, &disk_cache, &stores, listeners, admin, shutdown).await;
+    if let Some(sharing) = stores.sharing {
+        sharing.settled().await;
+    }
     disk_cache.close().await?;
     disk_store.close().await?;
     served
 }
 
+/// What the services stand on.
+struct Stores {
+    blobs: Arc<dyn BlobStore>,
+    results: Arc<dyn ActionCache>,
+    /// What may still have something to give when the services have ended.
+    sharing: Option<Arc<SharingActionCache>>,
+}
+
+impl Stores {
+    fn new(
+        disk_store: &DiskBlobStore,
+        disk_cache: &DiskActionCache,
+        remote_cache: Option<RemoteCache>,
+    ) -> Self {
+        let local: Arc<dyn BlobStore> = Arc::new(VerifyingBlobStore::new(Arc::new(disk_store.clone())));
+        let Some(remote) = remote_cache else {
+            return Self::complete(local, Arc::new(disk_cache.clone()), None);
+        };
+        let sharing = SharingActionCache::taking(
+            Arc::new(disk_cache.clone()),
+            remote.results,
+            Arc::clone(&remote.assistant),
+        );
+        let assisted: Arc<dyn BlobStore> = Arc::new(AssistedBlobStore::new(
+            Arc::clone(&local),
+            Arc::clone(&remote.blobs),
+            remote.assistant,
+        ));
+        let sharing = Arc::new(if remote.gives {
+            sharing.giving(Arc::clone(&assisted), remote.blobs)
+        } else {
+            sharing
+        });
+        Self::complete(assisted, sharing.clone(), Some(sharing))
+    }
+
+    fn complete(
+        blobs: Arc<dyn BlobStore>,
+        results: Arc<dyn ActionCache>,
+        sharing: Option<Arc<SharingActionCache>>,
+    ) -> Self {
+        Self {
+            results: Arc::new(CompletenessCheckingActionCache::new(results, Arc::clone(&blobs))),
+            blobs,
+            sharing,
+        }
+    }
+}
+
 async fn serve(
     disk_store: &DiskBlobStore,
     disk_cache: &DiskActionCache,
+    stores: &Stores,
     listeners: Vec<Listener>,
     admin: Option<AdminListener>,
     shutdown: CancellationToken,
 ) -> Result<(), CommandError> {
-    let store: Arc<dyn BlobStore> = Arc::new(VerifyingBlobStore::new(Arc::new(disk_store.clone())));
-    let cache: Arc<dyn ActionCache> = Arc::new(CompletenessCheckingActionCache::new(
-        Arc::new(disk_cache.clone()),
-        Arc::clone(&store),
-    ));
+    let (store, cache) = (Arc::clone(&stores.blobs), Arc::clone(&stores.results));
     let config = ExecutionConfig::default();
     let execution = ExecutionServer::new(
         Arc::clone(&store),

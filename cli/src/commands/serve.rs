@@ -39,6 +39,7 @@ pub(crate) async fn run(
     let config = ServerConfig {
         directory: directories.server(),
         store_size: arguments.store_size << 30,
+        remote_cache: None,
     };
     // The worker of this process needs no credentials: its socket lies where only this user can enter.
     let socket = tempfile::Builder::new().prefix("bitzel-").tempdir()?;

@@ -1,0 +1,139 @@
+//! A cache that builds on this machine share with others: `--remote-cache`.
+
+use std::sync::Arc;
+
+use bitzel_cas::endpoint::{self, ClientCredentials};
+use bitzel_cas::{
+    ActionCache, Assistant, BlobStore, DeadlineBlobStore, DeadlineOptions, Error, HttpActionCache,
+    HttpBlobStore, HttpCache, HttpCacheOptions, HttpCredentials, RemoteActionCache, RemoteBlobStore,
+    S3ActionCache, S3BlobStore, S3Bucket, S3Options, VerifyingBlobStore,
+};
+use bitzel_proto::InstanceName;
+use url::Url;
+
+use crate::arguments::RemoteArguments;
+use crate::command_error::CommandError;
+
+/// The remote store and the remote action cache, as they come.
+type BackEnd = (Arc<dyn BlobStore>, Arc<dyn ActionCache>);
+
+/// What the embedded server takes results from and gives them to.
+#[derive(Clone)]
+pub(crate) struct RemoteCache {
+    /// Not trusted, and never waited for without limit.
+    pub(crate) blobs: Arc<dyn BlobStore>,
+    pub(crate) results: Arc<dyn ActionCache>,
+    pub(crate) assistant: Arc<Assistant>,
+    /// Whether it is also given what is new.
+    pub(crate) gives: bool,
+}
+
+impl RemoteCache {
+    /// Connects to the cache that was asked for. One that cannot be reached is told as a warning and left out: a
+    /// cache makes builds faster, it must not make them fail. An address that cannot be right is an error.
+    pub(crate) async fn open(arguments: &RemoteArguments) -> Result<Option<Self>, CommandError> {
+        let Some(address) = &arguments.remote_cache else {
+            return Ok(None);
+        };
+        let url = Url::parse(address).map_err(|error| wrong(address, &error.to_string()))?;
+        let credentials = arguments.credentials.credentials()?;
+        let opened = match url.scheme() {
+            "grpc" | "grpcs" | "unix" => grpc(address, &arguments.instance, &credentials).await?,
+            "http" | "https" => Ok(http(address, &credentials)?),
+            "s3" => s3(&url, address).await?,
+            scheme => return Err(wrong(address, &format!("the scheme {scheme} is not known"))),
+        };
+        let (blobs, results) = match opened {
+            Ok(back_end) => back_end,
+            Err(error) => {
+                let reason = bitzel_cas::error::with_causes(&error);
+                tracing::warn!(
+                    cache = address,
+                    reason,
+                    "the remote cache cannot be used; the build goes on without it"
+                );
+                return Ok(None);
+            }
+        };
+        let blobs = DeadlineBlobStore::new(blobs, DeadlineOptions::default());
+        Ok(Some(Self {
+            blobs: Arc::new(VerifyingBlobStore::new(Arc::new(blobs))),
+            results,
+            assistant: Arc::new(Assistant::new(address)),
+            gives: !arguments.remote_cache_read_only,
+        }))
+    }
+}
+
+fn wrong(address: &str, reason: &str) -> CommandError {
+    CommandError::new(format!("--remote-cache {address}: {reason}")).hint(
+        "write grpc://host:port, grpcs://host:port, http://host:port/path, https://…, or \
+         s3://bucket/prefix?endpoint=https://host:port&region=…",
+    )
+}
+
+async fn grpc(
+    address: &str,
+    instance: &str,
+    credentials: &ClientCredentials,
+) -> Result<Result<BackEnd, Error>, CommandError> {
+    let instance = InstanceName::new(instance.to_owned())?;
+    let channel = match endpoint::connect_with(address, credentials).await {
+        Ok(channel) => channel,
+        Err(error @ Error::InvalidArgument(_)) => return Err(error.into()),
+        Err(error) => return Ok(Err(error)),
+    };
+    let blobs = RemoteBlobStore::connect(channel.clone(), instance).await;
+    Ok(blobs.map(|blobs| -> BackEnd { (Arc::new(blobs), Arc::new(RemoteActionCache::new(channel))) }))
+}
+
+fn http(address: &str, credentials: &ClientCredentials) -> Result<BackEnd, CommandError> {
+    let read = |path: &std::path::Path| {
+        std::fs::read(path)
+            .map_err(|error| CommandError::from(error).context(format!("cannot read {}", path.display())))
+    };
+    let mut options = HttpCacheOptions::new(address);
+    options.ca_certificates = credentials.ca.as_deref().map(read).transpose()?;
+    options.credentials = match (&credentials.token_file, &credentials.password) {
+        (Some(path), _) => {
+            let token = String::from_utf8(read(path)?)?;
+            HttpCredentials::Bearer(token.trim().to_owned())
+        }
+        (None, Some((user, password))) => HttpCredentials::Basic {
+            user: user.clone(),
+            password: password.expose().to_owned(),
+        },
+        (None, None) => HttpCredentials::None,
+    };
+    let cache = HttpCache::new(options)?;
+    Ok((
+        Arc::new(HttpBlobStore::new(Arc::clone(&cache))),
+        Arc::new(HttpActionCache::new(cache)),
+    ))
+}
+
+/// The bucket is the host of the URL, the prefix its path. Whoever names an endpoint means a server that is not
+/// Amazon's, and those want the bucket in the path.
+async fn s3(url: &Url, address: &str) -> Result<Result<BackEnd, Error>, CommandError> {
+    let bucket = url.host_str().filter(|host| !host.is_empty());
+    let bucket = bucket.ok_or_else(|| wrong(address, "it names no bucket"))?;
+    let mut options = S3Options::new(bucket);
+    url.path().trim_matches('/').clone_into(&mut options.prefix);
+    for (name, value) in url.query_pairs() {
+        match name.as_ref() {
+            "endpoint" => {
+                options.endpoint = Some(value.into_owned());
+                options.force_path_style = true;
+            }
+            "region" => options.region = Some(value.into_owned()),
+            name => return Err(wrong(address, &format!("the parameter {name} is not known"))),
+        }
+    }
+    let bucket = S3Bucket::open(options).await;
+    Ok(bucket.map(|bucket| -> BackEnd {
+        (
+            Arc::new(S3BlobStore::new(Arc::clone(&bucket))),
+            Arc::new(S3ActionCache::new(bucket)),
+        )
+    }))
+}
