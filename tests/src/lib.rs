@@ -7,6 +7,8 @@
 
 pub mod bazel;
 mod build_report;
+pub mod build_stream;
+mod cache_server;
 mod cold_build;
 mod collector;
 pub mod peers;
@@ -17,6 +19,7 @@ mod tree;
 mod worker_process;
 
 pub use build_report::BuildReport;
+pub use cache_server::{CacheServer, S3_KEYS, S3Server, free_address};
 pub use cold_build::cold_build;
 pub use collector::{CollectedSpan, Collector};
 pub use program::{bitbake_directory, bitzel_program, downloads_directory};

@@ -120,6 +120,11 @@ impl Site {
 
     /// Runs `bitzel build` with these arguments to its end.
     pub fn build(&self, arguments: &[&str]) -> BuildReport {
+        self.build_with(&[], arguments)
+    }
+
+    /// The same with more environment variables.
+    pub fn build_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> BuildReport {
         let events = self.path("events.jsonl");
         if events.exists() {
             std::fs::remove_file(&events).expect("the events of the build before");
@@ -127,6 +132,7 @@ impl Site {
         let mut command = Command::new("timeout");
         self.set_environment(&mut command);
         let output = command
+            .envs(variables.iter().copied())
             .args(["--kill-after=10", HANGING_SECONDS])
             .arg(bitzel_program())
             .arg("build")

@@ -5,4 +5,6 @@
 
 mod peers {
     mod bazel;
+    mod build_stream;
+    mod caches;
 }
