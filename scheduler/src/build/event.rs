@@ -37,14 +37,14 @@ impl From<Completion> for Outcome {
 pub enum BuildEvent {
     /// A task is being executed.
     TaskStarted {
-        /// PN.
+        /// PN; `mc:CONFIG:PN` for a multiconfig that is not the default one.
         recipe: String,
         /// `do_compile`, for example.
         task: String,
     },
     /// A task that was started has to wait: results that it needs are gone from the store and are made again.
     TaskPostponed {
-        /// PN.
+        /// PN; `mc:CONFIG:PN` for a multiconfig that is not the default one.
         recipe: String,
         /// `do_compile`, for example.
         task: String,
@@ -53,7 +53,7 @@ pub enum BuildEvent {
     },
     /// A task ended.
     TaskFinished {
-        /// PN.
+        /// PN; `mc:CONFIG:PN` for a multiconfig that is not the default one.
         recipe: String,
         /// `do_compile`, for example.
         task: String,

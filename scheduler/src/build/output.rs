@@ -24,7 +24,7 @@ use crate::plan::tree::{FUNCTION, Node};
 const HARDLINK_GROUP: &str = "hardlink-group";
 /// Downloads under way at the same time.
 const CONCURRENCY: usize = 16;
-/// Files of which times are not kept get none.
+/// Memory for decoded Directories while one stored tree is read, in bytes.
 const DIRECTORY_CACHE: u64 = 32 << 20;
 
 /// A file to be written.
