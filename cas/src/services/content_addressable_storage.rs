@@ -155,8 +155,12 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         &self,
         request: Request<SplitBlobRequest>,
     ) -> Result<Response<SplitBlobResponse>, Status> {
-        let request = request.into_inner();
-        instance_name(request.instance_name)?;
+        let (_, extensions, request) = request.into_parts();
+        authorize(
+            &extensions,
+            Permission::CasRead,
+            &instance_name(request.instance_name)?,
+        )?;
         let function = digest_function(request.digest_function)?;
         let blob = digest(function, request.blob_digest.as_ref(), "blob digest")?;
         let chunks = self.chunked.split(blob).await?;
@@ -172,8 +176,12 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         &self,
         request: Request<GetChunkMappingRequest>,
     ) -> Result<Response<Self::GetChunkMappingStream>, Status> {
-        let request = request.into_inner();
-        instance_name(request.instance_name)?;
+        let (_, extensions, request) = request.into_parts();
+        authorize(
+            &extensions,
+            Permission::CasRead,
+            &instance_name(request.instance_name)?,
+        )?;
         let function = digest_function(request.digest_function)?;
         let blob = digest(function, request.blob_digest.as_ref(), "blob digest")?;
         let chunks = self.chunked.split(blob).await?;
@@ -196,8 +204,12 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         &self,
         request: Request<SpliceBlobRequest>,
     ) -> Result<Response<SpliceBlobResponse>, Status> {
-        let request = request.into_inner();
-        instance_name(request.instance_name)?;
+        let (_, extensions, request) = request.into_parts();
+        authorize(
+            &extensions,
+            Permission::CasWrite,
+            &instance_name(request.instance_name)?,
+        )?;
         let function = digest_function(request.digest_function)?;
         let blob = digest(function, request.blob_digest.as_ref(), "blob digest")?;
         let mut chunks = Vec::new();
@@ -214,12 +226,16 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         &self,
         request: Request<Streaming<RegisterChunkMappingRequest>>,
     ) -> Result<Response<RegisterChunkMappingResponse>, Status> {
-        let mut requests = request.into_inner();
+        let (_, extensions, mut requests) = request.into_parts();
         let first = requests
             .message()
             .await?
             .ok_or_else(|| Status::invalid_argument("the chunk mapping has no request"))?;
-        instance_name(first.instance_name)?;
+        authorize(
+            &extensions,
+            Permission::CasWrite,
+            &instance_name(first.instance_name)?,
+        )?;
         let function = digest_function(first.digest_function)?;
         let blob = digest(function, first.blob_digest.as_ref(), "blob digest")?;
         let mut chunks = Vec::new();

@@ -23,6 +23,7 @@ use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::{MAX_MESSAGE_SIZE, digest, digest_function, instance_name};
+use crate::access::{Permission, authorize};
 use crate::action_cache::ActionCache;
 use crate::blob_store::BlobStore;
 
@@ -101,7 +102,6 @@ impl RemoteAssetService {
             ));
         }
         let function = digest_function(pushed.function)?;
-        let instance = instance_name(pushed.instance)?;
         check_uris(&pushed.uris)?;
         let main = digest(function, pushed.digest.as_ref(), "digest of the asset")?;
         for named in pushed.blobs.iter().chain(&pushed.directories) {
@@ -131,7 +131,7 @@ impl RemoteAssetService {
         let qualifiers = sorted(pushed.qualifiers);
         for uri in &pushed.uris {
             let key = key(function, pushed.kind, uri, &qualifiers);
-            self.cache.put(&instance, key, asset.clone()).await?;
+            self.cache.put(&pushed.instance, key, asset.clone()).await?;
         }
         Ok(())
     }
@@ -154,7 +154,7 @@ struct Found {
 
 struct Pushed {
     kind: Kind,
-    instance: String,
+    instance: InstanceName,
     function: i32,
     uris: Vec<String>,
     qualifiers: Vec<Qualifier>,
@@ -170,12 +170,14 @@ impl Fetch for RemoteAssetService {
         &self,
         request: Request<FetchBlobRequest>,
     ) -> Result<Response<FetchBlobResponse>, Status> {
-        let request = request.into_inner();
+        let (_, extensions, request) = request.into_parts();
+        let instance = instance_name(request.instance_name)?;
+        authorize(&extensions, Permission::ActionCacheRead, &instance)?;
         let function = digest_function(request.digest_function)?;
         let qualifiers = sorted(request.qualifiers);
         let found = self.fetch(Wanted {
             kind: Kind::Blob,
-            instance: instance_name(request.instance_name)?,
+            instance,
             function,
             uris: request.uris,
             qualifiers: qualifiers.clone(),
@@ -196,12 +198,14 @@ impl Fetch for RemoteAssetService {
         &self,
         request: Request<FetchDirectoryRequest>,
     ) -> Result<Response<FetchDirectoryResponse>, Status> {
-        let request = request.into_inner();
+        let (_, extensions, request) = request.into_parts();
+        let instance = instance_name(request.instance_name)?;
+        authorize(&extensions, Permission::ActionCacheRead, &instance)?;
         let function = digest_function(request.digest_function)?;
         let qualifiers = sorted(request.qualifiers);
         let found = self.fetch(Wanted {
             kind: Kind::Directory,
-            instance: instance_name(request.instance_name)?,
+            instance,
             function,
             uris: request.uris,
             qualifiers: qualifiers.clone(),
@@ -225,10 +229,12 @@ impl Push for RemoteAssetService {
         &self,
         request: Request<PushBlobRequest>,
     ) -> Result<Response<PushBlobResponse>, Status> {
-        let request = request.into_inner();
+        let (_, extensions, request) = request.into_parts();
+        let instance = instance_name(request.instance_name)?;
+        authorize(&extensions, Permission::ActionCacheWrite, &instance)?;
         let pushed = Pushed {
             kind: Kind::Blob,
-            instance: request.instance_name,
+            instance,
             function: request.digest_function,
             uris: request.uris,
             qualifiers: request.qualifiers,
@@ -245,10 +251,12 @@ impl Push for RemoteAssetService {
         &self,
         request: Request<PushDirectoryRequest>,
     ) -> Result<Response<PushDirectoryResponse>, Status> {
-        let request = request.into_inner();
+        let (_, extensions, request) = request.into_parts();
+        let instance = instance_name(request.instance_name)?;
+        authorize(&extensions, Permission::ActionCacheWrite, &instance)?;
         let pushed = Pushed {
             kind: Kind::Directory,
-            instance: request.instance_name,
+            instance,
             function: request.digest_function,
             uris: request.uris,
             qualifiers: request.qualifiers,

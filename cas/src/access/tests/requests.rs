@@ -3,8 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bitzel_proto::asset::fetch_client::FetchClient;
+use bitzel_proto::asset::push_client::PushClient;
+use bitzel_proto::asset::{FetchBlobRequest, FetchDirectoryRequest, PushBlobRequest, PushDirectoryRequest};
 use bitzel_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
-use bitzel_proto::reapi::{ActionResult, FindMissingBlobsRequest};
+use bitzel_proto::reapi::{
+    ActionResult, FindMissingBlobsRequest, GetChunkMappingRequest, RegisterChunkMappingRequest,
+    SpliceBlobRequest, SplitBlobRequest,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -154,6 +160,93 @@ async fn a_developer_reads_and_executes_and_cannot_poison_the_action_cache() {
     assert!(refusal.message().contains("instance \"other\""), "{refusal}");
     let cache = RemoteActionCache::new(developer);
     assert!(cache.get(&instance("team/a"), key).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn rules_by_instance_hold_for_every_call_that_names_one() {
+    let site = Site::new();
+    let rules = json!([{"identities": ["*"], "instances": ["own"], "allow": ["all"]}]);
+    let server = Guarded::start(site.access(&[], rules).await).await;
+    let channel = connect(&server, &site.credentials("dev")).await;
+    let mut blobs = ContentAddressableStorageClient::new(channel.clone());
+    let mut fetch = FetchClient::new(channel.clone());
+    let mut push = PushClient::new(channel);
+    let (uris, wanted) = (vec!["urn:asset".to_owned()], Some(sha256(b"blob").to_wire()));
+    for (name, is_refused) in [("other", true), ("own", false)] {
+        let instance_name = name.to_owned();
+        let split = SplitBlobRequest {
+            instance_name: instance_name.clone(),
+            blob_digest: wanted.clone(),
+            ..SplitBlobRequest::default()
+        };
+        let mapping = GetChunkMappingRequest {
+            instance_name: instance_name.clone(),
+            blob_digest: wanted.clone(),
+            ..GetChunkMappingRequest::default()
+        };
+        let splice = SpliceBlobRequest {
+            instance_name: instance_name.clone(),
+            blob_digest: wanted.clone(),
+            chunk_digests: wanted.clone().into_iter().collect(),
+            ..SpliceBlobRequest::default()
+        };
+        let register = RegisterChunkMappingRequest {
+            instance_name: instance_name.clone(),
+            blob_digest: wanted.clone(),
+            chunk_digests: wanted.clone().into_iter().collect(),
+            ..RegisterChunkMappingRequest::default()
+        };
+        let fetch_blob = FetchBlobRequest {
+            instance_name: instance_name.clone(),
+            uris: uris.clone(),
+            ..FetchBlobRequest::default()
+        };
+        let fetch_directory = FetchDirectoryRequest {
+            instance_name: instance_name.clone(),
+            uris: uris.clone(),
+            ..FetchDirectoryRequest::default()
+        };
+        let push_blob = PushBlobRequest {
+            instance_name: instance_name.clone(),
+            uris: uris.clone(),
+            blob_digest: wanted.clone(),
+            ..PushBlobRequest::default()
+        };
+        let push_directory = PushDirectoryRequest {
+            instance_name: instance_name.clone(),
+            uris: uris.clone(),
+            root_directory_digest: wanted.clone(),
+            ..PushDirectoryRequest::default()
+        };
+        let answers = [
+            ("SplitBlob", blobs.split_blob(split).await.err()),
+            ("GetChunkMapping", blobs.get_chunk_mapping(mapping).await.err()),
+            ("SpliceBlob", blobs.splice_blob(splice).await.err()),
+            (
+                "RegisterChunkMapping",
+                blobs
+                    .register_chunk_mapping(tokio_stream::iter([register]))
+                    .await
+                    .err(),
+            ),
+            ("FetchBlob", fetch.fetch_blob(fetch_blob).await.err()),
+            (
+                "FetchDirectory",
+                fetch.fetch_directory(fetch_directory).await.err(),
+            ),
+            ("PushBlob", push.push_blob(push_blob).await.err()),
+            ("PushDirectory", push.push_directory(push_directory).await.err()),
+        ];
+        for (call, error) in answers {
+            // There is nothing on the server, so every call fails; the question is why.
+            let error = error.unwrap_or_else(|| panic!("{call} found something"));
+            assert_eq!(
+                error.code() == Code::PermissionDenied,
+                is_refused,
+                "{call} on {name}: {error}"
+            );
+        }
+    }
 }
 
 #[tokio::test]
