@@ -47,7 +47,8 @@ impl AdminListener {
         self.listener.local_addr()
     }
 
-    /// Answers until `shutdown`. `gauges` are called before every answer of `/metrics`.
+    /// Answers until the future is dropped: also while the process shuts down, which is when probes ask. `gauges` are
+    /// called before every answer of `/metrics`; from the cancellation of `shutdown` on, `/readyz` says no.
     pub(crate) async fn serve(
         self,
         gauges: Vec<Gauges>,
@@ -56,11 +57,9 @@ impl AdminListener {
         let admin = Admin {
             metrics: self.metrics,
             gauges,
-            shutdown: shutdown.clone(),
+            shutdown,
         };
-        axum::serve(self.listener, admin.router())
-            .with_graceful_shutdown(shutdown.cancelled_owned())
-            .await?;
+        axum::serve(self.listener, admin.router()).await?;
         Ok(())
     }
 }

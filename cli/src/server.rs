@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::service::Routes;
 use tonic::transport::server::Connected;
 
@@ -161,7 +162,7 @@ async fn serve(
             publish_usage("blobs", disk_store.usage());
             publish_usage("actions", disk_cache.usage());
         });
-        tokio::spawn(admin.serve(vec![gauges], shutdown.clone()))
+        AbortOnDropHandle::new(tokio::spawn(admin.serve(vec![gauges], shutdown.clone())))
     });
     let assets = RemoteAssetService::new(Arc::clone(&cache), Arc::clone(&store), true);
     let (health_reporter, health) = services::health::service().await;
@@ -215,10 +216,8 @@ async fn serve(
         Ok::<_, CommandError>(())
     };
     tokio::try_join!(listening, ending)?;
-    match admin {
-        Some(admin) => admin.await?,
-        None => Ok(()),
-    }
+    drop(admin);
+    Ok(())
 }
 
 /// Serves what comes in at one listener until `ended`.
