@@ -53,6 +53,8 @@ pub mod services;
 pub mod sharded_action_cache;
 pub mod sharded_blob_store;
 pub mod sharing_action_cache;
+pub mod store_configuration;
+pub mod store_factory;
 mod tee;
 pub mod telemetry;
 pub mod tiered_action_cache;

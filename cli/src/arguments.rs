@@ -76,6 +76,8 @@ pub(crate) enum Command {
     Serve(ServeArguments),
     /// Take Actions from a server and run them on this machine
     Worker(WorkerArguments),
+    /// Check the configuration file of a server
+    Config(ConfigArguments),
     /// Look after the store on this machine's disk
     Store(StoreArguments),
 }
@@ -233,13 +235,34 @@ pub(crate) struct LogArguments {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ConfigArguments {
+    /// What to do with it
+    #[command(subcommand)]
+    pub(crate) command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Say what a file comes to, or everything that is wrong with it
+    Check {
+        /// The file, see docs/configuration.md
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ServeArguments {
-    /// Address to listen on. Other machines are let in as --access says
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8980")]
-    pub(crate) listen: SocketAddr,
+    /// Everything from one TOML file, see docs/configuration.md; what is also an argument here, the argument says
+    #[arg(long, value_name = "FILE", env = "BITZEL_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Address to listen on. Other machines are let in as --access says [default: 127.0.0.1:8980]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
 
     /// Who gets in and what they may do: a TOML file with [tls], [access] and [limits], see docs/access.md
-    #[arg(long, value_name = "FILE", env = "BITZEL_ACCESS")]
+    #[arg(long, value_name = "FILE", env = "BITZEL_ACCESS", conflicts_with = "config")]
     pub(crate) access: Option<PathBuf>,
 
     /// Let everybody who reaches this server do everything, from other machines too

@@ -1,6 +1,7 @@
 //! One module for each command.
 
 pub(crate) mod build;
+pub(crate) mod config;
 pub(crate) mod graph;
 pub(crate) mod log;
 pub(crate) mod serve;

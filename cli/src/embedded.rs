@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::command_error::CommandError;
 use crate::directories::Directories;
 use crate::remote_cache::RemoteCache;
-use crate::server::{self, Listener, ServerConfig};
+use crate::server::{self, Listener, ServerConfig, StoreLayout};
 use crate::worker::Work;
 
 type Running = JoinHandle<Result<(), CommandError>>;
@@ -38,8 +38,8 @@ impl Embedded {
         let listener = Listener::Unix(UnixListener::bind(socket.path().join("socket"))?);
         let server_shutdown = CancellationToken::new();
         let config = ServerConfig {
-            directory: directories.server(),
-            store_size,
+            stores: StoreLayout::in_directory(&directories.server(), store_size),
+            executes: true,
             remote_cache,
         };
         let server = tokio::spawn(server::run(config, vec![listener], None, server_shutdown.clone()));

@@ -4,6 +4,7 @@ mod admin;
 mod arguments;
 mod command_error;
 mod commands;
+mod configuration;
 mod connection;
 mod directories;
 mod display;
@@ -54,6 +55,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, CommandError> {
             Command::Log(arguments) => commands::log::run(&directories, arguments).await,
             Command::Serve(arguments) => commands::serve::run(&directories, arguments).await,
             Command::Worker(arguments) => commands::worker::run(&directories, arguments).await,
+            Command::Config(arguments) => commands::config::run(arguments),
             Command::Store(arguments) => commands::store::run(&directories, arguments).await,
         }
     });

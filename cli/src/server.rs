@@ -1,6 +1,6 @@
 //! The server, put together: store, action cache and execution behind one listener.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bitzel_cas::access::{ServerAccess, incoming};
@@ -9,10 +9,12 @@ use bitzel_cas::services::{
     self, ActionCacheService, ByteStreamService, CapabilitiesService, ContentAddressableStorageService,
     Offer, RemoteAssetService,
 };
+use bitzel_cas::store_configuration::StoreConfiguration;
+use bitzel_cas::store_factory::StoreFactory;
 use bitzel_cas::telemetry::ObservingLayer;
 use bitzel_cas::{
     ActionCache, AssistedBlobStore, BlobStore, CompletenessCheckingActionCache, DiskActionCache,
-    DiskBlobStore, DiskBlobStoreOptions, SharingActionCache, VerifyingBlobStore, endpoint,
+    DiskBlobStore, SharingActionCache, VerifyingBlobStore, endpoint,
 };
 use bitzel_scheduler::execution::{ExecutionConfig, ExecutionServer, SystemClock};
 use futures::Stream;
@@ -30,20 +32,35 @@ use crate::admin::{AdminListener, Gauges};
 use crate::command_error::CommandError;
 use crate::remote_cache::RemoteCache;
 
-/// Space that others need on the disk of the store, in bytes.
-const FREE_SPACE_FLOOR: u64 = 1 << 30;
-/// Results that the action cache holds: two or three for each of some hundred thousand tasks.
-const MAX_RESULTS: u64 = 1_000_000;
-
 /// What a server keeps and does.
 #[derive(Clone)]
 pub(crate) struct ServerConfig {
-    /// Directory of the store and the action cache.
-    pub(crate) directory: PathBuf,
-    /// Size limit of the store, in bytes.
-    pub(crate) store_size: u64,
+    /// Where blobs and results are kept.
+    pub(crate) stores: StoreLayout,
+    /// Whether it executes Actions; if not, it is a cache.
+    pub(crate) executes: bool,
     /// Whom it shares results with.
     pub(crate) remote_cache: Option<RemoteCache>,
+}
+
+/// Stores before they are opened.
+#[derive(Clone)]
+pub(crate) struct StoreLayout {
+    pub(crate) blobs: StoreConfiguration,
+    pub(crate) results: StoreConfiguration,
+    /// What relative paths are relative to.
+    pub(crate) base: PathBuf,
+}
+
+impl StoreLayout {
+    /// Both on this machine's disk; the store takes at most `size` bytes.
+    pub(crate) fn in_directory(directory: &Path, size: u64) -> Self {
+        Self {
+            blobs: StoreConfiguration::disk("cas".into(), size),
+            results: StoreConfiguration::disk("ac".into(), size),
+            base: directory.to_owned(),
+        }
+    }
 }
 
 /// Where a server listens.
@@ -61,30 +78,21 @@ pub(crate) async fn run(
     admin: Option<AdminListener>,
     shutdown: CancellationToken,
 ) -> Result<(), CommandError> {
-    let options = DiskBlobStoreOptions {
-        limit_bytes: config.store_size,
-        free_space_floor_bytes: FREE_SPACE_FLOOR,
-        compress: false,
-    };
     let hint = |error: bitzel_cas::Error| {
         CommandError::from(error).hint(format!(
             "one process at a time may use {}: build with --remote on a `bitzel serve`, or give --cache-dir",
-            config.directory.display()
+            config.stores.base.display()
         ))
     };
-    let disk_store = DiskBlobStore::open(&config.directory.join("cas"), options)
-        .await
-        .map_err(hint)?;
-    let disk_cache = DiskActionCache::open(&config.directory.join("ac"), MAX_RESULTS)
-        .await
-        .map_err(hint)?;
-    let stores = Stores::new(&disk_store, &disk_cache, config.remote_cache);
-    let served = serve(&disk_store, &disk_cache, &stores, listeners, admin, shutdown).await;
+    let mut factory = StoreFactory::new(&config.stores.base);
+    let blobs = factory.blobs(&config.stores.blobs).await.map_err(hint)?;
+    let results = factory.results(&config.stores.results).await.map_err(hint)?;
+    let stores = Stores::new(blobs, results, config.remote_cache);
+    let served = serve(&factory, &stores, config.executes, listeners, admin, shutdown).await;
     if let Some(sharing) = stores.sharing {
         sharing.settled().await;
     }
-    disk_cache.close().await?;
-    disk_store.close().await?;
+    factory.close().await?;
     served
 }
 
@@ -98,19 +106,15 @@ struct Stores {
 
 impl Stores {
     fn new(
-        disk_store: &DiskBlobStore,
-        disk_cache: &DiskActionCache,
+        blobs: Arc<dyn BlobStore>,
+        results: Arc<dyn ActionCache>,
         remote_cache: Option<RemoteCache>,
     ) -> Self {
-        let local: Arc<dyn BlobStore> = Arc::new(VerifyingBlobStore::new(Arc::new(disk_store.clone())));
+        let local: Arc<dyn BlobStore> = Arc::new(VerifyingBlobStore::new(blobs));
         let Some(remote) = remote_cache else {
-            return Self::complete(local, Arc::new(disk_cache.clone()), None);
+            return Self::complete(local, results, None);
         };
-        let sharing = SharingActionCache::taking(
-            Arc::new(disk_cache.clone()),
-            remote.results,
-            Arc::clone(&remote.assistant),
-        );
+        let sharing = SharingActionCache::taking(results, remote.results, Arc::clone(&remote.assistant));
         let assisted: Arc<dyn BlobStore> = Arc::new(AssistedBlobStore::new(
             Arc::clone(&local),
             Arc::clone(&remote.blobs),
@@ -138,9 +142,9 @@ impl Stores {
 }
 
 async fn serve(
-    disk_store: &DiskBlobStore,
-    disk_cache: &DiskActionCache,
+    factory: &StoreFactory,
     stores: &Stores,
+    executes: bool,
     listeners: Vec<Listener>,
     admin: Option<AdminListener>,
     shutdown: CancellationToken,
@@ -156,21 +160,21 @@ async fn serve(
     let background = execution.background;
     let gauges = execution.gauges;
     let admin = admin.map(|admin| {
-        let (disk_store, disk_cache) = (disk_store.clone(), disk_cache.clone());
+        let (disk_stores, disk_caches) = (factory.disk_stores().to_vec(), factory.disk_caches().to_vec());
         let gauges: Gauges = Box::new(move || {
             gauges.publish();
-            publish_usage("blobs", disk_store.usage());
-            publish_usage("actions", disk_cache.usage());
+            publish_usage("blobs", disk_stores.iter().map(DiskBlobStore::usage));
+            publish_usage("actions", disk_caches.iter().map(DiskActionCache::usage));
         });
         AbortOnDropHandle::new(tokio::spawn(admin.serve(vec![gauges], shutdown.clone())))
     });
     let assets = RemoteAssetService::new(Arc::clone(&cache), Arc::clone(&store), true);
     let (health_reporter, health) = services::health::service().await;
     let capabilities = CapabilitiesService::new(Offer {
-        execution: true,
+        execution: executes,
         action_cache_updates: true,
     });
-    let routes = Routes::new(capabilities.into_server())
+    let mut routes = Routes::new(capabilities.into_server())
         .add_service(
             ContentAddressableStorageService::new(Arc::clone(&store))
                 .with_chunk_mappings(Arc::clone(&cache))
@@ -181,9 +185,12 @@ async fn serve(
         .add_service(assets.clone().into_fetch_server())
         .add_service(assets.into_push_server())
         .add_service(ByteStreamService::new(Arc::clone(&store)).into_server())
-        .add_service(ActionCacheService::new(cache, store, true).into_server())
-        .add_service(execution.execution.into_server())
-        .add_service(execution.worker_queue.into_server());
+        .add_service(ActionCacheService::new(cache, store, true).into_server());
+    if executes {
+        routes = routes
+            .add_service(execution.execution.into_server())
+            .add_service(execution.worker_queue.into_server());
+    }
     // Results that workers hand over are recorded before the listeners wait for their streams to end.
     let recorded = CancellationToken::new();
     let ending = {
@@ -243,15 +250,22 @@ where
 
 /// What a store on disk holds, by name of the store.
 #[expect(clippy::cast_precision_loss, reason = "exact up to 8 PiB")]
-fn publish_usage(store: &'static str, usage: Usage) {
-    let gauges = [
-        ("bitzel_store_blobs", usage.blobs),
-        ("bitzel_store_bytes", usage.bytes),
-        ("bitzel_store_reserved_bytes", usage.reserved_bytes),
-        ("bitzel_store_limit_bytes", usage.limit_bytes),
-        ("bitzel_store_corrupt_blobs", usage.corrupt_blobs),
-    ];
-    for (name, value) in gauges {
-        gauge!(name, "store" => store).set(value as f64);
+fn publish_usage(store: &'static str, usages: impl Iterator<Item = Usage>) {
+    for (number, usage) in usages.enumerate() {
+        // Mostly there is one; of several, the others have a number.
+        let store = match number {
+            0 => store.to_owned(),
+            number => format!("{store}-{number}"),
+        };
+        let gauges = [
+            ("bitzel_store_blobs", usage.blobs),
+            ("bitzel_store_bytes", usage.bytes),
+            ("bitzel_store_reserved_bytes", usage.reserved_bytes),
+            ("bitzel_store_limit_bytes", usage.limit_bytes),
+            ("bitzel_store_corrupt_blobs", usage.corrupt_blobs),
+        ];
+        for (name, value) in gauges {
+            gauge!(name, "store" => store.clone()).set(value as f64);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! `bitzel serve`.
 
 use std::io::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,32 +14,60 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::AdminListener;
 use crate::arguments::ServeArguments;
 use crate::command_error::CommandError;
+use crate::configuration::Configuration;
 use crate::connection::processors;
 use crate::directories::Directories;
-use crate::server::{self, Listener, ServerConfig};
+use crate::server::{self, Listener, ServerConfig, StoreLayout};
 use crate::worker::Work;
 use crate::{embedded, interrupt};
+
+const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8980);
 
 /// Serves until interrupted.
 pub(crate) async fn run(
     directories: &Directories,
     arguments: ServeArguments,
 ) -> Result<ExitCode, CommandError> {
-    let access = access(&arguments).await?;
+    let file = arguments.config.as_deref().map(Configuration::read).transpose()?;
+    let listen = arguments
+        .listen
+        .or(file.as_ref().and_then(|file| file.listen.grpc));
+    let listen = listen.unwrap_or(DEFAULT_ADDRESS);
+    let access = access(&arguments, file.as_ref(), listen).await?;
+    let admin = arguments
+        .admin
+        .or(file.as_ref().and_then(|file| file.listen.admin));
+    let executes = file.as_ref().is_none_or(|file| file.execution.enabled);
+    let jobs = arguments
+        .jobs
+        .or(file.as_ref().and_then(|file| file.execution.jobs));
+    let slots = if executes {
+        jobs.unwrap_or_else(processors)
+    } else {
+        0
+    };
     let scheme = if access.tls.is_some() { "grpcs" } else { "grpc" };
-    let listener = TcpListener::bind(arguments.listen).await.map_err(|error| {
-        CommandError::from(error).hint(format!("is another server listening on {}?", arguments.listen))
+    let listener = TcpListener::bind(listen).await.map_err(|error| {
+        CommandError::from(error).hint(format!("is another server listening on {listen}?"))
     })?;
     // With port 0 the system chose one.
     let address = listener.local_addr()?;
-    let admin = match arguments.admin {
+    let admin = match admin {
         Some(address) => Some(AdminListener::bind(address).await?),
         None => None,
     };
     let admin_address = admin.as_ref().map(AdminListener::address).transpose()?;
+    let stores = match file {
+        Some(Configuration {
+            stores: Some((blobs, results)),
+            base,
+            ..
+        }) => StoreLayout { blobs, results, base },
+        _ => StoreLayout::in_directory(&directories.server(), arguments.store_size << 30),
+    };
     let config = ServerConfig {
-        directory: directories.server(),
-        store_size: arguments.store_size << 30,
+        stores,
+        executes,
         remote_cache: None,
     };
     // The worker of this process needs no credentials: its socket lies where only this user can enter.
@@ -52,7 +81,6 @@ pub(crate) async fn run(
         server_shutdown.clone(),
     ));
     let worker_shutdown = CancellationToken::new();
-    let slots = arguments.jobs.unwrap_or_else(processors);
     let work = Work {
         cache_directory: directories.worker(),
         slots,
@@ -88,14 +116,22 @@ pub(crate) async fn run(
 }
 
 /// Who gets in. Without rules everybody does, which is right for the users of one machine and for nobody else.
-async fn access(arguments: &ServeArguments) -> Result<ServerAccess, CommandError> {
+async fn access(
+    arguments: &ServeArguments,
+    file: Option<&Configuration>,
+    listen: SocketAddr,
+) -> Result<ServerAccess, CommandError> {
+    if let (Some(path), Some(file)) = (&arguments.config, file)
+        && let Some(configuration) = file.access.clone()
+    {
+        return open_access(configuration, path, listen).await;
+    }
     let Some(path) = &arguments.access else {
-        if arguments.listen.ip().is_loopback() || arguments.allow_anonymous {
+        if listen.ip().is_loopback() || arguments.allow_anonymous {
             return Ok(ServerAccess::open());
         }
         return Err(CommandError::new(format!(
-            "without rules, everybody who reaches {} could replace what others build with",
-            arguments.listen
+            "without rules, everybody who reaches {listen} could replace what others build with"
         ))
         .hint(
             "say who may do what with --access FILE (docs/access.md has examples), or let everybody do everything \
@@ -105,8 +141,17 @@ async fn access(arguments: &ServeArguments) -> Result<ServerAccess, CommandError
     let in_file = |error: CommandError| error.context(format!("{} cannot be used", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| in_file(error.into()))?;
     let configuration: AccessConfiguration = toml::from_str(&text).map_err(|error| in_file(error.into()))?;
+    open_access(configuration, path, listen).await
+}
+
+async fn open_access(
+    configuration: AccessConfiguration,
+    path: &Path,
+    listen: SocketAddr,
+) -> Result<ServerAccess, CommandError> {
+    let in_file = |error: CommandError| error.context(format!("{} cannot be used", path.display()));
     let encrypted = configuration.tls.is_some();
-    if !encrypted && !arguments.listen.ip().is_loopback() {
+    if !encrypted && !listen.ip().is_loopback() {
         tracing::warn!("there is no [tls]: tokens, passwords and data can be read and changed on the way");
     }
     let base = path.parent().unwrap_or_else(|| Path::new(""));

@@ -68,3 +68,48 @@ fn an_address_that_cannot_be_right_is_an_error() {
         .failed();
     report.assert_says(&["gopher", "hint: write grpc://host:port"]);
 }
+
+#[test]
+fn a_server_from_a_file_is_the_cache_that_the_file_says() {
+    let server_site = Site::empty();
+    let file = server_site.path("bitzel.toml");
+    let text = "[execution]\nenabled = false\n\
+                [blobs.tiered]\nfast.memory = {}\nslow.disk = { directory = \"blobs\", size = \"1GiB\" }\n\
+                [actions.metered]\nname = \"results\"\ninner.disk = { directory = \"results\" }\n";
+    std::fs::write(&file, text).expect("a configuration");
+    let file = file.display().to_string();
+    let check = |file: &str| {
+        let output = server_site
+            .bitzel("config")
+            .args(["check", file])
+            .output()
+            .expect("bitzel starts");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+    };
+    let (code, said) = check(&file);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("blobs in tiered(memory, disk), results in metered(disk)"),
+        "{said}"
+    );
+    assert!(said.contains("execution: no"), "{said}");
+
+    let server = Server::start_with(&server_site, &["--config", &file, "--admin", "127.0.0.1:0"]);
+    build(&site(), &server.url(), &[]);
+    let second = build(&site(), &server.url(), &[]);
+    assert_eq!(second.tasks("ran"), BTreeSet::new(), "{}", second.text);
+    let metrics = server.metrics();
+    for expected in [
+        "bitzel_action_cache_requests_total{cache=\"results\"",
+        "bitzel_store_blobs{store=\"blobs\"}",
+    ] {
+        assert!(metrics.contains(expected), "no {expected} in:\n{metrics}");
+    }
+    assert!(server_site.path("blobs/index").is_dir());
+
+    std::fs::write(&file, text.replace("[actions.metered]", "[actions.meterd]")).expect("a configuration");
+    let (code, said) = check(&file);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("line 6") && said.contains("`meterd`"), "{said}");
+}

@@ -1,0 +1,145 @@
+//! The file of `bitzel serve --config`: one place for all that a server is.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use bitzel_cas::access::{AccessConfiguration, AccessTable, Limits, TlsTable};
+use bitzel_cas::store_configuration::{Problems, StoreConfiguration, Use};
+use serde::Deserialize;
+
+use crate::command_error::CommandError;
+
+/// The file. Every table may be left out; then the command line says what it says, or its defaults do.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    listen: ListenTable,
+    #[serde(default)]
+    execution: ExecutionTable,
+    blobs: Option<StoreConfiguration>,
+    actions: Option<StoreConfiguration>,
+    tls: Option<TlsTable>,
+    access: Option<AccessTable>,
+    #[serde(default)]
+    limits: Limits,
+}
+
+/// `[listen]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListenTable {
+    /// For clients and workers.
+    pub(crate) grpc: Option<SocketAddr>,
+    /// For `/metrics` and probes.
+    pub(crate) admin: Option<SocketAddr>,
+}
+
+/// `[execution]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExecutionTable {
+    /// Whether Actions are executed at all; a server without is a cache.
+    #[serde(default = "enabled")]
+    pub(crate) enabled: bool,
+    /// Actions that this machine itself runs at the same time.
+    pub(crate) jobs: Option<usize>,
+}
+
+impl Default for ExecutionTable {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            jobs: None,
+        }
+    }
+}
+
+fn enabled() -> bool {
+    true
+}
+
+/// A file that was read and makes sense.
+#[derive(Debug)]
+pub(crate) struct Configuration {
+    pub(crate) listen: ListenTable,
+    pub(crate) execution: ExecutionTable,
+    /// Stores of blobs and of results; none, and the server keeps both in its own directory.
+    pub(crate) stores: Option<(StoreConfiguration, StoreConfiguration)>,
+    /// Who gets in; none, and everybody does.
+    pub(crate) access: Option<AccessConfiguration>,
+    /// What relative paths are relative to.
+    pub(crate) base: PathBuf,
+}
+
+impl Configuration {
+    /// Reads a file. What cannot be read ends with the first thing that is wrong, with its line; of what can be read,
+    /// everything that makes no sense is told at once.
+    pub(crate) fn read(path: &Path) -> Result<Self, CommandError> {
+        let in_file = |error: CommandError| error.context(format!("{} cannot be used", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|error| in_file(error.into()))?;
+        let file: File = toml::from_str(&text).map_err(|error| in_file(error.into()))?;
+        let mut problems = Problems::default();
+        if let Some(blobs) = &file.blobs {
+            problems.look_at("blobs", blobs, Use::Blobs);
+        }
+        if let Some(actions) = &file.actions {
+            problems.look_at("actions", actions, Use::Results);
+        }
+        let mut lines: Vec<String> = problems
+            .into_found()
+            .into_iter()
+            .map(|problem| {
+                let line = problem
+                    .place
+                    .and_then(|place| text.get(..place.start))
+                    .map(|before| format!(":{}", before.matches('\n').count() + 1));
+                let line = line.unwrap_or_default();
+                format!("{}{line}: {}: {}", path.display(), problem.key, problem.what)
+            })
+            .collect();
+        if file.blobs.is_some() != file.actions.is_some() {
+            lines.push(format!(
+                "{}: [blobs] and [actions] go together; write both, or none for a store in the server's own directory",
+                path.display()
+            ));
+        }
+        if !lines.is_empty() {
+            return Err(CommandError::new(lines.join("\n")));
+        }
+        let names_access = file.tls.is_some() || file.access.is_some();
+        Ok(Self {
+            listen: file.listen,
+            execution: file.execution,
+            stores: file.blobs.zip(file.actions),
+            access: names_access.then(|| AccessConfiguration {
+                tls: file.tls,
+                access: file.access.unwrap_or_default(),
+                limits: file.limits,
+            }),
+            base: path.parent().map(Path::to_owned).unwrap_or_default(),
+        })
+    }
+
+    /// What the file comes to, in a few lines.
+    pub(crate) fn summary(&self) -> String {
+        let stores = match &self.stores {
+            None => "in the server's own directory".to_owned(),
+            Some((blobs, actions)) => format!("blobs in {}, results in {}", blobs.kinds(), actions.kinds()),
+        };
+        let access = if self.access.is_some() {
+            "as [tls] and [access] say"
+        } else {
+            "everybody"
+        };
+        let execution = if self.execution.enabled {
+            "yes"
+        } else {
+            "no, only a cache"
+        };
+        format!("stores: {stores}\nexecution: {execution}\nlets in: {access}")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,39 @@
+use super::*;
+
+fn read(text: &str) -> Result<Configuration, CommandError> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bitzel.toml");
+    std::fs::write(&path, text).unwrap();
+    Configuration::read(&path)
+}
+
+#[test]
+fn the_example_of_the_documentation_can_be_used() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let example = text
+        .split("```toml\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next())
+        .unwrap();
+    let configuration = read(example).unwrap();
+    assert_eq!(
+        configuration.summary(),
+        "stores: blobs in tiered(disk, deadline(s3)), results in tiered(disk, deadline(s3))\n\
+         execution: yes\nlets in: as [tls] and [access] say"
+    );
+}
+
+#[test]
+fn everything_that_makes_no_sense_is_told_at_once() {
+    let text = "[blobs.disk]\ndirectory = \"d\"\nsize = \"1GiB\"\n[actions.verifying.inner.disk]\ndirectory = \"d\"\n";
+    let error = format!("{:?}", read(text).unwrap_err());
+    for expected in [
+        "bitzel.toml:5: actions.verifying.inner.disk.directory: d is the directory of another store too",
+        "bitzel.toml: actions.verifying: this kind is for blobs only",
+    ] {
+        assert!(error.contains(expected), "{error}");
+    }
+    let error = format!("{:?}", read("[blobs.memory]\n").unwrap_err());
+    assert!(error.contains("[blobs] and [actions] go together"), "{error}");
+}
