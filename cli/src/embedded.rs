@@ -39,6 +39,8 @@ impl Embedded {
         let server_shutdown = CancellationToken::new();
         let config = ServerConfig {
             stores: StoreLayout::in_directory(&directories.server(), store_size),
+            // Nobody waits for a disk at the end of every build.
+            syncs: false,
             executes: true,
             remote_cache,
         };

@@ -67,6 +67,7 @@ pub(crate) async fn run(
     };
     let config = ServerConfig {
         stores,
+        syncs: true,
         executes,
         remote_cache: None,
     };
