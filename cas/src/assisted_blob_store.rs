@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bitzel_proto::Digest;
+use bitzel_proto::{Digest, DigestFunction};
 use bytes::Bytes;
 
 use crate::assistant::Assistant;
@@ -88,6 +88,14 @@ impl BlobStore for AssistedBlobStore {
 
     async fn write_batch(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), Error>> {
         self.local.write_batch(blobs).await
+    }
+
+    async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {
+        if let Some(digest) = self.local.resolve(function, hash).await? {
+            return Ok(Some(digest));
+        }
+        let answer = self.assistant.ask(self.remote.resolve(function, hash)).await;
+        Ok(answer.flatten())
     }
 
     async fn lease(&self, digests: &[Digest]) -> Result<Lease, Error> {

@@ -5,7 +5,7 @@ mod lease;
 use std::pin::Pin;
 
 use async_trait::async_trait;
-use bitzel_proto::Digest;
+use bitzel_proto::{Digest, DigestFunction};
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, TryStreamExt};
 
@@ -53,6 +53,16 @@ pub trait BlobStore: Send + Sync + 'static {
     async fn lease(&self, digests: &[Digest]) -> Result<Lease, Error> {
         let _ = digests;
         Ok(Lease::default())
+    }
+
+    /// The digest of a blob of which only the hash is known, as in the paths of HTTP caches; `None` when none is there.
+    /// Counts as a use of the blob.
+    ///
+    /// A hint: read the blob to be sure. Stores that cannot look up by hash alone say `None`, which is the default; those
+    /// behind HTTP and S3 ask their server, those behind gRPC cannot. Decorators pass the call on.
+    async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {
+        let _ = (function, hash);
+        Ok(None)
     }
 
     /// Reads small blobs whole, in the order of `digests`. Stores with a cheaper way than one read each override it.

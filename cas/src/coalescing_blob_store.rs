@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bitzel_proto::Digest;
+use bitzel_proto::{Digest, DigestFunction};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use parking_lot::Mutex;
@@ -109,6 +109,10 @@ impl BlobStore for CoalescingBlobStore {
 
     async fn lease(&self, digests: &[Digest]) -> Result<Lease, Error> {
         self.inner.lease(digests).await
+    }
+
+    async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {
+        self.inner.resolve(function, hash).await
     }
 
     async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bitzel_proto::Digest;
+use bitzel_proto::{Digest, DigestFunction};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use parking_lot::Mutex;
@@ -149,6 +149,12 @@ impl BlobStore for DeadlineBlobStore {
 
     async fn lease(&self, digests: &[Digest]) -> Result<Lease, Error> {
         self.inner.lease(digests).await
+    }
+
+    async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {
+        let limit = self.options.call;
+        let found = timeout(limit, self.inner.resolve(function, hash)).await;
+        found.unwrap_or_else(|_| Err(late("looking a blob up by its hash", limit)))
     }
 
     async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {

@@ -23,7 +23,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bitzel_proto::Digest;
+use bitzel_proto::{Digest, DigestFunction};
 use bytes::Bytes;
 use futures::StreamExt;
 
@@ -151,6 +151,10 @@ impl BlobStore for DiskBlobStore {
         }
         let lease = run_blocking(move || DirectoryLease::new(directory, digests)).await;
         Ok(Lease::new(lease))
+    }
+
+    async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {
+        Ok(self.directory.resolve(function, hash))
     }
 
     async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {

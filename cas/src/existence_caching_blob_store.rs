@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bitzel_proto::Digest;
+use bitzel_proto::{Digest, DigestFunction};
 use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -123,6 +123,10 @@ impl BlobStore for ExistenceCachingBlobStore {
 
     async fn lease(&self, digests: &[Digest]) -> Result<Lease, Error> {
         self.inner.lease(digests).await
+    }
+
+    async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {
+        self.inner.resolve(function, hash).await
     }
 
     async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {

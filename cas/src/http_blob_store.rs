@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bitzel_proto::Digest;
+use bitzel_proto::{Digest, DigestFunction};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
@@ -174,6 +174,13 @@ impl BlobStore for HttpBlobStore {
         // Verified on the way, so that a source without end is noticed before it fills the memory.
         let blob = collect(verified(digest, blob)).await?;
         self.put_bytes(digest, blob).await
+    }
+
+    async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {
+        let url = self.cache.blob(Digest::new(function, hash, 0));
+        let head = retried(|| self.cache.head(url.clone())).await?;
+        // Servers that do not tell the size are of no help.
+        Ok(head.flatten().map(|size| Digest::new(function, hash, size)))
     }
 
     async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {

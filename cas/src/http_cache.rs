@@ -1,12 +1,12 @@
 //! A client of caches that speak plain HTTP: the protocol of Bazel's `--remote_cache=http://…`, which bazel-remote,
 //! nginx as a `WebDAV` server, and others serve. A blob is at `{url}/cas/{hash}`, the result of an Action at
-//! `{url}/{instance}/ac/{hash}`; GET, HEAD and PUT.
+//! `{url}/{instance}/ac/{hash}`; GET, HEAD and PUT. Before a hash by BLAKE3 comes `blake3/`, as in resource names.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitzel_proto::{Digest, InstanceName};
+use bitzel_proto::{Digest, DigestFunction, InstanceName};
 use futures::TryStreamExt;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE};
 use reqwest::{Body, Certificate, Client, Method, RequestBuilder, Response, StatusCode, Url};
@@ -134,15 +134,17 @@ impl HttpCache {
 
     /// The URL of a blob.
     pub(crate) fn blob(&self, digest: Digest) -> Url {
-        self.at(&["cas", &digest.hash_hex()])
+        self.at(&[&["cas"], function_of(digest), &[&digest.hash_hex()]].concat())
     }
 
     /// The URL of a result.
     pub(crate) fn result(&self, instance: &InstanceName, action: Digest) -> Url {
         let instance = instance.to_string();
-        let hash = action.hash_hex();
-        let segments = instance.split('/').filter(|segment| !segment.is_empty());
-        self.at(&segments.chain(["ac", hash.as_str()]).collect::<Vec<_>>())
+        let instance: Vec<&str> = instance
+            .split('/')
+            .filter(|segment| !segment.is_empty())
+            .collect();
+        self.at(&[&instance[..], &["ac"], function_of(action), &[&action.hash_hex()]].concat())
     }
 
     fn at(&self, segments: &[&str]) -> Url {
@@ -218,6 +220,14 @@ impl HttpCache {
             let what = if error.is_timeout() { "timed out" } else { "failed" };
             broken(format!("the request to {url} {what}"), error)
         })
+    }
+}
+
+/// Servers take a hash alone for one of SHA-256.
+fn function_of(digest: Digest) -> &'static [&'static str] {
+    match digest.function() {
+        DigestFunction::Sha256 => &[],
+        DigestFunction::Blake3 => &["blake3"],
     }
 }
 

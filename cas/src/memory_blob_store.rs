@@ -1,9 +1,9 @@
 //! A store in memory, for tests and small caches.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use async_trait::async_trait;
-use bitzel_proto::Digest;
+use bitzel_proto::{Digest, DigestFunction};
 use bytes::Bytes;
 use parking_lot::RwLock;
 
@@ -13,7 +13,8 @@ use crate::error::Error;
 /// Keeps every blob in memory and never evicts.
 #[derive(Debug, Default)]
 pub struct MemoryBlobStore {
-    blobs: RwLock<HashMap<Digest, Bytes>>,
+    /// In order of hashes, so that one is found without its size.
+    blobs: RwLock<BTreeMap<Digest, Bytes>>,
 }
 
 impl MemoryBlobStore {
@@ -55,6 +56,11 @@ impl BlobStore for MemoryBlobStore {
             .map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
         let end = start.saturating_add(limit).min(blob.len());
         Ok(one_chunk(blob.slice(start..end)))
+    }
+
+    async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {
+        let sizes = Digest::new(function, hash, 0)..=Digest::new(function, hash, u64::MAX);
+        Ok(self.blobs.read().range(sizes).next().map(|(digest, _)| *digest))
     }
 
     async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {

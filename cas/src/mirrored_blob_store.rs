@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bitzel_proto::Digest;
+use bitzel_proto::{Digest, DigestFunction};
 use bytes::Bytes;
 use tracing::warn;
 
@@ -162,6 +162,19 @@ impl BlobStore for MirroredBlobStore {
             // What the side that is left keeps is enough to read it.
             (Ok(lease), Err(_)) | (Err(_), Ok(lease)) => Ok(lease),
             (Err(error), Err(_)) => Err(error),
+        }
+    }
+
+    async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {
+        let first = Self::first(Digest::new(function, hash, 0));
+        let found = self.sides[first].resolve(function, hash).await;
+        if let Ok(Some(_)) = found {
+            return found;
+        }
+        match self.sides[1 - first].resolve(function, hash).await {
+            // A blob that may be on the side that is down is not known to be missing.
+            Ok(None) => found,
+            answer => answer,
         }
     }
 

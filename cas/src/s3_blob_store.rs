@@ -170,6 +170,17 @@ impl BlobStore for S3BlobStore {
         self.bucket.put(&self.key(digest), blob).await
     }
 
+    async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {
+        // The size is a part of the key, so a list of what begins with the hash tells it.
+        let start = self.start_of(Digest::new(function, hash, 0));
+        let (page, _) = self.bucket.list(&start, &start).await?;
+        let digests = page.iter().map(|object| Digest::new(function, hash, object.size));
+        let mut right = digests
+            .zip(&page)
+            .filter(|(digest, object)| object.key == self.key(*digest));
+        Ok(right.next().map(|(digest, _)| digest))
+    }
+
     async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
         futures::stream::iter(digests.iter().copied())
             .map(|digest| read_whole(self, digest))

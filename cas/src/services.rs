@@ -8,9 +8,11 @@ pub mod byte_stream;
 pub mod capabilities;
 pub mod content_addressable_storage;
 pub mod health;
+pub mod http_cache;
 pub mod reflection;
 pub mod remote_asset;
 
+pub use http_cache::HttpCacheService;
 pub use remote_asset::RemoteAssetService;
 
 use bitzel_proto::{Digest, DigestFunction, InstanceName, InvalidDigest, InvalidInstanceName, reapi};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bitzel_proto::Digest;
+use bitzel_proto::{Digest, DigestFunction};
 use bytes::Bytes;
 use futures::future::join_all;
 
@@ -107,6 +107,12 @@ impl BlobStore for ShardedBlobStore {
             all = all.and(store.lease(&part).await?);
         }
         Ok(all)
+    }
+
+    async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {
+        // The size has no part in the choice of the shard.
+        let any_size = Digest::new(function, hash, 0);
+        self.store(any_size).resolve(function, hash).await
     }
 
     async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {

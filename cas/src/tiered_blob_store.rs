@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bitzel_proto::Digest;
+use bitzel_proto::{Digest, DigestFunction};
 use bytes::Bytes;
 use tracing::{debug, warn};
 
@@ -188,6 +188,18 @@ impl BlobStore for TieredBlobStore {
     async fn lease(&self, digests: &[Digest]) -> Result<Lease, Error> {
         let (fast, slow) = tokio::try_join!(self.fast.lease(digests), self.slow.lease(digests))?;
         Ok(fast.and(slow))
+    }
+
+    async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {
+        match self.fast.resolve(function, hash).await {
+            Ok(Some(digest)) => return Ok(Some(digest)),
+            Ok(None) => {}
+            Err(error) => {
+                let error = with_causes(&error);
+                warn!(error, "the fast store failed to look up a blob by its hash");
+            }
+        }
+        self.slow.resolve(function, hash).await
     }
 
     async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bitzel_proto::{Digest, Hasher};
+use bitzel_proto::{Digest, DigestFunction, Hasher};
 use bytes::Bytes;
 use futures::StreamExt;
 
@@ -47,6 +47,10 @@ impl BlobStore for VerifyingBlobStore {
 
     async fn lease(&self, digests: &[Digest]) -> Result<Lease, Error> {
         self.inner.lease(digests).await
+    }
+
+    async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {
+        self.inner.resolve(function, hash).await
     }
 
     async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {

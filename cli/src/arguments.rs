@@ -261,6 +261,11 @@ pub(crate) struct ServeArguments {
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<SocketAddr>,
 
+    /// Serve the HTTP cache protocol on this address, for bazel --remote_cache=http://…, ccache and sccache, see
+    /// docs/http-cache.md
+    #[arg(long, value_name = "ADDRESS", env = "BITZEL_HTTP_LISTEN")]
+    pub(crate) http_listen: Option<SocketAddr>,
+
     /// Who gets in and what they may do: a TOML file with [tls], [access] and [limits], see docs/access.md
     #[arg(long, value_name = "FILE", env = "BITZEL_ACCESS", conflicts_with = "config")]
     pub(crate) access: Option<PathBuf>,

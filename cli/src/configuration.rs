@@ -31,6 +31,8 @@ struct File {
 pub(crate) struct ListenTable {
     /// For clients and workers.
     pub(crate) grpc: Option<SocketAddr>,
+    /// For clients of the HTTP cache.
+    pub(crate) http: Option<SocketAddr>,
     /// For `/metrics` and probes.
     pub(crate) admin: Option<SocketAddr>,
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use bitzel_cas::access::{ServerAccess, incoming};
 use bitzel_cas::disk_blob_store::Usage;
+use bitzel_cas::services::http_cache::Spool;
 use bitzel_cas::services::{
     self, ActionCacheService, ByteStreamService, CapabilitiesService, ContentAddressableStorageService,
-    Offer, RemoteAssetService,
+    HttpCacheService, Offer, RemoteAssetService,
 };
 use bitzel_cas::store_configuration::StoreConfiguration;
 use bitzel_cas::store_factory::StoreFactory;
@@ -71,6 +72,8 @@ impl StoreLayout {
 pub(crate) enum Listener {
     /// For other machines, or other users of this one, as far as they are let in.
     Tcp(TcpListener, ServerAccess),
+    /// The same for clients of the HTTP cache, whose uploads of unknown digests wait in the spool.
+    Http(TcpListener, ServerAccess, Spool),
     /// For this process; the directory of the socket says who may connect, and who does may do everything.
     Unix(UnixListener),
 }
@@ -191,7 +194,7 @@ async fn serve(
         .add_service(assets.clone().into_fetch_server())
         .add_service(assets.into_push_server())
         .add_service(ByteStreamService::new(Arc::clone(&store)).into_server())
-        .add_service(ActionCacheService::new(cache, store, true).into_server());
+        .add_service(ActionCacheService::new(Arc::clone(&cache), Arc::clone(&store), true).into_server());
     if executes {
         routes = routes
             .add_service(execution.execution.into_server())
@@ -211,11 +214,18 @@ async fn serve(
     };
     let listening = listeners.into_iter().map(|listener| {
         let (routes, recorded) = (routes.clone(), recorded.clone());
+        let (cache, store) = (Arc::clone(&cache), Arc::clone(&store));
         async move {
             match listener {
                 Listener::Tcp(listener, access) => {
                     let connections = incoming(listener, access.tls.clone(), access.limits.connections);
                     listen(routes, access, connections, recorded).await
+                }
+                Listener::Http(listener, access, spool) => {
+                    let http = HttpCacheService::new(cache, store, spool);
+                    let connections = incoming(listener, access.tls.clone(), access.limits.connections);
+                    services::http_cache::serve(http, access, connections, recorded).await;
+                    Ok(())
                 }
                 Listener::Unix(listener) => {
                     let connections = UnixListenerStream::new(listener);

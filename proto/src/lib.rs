@@ -3,12 +3,14 @@
 //!
 //! Nothing in this crate does I/O.
 
+pub mod cache_path;
 pub mod digest;
 pub mod digest_function;
 pub mod instance_name;
 pub mod missing_blobs;
 pub mod resource_name;
 
+pub use cache_path::{CacheEntry, CachePath, InvalidCachePath};
 pub use digest::{Digest, InvalidDigest};
 pub use digest_function::{DigestFunction, Hasher};
 pub use instance_name::{InstanceName, InvalidInstanceName};

@@ -58,6 +58,33 @@ pub const BAZEL_REMOTE: Peer = Peer {
     missing: "the Go module proxy does not serve it to this machine; build it and set BITZEL_TEST_BAZEL_REMOTE",
 };
 
+/// A compiler cache, as a client of the HTTP cache.
+pub const CCACHE: Peer = Peer {
+    name: "ccache",
+    program: "ccache",
+    variable: "BITZEL_TEST_CCACHE",
+    installed: None,
+    missing: "`make setup` installs Debian's ccache where it is root and has a mirror",
+};
+
+/// Another compiler cache, which speaks `WebDAV`.
+pub const SCCACHE: Peer = Peer {
+    name: "sccache",
+    program: "sccache",
+    variable: "BITZEL_TEST_SCCACHE",
+    installed: None,
+    missing: "Debian's is too old to speak WebDAV; install 0.5 or newer and set BITZEL_TEST_SCCACHE",
+};
+
+/// A client of HTTP that asks in the most usual ways.
+pub const CURL: Peer = Peer {
+    name: "curl",
+    program: "curl",
+    variable: "BITZEL_TEST_CURL",
+    installed: None,
+    missing: "`make setup` installs Debian's curl where it is root and has a mirror",
+};
+
 impl Peer {
     /// The program: what the environment variable names, what the set-up installed, or what is in `PATH`.
     pub fn program(&self) -> Option<PathBuf> {

@@ -16,6 +16,7 @@ pub struct Server {
     process: Child,
     scheme: &'static str,
     address: SocketAddr,
+    http: Option<SocketAddr>,
     admin: Option<SocketAddr>,
 }
 
@@ -54,6 +55,7 @@ impl Server {
                 .expect("bitzel serve ended without saying where it listens")
         };
         let address = next();
+        let http = arguments.contains(&"--http-listen").then(&mut next);
         let admin = arguments.contains(&"--admin").then(next);
         let scheme = if arguments.contains(&"--access") {
             "grpcs"
@@ -64,6 +66,7 @@ impl Server {
             process,
             scheme,
             address,
+            http,
             admin,
         }
     }
@@ -79,6 +82,13 @@ impl Server {
         let (head, body) = response.split_once("\r\n\r\n").expect("an answer with a head");
         assert!(head.contains(" 200 "), "{head}");
         body.to_owned()
+    }
+
+    /// Where the HTTP cache of a server is that was started with `--http-listen`.
+    pub fn http_url(&self) -> String {
+        let address = self.http.expect("the server was started with --http-listen");
+        let scheme = if self.scheme == "grpcs" { "https" } else { "http" };
+        format!("{scheme}://{address}")
     }
 
     /// What a client gives as `--remote`. With `--access`, tests configure TLS.

@@ -7,4 +7,5 @@ mod peers {
     mod bazel;
     mod build_stream;
     mod caches;
+    mod http_cache;
 }

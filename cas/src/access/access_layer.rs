@@ -4,11 +4,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http::header::{HeaderValue, WWW_AUTHENTICATE};
 use http::{Extensions, HeaderMap, Request, Response, StatusCode};
+use http_body::Body as HttpBody;
 use metrics::counter;
 use tonic::{Code, Status};
-use tower::{Layer, Service};
+use tower::{BoxError, Layer, Service};
 use tracing::Span;
 
 use super::authenticator::{Authenticator, Refusal};
@@ -20,8 +22,17 @@ use super::permission::Permission;
 use super::policy::AccessPolicy;
 use super::required_permission::{Required, required_permission};
 
-/// Bodies of responses that can be refusals. The body tells which protocol the services below speak.
-pub trait RefusalBody: Sized + Send {
+/// Bodies of requests and responses. The type tells which protocol the services below speak.
+pub trait RefusalBody: HttpBody<Data = Bytes> + Sized + Send + Unpin + 'static {
+    /// Whether data is messages with a length in front of each, as in gRPC.
+    const HAS_MESSAGES: bool;
+
+    /// A body made of another one.
+    fn wrapping<B>(body: B) -> Self
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>;
+
     /// The response that says `status`.
     fn refusal(status: Status) -> Response<Self>;
 
@@ -31,6 +42,16 @@ pub trait RefusalBody: Sized + Send {
 
 /// gRPC: a status in the headers.
 impl RefusalBody for tonic::body::Body {
+    const HAS_MESSAGES: bool = true;
+
+    fn wrapping<B>(body: B) -> Self
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        Self::new(body)
+    }
+
     fn refusal(status: Status) -> Response<Self> {
         status.into_http()
     }
@@ -49,6 +70,16 @@ impl RefusalBody for tonic::body::Body {
 
 /// Plain HTTP: 401 or 403 with the reason as text.
 impl RefusalBody for axum::body::Body {
+    const HAS_MESSAGES: bool = false;
+
+    fn wrapping<B>(body: B) -> Self
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        Self::new(body)
+    }
+
     fn refusal(status: Status) -> Response<Self> {
         let code = match status.code() {
             Code::Unauthenticated => StatusCode::UNAUTHORIZED,

@@ -16,10 +16,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 use tokio_util::sync::PollSemaphore;
 use tonic::Status;
-use tonic::body::Body;
-use tower::{Layer, Service};
+use tower::{BoxError, Layer, Service};
 
-use super::access_layer::RefusalBody as _;
+use super::access_layer::RefusalBody;
 use super::caller::Caller;
 
 /// Bytes of one permit: semaphores count to less than the bytes of large messages together.
@@ -117,21 +116,23 @@ pub struct Limited<S> {
     layer: LimitsLayer,
 }
 
-impl<S> Service<Request<Body>> for Limited<S>
+impl<S, C> Service<Request<C>> for Limited<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>>,
+    S: Service<Request<C>, Response = Response<C>>,
     S::Future: Send + 'static,
     S::Error: Send + 'static,
+    C: RefusalBody,
+    C::Error: Into<BoxError>,
 {
-    type Response = Response<Body>;
+    type Response = Response<C>;
     type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<C>, S::Error>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<C>) -> Self::Future {
         let Some(caller) = request.extensions().get::<Caller>() else {
             return Box::pin(self.inner.call(request));
         };
@@ -143,7 +144,7 @@ where
                 "{} has {} calls open, which is the limit; try again when some of them are over",
                 caller.identity, self.layer.streams
             ));
-            return Box::pin(std::future::ready(Ok(Body::refusal(refusal))));
+            return Box::pin(std::future::ready(Ok(C::refusal(refusal))));
         };
         let limit = self.layer.bytes;
         let held = Arc::new(Held {
@@ -153,14 +154,14 @@ where
         });
         let request = request.map({
             let held = Arc::clone(&held);
-            |body| Body::new(MeteredRequest::new(body, held, limit))
+            |body| C::wrapping(MeteredRequest::new(body, held, limit))
         });
         let response = self.inner.call(request);
         // Until the last of the response: that is when a call is over.
         Box::pin(async move {
             Ok(response
                 .await?
-                .map(|body| Body::new(HoldingResponse { body, _held: held })))
+                .map(|body| C::wrapping(HoldingResponse { body, _held: held })))
         })
     }
 }
@@ -179,8 +180,10 @@ struct Held {
 ///
 /// The wait has an end. All calls of a connection share its flow control window: data of calls that wait may keep out
 /// the rest of a message that has its room already, and then nobody would go on.
-struct MeteredRequest {
-    body: Body,
+///
+/// Without messages, each piece of data counts as one.
+struct MeteredRequest<C> {
+    body: C,
     held: Arc<Held>,
     limit: u32,
     room: PollSemaphore,
@@ -196,8 +199,8 @@ struct MeteredRequest {
     patience: Option<Pin<Box<Sleep>>>,
 }
 
-impl MeteredRequest {
-    fn new(body: Body, held: Arc<Held>, limit: u32) -> Self {
+impl<C: RefusalBody> MeteredRequest<C> {
+    fn new(body: C, held: Arc<Held>, limit: u32) -> Self {
         let room = PollSemaphore::new(Arc::clone(&held.account.bytes));
         Self {
             body,
@@ -214,6 +217,11 @@ impl MeteredRequest {
 
     /// Walks over `data` up to the header of a message that needs room.
     fn scan(&mut self, data: &mut bytes::Bytes) {
+        if !C::HAS_MESSAGES {
+            let units = u32::try_from((data.len() as u64).div_ceil(UNIT)).unwrap_or(u32::MAX);
+            self.wanted = units.clamp(1, self.limit);
+            data.clear();
+        }
         while data.has_remaining() && self.wanted == 0 {
             if self.remaining > 0 {
                 let step = self.remaining.min(data.remaining() as u64);
@@ -234,14 +242,17 @@ impl MeteredRequest {
     }
 }
 
-impl HttpBody for MeteredRequest {
+impl<C: RefusalBody> HttpBody for MeteredRequest<C>
+where
+    C::Error: Into<BoxError>,
+{
     type Data = bytes::Bytes;
-    type Error = Status;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<bytes::Bytes>, Status>>> {
+    ) -> Poll<Option<Result<Frame<bytes::Bytes>, BoxError>>> {
         let this = self.get_mut();
         if this.pending.is_none() {
             if this.remaining == 0 && this.header.is_empty() {
@@ -252,7 +263,8 @@ impl HttpBody for MeteredRequest {
                     Ok(data) => this.pending = Some(data),
                     Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
                 },
-                other => return Poll::Ready(other),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                None => return Poll::Ready(None),
             }
             let mut data = this.pending.clone().unwrap_or_default();
             // The largest of several messages that arrived together is enough: their bytes are here anyway.
@@ -273,10 +285,11 @@ impl HttpBody for MeteredRequest {
                         .get_or_insert_with(|| Box::pin(tokio::time::sleep(PATIENCE)));
                     ready!(patience.as_mut().poll(context));
                     counter!("bitzel_access_refusals_total", "reason" => "bytes").increment(1);
-                    return Poll::Ready(Some(Err(Status::resource_exhausted(format!(
+                    let refusal = Status::resource_exhausted(format!(
                         "requests of this identity hold {} KiB, which is the limit; try again when some are over",
                         this.limit
-                    )))));
+                    ));
+                    return Poll::Ready(Some(Err(refusal.into())));
                 }
             }
             this.wanted = 0;
@@ -294,20 +307,24 @@ impl HttpBody for MeteredRequest {
     }
 }
 
-struct HoldingResponse {
-    body: Body,
+struct HoldingResponse<C> {
+    body: C,
     _held: Arc<Held>,
 }
 
-impl HttpBody for HoldingResponse {
+impl<C: RefusalBody> HttpBody for HoldingResponse<C>
+where
+    C::Error: Into<BoxError>,
+{
     type Data = bytes::Bytes;
-    type Error = Status;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<bytes::Bytes>, Status>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(context)
+    ) -> Poll<Option<Result<Frame<bytes::Bytes>, BoxError>>> {
+        let frame = ready!(Pin::new(&mut self.get_mut().body).poll_frame(context));
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {

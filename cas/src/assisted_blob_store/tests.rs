@@ -1,5 +1,3 @@
-use bitzel_proto::DigestFunction;
-
 use super::*;
 use crate::MemoryBlobStore;
 use crate::blob_store::{one_chunk, read_whole};

@@ -172,6 +172,12 @@ pub(crate) async fn run<S: BlobStore>(steps: Vec<Step>, mut reopen: impl AsyncFn
                 assert_eq!(distinct.len(), missing.len(), "{step:?}: each once");
                 let absent = blobs.iter().filter(|index| !present.contains(index));
                 assert_eq!(distinct, absent.map(|index| blob(*index).0).collect(), "{step:?}");
+                for (index, digest) in blobs.iter().zip(digests) {
+                    // Not every store can tell, and none needs to hold the empty blob.
+                    let resolved = store.resolve(digest.function(), *digest.hash()).await.unwrap();
+                    let is_right = resolved == Some(digest) && present.contains(index);
+                    assert!(resolved.is_none() || is_right, "{step:?}: {resolved:?}");
+                }
             }
             Step::Reopen => store = reopen(Some(store)).await,
         }

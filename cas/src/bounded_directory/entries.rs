@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::hash::BuildHasher as _;
 
-use bitzel_proto::Digest;
+use bitzel_proto::{Digest, DigestFunction};
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 /// No entry.
@@ -209,6 +209,14 @@ impl Entries {
         self.table.find(hash(&self.hasher, digest), is_it).copied()
     }
 
+    /// What has this hash, whatever its size.
+    pub(super) fn resolve(&self, function: DigestFunction, wanted: &[u8; 32]) -> Option<Digest> {
+        let digest = |index: u32| at(&self.nodes, index).entry.digest;
+        let is_it = |index: &u32| digest(*index).function() == function && digest(*index).hash() == wanted;
+        let key = hash(&self.hasher, &Digest::new(function, *wanted, 0));
+        self.table.find(key, is_it).map(|index| digest(*index))
+    }
+
     fn iterate(&self, list: List) -> impl Iterator<Item = &Entry> {
         let node = |index: u32| self.nodes.get(index as usize);
         std::iter::successors(node(list.first), move |current| node(current.next)).map(|node| &node.entry)
@@ -265,15 +273,15 @@ fn at(nodes: &[Node], index: u32) -> &Node {
     &nodes[index as usize]
 }
 
-/// Digests are uniform already; the seed keeps others from choosing what collides.
+/// Digests are uniform already; the seed keeps others from choosing what collides. Without the size, so that
+/// [`Entries::resolve`] finds what it does not know the size of.
 fn hash(hasher: &DefaultHashBuilder, digest: &Digest) -> u64 {
     let start = digest.hash().first_chunk().copied().unwrap_or_default();
-    hasher.hash_one(u64::from_le_bytes(start) ^ digest.size_bytes().rotate_left(32))
+    hasher.hash_one(u64::from_le_bytes(start))
 }
 
 #[cfg(test)]
 mod tests {
-    use bitzel_proto::DigestFunction;
     use proptest::prelude::*;
 
     use super::*;
@@ -370,6 +378,12 @@ mod tests {
                 prop_assert_eq!(entries.len(), model.len());
                 for entry in &model {
                     prop_assert_eq!(entries.get(&entry.digest), Some(entry));
+                }
+                for number in 0..6 {
+                    let digest = entry(number, 0).digest;
+                    let present = entries.get(&digest).map(|entry| entry.digest);
+                    prop_assert_eq!(entries.resolve(digest.function(), digest.hash()), present);
+                    prop_assert_eq!(entries.resolve(DigestFunction::Blake3, digest.hash()), None);
                 }
             }
         }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bitzel_proto::Digest;
+use bitzel_proto::{Digest, DigestFunction};
 
 use super::entries::{Entry, Place};
 use super::record::Change;
@@ -60,6 +60,16 @@ impl BoundedDirectory {
     /// Whether the entry is there; it counts as used now.
     pub(crate) fn touch(&self, digest: Digest) -> bool {
         self.missing(&[digest]).is_empty()
+    }
+
+    /// The entry with this hash, whatever its size; it counts as used now.
+    pub(crate) fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Option<Digest> {
+        let mut touched = Vec::new();
+        let mut state = self.state.lock();
+        let digest = state.entries.resolve(function, &hash)?;
+        state.find(&digest, now(), &mut touched);
+        state.note_uses(&self.root, &touched);
+        Some(digest)
     }
 
     /// Where the entries are, each [`Error::NotFound`] when it is not there; they count as used now.

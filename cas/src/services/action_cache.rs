@@ -180,7 +180,7 @@ async fn fill(
 }
 
 /// A result that names malformed digests could never be a hit.
-fn check_digests(function: DigestFunction, result: &ActionResult) -> Result<(), Status> {
+pub(crate) fn check_digests(function: DigestFunction, result: &ActionResult) -> Result<(), Status> {
     for file in &result.output_files {
         digest(
             function,

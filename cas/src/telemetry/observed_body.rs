@@ -22,6 +22,7 @@ pub(super) struct Observation {
     began: Instant,
     span: Span,
     code: Option<Code>,
+    expected: Option<Code>,
 }
 
 impl Observation {
@@ -32,7 +33,18 @@ impl Observation {
             began: Instant::now(),
             span,
             code: None,
+            expected: None,
         }
+    }
+
+    /// The status that holds if the response gets to its end, for protocols that say it at the beginning.
+    pub(super) fn expect(&mut self, code: Code) {
+        self.expected = Some(code);
+    }
+
+    /// The response is complete.
+    fn complete(&mut self) {
+        self.code = self.code.or(self.expected);
     }
 
     /// The status, where these are the headers or trailers that carry it.
@@ -108,7 +120,13 @@ pin_project! {
 }
 
 impl<B> ObservedBody<B> {
-    pub(super) fn new(inner: B, observation: Observation) -> Self {
+    pub(super) fn new(inner: B, mut observation: Observation) -> Self
+    where
+        B: Body,
+    {
+        if inner.is_end_stream() {
+            observation.complete();
+        }
         Self {
             inner,
             observation: Some(observation),
@@ -130,12 +148,19 @@ impl<B: Body> Body for ObservedBody<B> {
             .as_ref()
             .map(|observation| observation.span.clone());
         let _entered = span.as_ref().map(Span::enter);
-        let frame = ready!(this.inner.poll_frame(context));
+        let mut inner = this.inner;
+        let frame = ready!(inner.as_mut().poll_frame(context));
         match &frame {
             Some(Ok(frame)) => {
                 if let (Some(trailers), Some(observation)) = (frame.trailers_ref(), this.observation.as_mut())
                 {
                     observation.look_at(trailers);
+                }
+                // Where the length is known, nobody asks for what comes after the last byte.
+                if inner.is_end_stream()
+                    && let Some(observation) = this.observation.as_mut()
+                {
+                    observation.complete();
                 }
             }
             Some(Err(_)) => {
@@ -143,7 +168,11 @@ impl<B: Body> Body for ObservedBody<B> {
                     observation.fail(Code::Internal);
                 }
             }
-            None => *this.observation = None,
+            None => {
+                if let Some(mut observation) = this.observation.take() {
+                    observation.complete();
+                }
+            }
         }
         Poll::Ready(frame)
     }

@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 
 use bitzel_proto::reapi::RequestMetadata;
 use http::{Request, Response};
+use http_body::Body;
 use tonic::Code;
 use tower::{Layer, Service};
 use tracing::field::Empty;
@@ -38,6 +39,7 @@ where
     S: Service<Request<B>, Response = Response<C>>,
     S::Future: Send + 'static,
     S::Error: Send,
+    C: Body,
 {
     type Response = Response<ObservedBody<C>>;
     type Error = S::Error;

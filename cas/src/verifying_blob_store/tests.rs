@@ -1,6 +1,5 @@
 use std::collections::HashMap;
 
-use bitzel_proto::DigestFunction;
 use futures::TryStreamExt;
 use parking_lot::Mutex;
 use proptest::prelude::*;

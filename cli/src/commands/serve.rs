@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bitzel_cas::access::{AccessConfiguration, ServerAccess};
 use bitzel_cas::endpoint::ClientCredentials;
+use bitzel_cas::services::http_cache::Spool;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +22,8 @@ use crate::server::{self, Listener, ServerConfig, StoreLayout};
 use crate::worker::Work;
 use crate::{embedded, interrupt};
 
+/// Bytes that uploads of the HTTP cache whose digests are not known yet may take on disk, all together.
+const SPOOL_SIZE: u64 = 8 << 30;
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8980);
 
 /// Serves until interrupted.
@@ -33,7 +36,10 @@ pub(crate) async fn run(
         .listen
         .or(file.as_ref().and_then(|file| file.listen.grpc));
     let listen = listen.unwrap_or(DEFAULT_ADDRESS);
-    let access = access(&arguments, file.as_ref(), listen).await?;
+    let http_listen = arguments
+        .http_listen
+        .or(file.as_ref().and_then(|file| file.listen.http));
+    let access = access(&arguments, file.as_ref(), &[Some(listen), http_listen]).await?;
     let admin = arguments
         .admin
         .or(file.as_ref().and_then(|file| file.listen.admin));
@@ -46,12 +52,22 @@ pub(crate) async fn run(
     } else {
         0
     };
-    let scheme = if access.tls.is_some() { "grpcs" } else { "grpc" };
-    let listener = TcpListener::bind(listen).await.map_err(|error| {
-        CommandError::from(error).hint(format!("is another server listening on {listen}?"))
-    })?;
+    let (scheme, http_scheme) = if access.tls.is_some() {
+        ("grpcs", "https")
+    } else {
+        ("grpc", "http")
+    };
     // With port 0 the system chose one.
-    let address = listener.local_addr()?;
+    let (listener, address) = bind(listen).await?;
+    let mut listeners = vec![Listener::Tcp(listener, access.clone())];
+    let mut http_address = None;
+    if let Some(listen) = http_listen {
+        let (listener, address) = bind(listen).await?;
+        http_address = Some(address);
+        let spool = directories.server().join("spool");
+        std::fs::create_dir_all(&spool)?;
+        listeners.push(Listener::Http(listener, access, Spool::new(spool, SPOOL_SIZE)));
+    }
     let admin = match admin {
         Some(address) => Some(AdminListener::bind(address).await?),
         None => None,
@@ -73,14 +89,9 @@ pub(crate) async fn run(
     };
     // The worker of this process needs no credentials: its socket lies where only this user can enter.
     let socket = tempfile::Builder::new().prefix("bitzel-").tempdir()?;
-    let private = Listener::Unix(UnixListener::bind(socket.path().join("socket"))?);
+    listeners.push(Listener::Unix(UnixListener::bind(socket.path().join("socket"))?));
     let server_shutdown = CancellationToken::new();
-    let mut server = tokio::spawn(server::run(
-        config,
-        vec![Listener::Tcp(listener, access), private],
-        admin,
-        server_shutdown.clone(),
-    ));
+    let mut server = tokio::spawn(server::run(config, listeners, admin, server_shutdown.clone()));
     let worker_shutdown = CancellationToken::new();
     let work = Work {
         cache_directory: directories.worker(),
@@ -90,6 +101,9 @@ pub(crate) async fn run(
     };
     let mut worker = tokio::spawn(work.run(embedded::endpoint(&socket), worker_shutdown.clone()));
     writeln!(io::stdout(), "bitzel serves on {scheme}://{address}")?;
+    if let Some(address) = http_address {
+        writeln!(io::stdout(), "the HTTP cache is on {http_scheme}://{address}")?;
+    }
     if let Some(address) = admin_address {
         writeln!(io::stdout(), "metrics are on http://{address}/metrics")?;
     }
@@ -116,23 +130,33 @@ pub(crate) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), CommandError> {
+    let listener = TcpListener::bind(address).await.map_err(|error| {
+        CommandError::from(error).hint(format!("is another server listening on {address}?"))
+    })?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
 /// Who gets in. Without rules everybody does, which is right for the users of one machine and for nobody else.
 async fn access(
     arguments: &ServeArguments,
     file: Option<&Configuration>,
-    listen: SocketAddr,
+    listen: &[Option<SocketAddr>],
 ) -> Result<ServerAccess, CommandError> {
+    let mut listen = listen.iter().flatten();
+    let public = listen.find(|address| !address.ip().is_loopback()).copied();
     if let (Some(path), Some(file)) = (&arguments.config, file)
         && let Some(configuration) = file.access.clone()
     {
-        return open_access(configuration, path, listen).await;
+        return open_access(configuration, path, public).await;
     }
     let Some(path) = &arguments.access else {
-        if listen.ip().is_loopback() || arguments.allow_anonymous {
+        let Some(public) = public.filter(|_| !arguments.allow_anonymous) else {
             return Ok(ServerAccess::open());
-        }
+        };
         return Err(CommandError::new(format!(
-            "without rules, everybody who reaches {listen} could replace what others build with"
+            "without rules, everybody who reaches {public} could replace what others build with"
         ))
         .hint(
             "say who may do what with --access FILE (docs/access.md has examples), or let everybody do everything \
@@ -142,17 +166,17 @@ async fn access(
     let in_file = |error: CommandError| error.context(format!("{} cannot be used", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| in_file(error.into()))?;
     let configuration: AccessConfiguration = toml::from_str(&text).map_err(|error| in_file(error.into()))?;
-    open_access(configuration, path, listen).await
+    open_access(configuration, path, public).await
 }
 
 async fn open_access(
     configuration: AccessConfiguration,
     path: &Path,
-    listen: SocketAddr,
+    public: Option<SocketAddr>,
 ) -> Result<ServerAccess, CommandError> {
     let in_file = |error: CommandError| error.context(format!("{} cannot be used", path.display()));
     let encrypted = configuration.tls.is_some();
-    if !encrypted && !listen.ip().is_loopback() {
+    if !encrypted && public.is_some() {
         tracing::warn!("there is no [tls]: tokens, passwords and data can be read and changed on the way");
     }
     let base = path.parent().unwrap_or_else(|| Path::new(""));

@@ -3,15 +3,18 @@
 use std::io::{self, Write};
 
 use bitzel_proto::Digest;
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use futures::{StreamExt, TryStreamExt};
-use zstd::stream::raw::{Decoder, Operation};
+use zstd::stream::raw::{DParameter, Decoder, Operation};
 
 use crate::blob_store::BlobStream;
 use crate::error::Error;
 
 /// Compression while a client waits: the fastest level.
 const LEVEL: i32 = 1;
+/// Largest window of a compressor that HTTP allows (RFC 9659), as the power of two of its bytes: 8 MiB. Each transfer
+/// takes the memory of one.
+const HTTP_WINDOW: u32 = 23;
 /// Bytes that one step of decompression makes at most.
 const PIECE: usize = 1 << 20;
 
@@ -34,17 +37,38 @@ pub(crate) fn compressed(blob: BlobStream) -> Result<BlobStream, Error> {
 /// Decompresses what a client sends, without ever making more than the blob's size.
 pub(crate) struct Decompressor {
     decoder: Decoder<'static>,
-    digest: Digest,
+    /// Bytes that may come out.
+    limit: u64,
+    /// Whose data it is, for messages.
+    what: String,
     made: u64,
+    is_between_frames: bool,
 }
 
 impl Decompressor {
+    /// For the data of one blob.
     pub(crate) fn new(digest: Digest) -> Result<Self, Error> {
+        Self::bounded(digest.size_bytes(), digest.to_string())
+    }
+
+    /// For data that has at most `limit` bytes once it is decompressed.
+    pub(crate) fn bounded(limit: u64, what: impl Into<String>) -> Result<Self, Error> {
         Ok(Self {
             decoder: Decoder::new().map_err(Error::io("cannot decompress"))?,
-            digest,
+            limit,
+            what: what.into(),
             made: 0,
+            is_between_frames: true,
         })
+    }
+
+    /// The same for data that has the content coding `zstd` of HTTP.
+    pub(crate) fn of_http(mut self) -> Result<Self, Error> {
+        let window = DParameter::WindowLogMax(HTTP_WINDOW);
+        self.decoder
+            .set_parameter(window)
+            .map_err(Error::io("cannot decompress"))?;
+        Ok(self)
     }
 
     /// The next bytes out of `data`, which it shortens by what it read; `None` when all of it is used up.
@@ -56,13 +80,15 @@ impl Decompressor {
                 .run_on_buffers(data, &mut piece)
                 .map_err(|error| self.broken(&error))?;
             *data = &data[step.bytes_read..];
+            if step.bytes_read > 0 || step.bytes_written > 0 {
+                self.is_between_frames = step.remaining == 0;
+            }
             if step.bytes_written > 0 {
                 self.made += step.bytes_written as u64;
-                if self.made > self.digest.size_bytes() {
+                if self.made > self.limit {
                     return Err(Error::InvalidArgument(format!(
                         "the data is more than the {} bytes of {}",
-                        self.digest.size_bytes(),
-                        self.digest
+                        self.limit, self.what
                     )));
                 }
                 piece.truncate(step.bytes_written);
@@ -80,7 +106,29 @@ impl Decompressor {
     fn broken(&self, error: &io::Error) -> Error {
         Error::InvalidArgument(format!(
             "the zstd data of {} cannot be decompressed: {error}",
-            self.digest
+            self.what
         ))
     }
+}
+
+/// Decompresses a stream as far as its reader asks. Data that ends within a frame is an error.
+pub(crate) fn decompressed(data: BlobStream, decompressor: Decompressor) -> BlobStream {
+    let state = (data, decompressor, Bytes::new());
+    futures::stream::try_unfold(state, |(mut data, mut decompressor, mut chunk)| async move {
+        loop {
+            let mut rest = &chunk[..];
+            let piece = decompressor.next_piece(&mut rest)?;
+            let used = chunk.len() - rest.len();
+            chunk.advance(used);
+            if let Some(piece) = piece {
+                return Ok(Some((piece, (data, decompressor, chunk))));
+            }
+            match data.next().await.transpose()? {
+                Some(next) => chunk = next,
+                None if decompressor.is_between_frames => return Ok(None),
+                None => return Err(decompressor.broken(&io::Error::other("it ends too early"))),
+            }
+        }
+    })
+    .boxed()
 }

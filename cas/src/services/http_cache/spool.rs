@@ -1,0 +1,196 @@
+//! Uploads whose digest is known only at their end.
+
+use std::fs::File;
+use std::io::{Seek as _, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bitzel_proto::{Digest, DigestFunction};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
+use tonic::Status;
+
+use crate::blob_store::{BlobStream, one_chunk};
+use crate::error::Error;
+use crate::file_stream::{file_stream, read_at, run_blocking};
+
+/// Up to this size an upload stays in memory, and larger ones go to their file in pieces of this size.
+const SMALL: usize = 1 << 20;
+
+/// Keeps uploads until their digest is known: small ones in memory, others in files without a name, which are gone with
+/// the process. All of them together take no more room than the limit.
+#[derive(Debug)]
+pub struct Spool {
+    directory: PathBuf,
+    limit: u64,
+    used: Arc<AtomicU64>,
+}
+
+/// Bytes of the limit that an upload has taken.
+#[derive(Debug)]
+struct Room {
+    used: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// An upload that is complete.
+#[derive(Debug)]
+pub(super) struct Spooled {
+    digest: Digest,
+    content: Content,
+    room: Room,
+}
+
+#[derive(Debug)]
+enum Content {
+    Memory(Bytes),
+    File(Arc<File>),
+}
+
+impl Spool {
+    /// Files are made in `directory`, which has to be there; `limit` is in bytes.
+    pub fn new(directory: impl Into<PathBuf>, limit: u64) -> Self {
+        Self {
+            directory: directory.into(),
+            limit,
+            used: Arc::default(),
+        }
+    }
+
+    pub(super) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Takes an upload in. `size` is what it announces, if it does.
+    pub(super) async fn take(
+        &self,
+        function: DigestFunction,
+        size: Option<u64>,
+        mut upload: BlobStream,
+    ) -> Result<Spooled, Status> {
+        let limit = self.limit;
+        let too_large = |bytes: u64| {
+            Status::out_of_range(format!(
+                "the body has {bytes} bytes or more; values, and blobs whose size is not announced, have {limit} at most"
+            ))
+        };
+        if let Some(size) = size.filter(|size| *size > limit) {
+            return Err(too_large(size));
+        }
+        let mut room = Room {
+            used: Arc::clone(&self.used),
+            bytes: 0,
+        };
+        let mut hasher = function.hasher();
+        let mut buffer = BytesMut::new();
+        let mut file: Option<Arc<File>> = None;
+        while let Some(chunk) = upload.next().await.transpose()? {
+            hasher.update(&chunk);
+            if hasher.size_bytes() > limit {
+                return Err(too_large(hasher.size_bytes()));
+            }
+            room.grow(chunk.len() as u64, limit)?;
+            if buffer.len() + chunk.len() > SMALL {
+                file = Some(self.append(file, buffer.split().freeze()).await?);
+            }
+            buffer.extend_from_slice(&chunk);
+        }
+        let digest = hasher.finish();
+        if let Some(size) = size.filter(|size| *size != digest.size_bytes()) {
+            return Err(Status::invalid_argument(format!(
+                "the body has {} bytes, and {size} were announced",
+                digest.size_bytes()
+            )));
+        }
+        let content = match file {
+            None => Content::Memory(buffer.freeze()),
+            file => Content::File(self.append(file, buffer.freeze()).await?),
+        };
+        Ok(Spooled {
+            digest,
+            content,
+            room,
+        })
+    }
+
+    async fn append(&self, file: Option<Arc<File>>, bytes: Bytes) -> Result<Arc<File>, Error> {
+        let directory = self.directory.clone();
+        run_blocking(move || {
+            let failed = || Error::io(format!("cannot keep an upload in {}", directory.display()));
+            let file = match file {
+                Some(file) => file,
+                None => Arc::new(tempfile::tempfile_in(&directory).map_err(failed())?),
+            };
+            (&*file).write_all(&bytes).map_err(failed())?;
+            Ok(file)
+        })
+        .await
+    }
+}
+
+impl Room {
+    fn grow(&mut self, bytes: u64, limit: u64) -> Result<(), Status> {
+        let before = self.used.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes += bytes;
+        if before + bytes > limit {
+            return Err(Status::resource_exhausted(
+                "too many uploads are under way whose digests are not known yet; try again when some are over",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Spooled {
+    pub(super) fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// All of it; for what is known to be small enough.
+    pub(super) async fn bytes(&self) -> Result<Bytes, Error> {
+        match &self.content {
+            Content::Memory(bytes) => Ok(bytes.clone()),
+            Content::File(file) => {
+                let (file, size) = (Arc::clone(file), self.digest.size_bytes());
+                let read = run_blocking(move || read_at(&file, 0, size)).await;
+                read.map_err(Error::io("cannot read an upload back"))
+            }
+        }
+    }
+
+    pub(super) fn into_stream(self) -> BlobStream {
+        let Self {
+            digest,
+            content,
+            room,
+        } = self;
+        let file = match content {
+            Content::Memory(bytes) => return one_chunk(bytes),
+            Content::File(file) => file,
+        };
+        let opened = async move {
+            let failed = || Error::io("cannot read an upload back");
+            let mut file = file.try_clone().map_err(failed())?;
+            file.rewind().map_err(failed())?;
+            let chunks = file_stream(file, PathBuf::from("an upload"), digest.size_bytes());
+            Ok::<_, Error>(chunks.map(move |chunk| {
+                // Its room is taken until the last chunk is.
+                let _ = &room;
+                chunk
+            }))
+        };
+        futures::stream::once(opened)
+            .flat_map(|opened| match opened {
+                Ok(chunks) => chunks.boxed(),
+                Err(error) => futures::stream::once(async { Err(error) }).boxed(),
+            })
+            .boxed()
+    }
+}

@@ -1,0 +1,249 @@
+//! The HTTP cache, as the programs of others use it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use bitzel_tests::bazel::{Bazel, REMOTE_ACTIONS};
+use bitzel_tests::peers::{BAZEL, CCACHE, CURL, SCCACHE, free_port};
+use bitzel_tests::{Server, Site};
+
+const SERVE: &[&str] = &["--http-listen", "127.0.0.1:0"];
+
+#[test]
+fn one_bazel_fills_the_cache_by_http_and_others_take_from_it_by_http_and_by_grpc() {
+    let Some(program) = BAZEL.program_or_skip() else {
+        return;
+    };
+    let site = Site::empty();
+    let server = Server::start_with(&site, SERVE);
+    let http = format!("--remote_cache={}", server.http_url());
+    let grpc = format!("--remote_cache={}", server.url());
+    let first = Bazel::new(program.clone()).test(&[&http]).succeeded();
+    assert_eq!(first.count("remote cache hit"), 0, "{}", first.text);
+    for cache in [&http, &grpc] {
+        let next = Bazel::new(program.clone());
+        let report = next.test(&[cache]).succeeded();
+        assert_eq!(
+            report.count("remote cache hit"),
+            REMOTE_ACTIONS,
+            "{}",
+            report.text
+        );
+        let text = std::fs::read_to_string(next.path("bazel-bin/above.txt")).expect("an output");
+        assert_eq!(text, "below\nsource\n");
+    }
+}
+
+#[test]
+fn what_a_bazel_had_executed_by_grpc_is_there_by_http_for_its_own_instance_only() {
+    let Some(program) = BAZEL.program_or_skip() else {
+        return;
+    };
+    let site = Site::empty();
+    let server = Server::start_with(&site, SERVE);
+    let executor = format!("--remote_executor={}", server.url());
+    let instance = "--remote_instance_name=team/one";
+    // What a Bazel asks of a platform is part of its Actions, so the cache alone is asked with the same Actions.
+    let first = Bazel::new(program.clone());
+    let report = first.test(&[&executor, instance]).succeeded();
+    assert_eq!(report.count("remote"), REMOTE_ACTIONS, "{}", report.text);
+    for (path, hits) in [("/team/one", REMOTE_ACTIONS), ("/team/two", 0)] {
+        let cache = format!("--remote_cache={}{path}", server.http_url());
+        let report = Bazel::new(program.clone()).test(&[&cache]).succeeded();
+        assert_eq!(report.count("remote cache hit"), hits, "{path}: {}", report.text);
+    }
+}
+
+/// A C file that a compiler takes some time for, in a directory of its own.
+fn source(site: &Site) -> PathBuf {
+    let path = site.path("hello.c");
+    std::fs::write(
+        &path,
+        "#include <stdio.h>\nint main(void) { return puts(\"hello\") < 0; }\n",
+    )
+    .expect("a source");
+    path
+}
+
+/// Runs a program to its end and yields what it said.
+fn run(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output().expect("the program starts");
+    let text = [&output.stdout, &output.stderr].map(|part| String::from_utf8_lossy(part).into_owned());
+    assert!(output.status.success(), "{command:?}: {}", text.concat());
+    text.concat()
+}
+
+/// Compiles with an empty ccache in front of a remote one, and yields ccache's counters.
+fn compile_with_ccache(site: &Site, program: &Path, source: &Path, cache: &str, storage: &str) -> String {
+    let object = site.path(&format!("{cache}.o"));
+    let ccache = || {
+        let mut command = site.command(program);
+        command
+            .env("CCACHE_DIR", site.path(cache))
+            .env("CCACHE_REMOTE_STORAGE", storage)
+            .env("CCACHE_LOGFILE", site.path(&format!("{cache}.log")));
+        command
+    };
+    run(ccache().arg("gcc").arg("-c").arg(source).arg("-o").arg(&object));
+    assert!(object.is_file());
+    run(ccache().arg("--print-stats"))
+}
+
+fn counter(counters: &str, name: &str) -> u64 {
+    let mut lines = counters.lines().filter_map(|line| line.split_once('\t'));
+    let value = lines.find(|(key, _)| *key == name).map(|(_, value)| value);
+    value
+        .and_then(|value| value.parse().ok())
+        .unwrap_or_else(|| panic!("no counter {name} in {counters}"))
+}
+
+#[test]
+fn ccache_shares_objects_in_each_of_its_layouts() {
+    let Some(program) = CCACHE.program_or_skip() else {
+        return;
+    };
+    let site = Site::empty();
+    let source = source(&site);
+    let server = Server::start_with(&site, SERVE);
+    for (number, place) in [
+        "/dav",
+        "/team/dav|layout=flat",
+        "/team|layout=bazel",
+        "/dav/sub|layout=subdirs",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let storage = format!("{}{place}", server.http_url());
+        let compile = |machine: &str| {
+            compile_with_ccache(&site, &program, &source, &format!("{machine}{number}"), &storage)
+        };
+        let first = compile("first");
+        assert_eq!(counter(&first, "cache_miss"), 1, "{place}: {first}");
+        assert_eq!(counter(&first, "remote_storage_error"), 0, "{place}: {first}");
+        let second = compile("second");
+        assert_eq!(counter(&second, "cache_miss"), 0, "{place}: {second}");
+        assert_eq!(counter(&second, "remote_storage_hit"), 1, "{place}: {second}");
+        let log = std::fs::read_to_string(site.path(&format!("second{number}.log"))).expect("ccache's log");
+        assert!(!log.contains("Failed"), "{place}: {log}");
+    }
+}
+
+/// A server of sccache; it ends with this value.
+struct Sccache<'a> {
+    site: &'a Site,
+    program: PathBuf,
+    endpoint: String,
+    port: String,
+}
+
+impl<'a> Sccache<'a> {
+    fn start(site: &'a Site, program: &Path, endpoint: &str) -> Self {
+        let sccache = Self {
+            site,
+            program: program.to_owned(),
+            endpoint: endpoint.to_owned(),
+            port: free_port().to_string(),
+        };
+        // Ends with an error if the cache cannot be read or written.
+        run(sccache.command().arg("--start-server"));
+        sccache
+    }
+
+    fn command(&self) -> Command {
+        let mut command = self.site.command(&self.program);
+        command
+            .env("SCCACHE_SERVER_PORT", &self.port)
+            .env("SCCACHE_WEBDAV_ENDPOINT", &self.endpoint)
+            .env("SCCACHE_WEBDAV_KEY_PREFIX", "c")
+            .env("SCCACHE_IDLE_TIMEOUT", "60");
+        command
+    }
+
+    fn stats(&self) -> String {
+        run(self.command().args(["--show-stats", "--stats-format=json"]))
+    }
+}
+
+impl Drop for Sccache<'_> {
+    fn drop(&mut self) {
+        // One that does not end ends by itself after a minute.
+        let _ = self.command().arg("--stop-server").output();
+    }
+}
+
+#[test]
+fn sccache_shares_objects_by_web_dav() {
+    let Some(program) = SCCACHE.program_or_skip() else {
+        return;
+    };
+    let site = Site::empty();
+    let source = source(&site);
+    let server = Server::start_with(&site, SERVE);
+    let endpoint = format!("{}/team/dav", server.http_url());
+    let object = site.path("hello.o");
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        let sccache = Sccache::start(&site, &program, &endpoint);
+        run(sccache
+            .command()
+            .arg("gcc")
+            .arg("-c")
+            .arg(&source)
+            .arg("-o")
+            .arg(&object));
+        assert!(object.is_file());
+        std::fs::remove_file(&object).expect("the object");
+        // The answer to the client comes before the write to the cache has ended; the end of the server waits for it.
+        answers.push(sccache.stats());
+    }
+    let number = |stats: &str, name: &str| {
+        let stats: serde_json::Value = serde_json::from_str(stats).expect("JSON");
+        let counts = stats["stats"][name]["counts"]
+            .as_object()
+            .expect("counts")
+            .clone();
+        counts.values().filter_map(serde_json::Value::as_u64).sum::<u64>()
+    };
+    assert_eq!(number(&answers[0], "cache_misses"), 1, "{}", answers[0]);
+    assert_eq!(number(&answers[1], "cache_hits"), 1, "{}", answers[1]);
+    assert!(answers[1].to_lowercase().contains("webdav"), "{}", answers[1]);
+}
+
+#[test]
+fn curl_gets_what_it_put_with_and_without_being_asked_to_go_on() {
+    let Some(program) = CURL.program_or_skip() else {
+        return;
+    };
+    let site = Site::empty();
+    let server = Server::start_with(&site, SERVE);
+    let sum = |path: &Path| run(site.command("sha256sum").arg(path))[..64].to_owned();
+    let curl = |arguments: &[&str]| {
+        let mut command = site.command(&program);
+        command.args(["--silent", "--show-error", "--max-time", "60"]);
+        command.args(["--write-out", "%{http_code}"]).args(arguments);
+        run(&mut command)
+    };
+    // From 1 MiB on, curl asks before it sends the body.
+    for size in [1_000, 5 << 20] {
+        let (blob, copy) = (site.path("blob"), site.path("copy"));
+        let bytes: Vec<u8> = (0..size)
+            .map(|byte: u32| (byte.wrapping_mul(2_654_435_761) >> 24) as u8)
+            .collect();
+        std::fs::write(&blob, bytes).expect("a blob");
+        let url = format!("{}/some/team/cas/{}", server.http_url(), sum(&blob));
+        let (blob, copy) = (blob.display().to_string(), copy.display().to_string());
+        assert_eq!(curl(&["--output", "/dev/null", "--head", &url]), "404");
+        for _ in 0..2 {
+            assert_eq!(curl(&["--upload-file", &blob, &url]), "200");
+        }
+        assert_eq!(curl(&["--output", &copy, &url]), "200");
+        assert_eq!(sum(Path::new(&copy)), sum(Path::new(&blob)));
+        let wrong = format!("{}/cas/{}", server.http_url(), "0".repeat(64));
+        let refusal = curl(&["--upload-file", &blob, &wrong]);
+        assert!(
+            refusal.ends_with("400") && refusal.contains("is not that of"),
+            "{refusal}"
+        );
+    }
+}
