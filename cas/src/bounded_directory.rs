@@ -37,7 +37,7 @@ mod segments;
 mod snapshot;
 
 use std::collections::VecDeque;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -47,7 +47,6 @@ use std::time::{Instant, SystemTime};
 
 use bitzel_proto::{Digest, DigestFunction};
 use parking_lot::{Condvar, Mutex};
-use rustix::fs::FlockOperation;
 use tempfile::{NamedTempFile, PersistError};
 
 pub(crate) use self::checkpoint::CHECKPOINT_RECORDS;
@@ -59,6 +58,7 @@ pub(crate) use self::looking::{Content, Located};
 pub(crate) use self::placing::{Parcel, disk_error};
 use self::record::Change;
 use self::segments::Segments;
+use crate::directory_lock::DirectoryLock;
 use crate::error::Error;
 
 /// File systems give out space in blocks; small entries would otherwise hide most of what they take.
@@ -112,7 +112,7 @@ pub(crate) struct BoundedDirectory {
     checkpointing: Mutex<()>,
     corrupt: AtomicU64,
     /// Locked as long as it is open.
-    _lock: File,
+    _lock: DirectoryLock,
 }
 
 struct State {
@@ -158,7 +158,10 @@ impl BoundedDirectory {
         for name in ["quarantine", "index"] {
             make_directory(&root.join(name))?;
         }
-        let lock = lock(root)?;
+        let lock = DirectoryLock::acquire(root).map_err(Error::io(format!(
+            "cannot lock {}: another process uses this store; stop it or choose another directory",
+            root.join("lock").display()
+        )))?;
         let temporary = root.join("temporary");
         match fs::remove_dir_all(&temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -331,18 +334,6 @@ fn remove_file(path: &Path) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
-}
-
-fn lock(root: &Path) -> Result<File, Error> {
-    let path = root.join("lock");
-    let file = File::create(&path).map_err(Error::io(format!("cannot create {}", path.display())))?;
-    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
-        .map_err(io::Error::from)
-        .map_err(Error::io(format!(
-            "cannot lock {}: another process uses this store; stop it or choose another directory",
-            path.display()
-        )))?;
-    Ok(file)
 }
 
 fn quarantined(directory: &Path) -> Result<VecDeque<(PathBuf, u64)>, Error> {

@@ -17,6 +17,7 @@ pub mod counting_blob_store;
 pub mod deadline_action_cache;
 pub mod deadline_blob_store;
 pub mod denial_tolerating_action_cache;
+mod directory_lock;
 pub mod directory_tree;
 pub mod disk_action_cache;
 pub mod disk_blob_store;

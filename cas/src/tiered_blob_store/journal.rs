@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bitzel_proto::{Digest, DigestFunction};
 
+use crate::directory_lock::DirectoryLock;
 use crate::error::Error;
 
 /// Lines after which the file is written anew if most of them are history.
@@ -23,7 +24,7 @@ pub(super) struct Journal {
     lines: usize,
     waiting: HashSet<Digest>,
     /// Locked as long as the journal is open: two processes would work on one queue.
-    _lock: File,
+    _lock: DirectoryLock,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,12 +73,8 @@ impl Journal {
     pub(super) fn open(directory: &Path) -> Result<Self, Error> {
         let io = |what: &str| Error::io(format!("cannot {what} {}", directory.display()));
         std::fs::create_dir_all(directory).map_err(io("create the write-back queue"))?;
-        let lock =
-            File::create(directory.join("lock")).map_err(io("open the lock of the write-back queue"))?;
-        lock.try_lock().map_err(|error| {
-            let what = "lock the write-back queue (does another process use it?)";
-            io(what)(error.into())
-        })?;
+        let lock = DirectoryLock::acquire(directory)
+            .map_err(io("lock the write-back queue (does another process use it?)"))?;
         let path = directory.join("queue");
         let text = match std::fs::read(&path) {
             Ok(text) => text,
