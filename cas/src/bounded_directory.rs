@@ -138,6 +138,16 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
+    /// Makes it `bytes` large if it is smaller; evicts for that.
+    pub(crate) fn grow_to(&mut self, digest: Digest, bytes: u64) -> Result<(), Error> {
+        let bytes = whole_blocks(bytes);
+        if bytes > self.bytes {
+            self.directory.make_room(digest, bytes - self.bytes)?;
+            self.bytes = bytes;
+        }
+        Ok(())
+    }
+
     /// What was reserved is in use now.
     fn spend(&mut self, state: &mut State) {
         state.reserved -= std::mem::take(&mut self.bytes);
@@ -212,7 +222,7 @@ impl BoundedDirectory {
 
     /// Makes room for so many bytes of `digest`, evicting others. [`Error::NoSpace`] when that does not help.
     pub(crate) fn reserve(self: &Arc<Self>, digest: Digest, bytes: u64) -> Result<Reservation, Error> {
-        let bytes = bytes.max(1).checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX);
+        let bytes = whole_blocks(bytes.max(1));
         self.make_room(digest, bytes)?;
         Ok(Reservation {
             directory: Arc::clone(self),
@@ -249,6 +259,10 @@ impl BoundedDirectory {
             evicted_blobs: state.evictions,
         }
     }
+}
+
+fn whole_blocks(bytes: u64) -> u64 {
+    bytes.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX)
 }
 
 impl State {

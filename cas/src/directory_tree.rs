@@ -26,8 +26,12 @@ pub const MAX_DIRECTORIES: usize = 1 << 20;
 pub const MAX_OCCURRENCES: u64 = 1 << 23;
 /// Bytes of one Directory message: some hundred thousand files.
 pub const MAX_DIRECTORY_SIZE: u64 = 64 << 20;
+/// Bytes of all Directory messages of one tree: some million files. What they become in memory is several times that.
+pub const MAX_TREE_SIZE: u64 = 128 << 20;
 /// Directories asked for at once.
 const READ_AHEAD: usize = 2048;
+/// Bytes of Directories asked for at once.
+const READ_AHEAD_BYTES: u64 = 4 << 20;
 
 /// All Directories of a tree, checked: digests right, names valid, limits kept.
 #[derive(Debug, Clone)]
@@ -50,6 +54,7 @@ pub async fn fetch_directory_tree(
     let mut directories: HashMap<Digest, Arc<reapi::Directory>> = HashMap::new();
     let mut level = vec![root];
     let mut depth = 0;
+    let mut bytes = 0_u64;
     while !level.is_empty() {
         depth += 1;
         if depth > MAX_DEPTH {
@@ -59,6 +64,15 @@ pub async fn fetch_directory_tree(
             return Err(Error::TreeTooLarge {
                 root,
                 what: format!("more than {MAX_DIRECTORIES} directories"),
+            });
+        }
+        for digest in &level {
+            bytes = bytes.saturating_add(digest.size_bytes());
+        }
+        if bytes > MAX_TREE_SIZE {
+            return Err(Error::TreeTooLarge {
+                root,
+                what: format!("directories of more than {MAX_TREE_SIZE} bytes together"),
             });
         }
         fetch_level(store, &level, cache, &mut directories).await?;
@@ -101,7 +115,10 @@ async fn fetch_level(
             None => unknown.push(*digest),
         }
     }
-    for digests in unknown.chunks(READ_AHEAD) {
+    let mut unknown = unknown.as_slice();
+    while !unknown.is_empty() {
+        let (digests, later) = unknown.split_at(readable_at_once(unknown, READ_AHEAD));
+        unknown = later;
         let blobs = store.read_batch(digests).await;
         for (digest, blob) in digests.iter().zip(blobs) {
             let directory = Arc::new(decode(*digest, blob?)?);
@@ -110,6 +127,16 @@ async fn fetch_level(
         }
     }
     Ok(())
+}
+
+/// How many of the first `digests` to read at once, `most` at most, so that their size is bounded too. At least one.
+pub(crate) fn readable_at_once<'a>(digests: impl IntoIterator<Item = &'a Digest>, most: usize) -> usize {
+    let mut bytes = 0_u64;
+    let fitting = digests.into_iter().take(most).take_while(|digest| {
+        bytes = bytes.saturating_add(digest.size_bytes());
+        bytes <= READ_AHEAD_BYTES
+    });
+    fitting.count().max(1)
 }
 
 fn decode(digest: Digest, blob: Bytes) -> Result<reapi::Directory, Error> {

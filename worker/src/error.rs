@@ -24,6 +24,9 @@ pub enum Error {
         #[source]
         source: InvalidDigest,
     },
+    /// The input root is none that could be laid out.
+    #[error("the input root cannot be used")]
+    InvalidInputRoot(#[source] bitzel_cas::Error),
     /// The command left something that cannot be an output.
     #[error("output {path:?} {reason}")]
     InvalidOutput {
@@ -93,6 +96,15 @@ impl Error {
         move |source| Self::Io {
             context,
             source: source.into(),
+        }
+    }
+
+    /// For `map_err`: fetching the input root failed, which is the client's fault or the store's.
+    pub fn input_root(error: bitzel_cas::Error) -> Self {
+        use bitzel_cas::Error::{Decode, InvalidDirectory, TreeTooLarge};
+        match error {
+            Decode { .. } | InvalidDirectory { .. } | TreeTooLarge { .. } => Self::InvalidInputRoot(error),
+            error => Self::Store(error),
         }
     }
 

@@ -14,9 +14,10 @@ pub fn grpc_status(error: &Error) -> Status {
     match error {
         Error::MissingBlobs(digests) => missing_blobs_status(digests),
         Error::Store(bitzel_cas::Error::NotFound(digest)) => missing_blobs_status(&[*digest]),
-        Error::InvalidAction(_) | Error::InvalidDigest { .. } | Error::CommandNotStarted(_) => {
-            Status::invalid_argument(with_causes(error))
-        }
+        Error::InvalidAction(_)
+        | Error::InvalidDigest { .. }
+        | Error::InvalidInputRoot(_)
+        | Error::CommandNotStarted(_) => Status::invalid_argument(with_causes(error)),
         Error::InvalidOutput { .. } | Error::UndeclaredWrites { .. } => {
             Status::failed_precondition(with_causes(error))
         }

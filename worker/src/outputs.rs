@@ -82,6 +82,19 @@ pub fn collect_outputs(
                 });
             }
             ScannedNode::Symlink(symlink) => {
+                let leads_to_directory = match declared.expected {
+                    Expected::Anything => None,
+                    _ => merged.leads_to_directory(&declared.components, &symlink.target)?,
+                };
+                match (declared.expected, leads_to_directory) {
+                    (Expected::File, Some(true)) => {
+                        return Err(wrong_type("a symlink to a directory", "a file"));
+                    }
+                    (Expected::Directory, Some(false)) => {
+                        return Err(wrong_type("a symlink to a file", "a directory"));
+                    }
+                    _ => {}
+                }
                 let symlink = OutputSymlink {
                     path,
                     node_properties: symlink.properties(declaration.properties),

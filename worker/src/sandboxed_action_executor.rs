@@ -118,7 +118,10 @@ impl SandboxedActionExecutor {
         let platform = action.platform.as_ref().or(command.platform.as_ref());
 
         metadata(result).input_fetch_start_timestamp = Some(now());
-        let fetch = async { Ok(fetch_directory_tree(store, root, &self.directories).await?) };
+        let fetch = async {
+            let tree = fetch_directory_tree(store, root, &self.directories).await;
+            tree.map_err(Error::input_root)
+        };
         let tree = Arc::new(unless_cancelled(&request.cancellation, fetch).await?);
         check_working_directory(&tree, &command.working_directory)?;
         let scratch = Arc::clone(&self.scratch);

@@ -26,37 +26,15 @@ impl BoundedDirectory {
     /// Evicts until `bytes` more fit, and reserves them. Evicts nothing when that cannot be reached. `digest` is for
     /// the message.
     pub(super) fn make_room(&self, digest: Digest, bytes: u64) -> Result<(), Error> {
-        let Options {
-            limit,
-            free_space_floor: floor,
-            ..
-        } = self.options;
         if !self.released.lock().is_empty() {
             self.release();
         }
         let mut state = self.state.lock();
         loop {
             let free = self.free_space()?;
-            let taken = state.reserved.saturating_add(bytes);
-            let wanted_free = floor.saturating_add(taken);
-            let leased = state.entries.leased_blocks() * BLOCK;
-            let evictable = state.used.saturating_sub(leased);
-            let refuse = |state: &State| {
-                let reason = format!(
-                    "{bytes} bytes are needed; of the limit of {limit}, {} are in use, {leased} of these by running \
-                     actions, and {} reserved for writes under way; {free} are free on the file system, of which \
-                     {floor} must stay free",
-                    state.used, state.reserved,
-                );
-                Err(Error::NoSpace { digest, reason })
-            };
-            if taken.saturating_add(leased) > limit || free.saturating_add(evictable) < wanted_free {
-                return refuse(&state);
-            }
-            let above_limit = state.used.saturating_add(taken).saturating_sub(limit);
-            let excess = above_limit.max(wanted_free.saturating_sub(free));
+            let excess = self.excess(&state, free, digest, bytes)?;
             if excess == 0 {
-                state.reserved = taken;
+                state.reserved += bytes;
                 return Ok(());
             }
             let evicted = state.evict(&self.root, excess, |_| true)?;
@@ -68,9 +46,48 @@ impl BoundedDirectory {
                 // Others have evicted what is left and will be done soon.
                 self.gave_back.wait(&mut state);
             } else {
-                return refuse(&state);
+                return Err(self.no_room(&state, free, digest, bytes));
             }
         }
+    }
+
+    /// [`Error::NoSpace`] if `bytes` more could not fit whatever was evicted. Evicts and reserves nothing.
+    pub(crate) fn could_hold(&self, digest: Digest, bytes: u64) -> Result<(), Error> {
+        let free = self.free_space()?;
+        self.excess(&self.state.lock(), free, digest, bytes).map(drop)
+    }
+
+    /// The bytes to evict so that `bytes` more fit.
+    fn excess(&self, state: &State, free: u64, digest: Digest, bytes: u64) -> Result<u64, Error> {
+        let Options {
+            limit,
+            free_space_floor: floor,
+            ..
+        } = self.options;
+        let taken = state.reserved.saturating_add(bytes);
+        let wanted_free = floor.saturating_add(taken);
+        let leased = state.entries.leased_blocks() * BLOCK;
+        let evictable = state.used.saturating_sub(leased);
+        if taken.saturating_add(leased) > limit || free.saturating_add(evictable) < wanted_free {
+            return Err(self.no_room(state, free, digest, bytes));
+        }
+        let above_limit = state.used.saturating_add(taken).saturating_sub(limit);
+        Ok(above_limit.max(wanted_free.saturating_sub(free)))
+    }
+
+    fn no_room(&self, state: &State, free: u64, digest: Digest, bytes: u64) -> Error {
+        let Options {
+            limit,
+            free_space_floor: floor,
+            ..
+        } = self.options;
+        let leased = state.entries.leased_blocks() * BLOCK;
+        let reason = format!(
+            "{bytes} bytes are needed; of the limit of {limit}, {} are in use, {leased} of these by running actions, \
+             and {} reserved for writes under way; {free} are free on the file system, of which {floor} must stay free",
+            state.used, state.reserved,
+        );
+        Error::NoSpace { digest, reason }
     }
 
     /// Evicts until no more than `target` bytes are in use and nothing is left that was last used before `cutoff`, in

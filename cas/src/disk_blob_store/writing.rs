@@ -18,12 +18,26 @@ use crate::file_stream::run_blocking;
 
 /// Bytes that are gathered before a trip to the blocking threads.
 const GATHERED: u64 = 1 << 20;
+/// Bytes that a large blob gets room for at first. It gets twice what it has as that fills up: the size in a digest is the
+/// client's word, and who sends little must not have much evicted.
+const FIRST_RESERVATION: u64 = 16 << 20;
 
 /// Where blobs go, and how.
 #[derive(Clone)]
 pub(super) struct Target {
     pub(super) directory: Arc<BoundedDirectory>,
     pub(super) compress: bool,
+}
+
+impl Target {
+    /// Bytes that a blob may take on the disk at most.
+    fn bound(&self, size: u64) -> u64 {
+        if self.compress {
+            encoding::bound(size)
+        } else {
+            size
+        }
+    }
 }
 
 /// Writes a blob of any size from a stream.
@@ -40,6 +54,9 @@ pub(super) async fn write(target: &Target, digest: Digest, mut blob: BlobStream)
         return written.into_iter().collect();
     }
     let (mut chunks, mut at_end) = gather(&mut blob, GATHERED).await?;
+    if at_end {
+        check_size(digest, &chunks)?;
+    }
     let target = target.clone();
     let started = run_blocking(move || Writing::start(target, digest)).await?;
     let Some(mut writing) = started else {
@@ -56,6 +73,17 @@ pub(super) async fn write(target: &Target, digest: Digest, mut blob: BlobStream)
         writing = added?;
         (chunks, at_end) = next?;
     }
+}
+
+/// Before room is made: a blob that ends early must not cost others their place.
+fn check_size(expected: Digest, chunks: &[Bytes]) -> Result<(), Error> {
+    let mut hasher = expected.function().hasher();
+    let size: usize = chunks.iter().map(Bytes::len).sum();
+    if size as u64 == expected.size_bytes() {
+        return Ok(());
+    }
+    chunks.iter().for_each(|chunk| hasher.update(chunk));
+    check(expected, hasher)
 }
 
 /// Takes chunks until there are so many bytes; also says whether the stream is at its end.
@@ -159,6 +187,7 @@ struct Writing {
     digest: Digest,
     file: NamedTempFile,
     reservation: Reservation,
+    reserved: u64,
     hasher: Hasher,
     output: Output,
 }
@@ -169,13 +198,10 @@ impl Writing {
         if target.directory.touch(digest) {
             return Ok(None);
         }
-        let size = digest.size_bytes();
-        let bytes = if target.compress {
-            encoding::bound(size)
-        } else {
-            size
-        };
-        let reservation = target.directory.reserve(digest, bytes)?;
+        let bytes = target.bound(digest.size_bytes());
+        target.directory.could_hold(digest, bytes)?;
+        let first = bytes.min(FIRST_RESERVATION);
+        let reservation = target.directory.reserve(digest, first)?;
         let file = target.directory.new_file(digest)?;
         Ok(Some(Self {
             output: if target.compress {
@@ -187,6 +213,7 @@ impl Writing {
             digest,
             file,
             reservation,
+            reserved: first,
             hasher: digest.function().hasher(),
         }))
     }
@@ -201,11 +228,23 @@ impl Writing {
                     actual: self.hasher.finish(),
                 });
             }
+            self.make_room()?;
             self.write(chunk).map_err(disk_error(self.digest, || {
                 format!("cannot write {}", self.file.path().display())
             }))?;
         }
         Ok(self)
+    }
+
+    /// Room for all that came so far.
+    fn make_room(&mut self) -> Result<(), Error> {
+        let needed = self.target.bound(self.hasher.size_bytes());
+        if needed > self.reserved {
+            let whole = self.target.bound(self.digest.size_bytes());
+            self.reserved = needed.saturating_mul(2).min(whole);
+            self.reservation.grow_to(self.digest, self.reserved)?;
+        }
+        Ok(())
     }
 
     fn write(&mut self, chunk: &[u8]) -> io::Result<()> {

@@ -13,6 +13,9 @@ use crate::error::Error;
 use crate::input_root::restore;
 use bitzel_cas::DirectoryTree;
 
+/// Symlinks that are followed one after the other, as by Linux.
+const MAX_SYMLINKS: usize = 40;
+
 /// A node of the merged tree.
 #[derive(Debug)]
 pub(super) enum MergedNode<'tree> {
@@ -85,6 +88,47 @@ impl<'tree> MergedTree<'tree> {
             }
         }
         Ok(Some(node))
+    }
+
+    /// Whether what the symlink at a path leads to is a directory. `None` when it leads nowhere, in circles or out of the
+    /// tree, as all absolute targets may.
+    pub(super) fn leads_to_directory(&self, symlink: &[String], target: &str) -> Result<Option<bool>, Error> {
+        let mut reached: Vec<String> = symlink[..symlink.len().saturating_sub(1)].to_vec();
+        let mut ahead = vec![];
+        let mut target = Some(target.to_owned());
+        for _ in 0..MAX_SYMLINKS {
+            match target.take() {
+                Some(target) if target.starts_with('/') => return Ok(None),
+                Some(target) => ahead.extend(target.split('/').rev().map(str::to_owned)),
+                None => return Ok(Some(true)),
+            }
+            while let Some(name) = ahead.pop() {
+                match name.as_str() {
+                    "" | "." => continue,
+                    ".." if reached.pop().is_none() => return Ok(None),
+                    ".." => continue,
+                    _ => reached.push(name),
+                }
+                match self.lookup(&reached)? {
+                    None => return Ok(None),
+                    Some(MergedNode::InputDirectory(_)) => {}
+                    Some(MergedNode::Upper { metadata, .. }) if metadata.is_dir() => {}
+                    Some(MergedNode::InputSymlink(symlink)) => target = Some(symlink.target.clone()),
+                    Some(MergedNode::Upper { metadata, .. }) if metadata.is_symlink() => {
+                        let path = self.upper_path(&reached.join("/"));
+                        let read = fs::read_link(&path).map_err(failed(&path))?;
+                        target = Some(read.to_string_lossy().into_owned());
+                    }
+                    // Behind a file there is nothing.
+                    Some(_) => return Ok(ahead.is_empty().then_some(false)),
+                }
+                if target.is_some() {
+                    reached.pop();
+                    break;
+                }
+            }
+        }
+        Ok(None)
     }
 
     fn upper_child(

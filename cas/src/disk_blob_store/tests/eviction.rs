@@ -146,3 +146,46 @@ proptest! {
         });
     }
 }
+
+/// The size in a digest is the client's word.
+#[tokio::test]
+async fn who_declares_much_and_sends_little_costs_nobody_a_place() {
+    const MIB: u64 = 1 << 20;
+    let root = TempDir::new().unwrap();
+    let store = open_with_blocks(&root, 64 * MIB / BLOCK).await;
+    let mut kept = Vec::new();
+    for seed in 0..4 {
+        kept.push(add(&store, &noise(seed, 8 << 20)).await);
+    }
+    let large = Digest::new(bitzel_proto::DigestFunction::Sha256, [7; 32], 60 * MIB);
+    let little = one_chunk(Bytes::from(noise(9, 1 << 10)));
+    let refused = store.write(large, little).await;
+    assert!(
+        matches!(refused, Err(Error::DigestMismatch { .. })),
+        "{refused:?}"
+    );
+    // 2 MiB and then nothing any more: room for 16 MiB is reserved, and there is that much.
+    let stalled = one_chunk(Bytes::from(noise(9, 2 << 20))).chain(futures::stream::pending());
+    let mut write = Box::pin(store.write(large, stalled.boxed()));
+    while store.usage().reserved_bytes == 0 {
+        assert!(futures::poll!(&mut write).is_pending());
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(store.usage().evicted_blobs, 0);
+    drop(write);
+    assert_eq!(store.find_missing(&kept).await.unwrap(), []);
+    // One that sends all that it declares gets the room, a piece at a time.
+    let honest = noise(10, 60 << 20);
+    let chunks: Vec<_> = honest
+        .chunks(1 << 20)
+        .map(Bytes::copy_from_slice)
+        .map(Ok)
+        .collect();
+    let written = store.write(sha256(&honest), futures::stream::iter(chunks).boxed());
+    written.await.unwrap();
+    assert_eq!(store.find_missing(&[sha256(&honest)]).await.unwrap(), []);
+    while store.usage().reserved_bytes != 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(store.usage().bytes <= 64 * MIB);
+}

@@ -12,11 +12,12 @@ use crate::error::Error;
 
 /// Compression while a client waits: the fastest level.
 const LEVEL: i32 = 1;
-/// Largest window of a compressor that HTTP allows (RFC 9659), as the power of two of its bytes: 8 MiB. Each transfer
-/// takes the memory of one.
-const HTTP_WINDOW: u32 = 23;
 /// Bytes that one step of decompression makes at most.
 const PIECE: usize = 1 << 20;
+/// What a frame may have a decoder remember, as a power of two of its bytes: the 8 MiB that decoders should support
+/// (RFC 8878) and that HTTP allows (RFC 9659). All levels up to 19 keep to it. With a few bytes, a client could have 128 MiB
+/// remembered otherwise, for each transfer.
+const MAX_WINDOW_LOG: u32 = 23;
 
 /// Compresses a stream into one frame.
 pub(crate) fn compressed(blob: BlobStream) -> Result<BlobStream, Error> {
@@ -53,22 +54,18 @@ impl Decompressor {
 
     /// For data that has at most `limit` bytes once it is decompressed.
     pub(crate) fn bounded(limit: u64, what: impl Into<String>) -> Result<Self, Error> {
+        let mut decoder = Decoder::new().map_err(Error::io("cannot decompress"))?;
+        let window = DParameter::WindowLogMax(MAX_WINDOW_LOG);
+        decoder
+            .set_parameter(window)
+            .map_err(Error::io("cannot decompress"))?;
         Ok(Self {
-            decoder: Decoder::new().map_err(Error::io("cannot decompress"))?,
+            decoder,
             limit,
             what: what.into(),
             made: 0,
             is_between_frames: true,
         })
-    }
-
-    /// The same for data that has the content coding `zstd` of HTTP.
-    pub(crate) fn of_http(mut self) -> Result<Self, Error> {
-        let window = DParameter::WindowLogMax(HTTP_WINDOW);
-        self.decoder
-            .set_parameter(window)
-            .map_err(Error::io("cannot decompress"))?;
-        Ok(self)
     }
 
     /// The next bytes out of `data`, which it shortens by what it read; `None` when all of it is used up.
@@ -105,7 +102,7 @@ impl Decompressor {
 
     fn broken(&self, error: &io::Error) -> Error {
         Error::InvalidArgument(format!(
-            "the zstd data of {} cannot be decompressed: {error}",
+            "the zstd data of {} cannot be decompressed: {error} (windows of up to 8 MiB are taken)",
             self.what
         ))
     }

@@ -10,6 +10,7 @@ use prost::Message;
 use tonic::Status;
 
 use crate::blob_store::BlobStore;
+use crate::directory_tree::{MAX_DIRECTORIES, readable_at_once};
 use crate::error::Error;
 use crate::services::MAX_BATCH_TOTAL_SIZE;
 
@@ -47,12 +48,13 @@ pub(super) async fn pages(
     };
     // Also finds out whether the root is there before the first page.
     walk.fill().await?;
-    while walk.taken < skip {
-        if walk.next().await?.is_none() {
-            return Err(Status::invalid_argument(format!(
-                "page token {token:?} is beyond the end of the tree"
-            )));
-        }
+    while walk.taken < skip && walk.next().await?.is_some() {}
+    walk.fill().await?;
+    // Also at the end: the last page carries no token.
+    if skip > 0 && walk.ready.is_empty() {
+        return Err(Status::invalid_argument(format!(
+            "page token {token:?} is beyond the end of the tree"
+        )));
     }
     Ok(futures::stream::try_unfold(Some(walk), move |walk| async move {
         let Some(mut walk) = walk else { return Ok(None) };
@@ -89,7 +91,8 @@ impl Walk {
     /// Reads until something is ready or nothing is left.
     async fn fill(&mut self) -> Result<(), Status> {
         while self.ready.is_empty() && !self.waiting.is_empty() {
-            let digests: Vec<Digest> = self.waiting.drain(..self.waiting.len().min(READ_AHEAD)).collect();
+            let count = readable_at_once(&self.waiting, READ_AHEAD);
+            let digests: Vec<Digest> = self.waiting.drain(..count).collect();
             if let Some(large) = digests
                 .iter()
                 .find(|digest| digest.size_bytes() > MAX_BATCH_TOTAL_SIZE)
@@ -120,6 +123,12 @@ impl Walk {
             let child = Digest::from_wire_field(function, child.digest.as_ref()).map_err(|error| {
                 Status::invalid_argument(format!("directory {digest}, child {:?}: {error}", child.name))
             })?;
+            if self.seen.len() >= MAX_DIRECTORIES {
+                return Err(Status::invalid_argument(format!(
+                    "the tree of {} has more than {MAX_DIRECTORIES} directories",
+                    self.root
+                )));
+            }
             if self.seen.insert(child) {
                 self.waiting.push_back(child);
             }

@@ -116,7 +116,7 @@ impl HttpCacheService {
         let digest = Digest::new(function, hash, size);
         if !self.store.find_missing(&[digest]).await?.is_empty() {
             let blob = if upload.is_zstd {
-                decompressed(request.body.stream(), Decompressor::new(digest)?.of_http()?)
+                decompressed(request.body.stream(), Decompressor::new(digest)?)
             } else {
                 request.body.stream()
             };

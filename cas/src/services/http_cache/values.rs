@@ -103,10 +103,7 @@ impl HttpCacheService {
     ) -> Result<Spooled, Status> {
         let body = request.body.stream();
         let body = if upload.is_zstd {
-            decompressed(
-                body,
-                Decompressor::bounded(self.spool.limit(), "the body")?.of_http()?,
-            )
+            decompressed(body, Decompressor::bounded(self.spool.limit(), "the body")?)
         } else {
             body
         };

@@ -13,7 +13,7 @@ use super::fake_worker::{FakeWorker, exited, failed};
 use super::farm::{Farm, metadata, response, stage};
 
 #[tokio::test]
-async fn trap_7_do_not_cache_is_neither_merged_nor_written_nor_served() {
+async fn trap_07_do_not_cache_is_neither_merged_nor_written_nor_served() {
     let farm = Farm::start().await;
     let action = farm.action_with("a", |action| action.do_not_cache = true).await;
     // Somebody wrote a result all the same.
@@ -47,7 +47,7 @@ async fn trap_7_do_not_cache_is_neither_merged_nor_written_nor_served() {
 }
 
 #[tokio::test]
-async fn trap_7_skip_cache_lookup_runs_again_and_overwrites() {
+async fn trap_07_skip_cache_lookup_runs_again_and_overwrites() {
     let farm = Farm::start().await;
     let action = farm.action("a").await;
     let poisoned = ActionResult {
@@ -75,7 +75,7 @@ async fn trap_7_skip_cache_lookup_runs_again_and_overwrites() {
 }
 
 #[tokio::test]
-async fn trap_8_errors_go_into_the_response_and_are_never_cached() {
+async fn trap_08_errors_go_into_the_response_and_are_never_cached() {
     let farm = Farm::start().await;
     let mut worker = FakeWorker::connect(&farm, "w", 1).await;
     let timed_out = {
@@ -102,7 +102,7 @@ async fn trap_8_errors_go_into_the_response_and_are_never_cached() {
 }
 
 #[tokio::test]
-async fn trap_9_what_is_missing_is_named_without_instance() {
+async fn trap_09_what_is_missing_is_named_without_instance() {
     let farm = Farm::start().await;
     let subjects = async |action: Digest| {
         let status = farm
@@ -139,7 +139,7 @@ async fn trap_9_what_is_missing_is_named_without_instance() {
 }
 
 #[tokio::test]
-async fn trap_9_the_workers_list_of_deeper_missing_blobs_reaches_the_client() {
+async fn trap_09_the_workers_list_of_deeper_missing_blobs_reaches_the_client() {
     let farm = Farm::start().await;
     let mut worker = FakeWorker::connect(&farm, "w", 1).await;
     let mut operations = farm.execute(farm.action("a").await).await.unwrap();

@@ -1,0 +1,282 @@
+//! Large blobs in chunks: what clients that cut blobs themselves and those that do not get from the server.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::process::Command as Program;
+
+use bitzel_proto::google::bytestream::WriteRequest;
+use bitzel_proto::reapi::capabilities_client::CapabilitiesClient;
+use bitzel_proto::reapi::chunking_function::Value as ChunkingFunction;
+use bitzel_proto::reapi::{
+    GetCapabilitiesRequest, GetChunkMappingRequest, RegisterChunkMappingRequest, SplitBlobRequest,
+};
+use bitzel_proto::{Digest, DigestFunction};
+use fastcdc::v2020::{FastCDC, Normalization};
+use tonic::{Code, Status};
+
+use super::server::{Server, noise};
+
+const SHA256: DigestFunction = DigestFunction::Sha256;
+
+/// Uploads a blob of any size.
+async fn upload(server: &Server, blob: &[u8]) -> Digest {
+    let digest = SHA256.digest(blob);
+    let name = format!("uploads/u/blobs/{digest}");
+    let count = blob.len().div_ceil(1 << 20);
+    let pieces = blob.chunks(1 << 20).enumerate();
+    let requests = pieces.map(|(number, piece)| WriteRequest {
+        resource_name: name.clone(),
+        write_offset: (number << 20).try_into().unwrap(),
+        finish_write: number + 1 == count,
+        data: piece.to_vec(),
+    });
+    server.write(requests.collect()).await.unwrap();
+    digest
+}
+
+/// Cuts a blob in the way that the server's capabilities ask clients to.
+async fn cut(server: &Server, blob: &[u8]) -> Vec<(Digest, std::ops::Range<usize>)> {
+    let mut client = CapabilitiesClient::new(server.channel.clone());
+    let capabilities = client
+        .get_capabilities(GetCapabilitiesRequest::default())
+        .await
+        .unwrap();
+    let cache = capabilities.into_inner().cache_capabilities.unwrap();
+    assert!(cache.split_blob_support && cache.splice_blob_support);
+    let average = cache.fast_cdc_2020_params.unwrap().avg_chunk_size_bytes;
+    let average = usize::try_from(average).unwrap();
+    FastCDC::with_level(blob, average / 4, average, average * 4, Normalization::Level2)
+        .map(|chunk| {
+            let range = chunk.offset..chunk.offset + chunk.length;
+            (SHA256.digest(&blob[range.clone()]), range)
+        })
+        .collect()
+}
+
+async fn mapping(server: &Server, blob: Digest) -> Result<Vec<Digest>, Status> {
+    let request = GetChunkMappingRequest {
+        blob_digest: Some(blob.to_wire()),
+        digest_function: blob.function().to_wire(),
+        ..Default::default()
+    };
+    let mut pages = server.blobs().get_chunk_mapping(request).await?.into_inner();
+    let mut chunks = Vec::new();
+    let mut is_first = true;
+    while let Some(page) = pages.message().await? {
+        if std::mem::take(&mut is_first) {
+            assert_eq!(page.chunking_function(), ChunkingFunction::FastCdc2020);
+        }
+        let page = page.chunk_digests.iter();
+        chunks.extend(page.map(|chunk| Digest::from_wire(blob.function(), chunk).unwrap()));
+    }
+    Ok(chunks)
+}
+
+/// Registers chunks in as many messages as there are slices.
+async fn register(server: &Server, blob: Digest, slices: &[&[Digest]]) -> Result<(), Status> {
+    let requests: Vec<_> = slices
+        .iter()
+        .enumerate()
+        .map(|(number, slice)| RegisterChunkMappingRequest {
+            // Only the first of them counts.
+            blob_digest: (number == 0).then(|| blob.to_wire()),
+            chunk_digests: slice.iter().map(Digest::to_wire).collect(),
+            digest_function: if number == 0 {
+                blob.function().to_wire()
+            } else {
+                77
+            },
+            chunking_function: if number == 0 {
+                ChunkingFunction::FastCdc2020.into()
+            } else {
+                0
+            },
+            ..Default::default()
+        })
+        .collect();
+    let requests = tokio_stream::iter(requests);
+    let response = server
+        .blobs()
+        .register_chunk_mapping(requests)
+        .await?
+        .into_inner();
+    assert_eq!(response.blob_digest, Some(blob.to_wire()));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_mapping_of_a_blob_is_where_a_client_would_cut_it_and_all_chunks_are_there() {
+    let server = Server::cache().await;
+    let blob = noise(1, 8 << 20);
+    let digest = upload(&server, &blob).await;
+    let chunks = mapping(&server, digest).await.unwrap();
+    let by_client = cut(&server, &blob).await;
+    assert_eq!(
+        chunks,
+        by_client.iter().map(|(digest, _)| *digest).collect::<Vec<_>>()
+    );
+    assert_eq!(server.missing(&chunks).await, []);
+    let split = SplitBlobRequest {
+        blob_digest: Some(digest.to_wire()),
+        ..Default::default()
+    };
+    let split = server.blobs().split_blob(split).await.unwrap().into_inner();
+    assert_eq!(
+        split.chunk_digests,
+        chunks.iter().map(Digest::to_wire).collect::<Vec<_>>()
+    );
+
+    let small = server.put(SHA256, b"small").await;
+    assert_eq!(mapping(&server, small).await.unwrap(), [small]);
+    assert_eq!(mapping(&server, SHA256.digest(b"")).await.unwrap(), []);
+    let status = mapping(&server, SHA256.digest(b"gone")).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registered_mapping_makes_the_blob_from_chunks_in_several_messages() {
+    let server = Server::cache().await;
+    let blob = noise(2, 8 << 20);
+    let digest = SHA256.digest(&blob);
+    let cut = cut(&server, &blob).await;
+    for (_, range) in &cut {
+        upload(&server, &blob[range.clone()]).await;
+    }
+    let chunks: Vec<_> = cut.into_iter().map(|(digest, _)| digest).collect();
+    let (first, rest) = chunks.split_at(2);
+    register(&server, digest, &[first, &[], rest]).await.unwrap();
+    assert!(server.get(digest).await == blob);
+    assert_eq!(mapping(&server, digest).await.unwrap(), chunks);
+    // Again is no error, although the blob is there.
+    register(&server, digest, &[&chunks]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mapping_that_makes_something_else_is_refused_and_nothing_is_stored() {
+    let server = Server::cache().await;
+    let (one, two) = (server.put(SHA256, b"one").await, server.put(SHA256, b"two").await);
+    let gone = SHA256.digest(b"six");
+    let onetwo = SHA256.digest(b"onetwo");
+    let cases: [(&[&[Digest]], Code); 6] = [
+        (&[&[two, one]], Code::InvalidArgument),
+        (&[&[one]], Code::InvalidArgument),
+        (&[&[one], &[two, two]], Code::InvalidArgument),
+        (&[&[]], Code::InvalidArgument),
+        (&[], Code::InvalidArgument),
+        (&[&[one], &[gone]], Code::NotFound),
+    ];
+    for (slices, code) in cases {
+        let status = register(&server, onetwo, slices).await.unwrap_err();
+        assert_eq!(status.code(), code, "{slices:?}: {status}");
+        assert_eq!(server.missing(&[onetwo]).await, [onetwo]);
+    }
+    register(&server, onetwo, &[&[one], &[two]]).await.unwrap();
+    assert_eq!(server.get(onetwo).await, b"onetwo");
+}
+
+/// Two versions of one upstream source as tar files: those that `BITZEL_TEST_TARBALLS` names, with `:` between, or else of
+/// a crate that is in cargo's cache twice.
+fn two_versions() -> Option<[PathBuf; 2]> {
+    if let Some(named) = std::env::var_os("BITZEL_TEST_TARBALLS") {
+        let [old, new] = std::env::split_paths(&named)
+            .collect::<Vec<_>>()
+            .try_into()
+            .unwrap();
+        return Some([old, new]);
+    }
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")))?;
+    let registry = std::fs::read_dir(home.join("registry/cache"))
+        .ok()?
+        .next()?
+        .ok()?
+        .path();
+    for prefix in ["libc-0.2.", "windows-sys-0.", "rustix-1.1.", "syn-2.0."] {
+        let mut versions: Vec<_> = std::fs::read_dir(&registry)
+            .ok()?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| {
+                path.file_name()
+                    .is_some_and(|name| name.to_string_lossy().starts_with(prefix))
+            })
+            .collect();
+        versions.sort();
+        if let [old, new, ..] = &versions[..] {
+            return Some([old.clone(), new.clone()]);
+        }
+    }
+    None
+}
+
+/// The tar file as it is, whatever it was compressed with.
+fn unpacked(path: &Path) -> Vec<u8> {
+    let program = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("xz") => "xz",
+        Some("bz2") => "bzip2",
+        Some("tar") => return std::fs::read(path).unwrap(),
+        _ => "gzip",
+    };
+    let output = Program::new(program).arg("-dc").arg(path).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{program} -dc {}: {output:?}",
+        path.display()
+    );
+    output.stdout
+}
+
+/// Up: a client that knows how the server cuts sends what the server lacks of the new version. Down: a client with the old
+/// version asks what the new one is made of and fetches what it lacks.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_new_version_of_a_real_tarball_only_new_chunks_travel() {
+    let Some([old_path, new_path]) = two_versions() else {
+        println!(
+            "SKIPPED: of_a_new_version_of_a_real_tarball_only_new_chunks_travel: no crate is in cargo's cache twice; name \
+             two tar files in BITZEL_TEST_TARBALLS"
+        );
+        return;
+    };
+    let (old, new) = (unpacked(&old_path), unpacked(&new_path));
+    let server = Server::cache().await;
+    let old_digest = upload(&server, &old).await;
+    mapping(&server, old_digest).await.unwrap();
+
+    let digest = SHA256.digest(&new);
+    let cut_new = cut(&server, &new).await;
+    let chunks: Vec<Digest> = cut_new.iter().map(|(digest, _)| *digest).collect();
+    let missing: HashSet<Digest> = server.missing(&chunks).await.into_iter().collect();
+    let mut up = 0;
+    for (chunk, range) in &cut_new {
+        if missing.contains(chunk) {
+            upload(&server, &new[range.clone()]).await;
+            up += range.len();
+        }
+    }
+    register(&server, digest, &[&chunks]).await.unwrap();
+    assert!(server.get(digest).await == new);
+
+    let at_hand = cut(&server, &old).await;
+    let mut down = 0;
+    let mut whole = Vec::with_capacity(new.len());
+    for chunk in mapping(&server, digest).await.unwrap() {
+        match at_hand.iter().find(|(known, _)| *known == chunk) {
+            Some((_, range)) => whole.extend_from_slice(&old[range.clone()]),
+            None => {
+                whole.extend(server.get(chunk).await);
+                down += usize::try_from(chunk.size_bytes()).unwrap();
+            }
+        }
+    }
+    assert!(whole == new);
+    let percent = |part: usize| part * 100 / new.len();
+    println!(
+        "{} after {}: of {} bytes, {up} went up ({} %) and {down} came down ({} %), in {} chunks",
+        new_path.display(),
+        old_path.display(),
+        new.len(),
+        percent(up),
+        percent(down),
+        chunks.len()
+    );
+    assert!(up <= new.len() && down <= new.len());
+}

@@ -1,0 +1,635 @@
+//! Traps of Command, Action, ActionResult and Execute.
+#![expect(
+    deprecated,
+    reason = "clients of older versions of the specification set and read these fields"
+)]
+
+use bitzel_proto::google::protobuf;
+use bitzel_proto::missing_blobs::{missing_blob_subjects, to_rpc_status};
+use bitzel_proto::reapi::command::{EnvironmentVariable, OutputDirectoryFormat};
+use bitzel_proto::reapi::execution_stage::Value::{Completed, Executing, Queued};
+use bitzel_proto::reapi::{
+    ActionResult, Command, Directory, DirectoryNode, ExecuteOperationMetadata, ExecuteRequest, FileNode,
+    GetActionResultRequest, OutputSymlink, Platform, Tree, UpdateActionResultRequest, WaitExecutionRequest,
+    platform::Property,
+};
+use bitzel_proto::{Digest, DigestFunction};
+use prost::Message as _;
+use tonic::Code;
+
+use super::server::{Server, request, response, shell};
+
+const SHA256: DigestFunction = DigestFunction::Sha256;
+
+fn paths(paths: &[&str]) -> Vec<String> {
+    paths.iter().map(|&path| path.to_owned()).collect()
+}
+
+fn names(symlinks: &[OutputSymlink]) -> Vec<(&str, &str)> {
+    let pairs = symlinks.iter();
+    pairs
+        .map(|symlink| (symlink.path.as_str(), symlink.target.as_str()))
+        .collect()
+}
+
+fn file(name: &str, digest: Digest) -> FileNode {
+    FileNode {
+        name: name.to_owned(),
+        digest: Some(digest.to_wire()),
+        ..Default::default()
+    }
+}
+
+fn of_files(files: Vec<FileNode>) -> Directory {
+    Directory {
+        files,
+        ..Default::default()
+    }
+}
+
+/// The result of an execution that went well.
+fn succeeded(response: bitzel_proto::reapi::ExecuteResponse) -> ActionResult {
+    let status = response.status.unwrap_or_default();
+    assert_eq!(status.code, 0, "{}", status.message);
+    let result = response.result.unwrap();
+    assert_eq!(result.exit_code, 0);
+    result
+}
+
+async fn cached(server: &Server, action: Digest) -> Option<ActionResult> {
+    let request = GetActionResultRequest {
+        action_digest: Some(action.to_wire()),
+        digest_function: action.function().to_wire(),
+        ..Default::default()
+    };
+    match server.results().get_action_result(request).await {
+        Ok(result) => Some(result.into_inner()),
+        Err(status) if status.code() == Code::NotFound => None,
+        Err(status) => panic!("{status}"),
+    }
+}
+
+async fn record(server: &Server, action: Digest, result: ActionResult) {
+    let request = UpdateActionResultRequest {
+        action_digest: Some(action.to_wire()),
+        action_result: Some(result),
+        digest_function: action.function().to_wire(),
+        ..Default::default()
+    };
+    server.results().update_action_result(request).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_01_output_paths_supersede_the_legacy_fields_and_missing_outputs_are_omitted() {
+    let server = Server::farm().await;
+    let command = Command {
+        output_paths: paths(&["dir", "file", "link", "nothing"]),
+        output_files: paths(&["legacy"]),
+        output_directories: paths(&["legacydir"]),
+        ..shell("mkdir dir legacydir; echo x > file; echo y > legacy; ln -s /nowhere link")
+    };
+    let result = succeeded(server.run(&command, &Directory::default()).await);
+    let files: Vec<_> = result.output_files.iter().map(|file| &file.path).collect();
+    assert_eq!(files, ["file"]);
+    let directories: Vec<_> = result.output_directories.iter().map(|dir| &dir.path).collect();
+    assert_eq!(directories, ["dir"]);
+    assert_eq!(names(&result.output_symlinks), [("link", "/nowhere")]);
+    assert_eq!(result.output_file_symlinks, []);
+    assert_eq!(result.output_directory_symlinks, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_01_legacy_outputs_have_symlink_fields_of_their_own() {
+    let server = Server::farm().await;
+    let command = Command {
+        output_files: paths(&["absent", "f", "in/to-file"]),
+        output_directories: paths(&["absentdir", "d", "to-dir"]),
+        ..shell("mkdir d; echo x > f; ln -s ../f in/to-file; ln -s d to-dir")
+    };
+    let result = succeeded(server.run(&command, &Directory::default()).await);
+    assert_eq!(result.output_files[0].path, "f");
+    assert_eq!(result.output_directories[0].path, "d");
+    assert_eq!(
+        (result.output_files.len(), result.output_directories.len()),
+        (1, 1)
+    );
+    assert_eq!(names(&result.output_file_symlinks), [("in/to-file", "../f")]);
+    assert_eq!(names(&result.output_directory_symlinks), [("to-dir", "d")]);
+    assert_eq!(result.output_symlinks, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_01_a_legacy_output_of_the_wrong_type_is_a_failed_precondition() {
+    let server = Server::farm().await;
+    let cases = [
+        ("mkdir out", paths(&["out"]), vec![]),
+        ("echo x > out", vec![], paths(&["out"])),
+        // Symlinks are what they lead to.
+        ("mkdir d; ln -s d out", paths(&["out"]), vec![]),
+        (
+            "echo x > f; ln -s f middle; ln -s middle out",
+            vec![],
+            paths(&["out"]),
+        ),
+        (
+            "mkdir -p a/b; echo x > a/f; ln -s b/../f a/out",
+            vec![],
+            paths(&["a/out"]),
+        ),
+    ];
+    for (script, output_files, output_directories) in cases {
+        let command = Command {
+            output_files,
+            output_directories,
+            ..shell(script)
+        };
+        let status = server.run(&command, &Directory::default()).await.status.unwrap();
+        assert_eq!(
+            status.code,
+            Code::FailedPrecondition as i32,
+            "{script}: {status:?}"
+        );
+        assert!(status.message.contains("out\" is "), "{}", status.message);
+    }
+    // What leads out of the input root or nowhere is not known to be wrong.
+    let command = Command {
+        output_files: paths(&["loop", "nowhere", "outside"]),
+        output_directories: paths(&["outsidedir"]),
+        ..shell("ln -s loop loop; ln -s x nowhere; ln -s /usr/bin outside; ln -s ../../usr/bin/sh outsidedir")
+    };
+    let result = succeeded(server.run(&command, &Directory::default()).await);
+    assert_eq!(result.output_file_symlinks.len(), 3);
+    assert_eq!(result.output_directory_symlinks.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_02_parents_of_outputs_are_made_and_legacy_output_directories_are_not() {
+    let server = Server::farm().await;
+    let command = Command {
+        output_files: paths(&["a/b/file"]),
+        output_directories: paths(&["c/d/dir"]),
+        ..shell("test -d a/b && test ! -e a/b/file && test -d c/d && test ! -e c/d/dir")
+    };
+    succeeded(server.run(&command, &Directory::default()).await);
+    let command = Command {
+        output_paths: paths(&["a/b/any"]),
+        ..shell("test -d a/b && test ! -e a/b/any")
+    };
+    succeeded(server.run(&command, &Directory::default()).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_02_outputs_are_relative_to_a_working_directory_that_is_in_the_input_tree() {
+    let server = Server::farm().await;
+    let empty = server.put_message(SHA256, &Directory::default()).await;
+    let root = Directory {
+        directories: vec![DirectoryNode {
+            name: "sub".to_owned(),
+            digest: Some(empty.to_wire()),
+        }],
+        ..Default::default()
+    };
+    let command = Command {
+        working_directory: "sub".to_owned(),
+        output_paths: paths(&["deep/out"]),
+        ..shell("test -d deep; echo here > deep/out; echo there > ../deep-out")
+    };
+    let result = succeeded(server.run(&command, &root).await);
+    assert_eq!(result.output_files[0].path, "deep/out");
+    assert_eq!(
+        result.output_files[0].digest,
+        Some(SHA256.digest(b"here\n").to_wire())
+    );
+    let status = server.run(&command, &Directory::default()).await.status.unwrap();
+    assert_eq!(status.code, Code::InvalidArgument as i32);
+    assert!(
+        status.message.contains("\"sub\" is not in the input root"),
+        "{}",
+        status.message
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_03_directories_that_are_not_sorted_or_name_a_thing_twice_are_refused() {
+    let server = Server::farm().await;
+    let digest = server.put(SHA256, b"content").await;
+    let cases = [
+        (of_files(vec![file("b", digest), file("a", digest)]), "not sorted"),
+        // By bytes: B comes before a, and an accented letter after both.
+        (of_files(vec![file("a", digest), file("B", digest)]), "not sorted"),
+        (of_files(vec![file("é", digest), file("z", digest)]), "not sorted"),
+        (
+            of_files(vec![file("a", digest), file("a", digest)]),
+            "occurs twice",
+        ),
+        (of_files(vec![file("a/b", digest)]), "contains a slash"),
+        (of_files(vec![file("..", digest)]), "is not the name of an entry"),
+        (of_files(vec![file("", digest)]), "is empty"),
+    ];
+    for (root, reason) in cases {
+        let status = server.run(&shell("true"), &root).await.status.unwrap();
+        assert_eq!(status.code, Code::InvalidArgument as i32, "{reason}: {status:?}");
+        assert!(status.message.contains(reason), "{}", status.message);
+    }
+    let root = of_files(vec![file("B", digest), file("a", digest), file("é", digest)]);
+    succeeded(server.run(&shell("cat B a é"), &root).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_03_directories_that_the_worker_makes_are_sorted_by_bytes() {
+    let server = Server::farm().await;
+    let command = Command {
+        output_paths: paths(&["out"]),
+        ..shell(
+            "mkdir out; cd out; for name in é z a B 10 9; do touch $name; mkdir d$name; ln -s x s$name; done",
+        )
+    };
+    let result = succeeded(server.run(&command, &Directory::default()).await);
+    let tree = result.output_directories[0].tree_digest.as_ref();
+    let tree = server.get(Digest::from_wire_field(SHA256, tree).unwrap()).await;
+    let root = Tree::decode(tree.as_slice()).unwrap().root.unwrap();
+    let files: Vec<_> = root.files.iter().map(|node| node.name.as_str()).collect();
+    assert_eq!(files, ["10", "9", "B", "a", "z", "é"]);
+    let directories: Vec<_> = root.directories.iter().map(|node| node.name.as_str()).collect();
+    assert_eq!(directories, ["d10", "d9", "dB", "da", "dz", "dé"]);
+    let symlinks: Vec<_> = root.symlinks.iter().map(|node| node.name.as_str()).collect();
+    assert_eq!(symlinks, ["s10", "s9", "sB", "sa", "sz", "sé"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_04_what_is_hashed_are_the_bytes_as_they_came() {
+    let server = Server::farm().await;
+    let command = Command {
+        output_paths: paths(&["kept"]),
+        ..shell("echo ran; test -f kept/file")
+    };
+    // An unknown field at the end of every message: decoded and encoded again, it would be gone, and the digest with it.
+    let unknown: &[u8] = &[0xfa, 0x3f, 1, b'x'];
+    let encode = |message: Vec<u8>| [message.as_slice(), unknown].concat();
+    let content = server.put(SHA256, b"content").await;
+    let kept = server
+        .put(
+            SHA256,
+            &encode(of_files(vec![file("file", content)]).encode_to_vec()),
+        )
+        .await;
+    let root = Directory {
+        directories: vec![DirectoryNode {
+            name: "kept".to_owned(),
+            digest: Some(kept.to_wire()),
+        }],
+        ..Default::default()
+    };
+    let root = server.put(SHA256, &encode(root.encode_to_vec())).await;
+    let command = server.put(SHA256, &encode(command.encode_to_vec())).await;
+    let action = bitzel_proto::reapi::Action {
+        command_digest: Some(command.to_wire()),
+        input_root_digest: Some(root.to_wire()),
+        ..Default::default()
+    };
+    let encoded = encode(action.encode_to_vec());
+    let action = server.put(SHA256, &encoded).await;
+    assert_eq!(server.get(action).await, encoded);
+    let result = succeeded(server.respond(request(action)).await);
+    assert_eq!(
+        cached(&server, action).await.unwrap().stdout_digest,
+        result.stdout_digest
+    );
+    // An output that is an input as it was: whatever names it names something that is there.
+    let tree = result.output_directories[0].tree_digest.as_ref();
+    let tree = server.get(Digest::from_wire_field(SHA256, tree).unwrap()).await;
+    let files = Tree::decode(tree.as_slice()).unwrap().root.unwrap().files;
+    assert_eq!(files, [file("file", content)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_07_do_not_cache_is_run_every_time_and_never_recorded() {
+    let server = Server::farm().await;
+    let command = shell("cat /proc/sys/kernel/random/uuid");
+    let action = server
+        .action(SHA256, &command, |action| action.do_not_cache = true)
+        .await;
+    let (one, other) = tokio::join!(server.respond(request(action)), server.respond(request(action)));
+    assert!(!one.cached_result && !other.cached_result);
+    let (one, other) = (succeeded(one), succeeded(other));
+    assert_ne!(
+        one.stdout_digest, other.stdout_digest,
+        "two requests are two runs"
+    );
+    assert_eq!(cached(&server, action).await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_07_skip_cache_lookup_runs_again_and_replaces_what_was_recorded() {
+    let server = Server::farm().await;
+    let action = server.action(SHA256, &shell("echo right"), |_| {}).await;
+    let poison = server.put(SHA256, b"poison").await;
+    let poisoned = ActionResult {
+        stdout_digest: Some(poison.to_wire()),
+        ..Default::default()
+    };
+    record(&server, action, poisoned.clone()).await;
+    let hit = server.respond(request(action)).await;
+    assert!(hit.cached_result);
+    assert_eq!(hit.result, Some(poisoned));
+    let again = ExecuteRequest {
+        skip_cache_lookup: true,
+        ..request(action)
+    };
+    let response = server.respond(again).await;
+    assert!(!response.cached_result);
+    let right = Some(SHA256.digest(b"right\n").to_wire());
+    assert_eq!(succeeded(response).stdout_digest, right);
+    assert_eq!(cached(&server, action).await.unwrap().stdout_digest, right);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_08_errors_are_in_the_response_and_neither_they_nor_failures_are_recorded() {
+    let server = Server::farm().await;
+    let second = protobuf::Duration { seconds: 1, nanos: 0 };
+    let wrong_type = Command {
+        output_files: paths(&["out"]),
+        ..shell("mkdir out")
+    };
+    let cases = [
+        (shell("sleep 1000"), Some(second), Code::DeadlineExceeded),
+        (wrong_type, None, Code::FailedPrecondition),
+        (Command::default(), None, Code::InvalidArgument),
+        (shell("exit 3"), None, Code::Ok),
+    ];
+    for (command, timeout, code) in cases {
+        let action = server
+            .action(SHA256, &command, |action| action.timeout = timeout)
+            .await;
+        // `respond` panics when the operation carries an error of its own.
+        let response = server.respond(request(action)).await;
+        let status = response.status.unwrap_or_default();
+        assert_eq!(status.code, code as i32, "{status:?}");
+        assert_eq!(cached(&server, action).await, None, "{command:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_09_missing_inputs_are_named_with_their_function_and_without_instance() {
+    let server = Server::farm().await;
+    for (function, prefix) in [(SHA256, "blobs"), (DigestFunction::Blake3, "blobs/blake3")] {
+        let gone = function.digest(b"a file that nobody uploaded");
+        let root = server
+            .put_message(function, &of_files(vec![file("gone", gone)]))
+            .await;
+        let action = server
+            .action(function, &shell("true"), |action| {
+                action.input_root_digest = Some(root.to_wire());
+            })
+            .await;
+        let in_instance = ExecuteRequest {
+            instance_name: "team/one".to_owned(),
+            ..request(action)
+        };
+        let status = server.respond(in_instance).await.status.unwrap();
+        assert_eq!(status.code, Code::FailedPrecondition as i32);
+        assert_eq!(missing_blob_subjects(&status), [format!("{prefix}/{gone}")]);
+        // An Action that is not there itself: told at once.
+        let nowhere = function.digest(b"no action");
+        let status = server.execute(request(nowhere)).await.unwrap_err();
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        let subjects = missing_blob_subjects(&to_rpc_status(&status));
+        assert_eq!(subjects, [format!("{prefix}/{nowhere}")]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_10_stages_go_from_queued_to_completed_with_which_the_stream_ends() {
+    let server = Server::farm().await;
+    let action = server.action(SHA256, &shell("true"), |_| {}).await;
+    let operations = server.execute(request(action)).await.unwrap();
+    let mut stages: Vec<_> = operations
+        .iter()
+        .map(|operation| {
+            let metadata = &operation.metadata.as_ref().unwrap().value;
+            let metadata = ExecuteOperationMetadata::decode(metadata.as_slice()).unwrap();
+            assert_eq!(metadata.action_digest, Some(action.to_wire()));
+            assert_eq!(operation.done, metadata.stage() == Completed);
+            metadata.stage()
+        })
+        .collect();
+    stages.dedup();
+    // Stages that are over sooner than they are told may be left out.
+    let in_order: Vec<_> = [Queued, Executing, Completed]
+        .into_iter()
+        .filter(|stage| stages.contains(stage))
+        .collect();
+    assert_eq!(stages, in_order);
+    assert_eq!(stages.last(), Some(&Completed));
+    // Who comes late is told how it ended, under the same name.
+    let name = operations[0].name.clone();
+    let mut late = server
+        .executions()
+        .wait_execution(WaitExecutionRequest { name: name.clone() })
+        .await
+        .unwrap()
+        .into_inner();
+    let last = late.message().await.unwrap().unwrap();
+    assert_eq!((last.name.as_str(), last.done), (name.as_str(), true));
+    succeeded(response(&last));
+    assert!(late.message().await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_10_to_wait_for_an_unknown_execution_is_not_found() {
+    let server = Server::cache().await;
+    for name in [
+        "",
+        "nonsense",
+        "a/operations/6a0f5f5c-8f0a-4a51-8b9e-0d5b7c2f9a11",
+    ] {
+        let waiting = WaitExecutionRequest {
+            name: name.to_owned(),
+        };
+        let status = server.executions().wait_execution(waiting).await.unwrap_err();
+        assert_eq!(status.code(), Code::NotFound, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_11_contents_are_inline_on_request_only_and_never_beyond_a_message() {
+    let server = Server::farm().await;
+    let command = Command {
+        output_paths: paths(&["large", "small"]),
+        ..shell("echo out; echo err >&2; echo small > small; head -c 5000000 /dev/zero > large")
+    };
+    let action = server.action(SHA256, &command, |_| {}).await;
+    let executed = succeeded(server.respond(request(action)).await);
+    let plain = cached(&server, action).await.unwrap();
+    for result in [&executed, &plain] {
+        assert_eq!(result.stdout_raw, b"");
+        assert_eq!(result.stderr_raw, b"");
+        assert_eq!(result.stdout_digest, Some(SHA256.digest(b"out\n").to_wire()));
+        assert_eq!(result.stderr_digest, Some(SHA256.digest(b"err\n").to_wire()));
+        assert!(result.output_files.iter().all(|file| file.contents.is_empty()));
+    }
+    let wishes = GetActionResultRequest {
+        action_digest: Some(action.to_wire()),
+        inline_stdout: true,
+        inline_stderr: true,
+        inline_output_files: paths(&["large", "small"]),
+        ..Default::default()
+    };
+    let inlined = server
+        .results()
+        .get_action_result(wishes)
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(inlined.stdout_raw, b"out\n");
+    assert_eq!(inlined.stderr_raw, b"err\n");
+    for file in &inlined.output_files {
+        let expected: &[u8] = if file.path == "small" { b"small\n" } else { b"" };
+        assert_eq!(file.contents, expected, "{}", file.path);
+        assert!(file.digest.is_some());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_12_output_directories_come_in_the_format_that_was_asked_for() {
+    let server = Server::farm().await;
+    let unsupported = 77;
+    let cases = [
+        (OutputDirectoryFormat::TreeOnly.into(), true, false),
+        (OutputDirectoryFormat::DirectoryOnly.into(), false, true),
+        (OutputDirectoryFormat::TreeAndDirectory.into(), true, true),
+        (unsupported, true, false),
+    ];
+    for (output_directory_format, wants_tree, wants_root) in cases {
+        let command = Command {
+            output_paths: paths(&["out"]),
+            output_directory_format,
+            ..shell("mkdir -p out/a/b out/c/b; echo x > out/a/b/x; echo x > out/c/b/x")
+        };
+        let result = succeeded(server.run(&command, &Directory::default()).await);
+        let output = &result.output_directories[0];
+        let digest = |named| Digest::from_wire_field(SHA256, named).unwrap();
+        assert_eq!(output.tree_digest.is_some(), wants_tree);
+        assert_eq!(output.root_directory_digest.is_some(), wants_root);
+        let tree = output.tree_digest.as_ref();
+        let tree = match tree {
+            Some(_) => Some(Tree::decode(server.get(digest(tree)).await.as_slice()).unwrap()),
+            None => None,
+        };
+        if let Some(tree) = &tree {
+            assert_eq!(tree.children.len(), 2, "equal directories once: a, c and both b");
+        }
+        if wants_root {
+            let root = digest(output.root_directory_digest.as_ref());
+            let stored = Directory::decode(server.get(root).await.as_slice()).unwrap();
+            let children: Vec<_> = stored
+                .directories
+                .iter()
+                .map(|node| digest(node.digest.as_ref()))
+                .collect();
+            assert_eq!(server.missing(&children).await, []);
+            if let Some(tree) = &tree {
+                let (digest_in_tree, _) = Digest::of_message(SHA256, tree.root.as_ref().unwrap());
+                assert_eq!(digest_in_tree, root, "the Tree's root is the root Directory");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_13_timeouts_are_for_the_execution_and_longer_than_the_servers_are_refused() {
+    let server = Server::farm().await;
+    let command = shell("sleep 1000");
+    let timeout = |seconds| Some(protobuf::Duration { seconds, nanos: 0 });
+    let action = server
+        .action(SHA256, &command, |action| action.timeout = timeout(1))
+        .await;
+    let response = server.respond(request(action)).await;
+    assert_eq!(response.status.unwrap().code, Code::DeadlineExceeded as i32);
+    let metadata = response.result.unwrap().execution_metadata.unwrap();
+    let duration = metadata.virtual_execution_duration.unwrap();
+    assert!(duration.seconds >= 1, "{duration:?}");
+    for seconds in [1_000_000, -1] {
+        let action = server
+            .action(SHA256, &command, |action| action.timeout = timeout(seconds))
+            .await;
+        let status = server.execute(request(action)).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{seconds} s");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_13_all_nine_timestamps_are_there_and_in_order() {
+    let server = Server::farm().await;
+    let result = succeeded(server.run(&shell("true"), &Directory::default()).await);
+    let metadata = result.execution_metadata.unwrap();
+    let times = [
+        metadata.queued_timestamp,
+        metadata.worker_start_timestamp,
+        metadata.input_fetch_start_timestamp,
+        metadata.input_fetch_completed_timestamp,
+        metadata.execution_start_timestamp,
+        metadata.execution_completed_timestamp,
+        metadata.output_upload_start_timestamp,
+        metadata.output_upload_completed_timestamp,
+        metadata.worker_completed_timestamp,
+    ];
+    let times: Vec<_> = times
+        .into_iter()
+        .map(|time| time.map(|time| (time.seconds, time.nanos)).unwrap())
+        .collect();
+    assert!(times.is_sorted(), "{times:?}");
+    assert!(metadata.virtual_execution_duration.is_some());
+    assert_ne!(metadata.worker, "");
+}
+
+/// Not a numbered trap, but on the list.
+#[tokio::test(flavor = "multi_thread")]
+async fn also_the_platform_of_the_action_goes_before_that_of_the_command() {
+    let server = Server::farm().await;
+    let platform = |name: &str, value: &str| {
+        let property = Property {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        };
+        Some(Platform {
+            properties: vec![property],
+        })
+    };
+    let script = "test \"$(grep -c : /proc/net/dev)\" -gt 1 && echo network || echo none";
+    let command = Command {
+        platform: platform("network", "on"),
+        ..shell(script)
+    };
+    let interfaces = std::fs::read_to_string("/proc/net/dev").unwrap();
+    assert!(
+        interfaces.lines().filter(|line| line.contains(':')).count() > 1,
+        "this test needs a machine with a network"
+    );
+    let by_command = server.action(SHA256, &command, |_| {}).await;
+    let by_action = server
+        .action(SHA256, &command, |action| {
+            action.platform = platform("network", "off")
+        })
+        .await;
+    for (action, expected) in [(by_command, "network\n"), (by_action, "none\n")] {
+        let stdout = succeeded(server.respond(request(action)).await).stdout_digest;
+        assert_eq!(stdout, Some(SHA256.digest(expected.as_bytes()).to_wire()));
+    }
+}
+
+/// Sorting is the client's duty (trap 3); a client that neglects it has another digest and still the right environment.
+#[tokio::test(flavor = "multi_thread")]
+async fn also_environment_variables_in_any_order_reach_the_command() {
+    let server = Server::farm().await;
+    let variable = |name: &str| EnvironmentVariable {
+        name: name.to_owned(),
+        value: name.to_lowercase(),
+    };
+    let command = Command {
+        environment_variables: vec![variable("ZZ"), variable("AA")],
+        ..shell("echo $AA $ZZ")
+    };
+    let stdout = succeeded(server.run(&command, &Directory::default()).await).stdout_digest;
+    assert_eq!(stdout, Some(SHA256.digest(b"aa zz\n").to_wire()));
+}
