@@ -77,12 +77,14 @@ pub(super) async fn write(target: &Target, digest: Digest, mut blob: BlobStream)
 
 /// Before room is made: a blob that ends early must not cost others their place.
 fn check_size(expected: Digest, chunks: &[Bytes]) -> Result<(), Error> {
-    let mut hasher = expected.function().hasher();
     let size: usize = chunks.iter().map(Bytes::len).sum();
     if size as u64 == expected.size_bytes() {
         return Ok(());
     }
-    chunks.iter().for_each(|chunk| hasher.update(chunk));
+    let mut hasher = expected.function().hasher();
+    for chunk in chunks {
+        hasher.update(chunk);
+    }
     check(expected, hasher)
 }
 

@@ -1,6 +1,5 @@
 //! BLAKE3 beside SHA-256. Their hashes look alike, so what a request leaves out is never guessed: it means SHA-256.
 
-use bitzel_proto::google::bytestream::WriteRequest;
 use bitzel_proto::reapi::{
     ActionResult, BatchReadBlobsRequest, BatchUpdateBlobsRequest, Command, Directory, DirectoryNode,
     FindMissingBlobsRequest, GetActionResultRequest, GetTreeRequest, OutputFile, SpliceBlobRequest,
@@ -10,22 +9,15 @@ use bitzel_proto::{Digest, DigestFunction};
 use prost::Message as _;
 use tonic::{Code, Status};
 
-use super::server::{Server, noise, request, shell};
+use super::messages::{noise, request, shell, write_requests};
+use super::server::Server;
 
 const SHA256: DigestFunction = DigestFunction::Sha256;
 const BLAKE3: DigestFunction = DigestFunction::Blake3;
 const UNSET: i32 = 0;
 
 async fn write(server: &Server, name: &str, data: &[u8]) -> Result<i64, Status> {
-    let pieces = data.chunks(1 << 20).enumerate();
-    let count = data.len().div_ceil(1 << 20);
-    let requests = pieces.map(|(number, piece)| WriteRequest {
-        resource_name: name.to_owned(),
-        write_offset: (number << 20).try_into().unwrap(),
-        finish_write: number + 1 == count,
-        data: piece.to_vec(),
-    });
-    server.write(requests.collect()).await
+    server.write(write_requests(name, data)).await
 }
 
 async fn find(server: &Server, action: Digest, digest_function: i32) -> Result<ActionResult, Status> {

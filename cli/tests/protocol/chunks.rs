@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::Command as Program;
 
-use bitzel_proto::google::bytestream::WriteRequest;
 use bitzel_proto::reapi::capabilities_client::CapabilitiesClient;
 use bitzel_proto::reapi::chunking_function::Value as ChunkingFunction;
 use bitzel_proto::reapi::{
@@ -14,25 +13,10 @@ use bitzel_proto::{Digest, DigestFunction};
 use fastcdc::v2020::{FastCDC, Normalization};
 use tonic::{Code, Status};
 
-use super::server::{Server, noise};
+use super::messages::noise;
+use super::server::Server;
 
 const SHA256: DigestFunction = DigestFunction::Sha256;
-
-/// Uploads a blob of any size.
-async fn upload(server: &Server, blob: &[u8]) -> Digest {
-    let digest = SHA256.digest(blob);
-    let name = format!("uploads/u/blobs/{digest}");
-    let count = blob.len().div_ceil(1 << 20);
-    let pieces = blob.chunks(1 << 20).enumerate();
-    let requests = pieces.map(|(number, piece)| WriteRequest {
-        resource_name: name.clone(),
-        write_offset: (number << 20).try_into().unwrap(),
-        finish_write: number + 1 == count,
-        data: piece.to_vec(),
-    });
-    server.write(requests.collect()).await.unwrap();
-    digest
-}
 
 /// Cuts a blob in the way that the server's capabilities ask clients to.
 async fn cut(server: &Server, blob: &[u8]) -> Vec<(Digest, std::ops::Range<usize>)> {
@@ -108,7 +92,7 @@ async fn register(server: &Server, blob: Digest, slices: &[&[Digest]]) -> Result
 async fn the_mapping_of_a_blob_is_where_a_client_would_cut_it_and_all_chunks_are_there() {
     let server = Server::cache().await;
     let blob = noise(1, 8 << 20);
-    let digest = upload(&server, &blob).await;
+    let digest = server.upload(SHA256, &blob).await;
     let chunks = mapping(&server, digest).await.unwrap();
     let by_client = cut(&server, &blob).await;
     assert_eq!(
@@ -140,7 +124,7 @@ async fn a_registered_mapping_makes_the_blob_from_chunks_in_several_messages() {
     let digest = SHA256.digest(&blob);
     let cut = cut(&server, &blob).await;
     for (_, range) in &cut {
-        upload(&server, &blob[range.clone()]).await;
+        server.upload(SHA256, &blob[range.clone()]).await;
     }
     let chunks: Vec<_> = cut.into_iter().map(|(digest, _)| digest).collect();
     let (first, rest) = chunks.split_at(2);
@@ -238,7 +222,7 @@ async fn of_a_new_version_of_a_real_tarball_only_new_chunks_travel() {
     };
     let (old, new) = (unpacked(&old_path), unpacked(&new_path));
     let server = Server::cache().await;
-    let old_digest = upload(&server, &old).await;
+    let old_digest = server.upload(SHA256, &old).await;
     mapping(&server, old_digest).await.unwrap();
 
     let digest = SHA256.digest(&new);
@@ -248,7 +232,7 @@ async fn of_a_new_version_of_a_real_tarball_only_new_chunks_travel() {
     let mut up = 0;
     for (chunk, range) in &cut_new {
         if missing.contains(chunk) {
-            upload(&server, &new[range.clone()]).await;
+            server.upload(SHA256, &new[range.clone()]).await;
             up += range.len();
         }
     }

@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
-use super::server::{Server, noise};
+use super::messages::noise;
+use super::server::Server;
 
 const MIB: u64 = 1 << 20;
 

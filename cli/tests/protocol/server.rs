@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bitzel_proto::google::bytestream::byte_stream_client::ByteStreamClient;
 use bitzel_proto::google::bytestream::{ReadRequest, WriteRequest};
-use bitzel_proto::google::longrunning::{Operation, operation};
+use bitzel_proto::google::longrunning::Operation;
 use bitzel_proto::reapi::action_cache_client::ActionCacheClient;
 use bitzel_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
 use bitzel_proto::reapi::execution_client::ExecutionClient;
@@ -21,6 +21,8 @@ use prost::Message;
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
+
+use super::messages::{request, response, write_requests};
 
 /// Longer than anything here takes, so that a test that waits for what never comes fails.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -183,6 +185,17 @@ impl Server {
         Code::from_i32(status.code)
     }
 
+    /// Uploads a blob of any size in a stream.
+    pub(crate) async fn upload(&self, function: DigestFunction, blob: &[u8]) -> Digest {
+        let digest = function.digest(blob);
+        let segment = function
+            .resource_segment()
+            .map_or(String::new(), |segment| format!("{segment}/"));
+        let name = format!("uploads/u/blobs/{segment}{digest}");
+        self.write(write_requests(&name, blob)).await.unwrap();
+        digest
+    }
+
     /// Uploads a message.
     pub(crate) async fn put_message(&self, function: DigestFunction, message: &impl Message) -> Digest {
         self.put(function, &message.encode_to_vec()).await
@@ -298,43 +311,4 @@ impl Drop for Server {
 fn endpoint(address: &str) -> Endpoint {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
     endpoint.timeout(PATIENCE)
-}
-
-/// To execute an Action.
-pub(crate) fn request(action: Digest) -> ExecuteRequest {
-    ExecuteRequest {
-        action_digest: Some(action.to_wire()),
-        digest_function: action.function().to_wire(),
-        ..Default::default()
-    }
-}
-
-/// What a finished operation carries. An operation with `error` is none: errors belong into the response.
-pub(crate) fn response(operation: &Operation) -> ExecuteResponse {
-    match &operation.result {
-        Some(operation::Result::Response(response)) => {
-            ExecuteResponse::decode(response.value.as_slice()).unwrap()
-        }
-        other => panic!("not a response: {other:?}"),
-    }
-}
-
-/// A shell script as a Command.
-pub(crate) fn shell(script: &str) -> Command {
-    Command {
-        arguments: ["sh", "-euc", script].map(str::to_owned).into(),
-        ..Default::default()
-    }
-}
-
-/// Bytes that do not compress.
-pub(crate) fn noise(seed: u64, size: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let words = std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    });
-    words.flatten().take(size).collect()
 }

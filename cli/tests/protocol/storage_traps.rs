@@ -1,6 +1,6 @@
 //! Traps of digests, batches, trees and streams.
 
-use bitzel_proto::google::bytestream::{QueryWriteStatusRequest, WriteRequest};
+use bitzel_proto::google::bytestream::QueryWriteStatusRequest;
 use bitzel_proto::reapi::capabilities_client::CapabilitiesClient;
 use bitzel_proto::reapi::{
     BatchReadBlobsRequest, BatchUpdateBlobsRequest, Directory, DirectoryNode, FindMissingBlobsRequest,
@@ -10,19 +10,12 @@ use bitzel_proto::reapi::{
 use bitzel_proto::{Digest, DigestFunction};
 use tonic::{Code, Status};
 
-use super::server::{Server, noise, request, shell};
+use super::messages::{noise, request, shell, write_request as write, write_requests};
+use super::server::Server;
 
 const SHA256: DigestFunction = DigestFunction::Sha256;
-const BLAKE3: DigestFunction = DigestFunction::Blake3;
 
-fn write(name: &str, offset: usize, data: &[u8], finish_write: bool) -> WriteRequest {
-    WriteRequest {
-        resource_name: name.to_owned(),
-        write_offset: offset.try_into().unwrap(),
-        finish_write,
-        data: data.to_vec(),
-    }
-}
+const BLAKE3: DigestFunction = DigestFunction::Blake3;
 
 async fn tree(server: &Server, request: GetTreeRequest) -> Result<Vec<GetTreeResponse>, Status> {
     let mut pages = server.blobs().get_tree(request).await?.into_inner();
@@ -222,9 +215,7 @@ async fn trap_14_find_missing_extends_the_lifetime_of_what_it_finds() {
         let blob = noise(seed, 16 << 20);
         let digest = SHA256.digest(&blob);
         let name = format!("uploads/{seed}/blobs/{digest}");
-        let pieces = blob.chunks(1 << 20).enumerate();
-        let requests = pieces.map(|(number, piece)| write(&name, number << 20, piece, number == 15));
-        server.write(requests.collect()).await.unwrap();
+        server.write(write_requests(&name, &blob)).await.unwrap();
         digest
     };
     let (first, second) = (put(1).await, put(2).await);
@@ -330,9 +321,7 @@ async fn trap_15_reads_take_an_uncompressed_offset_a_limit_only_uncompressed_and
     let blob = noise(3, 3 << 20);
     let digest = SHA256.digest(&blob);
     let name = format!("a/b/c/uploads/u/blobs/{digest}/any/name.bin");
-    let pieces = blob.chunks(1 << 20).enumerate();
-    let requests = pieces.map(|(number, piece)| write(&name, number << 20, piece, number == 2));
-    server.write(requests.collect()).await.unwrap();
+    server.write(write_requests(&name, &blob)).await.unwrap();
     let name = format!("a/b/c/blobs/{digest}");
     assert!(server.read(&name, 1 << 20, 1 << 20).await.unwrap() == blob[1 << 20..2 << 20]);
     let code = async |name: &str, offset, limit| server.read(name, offset, limit).await.unwrap_err().code();

@@ -104,9 +104,8 @@ impl<'tree> MergedTree<'tree> {
             }
             while let Some(name) = ahead.pop() {
                 match name.as_str() {
-                    "" | "." => continue,
                     ".." if reached.pop().is_none() => return Ok(None),
-                    ".." => continue,
+                    "" | "." | ".." => continue,
                     _ => reached.push(name),
                 }
                 match self.lookup(&reached)? {
