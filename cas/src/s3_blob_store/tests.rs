@@ -312,3 +312,16 @@ async fn what_is_old_is_renewed_when_it_is_asked_for() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_hash_is_looked_up_with_one_list() {
+    let server = TestS3Server::start().await;
+    let store = store(&server).await;
+    let (digest, blob) = many(7..8).remove(0);
+    let resolve = async || store.resolve(digest.function(), *digest.hash()).await.unwrap();
+    assert_eq!(resolve().await, None);
+    store.write(digest, one_chunk(blob)).await.unwrap();
+    server.seen.requests.lock().clear();
+    assert_eq!(resolve().await, Some(digest));
+    assert_eq!(server.seen.take("GET"), 1);
+}

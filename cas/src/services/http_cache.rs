@@ -11,6 +11,7 @@ mod encoding;
 mod results;
 mod server;
 mod spool;
+mod unread;
 mod values;
 mod web_dav;
 
@@ -25,7 +26,7 @@ use http::{Extensions, HeaderValue, Method, Request, Response, StatusCode, heade
 use tonic::{Code, Status};
 use tower::Service;
 
-use self::body::{RequestBody, empty, text};
+use self::body::{empty, text};
 use self::web_dav::{describe_collection, make_collection};
 use crate::access::{Permission, RefusalBody as _, authorize};
 use crate::action_cache::ActionCache;
@@ -69,41 +70,38 @@ impl HttpCacheService {
             headers: parts.headers,
             extensions: parts.extensions,
             instance: path.instance.clone(),
-            body: RequestBody::new(body),
         };
-        let answer = match (&path.entry, request.method.as_str()) {
+        match (&path.entry, request.method.as_str()) {
             (_, "OPTIONS") => Ok(allowed(StatusCode::OK)),
             (CacheEntry::Blob(function, hash), "GET" | "HEAD") => {
                 self.get_blob(&request, *function, *hash).await
             }
-            (CacheEntry::Blob(function, hash), "PUT") => self.put_blob(&request, *function, *hash).await,
+            (CacheEntry::Blob(function, hash), "PUT") => {
+                self.put_blob(&request, body, *function, *hash).await
+            }
             (CacheEntry::Result(function, hash), "GET" | "HEAD") => {
                 self.get_result(&request, *function, *hash).await
             }
-            (CacheEntry::Result(function, hash), "PUT") => self.put_result(&request, *function, *hash).await,
+            (CacheEntry::Result(function, hash), "PUT") => {
+                self.put_result(&request, body, *function, *hash).await
+            }
             (CacheEntry::Value(name), "GET" | "HEAD") => self.get_value(&request, name).await,
-            (CacheEntry::Value(name), "PUT") => self.put_value(&request, name).await,
+            (CacheEntry::Value(name), "PUT") => self.put_value(&request, body, name).await,
             (CacheEntry::Value(name), "DELETE") => self.delete_value(&request, name).await,
             (CacheEntry::Value(name), "PROPFIND") => self.describe_value(&request, &path, name).await,
             (CacheEntry::Collection(_), "PROPFIND") => describe_collection(&request, &path),
             (CacheEntry::Value(_) | CacheEntry::Collection(_), "MKCOL") => make_collection(&request),
             _ => Ok(allowed(StatusCode::METHOD_NOT_ALLOWED)),
-        };
-        if answer.as_ref().is_ok_and(|answer| answer.status().is_success()) {
-            // A client that is still sending would take an answer and a closed connection for a failure.
-            request.body.drain().await;
         }
-        answer
     }
 }
 
-/// A request for something.
+/// The head of a request for something.
 struct CacheRequest {
     method: Method,
     headers: http::HeaderMap,
     extensions: Extensions,
     instance: InstanceName,
-    body: RequestBody,
 }
 
 impl CacheRequest {

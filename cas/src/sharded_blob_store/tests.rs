@@ -74,3 +74,16 @@ async fn a_shard_that_is_down_fails_its_blobs_and_no_others() {
         assert_eq!(result.is_err(), store.rendezvous.shard_of(*digest) == 1);
     }
 }
+
+#[tokio::test]
+async fn a_hash_is_looked_up_on_its_shard() {
+    let stores = [(); 3].map(|()| Arc::<MemoryBlobStore>::default());
+    let store = sharded(&stores);
+    for number in 0..20_u8 {
+        let digest = sha256(&[number]);
+        let blob = Bytes::copy_from_slice(&[number]);
+        store.write(digest, one_chunk(blob)).await.unwrap();
+        let found = store.resolve(digest.function(), *digest.hash()).await.unwrap();
+        assert_eq!(found, Some(digest));
+    }
+}

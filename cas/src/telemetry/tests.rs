@@ -7,7 +7,7 @@ use http_body_util::{BodyExt, StreamBody};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tower::{Layer as _, Service as _, ServiceExt as _, service_fn};
 
-use super::ObservingLayer;
+use super::{HttpObservingLayer, ObservingLayer};
 
 const GET: &str = "/build.bazel.remote.execution.v2.ActionCache/GetActionResult";
 
@@ -84,4 +84,58 @@ async fn paths_that_clients_make_up_are_one_time_series() {
         "{metrics}"
     );
     assert!(!metrics.contains("made"), "{metrics}");
+}
+
+/// The metrics after a request of the HTTP cache that is answered with some bytes, of which the client reads so many.
+async fn metrics_after_http(method: &str, path: &str, status: u16, reads: usize) -> String {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let inner = service_fn(move |_: Request<()>| {
+        let response = Response::builder()
+            .status(status)
+            .body(http_body_util::Full::new(Bytes::from("bytes")));
+        std::future::ready(Ok::<_, Infallible>(response.unwrap()))
+    });
+    let mut service = HttpObservingLayer.layer(inner);
+    let request = Request::builder().method(method).uri(path).body(()).unwrap();
+    let response = service.ready().await.unwrap().call(request).await.unwrap();
+    let mut body = response.into_body();
+    for _ in 0..reads {
+        body.frame().await.unwrap().unwrap();
+    }
+    drop(body);
+    handle.render()
+}
+
+#[tokio::test]
+async fn requests_of_the_http_cache_count_by_what_they_are_for() {
+    let blob = format!("/team/cas/{}", "0".repeat(64));
+    let result = format!("/ac/{}", "0".repeat(64));
+    for (method, path, status, service, called, code) in [
+        ("GET", blob.as_str(), 200, "HttpCache", "GetBlob", "OK"),
+        ("HEAD", &result, 404, "HttpCache", "HeadResult", "NOT_FOUND"),
+        (
+            "PUT",
+            "/dav/a/b",
+            507,
+            "HttpCache",
+            "PutValue",
+            "RESOURCE_EXHAUSTED",
+        ),
+        ("PROPFIND", "/dav/", 207, "HttpCache", "DescribeCollection", "OK"),
+        ("BREW", &blob, 405, "unknown", "unknown", "UNIMPLEMENTED"),
+        ("GET", "/made/up", 400, "unknown", "unknown", "INVALID_ARGUMENT"),
+    ] {
+        // The length of the body is known, so no client asks what comes after its last byte.
+        let metrics = metrics_after_http(method, path, status, 1).await;
+        assert!(metrics.contains(&counted(service, called, code)), "{metrics}");
+        assert!(metrics.contains("bitzel_requests_in_flight 0"), "{metrics}");
+        assert!(!metrics.contains("made"), "{metrics}");
+    }
+    let metrics = metrics_after_http("GET", &blob, 200, 0).await;
+    assert!(
+        metrics.contains(&counted("HttpCache", "GetBlob", "CANCELLED")),
+        "{metrics}"
+    );
 }

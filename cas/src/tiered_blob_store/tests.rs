@@ -303,3 +303,19 @@ async fn what_waits_is_not_evicted_from_a_fast_store_on_disk() {
     assert_eq!(store.write_back_status().lost_blobs, 0);
     assert!(has(memory.as_ref(), sha256(&large)).await && has(memory.as_ref(), small).await);
 }
+
+#[tokio::test]
+async fn a_hash_is_looked_up_in_the_fast_store_and_then_in_the_slow_one() {
+    let (fast, slow) = (memory(), SwitchedBlobStore::new(memory()));
+    let store = through(&fast, Arc::clone(&slow) as Arc<dyn BlobStore>);
+    let [(in_fast, fast_blob), (in_slow, slow_blob), (nowhere, _)] = [blob(1), blob(2), blob(3)];
+    fast.write(in_fast, one_chunk(fast_blob)).await.unwrap();
+    slow.write(in_slow, one_chunk(slow_blob)).await.unwrap();
+    let resolve = async |digest: Digest| store.resolve(digest.function(), *digest.hash()).await;
+    assert_eq!(resolve(in_fast).await.unwrap(), Some(in_fast));
+    assert_eq!(resolve(in_slow).await.unwrap(), Some(in_slow));
+    assert_eq!(resolve(nowhere).await.unwrap(), None);
+    slow.set_down(true);
+    assert_eq!(resolve(in_fast).await.unwrap(), Some(in_fast));
+    assert!(resolve(nowhere).await.is_err());
+}

@@ -5,7 +5,7 @@ use bitzel_proto::{Digest, DigestFunction};
 use http::{HeaderValue, Response, StatusCode, header};
 use tonic::Status;
 
-use super::body::{bytes_of, empty, text};
+use super::body::{bytes_of, empty, stream_of, text};
 use super::encoding::{Part, Upload, accepts_zstd};
 use super::{CacheRequest, HttpCacheService};
 use crate::access::Permission;
@@ -96,13 +96,14 @@ impl HttpCacheService {
     pub(super) async fn put_blob(
         &self,
         request: &CacheRequest,
+        body: Body,
         function: DigestFunction,
         hash: [u8; 32],
     ) -> Result<Response<Body>, Status> {
         request.authorize(Permission::CasWrite)?;
         let upload = Upload::of(&request.headers)?;
         let Some(size) = upload.size else {
-            let value = self.receive(request, upload, function).await?;
+            let value = self.receive(body, upload, function).await?;
             let (actual, expected) = (
                 value.digest(),
                 Digest::new(function, hash, value.digest().size_bytes()),
@@ -116,9 +117,9 @@ impl HttpCacheService {
         let digest = Digest::new(function, hash, size);
         if !self.store.find_missing(&[digest]).await?.is_empty() {
             let blob = if upload.is_zstd {
-                decompressed(request.body.stream(), Decompressor::new(digest)?)
+                decompressed(stream_of(body), Decompressor::new(digest)?)
             } else {
-                request.body.stream()
+                stream_of(body)
             };
             self.uploads.write(digest, blob).await?;
         }

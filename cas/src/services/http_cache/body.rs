@@ -1,7 +1,6 @@
 //! Bodies of requests and responses.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -10,7 +9,6 @@ use bytes::Bytes;
 use futures::StreamExt;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use parking_lot::Mutex;
 use tonic::Status;
 
 use crate::blob_store::BlobStream;
@@ -19,59 +17,24 @@ use crate::error::{Error, with_causes};
 /// How long a client may send nothing in the middle of a body.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// The body of a request, which can be read on where a store has stopped.
-pub(super) struct RequestBody {
-    body: Arc<Mutex<Body>>,
-}
-
-impl RequestBody {
-    pub(super) fn new(body: Body) -> Self {
-        Self {
-            body: Arc::new(Mutex::new(body)),
-        }
-    }
-
-    /// What is left of the body. A client that goes before its end, or stands still, is an error of the stream.
-    pub(super) fn stream(&self) -> BlobStream {
-        let state = (Arc::clone(&self.body), 0_u64);
-        futures::stream::try_unfold(state, |(body, received)| async move {
-            let next = std::future::poll_fn(|context| poll_data(&body, context));
-            let chunk = tokio::time::timeout(PATIENCE, next).await.map_err(|_| {
-                Error::InvalidArgument(format!(
-                    "nothing came for {} s after the first {received} bytes of the body",
-                    PATIENCE.as_secs()
-                ))
-            })?;
-            let Some(chunk) = chunk.transpose()? else {
-                return Ok(None);
-            };
-            let received = received + chunk.len() as u64;
-            Ok(Some((chunk, (body, received))))
-        })
-        .boxed()
-    }
-
-    /// Reads what is left, to no end.
-    pub(super) async fn drain(&self) {
-        let mut rest = self.stream();
-        while let Some(Ok(_)) = rest.next().await {}
-    }
-}
-
-/// The next data of a body; trailers say nothing here.
-fn poll_data(body: &Mutex<Body>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
-    let mut body = body.lock();
-    loop {
-        match ready!(Pin::new(&mut *body).poll_frame(context)) {
-            None => return Poll::Ready(None),
-            Some(Ok(frame)) => {
-                if let Ok(data) = frame.into_data() {
-                    return Poll::Ready(Some(Ok(data)));
-                }
-            }
-            Some(Err(error)) => return Poll::Ready(Some(Err(broken(error)))),
-        }
-    }
+/// The body of a request. A client that goes before its end, or stands still, is an error of the stream.
+pub(super) fn stream_of(body: Body) -> BlobStream {
+    let state = (body.into_data_stream(), 0_u64);
+    futures::stream::try_unfold(state, |(mut body, received)| async move {
+        let next = tokio::time::timeout(PATIENCE, body.next()).await;
+        let chunk = next.map_err(|_| {
+            Error::InvalidArgument(format!(
+                "nothing came for {} s after the first {received} bytes of the body",
+                PATIENCE.as_secs()
+            ))
+        })?;
+        let Some(chunk) = chunk.transpose().map_err(broken)? else {
+            return Ok(None);
+        };
+        let received = received + chunk.len() as u64;
+        Ok(Some((chunk, (body, received))))
+    })
+    .boxed()
 }
 
 /// What the limits of the caller refused, or else a client that is gone.

@@ -56,12 +56,13 @@ impl HttpCacheService {
     pub(super) async fn put_result(
         &self,
         request: &CacheRequest,
+        body: Body,
         function: DigestFunction,
         hash: [u8; 32],
     ) -> Result<Response<Body>, Status> {
         request.authorize(Permission::ActionCacheWrite)?;
         let upload = Upload::of(&request.headers)?;
-        let value = self.receive(request, upload, DigestFunction::Sha256).await?;
+        let value = self.receive(body, upload, DigestFunction::Sha256).await?;
         if let Some(result) = result_in(&value, function).await? {
             let action = self.action(function, hash).await?;
             self.cache.put(&request.instance, action, result).await?;

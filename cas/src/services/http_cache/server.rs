@@ -1,11 +1,13 @@
 //! Connections of the HTTP cache.
 
+use std::convert::Infallible;
 use std::io;
 use std::time::Duration;
 
 use axum::body::Body;
 use futures::{Stream, StreamExt as _};
 use http::Request;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -15,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 use tower::{ServiceBuilder, ServiceExt as _};
 
-use super::HttpCacheService;
+use super::{HttpCacheService, unread};
 use crate::access::{PeerInfo, ServerAccess};
 use crate::telemetry::HttpObservingLayer;
 
@@ -66,13 +68,17 @@ pub async fn serve<I>(
             continue;
         };
         let peer = connection.connect_info();
-        let service = service
-            .clone()
-            .map_request(move |request: Request<hyper::body::Incoming>| {
-                let mut request = request.map(Body::new);
-                request.extensions_mut().insert(peer.clone());
-                request
-            });
+        let service = service.clone();
+        let service = tower::service_fn(move |request: Request<Incoming>| {
+            let (mut request, rest) = unread::shared(request);
+            request.extensions_mut().insert(peer.clone());
+            let response = service.clone().oneshot(request.map(Body::new));
+            async move {
+                let response = response.await?;
+                rest.drain(response.status().is_success()).await;
+                Ok::<_, Infallible>(response)
+            }
+        });
         let serving = builder.serve_connection(TokioIo::new(connection), TowerToHyperService::new(service));
         let serving = shutdown.watch(serving.into_owned());
         tokio::spawn(async move {

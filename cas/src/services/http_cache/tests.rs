@@ -1,5 +1,6 @@
 //! The HTTP cache through a real connection, each test named after what a client relies on.
 
+mod access;
 mod blobs;
 mod hostile;
 mod model;

@@ -14,7 +14,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use tonic::Status;
 
 use super::blobs::insert;
-use super::body::empty;
+use super::body::{empty, stream_of};
 use super::encoding::Upload;
 use super::spool::Spooled;
 use super::{CacheRequest, HttpCacheService};
@@ -97,11 +97,11 @@ impl HttpCacheService {
     /// Takes in a body whose digest is not known before its end.
     pub(super) async fn receive(
         &self,
-        request: &CacheRequest,
+        body: Body,
         upload: Upload,
         function: DigestFunction,
     ) -> Result<Spooled, Status> {
-        let body = request.body.stream();
+        let body = stream_of(body);
         let body = if upload.is_zstd {
             decompressed(body, Decompressor::bounded(self.spool.limit(), "the body")?)
         } else {
@@ -133,11 +133,12 @@ impl HttpCacheService {
     pub(super) async fn put_value(
         &self,
         request: &CacheRequest,
+        body: Body,
         name: &str,
     ) -> Result<Response<Body>, Status> {
         request.authorize(Permission::ActionCacheWrite)?;
         let upload = Upload::of(&request.headers)?;
-        let value = self.receive(request, upload, DigestFunction::Sha256).await?;
+        let value = self.receive(body, upload, DigestFunction::Sha256).await?;
         let key = ValueKey::new(Kind::Named, &request.instance, name);
         self.keep_value(&key, value).await?;
         Ok(empty(StatusCode::CREATED))

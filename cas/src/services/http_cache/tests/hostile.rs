@@ -143,3 +143,40 @@ async fn other_methods_and_encodings_are_refused() {
         .error_for_status()
         .unwrap();
 }
+
+#[tokio::test]
+async fn who_asks_before_sending_is_not_told_to_send_in_vain() {
+    let server = TestServer::start().await;
+    let digest = sha256(b"there");
+    server.put(&cas(digest), "there").await.is(200);
+    let address = server.url.strip_prefix("http://").unwrap();
+    for (path, length, status) in [
+        (cas(digest), 5, "200"),
+        ("/dav/large".to_owned(), SPOOL + 1, "413"),
+    ] {
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "PUT {path} HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: {length}\r\n\r\n"
+        );
+        connection.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // The server closes: it cannot know whether the body will come.
+        connection.read_to_end(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_heard_although_the_body_was_not_read() {
+    let server = TestServer::start().await;
+    let blob = noise(7, 3 << 20);
+    for _ in 0..5 {
+        // On a connection that goes on after each of them.
+        server
+            .put_with(&cas(sha256(b"x")), &[("content-encoding", "gzip")], blob.clone())
+            .await
+            .is(400);
+        server.put("/nothing", blob.clone()).await.is(400);
+    }
+}
