@@ -40,24 +40,31 @@ impl CommandError {
 
     /// Prints the chain of causes and the hint, and gives the exit code.
     pub(crate) fn report(&self) -> ExitCode {
-        let mut text = format!("error: {}\n", self.cause);
+        // With standard error gone there is nobody left to tell.
+        io::stderr().write_all(format!("error: {self}").as_bytes()).ok();
+        ExitCode::FAILURE
+    }
+}
+
+/// Several lines: what went wrong, the chain of causes, the hint.
+impl fmt::Display for CommandError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(formatter, "{}", self.cause)?;
         let mut source = self.cause.source();
         let mut before = self.cause.to_string();
         while let Some(cause) = source {
             let message = cause.to_string();
             // Transparent wrappers say the same twice.
             if message != before {
-                text += &format!("  caused by: {message}\n");
+                writeln!(formatter, "  caused by: {message}")?;
             }
             before = message;
             source = cause.source();
         }
         if let Some(hint) = &self.hint {
-            text += &format!("  hint: {hint}\n");
+            writeln!(formatter, "  hint: {hint}")?;
         }
-        // With standard error gone there is nobody left to tell.
-        io::stderr().write_all(text.as_bytes()).ok();
-        ExitCode::FAILURE
+        Ok(())
     }
 }
 

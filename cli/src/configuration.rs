@@ -78,9 +78,14 @@ impl Configuration {
     /// Reads a file. What cannot be read ends with the first thing that is wrong, with its line; of what can be read,
     /// everything that makes no sense is told at once.
     pub(crate) fn read(path: &Path) -> Result<Self, CommandError> {
-        let in_file = |error: CommandError| error.context(format!("{} cannot be used", path.display()));
-        let text = std::fs::read_to_string(path).map_err(|error| in_file(error.into()))?;
-        let file: File = toml::from_str(&text).map_err(|error| in_file(error.into()))?;
+        let text = std::fs::read_to_string(path);
+        let text = text.map_err(|error| cannot_be_used(path, error.into()))?;
+        Self::parse(path, &text)
+    }
+
+    /// The same for what is written in the file.
+    pub(crate) fn parse(path: &Path, text: &str) -> Result<Self, CommandError> {
+        let file: File = toml::from_str(text).map_err(|error| cannot_be_used(path, error.into()))?;
         let mut problems = Problems::default();
         if let Some(blobs) = &file.blobs {
             problems.look_at("blobs", blobs, Use::Blobs);
@@ -141,6 +146,10 @@ impl Configuration {
         };
         format!("stores: {stores}\nexecution: {execution}\nlets in: {access}")
     }
+}
+
+fn cannot_be_used(path: &Path, error: CommandError) -> CommandError {
+    error.context(format!("{} cannot be used", path.display()))
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
+mod bytes_in_flight;
+mod key_urls;
 mod passwords;
 mod policies;
 mod requests;

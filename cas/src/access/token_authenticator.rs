@@ -12,6 +12,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use ring::digest;
 use serde_json::{Map, Value};
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard};
 
 use super::authenticator::{Authenticator, Refusal};
 use super::credentials::Credentials;
@@ -48,7 +49,7 @@ pub struct TokenOptions {
 pub struct TokenAuthenticator {
     options: TokenOptions,
     keys: ArcSwap<Vec<Key>>,
-    refreshed: tokio::sync::Mutex<Instant>,
+    refreshed: AsyncMutex<Instant>,
     good: Mutex<LruCache<[u8; 32], Good>>,
 }
 
@@ -67,7 +68,7 @@ impl TokenAuthenticator {
         Ok(Self {
             options,
             keys: ArcSwap::from_pointee(keys),
-            refreshed: tokio::sync::Mutex::new(Instant::now()),
+            refreshed: AsyncMutex::new(Instant::now()),
             good: Mutex::new(LruCache::new(REMEMBERED_TOKENS)),
         })
     }
@@ -81,12 +82,15 @@ impl TokenAuthenticator {
             return Ok(known.identity);
         }
         let header = decode_header(token).map_err(|_| invalid("the token is not a JSON Web Token"))?;
-        self.refresh(REFRESH).await;
+        // One call reads them; the others need not wait for an issuer that is slow.
+        if let Ok(refreshed) = self.refreshed.try_lock() {
+            self.refresh(refreshed, REFRESH).await;
+        }
         let key = match self.key(header.kid.as_deref()) {
             Some(key) => key,
             None => {
                 // The issuer may have begun to sign with a new one.
-                self.refresh(REFRESH_PAUSE).await;
+                self.refresh(self.refreshed.lock().await, REFRESH_PAUSE).await;
                 self.key(header.kid.as_deref())
                     .ok_or_else(|| invalid("the token is signed with a key that is not in the key set"))?
             }
@@ -150,8 +154,7 @@ impl TokenAuthenticator {
 
     /// Reads the keys again if that was longer ago than `age`. When that fails, those from before are kept: an issuer
     /// that is down must not stop every build.
-    async fn refresh(&self, age: Duration) {
-        let mut refreshed = self.refreshed.lock().await;
+    async fn refresh(&self, mut refreshed: MutexGuard<'_, Instant>, age: Duration) {
         if refreshed.elapsed() < age {
             return;
         }
@@ -163,6 +166,14 @@ impl TokenAuthenticator {
             ),
         }
         *refreshed = Instant::now();
+    }
+
+    /// As if keys and tokens were looked at longer ago than they were.
+    #[cfg(test)]
+    pub(super) async fn age(&self, by: Duration) {
+        let mut refreshed = self.refreshed.lock().await;
+        *refreshed = refreshed.checked_sub(by).expect("the machine is up for longer");
+        self.good.lock().clear();
     }
 }
 

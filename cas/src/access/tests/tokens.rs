@@ -1,4 +1,3 @@
-use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -99,9 +98,9 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-fn options(keys: PathBuf) -> TokenOptions {
+pub(super) fn options(keys: KeySource) -> TokenOptions {
     TokenOptions {
-        keys: KeySource::File(keys),
+        keys,
         issuer: "issuer".into(),
         audiences: vec!["bitzel".into()],
         identity_claim: "sub".into(),
@@ -113,11 +112,13 @@ async fn open(keys: &[Value]) -> (TempDir, TokenAuthenticator) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("keys.json");
     std::fs::write(&path, json!({"keys": keys}).to_string()).unwrap();
-    let authenticator = TokenAuthenticator::open(options(path)).await.unwrap();
+    let authenticator = TokenAuthenticator::open(options(KeySource::File(path)))
+        .await
+        .unwrap();
     (directory, authenticator)
 }
 
-async fn check(authenticator: &TokenAuthenticator, token: &str) -> Result<Identity, String> {
+pub(super) async fn check(authenticator: &TokenAuthenticator, token: &str) -> Result<Identity, String> {
     let credentials = Credentials::Bearer(Secret::new(token));
     let outcome = authenticator.authenticate(&credentials).await.unwrap();
     outcome
