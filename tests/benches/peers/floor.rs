@@ -19,6 +19,7 @@ use crate::actions;
 use crate::client::Client;
 use crate::measurement::Measurement;
 use crate::streams::{self, Content, median};
+use crate::system;
 
 /// A limit and what it consists of.
 pub(crate) struct Floor {
@@ -108,6 +109,7 @@ fn disk(content: &Content) -> (Duration, Duration) {
     let beside = std::env::current_exe().unwrap();
     let directory = tempfile::TempDir::with_prefix_in("bench-floor-", beside.parent().unwrap()).unwrap();
     let path = directory.path().join("blob");
+    system::sync();
     let start = Instant::now();
     let mut file = File::create(&path).unwrap();
     for chunk in content.chunks() {

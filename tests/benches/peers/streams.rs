@@ -8,7 +8,7 @@ use bitzel_proto::google::bytestream::{ReadRequest, WriteRequest};
 
 use crate::client::{Client, FUNCTION, noise};
 use crate::measurement::Measurement;
-use crate::system::System;
+use crate::system::{self, System};
 
 pub(crate) const WRITE: &str = "1 GiB by ByteStream, written";
 pub(crate) const READ: &str = "1 GiB by ByteStream, read";
@@ -112,6 +112,8 @@ pub(crate) async fn measure(system: &System) -> Vec<Measurement> {
     for round in 0..=ROUNDS {
         let content = Content::new(round + 1);
         let digest = content.digest();
+        // What the rounds before left for the disk is theirs.
+        system::sync();
         let start = Instant::now();
         write(&client, &content, digest).await;
         let written = start.elapsed();

@@ -124,6 +124,12 @@ impl System {
     }
 }
 
+/// Waits until the disk has everything that was written so far, so that it is charged to nobody who comes later.
+pub(crate) fn sync() {
+    let status = Command::new("sync").status().unwrap();
+    assert!(status.success(), "sync: {status}");
+}
+
 impl Drop for System {
     fn drop(&mut self) {
         // Nothing that it holds is needed any more.
