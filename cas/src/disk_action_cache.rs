@@ -81,6 +81,11 @@ impl ActionCache for DiskActionCache {
         if !self.directory.touch(key) {
             return Ok(None);
         }
+        // What was asked for a moment ago mostly is in memory.
+        let cached = self.directory.read_cached(key);
+        if let Some(result) = cached.and_then(|(_, content)| decode(&content)) {
+            return Ok(Some(result));
+        }
         let directory = Arc::clone(&self.directory);
         run_blocking(move || get(&directory, key)).await
     }

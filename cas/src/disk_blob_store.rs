@@ -136,6 +136,9 @@ impl BlobStore for DiskBlobStore {
         if digest.is_empty_blob() {
             return Ok(one_chunk(Bytes::new()));
         }
+        if let Some(blob) = reading::read_cached(&self.directory, digest) {
+            return Ok(one_chunk(reading::cut(&blob, range)));
+        }
         let directory = Arc::clone(&self.directory);
         run_blocking(move || reading::read(directory, digest, range)).await
     }

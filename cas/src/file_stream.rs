@@ -1,11 +1,12 @@
 //! Blobs in files as streams.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{IoSliceMut, Read};
 use std::path::PathBuf;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::blob_store::BlobStream;
 use crate::error::Error;
@@ -47,12 +48,31 @@ pub(crate) fn read_at(file: &File, offset: u64, size: u64) -> std::io::Result<By
         let at = offset + bytes.len() as u64;
         match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut bytes), at) {
             Ok(0) => break,
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
     }
     bytes.truncate(size);
     Ok(bytes.into())
+}
+
+/// Reads `size` bytes from an offset, fewer only at the end of the file, if the kernel has them in memory: quick enough
+/// for the threads of the async runtime, where a trip to a blocking thread and back costs several times the read.
+/// `None` when the disk would have to be waited for, or the file system cannot tell.
+pub(crate) fn read_cached_at(file: &File, offset: u64, size: usize) -> Option<Bytes> {
+    let mut bytes = vec![0; size];
+    let mut filled = 0;
+    while filled < size {
+        let rest = &mut [IoSliceMut::new(&mut bytes[filled..])];
+        match rustix::io::preadv2(file, rest, offset + filled as u64, ReadWriteFlags::NOWAIT) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(Errno::INTR) => {}
+            Err(_) => return None,
+        }
+    }
+    bytes.truncate(filled);
+    Some(bytes.into())
 }
 
 /// Runs `work` on a thread for blocking work. A panic in it goes on in the caller.

@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bitzel_proto::{Digest, DigestFunction};
+use bytes::Bytes;
 
 use super::entries::{Entry, Place};
 use super::record::Change;
 use super::segments::Waste;
 use super::{BLOCK, BoundedDirectory, State, file_name, file_path, now};
 use crate::error::Error;
+use crate::file_stream::{read_at, read_cached_at};
 
 /// A use is written to the journal at most this often for each entry, in seconds: the times of use need not be exact.
 pub(super) const TOUCH_INTERVAL: u32 = 600;
@@ -100,6 +102,23 @@ impl BoundedDirectory {
         found.into_iter().map(open).collect()
     }
 
+    /// The stored bytes of an entry in a segment, with what fills its last block, if they need no wait for the disk; it
+    /// counts as used now. `None` says nothing about whether it is there: [`locate`](Self::locate) does.
+    pub(crate) fn read_cached(&self, digest: Digest) -> Option<(Entry, Bytes)> {
+        let mut touched = Vec::new();
+        let mut state = self.state.lock();
+        let entry = state.find(&digest, now(), &mut touched)?;
+        state.note_uses(&self.root, &touched);
+        let Place::Segment { number, block } = entry.place else {
+            return None;
+        };
+        let file = state.segments.file(number).ok()?;
+        drop(state);
+        let size = usize::try_from(u64::from(entry.blocks) * BLOCK).ok()?;
+        let bytes = read_cached_at(&file, u64::from(block) * BLOCK, size)?;
+        Some((entry, bytes))
+    }
+
     /// Where an entry is, which does not count as a use.
     pub(crate) fn peek(&self, digest: Digest) -> Result<Located, Error> {
         let mut state = self.state.lock();
@@ -168,7 +187,7 @@ impl BoundedDirectory {
             Place::File => (fs::rename(file_path(&self.root, entry), &to), None),
             Place::Segment { number, block } => {
                 let copied = state.segments.file(number).and_then(|file| {
-                    let content = crate::file_stream::read_at(&file, u64::from(block) * BLOCK, bytes)?;
+                    let content = read_at(&file, u64::from(block) * BLOCK, bytes)?;
                     fs::write(&to, content)
                 });
                 (copied, state.segments.free(number, block, entry.blocks).ok())
@@ -217,9 +236,7 @@ impl BoundedDirectory {
             Place::Segment { number, block } => {
                 let file = state.segments.file(number).unwrap();
                 let offset = u64::from(block) * BLOCK;
-                let mut content = crate::file_stream::read_at(&file, offset, length)
-                    .unwrap()
-                    .to_vec();
+                let mut content = read_at(&file, offset, length).unwrap().to_vec();
                 change(&mut content);
                 file.write_all_at(&content, offset).unwrap();
             }

@@ -21,6 +21,9 @@ use crate::verifying_blob_store::is_whole;
 /// Bytes that one step of a stream reads.
 const CHUNK: u64 = 1 << 20;
 
+/// Size of blobs that are read without a trip to the blocking threads when they are in memory, in bytes.
+const TINY: u64 = 16 << 10;
+
 /// Whether the file is that of the digest.
 pub(super) fn is_intact(path: &Path, digest: Digest) -> bool {
     let mut hasher = digest.function().hasher();
@@ -78,6 +81,20 @@ fn whole(located: &Located) -> io::Result<Option<Bytes>> {
             Ok(Some(blob.freeze()))
         }
     }
+}
+
+/// A blob so small that reading and hashing it takes less time than a trip to the blocking threads, checked. `None` if
+/// it is larger, not in memory, not there or wrong.
+pub(super) fn read_cached(directory: &BoundedDirectory, digest: Digest) -> Option<Bytes> {
+    if digest.size_bytes() > TINY {
+        return None;
+    }
+    let (entry, stored) = directory.read_cached(digest)?;
+    let blob = match entry.encoding {
+        Encoding::Raw => stored.slice(..stored.len().min(usize::try_from(digest.size_bytes()).ok()?)),
+        Encoding::Zstd => encoding::decompress(&stored, digest.size_bytes())?,
+    };
+    (digest.function().digest(&blob) == digest).then_some(blob)
 }
 
 /// Streams a blob or a part of it.
@@ -146,7 +163,7 @@ pub(super) fn verify(directory: &Arc<BoundedDirectory>, digest: Digest) -> Resul
     Ok(())
 }
 
-fn cut(blob: &Bytes, range: BlobRange) -> Bytes {
+pub(super) fn cut(blob: &Bytes, range: BlobRange) -> Bytes {
     let at = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX).min(blob.len());
     let start = at(range.offset);
     let end = range
