@@ -4,8 +4,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use bitzel_cas::access::{AccessConfiguration, AccessTable, Limits, TlsTable};
-use bitzel_cas::store_configuration::{Problems, StoreConfiguration, Use};
+use bitzel_cas::services::Chunking;
+use bitzel_cas::store_configuration::{Problem, Problems, StoreConfiguration, Use};
+use bytesize::ByteSize;
 use serde::Deserialize;
+use toml::Spanned;
 
 use crate::command_error::CommandError;
 
@@ -23,6 +26,15 @@ struct File {
     access: Option<AccessTable>,
     #[serde(default)]
     limits: Limits,
+    chunks: Option<ChunksTable>,
+}
+
+/// `[chunks]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChunksTable {
+    /// What the chunks of large blobs have on average.
+    average_size: Spanned<ByteSize>,
 }
 
 /// `[listen]`.
@@ -70,6 +82,8 @@ pub(crate) struct Configuration {
     pub(crate) stores: Option<(StoreConfiguration, StoreConfiguration)>,
     /// Who gets in; none, and everybody does.
     pub(crate) access: Option<AccessConfiguration>,
+    /// How large blobs are cut.
+    pub(crate) chunking: Chunking,
     /// What relative paths are relative to.
     pub(crate) base: PathBuf,
 }
@@ -93,8 +107,12 @@ impl Configuration {
         if let Some(actions) = &file.actions {
             problems.look_at("actions", actions, Use::Results);
         }
+        let mut problems = problems.into_found();
+        let chunking = file
+            .chunks
+            .map_or(Ok(Chunking::default()), |chunks| chunks.chunking());
+        problems.extend(chunking.as_ref().err().cloned());
         let mut lines: Vec<String> = problems
-            .into_found()
             .into_iter()
             .map(|problem| {
                 let line = problem
@@ -124,6 +142,7 @@ impl Configuration {
                 access: file.access.unwrap_or_default(),
                 limits: file.limits,
             }),
+            chunking: chunking.unwrap_or_default(),
             base: path.parent().map(Path::to_owned).unwrap_or_default(),
         })
     }
@@ -145,6 +164,18 @@ impl Configuration {
             "no, only a cache"
         };
         format!("stores: {stores}\nexecution: {execution}\nlets in: {access}")
+    }
+}
+
+impl ChunksTable {
+    fn chunking(&self) -> Result<Chunking, Problem> {
+        let size = self.average_size.get_ref().as_u64();
+        let average = u32::try_from(size).unwrap_or(u32::MAX);
+        Chunking::new(average).map_err(|error| Problem {
+            key: "chunks.average_size".to_owned(),
+            place: Some(self.average_size.span()),
+            what: error.to_string(),
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bitzel_cas::endpoint::ClientCredentials;
+use bitzel_cas::services::Chunking;
 use tempfile::TempDir;
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
@@ -42,6 +43,7 @@ impl Embedded {
             // Nobody waits for a disk at the end of every build.
             syncs: false,
             executes: true,
+            chunking: Chunking::default(),
             remote_cache,
         };
         let server = tokio::spawn(server::run(config, vec![listener], None, server_shutdown.clone()));

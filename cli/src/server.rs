@@ -7,8 +7,8 @@ use bitzel_cas::access::{ServerAccess, incoming};
 use bitzel_cas::disk_blob_store::Usage;
 use bitzel_cas::services::http_cache::Spool;
 use bitzel_cas::services::{
-    self, ActionCacheService, ByteStreamService, CapabilitiesService, ContentAddressableStorageService,
-    HttpCacheService, Offer, RemoteAssetService,
+    self, ActionCacheService, ByteStreamService, CapabilitiesService, Chunking,
+    ContentAddressableStorageService, HttpCacheService, Offer, RemoteAssetService,
 };
 use bitzel_cas::store_configuration::StoreConfiguration;
 use bitzel_cas::store_factory::StoreFactory;
@@ -44,6 +44,8 @@ pub(crate) struct ServerConfig {
     pub(crate) syncs: bool,
     /// Whether it executes Actions; if not, it is a cache.
     pub(crate) executes: bool,
+    /// How large blobs are cut.
+    pub(crate) chunking: Chunking,
     /// Whom it shares results with.
     pub(crate) remote_cache: Option<RemoteCache>,
 }
@@ -80,7 +82,7 @@ pub(crate) enum Listener {
 
 /// Serves until `shutdown`, then closes the store. `admin` is where metrics are asked for, if anywhere.
 pub(crate) async fn run(
-    config: ServerConfig,
+    mut config: ServerConfig,
     listeners: Vec<Listener>,
     admin: Option<AdminListener>,
     shutdown: CancellationToken,
@@ -94,8 +96,8 @@ pub(crate) async fn run(
     let mut factory = StoreFactory::new(&config.stores.base);
     let blobs = factory.blobs(&config.stores.blobs).await.map_err(hint)?;
     let results = factory.results(&config.stores.results).await.map_err(hint)?;
-    let stores = Stores::new(blobs, results, config.remote_cache);
-    let served = serve(&factory, &stores, config.executes, listeners, admin, shutdown).await;
+    let stores = Stores::new(blobs, results, config.remote_cache.take());
+    let served = serve(&factory, &stores, &config, listeners, admin, shutdown).await;
     if let Some(sharing) = stores.sharing {
         sharing.settled().await;
     }
@@ -153,17 +155,16 @@ impl Stores {
 async fn serve(
     factory: &StoreFactory,
     stores: &Stores,
-    executes: bool,
+    config: &ServerConfig,
     listeners: Vec<Listener>,
     admin: Option<AdminListener>,
     shutdown: CancellationToken,
 ) -> Result<(), CommandError> {
     let (store, cache) = (Arc::clone(&stores.blobs), Arc::clone(&stores.results));
-    let config = ExecutionConfig::default();
     let execution = ExecutionServer::new(
         Arc::clone(&store),
         Arc::clone(&cache),
-        config,
+        ExecutionConfig::default(),
         Arc::new(SystemClock::default()),
     );
     let background = execution.background;
@@ -180,12 +181,14 @@ async fn serve(
     let assets = RemoteAssetService::new(Arc::clone(&cache), Arc::clone(&store), true);
     let (health_reporter, health) = services::health::service().await;
     let capabilities = CapabilitiesService::new(Offer {
-        execution: executes,
+        execution: config.executes,
         action_cache_updates: true,
-    });
+    })
+    .with_chunking(config.chunking);
     let mut routes = Routes::new(capabilities.into_server())
         .add_service(
             ContentAddressableStorageService::new(Arc::clone(&store))
+                .with_chunking(config.chunking)
                 .with_chunk_mappings(Arc::clone(&cache))
                 .into_server(),
         )
@@ -195,7 +198,7 @@ async fn serve(
         .add_service(assets.into_push_server())
         .add_service(ByteStreamService::new(Arc::clone(&store)).into_server())
         .add_service(ActionCacheService::new(Arc::clone(&cache), Arc::clone(&store), true).into_server());
-    if executes {
+    if config.executes {
         routes = routes
             .add_service(execution.execution.into_server())
             .add_service(execution.worker_queue.into_server());

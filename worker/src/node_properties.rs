@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime};
 use bitzel_proto::google::protobuf::{Timestamp, UInt32Value};
 use bitzel_proto::reapi::{NodeProperties, NodeProperty};
 
+use crate::error::Error;
+
 /// Name of the property whose value joins files into one inode: the path of the first of them, relative to the
 /// input root.
 pub const HARDLINK_GROUP: &str = "hardlink-group";
@@ -90,14 +92,20 @@ pub struct WantedProperties {
 }
 
 impl WantedProperties {
-    /// Reads the names that a Command lists; others are not known here and left out, as the specification asks.
-    pub fn from_names(names: &[String]) -> Self {
+    /// Reads the names that a Command lists. The specification has others refused.
+    pub fn from_names(names: &[String]) -> Result<Self, Error> {
+        let is_known = |name: &&String| ["mtime", "unix_mode", HARDLINK_GROUP].contains(&name.as_str());
+        if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
+            return Err(Error::InvalidAction(format!(
+                "output_node_properties: {unknown:?} is not known; there are mtime, unix_mode and {HARDLINK_GROUP}"
+            )));
+        }
         let has = |wanted: &str| names.iter().any(|name| name == wanted);
-        Self {
+        Ok(Self {
             mtime: has("mtime"),
             unix_mode: has("unix_mode"),
             hardlink_group: has("mtime") || has(HARDLINK_GROUP),
-        }
+        })
     }
 
     /// The wanted ones of these properties; `None` when that is none.

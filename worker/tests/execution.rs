@@ -446,7 +446,7 @@ async fn bad_commands_are_refused_with_a_reason() {
         change(&mut command);
         command
     };
-    let cases: [(Command, &str); 7] = [
+    let cases: [(Command, &str); 8] = [
         (
             command(|command| command.arguments.clear()),
             "the Command has no arguments",
@@ -458,6 +458,10 @@ async fn bad_commands_are_refused_with_a_reason() {
         (
             command(|command| command.output_paths = vec!["a/../../b".into()]),
             "has the component \"..\"",
+        ),
+        (
+            command(|command| command.output_node_properties = vec!["mtime".into(), "owner".into()]),
+            "output_node_properties: \"owner\" is not known",
         ),
         (
             command(|command| command.working_directory = "missing".into()),

@@ -73,6 +73,7 @@ pub(crate) async fn run(
         None => None,
     };
     let admin_address = admin.as_ref().map(AdminListener::address).transpose()?;
+    let chunking = file.as_ref().map(|file| file.chunking).unwrap_or_default();
     let stores = match file {
         Some(Configuration {
             stores: Some((blobs, results)),
@@ -85,6 +86,7 @@ pub(crate) async fn run(
         stores,
         syncs: true,
         executes,
+        chunking,
         remote_cache: None,
     };
     // The worker of this process needs no credentials: its socket lies where only this user can enter.

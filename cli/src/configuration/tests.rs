@@ -34,6 +34,11 @@ fn everything_that_makes_no_sense_is_told_at_once() {
     ] {
         assert!(error.contains(expected), "{error}");
     }
+    let error = format!("{:?}", read("[chunks]\naverage_size = \"48KiB\"\n").unwrap_err());
+    assert!(
+        error.contains("bitzel.toml:2: chunks.average_size: chunks of 49152 bytes are not possible"),
+        "{error}"
+    );
     let error = format!("{:?}", read("[blobs.memory]\n").unwrap_err());
     assert!(error.contains("[blobs] and [actions] go together"), "{error}");
 }

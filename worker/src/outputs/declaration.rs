@@ -81,7 +81,7 @@ impl OutputDeclaration {
             .unwrap_or(OutputDirectoryFormat::TreeOnly);
         Ok(Self {
             paths,
-            properties: WantedProperties::from_names(&command.output_node_properties),
+            properties: WantedProperties::from_names(&command.output_node_properties)?,
             directory_format,
         })
     }

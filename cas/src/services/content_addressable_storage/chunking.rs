@@ -192,9 +192,15 @@ impl ChunkedBlobs {
         blobs.buffered(READ_AHEAD).try_flatten().boxed()
     }
 
+    /// Under which a mapping is remembered: blobs that were cut for chunks of another size are cut again.
+    fn key(&self, blob: Digest) -> Digest {
+        let name = format!("chunk mapping of {blob} by {}", self.chunking.average);
+        blob.function().digest(name.as_bytes())
+    }
+
     async fn remembered(&self, digest: Digest) -> Option<Vec<Digest>> {
         let mappings = self.mappings.as_ref()?;
-        let mapping = match mappings.get(&instance(), key(digest)).await {
+        let mapping = match mappings.get(&instance(), self.key(digest)).await {
             Ok(mapping) => mapping?,
             Err(error) => {
                 tracing::debug!(%digest, %error, "the chunks of a blob are not known");
@@ -223,7 +229,7 @@ impl ChunkedBlobs {
             output_files: chunks.iter().map(file).collect(),
             ..ActionResult::default()
         };
-        if let Err(error) = mappings.put(&instance(), key(digest), mapping).await {
+        if let Err(error) = mappings.put(&instance(), self.key(digest), mapping).await {
             tracing::debug!(%digest, %error, "the chunks of a blob are not remembered");
         }
     }
@@ -231,10 +237,4 @@ impl ChunkedBlobs {
 
 fn instance() -> InstanceName {
     InstanceName::reserved("chunk-mappings")
-}
-
-fn key(digest: Digest) -> Digest {
-    digest
-        .function()
-        .digest(format!("chunk mapping of {digest}").as_bytes())
 }
