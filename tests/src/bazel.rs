@@ -42,6 +42,8 @@ pub const REMOTE_ACTIONS: u64 = 3;
 pub struct Bazel {
     program: PathBuf,
     directory: TempDir,
+    /// What its server is started with.
+    startup: Vec<String>,
 }
 
 /// How a run of Bazel went.
@@ -57,13 +59,46 @@ impl Bazel {
     /// A workspace in which nothing was built.
     pub fn new(program: PathBuf) -> Self {
         let directory = TempDir::with_prefix("bitzel-bazel-").expect("a temporary directory");
-        let bazel = Self { program, directory };
+        let bazel = Self {
+            program,
+            directory,
+            startup: Vec::new(),
+        };
         bazel.write("workspace/WORKSPACE", "");
         bazel.write("workspace/BUILD", BUILD);
         bazel.write("workspace/contains_test.bzl", CONTAINS_TEST);
         bazel.write("workspace/source.txt", "source\n");
         bazel.write("coverage_tools/WORKSPACE", "");
         bazel.write("coverage_tools/BUILD", COVERAGE_TOOLS);
+        bazel
+    }
+
+    /// The same, believing servers that this authority (a PEM file) vouches for. By HTTP only: Debian's Bazel has no TLS for
+    /// gRPC, as its Java libraries lack what netty wants for ALPN.
+    pub fn trusting(program: PathBuf, authority: &Path) -> Self {
+        let mut bazel = Self::new(program);
+        let store = bazel.directory.path().join("authorities");
+        // Comes with the Java that Bazel runs on.
+        let output = Command::new("keytool")
+            .args([
+                "-importcert",
+                "-noprompt",
+                "-alias",
+                "authority",
+                "-storepass",
+                "changeit",
+            ])
+            .arg("-file")
+            .arg(authority)
+            .arg("-keystore")
+            .arg(&store)
+            .output()
+            .expect("keytool starts");
+        assert!(output.status.success(), "{output:?}");
+        bazel.startup = vec![
+            format!("--host_jvm_args=-Djavax.net.ssl.trustStore={}", store.display()),
+            "--host_jvm_args=-Djavax.net.ssl.trustStorePassword=changeit".to_owned(),
+        ];
         bazel
     }
 
@@ -117,6 +152,7 @@ impl Bazel {
             ))
             // Should this program die, the server goes by itself.
             .arg("--max_idle_secs=60")
+            .args(&self.startup)
             .current_dir(self.path(""));
         command
     }

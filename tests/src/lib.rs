@@ -5,6 +5,7 @@
 //! that tests neither see nor disturb each other. Everything here panics when something is wrong: it is part of
 //! tests.
 
+mod authority;
 pub mod bazel;
 mod build_report;
 pub mod build_stream;
@@ -18,6 +19,7 @@ mod site;
 mod tree;
 mod worker_process;
 
+pub use authority::write_certificates;
 pub use build_report::BuildReport;
 pub use cache_server::{CacheServer, S3_KEYS, S3Server, free_address};
 pub use cold_build::cold_build;

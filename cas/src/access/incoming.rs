@@ -28,6 +28,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Connection {
     stream: Stream,
     certificate: Option<PeerCertificate>,
+    http2: bool,
     /// Gives the place to another connection at the end.
     _place: OwnedSemaphorePermit,
 }
@@ -96,6 +97,7 @@ async fn establish(
         return Ok(Connection {
             stream: Stream::Plain(stream),
             certificate: None,
+            http2: false,
             _place: place,
         });
     };
@@ -106,7 +108,9 @@ async fn establish(
         })?),
         _ => None,
     };
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     Ok(Connection {
+        http2,
         stream: Stream::Tls(Box::new(stream)),
         certificate,
         _place: place,
@@ -118,6 +122,8 @@ async fn establish(
 pub struct PeerInfo {
     /// The client's certificate, if it showed one.
     pub certificate: Option<PeerCertificate>,
+    /// Whether HTTP/2 was agreed on during the TLS handshake.
+    pub http2: bool,
 }
 
 impl Connected for Connection {
@@ -126,6 +132,7 @@ impl Connected for Connection {
     fn connect_info(&self) -> PeerInfo {
         PeerInfo {
             certificate: self.certificate.clone(),
+            http2: self.http2,
         }
     }
 }

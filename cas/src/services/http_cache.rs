@@ -23,6 +23,7 @@ use std::task::{Context, Poll};
 use axum::body::Body;
 use bitzel_proto::{CacheEntry, CachePath, InstanceName};
 use http::{Extensions, HeaderValue, Method, Request, Response, StatusCode, header};
+use tokio::sync::Semaphore;
 use tonic::{Code, Status};
 use tower::Service;
 
@@ -36,6 +37,8 @@ use crate::coalescing_blob_store::CoalescingBlobStore;
 pub use self::server::serve;
 pub use self::spool::Spool;
 
+/// Results of more than 1 MiB that are looked at at a time.
+const LARGE_RESULTS: usize = 4;
 /// What `OPTIONS` and refusals of other methods tell.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, PUT, DELETE, OPTIONS, PROPFIND, MKCOL");
 
@@ -47,6 +50,8 @@ pub struct HttpCacheService {
     /// The store for uploads: those of one blob share the work.
     uploads: Arc<dyn BlobStore>,
     spool: Arc<Spool>,
+    /// Places for large results that are looked at: each is some times as large as its bytes.
+    large_results: Arc<Semaphore>,
 }
 
 impl HttpCacheService {
@@ -58,6 +63,7 @@ impl HttpCacheService {
             uploads: Arc::new(CoalescingBlobStore::new(Arc::clone(&store))),
             store,
             spool: Arc::new(spool),
+            large_results: Arc::new(Semaphore::new(LARGE_RESULTS)),
         }
     }
 

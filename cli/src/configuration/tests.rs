@@ -18,6 +18,10 @@ fn the_example_of_the_documentation_can_be_used() {
         .unwrap();
     let configuration = read(example).unwrap();
     assert_eq!(
+        configuration.listen.http.map(|address| address.port()),
+        Some(8080)
+    );
+    assert_eq!(
         configuration.summary(),
         "stores: blobs in tiered(disk, deadline(s3)), results in tiered(disk, deadline(s3))\n\
          execution: yes\nlets in: as [tls] and [access] say"

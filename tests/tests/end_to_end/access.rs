@@ -5,8 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use bitzel_tests::{BuildReport, Server, Site};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use bitzel_tests::{BuildReport, Server, Site, write_certificates};
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde_json::json;
@@ -67,20 +66,11 @@ fn token(key: &Ed25519KeyPair, name: &str, groups: &[&str]) -> String {
 impl Guarded {
     fn start() -> Self {
         let site = Site::empty();
-        let mut params = CertificateParams::new(Vec::<String>::new()).expect("parameters");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority =
-            CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a CA");
-        let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("parameters");
-        let certificate = params.signed_by(&key, &authority).expect("a certificate");
+        write_certificates(&site);
         let signing = new_key();
         let public = BASE64_URL_SAFE_NO_PAD.encode(signing.public_key().as_ref());
         let jwk = json!({"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": public});
         for (name, text) in [
-            ("ca.pem", authority.pem()),
-            ("server.pem", certificate.pem()),
-            ("server.key", key.serialize_pem()),
             ("keys.json", json!({"keys": [jwk]}).to_string()),
             ("access.toml", CONFIGURATION.to_owned()),
         ] {
@@ -177,13 +167,15 @@ fn anonymous_callers_cannot_upload() {
 #[test]
 fn a_server_for_other_machines_does_not_start_without_rules() {
     let site = Site::empty();
-    let output = site
-        .bitzel("serve")
-        .args(["--listen", "0.0.0.0:0"])
-        .output()
-        .expect("bitzel starts");
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains("--allow-anonymous"), "{text}");
-    assert!(text.contains("--access"), "{text}");
+    for (grpc, http) in [("0.0.0.0:0", "127.0.0.1:0"), ("127.0.0.1:0", "0.0.0.0:0")] {
+        let output = site
+            .bitzel("serve")
+            .args(["--listen", grpc, "--http-listen", http])
+            .output()
+            .expect("bitzel starts");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains("--allow-anonymous"), "{text}");
+        assert!(text.contains("--access"), "{text}");
+    }
 }

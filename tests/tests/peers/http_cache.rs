@@ -5,7 +5,23 @@ use std::process::{Command, Stdio};
 
 use bitzel_tests::bazel::{Bazel, REMOTE_ACTIONS};
 use bitzel_tests::peers::{BAZEL, CCACHE, CURL, SCCACHE, free_port};
-use bitzel_tests::{Server, Site};
+use bitzel_tests::{Server, Site, write_certificates};
+
+/// `ci` and `dev` have the password `secret`.
+const ACCESS: &str = r#"
+[tls]
+certificate = "server.pem"
+key = "server.key"
+[access]
+passwords = "passwords"
+[[access.rules]]
+identities = ["ci"]
+allow = ["read", "cas-write", "ac-write", "execute"]
+[[access.rules]]
+identities = ["dev"]
+allow = ["read", "cas-write"]
+"#;
+const PASSWORD_HASH: &str = "$2b$04$YtzLcpYmRMvefafpPrGd1uj9pQMBU2y2qMkJSW3YMv17rZ1H9gWRy";
 
 const SERVE: &[&str] = &["--http-listen", "127.0.0.1:0"];
 
@@ -243,4 +259,62 @@ fn curl_gets_what_it_put_with_and_without_being_asked_to_go_on() {
             "{refusal}"
         );
     }
+}
+
+#[test]
+fn with_tls_and_passwords_bazel_and_curl_may_do_what_the_rules_say() {
+    let (Some(bazel), Some(curl)) = (BAZEL.program_or_skip(), CURL.program_or_skip()) else {
+        return;
+    };
+    let site = Site::empty();
+    write_certificates(&site);
+    let passwords = ["ci", "dev"]
+        .map(|user| format!("{user}:{PASSWORD_HASH}\n"))
+        .concat();
+    std::fs::write(site.path("passwords"), passwords).expect("passwords");
+    std::fs::write(site.path("access.toml"), ACCESS).expect("rules");
+    let access = site.path("access.toml").display().to_string();
+    let arguments = [SERVE, &["--access", &access]].concat();
+    let server = Server::start_with_log(&site, &arguments, &site.path("log"));
+    let authority = site.path("ca.pem");
+    let built_by = |user: &str| {
+        let url = server.http_url().replace("https://", &format!("https://{user}"));
+        let bazel = Bazel::trusting(bazel.clone(), &authority);
+        bazel.test(&[&format!("--remote_cache={url}")]).succeeded()
+    };
+    // Who may not write fills nothing, who may not read finds nothing, and both build by themselves.
+    assert_eq!(built_by("dev:secret@").count("remote cache hit"), 0);
+    assert_eq!(built_by("ci:secret@").count("remote cache hit"), 0);
+    let report = built_by("dev:secret@");
+    assert_eq!(
+        report.count("remote cache hit"),
+        REMOTE_ACTIONS,
+        "{}",
+        report.text
+    );
+    assert_eq!(built_by("").count("remote cache hit"), 0);
+
+    // And what curl is told.
+    let ca = authority.display().to_string();
+    let (value, answer) = (site.path("value"), site.path("answer"));
+    std::fs::write(&value, "value").expect("a value");
+    let url = format!("{}/dav/value", server.http_url());
+    let status = |arguments: &[&str]| {
+        let mut command = site.command(&curl);
+        command
+            .args(["--silent", "--show-error", "--max-time", "60", "--cacert", &ca])
+            .args(["--write-out", "%{http_code} %{http_version}", "--output"])
+            .arg(&answer)
+            .args(arguments);
+        run(&mut command)
+    };
+    let value = value.display().to_string();
+    let put = ["--upload-file", &value, &url];
+    assert_eq!(status(&put), "401 2");
+    assert_eq!(status(&[&["--user", "dev:secret"], &put[..]].concat()), "403 2");
+    assert_eq!(status(&[&["--user", "dev:wrong"], &put[..]].concat()), "401 2");
+    assert_eq!(status(&[&["--user", "ci:secret"], &put[..]].concat()), "201 2");
+    // curl agrees on HTTP/2 by itself.
+    assert_eq!(status(&["--http1.1", "--user", "dev:secret", &url]), "200 1.1");
+    assert_eq!(std::fs::read_to_string(&answer).expect("an answer"), "value");
 }

@@ -19,6 +19,9 @@ use crate::blob_store::one_chunk;
 use crate::services::MAX_MESSAGE_SIZE;
 use crate::services::action_cache::check_digests;
 
+/// Results above this size wait for each other, in bytes.
+const LARGE: u64 = 1 << 20;
+
 impl HttpCacheService {
     pub(super) async fn get_result(
         &self,
@@ -63,6 +66,11 @@ impl HttpCacheService {
         request.authorize(Permission::ActionCacheWrite)?;
         let upload = Upload::of(&request.headers)?;
         let value = self.receive(body, upload, DigestFunction::Sha256).await?;
+        let _place = if value.digest().size_bytes() > LARGE {
+            self.large_results.acquire().await.ok()
+        } else {
+            None
+        };
         if let Some(result) = result_in(&value, function).await? {
             let action = self.action(function, hash).await?;
             self.cache.put(&request.instance, action, result).await?;

@@ -30,7 +30,7 @@ const WINDOW: u32 = 4 << 20;
 
 /// Serves what comes in at one listener until `ended`, behind the access control of `access`.
 ///
-/// HTTP/1.1 is the protocol; clients that agree on HTTP/2 with TLS, or begin with it, get that.
+/// HTTP/1.1 is the protocol; clients that agree on HTTP/2 during the TLS handshake get that.
 pub async fn serve<I>(
     service: HttpCacheService,
     access: ServerAccess,
@@ -44,9 +44,11 @@ pub async fn serve<I>(
         .layer(access.layer)
         .layer(access.limits_layer)
         .service(service);
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
-    builder
+    // Not by looking at what the client begins with: one that begins with nothing would be waited for without end.
+    let mut http1 = Builder::new(TokioExecutor::new()).http1_only();
+    http1.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
+    let mut http2 = Builder::new(TokioExecutor::new()).http2_only();
+    http2
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(access.limits.streams_per_connection)
@@ -68,6 +70,7 @@ pub async fn serve<I>(
             continue;
         };
         let peer = connection.connect_info();
+        let builder = if peer.http2 { &http2 } else { &http1 };
         let service = service.clone();
         let service = tower::service_fn(move |request: Request<Incoming>| {
             let (mut request, rest) = unread::shared(request);

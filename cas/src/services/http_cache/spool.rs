@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bitzel_proto::{Digest, DigestFunction};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
 use crate::blob_store::{BlobStream, one_chunk};
@@ -17,6 +18,10 @@ use crate::file_stream::{file_stream, read_at, run_blocking};
 
 /// Up to this size an upload stays in memory, and larger ones go to their file in pieces of this size.
 const SMALL: usize = 1 << 20;
+/// Uploads that do so at a time.
+const IN_MEMORY: usize = 64;
+/// The same for those that come on top.
+const TINY: usize = 64 << 10;
 
 /// Keeps uploads until their digest is known: small ones in memory, others in files without a name, which are gone with
 /// the process. All of them together take no more room than the limit.
@@ -25,6 +30,7 @@ pub struct Spool {
     directory: PathBuf,
     limit: u64,
     used: Arc<AtomicU64>,
+    memory: Arc<Semaphore>,
 }
 
 /// Bytes of the limit that an upload has taken.
@@ -46,6 +52,8 @@ pub(super) struct Spooled {
     digest: Digest,
     content: Content,
     room: Room,
+    /// The place of an upload that is in memory.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Debug)]
@@ -61,6 +69,7 @@ impl Spool {
             directory: directory.into(),
             limit,
             used: Arc::default(),
+            memory: Arc::new(Semaphore::new(IN_MEMORY)),
         }
     }
 
@@ -88,6 +97,8 @@ impl Spool {
             used: Arc::clone(&self.used),
             bytes: 0,
         };
+        let place = Arc::clone(&self.memory).try_acquire_owned().ok();
+        let piece = if place.is_some() { SMALL } else { TINY };
         let mut hasher = function.hasher();
         let mut buffer = BytesMut::new();
         let mut file: Option<Arc<File>> = None;
@@ -97,7 +108,7 @@ impl Spool {
                 return Err(too_large(hasher.size_bytes()));
             }
             room.grow(chunk.len() as u64, limit)?;
-            if buffer.len() + chunk.len() > SMALL {
+            if !buffer.is_empty() && buffer.len() + chunk.len() > piece {
                 file = Some(self.append(file, buffer.split().freeze()).await?);
             }
             buffer.extend_from_slice(&chunk);
@@ -109,14 +120,15 @@ impl Spool {
                 digest.size_bytes()
             )));
         }
-        let content = match file {
-            None => Content::Memory(buffer.freeze()),
-            file => Content::File(self.append(file, buffer.freeze()).await?),
+        let (content, place) = match file {
+            None => (Content::Memory(buffer.freeze()), place),
+            file => (Content::File(self.append(file, buffer.freeze()).await?), None),
         };
         Ok(Spooled {
             digest,
             content,
             room,
+            place,
         })
     }
 
@@ -170,9 +182,16 @@ impl Spooled {
             digest,
             content,
             room,
+            place,
         } = self;
         let file = match content {
-            Content::Memory(bytes) => return one_chunk(bytes),
+            Content::Memory(bytes) => {
+                let chunks = one_chunk(bytes).inspect(move |_| {
+                    // Its place and room are taken until the bytes are.
+                    let _ = (&place, &room);
+                });
+                return chunks.boxed();
+            }
             Content::File(file) => file,
         };
         let opened = async move {

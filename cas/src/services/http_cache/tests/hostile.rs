@@ -180,3 +180,32 @@ async fn a_refusal_is_heard_although_the_body_was_not_read() {
         server.put("/nothing", blob.clone()).await.is(400);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_says_nothing_is_not_waited_for_without_end() {
+    let server = TestServer::start().await;
+    for begin in ["", "GET /cas/0", "PRI * HTTP/2.0"] {
+        let address = server.url.strip_prefix("http://").unwrap();
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        connection.write_all(begin.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let closed = connection.read_to_end(&mut answer);
+        let patience = std::time::Duration::from_mins(2);
+        assert!(tokio::time::timeout(patience, closed).await.is_ok(), "{begin}");
+    }
+}
+
+#[tokio::test]
+async fn many_uploads_at_once_are_right_in_memory_and_on_disk() {
+    let server = TestServer::start().await;
+    // More than stay in memory, and less than the spool takes.
+    let values: Vec<Vec<u8>> = (0..200).map(|seed| noise(seed, 20_000)).collect();
+    let puts = values.iter().enumerate().map(|(number, value)| {
+        let server = &server;
+        async move { server.put(&format!("/dav/{number}"), value.clone()).await.is(201) }
+    });
+    futures::future::join_all(puts).await;
+    for (number, value) in values.iter().enumerate() {
+        assert!(server.get(&format!("/dav/{number}")).await.is(200).body == *value);
+    }
+}
