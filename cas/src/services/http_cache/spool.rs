@@ -1,8 +1,8 @@
 //! Uploads whose digest is known only at their end.
 
 use std::fs::File;
-use std::io::{Seek as _, Write as _};
-use std::path::PathBuf;
+use std::io::{self, ErrorKind, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -132,18 +132,29 @@ impl Spool {
         })
     }
 
-    async fn append(&self, file: Option<Arc<File>>, bytes: Bytes) -> Result<Arc<File>, Error> {
+    async fn append(&self, file: Option<Arc<File>>, bytes: Bytes) -> Result<Arc<File>, Status> {
         let directory = self.directory.clone();
         run_blocking(move || {
-            let failed = || Error::io(format!("cannot keep an upload in {}", directory.display()));
             let file = match file {
                 Some(file) => file,
-                None => Arc::new(tempfile::tempfile_in(&directory).map_err(failed())?),
+                None => Arc::new(tempfile::tempfile_in(&directory)?),
             };
-            (&*file).write_all(&bytes).map_err(failed())?;
+            (&*file).write_all(&bytes)?;
             Ok(file)
         })
         .await
+        .map_err(|error| not_kept(&self.directory, error))
+    }
+}
+
+/// A full disk is no fault of the server: others fill it too.
+fn not_kept(directory: &Path, error: io::Error) -> Status {
+    let context = format!("cannot keep an upload in {}", directory.display());
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            Status::resource_exhausted(format!("{context}: there is no room on its disk"))
+        }
+        _ => Error::io(context)(error).into(),
     }
 }
 
@@ -211,5 +222,69 @@ impl Spooled {
                 Err(error) => futures::stream::once(async { Err(error) }).boxed(),
             })
             .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+    use crate::blob_store::collect;
+    use crate::services::tests::noise;
+
+    fn chunks(blob: &[u8]) -> BlobStream {
+        let chunks: Vec<_> = blob
+            .chunks(100_000)
+            .map(|chunk| Ok(Bytes::copy_from_slice(chunk)))
+            .collect();
+        futures::stream::iter(chunks).boxed()
+    }
+
+    #[tokio::test]
+    async fn room_is_taken_until_an_upload_has_been_passed_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = Spool::new(directory.path(), 5 << 20);
+        let take = async |blob: &[u8]| spool.take(DigestFunction::Sha256, None, chunks(blob)).await;
+        for size in [500_000, 3 << 20] {
+            let blob = noise(1, size);
+            let held = take(&blob).await.unwrap();
+            assert_eq!(held.bytes().await.unwrap(), blob);
+            assert_eq!(spool.used.load(Ordering::Relaxed), size as u64);
+            let refused = take(&noise(2, (5 << 20) - 10)).await.unwrap_err();
+            assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+            let mut stream = held.into_stream();
+            stream.next().await.unwrap().unwrap();
+            assert_eq!(spool.used.load(Ordering::Relaxed), size as u64);
+            drop(stream);
+            assert_eq!(spool.used.load(Ordering::Relaxed), 0);
+            assert!(collect(take(&blob).await.unwrap().into_stream()).await.unwrap() == blob);
+        }
+    }
+
+    #[tokio::test]
+    async fn uploads_beyond_what_fits_in_memory_go_to_files_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = Spool::new(directory.path(), 50 << 20);
+        let mut held = Vec::new();
+        for number in 0..IN_MEMORY + 3 {
+            let blob = noise(number as u64, 200_000);
+            let upload = spool
+                .take(DigestFunction::Sha256, Some(200_000), chunks(&blob))
+                .await
+                .unwrap();
+            assert_eq!(matches!(upload.content, Content::Memory(_)), number < IN_MEMORY);
+            held.push((upload, blob));
+        }
+        for (upload, blob) in held {
+            assert!(collect(upload.into_stream()).await.unwrap() == blob);
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_no_fault_of_the_server() {
+        let status = |kind: ErrorKind| not_kept(Path::new("/spool"), kind.into());
+        assert_eq!(status(ErrorKind::StorageFull).code(), Code::ResourceExhausted);
+        assert_eq!(status(ErrorKind::PermissionDenied).code(), Code::Internal);
     }
 }
