@@ -9,11 +9,9 @@ use parking_lot::Mutex;
 use prost::Message;
 
 use crate::blob_store::{BlobStore, read_whole};
-use crate::directory_tree::{DirectoryCache, fetch_directory_tree};
+use crate::directory_tree::{DirectoryCache, MAX_TREE_SIZE, fetch_directory_tree};
 use crate::error::Error;
 
-/// Largest Tree message that is looked into.
-const MAX_TREE_SIZE: u64 = 256 << 20;
 /// Digests that remembered Trees may name together: 48 bytes each.
 const REMEMBERED_DIGESTS: usize = 1 << 21;
 /// Memory for Directories of outputs, in bytes.

@@ -80,8 +80,10 @@ pub(crate) struct Configuration {
     pub(crate) execution: ExecutionTable,
     /// Stores of blobs and of results; none, and the server keeps both in its own directory.
     pub(crate) stores: Option<(StoreConfiguration, StoreConfiguration)>,
-    /// Who gets in; none, and everybody does.
+    /// Who gets in; none, and everybody does, within `limits`.
     pub(crate) access: Option<AccessConfiguration>,
+    /// What one caller may take from the others.
+    pub(crate) limits: Limits,
     /// How large blobs are cut.
     pub(crate) chunking: Chunking,
     /// What relative paths are relative to.
@@ -140,8 +142,9 @@ impl Configuration {
             access: names_access.then(|| AccessConfiguration {
                 tls: file.tls,
                 access: file.access.unwrap_or_default(),
-                limits: file.limits,
+                limits: file.limits.clone(),
             }),
+            limits: file.limits,
             chunking: chunking.unwrap_or_default(),
             base: path.parent().map(Path::to_owned).unwrap_or_default(),
         })

@@ -125,7 +125,11 @@ pub struct ServerAccess {
 impl ServerAccess {
     /// Everybody may do everything, without TLS: for sockets that only trusted programs can reach.
     pub fn open() -> Self {
-        let limits = Limits::default();
+        Self::open_with(Limits::default())
+    }
+
+    /// The same within limits.
+    pub fn open_with(limits: Limits) -> Self {
         Self {
             layer: AccessLayer::open(),
             limits_layer: LimitsLayer::new(&limits),

@@ -4,7 +4,6 @@ mod action_cache;
 mod byte_stream;
 mod chunking;
 mod content_addressable_storage;
-mod introspection;
 mod remote_asset;
 
 use std::sync::Arc;
@@ -55,7 +54,6 @@ pub(crate) fn routes(store: &Arc<dyn BlobStore>, cache: &Arc<dyn ActionCache>) -
         .add_service(ActionCacheService::new(Arc::clone(cache), Arc::clone(store), true).into_server())
         .add_service(assets.clone().into_fetch_server())
         .add_service(assets.into_push_server())
-        .add_service(reflection::service().unwrap())
 }
 
 fn complete(store: &Arc<dyn BlobStore>, cache: &Arc<dyn ActionCache>) -> Arc<dyn ActionCache> {

@@ -155,7 +155,8 @@ async fn access(
     }
     let Some(path) = &arguments.access else {
         let Some(public) = public.filter(|_| !arguments.allow_anonymous) else {
-            return Ok(ServerAccess::open());
+            let limits = file.map(|file| file.limits.clone()).unwrap_or_default();
+            return Ok(ServerAccess::open_with(limits));
         };
         return Err(CommandError::new(format!(
             "without rules, everybody who reaches {public} could replace what others build with"

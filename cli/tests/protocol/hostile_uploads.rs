@@ -1,5 +1,6 @@
 //! Clients that mean harm: each gets a clear status, memory stays bounded, and nothing of theirs is stored.
 
+use bitzel_proto::google::bytestream::WriteRequest;
 use bitzel_proto::reapi::{
     BatchReadBlobsRequest, BatchUpdateBlobsRequest, FindMissingBlobsRequest, GetActionResultRequest,
     GetTreeRequest, batch_update_blobs_request, compressor,
@@ -164,6 +165,39 @@ async fn who_declares_10_gib_and_sends_1_kib_costs_nobody_anything() {
     assert_eq!(server.missing(&[digest, kept]).await, [digest]);
     assert!(server.peak_memory() - before < MOST_MEMORY);
     server.has_on_disk_less_than(disk + MIB).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_hold_for_everybody_where_there_are_no_rules() {
+    let server =
+        Server::configured("[execution]\nenabled = false\n[limits]\nstreams_per_identity = 1\n").await;
+    let find = async || {
+        let request = FindMissingBlobsRequest::default();
+        server.blobs().find_missing_blobs(request).await
+    };
+    // Either of two calls at once may be the one that is refused, so until it is not the one that stays open.
+    let refusal = loop {
+        let (_sender, receiver) = tokio::sync::mpsc::channel::<WriteRequest>(1);
+        let mut streams = server.streams();
+        let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
+        let open = tokio::spawn(async move { streams.write(requests).await });
+        let refused = loop {
+            match find().await {
+                Ok(_) if open.is_finished() => break None,
+                Ok(_) => tokio::task::yield_now().await,
+                Err(status) => break Some(status),
+            }
+        };
+        open.abort();
+        if let Some(status) = refused {
+            break status;
+        }
+    };
+    assert_eq!(refusal.code(), Code::ResourceExhausted);
+    assert!(
+        refusal.message().contains("1 calls open, which is the limit"),
+        "{refusal}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
