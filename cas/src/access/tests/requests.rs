@@ -321,11 +321,15 @@ async fn more_calls_than_an_identity_may_have_are_refused_and_those_of_others_ar
     let server = Guarded::start(access).await;
     let busy = connect(&server, &site.credentials("busy")).await;
     // A write whose requests do not end.
-    let (sender, receiver) = tokio::sync::mpsc::channel(1);
-    let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
-    let mut stream =
-        bitzel_proto::google::bytestream::byte_stream_client::ByteStreamClient::new(busy.clone());
-    let open = tokio::spawn(async move { stream.write(requests).await });
+    let write = || {
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
+        let mut stream =
+            bitzel_proto::google::bytestream::byte_stream_client::ByteStreamClient::new(busy.clone());
+        let open = tokio::spawn(async move { stream.write(requests).await });
+        (sender, open)
+    };
+    let (mut sender, mut open) = write();
     let find = async |channel: endpoint::Channel| {
         let request = FindMissingBlobsRequest::default();
         ContentAddressableStorageClient::new(channel)
@@ -335,6 +339,8 @@ async fn more_calls_than_an_identity_may_have_are_refused_and_those_of_others_ar
     // Until the server has seen the first call.
     let refusal = loop {
         match find(busy.clone()).await {
+            // One that arrived while the other call was open was the one to be refused.
+            Ok(_) if open.is_finished() => (sender, open) = write(),
             Ok(_) => tokio::task::yield_now().await,
             Err(status) => break status,
         }
