@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use bitzel_cas::BlobStore;
 use bitzel_proto::Digest;
+use metrics::{counter, gauge};
 use parking_lot::Mutex;
 use rayon::prelude::*;
 use tokio::sync::Notify;
@@ -139,6 +140,8 @@ impl FileCache {
             // Before looking: what is announced between the look and the wait must not be missed.
             fetched.as_mut().enable();
             let claim = self.claim(&wanted);
+            count("cached", claim.present.len());
+            count("fetched", claim.own.values().map(Vec::len).sum());
             lease.keys.extend(claim.present);
             if !claim.own.is_empty() {
                 let guard = ClaimGuard {
@@ -217,8 +220,14 @@ impl FileCache {
 
     /// Removes the files that were not used for longest, until the limit is kept with a tenth to spare or only
     /// files in use are left. Blocks for as long as the unlinking takes.
+    #[expect(clippy::cast_precision_loss, reason = "a number for people")]
     pub fn evict(&self) {
-        let victims = self.state.lock().choose_victims(self.limit_bytes);
+        let victims = {
+            let mut state = self.state.lock();
+            let victims = state.choose_victims(self.limit_bytes);
+            gauge!("bitzel_worker_cache_bytes").set(state.total_bytes as f64);
+            victims
+        };
         for key in victims {
             let path = self.path(&key);
             if let Err(error) = std::fs::remove_file(&path) {
@@ -226,6 +235,11 @@ impl FileCache {
             }
         }
     }
+}
+
+/// Counts input files by where they came from.
+fn count(outcome: &'static str, files: usize) {
+    counter!("bitzel_worker_input_files_total", "outcome" => outcome).increment(files as u64);
 }
 
 impl State {

@@ -16,6 +16,7 @@ use crate::action_executor::ActionExecutor;
 use crate::blob_stores::RemoteBlobStores;
 use crate::config::WorkerConfig;
 use crate::error::Error;
+use crate::metered_action_executor::MeteredActionExecutor;
 use crate::sandboxed_action_executor::SandboxedActionExecutor;
 
 mod session;
@@ -40,6 +41,7 @@ pub async fn run(config: WorkerConfig, shutdown: CancellationToken) -> Result<()
         config.credentials.clone(),
     ));
     let executor = Arc::new(SandboxedActionExecutor::open(config.executor, stores).await?);
+    let executor = Arc::new(MeteredActionExecutor::new(executor));
     take_actions(
         &config.endpoint,
         &config.credentials,

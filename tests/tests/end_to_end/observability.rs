@@ -56,6 +56,14 @@ fn the_dashboard_shows_metrics_that_a_server_has() {
         page.contains(r#"bitzel_actions_total{outcome="succeeded"}"#),
         "a build has run:\n{page}"
     );
+    // The worker in it counts beside it, as one on another machine does on a page of its own.
+    for counter in [
+        r#"bitzel_worker_actions_total{outcome="succeeded"}"#,
+        r#"bitzel_worker_input_files_total{outcome="fetched"}"#,
+        "bitzel_worker_cache_bytes",
+    ] {
+        assert!(page.contains(counter), "no {counter}:\n{page}");
+    }
     let (there, wanted) = (names(&page), names_in_dashboard());
     let lacking: Vec<_> = wanted.difference(&there).collect();
     assert!(lacking.is_empty(), "the server has no {lacking:?}:\n{page}");
