@@ -4,13 +4,14 @@
 //! a build with an embedded server. `docs/operations.md` lists every metric.
 
 mod called_method;
-mod http_observing_layer;
+mod execution_outcome;
+mod http_request;
 mod observed_body;
 mod observing_layer;
 mod request_metadata;
 mod trace_context;
 
-pub use http_observing_layer::{HttpObserving, HttpObservingLayer};
+pub use execution_outcome::execution_outcome;
 pub use observing_layer::{Observing, ObservingLayer};
 pub use request_metadata::{REQUEST_METADATA, request_metadata};
 pub use trace_context::continue_trace;

@@ -258,7 +258,7 @@ where
 {
     endpoint::server()
         .max_concurrent_streams(access.limits.streams_per_connection)
-        .layer(ObservingLayer)
+        .layer(ObservingLayer::Grpc)
         .layer(access.layer)
         .layer(access.limits_layer)
         .add_routes(routes)

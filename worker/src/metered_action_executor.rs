@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bitzel_cas::telemetry::execution_outcome;
 use bitzel_proto::reapi::ExecuteResponse;
 use metrics::{counter, gauge};
 
@@ -52,17 +53,8 @@ impl ActionExecutor for MeteredActionExecutor {
         let running = Running::start();
         let response = self.inner.execute(request).await;
         drop(running);
-        counter!("bitzel_worker_actions_total", "outcome" => outcome(&response)).increment(1);
+        counter!("bitzel_worker_actions_total", "outcome" => execution_outcome(&response)).increment(1);
         response
-    }
-}
-
-fn outcome(response: &ExecuteResponse) -> &'static str {
-    let is_ok = response.status.as_ref().is_none_or(|status| status.code == 0);
-    match &response.result {
-        Some(result) if is_ok && result.exit_code == 0 => "succeeded",
-        Some(_) if is_ok => "failed",
-        _ => "error",
     }
 }
 

@@ -1,10 +1,10 @@
-//! The layer around all services of a server.
+//! The layer around everything that a server serves.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bitzel_proto::reapi::RequestMetadata;
-use http::{Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use http_body::Body;
 use tonic::Code;
 use tower::{Layer, Service};
@@ -12,19 +12,30 @@ use tracing::field::Empty;
 use tracing::{Instrument as _, Level, Span, info_span, span_enabled};
 
 use super::called_method::CalledMethod;
+use super::http_request;
 use super::observed_body::{Observation, ObservedBody};
 use super::request_metadata::request_metadata;
 use super::trace_context::continue_trace;
 
-/// Observes every request of the services below: a span that joins the client's trace, a log line, metrics.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct ObservingLayer;
+/// Observes every request of the services below: a span that joins the client's trace, a log line, metrics. The protocol
+/// says what a request is for and where its status is.
+#[derive(Debug, Clone, Copy)]
+pub enum ObservingLayer {
+    /// The services of gRPC, by their names.
+    Grpc,
+    /// The HTTP cache, under the service `HttpCache` and methods like `GetBlob`. Statuses are called as in gRPC, so that
+    /// one query finds both.
+    Http,
+}
 
 impl<S> Layer<S> for ObservingLayer {
     type Service = Observing<S>;
 
     fn layer(&self, inner: S) -> Observing<S> {
-        Observing { inner }
+        Observing {
+            inner,
+            protocol: *self,
+        }
     }
 }
 
@@ -32,6 +43,7 @@ impl<S> Layer<S> for ObservingLayer {
 #[derive(Debug, Clone)]
 pub struct Observing<S> {
     inner: S,
+    protocol: ObservingLayer,
 }
 
 impl<S, B, C> Service<Request<B>> for Observing<S>
@@ -50,10 +62,11 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let called = CalledMethod::of(request.uri().path());
+        let protocol = self.protocol;
+        let called = protocol.called(request.method(), request.uri().path());
         // Clients describe themselves in every request: that is only decoded for somebody who reads it.
         let span = if span_enabled!(Level::INFO) {
-            let span = span(&called, request_metadata(request.headers()).unwrap_or_default());
+            let span = protocol.span(&called, request.headers());
             continue_trace(&span, request.headers());
             span
         } else {
@@ -65,8 +78,7 @@ where
             async move {
                 match response.await {
                     Ok(response) => {
-                        // A response without messages has its status in the headers.
-                        observation.look_at(response.headers());
+                        protocol.look_at(&response, &mut observation);
                         Ok(response.map(|body| ObservedBody::new(body, observation)))
                     }
                     Err(error) => {
@@ -77,6 +89,30 @@ where
             }
             .instrument(span),
         )
+    }
+}
+
+impl ObservingLayer {
+    fn called(self, method: &Method, path: &str) -> CalledMethod {
+        match self {
+            Self::Grpc => CalledMethod::of(path),
+            Self::Http => http_request::called(method, path),
+        }
+    }
+
+    fn span(self, called: &CalledMethod, headers: &HeaderMap) -> Span {
+        match self {
+            Self::Grpc => span(called, request_metadata(headers).unwrap_or_default()),
+            Self::Http => http_request::span(called, headers),
+        }
+    }
+
+    fn look_at<C>(self, response: &Response<C>, observation: &mut Observation) {
+        match self {
+            // A response without messages has its status in the headers.
+            Self::Grpc => observation.look_at(response.headers()),
+            Self::Http => observation.expect(http_request::code(response.status())),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use http_body_util::{BodyExt, StreamBody};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tower::{Layer as _, Service as _, ServiceExt as _, service_fn};
 
-use super::{HttpObservingLayer, ObservingLayer};
+use super::ObservingLayer;
 
 const GET: &str = "/build.bazel.remote.execution.v2.ActionCache/GetActionResult";
 
@@ -29,7 +29,7 @@ async fn metrics_after(path: &'static str, status: Option<&'static str>, reads_o
     let handle = recorder.handle();
     let _installed = metrics::set_default_local_recorder(&recorder);
     let inner = service_fn(move |_: Request<()>| std::future::ready(Ok::<_, Infallible>(answer(status))));
-    let mut service = ObservingLayer.layer(inner);
+    let mut service = ObservingLayer::Grpc.layer(inner);
     let request = Request::builder().uri(path).body(()).unwrap();
     let response = service.ready().await.unwrap().call(request).await.unwrap();
     assert!(
@@ -97,7 +97,7 @@ async fn metrics_after_http(method: &str, path: &str, status: u16, reads: usize)
             .body(http_body_util::Full::new(Bytes::from("bytes")));
         std::future::ready(Ok::<_, Infallible>(response.unwrap()))
     });
-    let mut service = HttpObservingLayer.layer(inner);
+    let mut service = ObservingLayer::Http.layer(inner);
     let request = Request::builder().method(method).uri(path).body(()).unwrap();
     let response = service.ready().await.unwrap().call(request).await.unwrap();
     let mut body = response.into_body();

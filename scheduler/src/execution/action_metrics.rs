@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bitzel_cas::telemetry::execution_outcome;
 use bitzel_proto::google::protobuf::Timestamp;
 use bitzel_proto::reapi::{ExecuteResponse, ExecutedActionMetadata};
 use metrics::{counter, gauge, histogram};
@@ -22,13 +23,7 @@ pub(super) fn retried() {
 
 /// An Action has an answer from a worker.
 pub(super) fn answered(response: &ExecuteResponse) {
-    let is_ok = response.status.as_ref().is_none_or(|status| status.code == 0);
-    let outcome = match &response.result {
-        Some(result) if is_ok && result.exit_code == 0 => "succeeded",
-        Some(_) if is_ok => "failed",
-        _ => "error",
-    };
-    counter!(ACTIONS, "outcome" => outcome).increment(1);
+    counter!(ACTIONS, "outcome" => execution_outcome(response)).increment(1);
     let metadata = response
         .result
         .as_ref()

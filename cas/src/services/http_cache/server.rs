@@ -19,7 +19,7 @@ use tower::{ServiceBuilder, ServiceExt as _};
 
 use super::{HttpCacheService, unread};
 use crate::access::{PeerInfo, ServerAccess};
-use crate::telemetry::HttpObservingLayer;
+use crate::telemetry::ObservingLayer;
 
 /// How long the head of a request may take, which is also how long a connection is kept that nothing comes on.
 const HEAD: Duration = Duration::from_mins(1);
@@ -40,7 +40,7 @@ pub async fn serve<I>(
     I: AsyncRead + AsyncWrite + Connected<ConnectInfo = PeerInfo> + Unpin + Send + 'static,
 {
     let service = ServiceBuilder::new()
-        .layer(HttpObservingLayer)
+        .layer(ObservingLayer::Http)
         .layer(access.layer)
         .layer(access.limits_layer)
         .service(service);
