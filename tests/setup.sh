@@ -120,10 +120,12 @@ install_peers() {
     mkdir -p "$demo/peers"
     local program package version
     while read -r program package; do
-        if ! command -v "$program" >/dev/null && ! install_peer "$package" >"$demo/peers/$program.log" 2>&1; then
-            echo "setup: SKIPPED: $program: $package cannot be installed, see $demo/peers/$program.log" >&2
+        if ! command -v "$program" >/dev/null && ! [ -e "$program" ] \
+            && ! install_peer "$package" >"$demo/peers/$package.log" 2>&1; then
+            echo "setup: SKIPPED: ${program##*/}: $package cannot be installed, see $demo/peers/$package.log" >&2
         fi
     done <<<"bazel bazel-bootstrap
+/usr/lib/x86_64-linux-gnu/jni/libnetty-tcnative.so libnetty-tcnative-jni
 ccache ccache
 curl curl"
     while read -r program package version; do

@@ -73,8 +73,7 @@ impl Bazel {
         bazel
     }
 
-    /// The same, believing servers that this authority (a PEM file) vouches for. By HTTP only: Debian's Bazel has no TLS for
-    /// gRPC, as its Java libraries lack what netty wants for ALPN.
+    /// The same, believing servers that this authority (a PEM file) vouches for by HTTP, for which Bazel has no flag.
     pub fn trusting(program: PathBuf, authority: &Path) -> Self {
         let mut bazel = Self::new(program);
         let store = bazel.directory.path().join("authorities");
@@ -99,6 +98,23 @@ impl Bazel {
             format!("--host_jvm_args=-Djavax.net.ssl.trustStore={}", store.display()),
             "--host_jvm_args=-Djavax.net.ssl.trustStorePassword=changeit".to_owned(),
         ];
+        bazel
+    }
+
+    /// The same, able to speak gRPC over TLS. Debian builds netty, which Bazel connects with, without the class that has
+    /// Java's own TLS agree on HTTP/2 (`JdkAlpnApplicationProtocolNegotiator`), so that `grpcs://` ends with "JDK provider
+    /// does not support ALPN protocol", whatever the Java. netty also does TLS by OpenSSL, by a library that Debian packages:
+    /// `netty_tcnative`.
+    pub fn with_grpc_over_tls(program: PathBuf, netty_tcnative: &Path) -> Self {
+        let mut bazel = Self::new(program);
+        let libraries = bazel.directory.path().join("libraries");
+        std::fs::create_dir(&libraries).expect("a directory of libraries");
+        // A copy: the library looks at its own file's name, symbolic links resolved, and refuses Debian's.
+        std::fs::copy(netty_tcnative, libraries.join("libnetty_tcnative.so")).expect("a copy of the library");
+        bazel.startup = vec![format!(
+            "--host_jvm_args=-Djava.library.path={}",
+            libraries.display()
+        )];
         bazel
     }
 

@@ -29,6 +29,16 @@ pub const BAZEL: Peer = Peer {
     missing: "`make setup` installs Debian's bazel-bootstrap where it is root and has a mirror",
 };
 
+/// What Debian's Bazel needs for gRPC over TLS.
+pub const NETTY_TCNATIVE: Peer = Peer {
+    name: "bazel by grpcs",
+    program: "libnetty-tcnative.so",
+    variable: "BITZEL_TEST_NETTY_TCNATIVE",
+    // Where Debian puts it; an absolute path stays as it is.
+    installed: Some("/usr/lib/x86_64-linux-gnu/jni/libnetty-tcnative.so"),
+    missing: "`make setup` installs Debian's libnetty-tcnative-jni where it is root and has a mirror",
+};
+
 /// `BuildStream`'s command line, as a client.
 pub const BUILDSTREAM: Peer = Peer {
     name: "buildstream",

@@ -5,7 +5,9 @@
 
 mod peers {
     mod bazel;
+    mod bazel_tls;
     mod build_stream;
     mod caches;
+    mod guarded;
     mod http_cache;
 }

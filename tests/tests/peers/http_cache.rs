@@ -5,23 +5,9 @@ use std::process::{Command, Stdio};
 
 use bitzel_tests::bazel::{Bazel, REMOTE_ACTIONS};
 use bitzel_tests::peers::{BAZEL, CCACHE, CURL, SCCACHE, free_port};
-use bitzel_tests::{Server, Site, write_certificates};
+use bitzel_tests::{Server, Site};
 
-/// `ci` and `dev` have the password `secret`.
-const ACCESS: &str = r#"
-[tls]
-certificate = "server.pem"
-key = "server.key"
-[access]
-passwords = "passwords"
-[[access.rules]]
-identities = ["ci"]
-allow = ["read", "cas-write", "ac-write", "execute"]
-[[access.rules]]
-identities = ["dev"]
-allow = ["read", "cas-write"]
-"#;
-const PASSWORD_HASH: &str = "$2b$04$YtzLcpYmRMvefafpPrGd1uj9pQMBU2y2qMkJSW3YMv17rZ1H9gWRy";
+use super::guarded::guarded_server;
 
 const SERVE: &[&str] = &["--http-listen", "127.0.0.1:0"];
 
@@ -267,15 +253,7 @@ fn with_tls_and_passwords_bazel_and_curl_may_do_what_the_rules_say() {
         return;
     };
     let site = Site::empty();
-    write_certificates(&site);
-    let passwords = ["ci", "dev"]
-        .map(|user| format!("{user}:{PASSWORD_HASH}\n"))
-        .concat();
-    std::fs::write(site.path("passwords"), passwords).expect("passwords");
-    std::fs::write(site.path("access.toml"), ACCESS).expect("rules");
-    let access = site.path("access.toml").display().to_string();
-    let arguments = [SERVE, &["--access", &access]].concat();
-    let server = Server::start_with_log(&site, &arguments, &site.path("log"));
+    let server = guarded_server(&site, SERVE);
     let authority = site.path("ca.pem");
     let built_by = |user: &str| {
         let url = server.http_url().replace("https://", &format!("https://{user}"));
