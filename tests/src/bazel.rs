@@ -130,14 +130,25 @@ impl Bazel {
 
     /// Runs `bazel test //:all` with these flags.
     pub fn test(&self, flags: &[&str]) -> BazelReport {
+        // The report in XML is made by the test's own Action. As an Action of its own it has the seconds that the test took
+        // as an argument, and may be another one each time.
+        self.run(
+            "test",
+            &[&["--noexperimental_split_xml_generation"], flags].concat(),
+        )
+    }
+
+    /// Runs `bazel build //:all` with these flags.
+    pub fn build(&self, flags: &[&str]) -> BazelReport {
+        self.run("build", flags)
+    }
+
+    fn run(&self, subcommand: &str, flags: &[&str]) -> BazelReport {
         let coverage_tools = self.directory.path().join("coverage_tools");
         let output = self
             .command()
-            .arg("test")
+            .arg(subcommand)
             .args(["--color=no", "--curses=no", "--noshow_progress", "--jobs=4"])
-            // The report in XML is made by the test's own Action. As an Action of its own it has the seconds that the
-            // test took as an argument, and may be another one each time.
-            .arg("--noexperimental_split_xml_generation")
             .arg(format!(
                 "--override_repository=remote_coverage_tools={}",
                 coverage_tools.display()

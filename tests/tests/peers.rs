@@ -5,6 +5,7 @@
 
 mod peers {
     mod bazel;
+    mod bazel_lost_blob;
     mod bazel_tls;
     mod build_stream;
     mod caches;
