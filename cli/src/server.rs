@@ -179,7 +179,7 @@ async fn serve(
         AbortOnDropHandle::new(tokio::spawn(admin.serve(vec![gauges], shutdown.clone())))
     });
     let assets = RemoteAssetService::new(Arc::clone(&cache), Arc::clone(&store), true);
-    let (health_reporter, health) = services::health::service().await;
+    let (serving, health) = services::health::service();
     let capabilities = CapabilitiesService::new(Offer {
         execution: config.executes,
         action_cache_updates: true,
@@ -209,7 +209,7 @@ async fn serve(
         let recorded = recorded.clone();
         async move {
             shutdown.cancelled().await;
-            services::health::stop_serving(&health_reporter).await;
+            serving.stop();
             background.shut_down().await;
             recorded.cancel();
             Ok(())

@@ -38,7 +38,25 @@ async fn who_watches_is_told_that_the_server_is_about_to_end() {
     let second = watched.message().await.unwrap().unwrap();
     assert_eq!(second.status(), ServingStatus::NotServing);
     // A watch does not hold up the end of the server.
-    drop(watched);
+    assert_eq!(watched.message().await.unwrap(), None);
+    assert!(server.wait().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_of_an_unknown_service_says_so_and_goes_on_until_the_server_ends() {
+    let mut server = Server::cache().await;
+    let mut client = HealthClient::new(server.channel.clone());
+    let mut watched = client.watch(asked("no.such.Service")).await.unwrap().into_inner();
+    let first = watched.message().await.unwrap().unwrap();
+    assert_eq!(first.status(), ServingStatus::ServiceUnknown);
+    // The stream is still there after another call on the same connection.
+    client.check(asked("")).await.unwrap();
+    let mut next = Box::pin(watched.message());
+    assert!(futures::poll!(&mut next).is_pending());
+    server.terminate();
+    let second = next.await.unwrap().unwrap();
+    assert_eq!(second.status(), ServingStatus::ServiceUnknown);
+    assert_eq!(watched.message().await.unwrap(), None);
     assert!(server.wait().success());
 }
 
