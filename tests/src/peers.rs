@@ -64,8 +64,17 @@ pub const BAZEL_REMOTE: Peer = Peer {
     name: "bazel-remote",
     program: "bazel-remote",
     variable: "BITZEL_TEST_BAZEL_REMOTE",
-    installed: None,
-    missing: "the Go module proxy does not serve it to this machine; build it and set BITZEL_TEST_BAZEL_REMOTE",
+    installed: Some("bazel-remote/bin/bazel-remote"),
+    missing: "`make setup` builds it where it has Go 1.25 and the Go module proxy",
+};
+
+/// Buildbarn's store, in Go.
+pub const BB_STORAGE: Peer = Peer {
+    name: "bb-storage",
+    program: "bb_storage",
+    variable: "BITZEL_TEST_BB_STORAGE",
+    installed: Some("bb-storage/bin/bb_storage"),
+    missing: "the Go module proxy does not serve it to `make setup`; build it from a checkout, set BITZEL_TEST_BB_STORAGE",
 };
 
 /// A compiler cache, as a client of the HTTP cache.

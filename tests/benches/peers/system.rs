@@ -5,8 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bitzel_tests::bitzel_program;
 use bitzel_tests::peers::{self, free_port};
+use bitzel_tests::{BbStorageSize, bitzel_program, configure_bb_storage};
 use tempfile::TempDir;
 
 /// A running server. It is killed and its files are removed when this is dropped.
@@ -22,7 +22,8 @@ const START: Duration = Duration::from_secs(30);
 
 impl System {
     /// Each starts one peer; `None` says that this machine lacks it.
-    pub(crate) const PEERS: [fn() -> Option<Self>; 2] = [Self::buildbox_casd, Self::bazel_remote];
+    pub(crate) const PEERS: [fn() -> Option<Self>; 3] =
+        [Self::buildbox_casd, Self::bazel_remote, Self::bb_storage];
 
     /// The program under test.
     pub(crate) fn bitzel() -> Self {
@@ -62,6 +63,23 @@ impl System {
                     .args(["--max_size", "50", "--access_log_level", "none"])
                     .args(["--grpc_address", &format!("127.0.0.1:{port}")])
                     .args(["--http_address", &format!("127.0.0.1:{}", free_port())]);
+            },
+        ))
+    }
+
+    fn bb_storage() -> Option<Self> {
+        // A blob is in one block, and the largest here has 1 GiB. The files have holes where nothing was written.
+        const SIZE: BbStorageSize = BbStorageSize {
+            block_bytes: 5 << 28,
+            key_bytes: 1 << 30,
+        };
+        let program = peers::BB_STORAGE.program_or_skip()?;
+        Some(Self::start(
+            peers::BB_STORAGE.name,
+            Command::new(program),
+            |command, directory, port| {
+                let address = SocketAddr::from(([127, 0, 0, 1], port));
+                command.arg(configure_bb_storage(directory.path(), address, SIZE));
             },
         ))
     }

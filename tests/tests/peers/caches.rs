@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use bitzel_tests::peers::{BAZEL_REMOTE, BUILDBOX_CASD};
-use bitzel_tests::{BuildReport, CacheServer, S3_KEYS, S3Server, Site, free_address};
+use bitzel_tests::peers::{BAZEL_REMOTE, BB_STORAGE, BUILDBOX_CASD};
+use bitzel_tests::{
+    BbStorageSize, BuildReport, CacheServer, S3_KEYS, S3Server, Site, configure_bb_storage, free_address,
+};
 
 /// One build of some real software on a machine that has built nothing.
 fn build(cache: &str, variables: &[(&str, &str)]) -> BuildReport {
@@ -44,6 +46,18 @@ fn a_build_is_shared_through_bazel_remote_by_grpc_and_by_http() {
         });
         is_shared_through(&format!("{scheme}://{address}"), &[]);
     }
+}
+
+#[test]
+fn a_build_is_shared_through_bb_storage() {
+    let Some(program) = BB_STORAGE.program_or_skip() else {
+        return;
+    };
+    let address = free_address();
+    let _server = CacheServer::start(&program, address, |command, directory| {
+        command.arg(configure_bb_storage(directory, address, BbStorageSize::README));
+    });
+    is_shared_through(&format!("grpc://{address}"), &[]);
 }
 
 #[test]
