@@ -1,37 +1,53 @@
-//! The process between the worker and bubblewrap.
+//! The process between the worker and the commands.
 //!
 //! A mount namespace can only be entered by a process with one thread, so the worker starts itself again as this
-//! launcher. It reads a [`LaunchRequest`] from its standard input (a socket), stacks the overlay, runs bubblewrap and
-//! answers with a [`LaunchAnswer`] on the same socket; then it waits for the next request. The namespaces that it
-//! enters with the first request (user, mount, and a network with nothing but loopback) serve all the following ones,
-//! one after the other: making and destroying them is most of what a small Action costs. What makes that safe is in
-//! `docs/decisions/0023-launchers-are-reused.md`.
+//! launcher. Its standard input is a socket: one [`LauncherSetup`], then a [`LaunchRequest`] for each command, each
+//! answered with a [`LaunchAnswer`]. What all commands see alike is made once, with the first request: namespaces for
+//! user, mounts, host name, cgroups and a network with nothing but loopback, and the read-only file system that
+//! bubblewrap builds ([`root`]). What a command must have for itself is made for each of them ([`confinement`]). Why
+//! one command cannot see the one before is in `docs/decisions/0023-launchers-are-reused.md` and
+//! `docs/decisions/0025-one-bubblewrap-for-many-actions.md`.
 //!
-//! A launcher answers only when no process of the sandbox is left: it is the reaper of orphans. When the worker's end
-//! of the socket closes, because the worker cancels or dies, it kills the sandbox, waits until all of it is gone, and
-//! ends. When the launcher is killed itself, bubblewrap dies with it (`--die-with-parent`), and with bubblewrap the
-//! process-id namespace of the command.
+//! A launcher answers only when no process of the command is left: the first process of a process-id namespace ends
+//! after all others in it. When the worker's end of the socket closes, because the worker cancels or dies, it kills
+//! that first process, waits for it, and ends. When the launcher is killed itself, that process dies with it.
 
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::ExitCode;
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::prctl::set_child_subreaper;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::io::{Errno, FdFlags, fcntl_setfd};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, wait as wait_for_any};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+mod clone;
+mod command;
+mod confinement;
 mod network;
+mod root;
 
-/// What to run. Paths are relative to the launcher's working directory, so that many layers fit into the 4,096 bytes
-/// that the kernel takes as options of a mount.
+/// What all commands of a launcher have in common.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct LauncherSetup {
+    /// Arguments of bubblewrap that build the file system, without a command. The launcher's working directory, the
+    /// worker's directory, is at [`WORK`] in it.
+    pub bubblewrap: Vec<String>,
+    /// Whether the commands see this machine's network.
+    pub network: bool,
+}
+
+/// Where the input root is for a command. For the launcher, which has no overlay there, the worker's directory.
+pub const WORK: &str = "/work";
+
+/// What to run. Paths are relative to the worker's directory, so that many layers fit into the 4,096 bytes that the
+/// kernel takes as options of a mount.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct LaunchRequest {
     /// Lower layers of the overlay, uppermost first; at least one.
@@ -40,18 +56,16 @@ pub struct LaunchRequest {
     pub upper: String,
     /// Empty directory for overlayfs itself, on the same file system as `upper`.
     pub work: String,
-    /// Empty directory where the overlay is mounted.
-    pub merged: String,
-    /// Arguments of bubblewrap without the command.
-    pub bubblewrap: Vec<String>,
-    /// The command that bubblewrap runs.
+    /// Program and arguments; at least the program.
     pub command: Vec<String>,
-    /// File for standard output. It exists.
+    /// The whole environment. The last of equal names counts.
+    pub environment: Vec<(String, String)>,
+    /// Where the command starts, absolute.
+    pub working_directory: String,
+    /// File for standard output. It is made if it is not there.
     pub stdout: String,
-    /// File for standard error, the command's and bubblewrap's. It exists.
+    /// File for standard error. It is made if it is not there.
     pub stderr: String,
-    /// Whether the command sees this machine's network. The same in all requests to a launcher.
-    pub network: bool,
 }
 
 /// The answer to a request.
@@ -68,11 +82,12 @@ pub struct LaunchAnswer {
 pub enum LaunchReport {
     /// The command ran and ended with this code; 128 and the signal's number if a signal ended it.
     Exited(i32),
-    /// Everything is set up, but the command itself cannot be executed. The reason is in standard error.
-    CommandNotStarted,
-    /// bubblewrap ended before it came to the command. The reason is in standard error.
-    BubblewrapFailed,
-    /// A step before bubblewrap failed.
+    /// Everything is set up, but the command itself cannot be executed.
+    CommandNotStarted(
+        /// Its name and the system's reason.
+        String,
+    ),
+    /// A step before the command failed.
     Failed {
         /// Which step.
         step: String,
@@ -84,6 +99,15 @@ pub enum LaunchReport {
 struct Failure {
     step: String,
     source: io::Error,
+}
+
+impl From<Failure> for LaunchReport {
+    fn from(failure: Failure) -> Self {
+        Self::Failed {
+            step: failure.step,
+            reason: failure.source.to_string(),
+        }
+    }
 }
 
 fn step<E: Into<io::Error>>(step: impl Into<String>) -> impl FnOnce(E) -> Failure {
@@ -109,10 +133,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(failure) => {
             // When nobody listens any more, that is all.
             let _ = send(&LaunchAnswer {
-                report: LaunchReport::Failed {
-                    step: failure.step,
-                    reason: failure.source.to_string(),
-                },
+                report: failure.into(),
                 reusable: false,
             });
             ExitCode::FAILURE
@@ -130,58 +151,92 @@ fn send(answer: &LaunchAnswer) -> io::Result<()> {
     control()?.write_all(&line)
 }
 
+/// The next message of the worker; `None` when it wants no more.
+fn receive<T: DeserializeOwned>(messages: &mut impl BufRead) -> Result<Option<T>, Failure> {
+    let mut line = String::new();
+    if messages.read_line(&mut line).map_err(step("read the request"))? == 0 {
+        return Ok(None);
+    }
+    serde_json::from_str(&line)
+        .map(Some)
+        .map_err(step("read the request"))
+}
+
 /// Takes requests until the worker wants no more.
 fn serve() -> Result<(), Failure> {
     close_inherited().map_err(step("close inherited file descriptors"))?;
     let control = control().map_err(step(
         "open the control socket; the worker starts the sandbox launcher",
     ))?;
-    let mut requests = BufReader::new(&control);
-    let mut entered = None;
-    loop {
-        let mut line = String::new();
-        if requests.read_line(&mut line).map_err(step("read the request"))? == 0 {
-            return Ok(());
+    let mut messages = BufReader::new(&control);
+    let Some(setup) = receive::<LauncherSetup>(&mut messages)? else {
+        return Ok(());
+    };
+    let mut stack = vec![0; clone::STACK_BYTES];
+    let mut ready = false;
+    while let Some(request) = receive::<LaunchRequest>(&mut messages)? {
+        // With the first request, so that somebody waits for the answer if it fails.
+        if !ready {
+            enter_namespaces(setup.network)?;
+            root::enter(&setup.bubblewrap)?;
+            ready = true;
         }
-        let request: LaunchRequest = serde_json::from_str(&line).map_err(step("read the request"))?;
-        match entered {
-            None => enter_namespaces(request.network)?,
-            Some(network) if network == request.network => {}
-            Some(_) => {
-                return Err(step("choose a network")(io::Error::other(
-                    "a launcher cannot change its network",
-                )));
-            }
-        }
-        entered = Some(request.network);
-        let Some(report) = launch(&control, &request)? else {
+        let Some(report) = launch(&control, &request, &mut stack)? else {
             // Nobody listens any more.
             return Ok(());
         };
-        let reusable = request.network || network::is_unused().map_err(step("look at the network"))?;
+        let reusable = setup.network || network::is_unused().map_err(step("look at the network"))?;
         send(&LaunchAnswer { report, reusable }).map_err(step("answer the worker"))?;
         if !reusable {
             return Ok(());
         }
     }
+    Ok(())
 }
 
 /// Runs one command to its end, and to that of all its processes. `None` when the worker lost interest.
-fn launch(control: &UnixStream, request: &LaunchRequest) -> Result<Option<LaunchReport>, Failure> {
-    mount_overlay(request)?;
-    let (mut child, status) = start(request)?;
-    let finished = wait(control, &child).map_err(step("wait for bubblewrap"))?;
+fn launch(
+    control: &UnixStream,
+    request: &LaunchRequest,
+    stack: &mut [u8],
+) -> Result<Option<LaunchReport>, Failure> {
+    // After this both processes have both ends; each closes the one that is not its own.
+    let mut ends = Some(io::pipe().map_err(step("make a pipe"))?);
+    let first = clone::in_new_namespaces(stack, || {
+        if let Some((answer, report)) = ends.take() {
+            drop(answer);
+            command::run(request, report);
+        }
+    })
+    .map_err(step("start a process in new namespaces"))?;
+    let mut answer = ends.take().map(|(answer, _)| answer);
+    let finished = wait(control, first).map_err(step("wait for the command"))?;
     if !finished {
-        child.kill().map_err(step("kill bubblewrap"))?;
+        kill_process(first, Signal::KILL).map_err(step("kill the command"))?;
     }
-    let exit = child.wait().map_err(step("wait for bubblewrap"))?;
-    reap_orphans().map_err(step("end the processes of the sandbox"))?;
-    // No process is left that could have something open there: anything but success means that this is not so.
-    umount2(request.merged.as_str(), MntFlags::UMOUNT_NOFOLLOW).map_err(step("unmount the overlay"))?;
+    // It ends after all others of its process-id namespace.
+    while let Err(error) = waitpid(Some(first), WaitOptions::empty()) {
+        if error != Errno::INTR {
+            return Err(step("wait for the command")(error));
+        }
+    }
     if !finished {
         return Ok(None);
     }
-    read_status(status, exit.success()).map(Some)
+    let mut text = vec![];
+    if let Some(answer) = &mut answer {
+        answer
+            .read_to_end(&mut text)
+            .map_err(step("read how the command ended"))?;
+    }
+    if text.is_empty() {
+        return Err(step("run the command")(io::Error::other(
+            "its sandbox was killed",
+        )));
+    }
+    serde_json::from_slice(&text)
+        .map(Some)
+        .map_err(step("read how the command ended"))
 }
 
 /// Closes what some ancestor of the worker left open: it is none of the command's business.
@@ -223,78 +278,14 @@ fn enter_namespaces(network: bool) -> Result<(), Failure> {
         unshare(CloneFlags::CLONE_NEWNET).map_err(step("unshare the network namespace"))?;
         network::raise_loopback().map_err(step("set up loopback"))?;
     }
-    // After the change of identity, which would undo it. Orphans of sandboxes come to this process.
-    set_child_subreaper(true).map_err(step("become the reaper of the sandbox"))
+    // Older kernels lack it, and some machines forbid it.
+    let _ = unshare(CloneFlags::CLONE_NEWCGROUP);
+    Ok(())
 }
 
-fn mount_overlay(request: &LaunchRequest) -> Result<(), Failure> {
-    // `userxattr`: without privileges over the machine, overlayfs keeps its notes in user.* attributes.
-    let options = format!(
-        "lowerdir={},upperdir={},workdir={},userxattr",
-        request.lower.join(":"),
-        request.upper,
-        request.work
-    );
-    mount(
-        Some("overlay"),
-        request.merged.as_str(),
-        Some("overlay"),
-        MsFlags::MS_NODEV | MsFlags::MS_NOSUID,
-        Some(options.as_str()),
-    )
-    .map_err(step(format!(
-        "mount an overlay of {} layers",
-        request.lower.len()
-    )))
-}
-
-/// Starts bubblewrap. The other end of the returned pipe carries its status messages.
-fn start(request: &LaunchRequest) -> Result<(Child, io::PipeReader), Failure> {
-    let failed = || step("start bubblewrap");
-    let (reader, writer) = io::pipe().map_err(failed())?;
-    let arguments = arguments_file(&request.bubblewrap).map_err(step("pass arguments to bubblewrap"))?;
-    for descriptor in [writer.as_fd(), arguments.as_fd()] {
-        // No thread but this one runs, so nothing else can inherit them by accident.
-        fcntl_setfd(descriptor, FdFlags::empty()).map_err(step("start bubblewrap"))?;
-    }
-    let open = |path: &str| {
-        let file = fs::OpenOptions::new().append(true).open(path);
-        file.map_err(step(format!("open {path}")))
-    };
-    let child = Command::new("bwrap")
-        .arg("--json-status-fd")
-        .arg(writer.as_raw_fd().to_string())
-        .arg("--args")
-        .arg(arguments.as_raw_fd().to_string())
-        .arg("--")
-        .args(&request.command)
-        .stdin(Stdio::null())
-        .stdout(open(&request.stdout)?)
-        .stderr(open(&request.stderr)?)
-        .spawn()
-        .map_err(failed())?;
-    Ok((child, reader))
-}
-
-/// A file in memory with NUL-terminated arguments, which has no limit in size as an argument list has.
-fn arguments_file(arguments: &[String]) -> io::Result<OwnedFd> {
-    let file = memfd_create("bubblewrap-arguments", MemfdFlags::CLOEXEC)?;
-    let mut file = fs::File::from(file);
-    for argument in arguments {
-        file.write_all(argument.as_bytes())?;
-        file.write_all(b"\0")?;
-    }
-    io::Seek::rewind(&mut file)?;
-    Ok(file.into())
-}
-
-/// Waits for the end of bubblewrap (`true`) or of the worker's interest (`false`).
-fn wait(control: &UnixStream, child: &Child) -> io::Result<bool> {
-    let pid = i32::try_from(child.id())
-        .ok()
-        .and_then(Pid::from_raw)
-        .ok_or(io::ErrorKind::InvalidInput)?;
-    let ended = pidfd_open(pid, PidfdFlags::empty())?;
+/// Waits for the end of a child (`true`) or of the worker's interest (`false`).
+fn wait(control: &UnixStream, child: Pid) -> io::Result<bool> {
+    let ended = pidfd_open(child, PidfdFlags::empty())?;
     loop {
         let mut descriptors = [
             PollFd::new(&ended, PollFlags::IN),
@@ -311,76 +302,4 @@ fn wait(control: &UnixStream, child: &Child) -> io::Result<bool> {
             return Ok(false);
         }
     }
-}
-
-/// Ends what is left of the sandbox when bubblewrap has ended, and waits until nothing is.
-///
-/// Mostly that is nothing. But bubblewrap that is killed while it sets up leaves a process that does not yet die with
-/// its parent, and waits for a word from it.
-fn reap_orphans() -> io::Result<()> {
-    loop {
-        match wait_for_any(WaitOptions::NOHANG) {
-            Ok(Some(_)) | Err(Errno::INTR) => {}
-            Ok(None) => {
-                for child in children()? {
-                    // One that has just ended cannot be killed any more; its number is taken until it is waited for.
-                    let _ = kill_process(child, Signal::KILL);
-                }
-                // The first process of a namespace ends after all the others in it.
-                let _ = wait_for_any(WaitOptions::empty());
-            }
-            Err(Errno::CHILD) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-/// The processes whose parent this process is, born or adopted.
-fn children() -> io::Result<Vec<Pid>> {
-    let parent = std::process::id().to_string();
-    let mut children = vec![];
-    for entry in fs::read_dir("/proc")? {
-        let Some(pid) = entry?
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-            .and_then(Pid::from_raw)
-        else {
-            continue;
-        };
-        // `pid (name) state parent …`; the name may contain anything. A process may end meanwhile.
-        let status = fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
-        let status = String::from_utf8_lossy(&status);
-        let after_name = status.rsplit_once(')').map_or("", |(_, rest)| rest);
-        if after_name.split_whitespace().nth(1) == Some(&parent) {
-            children.push(pid);
-        }
-    }
-    Ok(children)
-}
-
-fn read_status(mut status: io::PipeReader, success: bool) -> Result<LaunchReport, Failure> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "kebab-case")]
-    struct Status {
-        child_pid: Option<i64>,
-        exit_code: Option<i32>,
-    }
-    let mut text = String::new();
-    status
-        .read_to_string(&mut text)
-        .map_err(step("read the status of bubblewrap"))?;
-    let mut started = false;
-    for document in serde_json::Deserializer::from_str(&text).into_iter::<Status>() {
-        let document = document.map_err(step("read the status of bubblewrap"))?;
-        if let Some(code) = document.exit_code {
-            return Ok(LaunchReport::Exited(code));
-        }
-        started |= document.child_pid.is_some();
-    }
-    Ok(if started && !success {
-        LaunchReport::CommandNotStarted
-    } else {
-        LaunchReport::BubblewrapFailed
-    })
 }

@@ -1,13 +1,12 @@
 //! Runs one command in namespaces of its own.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::blocking;
 use crate::error::Error;
-use crate::launcher::{LaunchReport, LaunchRequest};
+use crate::launcher::{LaunchReport, LaunchRequest, WORK};
 use crate::scratch::{ActionDirectory, Scratch};
 
 mod advice;
@@ -17,12 +16,14 @@ mod launchers;
 use bubblewrap::HostFileSystem;
 use launchers::Launchers;
 
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const DEFAULT_HOME: &str = "/tmp";
+
 /// Starts sandboxes.
 #[derive(Debug)]
 pub struct Sandbox {
     scratch: Arc<Scratch>,
     launchers: Launchers,
-    host: HostFileSystem,
 }
 
 /// A command and what it may see.
@@ -53,9 +54,8 @@ impl Sandbox {
             blocking::run(move || HostFileSystem::find(&scratch, &host_directories)).await?
         };
         let sandbox = Self {
-            launchers: Launchers::new(launcher, scratch.root()),
+            launchers: Launchers::new(launcher, scratch.root(), host),
             scratch,
-            host,
         };
         sandbox.check().await?;
         Ok(sandbox)
@@ -109,21 +109,12 @@ impl Sandbox {
             lower: command.lower.clone(),
             upper: directory.relative("upper"),
             work: directory.relative("work"),
-            merged: directory.relative("merged"),
-            bubblewrap: self.host.bubblewrap_arguments(command, &directory.path("merged")),
             command: command.arguments.clone(),
+            environment: command.whole_environment(),
+            working_directory: command.absolute_working_directory(),
             stdout: directory.relative("stdout"),
             stderr: directory.relative("stderr"),
-            network: command.network,
         };
-        let paths = [directory.path("stdout"), directory.path("stderr")];
-        blocking::run(move || {
-            for path in paths {
-                File::create(&path).map_err(Error::io(format!("create {}", path.display())))?;
-            }
-            Ok(())
-        })
-        .await?;
         let mut launcher = self.launchers.take(command.network)?;
         let answer = tokio::select! {
             answer = launcher.launch(&request) => answer,
@@ -132,13 +123,11 @@ impl Sandbox {
                 return Ok(None);
             }
         };
-        let stderr = directory.path("stderr");
         let answer = match answer {
             Ok(answer) => answer,
             Err(reason) => {
                 launcher.end().await?;
-                let said = blocking::run(move || Ok(last_line(&stderr))).await?;
-                return Err(Error::Sandbox(format!("{reason}: {said}")));
+                return Err(Error::Sandbox(reason));
             }
         };
         if answer.reusable {
@@ -148,25 +137,28 @@ impl Sandbox {
         }
         match answer.report {
             LaunchReport::Exited(code) => Ok(Some(code)),
-            LaunchReport::CommandNotStarted => Err(Error::CommandNotStarted(
-                blocking::run(move || Ok(last_line(&stderr))).await?,
-            )),
-            LaunchReport::BubblewrapFailed => Err(Error::Sandbox(
-                blocking::run(move || Ok(last_line(&stderr))).await?,
-            )),
+            LaunchReport::CommandNotStarted(reason) => Err(Error::CommandNotStarted(reason)),
             LaunchReport::Failed { step, reason } => Err(Error::Sandbox(format!("{step}: {reason}"))),
         }
     }
 }
 
-/// The last line of a file of error messages.
-fn last_line(path: &std::path::Path) -> String {
-    let text = fs::read(path).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    text.lines()
-        .rfind(|line| !line.trim().is_empty())
-        .unwrap_or("no message")
-        .chars()
-        .take(1_000)
-        .collect()
+impl SandboxedCommand {
+    fn absolute_working_directory(&self) -> String {
+        match self.working_directory.as_str() {
+            "" => WORK.to_owned(),
+            relative => format!("{WORK}/{relative}"),
+        }
+    }
+
+    fn whole_environment(&self) -> Vec<(String, String)> {
+        let own = |name: &str, value: String| (name.to_owned(), value);
+        let mut environment = vec![
+            own("PATH", DEFAULT_PATH.to_owned()),
+            own("HOME", DEFAULT_HOME.to_owned()),
+        ];
+        environment.extend_from_slice(&self.environment);
+        environment.push(own("PWD", self.absolute_working_directory()));
+        environment
+    }
 }

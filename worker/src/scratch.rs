@@ -4,7 +4,7 @@
 //! lock                 held as long as the worker lives
 //! files/<2 hex>/…      the file cache, the only thing that outlives the process
 //! layers/<n>/          shared lower layers of input roots
-//! actions/<n>/         one running Action: lower, upper, work, merged, stdout, stderr
+//! actions/<n>/         one running Action: lower, upper, work, stdout, stderr
 //! temporary/<n>        files that are being written
 //! etc/                 the sandbox's /etc/passwd and the like
 //! ```
@@ -78,7 +78,7 @@ impl Scratch {
             scratch: Arc::clone(self),
             removed: false,
         };
-        for name in ["", "lower", "upper", "work", "merged"] {
+        for name in ["", "lower", "upper", "work"] {
             let path = directory.path(name);
             DirBuilder::new()
                 .mode(0o700)

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bitzel_cas::{BlobStore, MemoryBlobStore};
 use bitzel_proto::missing_blobs::missing_blob_subjects;
 use bitzel_proto::reapi::Command;
+use bitzel_proto::reapi::command::EnvironmentVariable;
 use bitzel_worker::{ActionExecutor, ExecutorConfig, SandboxedActionExecutor};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use support::*;
@@ -477,7 +478,7 @@ async fn bad_commands_are_refused_with_a_reason() {
         ),
         (
             command(|command| command.arguments = vec!["no-such-program".into()]),
-            "the command cannot be started: bwrap: execvp no-such-program: No such file",
+            "the command cannot be started: no-such-program: No such file",
         ),
     ];
     for (command, reason) in cases {
@@ -554,4 +555,77 @@ print(\"connected\")'"
             .await;
         assert_eq!(worker.stdout(&result).await, "connected\n");
     }
+}
+
+#[tokio::test]
+async fn a_command_has_no_power_and_finds_nothing_of_the_one_before() {
+    let worker = Worker::new().await;
+    for number in 0..3 {
+        // Everything that fails is named by its line: `sh -e` stops there, `-x` says where.
+        let script = format!(
+            "# {number}
+            set -x
+            grep Cap /proc/self/status | (! grep -v '\\s0000000000000000$')
+            grep 'NoNewPrivs:.1' /proc/self/status
+            test \"$(ls -A /tmp /dev/shm /run | tr -d '\\n')\" = /dev/shm:/run:/tmp:
+            test \"$(ls /dev/pts)\" = ptmx
+            test \"$(ipcs -qms | grep -c 0x)\" = 0
+            test \"$(ls -d /proc/[0-9]* | wc -l)\" -le 5
+            test ! -e left
+            fails() {{ if \"$@\"; then exit 1; fi; }}
+            fails mount -t tmpfs none /tmp
+            fails umount /work
+            fails umount -l /proc
+            fails nsenter -t 1 -m true
+            fails cat /proc/1/environ
+            fails readlink /proc/1/fd/0
+            fails readlink /proc/1/exe
+            fails touch /left
+            fails touch /dev/left
+            fails touch /run/left
+            fails touch /proc/sys/kernel/hostname
+            fails hostname left
+            fails unshare -Urm umount /work
+            fails unshare -Urm umount -l /work
+            fails unshare -Urm umount -l /proc
+            fails unshare -Urm umount -l /proc/sys
+            fails unshare -Urm mount -o remount,bind,rw /proc/sys
+            fails unshare -Urm mount -o remount,bind,rw /dev
+            echo > /tmp/left; echo > /dev/shm/left; echo > left
+            ipcmk -Q; ipcmk -M 4096; ipcmk -S 1
+            setsid sleep 1000 < /dev/null > /dev/null 2>&1 &
+            "
+        );
+        let run = Run {
+            script: &script,
+            ..Run::default()
+        };
+        worker.run(&directory([]), run).await;
+    }
+}
+
+#[tokio::test]
+async fn a_program_is_found_as_a_shell_finds_it() {
+    let worker = Worker::new().await;
+    let tree = directory([
+        (
+            "bin",
+            directory([("tool", Node::Executable(b"echo $0 $1".to_vec()))]),
+        ),
+        ("data", directory([("tool", plain_file("no program"))])),
+    ]);
+    let root = worker.put_tree(&tree).await;
+    // No line in it names an interpreter.
+    let command = Command {
+        arguments: vec!["tool".into(), "found".into()],
+        environment_variables: vec![EnvironmentVariable {
+            name: "PATH".into(),
+            value: "/work/data:/work/bin:/usr/bin".into(),
+        }],
+        ..Command::default()
+    };
+    let action = worker.action_of(root, &command, &Run::default()).await;
+    let response = worker.execute(action).await;
+    let result = worker.succeeded(response).await;
+    assert_eq!(worker.stdout(&result).await, "/work/bin/tool found\n");
 }

@@ -1,16 +1,12 @@
-//! What a sandbox contains, as arguments of bubblewrap.
+//! What sandboxes have in common, as arguments of bubblewrap.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::SandboxedCommand;
 use crate::error::Error;
+use crate::launcher::WORK;
 use crate::scratch::Scratch;
 
-/// Where the input root is.
-const WORK: &str = "/work";
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-const DEFAULT_HOME: &str = "/tmp";
 /// What tools need of /etc: the dynamic linker's cache, Debian's alternatives (`cc`, `awk`, `c++`), certificates.
 const ETC: [&str; 8] = [
     "/etc/ld.so.cache",
@@ -86,66 +82,20 @@ impl HostFileSystem {
         })
     }
 
-    /// The arguments for `command` with the merged tree at the absolute path `merged`.
-    pub(super) fn bubblewrap_arguments(&self, command: &SandboxedCommand, merged: &Path) -> Vec<String> {
-        let mut arguments = strings(&[
-            "--unshare-user",
-            "--uid",
-            "1000",
-            "--gid",
-            "1000",
-            "--unshare-pid",
-            "--unshare-ipc",
-            "--unshare-uts",
-            "--unshare-cgroup-try",
-            "--hostname",
-            "bitzel",
-            "--die-with-parent",
-            "--new-session",
-        ]);
+    /// What all commands with or without this machine's `network` have in common. They see it read-only; what they
+    /// can write to is mounted over `/work`, `/tmp`, `/dev/shm`, `/dev/pts` and `/proc` for each of them.
+    pub(super) fn bubblewrap_arguments(&self, network: bool) -> Vec<String> {
+        let mut arguments = strings(&["--unshare-uts", "--hostname", "bitzel", "--die-with-parent"]);
         arguments.extend_from_slice(&self.common);
-        arguments.extend_from_slice(if command.network {
-            &self.network
-        } else {
-            &self.no_network
-        });
-        arguments.extend(strings(&[
-            "--proc",
-            "/proc",
-            // The settings of the network outlive the command, and the worker's user may change some of them.
-            "--ro-bind",
-            "/proc/sys",
-            "/proc/sys",
-            "--dev",
-            "/dev",
-            "--perms",
-            "1777",
-            "--tmpfs",
-            "/tmp",
-        ]));
-        arguments.extend(strings(&[
-            "--dir",
-            "/run",
-            "--dir",
-            "/var",
-            "--symlink",
-            "../tmp",
-            "/var/tmp",
-        ]));
-        arguments.extend(strings(&["--bind", &merged.to_string_lossy(), WORK]));
+        arguments.extend_from_slice(if network { &self.network } else { &self.no_network });
+        arguments.extend(strings(&["--ro-bind", "/proc", "/proc"]));
+        arguments.extend(strings(&["--dev", "/dev", "--remount-ro", "/dev"]));
+        arguments.extend(strings(&["--dir", "/tmp", "--dir", "/run", "--dir", "/var"]));
+        arguments.extend(strings(&["--symlink", "../tmp", "/var/tmp"]));
+        // The launcher starts in the worker's directory.
+        arguments.extend(strings(&["--bind", ".", WORK]));
         // What is left of the root is a file system in memory: a write there would vanish without a word.
         arguments.extend(strings(&["--remount-ro", "/"]));
-        let directory = match command.working_directory.as_str() {
-            "" => WORK.to_owned(),
-            relative => format!("{WORK}/{relative}"),
-        };
-        arguments.extend(strings(&["--chdir", &directory, "--clearenv"]));
-        for (name, value) in [("PATH", DEFAULT_PATH), ("HOME", DEFAULT_HOME)] {
-            arguments.extend(strings(&["--setenv", name, value]));
-        }
-        for (name, value) in &command.environment {
-            arguments.extend(strings(&["--setenv", name, value]));
-        }
         arguments
     }
 }

@@ -11,8 +11,9 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
+use super::bubblewrap::HostFileSystem;
 use crate::error::Error;
-use crate::launcher::{LaunchAnswer, LaunchRequest};
+use crate::launcher::{LaunchAnswer, LaunchRequest, LauncherSetup};
 
 /// Starts launchers, and keeps those that are idle. There are never more than commands ran at the same time.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(super) struct Launchers {
     command: Vec<OsString>,
     /// Where launchers start: requests have paths relative to it.
     directory: PathBuf,
+    /// What their commands see.
+    host: HostFileSystem,
     idle: Mutex<Vec<Launcher>>,
 }
 
@@ -29,14 +32,17 @@ pub(super) struct Launchers {
 pub(super) struct Launcher {
     process: Child,
     control: BufReader<UnixStream>,
+    /// What goes before the first request.
+    unsent: Vec<u8>,
     network: bool,
 }
 
 impl Launchers {
-    pub(super) fn new(command: Vec<OsString>, directory: &Path) -> Self {
+    pub(super) fn new(command: Vec<OsString>, directory: &Path, host: HostFileSystem) -> Self {
         Self {
             command,
             directory: directory.to_owned(),
+            host,
             idle: Mutex::default(),
         }
     }
@@ -66,6 +72,12 @@ impl Launchers {
     fn start(&self, network: bool) -> Result<Launcher, Error> {
         let socket = || Error::io("make a socket pair");
         let (ours, theirs) = StdUnixStream::pair().map_err(socket())?;
+        let mut setup = serde_json::to_vec(&LauncherSetup {
+            bubblewrap: self.host.bubblewrap_arguments(network),
+            network,
+        })
+        .map_err(|error| Error::Sandbox(format!("encode the setup: {error}")))?;
+        setup.push(b'\n');
         ours.set_nonblocking(true).map_err(socket())?;
         let ours = UnixStream::from_std(ours).map_err(socket())?;
         let (program, arguments) = self
@@ -90,6 +102,7 @@ impl Launchers {
         Ok(Launcher {
             process,
             control: BufReader::new(ours),
+            unsent: setup,
             network,
         })
     }
@@ -98,7 +111,8 @@ impl Launchers {
 impl Launcher {
     /// Runs a command. The error says why there is no answer; the launcher is of no use then.
     pub(super) async fn launch(&mut self, request: &LaunchRequest) -> Result<LaunchAnswer, String> {
-        let mut line = serde_json::to_vec(request).map_err(|error| format!("encode the request: {error}"))?;
+        let mut line = std::mem::take(&mut self.unsent);
+        serde_json::to_writer(&mut line, request).map_err(|error| format!("encode the request: {error}"))?;
         line.push(b'\n');
         let mut answer = String::new();
         let talk = async {
