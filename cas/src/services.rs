@@ -9,6 +9,7 @@ pub mod capabilities;
 pub mod content_addressable_storage;
 pub mod health;
 pub mod http_cache;
+pub mod inlining;
 pub mod reflection;
 pub mod remote_asset;
 

@@ -1,19 +1,18 @@
 //! The results of Actions.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
+use bitzel_proto::DigestFunction;
 use bitzel_proto::reapi::action_cache_server::{ActionCache as ActionCacheApi, ActionCacheServer};
-use bitzel_proto::reapi::{self, ActionResult, GetActionResultRequest, UpdateActionResultRequest};
-use bitzel_proto::{Digest, DigestFunction};
+use bitzel_proto::reapi::{ActionResult, GetActionResultRequest, UpdateActionResultRequest};
 use metrics::counter;
-use prost::Message;
 use tonic::{Request, Response, Status};
 
-use super::{MAX_BATCH_TOTAL_SIZE, MAX_MESSAGE_SIZE, digest, digest_function, instance_name};
+use super::inlining::{InlineWishes, inline};
+use super::{MAX_MESSAGE_SIZE, digest, digest_function, instance_name};
 use crate::access::{Permission, authorize};
 use crate::action_cache::ActionCache;
-use crate::blob_store::{BlobStore, read_whole};
+use crate::blob_store::BlobStore;
 
 /// The `ActionCache` service.
 #[derive(Clone)]
@@ -58,7 +57,7 @@ impl ActionCacheApi for ActionCacheService {
         let mut result = result.ok_or_else(|| {
             Status::not_found(format!("the action cache holds no result of action {action}"))
         })?;
-        let wishes = Wishes {
+        let wishes = InlineWishes {
             stdout: request.inline_stdout,
             stderr: request.inline_stderr,
             files: request.inline_output_files.into_iter().collect(),
@@ -87,95 +86,6 @@ impl ActionCacheApi for ActionCacheService {
         check_digests(function, &result)?;
         self.cache.put(&instance, action, result.clone()).await?;
         Ok(Response::new(result))
-    }
-}
-
-/// What a client wants to have within the result.
-struct Wishes {
-    stdout: bool,
-    stderr: bool,
-    files: HashSet<String>,
-}
-
-/// Brings a result into the form that was asked for: contents inline on request and as far as they fit into the
-/// message, digests otherwise. What has no digest stays inline, or it would be lost.
-async fn inline(store: &dyn BlobStore, function: DigestFunction, result: &mut ActionResult, wishes: &Wishes) {
-    settle(
-        &mut result.stdout_raw,
-        result.stdout_digest.as_ref(),
-        wishes.stdout,
-    );
-    settle(
-        &mut result.stderr_raw,
-        result.stderr_digest.as_ref(),
-        wishes.stderr,
-    );
-    for file in &mut result.output_files {
-        let wanted = wishes.files.contains(&file.path);
-        settle(&mut file.contents, file.digest.as_ref(), wanted);
-    }
-    let mut room = MAX_BATCH_TOTAL_SIZE.saturating_sub(result.encoded_len() as u64);
-    if wishes.stdout {
-        fill(
-            store,
-            function,
-            &mut result.stdout_raw,
-            result.stdout_digest.as_ref(),
-            &mut room,
-        )
-        .await;
-    }
-    if wishes.stderr {
-        fill(
-            store,
-            function,
-            &mut result.stderr_raw,
-            result.stderr_digest.as_ref(),
-            &mut room,
-        )
-        .await;
-    }
-    for file in &mut result.output_files {
-        if wishes.files.contains(&file.path) {
-            fill(
-                store,
-                function,
-                &mut file.contents,
-                file.digest.as_ref(),
-                &mut room,
-            )
-            .await;
-        }
-    }
-}
-
-/// Drops inline content that nobody asked for.
-fn settle(content: &mut Vec<u8>, digest: Option<&reapi::Digest>, wanted: bool) {
-    if !wanted && digest.is_some() {
-        content.clear();
-    }
-}
-
-/// Fetches content that was asked for. Inlining is a courtesy: what does not fit or is gone stays a digest.
-async fn fill(
-    store: &dyn BlobStore,
-    function: DigestFunction,
-    content: &mut Vec<u8>,
-    digest: Option<&reapi::Digest>,
-    room: &mut u64,
-) {
-    let Ok(digest) = Digest::from_wire_field(function, digest) else {
-        return;
-    };
-    if !content.is_empty() || digest.size_bytes() > *room {
-        return;
-    }
-    match read_whole(store, digest).await {
-        Ok(blob) => {
-            *room -= digest.size_bytes();
-            *content = blob.into();
-        }
-        Err(error) => tracing::debug!(%digest, %error, "not inlined"),
     }
 }
 

@@ -3,9 +3,10 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bitzel_cas::ActionCache;
 use bitzel_cas::access::{Permission, authorize};
+use bitzel_cas::services::inlining::{InlineWishes, inline};
 use bitzel_cas::telemetry::request_metadata;
+use bitzel_cas::{ActionCache, BlobStore};
 use bitzel_proto::google::longrunning::Operation;
 use bitzel_proto::reapi::execution_server::{Execution, ExecutionServer};
 use bitzel_proto::reapi::{ActionResult, ExecuteRequest, RequestMetadata, WaitExecutionRequest};
@@ -20,7 +21,7 @@ use super::action_reader::ActionReader;
 use super::dispatcher::{Attachment, Dispatcher};
 use super::error::ExecutionError;
 use super::operation_message::{cached_operation, operation_message, operation_name, parse_operation_name};
-use super::operation_queue::{ActionKey, OperationId, Progress, QueuedAction};
+use super::operation_queue::{ActionKey, OperationId, Outcome, Progress, QueuedAction, Update};
 
 type OperationStream = Pin<Box<dyn Stream<Item = Result<Operation, Status>> + Send>>;
 
@@ -41,22 +42,36 @@ impl ExecutionService {
 
     async fn start(
         &self,
-        request: ExecuteRequest,
+        mut request: ExecuteRequest,
         request_metadata: Option<RequestMetadata>,
     ) -> Result<OperationStream, ExecutionError> {
         let queued = self.dispatcher.clock().wall();
         let key = action_key(&request)?;
         let digest = key.digest;
+        let wishes = InlineWishes {
+            stdout: request.inline_stdout,
+            stderr: request.inline_stderr,
+            files: std::mem::take(&mut request.inline_output_files)
+                .into_iter()
+                .collect(),
+        };
         // Both at once: a hit does not need the Action to be there, unless it says that it must not be cached.
         let (action, cached) = tokio::join!(
             self.action_reader.read_action(digest),
             self.look_up(&key, request.skip_cache_lookup)
         );
-        if let Some(result) = cached?
+        if let Some(mut result) = cached?
             && !action.as_ref().is_ok_and(|action| action.do_not_cache)
         {
             action_metrics::cached();
             let name = operation_name(&key.instance, OperationId(Uuid::new_v4()));
+            inline(
+                &*self.action_reader.blob_store,
+                digest.function(),
+                &mut result,
+                &wishes,
+            )
+            .await;
             let operation = cached_operation(&name, digest, result);
             return Ok(stream::iter([Ok(operation)]).boxed());
         }
@@ -75,7 +90,7 @@ impl ExecutionService {
         let attachment = self
             .dispatcher
             .execute(action, summary.inputs, request.skip_cache_lookup)?;
-        Ok(self.follow(attachment))
+        Ok(self.follow(attachment, wishes))
     }
 
     async fn look_up(&self, key: &ActionKey, skip: bool) -> Result<Option<ActionResult>, ExecutionError> {
@@ -87,12 +102,14 @@ impl ExecutionService {
     }
 
     /// The states of an operation from the current one to the last. Dropping the stream detaches the client.
-    fn follow(&self, attachment: Attachment) -> OperationStream {
+    fn follow(&self, attachment: Attachment, wishes: InlineWishes) -> OperationStream {
         let instance = attachment.updates.borrow().action.key.instance.clone();
         let name = operation_name(&instance, attachment.operation);
-        let shutdown = self.shutdown.clone();
+        let (shutdown, store) = (self.shutdown.clone(), Arc::clone(&self.action_reader.blob_store));
+        let wishes = Arc::new(wishes);
         stream::unfold(Some(attachment), move |attachment| {
             let (name, shutdown) = (name.clone(), shutdown.clone());
+            let (store, wishes) = (Arc::clone(&store), Arc::clone(&wishes));
             async move {
                 let mut attachment = attachment?;
                 let changed = tokio::select! {
@@ -105,6 +122,7 @@ impl ExecutionService {
                 }
                 let update = attachment.updates.borrow_and_update().clone();
                 let done = matches!(update.progress, Progress::Completed(_));
+                let update = with_wishes(update, &*store, &wishes).await;
                 let operation = operation_message(&name, &update);
                 Some((Ok(operation), (!done).then_some(attachment)))
             }
@@ -139,11 +157,27 @@ impl Execution for ExecutionService {
                 // The instance in the name is the client's word.
                 let instance = attachment.updates.borrow().action.key.instance.clone();
                 authorize(&extensions, Permission::Execute, &instance)?;
-                Ok(Response::new(self.follow(attachment)))
+                // The request has no hints.
+                Ok(Response::new(self.follow(attachment, InlineWishes::default())))
             }
             None => Err(ExecutionError::OperationNotFound(name.chars().take(300).collect()).into()),
         }
     }
+}
+
+/// The state with what this client wants within the result. Others may follow the same execution.
+async fn with_wishes(mut update: Update, store: &dyn BlobStore, wishes: &InlineWishes) -> Update {
+    if !wishes.is_empty()
+        && let Progress::Completed(outcome) = &update.progress
+        && let Outcome::Response(response) = outcome.as_ref()
+    {
+        let mut response = response.clone();
+        if let Some(result) = &mut response.result {
+            inline(store, update.action.key.digest.function(), result, wishes).await;
+        }
+        update.progress = Progress::Completed(Arc::new(Outcome::Response(response)));
+    }
+    update
 }
 
 fn action_key(request: &ExecuteRequest) -> Result<ActionKey, ExecutionError> {

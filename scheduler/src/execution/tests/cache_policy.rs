@@ -1,9 +1,9 @@
 //! When a result comes from the action cache, and when it goes there.
 
 use bitzel_cas::ActionCache;
-use bitzel_proto::InstanceName;
 use bitzel_proto::reapi::execution_stage::Value::{Executing, Queued};
-use bitzel_proto::reapi::{ActionResult, RequestMetadata};
+use bitzel_proto::reapi::{ActionResult, ExecuteRequest, ExecuteResponse, OutputFile, RequestMetadata};
+use bitzel_proto::{Digest, InstanceName};
 use prost::Message;
 use tonic::metadata::MetadataValue;
 
@@ -33,6 +33,54 @@ async fn a_cached_result_is_served_without_any_worker() {
         .unwrap();
     let name = elsewhere.reach(Queued).await.name;
     assert!(name.starts_with("other/operations/"), "{name}");
+}
+
+#[tokio::test]
+async fn contents_come_inline_for_those_who_ask_whether_executed_or_cached() {
+    let farm = Farm::start().await;
+    let action = farm.action("a").await;
+    let said = farm.upload_bytes(b"said").await;
+    let complained = farm.upload_bytes(b"complained").await;
+    let file = |path: &str, digest: Digest| OutputFile {
+        path: path.to_owned(),
+        digest: Some(digest.into()),
+        ..Default::default()
+    };
+    let result = ActionResult {
+        stdout_digest: Some(said.into()),
+        stderr_digest: Some(complained.into()),
+        output_files: vec![file("wanted", said), file("other", complained)],
+        ..Default::default()
+    };
+    let asked = |request: &mut ExecuteRequest| {
+        request.inline_stdout = true;
+        request.inline_output_files = vec!["wanted".to_owned()];
+    };
+    let mut plain = farm.execute(action).await.unwrap();
+    let mut asking = farm.execute_with(action, asked).await.unwrap();
+    let mut worker = FakeWorker::connect(&farm, "w", 1).await;
+    let completed = ExecuteResponse {
+        result: Some(result.clone()),
+        ..Default::default()
+    };
+    worker.run(completed).await;
+    // Both follow one execution, and each gets what it asked for.
+    let got = plain.response().await.result.unwrap();
+    assert_eq!(
+        (&got.stdout_raw[..], &got.output_files),
+        (&b""[..], &result.output_files)
+    );
+    let executed = asking.response().await;
+    let cached = farm.execute_with(action, asked).await.unwrap().response().await;
+    assert!(!executed.cached_result && cached.cached_result);
+    for response in [executed, cached] {
+        let got = response.result.unwrap();
+        assert_eq!(got.stdout_raw, b"said");
+        assert_eq!(got.stdout_digest, Some(said.into()));
+        assert_eq!(got.stderr_raw, b"");
+        assert_eq!(got.output_files[0].contents, b"said");
+        assert_eq!(got.output_files[1].contents, b"");
+    }
 }
 
 #[tokio::test]

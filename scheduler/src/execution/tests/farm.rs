@@ -96,8 +96,13 @@ impl Farm {
     }
 
     pub(super) async fn upload(&self, message: &impl Message) -> Digest {
-        let (digest, bytes) = Digest::of_message(DigestFunction::Sha256, message);
-        self.store.write(digest, one_chunk(bytes.into())).await.unwrap();
+        self.upload_bytes(&message.encode_to_vec()).await
+    }
+
+    pub(super) async fn upload_bytes(&self, bytes: &[u8]) -> Digest {
+        let digest = DigestFunction::Sha256.digest(bytes);
+        let content = one_chunk(bytes.to_vec().into());
+        self.store.write(digest, content).await.unwrap();
         digest
     }
 

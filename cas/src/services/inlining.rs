@@ -1,0 +1,115 @@
+//! Contents within action results, for clients that want to save a round trip.
+
+use std::collections::HashSet;
+
+use bitzel_proto::reapi::{self, ActionResult};
+use bitzel_proto::{Digest, DigestFunction};
+use prost::Message;
+
+use super::MAX_BATCH_TOTAL_SIZE;
+use crate::blob_store::{BlobStore, read_whole};
+
+/// What a client wants to have within a result, besides the digests.
+#[derive(Debug, Clone, Default)]
+pub struct InlineWishes {
+    /// What the command wrote to standard output.
+    pub stdout: bool,
+    /// What it wrote to standard error.
+    pub stderr: bool,
+    /// Output files, by their paths in the result.
+    pub files: HashSet<String>,
+}
+
+impl InlineWishes {
+    /// Whether nothing is wanted.
+    pub fn is_empty(&self) -> bool {
+        !self.stdout && !self.stderr && self.files.is_empty()
+    }
+}
+
+/// Brings a result into the form that was asked for: contents inline on request and as far as they fit into the
+/// message, digests otherwise. What has no digest stays inline, or it would be lost.
+pub async fn inline(
+    store: &dyn BlobStore,
+    function: DigestFunction,
+    result: &mut ActionResult,
+    wishes: &InlineWishes,
+) {
+    settle(
+        &mut result.stdout_raw,
+        result.stdout_digest.as_ref(),
+        wishes.stdout,
+    );
+    settle(
+        &mut result.stderr_raw,
+        result.stderr_digest.as_ref(),
+        wishes.stderr,
+    );
+    for file in &mut result.output_files {
+        let wanted = wishes.files.contains(&file.path);
+        settle(&mut file.contents, file.digest.as_ref(), wanted);
+    }
+    let mut room = MAX_BATCH_TOTAL_SIZE.saturating_sub(result.encoded_len() as u64);
+    if wishes.stdout {
+        fill(
+            store,
+            function,
+            &mut result.stdout_raw,
+            result.stdout_digest.as_ref(),
+            &mut room,
+        )
+        .await;
+    }
+    if wishes.stderr {
+        fill(
+            store,
+            function,
+            &mut result.stderr_raw,
+            result.stderr_digest.as_ref(),
+            &mut room,
+        )
+        .await;
+    }
+    for file in &mut result.output_files {
+        if wishes.files.contains(&file.path) {
+            fill(
+                store,
+                function,
+                &mut file.contents,
+                file.digest.as_ref(),
+                &mut room,
+            )
+            .await;
+        }
+    }
+}
+
+/// Drops inline content that nobody asked for.
+fn settle(content: &mut Vec<u8>, digest: Option<&reapi::Digest>, wanted: bool) {
+    if !wanted && digest.is_some() {
+        content.clear();
+    }
+}
+
+/// Fetches content that was asked for. Inlining is a courtesy: what does not fit or is gone stays a digest.
+async fn fill(
+    store: &dyn BlobStore,
+    function: DigestFunction,
+    content: &mut Vec<u8>,
+    digest: Option<&reapi::Digest>,
+    room: &mut u64,
+) {
+    let Ok(digest) = Digest::from_wire_field(function, digest) else {
+        return;
+    };
+    if !content.is_empty() || digest.size_bytes() > *room {
+        return;
+    }
+    match read_whole(store, digest).await {
+        Ok(blob) => {
+            *room -= digest.size_bytes();
+            *content = blob.into();
+        }
+        Err(error) => tracing::debug!(%digest, %error, "not inlined"),
+    }
+}
