@@ -193,6 +193,7 @@ impl SandboxedActionExecutor {
             _ => Ok(()),
         };
         let collected = match collected {
+            Ok(files) if files.is_empty() => Ok(()),
             Ok(files) => {
                 // Last: what is moved into the cache changes, and its other names in the tree with it.
                 let cache = Arc::clone(&self.files);
@@ -276,24 +277,20 @@ impl SandboxedActionExecutor {
             let upload = async { Ok(upload_missing(store, blobs).await?) };
             unless_cancelled(&request.cancellation, upload).await
         };
-        let logs = {
-            let directory = Arc::clone(&prepared.directory);
-            blocking::run(move || {
-                Ok([
-                    log(function, &directory.path("stdout"))?,
-                    log(function, &directory.path("stderr"))?,
-                ])
-            })
-            .await?
-        };
+        let (tree, directory) = (Arc::clone(&prepared.tree), Arc::clone(&prepared.directory));
+        let declaration = prepared.declaration.clone();
+        let (logs, collected) = blocking::run(move || {
+            let logs = [
+                log(function, &directory.path("stdout"))?,
+                log(function, &directory.path("stderr"))?,
+            ];
+            let collected = collect_outputs(function, &tree, directory.path("upper"), &declaration);
+            Ok((logs, collected))
+        })
+        .await?;
         let [stdout, stderr] = &logs;
         result.stdout_digest = stdout.as_ref().map(|(digest, _)| digest.to_wire());
         result.stderr_digest = stderr.as_ref().map(|(digest, _)| digest.to_wire());
-        let (tree, directory) = (Arc::clone(&prepared.tree), Arc::clone(&prepared.directory));
-        let declaration = prepared.declaration.clone();
-        let collected =
-            blocking::run(move || collect_outputs(function, &tree, directory.path("upper"), &declaration))
-                .await;
         let logs = logs.into_iter().flatten();
         let collected = match collected {
             Ok(Outputs {

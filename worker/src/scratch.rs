@@ -5,6 +5,7 @@
 //! files/<2 hex>/…      the file cache, the only thing that outlives the process
 //! layers/<n>/          shared lower layers of input roots
 //! actions/<n>/         one running Action: lower, upper, work, stdout, stderr
+//! idle/<n>/            what the next Action can have of that: lower and work, both empty
 //! temporary/<n>        files that are being written
 //! etc/                 the sandbox's /etc/passwd and the like
 //! ```
@@ -19,6 +20,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
+
 use crate::error::Error;
 
 /// The worker's directory, locked.
@@ -26,6 +29,8 @@ use crate::error::Error;
 pub struct Scratch {
     root: PathBuf,
     counter: AtomicU64,
+    /// Directories below `idle`, relative to the root.
+    idle: Mutex<Vec<String>>,
     _lock: File,
 }
 
@@ -46,17 +51,18 @@ impl Scratch {
             Err(fs::TryLockError::WouldBlock) => return Err(Error::CacheInUse(root)),
             Err(fs::TryLockError::Error(source)) => return Err(io("lock", &lock)(source)),
         }
-        for name in ["layers", "actions", "temporary"] {
+        for name in ["layers", "actions", "idle", "temporary"] {
             let path = root.join(name);
             remove_tree(&path).map_err(io("remove", &path))?;
         }
-        for name in ["files", "layers", "actions", "temporary", "etc"] {
+        for name in ["files", "layers", "actions", "idle", "temporary", "etc"] {
             let path = root.join(name);
             private.create(&path).map_err(io("create", &path))?;
         }
         Ok(Arc::new(Self {
             root,
             counter: AtomicU64::new(0),
+            idle: Mutex::default(),
             _lock: file,
         }))
     }
@@ -71,14 +77,22 @@ impl Scratch {
         format!("{parent}/{:x}", self.counter.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// A new directory for one Action.
+    /// A directory for one Action, as good as new: nothing in it was ever within a command's reach.
     pub fn action_directory(self: &Arc<Self>) -> Result<ActionDirectory, Error> {
         let directory = ActionDirectory {
             relative: self.fresh("actions"),
             scratch: Arc::clone(self),
             removed: false,
         };
-        for name in ["", "lower", "upper", "work"] {
+        let idle = self.idle.lock().pop();
+        let fresh: &[&str] = if let Some(idle) = idle {
+            let (from, to) = (self.root.join(idle), directory.path(""));
+            fs::rename(&from, &to).map_err(Error::io(format!("rename {}", from.display())))?;
+            &["upper"]
+        } else {
+            &["", "lower", "upper", "work"]
+        };
+        for name in fresh {
             let path = directory.path(name);
             DirBuilder::new()
                 .mode(0o700)
@@ -109,11 +123,44 @@ impl ActionDirectory {
     }
 
     /// Removes the directory now and says whether that worked. Blocks.
+    ///
+    /// Its `lower` and `work` are kept for the next Action where they can be empty: making and removing directories
+    /// is a good part of what a small Action costs. `upper` and the logs go, because a command may have given
+    /// them attributes that the next one would inherit.
     pub fn remove(mut self) -> Result<(), Error> {
         self.removed = true;
+        let failed = |path: &Path| Error::io(format!("remove {}", path.display()));
+        for name in ["upper", "work/work"] {
+            let path = self.path(name);
+            remove_tree(&path).map_err(failed(&path))?;
+        }
+        for name in ["stdout", "stderr"] {
+            let path = self.path(name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(&path)(error)),
+                _ => {}
+            }
+        }
         let path = self.path("");
-        remove_tree(&path).map_err(Error::io(format!("remove {}", path.display())))
+        if !self.is_reusable().unwrap_or(false) {
+            return remove_tree(&path).map_err(failed(&path));
+        }
+        let idle = self.scratch.fresh("idle");
+        fs::rename(&path, self.scratch.root.join(&idle)).map_err(failed(&path))?;
+        self.scratch.idle.lock().push(idle);
+        Ok(())
     }
+
+    /// Makes `lower`, which has the mode of the last input root, as it was, and says whether nothing is left.
+    fn is_reusable(&self) -> io::Result<bool> {
+        let lower = self.path("lower");
+        fs::set_permissions(&lower, Permissions::from_mode(0o700))?;
+        Ok(is_empty(&lower)? && is_empty(&self.path("work"))?)
+    }
+}
+
+fn is_empty(directory: &Path) -> io::Result<bool> {
+    Ok(fs::read_dir(directory)?.next().is_none())
 }
 
 impl Drop for ActionDirectory {
