@@ -23,8 +23,12 @@ const IN_MEMORY: usize = 64;
 /// The same for those that come on top.
 const TINY: usize = 64 << 10;
 
+/// What files here leave free on their disk, in bytes: as much as stores leave by default, so that no upload takes what
+/// makes a store on the same disk evict.
+const FREE_SPACE: u64 = 1 << 30;
+
 /// Keeps uploads until their digest is known: small ones in memory, others in files without a name, which are gone with
-/// the process. All of them together take no more room than the limit.
+/// the process. All of them together take no more room than the limit, and none that others on the disk need.
 #[derive(Debug)]
 pub struct Spool {
     directory: PathBuf,
@@ -135,6 +139,11 @@ impl Spool {
     async fn append(&self, file: Option<Arc<File>>, bytes: Bytes) -> Result<Arc<File>, Status> {
         let directory = self.directory.clone();
         run_blocking(move || {
+            let status = rustix::fs::statvfs(&directory)?;
+            let free = status.f_bavail.saturating_mul(status.f_frsize);
+            if free < FREE_SPACE + bytes.len() as u64 {
+                return Err(ErrorKind::StorageFull.into());
+            }
             let file = match file {
                 Some(file) => file,
                 None => Arc::new(tempfile::tempfile_in(&directory)?),
@@ -279,6 +288,25 @@ mod tests {
         for (upload, blob) in held {
             assert!(collect(upload.into_stream()).await.unwrap() == blob);
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_to_stay_free_on_the_disk_stays_free() {
+        let directory = tempfile::tempdir().unwrap();
+        let (no_flags, size) = (rustix::mount::MountFlags::empty(), c"size=24m");
+        if let Err(error) = rustix::mount::mount("tmpfs", directory.path(), "tmpfs", no_flags, Some(size)) {
+            eprintln!("SKIPPED: a small disk for uploads: cannot mount a small file system: {error}");
+            return;
+        }
+        let spool = Spool::new(directory.path(), 50 << 20);
+        let take = async |blob: &[u8]| spool.take(DigestFunction::Sha256, None, chunks(blob)).await;
+        let refused = take(&noise(1, 3 << 20)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+        assert_eq!(spool.used.load(Ordering::Relaxed), 0);
+        // In memory there is room.
+        let kept = take(&noise(2, 100_000)).await.unwrap();
+        assert_eq!(kept.bytes().await.unwrap(), noise(2, 100_000));
+        rustix::mount::unmount(directory.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
     }
 
     #[test]
