@@ -39,6 +39,13 @@ impl Server {
         Self::run(command, arguments)
     }
 
+    /// The same as [`start_with`](Self::start_with), on a machine that trusts only this authority (a PEM file).
+    pub fn start_trusting(site: &Site, arguments: &[&str], authority: &Path) -> Self {
+        let mut command = site.bitzel("serve");
+        command.env("SSL_CERT_FILE", authority);
+        Self::run(command, arguments)
+    }
+
     fn run(mut command: Command, arguments: &[&str]) -> Self {
         let mut process = command
             .args(["--listen", "127.0.0.1:0"])

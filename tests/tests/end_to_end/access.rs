@@ -1,5 +1,7 @@
 //! Who gets in: TLS, tokens, and what a build does without the right to record results.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -63,15 +65,18 @@ fn token(key: &Ed25519KeyPair, name: &str, groups: &[&str]) -> String {
     format!("{message}.{signature}")
 }
 
+fn key_set(key: &Ed25519KeyPair) -> String {
+    let public = BASE64_URL_SAFE_NO_PAD.encode(key.public_key().as_ref());
+    json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": public}]}).to_string()
+}
+
 impl Guarded {
     fn start() -> Self {
         let site = Site::empty();
         write_certificates(&site);
         let signing = new_key();
-        let public = BASE64_URL_SAFE_NO_PAD.encode(signing.public_key().as_ref());
-        let jwk = json!({"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": public});
         for (name, text) in [
-            ("keys.json", json!({"keys": [jwk]}).to_string()),
+            ("keys.json", key_set(&signing)),
             ("access.toml", CONFIGURATION.to_owned()),
         ] {
             std::fs::write(site.path(name), text).expect("a file of the server");
@@ -154,6 +159,59 @@ fn tokens_decide_what_a_build_may_do_and_are_never_logged() {
         let signature = token.rsplit('.').next().expect("a signature");
         assert!(!log.contains(signature), "the log has a token");
     }
+}
+
+/// Publishes keys by `https`, as one more server of ours that lets everybody read.
+fn publish(keys: &str) -> (Site, Server, String) {
+    let site = Site::empty();
+    write_certificates(&site);
+    let listen = ["--http-listen", "127.0.0.1:0"];
+    let open = Server::start_with(&site, &listen);
+    let address = open.http_url().replace("http://", "");
+    let mut connection = TcpStream::connect(&address).expect("the server listens");
+    let length = keys.len();
+    let request = format!("PUT /dav/keys.json HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{keys}");
+    connection.write_all(request.as_bytes()).expect("a request");
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.contains(" 201 "), "{answer}");
+    drop(open);
+    let access =
+        "[tls]\ncertificate = \"server.pem\"\nkey = \"server.key\"\n[access]\nanonymous = [\"read\"]\n";
+    std::fs::write(site.path("access.toml"), access).expect("rules");
+    let access = site.path("access.toml").display().to_string();
+    let server = Server::start_with(&site, &[&listen[..], &["--access", &access]].concat());
+    let url = format!("{}/dav/keys.json", server.http_url());
+    (site, server, url)
+}
+
+#[test]
+fn keys_by_https_count_from_a_server_with_a_good_certificate_and_from_no_other() {
+    let key = new_key();
+    let (issuer, _server, url) = publish(&key_set(&key));
+    assert!(url.starts_with("https://"), "{url}");
+    let site = Site::empty();
+    write_certificates(&site);
+    let rules = CONFIGURATION.replace("keys.json", &url);
+    std::fs::write(site.path("access.toml"), rules).expect("rules");
+    let access = site.path("access.toml").display().to_string();
+
+    // This machine trusts another authority than the one that the issuer has its certificate from.
+    let mut refused = site.bitzel("serve");
+    refused.args(["--listen", "127.0.0.1:0", "--access", &access]);
+    refused.env("SSL_CERT_FILE", site.path("ca.pem"));
+    let output = refused.output().expect("bitzel starts");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains(&url) && text.contains("certificate"), "{text}");
+
+    let server = Server::start_trusting(&site, &["--access", &access], &issuer.path("ca.pem"));
+    let guarded = Guarded { server, site, key };
+    let token_file = guarded.write_token("ci", &token(&guarded.key, "ci", &["ci"]));
+    let built = guarded.build(Some(&token_file)).succeeded();
+    assert!(built.tasks("ran").contains("guarded:do_install"));
+    let forged = guarded.write_token("forged", &token(&new_key(), "ci", &["ci"]));
+    assert_eq!(guarded.build(Some(&forged)).exit_code, Some(1));
 }
 
 #[test]
