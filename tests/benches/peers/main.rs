@@ -16,12 +16,15 @@
 
 use std::time::Duration;
 
+use bitzel_tests::peers;
+
 mod action_results;
 mod actions;
 mod batches;
 mod client;
 mod existence;
 mod floor;
+mod http;
 mod measurement;
 mod memory;
 mod streams;
@@ -68,6 +71,13 @@ async fn measure(system: &System, options: &Options) -> Vec<Measurement> {
     }
     if options.wants("batches") {
         measurements.extend(batches::measure(system).await);
+    }
+    if options.wants("http") {
+        if system.http().is_some() {
+            measurements.extend(http::measure(system).await);
+        } else {
+            peers::skip(system.name(), "it has no HTTP cache");
+        }
     }
     if options.wants("action_results") {
         measurements.extend(action_results::measure(system).await);

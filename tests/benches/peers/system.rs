@@ -14,6 +14,7 @@ pub(crate) struct System {
     name: &'static str,
     process: Child,
     address: SocketAddr,
+    http: Option<SocketAddr>,
     _directory: TempDir,
 }
 
@@ -27,15 +28,18 @@ impl System {
 
     /// The program under test.
     pub(crate) fn bitzel() -> Self {
-        Self::start(
+        let http = free_port();
+        let system = Self::start(
             "bitzel",
             Command::new(bitzel_program()),
             |command, directory, port| {
                 command
                     .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--cache-dir"])
-                    .arg(directory.path());
+                    .arg(directory.path())
+                    .args(["--http-listen", &format!("127.0.0.1:{http}")]);
             },
-        )
+        );
+        system.with_http(http)
     }
 
     fn buildbox_casd() -> Option<Self> {
@@ -53,7 +57,8 @@ impl System {
 
     fn bazel_remote() -> Option<Self> {
         let program = peers::BAZEL_REMOTE.program_or_skip()?;
-        Some(Self::start(
+        let http = free_port();
+        let system = Self::start(
             peers::BAZEL_REMOTE.name,
             Command::new(program),
             |command, directory, port| {
@@ -62,9 +67,10 @@ impl System {
                     .arg(directory.path())
                     .args(["--max_size", "50", "--access_log_level", "none"])
                     .args(["--grpc_address", &format!("127.0.0.1:{port}")])
-                    .args(["--http_address", &format!("127.0.0.1:{}", free_port())]);
+                    .args(["--http_address", &format!("127.0.0.1:{http}")]);
             },
-        ))
+        );
+        Some(system.with_http(http))
     }
 
     fn bb_storage() -> Option<Self> {
@@ -87,7 +93,7 @@ impl System {
     fn start(
         name: &'static str,
         mut command: Command,
-        configure: impl Fn(&mut Command, &TempDir, u16),
+        configure: impl FnOnce(&mut Command, &TempDir, u16),
     ) -> Self {
         // Not /tmp, which may be in memory: beside the programs there is a disk.
         let beside = std::env::current_exe().unwrap();
@@ -113,8 +119,29 @@ impl System {
             name,
             process,
             address,
+            http: None,
             _directory: directory,
         }
+    }
+
+    /// Where it serves the HTTP cache, if it has one.
+    pub(crate) fn http(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    fn with_http(mut self, port: u16) -> Self {
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let started = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            assert!(
+                started.elapsed() < START,
+                "{} does not listen for HTTP",
+                self.name
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.http = Some(address);
+        self
     }
 
     pub(crate) fn name(&self) -> &'static str {
