@@ -51,11 +51,11 @@ use tempfile::{NamedTempFile, PersistError};
 
 pub(crate) use self::checkpoint::CHECKPOINT_RECORDS;
 use self::entries::Entries;
-pub(crate) use self::entries::{Encoding, Entry, Place};
+pub(crate) use self::entries::{Checksum, Encoding, Entry, Place};
 use self::journal::Journal;
 pub(crate) use self::lease::DirectoryLease;
 pub(crate) use self::looking::{Content, Located};
-pub(crate) use self::placing::{Parcel, disk_error};
+pub(crate) use self::placing::{FileContent, Parcel, disk_error};
 use self::record::Change;
 use self::segments::Segments;
 use crate::directory_lock::DirectoryLock;

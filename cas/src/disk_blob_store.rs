@@ -6,14 +6,16 @@
 //!   and nothing else is: a file appears under its name only when it is complete and its digest was verified.
 //! - **Power loss, crash of the kernel:** blobs up to the last checkpoint (a clean shutdown, or at most five
 //!   minutes of writing ago) are kept, later ones are gone as a whole. No write waits for the disk.
-//! - **Rot of the disk:** what is read is hashed on the way; wrong bytes end the read with [`Error::NotFound`], and
-//!   go to the quarantine. Only of blobs of more than 1 MiB a part can be read without the rest; it is checked by the
+//! - **Rot of the disk:** what is read is checked on the way, up to 1 MiB by its digest, above that by a checksum that was
+//!   taken when the digest was right (`docs/decisions/0003-disk-store.md`); wrong bytes end the read with
+//!   [`Error::NotFound`], and go to the quarantine. Only of blobs of more than 1 MiB a part can be read without the rest; it is checked by the
 //!   size of the file, or by the checksum of each frame where the blob is compressed.
 //!
 //! The limit holds at every moment: room is reserved before a blob is written, by evicting the least recently used,
 //! and given up when it is not used. How the bytes are kept is described in `bounded_directory.rs`, why in
 //! `docs/decisions/0003-disk-store.md` and `0014-segments.md`.
 
+mod checking;
 mod encoding;
 mod maintenance;
 mod reading;

@@ -15,11 +15,23 @@ const NONE: u32 = u32::MAX;
 /// Where the bytes of an entry are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// In a file of their own, which the digest names.
-    File,
+    /// In a file of their own, which the digest names. With the checksum of what the file stands for, if it was taken
+    /// when the file was written: much quicker to check than the digest.
+    File(Option<Checksum>),
     /// In a segment, from a block on.
     Segment { number: u32, block: u32 },
 }
+
+impl Place {
+    pub(crate) fn is_file(self) -> bool {
+        matches!(self, Self::File(_))
+    }
+}
+
+/// XXH3 with 64 bits, little-endian. It finds what a disk does to bytes, not what an attacker does. Bytes and no number: an
+/// entry needs no more memory for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Checksum(pub(crate) [u8; 8]);
 
 /// How the bytes are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -289,7 +301,7 @@ mod tests {
     fn entry(number: u8, blocks: u32) -> Entry {
         Entry {
             digest: DigestFunction::Sha256.digest(&[number]),
-            place: Place::File,
+            place: Place::File(None),
             encoding: Encoding::Raw,
             blocks,
             used: 0,

@@ -168,7 +168,7 @@ impl State {
             self.entries.remove(&entry.digest);
             let removed = match entry.place {
                 // Under the lock: another writer could put the same file there in between.
-                Place::File => remove_file(&file_path(root, &entry)),
+                Place::File(_) => remove_file(&file_path(root, &entry)),
                 Place::Segment { number, block } => self
                     .segments
                     .free(number, block, entry.blocks)

@@ -15,7 +15,7 @@ use super::record::{self, Change, RECORD};
 use super::snapshot::sync_directory;
 use crate::error::Error;
 
-const MAGIC: [u8; 8] = *b"bitzelj2";
+const MAGIC: [u8; 8] = *b"bitzelj3";
 /// The name of a journal whose header is being written.
 pub(super) const UNFINISHED: &str = "unfinished-journal";
 /// Bytes that the journal takes from the disk in advance: a full disk must not keep the store from writing down

@@ -85,7 +85,7 @@ impl BoundedDirectory {
                 .find(digest, now, &mut touched)
                 .ok_or(Error::NotFound(*digest));
             found.push(entry.and_then(|entry| match entry.place {
-                Place::File => Ok((entry, None)),
+                Place::File(_) => Ok((entry, None)),
                 Place::Segment { number, .. } => {
                     let file = state.segments.file(number);
                     let file = file.map_err(Error::io("cannot open a segment"))?;
@@ -124,7 +124,7 @@ impl BoundedDirectory {
         let mut state = self.state.lock();
         let entry = *state.entries.get(&digest).ok_or(Error::NotFound(digest))?;
         let file = match entry.place {
-            Place::File => None,
+            Place::File(_) => None,
             Place::Segment { number, .. } => {
                 let file = state.segments.file(number);
                 Some(file.map_err(Error::io("cannot open a segment"))?)
@@ -184,7 +184,7 @@ impl BoundedDirectory {
             .join(file_name(digest, entry.encoding));
         let bytes = u64::from(entry.blocks) * BLOCK;
         let (moved, waste) = match entry.place {
-            Place::File => (fs::rename(file_path(&self.root, entry), &to), None),
+            Place::File(_) => (fs::rename(file_path(&self.root, entry), &to), None),
             Place::Segment { number, block } => {
                 let copied = state.segments.file(number).and_then(|file| {
                     let content = read_at(&file, u64::from(block) * BLOCK, bytes)?;
@@ -211,7 +211,7 @@ impl BoundedDirectory {
     /// Where the file of an entry is, for messages.
     pub(crate) fn describe(&self, entry: &Entry) -> String {
         match entry.place {
-            Place::File => file_path(&self.root, entry).display().to_string(),
+            Place::File(_) => file_path(&self.root, entry).display().to_string(),
             Place::Segment { number, block } => {
                 format!("block {block} of segment {number} of {}", self.root.display())
             }
@@ -226,7 +226,7 @@ impl BoundedDirectory {
         let entry = *state.entries.get(&digest).unwrap();
         let length = u64::from(entry.blocks) * BLOCK;
         match entry.place {
-            Place::File => {
+            Place::File(_) => {
                 let path = file_path(&self.root, &entry);
                 let mut content = fs::read(&path).unwrap();
                 change(&mut content);

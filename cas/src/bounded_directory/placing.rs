@@ -7,7 +7,7 @@ use bitzel_proto::Digest;
 use bytes::Bytes;
 use tempfile::NamedTempFile;
 
-use super::entries::{Encoding, Entry, Place};
+use super::entries::{Checksum, Encoding, Entry, Place};
 use super::record::Change;
 use super::segments::{Extent, Waste};
 use super::{BLOCK, BoundedDirectory, Reservation, blocks_of, file_path, move_into_place, now, remove_file};
@@ -18,6 +18,16 @@ pub(crate) struct Parcel {
     pub(crate) digest: Digest,
     pub(crate) encoding: Encoding,
     pub(crate) content: Bytes,
+}
+
+/// A large entry, written to a file that is to be published.
+pub(crate) struct FileContent {
+    pub(crate) file: NamedTempFile,
+    pub(crate) encoding: Encoding,
+    /// Bytes of the file.
+    pub(crate) length: u64,
+    /// Of what the file stands for, which is something else if it is compressed.
+    pub(crate) checksum: Option<Checksum>,
 }
 
 impl BoundedDirectory {
@@ -52,7 +62,13 @@ impl BoundedDirectory {
         written.map_err(disk_error(parcel.digest, || {
             format!("cannot write {}", file.path().display())
         }))?;
-        self.publish(parcel.digest, file, parcel.encoding, length, reservation, replace)
+        let content = FileContent {
+            file,
+            encoding: parcel.encoding,
+            length,
+            checksum: None,
+        };
+        self.publish(parcel.digest, content, reservation, replace)
     }
 
     fn put_in_segment(self: &Arc<Self>, parcels: &[Parcel], replace: bool) -> Result<(), Error> {
@@ -130,7 +146,7 @@ impl BoundedDirectory {
                 entered.push(entry);
             }
         }
-        let files = || replaced.iter().filter(|entry| entry.place == Place::File);
+        let files = || replaced.iter().filter(|entry| entry.place.is_file());
         let mut appended = state.append(&self.root, Change::Remove, files());
         if appended.is_ok() {
             appended = state.append(&self.root, Change::Add, &entered);
@@ -158,7 +174,7 @@ impl BoundedDirectory {
         state.used += bytes(&entered) + bytes(&superfluous);
         for entry in replaced.iter().chain(&superfluous) {
             let removed = match entry.place {
-                Place::File => remove_file(&file_path(&self.root, entry)),
+                Place::File(_) => remove_file(&file_path(&self.root, entry)),
                 Place::Segment { number, block } => {
                     let freed = state.segments.free(number, block, entry.blocks);
                     freed
@@ -185,22 +201,19 @@ impl BoundedDirectory {
         Ok(())
     }
 
-    /// Makes a written file the one of `digest`. One that is there already stays, or makes way if `replace`. `length`
-    /// is that of the file.
+    /// Makes a written file the one of `digest`. One that is there already stays, or makes way if `replace`.
     pub(crate) fn publish(
         self: &Arc<Self>,
         digest: Digest,
-        file: NamedTempFile,
-        encoding: Encoding,
-        length: u64,
+        content: FileContent,
         mut reservation: Reservation,
         replace: bool,
     ) -> Result<(), Error> {
         let entry = Entry {
             digest,
-            place: Place::File,
-            encoding,
-            blocks: blocks_of(length),
+            place: Place::File(content.checksum),
+            encoding: content.encoding,
+            blocks: blocks_of(content.length),
             used: now(),
         };
         let mut state = self.state.lock();
@@ -211,7 +224,8 @@ impl BoundedDirectory {
             return Ok(());
         }
         state.append(&self.root, Change::Add, &[entry])?;
-        move_into_place(file, &file_path(&self.root, &entry)).map_err(|error| no_space(digest, error))?;
+        move_into_place(content.file, &file_path(&self.root, &entry))
+            .map_err(|error| no_space(digest, error))?;
         reservation.spend(&mut state);
         state.used += u64::from(entry.blocks) * BLOCK;
         if let Some(before) = state.entries.insert(entry) {

@@ -5,13 +5,11 @@ use std::io::{self, Read};
 
 use bitzel_proto::{Digest, DigestFunction};
 
-use super::entries::{Encoding, Entry, Place};
+use super::entries::{Checksum, Encoding, Entry, Place};
 
 /// Bytes of a record.
 pub(super) const RECORD: usize = 64;
 const CHECKED: usize = RECORD - 4;
-/// What stands for a segment when there is none.
-const NO_SEGMENT: u32 = u32::MAX;
 /// Records that are read at once.
 const READ_AHEAD: usize = 1 << 14;
 
@@ -41,15 +39,21 @@ pub(super) fn encode(change: Change, entry: &Entry) -> [u8; RECORD] {
         Encoding::Raw => 1,
         Encoding::Zstd => 2,
     };
-    let (segment, block) = match entry.place {
-        Place::File => (NO_SEGMENT, 0),
-        Place::Segment { number, block } => (number, block),
+    let (place, location) = match entry.place {
+        Place::File(None) => (1, [0; 8]),
+        Place::File(Some(Checksum(checksum))) => (2, checksum),
+        Place::Segment { number, block } => {
+            let mut location = [0; 8];
+            location[..4].copy_from_slice(&number.to_le_bytes());
+            location[4..].copy_from_slice(&block.to_le_bytes());
+            (3, location)
+        }
     };
+    record[3] = place;
     record[4..8].copy_from_slice(&entry.blocks.to_le_bytes());
     record[8..16].copy_from_slice(&entry.digest.size_bytes().to_le_bytes());
     record[16..48].copy_from_slice(entry.digest.hash());
-    record[48..52].copy_from_slice(&segment.to_le_bytes());
-    record[52..56].copy_from_slice(&block.to_le_bytes());
+    record[48..56].copy_from_slice(&location);
     record[56..60].copy_from_slice(&entry.used.to_le_bytes());
     seal(record)
 }
@@ -76,12 +80,14 @@ pub(super) fn decode(record: &[u8; RECORD]) -> Option<(Change, Entry)> {
         _ => return None,
     };
     let size = u64::from_le_bytes(*record[8..].first_chunk()?);
-    let place = match number(48)? {
-        NO_SEGMENT => Place::File,
-        segment => Place::Segment {
-            number: segment,
+    let place = match record[3] {
+        1 => Place::File(None),
+        2 => Place::File(Some(Checksum(*record[48..].first_chunk()?))),
+        3 => Place::Segment {
+            number: number(48)?,
             block: number(52)?,
         },
+        _ => return None,
     };
     let entry = Entry {
         digest: Digest::new(function, *record[16..].first_chunk()?, size),

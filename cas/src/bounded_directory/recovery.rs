@@ -108,7 +108,7 @@ fn apply(root: &Path, entries: &mut Entries, changes: &[(Change, Entry)]) -> Res
                 continue;
             }
         }
-        if entry.place == Place::File {
+        if entry.place.is_file() {
             files.insert(entry.digest, (*change, *entry));
         }
     }
@@ -116,11 +116,7 @@ fn apply(root: &Path, entries: &mut Entries, changes: &[(Change, Entry)]) -> Res
         let path = file_path(root, &entry);
         if change == Change::Remove {
             remove_file(&path)?;
-        } else if !path.exists()
-            && entries
-                .get(&digest)
-                .is_some_and(|entry| entry.place == Place::File)
-        {
+        } else if !path.exists() && entries.get(&digest).is_some_and(|entry| entry.place.is_file()) {
             entries.remove(&digest);
         }
     }
@@ -133,7 +129,7 @@ fn sweep(root: &Path, entries: &mut Entries) -> Result<(), Error> {
     for_each_file(root, |path, named| {
         let known = named.filter(|(digest, encoding)| {
             let entry = entries.get(digest);
-            entry.is_some_and(|entry| entry.place == Place::File && entry.encoding == *encoding)
+            entry.is_some_and(|entry| entry.place.is_file() && entry.encoding == *encoding)
         });
         match known {
             Some((digest, _)) => {
@@ -145,7 +141,7 @@ fn sweep(root: &Path, entries: &mut Entries) -> Result<(), Error> {
     })?;
     let gone: Vec<Digest> = entries
         .iter()
-        .filter(|entry| entry.place == Place::File && !present.contains(&entry.digest))
+        .filter(|entry| entry.place.is_file() && !present.contains(&entry.digest))
         .map(|entry| entry.digest)
         .collect();
     for digest in gone {
@@ -169,7 +165,7 @@ fn adopt(root: &Path, is_intact: fn(&Path, Digest) -> bool) -> Result<Entries, E
                     .unwrap_or_default();
                 let entry = Entry {
                     digest,
-                    place: Place::File,
+                    place: Place::File(None),
                     encoding,
                     blocks: blocks_of(metadata.len()),
                     used: u32::try_from(since.as_secs()).unwrap_or(u32::MAX),

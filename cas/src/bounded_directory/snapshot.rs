@@ -8,7 +8,7 @@ use super::entries::{Entries, Entry};
 use super::record::{self, Change, RECORD};
 use crate::error::Error;
 
-const MAGIC: [u8; 8] = *b"bitzels2";
+const MAGIC: [u8; 8] = *b"bitzels3";
 /// The name of a snapshot that is being written.
 pub(super) const UNFINISHED: &str = "unfinished-snapshot";
 const BUFFER: usize = 1 << 20;

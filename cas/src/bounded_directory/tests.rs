@@ -37,14 +37,24 @@ fn publish_file(directory: &Arc<BoundedDirectory>, number: u8) {
     let mut file = directory.new_file(digest(number)).unwrap();
     file.write_all(&[number]).unwrap();
     directory
-        .publish(digest(number), file, Encoding::Raw, 1, reservation, false)
+        .publish(
+            digest(number),
+            FileContent {
+                file,
+                encoding: Encoding::Raw,
+                length: 1,
+                checksum: None,
+            },
+            reservation,
+            false,
+        )
         .unwrap();
 }
 
 fn file_entry(number: u8) -> Entry {
     Entry {
         digest: digest(number),
-        place: Place::File,
+        place: Place::File(None),
         encoding: Encoding::Raw,
         blocks: 1,
         used: 0,
@@ -258,7 +268,7 @@ fn an_unfinished_snapshot_does_not_count() {
     let index = root.path().join("index");
     let number = directory.state.lock().journal.number() + 1;
     drop(Journal::create(&index, number).unwrap());
-    fs::write(index.join(snapshot::UNFINISHED), b"bitzels2 and then").unwrap();
+    fs::write(index.join(snapshot::UNFINISHED), b"bitzels3 and then").unwrap();
     drop(directory);
     let directory = open(&root);
     assert_eq!(present(&directory, [1]), [1]);
@@ -366,7 +376,8 @@ fn temporary_files_of_an_earlier_process_are_removed() {
 fn records_survive_their_encoding() {
     for function in DigestFunction::ALL {
         for (encoding, place) in [
-            (Encoding::Raw, Place::File),
+            (Encoding::Raw, Place::File(None)),
+            (Encoding::Raw, Place::File(Some(Checksum([0xff; 8])))),
             (Encoding::Zstd, Place::Segment { number: 7, block: 9 }),
         ] {
             let entry = Entry {

@@ -82,7 +82,7 @@ impl DiskBlobStore {
             for entry in &entries {
                 match entry.place {
                     Place::Segment { .. } => statistics.in_segments.add(entry),
-                    Place::File => statistics.in_files.add(entry),
+                    Place::File(_) => statistics.in_files.add(entry),
                 }
                 if entry.encoding == Encoding::Zstd {
                     statistics.compressed.add(entry);

@@ -5,12 +5,13 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
-use bitzel_proto::{Digest, Hasher};
+use bitzel_proto::Digest;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use tokio::task::JoinHandle;
 
 use super::SMALL;
+use super::checking::Check;
 use super::encoding::{self, FRAME, FrameReader};
 use crate::blob_store::{BlobRange, BlobStream, one_chunk};
 use crate::bounded_directory::{BLOCK, BoundedDirectory, Content, Encoding, Entry, Located};
@@ -117,12 +118,12 @@ pub(super) fn read(
         (true, _) => {
             let source = Source::open(file, &entry).map_err(failed(&directory, &entry))?;
             let source = source.ok_or_else(|| wrong(&directory, &entry))?;
-            let hasher = digest.function().hasher();
             Ok(read_ahead(Reading {
                 directory,
+                check: Check::quickest(&entry),
                 entry,
                 source,
-                hasher,
+                done: 0,
             }))
         }
         (false, Encoding::Raw) => read_part(&directory, &entry, file, range),
@@ -140,7 +141,7 @@ fn wrong(directory: &BoundedDirectory, entry: &Entry) -> Error {
     Error::NotFound(entry.digest)
 }
 
-/// Reads all of a blob, which does not count as a use. What is wrong goes to the quarantine.
+/// Reads all of a blob and compares its digest, which does not count as a use. What is wrong goes to the quarantine.
 pub(super) fn verify(directory: &Arc<BoundedDirectory>, digest: Digest) -> Result<(), Error> {
     let located = directory.peek(digest)?;
     if digest.size_bytes() <= SMALL {
@@ -153,9 +154,10 @@ pub(super) fn verify(directory: &Arc<BoundedDirectory>, digest: Digest) -> Resul
     };
     let mut reading = Some(Reading {
         directory: Arc::clone(directory),
+        check: Check::thorough(&entry),
         entry,
         source: source.ok_or_else(|| wrong(directory, &entry))?,
-        hasher: digest.function().hasher(),
+        done: 0,
     });
     while let Some(more) = reading {
         reading = more.step()?.and_then(|(_, more)| more);
@@ -251,17 +253,19 @@ impl Source {
     }
 }
 
-/// A large blob being read and hashed.
+/// A large blob being read and checked.
 struct Reading {
     directory: Arc<BoundedDirectory>,
     entry: Entry,
     source: Source,
-    hasher: Hasher,
+    check: Check,
+    /// Bytes that were read.
+    done: u64,
 }
 
 type Step = Result<Option<(Bytes, Option<Reading>)>, Error>;
 
-/// Streams a blob; the next chunk is read and hashed while the consumer has the one before.
+/// Streams a blob; the next chunk is read and checked while the consumer has the one before.
 fn read_ahead(reading: Reading) -> BlobStream {
     let first = start(Some(reading));
     futures::stream::try_unfold(first, |running| async move {
@@ -284,21 +288,22 @@ impl Reading {
     /// take corrupt bytes for a complete blob.
     fn step(mut self) -> Step {
         let size = self.entry.digest.size_bytes();
-        let left = size.saturating_sub(self.hasher.size_bytes());
+        let left = size.saturating_sub(self.done);
         let chunk = self
             .source
             .next(left.min(CHUNK))
             .map_err(failed(&self.directory, &self.entry))?;
         let chunk = chunk.unwrap_or_default();
-        self.hasher.update(&chunk);
-        if !chunk.is_empty() && self.hasher.size_bytes() < size {
+        self.check.update(&chunk);
+        self.done += chunk.len() as u64;
+        if !chunk.is_empty() && self.done < size {
             return Ok(Some((chunk, Some(self))));
         }
         let ended = self
             .source
             .is_at_end()
             .map_err(failed(&self.directory, &self.entry))?;
-        if ended && self.hasher.finish() == self.entry.digest {
+        if ended && self.done == size && self.check.is_right() {
             Ok(Some((chunk, None)))
         } else {
             self.directory.quarantine(&self.entry);

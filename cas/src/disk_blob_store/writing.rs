@@ -4,15 +4,18 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use bitzel_proto::{Digest, Hasher};
+use bitzel_proto::Digest;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use tempfile::NamedTempFile;
 
 use super::SMALL;
+use super::checking::{Arriving, matches};
 use super::encoding::{self, FrameWriter};
 use crate::blob_store::BlobStream;
-use crate::bounded_directory::{BoundedDirectory, Encoding, Parcel, Reservation, disk_error};
+use crate::bounded_directory::{
+    BoundedDirectory, Checksum, Encoding, FileContent, Parcel, Reservation, disk_error,
+};
 use crate::error::Error;
 use crate::file_stream::run_blocking;
 
@@ -62,15 +65,23 @@ pub(super) async fn write(target: &Target, digest: Digest, mut blob: BlobStream)
     let Some(mut writing) = started else {
         return Ok(());
     };
+    let mut arriving = Arriving::new(digest);
     loop {
+        // Hashing takes as long as writing, so they go on side by side, while the next bytes come in.
+        let hashed = chunks.clone();
+        let hashing = run_blocking(move || arriving.update(&hashed).map(|()| arriving));
         let adding = run_blocking(move || writing.add(&chunks));
+        let next = async {
+            if at_end {
+                return Ok((Vec::new(), true));
+            }
+            gather(&mut blob, GATHERED).await
+        };
+        let (hashed, added, next) = tokio::join!(hashing, adding, next);
+        (arriving, writing) = (hashed?, added?);
         if at_end {
-            writing = adding.await?;
-            return run_blocking(move || writing.finish()).await;
+            return run_blocking(move || writing.finish(arriving.finish()?)).await;
         }
-        // The next bytes come in while these are hashed and written.
-        let (added, next) = tokio::join!(adding, gather(&mut blob, GATHERED));
-        writing = added?;
         (chunks, at_end) = next?;
     }
 }
@@ -81,11 +92,9 @@ fn check_size(expected: Digest, chunks: &[Bytes]) -> Result<(), Error> {
     if size as u64 == expected.size_bytes() {
         return Ok(());
     }
-    let mut hasher = expected.function().hasher();
-    for chunk in chunks {
-        hasher.update(chunk);
-    }
-    check(expected, hasher)
+    let mut arriving = Arriving::new(expected);
+    arriving.update(chunks)?;
+    arriving.finish().map(drop)
 }
 
 /// Takes chunks until there are so many bytes; also says whether the stream is at its end.
@@ -124,11 +133,11 @@ pub(super) fn write_all(target: &Target, blobs: Vec<(Digest, Bytes)>) -> Vec<Res
     for (digest, blob) in blobs {
         let known = if digest.is_empty_blob() && blob.is_empty() {
             Some(Ok(()))
-        } else if let Err(error) = check(digest, hash(digest, &blob)) {
-            // Before room is made: a wrong blob must not cost a right one its place.
-            Some(Err(error))
         } else if digest.size_bytes() > SMALL {
             Some(write_large(target, digest, blob))
+        } else if let Err(error) = matches(digest, digest.function().digest(&blob)) {
+            // Before room is made: a wrong blob must not cost a right one its place.
+            Some(Err(error))
         } else {
             parcels.push(parcel(target, digest, blob));
             None
@@ -154,24 +163,13 @@ fn parcel(target: &Target, digest: Digest, blob: Bytes) -> Parcel {
 }
 
 fn write_large(target: &Target, digest: Digest, blob: Bytes) -> Result<(), Error> {
+    let chunks = [blob];
+    let mut arriving = Arriving::new(digest);
+    arriving.update(&chunks)?;
+    let checksum = arriving.finish()?;
     match Writing::start(target.clone(), digest)? {
-        Some(writing) => writing.add(&[blob])?.finish(),
+        Some(writing) => writing.add(&chunks)?.finish(checksum),
         None => Ok(()),
-    }
-}
-
-fn hash(digest: Digest, blob: &Bytes) -> Hasher {
-    let mut hasher = digest.function().hasher();
-    hasher.update(blob);
-    hasher
-}
-
-fn check(expected: Digest, hasher: Hasher) -> Result<(), Error> {
-    let actual = hasher.finish();
-    if actual == expected {
-        Ok(())
-    } else {
-        Err(Error::DigestMismatch { expected, actual })
     }
 }
 
@@ -190,7 +188,8 @@ struct Writing {
     file: NamedTempFile,
     reservation: Reservation,
     reserved: u64,
-    hasher: Hasher,
+    /// Bytes that came so far.
+    arrived: u64,
     output: Output,
 }
 
@@ -216,19 +215,16 @@ impl Writing {
             file,
             reservation,
             reserved: first,
-            hasher: digest.function().hasher(),
+            arrived: 0,
         }))
     }
 
-    /// Hashes and writes; stops at the first byte too many.
+    /// Writes, but nothing beyond the size of the digest: what comes then is wrong, and hashing it says so.
     fn add(mut self, chunks: &[Bytes]) -> Result<Self, Error> {
         for chunk in chunks {
-            self.hasher.update(chunk);
-            if self.hasher.size_bytes() > self.digest.size_bytes() {
-                return Err(Error::DigestMismatch {
-                    expected: self.digest,
-                    actual: self.hasher.finish(),
-                });
+            self.arrived += chunk.len() as u64;
+            if self.arrived > self.digest.size_bytes() {
+                break;
             }
             self.make_room()?;
             self.write(chunk).map_err(disk_error(self.digest, || {
@@ -240,7 +236,7 @@ impl Writing {
 
     /// Room for all that came so far.
     fn make_room(&mut self) -> Result<(), Error> {
-        let needed = self.target.bound(self.hasher.size_bytes());
+        let needed = self.target.bound(self.arrived);
         if needed > self.reserved {
             let whole = self.target.bound(self.digest.size_bytes());
             self.reserved = needed.saturating_mul(2).min(whole);
@@ -264,9 +260,9 @@ impl Writing {
         }
     }
 
-    fn finish(mut self) -> Result<(), Error> {
+    /// To be called when all of the blob was written and its digest was right.
+    fn finish(mut self, checksum: Checksum) -> Result<(), Error> {
         let digest = self.digest;
-        check(digest, self.hasher)?;
         let encoding = match self.output {
             Output::Frames(frames) => {
                 let finished = frames.finish(self.file.as_file_mut());
@@ -281,8 +277,14 @@ impl Writing {
         let length = metadata
             .map_err(Error::io("cannot look at a finished file"))?
             .len();
+        let content = FileContent {
+            file: self.file,
+            encoding,
+            length,
+            checksum: Some(checksum),
+        };
         self.target
             .directory
-            .publish(digest, self.file, encoding, length, self.reservation, false)
+            .publish(digest, content, self.reservation, false)
     }
 }

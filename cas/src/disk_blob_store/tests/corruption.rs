@@ -27,6 +27,27 @@ async fn a_corrupt_blob_is_not_found_counted_and_in_quarantine() {
     }
 }
 
+/// The checksum that large blobs are read with is in the index alone.
+#[tokio::test]
+async fn a_corrupt_large_blob_is_noticed_after_a_restart_also_when_the_index_was_lost() {
+    for keep_index in [true, false] {
+        let root = TempDir::new().unwrap();
+        let store = open(&root).await;
+        let (bad, good) = (noise(1, 3 << 20), noise(2, 3 << 20));
+        let (bad_digest, good_digest) = (add(&store, &bad).await, add(&store, &good).await);
+        drop(store);
+        if !keep_index {
+            fs::remove_dir_all(root.path().join("index")).unwrap();
+        }
+        let store = open(&root).await;
+        flip(&store, bad_digest, 2 << 20);
+        let result = read_whole(&store, bad_digest).await;
+        assert!(matches!(result, Err(Error::NotFound(_))), "{keep_index}");
+        assert_eq!(read_whole(&store, good_digest).await.unwrap(), good);
+        assert_eq!(store.usage().corrupt_blobs, 1);
+    }
+}
+
 #[tokio::test]
 async fn a_corrupt_blob_in_a_batch_spoils_only_itself() {
     let root = TempDir::new().unwrap();
