@@ -22,6 +22,9 @@
 //! gets long. A scan then removes what is not in the snapshot and forgets what is gone. Lost blobs are blobs that
 //! have to be built again, never wrong ones.
 //!
+//! **On a full disk** it opens and serves what is there. The journal is made by the first change that finds room;
+//! until then writes and evictions are refused for lack of space.
+//!
 //! All functions here block; callers keep them off the threads of the async runtime. Exceptions say so.
 
 mod checkpoint;
@@ -128,6 +131,8 @@ struct State {
     journal: Journal,
     checkpointed: Instant,
     checkpoint_requested: bool,
+    /// Whether the last one did not come about.
+    checkpoint_is_overdue: bool,
     closed: bool,
 }
 
@@ -173,12 +178,8 @@ impl BoundedDirectory {
             root.join("lock").display()
         )))?;
         let temporary = root.join("temporary");
-        match fs::remove_dir_all(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io(format!("cannot remove {}", temporary.display()))(error));
-            }
-            _ => make_directory(&temporary)?,
-        }
+        make_directory(&temporary)?;
+        empty(&temporary)?;
         let recovered = recovery::recover(root, options.is_intact, options.checkpoint_records)?;
         let quarantine = quarantined(&root.join("quarantine"))?;
         let blocks = |entry: &Entry| u64::from(entry.blocks);
@@ -200,6 +201,7 @@ impl BoundedDirectory {
                 journal: recovered.journal,
                 checkpointed: Instant::now(),
                 checkpoint_requested: false,
+                checkpoint_is_overdue: false,
                 closed: false,
             }),
             released: Mutex::default(),
@@ -208,14 +210,20 @@ impl BoundedDirectory {
             corrupt: AtomicU64::new(0),
             _lock: lock,
         };
-        if recovered.needs_checkpoint {
-            directory.checkpoint()?;
-        }
         // The limit may be lower than last time. A disk that is too full for the free space floor is no reason not
         // to serve what is there.
         match directory.make_room(DigestFunction::default().digest(&[]), 0) {
             Err(Error::NoSpace { reason, .. }) => tracing::warn!("no blob can be written: {reason}"),
             result => result?,
+        }
+        if recovered.needs_checkpoint {
+            match directory.checkpoint() {
+                Err(Error::Io { context, source }) if placing::is_full(&source) => {
+                    tracing::warn!("{context}: {source}; the next change tries again");
+                    directory.state.lock().checkpoint_is_overdue = true;
+                }
+                result => result?,
+            }
         }
         Ok(directory)
     }
@@ -338,6 +346,15 @@ fn move_into_place(file: NamedTempFile, path: &Path) -> Result<(), Error> {
         }
         Err(error) => Err(failed()(error.error)),
     }
+}
+
+/// Removes the files in a directory, and not the directory: a full disk could not make it again.
+fn empty(directory: &Path) -> Result<(), Error> {
+    let failed = || Error::io(format!("cannot list {}", directory.display()));
+    for entry in fs::read_dir(directory).map_err(failed())? {
+        remove_file(&entry.map_err(failed())?.path())?;
+    }
+    Ok(())
 }
 
 /// Removes a file; one that is gone already is fine.

@@ -90,7 +90,9 @@ impl BoundedDirectory {
 impl State {
     /// Whether it is time for a snapshot that nobody has asked for yet; the caller does.
     pub(super) fn request_checkpoint(&mut self, records: u64) -> bool {
-        let is_due = self.journal.records() >= records || self.checkpointed.elapsed() >= CHECKPOINT_INTERVAL;
+        let is_due = self.journal.records() >= records
+            || self.checkpointed.elapsed() >= CHECKPOINT_INTERVAL
+            || std::mem::take(&mut self.checkpoint_is_overdue);
         is_due && !std::mem::replace(&mut self.checkpoint_requested, true)
     }
 }

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FallocateFlags;
 
 use super::entries::Entry;
+use super::placing::is_full;
 use super::record::{self, Change, RECORD};
-use super::snapshot::sync_directory;
 use crate::error::Error;
 
 const MAGIC: [u8; 8] = *b"bitzelj3";
@@ -23,7 +23,10 @@ pub(super) const UNFINISHED: &str = "unfinished-journal";
 const CUSHION: u64 = 1 << 20;
 
 pub(super) struct Journal {
-    file: File,
+    /// Where it belongs.
+    index: PathBuf,
+    /// `None` until the disk has room for it.
+    file: Option<File>,
     number: u64,
     length: u64,
     /// Bytes that the file system has set aside.
@@ -52,27 +55,36 @@ impl Journal {
     /// snapshot.
     pub(super) fn create(index: &Path, number: u64) -> Result<Self, Error> {
         let path = path(index, number);
-        let failed = || Error::io(format!("cannot create {}", path.display()));
-        let unfinished = index.join(UNFINISHED);
-        let header = record::header(MAGIC).map_err(failed())?;
-        let mut file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&unfinished)
-            .map_err(failed())?;
-        file.set_len(0).map_err(failed())?;
-        file.write_all(&header).map_err(failed())?;
-        file.sync_all().map_err(failed())?;
-        fs::rename(&unfinished, &path).map_err(failed())?;
-        sync_directory(index)?;
-        let mut journal = Self {
-            file,
+        let file =
+            make_file(index, number).map_err(Error::io(format!("cannot create {}", path.display())))?;
+        let mut journal = Self::without_file(index, number);
+        journal.allocated = allocate(&file, journal.length).unwrap_or(0);
+        journal.file = Some(file);
+        Ok(journal)
+    }
+
+    /// The same, but on a full disk the file is made by the first change that finds room for it. Until then every change
+    /// is refused, and what the index says stays true.
+    pub(super) fn start(index: &Path, number: u64) -> Result<Self, Error> {
+        match Self::create(index, number) {
+            Err(Error::Io { context, source }) if is_full(&source) => {
+                tracing::warn!(
+                    "{context}: {source}; what is there is served, and nothing changes until there is room"
+                );
+                Ok(Self::without_file(index, number))
+            }
+            result => result,
+        }
+    }
+
+    fn without_file(index: &Path, number: u64) -> Self {
+        Self {
+            index: index.to_owned(),
+            file: None,
             number,
             length: RECORD as u64,
             allocated: 0,
-        };
-        journal.allocate();
-        Ok(journal)
+        }
     }
 
     pub(super) fn number(&self) -> u64 {
@@ -92,27 +104,44 @@ impl Journal {
             .into_iter()
             .flat_map(|entry| record::encode(change, entry))
             .collect();
-        let written = self.file.write_all(&records);
+        let length = self.length;
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(make_file(&self.index, self.number)?),
+        };
+        let written = file.write_all(&records);
         if written.is_err() {
             // A full disk may have taken half a record; what follows must not start there.
-            self.file.set_len(self.length)?;
-            self.allocated = self.length;
+            file.set_len(length)?;
+            self.allocated = length;
             return written;
         }
         self.length += records.len() as u64;
-        if self.length + CUSHION / 2 > self.allocated {
-            self.allocate();
+        if self.length + CUSHION / 2 > self.allocated
+            && let Some(allocated) = allocate(file, self.length)
+        {
+            self.allocated = allocated;
         }
         Ok(())
     }
+}
 
-    /// Not every file system can; then the journal takes what it needs when it needs it.
-    fn allocate(&mut self) {
-        let allocated = rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.length, CUSHION);
-        if allocated.is_ok() {
-            self.allocated = self.length + CUSHION;
-        }
-    }
+fn make_file(index: &Path, number: u64) -> io::Result<File> {
+    let unfinished = index.join(UNFINISHED);
+    let mut file = OpenOptions::new().append(true).create(true).open(&unfinished)?;
+    file.set_len(0)?;
+    file.write_all(&record::header(MAGIC)?)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path(index, number))?;
+    File::open(index)?.sync_all()?;
+    Ok(file)
+}
+
+/// Sets blocks aside for a journal of this length; gives where they end. Not every file system can; then the journal takes
+/// what it needs when it needs it.
+fn allocate(file: &File, length: u64) -> Option<u64> {
+    rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, length, CUSHION).ok()?;
+    Some(length + CUSHION)
 }
 
 /// Reads a journal. A record that is cut off at the end was never acknowledged to anybody and is left out.

@@ -266,15 +266,18 @@ pub(crate) fn disk_error(
 
 fn no_space(digest: Digest, error: Error) -> Error {
     match error {
-        Error::Io { context, source }
-            if matches!(
-                source.kind(),
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-            ) =>
-        {
+        Error::Io { context, source } if is_full(&source) => {
             let reason = format!("{context}: {source}");
             Error::NoSpace { digest, reason }
         }
         error => error,
     }
+}
+
+/// Whether a disk has no room for something.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }

@@ -50,7 +50,7 @@ pub(super) fn recover(
         segments::reconcile(root, &mut entries, true)?;
         return Ok(Recovered {
             entries,
-            journal: Journal::create(&index, highest + 1)?,
+            journal: Journal::start(&index, highest + 1)?,
             needs_checkpoint: true,
         });
     };
@@ -84,7 +84,7 @@ pub(super) fn recover(
     segments::reconcile(root, &mut entries, !is_reliable)?;
     Ok(Recovered {
         entries,
-        journal: Journal::create(&index, highest + 1)?,
+        journal: Journal::start(&index, highest + 1)?,
         // Old journals stay valid and are replayed again until the next snapshot; long ones not for ever.
         needs_checkpoint: !is_reliable || changes.len() as u64 > checkpoint_records,
     })

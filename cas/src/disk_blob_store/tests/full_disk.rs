@@ -134,3 +134,52 @@ async fn a_full_disk_is_no_room_and_no_other_error() {
     let store = open_with_floor(&disk, 0).await;
     assert_eq!(store.verify(|_, _| ()).await.unwrap().corrupt, 0);
 }
+
+#[tokio::test]
+async fn a_store_on_a_full_disk_opens_serves_what_is_there_and_writes_again_when_there_is_room() {
+    let Some(disk) = SmallDisk::mount("a_store_on_a_full_disk_opens") else {
+        return;
+    };
+    // Shut down, or gone without a word.
+    for is_closed in [true, false] {
+        let store = open_with_floor(&disk, 0).await;
+        let kept = [
+            (add(&store, &noise(1, 5000)).await, noise(1, 5000)),
+            (add(&store, &noise(2, 2 << 20)).await, noise(2, 2 << 20)),
+        ];
+        if is_closed {
+            store.close().await.unwrap();
+        }
+        drop(store);
+        // Twice: what a start does must not use up what the next one needs.
+        for floor in [0, FLOOR, 0] {
+            disk.fill(0);
+            assert_eq!(disk.free(), 0);
+            let store = open_with_floor(&disk, floor).await;
+            for (digest, blob) in &kept {
+                assert_eq!(read_whole(&store, *digest).await.unwrap(), *blob);
+            }
+            let new = noise(3, 3 << 20);
+            let refused = store
+                .write_batch(vec![(sha256(&new), new.into())])
+                .await
+                .remove(0);
+            assert!(matches!(refused, Err(Error::NoSpace { .. })), "{refused:?}");
+            let new = noise(4, 100);
+            let refused = store
+                .write_batch(vec![(sha256(&new), new.into())])
+                .await
+                .remove(0);
+            assert!(matches!(refused, Err(Error::NoSpace { .. })), "{refused:?}");
+            drop(store);
+        }
+        let store = open_with_floor(&disk, 0).await;
+        fs::remove_file(disk.root.path().join("other")).unwrap();
+        let new = noise(5, 100);
+        let added = add(&store, &new).await;
+        drop(store);
+        let store = open_with_floor(&disk, 0).await;
+        assert_eq!(read_whole(&store, added).await.unwrap(), new);
+        assert_eq!(store.verify(|_, _| ()).await.unwrap().corrupt, 0);
+    }
+}
