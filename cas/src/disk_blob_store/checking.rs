@@ -85,7 +85,8 @@ impl Check {
         }
     }
 
-    pub(super) fn is_right(self) -> bool {
+    /// Whether all bytes were right.
+    pub(super) fn finish(self) -> bool {
         match self {
             Self::Digest(expected, hasher) => hasher.finish() == expected,
             Self::Checksum(expected, hasher) => hasher.finish().to_le_bytes() == expected.0,

@@ -303,7 +303,7 @@ impl Reading {
             .source
             .is_at_end()
             .map_err(failed(&self.directory, &self.entry))?;
-        if ended && self.done == size && self.check.is_right() {
+        if ended && self.done == size && self.check.finish() {
             Ok(Some((chunk, None)))
         } else {
             self.directory.quarantine(&self.entry);
