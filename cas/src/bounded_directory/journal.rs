@@ -13,6 +13,7 @@ use rustix::fs::FallocateFlags;
 use super::entries::Entry;
 use super::placing::is_full;
 use super::record::{self, Change, RECORD};
+use super::snapshot::sync_directory;
 use crate::error::Error;
 
 const MAGIC: [u8; 8] = *b"bitzelj3";
@@ -133,7 +134,7 @@ fn make_file(index: &Path, number: u64) -> io::Result<File> {
     file.write_all(&record::header(MAGIC)?)?;
     file.sync_all()?;
     fs::rename(&unfinished, path(index, number))?;
-    File::open(index)?.sync_all()?;
+    sync_directory(index)?;
     Ok(file)
 }
 

@@ -1,7 +1,7 @@
 //! All entries of a directory in order of use, in one file: a header, then a record for each.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use super::entries::{Entries, Entry};
@@ -31,7 +31,7 @@ pub(super) fn write(index: &Path, number: u64, entries: &[Entry]) -> Result<(), 
         fs::rename(&unfinished, &path)
     };
     write().map_err(Error::io(format!("cannot write {}", path.display())))?;
-    sync_directory(index)
+    sync_directory(index).map_err(Error::io(format!("cannot sync {}", index.display())))
 }
 
 /// What a snapshot lists.
@@ -68,8 +68,6 @@ pub(super) fn read(path: &Path) -> Result<Option<Listing>, Error> {
 }
 
 /// Makes renames and creations in a directory durable.
-pub(super) fn sync_directory(directory: &Path) -> Result<(), Error> {
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(Error::io(format!("cannot sync {}", directory.display())))
+pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
 }

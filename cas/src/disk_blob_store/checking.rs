@@ -26,6 +26,13 @@ impl Arriving {
         }
     }
 
+    /// All of a blob at once.
+    pub(super) fn whole(expected: Digest, chunks: &[Bytes]) -> Result<Checksum, Error> {
+        let mut arriving = Self::new(expected);
+        arriving.update(chunks)?;
+        arriving.finish()
+    }
+
     /// Stops at the first byte too many.
     pub(super) fn update(&mut self, chunks: &[Bytes]) -> Result<(), Error> {
         for chunk in chunks {

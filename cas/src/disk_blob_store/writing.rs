@@ -92,9 +92,7 @@ fn check_size(expected: Digest, chunks: &[Bytes]) -> Result<(), Error> {
     if size as u64 == expected.size_bytes() {
         return Ok(());
     }
-    let mut arriving = Arriving::new(expected);
-    arriving.update(chunks)?;
-    arriving.finish().map(drop)
+    Arriving::whole(expected, chunks).map(drop)
 }
 
 /// Takes chunks until there are so many bytes; also says whether the stream is at its end.
@@ -164,9 +162,7 @@ fn parcel(target: &Target, digest: Digest, blob: Bytes) -> Parcel {
 
 fn write_large(target: &Target, digest: Digest, blob: Bytes) -> Result<(), Error> {
     let chunks = [blob];
-    let mut arriving = Arriving::new(digest);
-    arriving.update(&chunks)?;
-    let checksum = arriving.finish()?;
+    let checksum = Arriving::whole(digest, &chunks)?;
     match Writing::start(target.clone(), digest)? {
         Some(writing) => writing.add(&chunks)?.finish(checksum),
         None => Ok(()),

@@ -35,60 +35,42 @@ pub async fn inline(
     result: &mut ActionResult,
     wishes: &InlineWishes,
 ) {
-    settle(
-        &mut result.stdout_raw,
-        result.stdout_digest.as_ref(),
-        wishes.stdout,
-    );
-    settle(
-        &mut result.stderr_raw,
-        result.stderr_digest.as_ref(),
-        wishes.stderr,
-    );
-    for file in &mut result.output_files {
-        let wanted = wishes.files.contains(&file.path);
-        settle(&mut file.contents, file.digest.as_ref(), wanted);
+    for (content, digest, wanted) in contents(result, wishes) {
+        // Nobody asked for it.
+        if !wanted && digest.is_some() {
+            content.clear();
+        }
     }
     let mut room = MAX_BATCH_TOTAL_SIZE.saturating_sub(result.encoded_len() as u64);
-    if wishes.stdout {
-        fill(
-            store,
-            function,
-            &mut result.stdout_raw,
-            result.stdout_digest.as_ref(),
-            &mut room,
-        )
-        .await;
-    }
-    if wishes.stderr {
-        fill(
-            store,
-            function,
-            &mut result.stderr_raw,
-            result.stderr_digest.as_ref(),
-            &mut room,
-        )
-        .await;
-    }
-    for file in &mut result.output_files {
-        if wishes.files.contains(&file.path) {
-            fill(
-                store,
-                function,
-                &mut file.contents,
-                file.digest.as_ref(),
-                &mut room,
-            )
-            .await;
+    for (content, digest, wanted) in contents(result, wishes) {
+        if wanted {
+            fill(store, function, content, digest, &mut room).await;
         }
     }
 }
 
-/// Drops inline content that nobody asked for.
-fn settle(content: &mut Vec<u8>, digest: Option<&reapi::Digest>, wanted: bool) {
-    if !wanted && digest.is_some() {
-        content.clear();
+/// All that can be inline in a result, with its digest and whether it is wanted.
+fn contents<'a>(
+    result: &'a mut ActionResult,
+    wishes: &InlineWishes,
+) -> Vec<(&'a mut Vec<u8>, Option<&'a reapi::Digest>, bool)> {
+    let mut contents = vec![
+        (
+            &mut result.stdout_raw,
+            result.stdout_digest.as_ref(),
+            wishes.stdout,
+        ),
+        (
+            &mut result.stderr_raw,
+            result.stderr_digest.as_ref(),
+            wishes.stderr,
+        ),
+    ];
+    for file in &mut result.output_files {
+        let wanted = wishes.files.contains(&file.path);
+        contents.push((&mut file.contents, file.digest.as_ref(), wanted));
     }
+    contents
 }
 
 /// Fetches content that was asked for. Inlining is a courtesy: what does not fit or is gone stays a digest.
