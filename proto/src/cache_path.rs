@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use faster_hex::hex_string;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use crate::digest::{Digest, InvalidDigest};
@@ -140,7 +141,7 @@ impl fmt::Display for CachePath {
                 let is_blob = matches!(self.entry, CacheEntry::Blob(..));
                 write_all(if is_blob { "cas" } else { "ac" })?;
                 write_all(function.resource_segment().unwrap_or_default())?;
-                write_all(&hex::encode(hash))
+                write_all(&hex_string(hash))
             }
             CacheEntry::Value(name) => {
                 write_all(NAMED)?;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use faster_hex::{CheckCase, hex_decode_array_with_case, hex_string};
 use prost::Message;
 
 use crate::digest_function::DigestFunction;
@@ -66,11 +67,8 @@ impl Digest {
 
     /// Reads a digest from a hash in hex and a size.
     pub fn from_parts(function: DigestFunction, hash: &str, size_bytes: i64) -> Result<Self, InvalidDigest> {
-        let lower_case = !hash.bytes().any(|byte| byte.is_ascii_uppercase());
-        let mut bytes = [0; 32];
-        if !lower_case || hex::decode_to_slice(hash, &mut bytes).is_err() {
-            return Err(InvalidDigest::Hash(hash.chars().take(80).collect()));
-        }
+        let bytes = hex_decode_array_with_case(hash.as_bytes(), CheckCase::Lower)
+            .map_err(|_| InvalidDigest::Hash(hash.chars().take(80).collect()))?;
         let size_bytes = u64::try_from(size_bytes).map_err(|_| InvalidDigest::Size(size_bytes))?;
         Ok(Self {
             function,
@@ -91,7 +89,7 @@ impl Digest {
 
     /// The hash as 64 lower-case hex digits.
     pub fn hash_hex(&self) -> String {
-        hex::encode(self.hash)
+        hex_string(&self.hash)
     }
 
     /// The blob's size in bytes.

@@ -1,6 +1,5 @@
 //! Finding entries and opening them, and what becomes of those that turn out to be gone or wrong.
 
-use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
@@ -9,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use bitzel_proto::{Digest, DigestFunction};
 use bytes::Bytes;
+use hashbrown::HashSet;
 
 use super::entries::{Entry, Place};
 use super::record::Change;

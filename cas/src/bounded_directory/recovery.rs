@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use bitzel_proto::{Digest, DigestFunction};
+use faster_hex::hex_string;
 
 use super::entries::{Encoding, Entries, Entry, Place};
 use super::journal::{self, Journal};
@@ -200,7 +201,7 @@ fn for_each_file(
             let directory = root
                 .join("blobs")
                 .join(function_name(function))
-                .join(hex::encode([shard]));
+                .join(hex_string(&[shard]));
             let failed = || format!("cannot list {}", directory.display());
             let listing = match fs::read_dir(&directory) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,

@@ -4,6 +4,7 @@
 //! cut-off), so it needs exactly what `SignatureGeneratorBasic.get_taskhash` (`bb/siggen.py`) computes.
 
 use bitzel_proto::graph::{FileChecksum, Task};
+use faster_hex::hex_string;
 use sha2::{Digest as _, Sha256};
 
 /// The taskhash of `task`, with `unihash` giving the hash by which each dependency is known.
@@ -25,7 +26,7 @@ pub fn taskhash<'a>(task: &Task, unihash: impl Fn(u32) -> &'a str) -> String {
         }
     }
     hash.update(task.taint.strip_prefix("nostamp:").unwrap_or(&task.taint));
-    hex::encode(hash.finalize())
+    hex_string(&hash.finalize())
 }
 
 #[cfg(test)]

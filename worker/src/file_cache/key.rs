@@ -4,6 +4,7 @@ use std::fmt;
 
 use bitzel_proto::reapi::FileNode;
 use bitzel_proto::{Digest, DigestFunction};
+use faster_hex::{hex_decode_array, hex_string};
 
 use crate::error::Error;
 use crate::node_properties::{Mtime, hardlink_group, mtime, unix_mode};
@@ -67,8 +68,7 @@ impl FileKey {
             Some(mtime) => {
                 let (sign, mtime) = mtime.strip_prefix('n').map_or((1, mtime), |mtime| (-1, mtime));
                 let (seconds, nanos) = mtime.split_once('.')?;
-                let mut name = [0; 16];
-                hex::decode_to_slice(fields.next()?, &mut name).ok()?;
+                let name = hex_decode_array(fields.next()?.as_bytes()).ok()?;
                 let seconds = sign * seconds.parse::<i64>().ok()?;
                 let nanos = nanos.parse().ok()?;
                 Some(Identity {
@@ -109,7 +109,7 @@ impl fmt::Display for FileKey {
         if let Some(Identity { mtime, name }) = &self.identity {
             let sign = if mtime.seconds < 0 { "n" } else { "" };
             let (seconds, nanos) = (mtime.seconds.unsigned_abs(), mtime.nanos);
-            write!(formatter, "-{sign}{seconds}.{nanos}-{}", hex::encode(name))?;
+            write!(formatter, "-{sign}{seconds}.{nanos}-{}", hex_string(name))?;
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! Blobs compressed at rest.
 
+use faster_hex::hex_string;
+
 use super::*;
 
 const COMPRESSING: DiskBlobStoreOptions = DiskBlobStoreOptions {
@@ -9,7 +11,7 @@ const COMPRESSING: DiskBlobStoreOptions = DiskBlobStoreOptions {
 
 /// Compresses to about a quarter.
 fn text(seed: u64, size: usize) -> Vec<u8> {
-    let digits = hex::encode(noise(seed, size / 4 + 1));
+    let digits = hex_string(&noise(seed, size / 4 + 1));
     digits
         .bytes()
         .flat_map(|digit| [digit, b' '])

@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use bitzel_proto::{Digest, DigestFunction};
+use faster_hex::hex_string;
 use http::{HeaderValue, Response, StatusCode, header};
 use tonic::Status;
 
@@ -28,7 +29,7 @@ impl HttpCacheService {
             self.store.resolve(function, hash).await?
         };
         let digest = found
-            .ok_or_else(|| Status::not_found(format!("blob {} is not in the store", hex::encode(hash))))?;
+            .ok_or_else(|| Status::not_found(format!("blob {} is not in the store", hex_string(&hash))))?;
         self.send(request, digest).await
     }
 

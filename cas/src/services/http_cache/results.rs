@@ -4,6 +4,7 @@ use axum::body::Body;
 use bitzel_proto::reapi::ActionResult;
 use bitzel_proto::{Digest, DigestFunction};
 use bytes::Bytes;
+use faster_hex::hex_string;
 use http::{Response, StatusCode};
 use metrics::counter;
 use prost::Message as _;
@@ -51,7 +52,7 @@ impl HttpCacheService {
             (None, Some(value)) => self.send(request, value.digest).await,
             (None, None) => Err(Status::not_found(format!(
                 "the action cache holds no result of action {}",
-                hex::encode(hash)
+                hex_string(&hash)
             ))),
         }
     }
@@ -113,7 +114,7 @@ impl HttpCacheService {
 }
 
 fn value_key(request: &CacheRequest, function: DigestFunction, hash: [u8; 32]) -> ValueKey {
-    let name = hex::encode(hash);
+    let name = hex_string(&hash);
     let name = function
         .resource_segment()
         .map_or_else(|| name.clone(), |segment| format!("{segment}/{name}"));

@@ -1,7 +1,7 @@
 use super::*;
 
 fn sha256(text: &str) -> String {
-    hex::encode(Sha256::digest(text))
+    hex_string(&Sha256::digest(text))
 }
 
 fn checksum(path: &str, checksum: &str) -> FileChecksum {
