@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 mod clone;
 mod command;
 mod confinement;
+mod keyring;
 mod network;
 mod root;
 
@@ -280,7 +281,13 @@ fn enter_namespaces(network: bool) -> Result<(), Failure> {
     }
     // Older kernels lack it, and some machines forbid it.
     let _ = unshare(CloneFlags::CLONE_NEWCGROUP);
-    Ok(())
+    // With one of its own a command could mount the worker's cgroup, and change it if that belongs to the worker's user.
+    match fs::write("/proc/sys/user/max_cgroup_namespaces", "0") {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(step("forbid further cgroup namespaces")(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Waits for the end of a child (`true`) or of the worker's interest (`false`).

@@ -18,6 +18,7 @@ pub mod launcher;
 pub mod metered_action_executor;
 pub mod node_properties;
 pub mod outputs;
+mod recursion;
 pub mod sandbox;
 pub mod sandboxed_action_executor;
 pub mod scratch;

@@ -24,6 +24,10 @@ use parking_lot::Mutex;
 
 use crate::error::Error;
 
+mod removal;
+
+pub use removal::remove_tree;
+
 /// The worker's directory, locked.
 #[derive(Debug)]
 pub struct Scratch {
@@ -180,36 +184,4 @@ impl Drop for ActionDirectory {
             Err(_) => remove(),
         }
     }
-}
-
-/// Removes a directory tree that a command may have left with any modes. Nothing there is a success.
-///
-/// A directory without permissions (overlay's own `work/work` has mode 000) can be emptied and removed by its owner
-/// only after a change of its mode.
-pub fn remove_tree(path: &Path) -> io::Result<()> {
-    let missing_is_fine = |result: io::Result<()>| match result {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        other => other,
-    };
-    match missing_is_fine(fs::remove_dir_all(path)) {
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            open_up(path)?;
-            missing_is_fine(fs::remove_dir_all(path))
-        }
-        other => other,
-    }
-}
-
-fn open_up(path: &Path) -> io::Result<()> {
-    if !fs::symlink_metadata(path)?.is_dir() {
-        return Ok(());
-    }
-    fs::set_permissions(path, Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            open_up(&entry.path())?;
-        }
-    }
-    Ok(())
 }

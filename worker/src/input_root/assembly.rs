@@ -21,6 +21,7 @@ use super::layer_selection::{LayerKey, children, join};
 use crate::error::Error;
 use crate::file_cache::FileKey;
 use crate::node_properties::{DEFAULT_MTIME, mtime, unix_mode};
+use crate::recursion;
 use crate::scratch::Scratch;
 use bitzel_cas::DirectoryTree;
 
@@ -148,7 +149,7 @@ impl Linking<'_> {
             mkdirat(target, node.name.as_str(), Mode::RWXU).map_err(failed())?;
             let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let opened = openat(target, node.name.as_str(), flags, Mode::empty()).map_err(failed())?;
-            self.directory(&opened, &child)
+            recursion::level(|| self.directory(&opened, &child))
         })?;
         // Last, because everything above changes the modification time and may need to write.
         restore(target, directory).map_err(Error::io(format!("set mode and time of {}", key.path)))

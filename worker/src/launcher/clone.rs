@@ -1,4 +1,4 @@
-//! The one thing that takes unsafe code.
+//! Starting a process in new namespaces.
 
 use std::io;
 

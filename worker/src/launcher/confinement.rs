@@ -16,11 +16,11 @@ use rustix::thread::{
     CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
 
-use super::{Failure, LaunchRequest, WORK, step};
+use super::{Failure, LaunchRequest, WORK, keyring, step};
 
 /// Parts of /proc that concern the whole machine or outlive the command, and that files' modes alone would let the
 /// worker's user write to. bubblewrap protects the same ones.
-const SHARED_PROC: [&str; 4] = ["sys", "sysrq-trigger", "irq", "bus"];
+const SHARED_PROC: [&str; 5] = ["sys", "sysrq-trigger", "irq", "bus", "mtrr"];
 const NONE: Option<&str> = None;
 
 /// Mounts what the command can write to over what all commands have in common.
@@ -100,6 +100,7 @@ pub(super) fn drop_privileges() -> Result<(), Failure> {
         fs::write(path, "1000 0 1").map_err(step(format!("write {path}")))?;
     }
     setsid().map_err(step("start a session"))?;
+    keyring::leave().map_err(step("leave the worker's keyring"))?;
     for capability in CapabilitySet::all() {
         match remove_capability_from_bounding_set(capability) {
             // One that this kernel does not know.

@@ -3,10 +3,12 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::process::{Child, Command, Stdio};
 
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns};
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, memfd_create, statvfs};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::Deserialize;
@@ -51,7 +53,31 @@ pub(super) fn enter(arguments: &[String]) -> Result<(), Failure> {
             "bubblewrap ended with {exit}"
         ))));
     }
-    std::env::set_current_dir(WORK).map_err(step(format!("enter {WORK}")))
+    std::env::set_current_dir(WORK).map_err(step(format!("enter {WORK}")))?;
+    protect().map_err(step("protect the machine's /dev and /proc"))
+}
+
+/// Keeps commands from what is the machine's own, not a copy.
+///
+/// The device nodes are: if the worker is root, a command could change their modes. Writing to a device does not
+/// take a mount that can be written to. And what the machine mounts below /proc later (`binfmt_misc`, when somebody
+/// first looks at it) would arrive here with all the rights that it has there.
+fn protect() -> io::Result<()> {
+    let none: Option<&str> = None;
+    mount(none, "/proc", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    for entry in std::fs::read_dir("/dev")? {
+        let path = entry?.path();
+        // Not what the directory says: that is of what the device is mounted on.
+        if !std::fs::symlink_metadata(&path)?.file_type().is_char_device() {
+            continue;
+        }
+        // Flags that came from the machine are locked: without them, the kernel refuses.
+        let locked = MsFlags::from_bits_truncate(statvfs(&path)?.f_flag.bits())
+            & (MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC);
+        let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+        mount(none, &path, none, read_only | locked, none)?;
+    }
+    Ok(())
 }
 
 /// Whether `cat` runs. It does not when bubblewrap ends before it comes to it.

@@ -12,6 +12,7 @@ use rustix::fs::{Mode, OFlags, open};
 use crate::error::Error;
 use crate::input_root::restore;
 use bitzel_cas::DirectoryTree;
+use bitzel_cas::directory_tree::MAX_DEPTH;
 
 /// Symlinks that are followed one after the other, as by Linux.
 const MAX_SYMLINKS: usize = 40;
@@ -204,6 +205,26 @@ fn is_opaque(path: &Path) -> io::Result<bool> {
         Err(rustix::io::Errno::NODATA | rustix::io::Errno::NOTSUP | rustix::io::Errno::RANGE) => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Refuses what is deeper than any input root may be, or than a path may be long: a command can make far more
+/// directories below each other than a thread has stack for. `path` is relative to the input root.
+pub(super) fn check_depth(path: &str, on_disk: &Path) -> Result<(), Error> {
+    // Of <linux/limits.h>, less the NUL at the end.
+    const MAX_PATH: usize = 4095;
+    let invalid = |reason| Error::InvalidOutput {
+        path: path.chars().take(100).chain("...".chars()).collect(),
+        reason,
+    };
+    if path.split('/').count() > MAX_DEPTH {
+        return Err(invalid(format!("is below more than {MAX_DEPTH} directories")));
+    }
+    if on_disk.as_os_str().len() > MAX_PATH {
+        return Err(invalid(format!(
+            "has, on the worker, a path of more than {MAX_PATH} bytes"
+        )));
+    }
+    Ok(())
 }
 
 pub(super) fn failed(path: &Path) -> impl FnOnce(io::Error) -> Error {

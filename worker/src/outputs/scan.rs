@@ -10,10 +10,11 @@ use bitzel_proto::reapi::{FileNode, NodeProperties, SymlinkNode};
 use bitzel_proto::{Digest, DigestFunction};
 use rayon::prelude::*;
 
-use super::merged_tree::{MergedNode, MergedTree, failed};
+use super::merged_tree::{MergedNode, MergedTree, check_depth, failed};
 use crate::error::Error;
 use crate::file_cache::FileKey;
 use crate::node_properties::{Mtime, WantedProperties};
+use crate::recursion;
 use bitzel_cas::BlobSource;
 
 /// A node of an output.
@@ -211,13 +212,14 @@ impl<'scan, 'tree> Scanner<'scan, 'tree> {
                     reason: "has a name that is not UTF-8".into(),
                 })?;
             let child_on_disk = entry.path();
+            check_depth(&join(path, &name), &child_on_disk)?;
             let metadata = fs::symlink_metadata(&child_on_disk).map_err(failed(&child_on_disk))?;
             match self.merged.upper_node(&child_on_disk, metadata, beneath, &name)? {
                 None => {
                     entries.remove(&name);
                 }
                 Some(node) => {
-                    let node = self.node(join(path, &name), node)?;
+                    let node = recursion::level(|| self.node(join(path, &name), node))?;
                     entries.insert(name, node);
                 }
             }

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use bitzel_cas::DirectoryTree;
 use bitzel_proto::Digest;
 
-use super::merged_tree::{MergedNode, MergedTree, failed, is_whiteout};
+use super::merged_tree::{MergedNode, MergedTree, check_depth, failed, is_whiteout};
 use super::scan::{digest_of, join};
 use crate::error::Error;
 use crate::node_properties::unix_mode;
+use crate::recursion;
 
 /// Paths that the command made, changed or deleted outside `outputs`, sorted. Directories do not count by
 /// themselves: overlayfs copies those above every change, and BitBake makes the directories of `[dirs]` without
@@ -49,6 +50,7 @@ fn walk(
         if outputs.contains(&child_path) {
             continue;
         }
+        check_depth(&child_path, &entry.path())?;
         let metadata = entry.metadata().map_err(failed(&entry.path()))?;
         let is_directory = metadata.is_dir();
         if is_whiteout(&metadata) || !is_directory {
@@ -60,7 +62,7 @@ fn walk(
         let Some(child) = merged.upper_node(&entry.path(), metadata, *beneath, &name)? else {
             continue;
         };
-        walk(merged, outputs, &child_path, &child, found)?;
+        recursion::level(|| walk(merged, outputs, &child_path, &child, found))?;
     }
     Ok(())
 }

@@ -8,15 +8,21 @@ use crate::launcher::WORK;
 use crate::scratch::Scratch;
 
 /// What tools need of /etc: the dynamic linker's cache, Debian's alternatives (`cc`, `awk`, `c++`), certificates.
-const ETC: [&str; 8] = [
+/// Not the private keys beside those, which the worker's user may be allowed to read.
+const ETC: [&str; 13] = [
     "/etc/ld.so.cache",
     "/etc/ld.so.conf",
     "/etc/ld.so.conf.d",
     "/etc/alternatives",
-    "/etc/ssl",
+    "/etc/ssl/certs",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/openssl.cnf",
     "/etc/ca-certificates",
     "/etc/ca-certificates.conf",
-    "/etc/pki",
+    "/etc/pki/ca-trust",
+    "/etc/pki/tls/certs",
+    "/etc/pki/tls/cert.pem",
+    "/etc/pki/tls/openssl.cnf",
 ];
 /// What name resolution needs besides.
 const NETWORK_ETC: [&str; 6] = [

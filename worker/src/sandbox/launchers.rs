@@ -87,6 +87,9 @@ impl Launchers {
         let process = Command::new(program)
             .args(arguments)
             .current_dir(&self.directory)
+            // What else the worker has in its environment, such as tokens, is nothing that a sandbox needs.
+            .env_clear()
+            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             // Ctrl-C in a terminal is the worker's to handle.

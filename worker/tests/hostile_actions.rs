@@ -1,0 +1,175 @@
+//! Actions that attack their worker, each other or the machine.
+
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+mod support;
+
+use std::ffi::OsString;
+
+use support::*;
+use tonic::Code;
+
+/// Makes directories below each other in the working directory.
+fn nested(levels: usize) -> String {
+    format!(
+        "exec /usr/bin/python3 -c '
+import os
+for _ in range({levels}):
+    os.mkdir(\"d\")
+    os.chdir(\"d\")
+'"
+    )
+}
+
+#[tokio::test]
+async fn directories_without_end_neither_end_the_worker_nor_stay() {
+    let worker = Worker::new().await;
+    // More than a thread's stack or a process's file descriptors are good for, and more than a path can name.
+    let (endless, deep) = (nested(25_000), nested(1_900));
+    let tree = directory([("out", directory([]))]);
+    let in_output = |script| Run {
+        script,
+        working_directory: "out",
+        outputs: &["."],
+        ..Run::default()
+    };
+    worker
+        .run(
+            &tree,
+            Run {
+                script: &endless,
+                ..Run::default()
+            },
+        )
+        .await;
+    for script in [&endless, &deep] {
+        let run = Run {
+            outputs: &["d"],
+            ..in_output(script)
+        };
+        let status = worker.respond(&tree, run).await.status.unwrap();
+        assert_eq!(status.code, Code::FailedPrecondition as i32, "{}", status.message);
+        assert!(
+            status.message.contains("is below more than 512 directories"),
+            "{}",
+            status.message
+        );
+    }
+    let run = Run {
+        script: &deep,
+        platform: &[("undeclared-writes", "error")],
+        ..Run::default()
+    };
+    let status = worker.respond(&tree, run).await.status.unwrap();
+    assert_eq!(status.code, Code::FailedPrecondition as i32, "{}", status.message);
+    assert_eq!(worker.leftovers(), Vec::<std::path::PathBuf>::new());
+}
+
+#[tokio::test]
+async fn an_input_root_as_deep_as_allowed_is_laid_out_and_comes_back() {
+    let worker = Worker::new().await;
+    let mut tree = directory([("f", file("bottom"))]);
+    for _ in 0..510 {
+        tree = directory([("d", tree), ("f", file("x"))]);
+    }
+    let run = Run {
+        script: "cd d; find . -name f -type f | wc -l; echo y > f",
+        outputs: &["d"],
+        ..Run::default()
+    };
+    let result = worker.run(&tree, run).await;
+    assert_eq!(worker.stdout(&result).await, "510\n");
+    assert_eq!(worker.tree(&result, "d").await.children.len(), 509);
+}
+
+/// What the user of the worker may do is nothing that a command may do: these tests say most where that is root.
+#[tokio::test]
+async fn what_belongs_to_the_machine_cannot_be_changed() {
+    let worker = Worker::new().await;
+    let script = "
+        set -x
+        fails() { if \"$@\"; then exit 1; fi; }
+        for device in /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty; do
+            test -c $device
+            fails chmod 666 $device
+            fails touch $device
+        done
+        echo > /dev/null
+        test \"$(head -c 4 /dev/zero | tr '\\0' x)\" = xxxx
+        fails test -e /etc/ssl/private
+        test -e /etc/ssl/certs
+        fails unshare -UrCm mount -t cgroup2 none /tmp
+        fails unshare -UrCm mount -t cgroup -o memory none /tmp
+        fails unshare -UrCm true
+        fails unshare -Urnm mount -t sysfs none /tmp
+        writable=$(find /proc -path '/proc/[0-9]*' -prune -o -path /proc/pressure -prune -o -type f -writable -print)
+        test -z \"$writable\"
+        unshare -Urmpin true
+    ";
+    worker
+        .run(
+            &directory([]),
+            Run {
+                script,
+                ..Run::default()
+            },
+        )
+        .await;
+}
+
+/// A launcher that `script`, for Python, starts with `launch()`.
+fn started_by(script: &str) -> Vec<OsString> {
+    let [launcher] = launcher().try_into().unwrap();
+    let script = format!(
+        "import ctypes, os, sys\nlibc = ctypes.CDLL(None)\ndef launch(): os.execv(sys.argv[1], \
+         sys.argv[1:])\n{script}"
+    );
+    vec!["/usr/bin/python3".into(), "-c".into(), script.into(), launcher]
+}
+
+#[tokio::test]
+async fn keys_of_the_worker_and_of_other_actions_are_out_of_reach() {
+    // Joins a session keyring, as a login does, and puts a key into it.
+    let launcher = started_by(
+        "libc.syscall(250, 1, None)
+if libc.syscall(248, b'user', b'of the worker', b'secret', 6, -3) < 0: sys.exit('no keyrings')
+launch()",
+    );
+    let worker = Worker::with(|config| config.launcher = launcher).await;
+    for number in 0..2 {
+        let script = format!(
+            "# {number}
+            exec /usr/bin/python3 -c '
+import ctypes
+libc = ctypes.CDLL(None)
+def found(name): return libc.syscall(250, 10, -3, b\"user\", name, 0) >= 0
+print(found(b\"of the worker\"), found(b\"of an action\"))
+assert libc.syscall(248, b\"user\", b\"of an action\", b\"secret\", 6, -3) >= 0
+assert found(b\"of an action\")
+'"
+        );
+        let run = Run {
+            script: &script,
+            ..Run::default()
+        };
+        let result = worker.run(&directory([]), run).await;
+        assert_eq!(worker.stdout(&result).await, "False False\n");
+    }
+}
+
+#[tokio::test]
+async fn a_launcher_has_nothing_of_the_workers_environment_but_the_path() {
+    assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+    let written = tempfile::NamedTempFile::new().unwrap();
+    let launcher = started_by(&format!(
+        "open({:?}, 'wb').write(open('/proc/self/environ', 'rb').read())\nlaunch()",
+        written.path()
+    ));
+    let _worker = Worker::with(|config| config.launcher = launcher).await;
+    let environment = std::fs::read_to_string(written.path()).unwrap();
+    let names: Vec<_> = environment
+        .split_terminator('\0')
+        .map(|variable| variable.split_once('=').unwrap().0)
+        .collect();
+    assert_eq!(names, ["PATH"]);
+}
