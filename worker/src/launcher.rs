@@ -180,6 +180,9 @@ fn serve() -> Result<(), Failure> {
         if !ready {
             enter_namespaces(setup.network)?;
             root::enter(&setup.bubblewrap)?;
+            if setup.network {
+                network::leave_sockets_of_others().map_err(step("restrict abstract Unix sockets"))?;
+            }
             ready = true;
         }
         let Some(report) = launch(&control, &request, &mut stack)? else {

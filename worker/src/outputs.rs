@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use bitzel_proto::reapi::command::OutputDirectoryFormat;
 use bitzel_proto::reapi::{ActionResult, OutputDirectory, OutputFile, OutputSymlink};
 use bitzel_proto::{Digest, DigestFunction};
+use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 use crate::file_cache::FileKey;
@@ -21,6 +22,7 @@ use bitzel_cas::{BlobSource, DirectoryTree};
 mod declaration;
 mod directory_builder;
 mod merged_tree;
+mod opening;
 mod scan;
 mod undeclared;
 
@@ -28,6 +30,8 @@ pub use declaration::{Expected, OutputDeclaration, components};
 use directory_builder::DirectoryBuilder;
 use merged_tree::MergedTree;
 pub use merged_tree::prepare_upper;
+pub(crate) use opening::digest_of;
+pub(crate) use scan::check_size;
 use scan::{ScannedNode, Scanner};
 pub use undeclared::undeclared_writes;
 
@@ -43,12 +47,13 @@ pub struct Outputs {
 }
 
 /// Collects the declared outputs from `upper`, the overlay's upper directory, on top of the input `tree`. Outputs
-/// that do not exist are left out. Blocks, hashes in parallel.
+/// that do not exist are left out. Blocks, hashes in parallel, unless `cancellation` comes.
 pub fn collect_outputs(
     function: DigestFunction,
     tree: &DirectoryTree,
     upper: PathBuf,
     declaration: &OutputDeclaration,
+    cancellation: &CancellationToken,
 ) -> Result<Outputs, Error> {
     let merged = MergedTree::new(tree, upper);
     let mut scanner = Scanner::new(&merged);
@@ -58,7 +63,7 @@ pub fn collect_outputs(
             scanned.push((path, node));
         }
     }
-    let hashed = scanner.hash(function, declaration.properties)?;
+    let hashed = scanner.hash(function, declaration.properties, cancellation)?;
     let mut builder = DirectoryBuilder::new(function, tree, &hashed, declaration.properties);
     let mut result = ActionResult::default();
     for (declared, node) in scanned {

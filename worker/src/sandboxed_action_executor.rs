@@ -5,7 +5,7 @@
 )]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use bitzel_proto::Digest;
 use bitzel_proto::missing_blobs::to_rpc_status;
 use bitzel_proto::reapi::{Action, ActionResult, Command, ExecuteResponse, Platform, execution_stage};
 use prost::Message;
+use tokio_util::sync::CancellationToken;
 
 use crate::action_executor::{ActionExecutor, ActionRequest};
 use crate::blob_stores::BlobStores;
@@ -30,7 +31,8 @@ use crate::grpc_status::grpc_status;
 use crate::input_root::InputRoots;
 use crate::node_properties::now;
 use crate::outputs::{
-    OutputDeclaration, Outputs, collect_outputs, components, prepare_upper, undeclared_writes,
+    OutputDeclaration, Outputs, check_size, collect_outputs, components, digest_of, prepare_upper,
+    undeclared_writes,
 };
 use crate::sandbox::{Sandbox, SandboxedCommand};
 use crate::scratch::{ActionDirectory, Scratch};
@@ -135,11 +137,19 @@ impl SandboxedActionExecutor {
             tree,
             directory: Arc::clone(&directory),
         };
+        let network = prepared.network;
         let outcome = self.run_prepared(store, request, prepared, result).await;
-        match Arc::try_unwrap(directory) {
-            Ok(directory) => outcome.and(blocking::run(move || directory.remove()).await),
-            Err(_) => outcome,
-        }
+        let Ok(directory) = Arc::try_unwrap(directory) else {
+            return outcome;
+        };
+        let remove = move || {
+            if network {
+                directory.discard()
+            } else {
+                directory.remove()
+            }
+        };
+        outcome.and(blocking::run(remove).await)
     }
 
     async fn run_prepared(
@@ -189,11 +199,14 @@ impl SandboxedActionExecutor {
         let collected = self.upload_outputs(store, request, &prepared, result).await;
         metadata(result).output_upload_completed_timestamp = Some(now());
         let undeclared = match ending {
-            Ending::Exited(0) if prepared.undeclared_writes_fail => find_undeclared(&prepared).await,
+            Ending::Exited(0) if prepared.undeclared_writes_fail => {
+                find_undeclared(&prepared, &request.cancellation).await
+            }
             _ => Ok(()),
         };
         let collected = match collected {
-            Ok(files) if files.is_empty() => Ok(()),
+            // See `ActionDirectory::discard`.
+            Ok(files) if files.is_empty() || prepared.network => Ok(()),
             Ok(files) => {
                 // Last: what is moved into the cache changes, and its other names in the tree with it.
                 let cache = Arc::clone(&self.files);
@@ -279,12 +292,12 @@ impl SandboxedActionExecutor {
         };
         let (tree, directory) = (Arc::clone(&prepared.tree), Arc::clone(&prepared.directory));
         let declaration = prepared.declaration.clone();
+        let cancellation = request.cancellation.clone();
         let (logs, collected) = blocking::run(move || {
-            let logs = [
-                log(function, &directory.path("stdout"))?,
-                log(function, &directory.path("stderr"))?,
-            ];
-            let collected = collect_outputs(function, &tree, directory.path("upper"), &declaration);
+            let log = |name| log(function, &directory, name, &cancellation);
+            let logs = [log("stdout")?, log("stderr")?];
+            let upper = directory.path("upper");
+            let collected = collect_outputs(function, &tree, upper, &declaration, &cancellation);
             Ok((logs, collected))
         })
         .await?;
@@ -397,10 +410,12 @@ async fn prepare(
     blocking::run(move || prepare_upper(&tree, &directory.path("upper"), &paths)).await
 }
 
-async fn find_undeclared(prepared: &Prepared) -> Result<(), Error> {
+async fn find_undeclared(prepared: &Prepared, cancellation: &CancellationToken) -> Result<(), Error> {
     let (tree, directory) = (Arc::clone(&prepared.tree), Arc::clone(&prepared.directory));
-    let paths = prepared.declaration.component_paths();
-    let paths = blocking::run(move || undeclared_writes(&tree, directory.path("upper"), &paths)).await?;
+    let outputs = prepared.declaration.component_paths();
+    let cancellation = cancellation.clone();
+    let undeclared = move || undeclared_writes(&tree, directory.path("upper"), &outputs, &cancellation);
+    let paths = blocking::run(undeclared).await?;
     if paths.is_empty() {
         Ok(())
     } else {
@@ -409,13 +424,19 @@ async fn find_undeclared(prepared: &Prepared) -> Result<(), Error> {
 }
 
 /// The digest of a log; `None` when nothing was written.
-fn log(function: bitzel_proto::DigestFunction, path: &Path) -> Result<Option<(Digest, BlobSource)>, Error> {
-    let failed = || Error::io(format!("read {}", path.display()));
-    let mut file = fs::File::open(path).map_err(failed())?;
-    let mut hasher = function.hasher();
-    std::io::copy(&mut file, &mut hasher).map_err(failed())?;
-    let digest = hasher.finish();
-    Ok((!digest.is_empty_blob()).then(|| (digest, BlobSource::File(PathBuf::from(path)))))
+fn log(
+    function: bitzel_proto::DigestFunction,
+    directory: &ActionDirectory,
+    name: &str,
+    cancellation: &CancellationToken,
+) -> Result<Option<(Digest, BlobSource)>, Error> {
+    let path = directory.path(name);
+    let size = fs::metadata(&path)
+        .map_err(Error::io(format!("read {}", path.display())))?
+        .len();
+    check_size(name, size)?;
+    let digest = digest_of(function, &path, size, cancellation)?;
+    Ok((!digest.is_empty_blob()).then_some((digest, BlobSource::File(path))))
 }
 
 /// The value of a platform property.

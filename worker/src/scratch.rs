@@ -155,6 +155,15 @@ impl ActionDirectory {
         Ok(())
     }
 
+    /// Like [`ActionDirectory::remove`], but keeps nothing: for an Action that may have given files to processes outside its
+    /// sandbox. In the machine's network there are ways to. Such a process can go on writing to them, and to
+    /// the directories they are in, for as long as it lives.
+    pub fn discard(mut self) -> Result<(), Error> {
+        self.removed = true;
+        let path = self.path("");
+        remove_tree(&path).map_err(Error::io(format!("remove {}", path.display())))
+    }
+
     /// Makes `lower`, which has the mode of the last input root, as it was, and says whether nothing is left.
     fn is_reusable(&self) -> io::Result<bool> {
         let lower = self.path("lower");

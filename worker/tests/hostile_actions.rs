@@ -6,6 +6,7 @@ mod support;
 
 use std::ffi::OsString;
 
+use bitzel_worker::ActionExecutor;
 use support::*;
 use tonic::Code;
 
@@ -172,4 +173,117 @@ async fn a_launcher_has_nothing_of_the_workers_environment_but_the_path() {
         .map(|variable| variable.split_once('=').unwrap().0)
         .collect();
     assert_eq!(names, ["PATH"]);
+}
+
+#[tokio::test]
+async fn files_of_vast_size_are_refused_and_hashing_them_ends_when_the_action_is_cancelled() {
+    let worker = Worker::new().await;
+    for script in [
+        "truncate -s 2T out",
+        "truncate -s 600G a; ln a b; truncate -s 600G c",
+        "truncate -s 2T /proc/self/fd/1",
+    ] {
+        let run = Run {
+            script,
+            outputs: &["out", "a", "b", "c"],
+            ..Run::default()
+        };
+        let status = worker.respond(&directory([]), run).await.status.unwrap();
+        assert_eq!(status.code, Code::FailedPrecondition as i32, "{}", status.message);
+        assert!(
+            status.message.contains("larger than 1099511627776 bytes"),
+            "{}",
+            status.message
+        );
+    }
+    let root = worker.put_tree(&directory([])).await;
+    let run = Run {
+        script: "truncate -s 1T out",
+        outputs: &["out"],
+        ..Run::default()
+    };
+    let request = Worker::request(worker.action(root, &run).await);
+    let cancellation = request.cancellation.clone();
+    let (response, ()) = tokio::join!(worker.executor().execute(request), async {
+        // The command has run when its file is there; whether it is being hashed by then or soon, it has to end.
+        let actions = worker.cache().join("actions");
+        let made = || {
+            let mut directories = std::fs::read_dir(&actions).unwrap();
+            directories.any(|directory| directory.unwrap().path().join("upper/out").exists())
+        };
+        while !made() {
+            tokio::task::yield_now().await;
+        }
+        cancellation.cancel();
+    });
+    assert_eq!(response.status.unwrap().code, Code::Cancelled as i32);
+    assert_eq!(worker.leftovers(), Vec::<std::path::PathBuf>::new());
+}
+
+#[tokio::test]
+async fn an_action_in_the_machines_network_cannot_hand_its_files_on() {
+    let worker = Worker::new().await;
+    let network: &[_] = &[("network", "on")];
+    let listener = "exec /usr/bin/python3 -c '
+import os, socket
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(\"\\0bitzel hostile action %s\" % os.environ[\"NAME\"])
+listener.listen()
+connection, _ = listener.accept()
+_, [descriptor], _, _ = socket.recv_fds(connection, 1, 1)
+connection.recv(1)
+while True: os.pwrite(descriptor, b\"evil\", 0)
+'";
+    let giver = "exec /usr/bin/python3 -c '
+import ctypes, os, socket
+descriptor = os.open(\"out\", os.O_RDWR | os.O_CREAT, 0o644)
+os.write(descriptor, b\"good\")
+client = socket.socket(socket.AF_UNIX)
+scopes = ctypes.CDLL(None).syscall(444, None, 0, 1) >= 6
+while True:
+    try:
+        client.connect(\"\\0bitzel hostile action %s\" % os.environ[\"NAME\"])
+        socket.send_fds(client, [b\"x\"], [descriptor])
+        break
+    except ConnectionRefusedError: pass
+    except PermissionError:
+        print(\"denied\")
+        break
+if not scopes: print(\"this kernel lets them\")
+'";
+    let name = std::process::id().to_string();
+    let environment: &[_] = &[("NAME", name.as_str())];
+    let root = worker.put_tree(&directory([])).await;
+    let run = |script| Run {
+        script,
+        platform: network,
+        environment,
+        outputs: &["out"],
+        ..Run::default()
+    };
+    let listening = Worker::request(worker.action(root, &run(listener)).await);
+    let giving = Worker::request(worker.action(root, &run(giver)).await);
+    let cancellation = listening.cancellation.clone();
+    let (_, response) = tokio::join!(worker.executor().execute(listening), async {
+        let response = worker.executor().execute(giving).await;
+        cancellation.cancel();
+        response
+    });
+    // Wherever it was stopped: nothing that somebody may still write to becomes an input of another Action.
+    let digest = FUNCTION.digest(b"good").hash_hex();
+    let kept = contents(&worker.cache().join("files"));
+    assert!(
+        !kept.keys().any(|path| path.to_string_lossy().contains(&*digest)),
+        "{kept:?}"
+    );
+    let stdout = worker.stdout(response.result.as_ref().unwrap()).await;
+    if stdout.contains("this kernel lets them") {
+        println!(
+            "SKIPPED: an_action_in_the_machines_network_cannot_hand_its_files_on: Linux before 6.12 has no such rule"
+        );
+        return;
+    }
+    assert_eq!(stdout, "denied\n");
+    let result = worker.succeeded(response).await;
+    assert_eq!(worker.output(&result, "out").await, "good");
 }

@@ -1,12 +1,27 @@
-//! The network that commands have which may not use the machine's: loopback and nothing else.
+//! The network of commands: loopback and nothing else, or the machine's without the Unix sockets in it.
 
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
 
+use landlock::{Ruleset, RulesetAttr, RulesetError, Scope};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
 };
+
+/// Forbids to connect to abstract Unix sockets that were not made in this launcher's sandboxes. Names of such sockets
+/// belong to a network, so in the machine's a command would reach services of the machine that trust whoever
+/// connects, and could hand its open files to another Action, where they would outlive it.
+///
+/// Linux before 6.12 cannot do that, and nothing happens there. What may be done with the files of an Action that used
+/// the machine's network is limited therefore, see `worker::sandboxed_action_executor`.
+pub(super) fn leave_sockets_of_others() -> io::Result<()> {
+    let restrict = || -> Result<_, RulesetError> {
+        let rules = Ruleset::default().scope(Scope::AbstractUnixSocket)?.create()?;
+        rules.restrict_self()
+    };
+    restrict().map(drop).map_err(io::Error::other)
+}
 
 /// Message types and flags of rtnetlink(7).
 const RTM_NEWLINK: u16 = 16;

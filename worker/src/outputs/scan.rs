@@ -1,21 +1,28 @@
 //! Finds and hashes what the command changed below its outputs.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs::{self, File, Permissions};
-use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use bitzel_proto::reapi::{FileNode, NodeProperties, SymlinkNode};
 use bitzel_proto::{Digest, DigestFunction};
 use rayon::prelude::*;
+use rustix::fs::{Dir, OFlags};
+use tokio_util::sync::CancellationToken;
 
 use super::merged_tree::{MergedNode, MergedTree, check_depth, failed};
+use super::opening::{digest_of, open_plain};
 use crate::error::Error;
 use crate::file_cache::FileKey;
 use crate::node_properties::{Mtime, WantedProperties};
 use crate::recursion;
 use bitzel_cas::BlobSource;
+
+/// Bytes of all outputs of one Action: far more than any build makes, and some minutes to hash.
+const MAX_OUTPUT_BYTES: u64 = 1 << 40;
 
 /// A node of an output.
 #[derive(Debug)]
@@ -200,18 +207,12 @@ impl<'scan, 'tree> Scanner<'scan, 'tree> {
                 entries.insert(child.name.clone(), node);
             }
         }
-        let listing = with_permission(on_disk, 0o700, || {
-            fs::read_dir(on_disk)?.collect::<io::Result<Vec<_>>>()
-        });
-        for entry in listing.map_err(failed(on_disk))? {
-            let name = entry
-                .file_name()
-                .into_string()
-                .map_err(|name| Error::InvalidOutput {
-                    path: join(path, &name.to_string_lossy()),
-                    reason: "has a name that is not UTF-8".into(),
-                })?;
-            let child_on_disk = entry.path();
+        for name in names(on_disk)? {
+            let name = name.into_string().map_err(|name| Error::InvalidOutput {
+                path: join(path, &name.to_string_lossy()),
+                reason: "has a name that is not UTF-8".into(),
+            })?;
+            let child_on_disk = on_disk.join(&name);
             check_depth(&join(path, &name), &child_on_disk)?;
             let metadata = fs::symlink_metadata(&child_on_disk).map_err(failed(&child_on_disk))?;
             match self.merged.upper_node(&child_on_disk, metadata, beneath, &name)? {
@@ -232,6 +233,7 @@ impl<'scan, 'tree> Scanner<'scan, 'tree> {
         self,
         function: DigestFunction,
         properties: WantedProperties,
+        cancellation: &CancellationToken,
     ) -> Result<HashedFiles, Error> {
         // One hash for each inode.
         let mut first_of_inode: HashMap<(u64, u64), usize> = HashMap::new();
@@ -247,14 +249,20 @@ impl<'scan, 'tree> Scanner<'scan, 'tree> {
                 to_hash.push(index);
             }
         }
+        let mut bytes = 0_u64;
+        for index in &to_hash {
+            let file = &self.changed[*index];
+            bytes = bytes.saturating_add(file.size);
+            check_size(&file.path, bytes)?;
+        }
         let digests: HashMap<usize, Digest> = to_hash
             .into_par_iter()
             .map(|index| {
                 let file = &self.changed[index];
-                let digest = with_permission(&file.on_disk, 0o400, || {
-                    digest_of(function, &file.on_disk, file.size)
-                });
-                Ok((index, digest.map_err(failed(&file.on_disk))?))
+                Ok((
+                    index,
+                    digest_of(function, &file.on_disk, file.size, cancellation)?,
+                ))
             })
             .collect::<Result<_, Error>>()?;
         let mut group_names: HashMap<(u64, u64), (usize, String)> = HashMap::new();
@@ -349,37 +357,34 @@ impl HashedFiles {
     }
 }
 
-/// Hashes a file that should have `size` bytes.
-pub(super) fn digest_of(function: DigestFunction, path: &Path, size: u64) -> io::Result<Digest> {
-    let mut hasher = function.hasher();
-    let mut open = File::open(path)?;
-    let mut buffer = vec![0; usize::try_from(size).unwrap_or(usize::MAX).clamp(1, 1 << 20)];
-    loop {
-        match open.read(&mut buffer)? {
-            0 => return Ok(hasher.finish()),
-            size => hasher.update(&buffer[..size]),
-        }
-    }
-}
-
-/// Runs `action`; if this user lacks the permission although the file is theirs, once more with permission. It is
-/// left that way: the mode is known, and the upload needs it too.
-fn with_permission<T>(path: &Path, mode: u32, action: impl Fn() -> io::Result<T>) -> io::Result<T> {
-    match action() {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            fs::set_permissions(path, Permissions::from_mode(mode))?;
-            action()
-        }
-        other => other,
-    }
-}
-
 fn input_symlink(symlink: &SymlinkNode) -> ScannedNode {
     ScannedNode::Symlink(ScannedSymlink {
         target: symlink.target.clone(),
         attributes: None,
         node_properties: symlink.node_properties.clone(),
     })
+}
+
+/// The names in a directory.
+fn names(directory: &Path) -> Result<Vec<OsString>, Error> {
+    let read = || -> rustix::io::Result<Vec<OsString>> {
+        let opened = open_plain(directory, OFlags::DIRECTORY)?;
+        let names = Dir::new(opened)?.map(|entry| Ok(entry?.file_name().to_bytes().to_vec()));
+        let names = names.filter(|name| !matches!(name.as_deref(), Ok(b"." | b"..")));
+        names.map(|name| name.map(OsString::from_vec)).collect()
+    };
+    read().map_err(|error| failed(directory)(error.into()))
+}
+
+/// Refuses what would take hours to hash. A file takes a moment to make and no disk at all, whatever its size.
+pub(crate) fn check_size(path: &str, bytes: u64) -> Result<(), Error> {
+    if bytes > MAX_OUTPUT_BYTES {
+        return Err(Error::InvalidOutput {
+            path: path.into(),
+            reason: format!("is, with the outputs before it, larger than {MAX_OUTPUT_BYTES} bytes"),
+        });
+    }
+    Ok(())
 }
 
 pub(super) fn join(path: &str, name: &str) -> String {

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use bitzel_cas::DirectoryTree;
 use bitzel_proto::Digest;
+use tokio_util::sync::CancellationToken;
 
 use super::merged_tree::{MergedNode, MergedTree, check_depth, failed, is_whiteout};
-use super::scan::{digest_of, join};
+use super::opening::digest_of;
+use super::scan::join;
 use crate::error::Error;
 use crate::node_properties::unix_mode;
 use crate::recursion;
@@ -20,11 +22,12 @@ pub fn undeclared_writes(
     tree: &DirectoryTree,
     upper: PathBuf,
     outputs: &[Vec<String>],
+    cancellation: &CancellationToken,
 ) -> Result<Vec<String>, Error> {
     let outputs: Vec<String> = outputs.iter().map(|components| components.join("/")).collect();
     let merged = MergedTree::new(tree, upper);
     let mut found = vec![];
-    walk(&merged, &outputs, "", &merged.root()?, &mut found)?;
+    walk(&merged, &outputs, cancellation, "", &merged.root()?, &mut found)?;
     found.sort_unstable();
     Ok(found)
 }
@@ -32,6 +35,7 @@ pub fn undeclared_writes(
 fn walk(
     merged: &MergedTree<'_>,
     outputs: &[String],
+    cancellation: &CancellationToken,
     path: &str,
     node: &MergedNode<'_>,
     found: &mut Vec<String>,
@@ -54,7 +58,7 @@ fn walk(
         let metadata = entry.metadata().map_err(failed(&entry.path()))?;
         let is_directory = metadata.is_dir();
         if is_whiteout(&metadata) || !is_directory {
-            if !is_copy_of_input(merged, *beneath, &entry.path(), &metadata, &name)? {
+            if !is_copy_of_input(merged, cancellation, *beneath, &entry.path(), &metadata, &name)? {
                 found.push(child_path);
             }
             continue;
@@ -62,7 +66,7 @@ fn walk(
         let Some(child) = merged.upper_node(&entry.path(), metadata, *beneath, &name)? else {
             continue;
         };
-        recursion::level(|| walk(merged, outputs, &child_path, &child, found))?;
+        recursion::level(|| walk(merged, outputs, cancellation, &child_path, &child, found))?;
     }
     Ok(())
 }
@@ -71,6 +75,7 @@ fn walk(
 /// a command makes a hardlink to it, as a recipe's sysroot consists of, and so does opening it for writing.
 fn is_copy_of_input(
     merged: &MergedTree<'_>,
+    cancellation: &CancellationToken,
     beneath: Option<Digest>,
     on_disk: &Path,
     metadata: &fs::Metadata,
@@ -89,8 +94,7 @@ fn is_copy_of_input(
             );
             Ok(same_mode
                 && metadata.len() == digest.size_bytes()
-                && digest_of(directory.function(), on_disk, metadata.len()).map_err(failed(on_disk))?
-                    == digest)
+                && digest_of(directory.function(), on_disk, metadata.len(), cancellation)? == digest)
         }
         Some(MergedNode::InputSymlink(node)) if metadata.is_symlink() => {
             Ok(fs::read_link(on_disk).map_err(failed(on_disk))? == Path::new(&node.target))
