@@ -53,7 +53,7 @@ impl Connection {
                     _ => RemoteCache::open(arguments).await?,
                 };
                 let size = arguments.store_size << 30;
-                let embedded = Embedded::start(directories, size, slots, remote_cache)?;
+                let embedded = Embedded::start(directories, size, slots, remote_cache).await?;
                 let address = embedded.endpoint();
                 (Some(embedded), address, slots)
             }

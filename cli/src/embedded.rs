@@ -1,8 +1,7 @@
-//! The farm in one process: server and worker beside the build, speaking the same protocol over a socket.
+//! The farm in one process: server and worker beside the build, which speaks the same protocol as with any other.
 
 use std::time::Duration;
 
-use bitzel_cas::endpoint::ClientCredentials;
 use bitzel_cas::services::Chunking;
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -12,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::command_error::CommandError;
 use crate::directories::Directories;
 use crate::remote_cache::RemoteCache;
-use crate::server::{self, Listener, ServerConfig, StoreLayout};
+use crate::server::{Listener, Server, ServerConfig, StoreLayout};
 use crate::worker::Work;
 
 type Running = JoinHandle<Result<(), CommandError>>;
@@ -29,7 +28,7 @@ pub(crate) struct Embedded {
 
 impl Embedded {
     /// Starts both; with no slots the server alone.
-    pub(crate) fn start(
+    pub(crate) async fn start(
         directories: &Directories,
         store_size: u64,
         slots: usize,
@@ -46,16 +45,17 @@ impl Embedded {
             chunking: Chunking::default(),
             remote_cache,
         };
-        let server = tokio::spawn(server::run(config, vec![listener], None, server_shutdown.clone()));
+        let server = Server::open(config).await?;
+        let for_worker = server.for_worker();
+        let server = tokio::spawn(server.run(vec![listener], None, server_shutdown.clone()));
         let worker_shutdown = CancellationToken::new();
         // Nobody waits for what an embedded worker still runs when the build is over.
         let work = Work {
             cache_directory: directories.worker(),
             slots,
             drain_timeout: Duration::ZERO,
-            credentials: ClientCredentials::default(),
         };
-        let worker = tokio::spawn(work.run(endpoint(&socket), worker_shutdown.clone()));
+        let worker = tokio::spawn(work.run(for_worker, worker_shutdown.clone()));
         Ok(Self {
             socket,
             server,
@@ -67,7 +67,7 @@ impl Embedded {
 
     /// Where clients connect.
     pub(crate) fn endpoint(&self) -> String {
-        endpoint(&self.socket)
+        format!("unix:{}", self.socket.path().join("socket").display())
     }
 
     /// Why the server or the worker ended by itself, which it should not.
@@ -99,8 +99,4 @@ impl Embedded {
         };
         worker.and(server)
     }
-}
-
-pub(crate) fn endpoint(socket: &TempDir) -> String {
-    format!("unix:{}", socket.path().join("socket").display())
 }

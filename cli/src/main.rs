@@ -12,6 +12,7 @@ mod embedded;
 mod front_end;
 mod interrupt;
 mod last_graph;
+mod local_action_source;
 mod remote_cache;
 mod server;
 mod telemetry;

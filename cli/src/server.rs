@@ -31,6 +31,7 @@ use tonic::transport::server::Connected;
 
 use crate::admin::{AdminListener, Gauges};
 use crate::command_error::CommandError;
+use crate::local_action_source::LocalActionSource;
 use crate::remote_cache::RemoteCache;
 
 /// What a server keeps and does.
@@ -80,31 +81,71 @@ pub(crate) enum Listener {
     Unix(UnixListener),
 }
 
-/// Serves until `shutdown`, then closes the store. `admin` is where metrics are asked for, if anywhere.
-pub(crate) async fn run(
-    mut config: ServerConfig,
-    listeners: Vec<Listener>,
-    admin: Option<AdminListener>,
-    shutdown: CancellationToken,
-) -> Result<(), CommandError> {
-    let hint = |error: bitzel_cas::Error| {
-        CommandError::from(error).hint(format!(
-            "one process at a time may use {}: build with --remote on a `bitzel serve`, or give --cache-dir",
-            config.stores.base.display()
-        ))
-    };
-    let mut factory = StoreFactory::new(&config.stores.base);
-    let blobs = factory.blobs(&config.stores.blobs).await.map_err(hint)?;
-    let results = factory.results(&config.stores.results).await.map_err(hint)?;
-    let stores = Stores::new(blobs, results, config.remote_cache.take());
-    let served = serve(&factory, &stores, &config, listeners, admin, shutdown).await;
-    if let Some(sharing) = stores.sharing {
-        sharing.settled().await;
+/// A server with its stores open.
+pub(crate) struct Server {
+    config: ServerConfig,
+    factory: StoreFactory,
+    stores: Stores,
+    execution: ExecutionServer,
+}
+
+impl Server {
+    /// Opens the stores.
+    pub(crate) async fn open(mut config: ServerConfig) -> Result<Self, CommandError> {
+        let hint = |error: bitzel_cas::Error| {
+            CommandError::from(error).hint(format!(
+                "one process at a time may use {}: build with --remote on a `bitzel serve`, or give --cache-dir",
+                config.stores.base.display()
+            ))
+        };
+        let mut factory = StoreFactory::new(&config.stores.base);
+        let blobs = factory.blobs(&config.stores.blobs).await.map_err(hint)?;
+        let results = factory.results(&config.stores.results).await.map_err(hint)?;
+        let stores = Stores::new(blobs, results, config.remote_cache.take());
+        let execution = ExecutionServer::new(
+            Arc::clone(&stores.blobs),
+            Arc::clone(&stores.results),
+            ExecutionConfig::default(),
+            Arc::new(SystemClock::default()),
+        );
+        Ok(Self {
+            config,
+            factory,
+            stores,
+            execution,
+        })
     }
-    if config.syncs {
-        factory.close().await?;
+
+    /// This server as a worker in this process has it: without protocol or credentials in between.
+    pub(crate) fn for_worker(&self) -> bitzel_worker::Server {
+        bitzel_worker::Server {
+            actions: Arc::new(LocalActionSource(self.execution.worker_queue.clone())),
+            blobs: Arc::new(Arc::clone(&self.stores.blobs)),
+        }
     }
-    served
+
+    /// Serves until `shutdown`, then closes the stores. `admin` is where metrics are asked for, if anywhere.
+    pub(crate) async fn run(
+        self,
+        listeners: Vec<Listener>,
+        admin: Option<AdminListener>,
+        shutdown: CancellationToken,
+    ) -> Result<(), CommandError> {
+        let Self {
+            config,
+            factory,
+            stores,
+            execution,
+        } = self;
+        let served = serve(&factory, &stores, execution, &config, listeners, admin, shutdown).await;
+        if let Some(sharing) = stores.sharing {
+            sharing.settled().await;
+        }
+        if config.syncs {
+            factory.close().await?;
+        }
+        served
+    }
 }
 
 /// What the services stand on.
@@ -155,18 +196,13 @@ impl Stores {
 async fn serve(
     factory: &StoreFactory,
     stores: &Stores,
+    execution: ExecutionServer,
     config: &ServerConfig,
     listeners: Vec<Listener>,
     admin: Option<AdminListener>,
     shutdown: CancellationToken,
 ) -> Result<(), CommandError> {
     let (store, cache) = (Arc::clone(&stores.blobs), Arc::clone(&stores.results));
-    let execution = ExecutionServer::new(
-        Arc::clone(&store),
-        Arc::clone(&cache),
-        ExecutionConfig::default(),
-        Arc::new(SystemClock::default()),
-    );
     let background = execution.background;
     let gauges = execution.gauges;
     let admin = admin.map(|admin| {

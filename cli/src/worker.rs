@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bitzel_cas::endpoint::ClientCredentials;
 use bitzel_worker::config::this_platform;
-use bitzel_worker::{ExecutorConfig, WorkerConfig, worker_loop};
+use bitzel_worker::{ExecutorConfig, Server, WorkerConfig, worker_loop};
 use tokio_util::sync::CancellationToken;
 
 use crate::SANDBOX_LAUNCH;
@@ -19,13 +18,11 @@ pub(crate) struct Work {
     pub(crate) slots: usize,
     /// How long running Actions may go on after the shutdown began.
     pub(crate) drain_timeout: Duration,
-    /// How it proves to the server that it is a worker.
-    pub(crate) credentials: ClientCredentials,
 }
 
 impl Work {
-    /// Takes Actions from the server at `endpoint` until `shutdown`.
-    pub(crate) async fn run(self, endpoint: String, shutdown: CancellationToken) -> Result<(), CommandError> {
+    /// Takes Actions from `server` until `shutdown`.
+    pub(crate) async fn run(self, server: Server, shutdown: CancellationToken) -> Result<(), CommandError> {
         if self.slots == 0 {
             shutdown.cancelled().await;
             return Ok(());
@@ -35,14 +32,12 @@ impl Work {
         let mut executor = ExecutorConfig::new(self.cache_directory, launcher);
         executor.worker_name = format!("{}-{}", host_name(), std::process::id());
         let config = WorkerConfig {
-            endpoint,
-            credentials: self.credentials,
             slots: self.slots.try_into().unwrap_or(u32::MAX),
             platform: this_platform(),
             drain_timeout: self.drain_timeout,
             executor,
         };
-        Ok(worker_loop::run(config, shutdown).await?)
+        Ok(worker_loop::run(config, server, shutdown).await?)
     }
 }
 

@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bitzel_cas::endpoint::ClientCredentials;
 use bitzel_proto::reapi::Platform;
 use bitzel_proto::reapi::platform::Property;
 
@@ -44,13 +43,9 @@ impl ExecutorConfig {
     }
 }
 
-/// A worker: where it takes Actions from, and how many.
+/// A worker: what Actions it takes, and how many.
 #[derive(Debug, Clone)]
 pub struct WorkerConfig {
-    /// The server, with scheduler and store: `grpcs://host:port`, `grpc://host:port` or `unix:/path`.
-    pub endpoint: String,
-    /// How this worker proves to the server that it is one.
-    pub credentials: ClientCredentials,
     /// How many Actions run at the same time, at least 1.
     pub slots: u32,
     /// What Actions may ask for in their platform properties.
@@ -64,10 +59,8 @@ pub struct WorkerConfig {
 
 impl WorkerConfig {
     /// A worker that describes this machine and stops at once when asked to.
-    pub fn new(endpoint: impl Into<String>, slots: u32, executor: ExecutorConfig) -> Self {
+    pub fn new(slots: u32, executor: ExecutorConfig) -> Self {
         Self {
-            endpoint: endpoint.into(),
-            credentials: ClientCredentials::default(),
             slots,
             platform: this_platform(),
             drain_timeout: Duration::ZERO,

@@ -4,9 +4,11 @@
 //! * [`input_root`] assembles an input root out of the cache by hardlink: shared layers and a small rest.
 //! * [`launcher`] and [`sandbox`] run a command in namespaces, on an overlay of those layers.
 //! * [`outputs`] turns what the command changed into REAPI outputs without reading what it did not touch.
-//! * [`action_executor`] is the trait that puts these together, [`worker_loop`] takes Actions from the scheduler.
+//! * [`action_executor`] is the trait that puts these together, [`worker_loop`] takes Actions from the scheduler of a
+//!   [`server`].
 
 pub mod action_executor;
+pub mod action_source;
 pub mod blob_stores;
 mod blocking;
 pub mod config;
@@ -22,11 +24,14 @@ mod recursion;
 pub mod sandbox;
 pub mod sandboxed_action_executor;
 pub mod scratch;
+pub mod server;
 pub mod worker_loop;
 
 pub use action_executor::{ActionExecutor, ActionRequest};
+pub use action_source::{ActionSource, RemoteActionSource, SchedulerMessages};
 pub use blob_stores::{BlobStores, RemoteBlobStores};
 pub use config::{ExecutorConfig, WorkerConfig};
 pub use error::Error;
 pub use metered_action_executor::MeteredActionExecutor;
 pub use sandboxed_action_executor::SandboxedActionExecutor;
+pub use server::Server;

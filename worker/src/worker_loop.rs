@@ -7,17 +7,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitzel_cas::endpoint::{self, ClientCredentials};
 use bitzel_proto::worker::Hello;
-use bitzel_proto::worker::worker_queue_client::WorkerQueueClient;
 use tokio_util::sync::CancellationToken;
 
 use crate::action_executor::ActionExecutor;
-use crate::blob_stores::RemoteBlobStores;
+use crate::action_source::ActionSource;
 use crate::config::WorkerConfig;
 use crate::error::Error;
 use crate::metered_action_executor::MeteredActionExecutor;
 use crate::sandboxed_action_executor::SandboxedActionExecutor;
+use crate::server::Server;
 
 mod session;
 
@@ -27,24 +26,19 @@ use session::{Ended, Session};
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Runs a worker until `shutdown`. The scheduler may come and go meanwhile.
+/// Runs a worker of `server` until `shutdown`. The scheduler may come and go meanwhile.
 ///
 /// An error means that this machine cannot execute Actions at all, see [`SandboxedActionExecutor::open`].
-pub async fn run(config: WorkerConfig, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run(config: WorkerConfig, server: Server, shutdown: CancellationToken) -> Result<(), Error> {
     let hello = Hello {
         worker_name: config.executor.worker_name.clone(),
         slots: config.slots,
         platform: Some(config.platform),
     };
-    let stores = Arc::new(RemoteBlobStores::new(
-        config.endpoint.clone(),
-        config.credentials.clone(),
-    ));
-    let executor = Arc::new(SandboxedActionExecutor::open(config.executor, stores).await?);
+    let executor = Arc::new(SandboxedActionExecutor::open(config.executor, server.blobs).await?);
     let executor = Arc::new(MeteredActionExecutor::new(executor));
     take_actions(
-        &config.endpoint,
-        &config.credentials,
+        &*server.actions,
         &hello,
         executor,
         config.drain_timeout,
@@ -54,11 +48,10 @@ pub async fn run(config: WorkerConfig, shutdown: CancellationToken) -> Result<()
     Ok(())
 }
 
-/// Takes Actions from the scheduler at `endpoint` for `executor` until `shutdown`. Running Actions then have
-/// `drain_timeout` to end by themselves before they are cancelled.
+/// Takes Actions from `source` for `executor` until `shutdown`. Running Actions then have `drain_timeout` to end by
+/// themselves before they are cancelled.
 pub async fn take_actions(
-    endpoint: &str,
-    credentials: &ClientCredentials,
+    source: &dyn ActionSource,
     hello: &Hello,
     executor: Arc<dyn ActionExecutor>,
     drain_timeout: Duration,
@@ -66,32 +59,17 @@ pub async fn take_actions(
 ) {
     let mut pause = FIRST_PAUSE;
     while !shutdown.is_cancelled() {
-        let connected = tokio::select! {
-            connected = endpoint::connect_with(endpoint, credentials) => connected,
-            () = shutdown.cancelled() => return,
-        };
-        let reason = match connected {
-            Err(error) => error.to_string(),
-            Ok(channel) => {
-                let client = WorkerQueueClient::new(channel);
-                let session = Session::new(Arc::clone(&executor), drain_timeout, shutdown.clone());
-                match session.run(client, hello.clone()).await {
-                    Ended::Drained => return,
-                    Ended::Broken { registered, reason } => {
-                        if registered {
-                            pause = FIRST_PAUSE;
-                        }
-                        reason
-                    }
+        let session = Session::new(Arc::clone(&executor), drain_timeout, shutdown.clone());
+        let reason = match session.run(source, hello.clone()).await {
+            Ended::Drained => return,
+            Ended::Broken { registered, reason } => {
+                if registered {
+                    pause = FIRST_PAUSE;
                 }
+                reason
             }
         };
-        tracing::warn!(
-            endpoint,
-            reason,
-            ?pause,
-            "no connection to the scheduler, trying again"
-        );
+        tracing::warn!(reason, ?pause, "no connection to the scheduler, trying again");
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = shutdown.cancelled() => return,

@@ -7,9 +7,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bitzel_cas::access::{AccessConfiguration, ServerAccess};
-use bitzel_cas::endpoint::ClientCredentials;
 use bitzel_cas::services::http_cache::Spool;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::AdminListener;
@@ -18,9 +17,9 @@ use crate::command_error::CommandError;
 use crate::configuration::Configuration;
 use crate::connection::processors;
 use crate::directories::Directories;
-use crate::server::{self, Listener, ServerConfig, StoreLayout};
+use crate::interrupt;
+use crate::server::{Listener, Server, ServerConfig, StoreLayout};
 use crate::worker::Work;
-use crate::{embedded, interrupt};
 
 /// Bytes that uploads of the HTTP cache whose digests are not known yet may take on disk, all together.
 const SPOOL_SIZE: u64 = 8 << 30;
@@ -89,19 +88,17 @@ pub(crate) async fn run(
         chunking,
         remote_cache: None,
     };
-    // The worker of this process needs no credentials: its socket lies where only this user can enter.
-    let socket = tempfile::Builder::new().prefix("bitzel-").tempdir()?;
-    listeners.push(Listener::Unix(UnixListener::bind(socket.path().join("socket"))?));
+    let server = Server::open(config).await?;
+    let for_worker = server.for_worker();
     let server_shutdown = CancellationToken::new();
-    let mut server = tokio::spawn(server::run(config, listeners, admin, server_shutdown.clone()));
+    let mut server = tokio::spawn(server.run(listeners, admin, server_shutdown.clone()));
     let worker_shutdown = CancellationToken::new();
     let work = Work {
         cache_directory: directories.worker(),
         slots,
         drain_timeout: Duration::ZERO,
-        credentials: ClientCredentials::default(),
     };
-    let mut worker = tokio::spawn(work.run(embedded::endpoint(&socket), worker_shutdown.clone()));
+    let mut worker = tokio::spawn(work.run(for_worker, worker_shutdown.clone()));
     writeln!(io::stdout(), "bitzel serves on {scheme}://{address}")?;
     if let Some(address) = http_address {
         writeln!(io::stdout(), "the HTTP cache is on {http_scheme}://{address}")?;

@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use bitzel_worker::Server;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::AdminListener;
@@ -33,9 +34,9 @@ pub(crate) async fn run(
         cache_directory: directories.worker(),
         slots,
         drain_timeout: DRAIN_TIMEOUT,
-        credentials: arguments.credentials.credentials()?,
     };
-    let work = work.run(arguments.server, shutdown.clone());
+    let server = Server::remote(&arguments.server, &arguments.credentials.credentials()?);
+    let work = work.run(server, shutdown.clone());
     tokio::pin!(work);
     tokio::select! {
         ended = &mut work => return ended.map(|()| ExitCode::SUCCESS),

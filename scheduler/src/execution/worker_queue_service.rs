@@ -10,6 +10,7 @@ use bitzel_proto::worker::worker_queue_server::{WorkerQueue, WorkerQueueServer};
 use bitzel_proto::worker::{
     Acknowledged, Hello, SchedulerMessage, WorkerMessage, scheduler_message, worker_message,
 };
+use futures::{Stream, StreamExt};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -45,7 +46,22 @@ impl WorkerQueueService {
         WorkerQueueServer::new(self).max_decoding_message_size(MESSAGE_LIMIT)
     }
 
-    async fn serve(self, mut inbound: Streaming<WorkerMessage>, outbound: ToWorker) {
+    /// Talks with a worker: takes what it says, and gives what it is to hear. For workers in this process; others come
+    /// through the gRPC service.
+    pub fn connect(
+        &self,
+        inbound: impl Stream<Item = Result<WorkerMessage, Status>> + Send + Unpin + 'static,
+    ) -> ReceiverStream<Result<SchedulerMessage, Status>> {
+        let (outbound, receiver) = mpsc::channel(OUTBOUND_CAPACITY);
+        self.tasks.spawn(self.clone().serve(inbound, outbound));
+        ReceiverStream::new(receiver)
+    }
+
+    async fn serve(
+        self,
+        mut inbound: impl Stream<Item = Result<WorkerMessage, Status>> + Send + Unpin,
+        outbound: ToWorker,
+    ) {
         let hello = tokio::select! {
             () = self.shutdown.cancelled() => Err(ExecutionError::ShuttingDown),
             hello = read_hello(&mut inbound) => hello,
@@ -97,21 +113,16 @@ impl WorkerQueue for WorkerQueueService {
         // A worker serves all instances, so a rule for workers is one about the instance without a name.
         let (_, extensions, inbound) = request.into_parts();
         authorize(&extensions, Permission::Worker, &InstanceName::default())?;
-        let (outbound, receiver) = mpsc::channel(OUTBOUND_CAPACITY);
-        // Not here: the worker may wait for the response's headers before it says hello.
-        self.tasks.spawn(self.clone().serve(inbound, outbound));
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        // Without a wait for its hello: the worker may wait for the response's headers before it says that.
+        Ok(Response::new(self.connect(inbound)))
     }
 }
 
-async fn read_hello(inbound: &mut Streaming<WorkerMessage>) -> Result<Hello, ExecutionError> {
-    let problem = match inbound
-        .message()
-        .await
-        .ok()
-        .flatten()
-        .and_then(|message| message.message)
-    {
+async fn read_hello(
+    inbound: &mut (impl Stream<Item = Result<WorkerMessage, Status>> + Unpin),
+) -> Result<Hello, ExecutionError> {
+    let first = inbound.next().await.and_then(Result::ok);
+    let problem = match first.and_then(|message| message.message) {
         Some(worker_message::Message::Hello(hello)) => match &hello {
             hello if hello.worker_name.is_empty() => "Hello.worker_name is empty",
             hello if hello.worker_name.len() > 256 => "Hello.worker_name is longer than 256 bytes",
@@ -145,20 +156,20 @@ impl Drop for Session {
 
 impl Session {
     /// Reads until the stream ends, and says why it did.
-    async fn read(&self, mut inbound: Streaming<WorkerMessage>) -> String {
+    async fn read(&self, mut inbound: impl Stream<Item = Result<WorkerMessage, Status>> + Unpin) -> String {
         loop {
             let message = tokio::select! {
                 biased;
                 () = self.closed.cancelled() => return "closed by the scheduler".to_owned(),
-                message = inbound.message() => message,
+                message = inbound.next() => message,
             };
             match message {
-                Ok(Some(WorkerMessage {
+                Some(Ok(WorkerMessage {
                     message: Some(message),
                 })) => self.handle(message).await,
-                Ok(Some(WorkerMessage { message: None })) => {}
-                Ok(None) => return "closed by the worker".to_owned(),
-                Err(status) => return format!("broken: {}", status.message()),
+                Some(Ok(WorkerMessage { message: None })) => {}
+                None => return "closed by the worker".to_owned(),
+                Some(Err(status)) => return format!("broken: {}", status.message()),
             }
         }
     }

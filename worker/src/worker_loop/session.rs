@@ -4,28 +4,25 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitzel_cas::endpoint::Channel;
 use bitzel_proto::google::protobuf::Timestamp;
 use bitzel_proto::missing_blobs::to_rpc_status;
 use bitzel_proto::reapi::ExecuteResponse;
-use bitzel_proto::worker::worker_queue_client::WorkerQueueClient;
 use bitzel_proto::worker::{
     Assign, Completed, Drain, Hello, SchedulerMessage, StageChanged, WorkerMessage, scheduler_message,
     worker_message,
 };
 use bitzel_proto::{Digest, DigestFunction, InstanceName};
+use futures::StreamExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use crate::action_executor::{ActionExecutor, ActionRequest};
+use crate::action_source::{ActionSource, SchedulerMessages};
 
 /// Messages that wait for the network.
 const OUTBOUND_CAPACITY: usize = 64;
-/// Results with many outputs may be larger than tonic's default of 4 MiB; Assign is small.
-const MESSAGE_LIMIT: usize = 64 << 20;
 
 /// Why a session ended.
 pub(super) enum Ended {
@@ -79,17 +76,15 @@ impl Session {
     }
 
     /// Registers and works until the stream ends or everything is drained. No execution is left running.
-    pub(super) async fn run(mut self, client: WorkerQueueClient<Channel>, hello: Hello) -> Ended {
-        let mut client = client.max_encoding_message_size(MESSAGE_LIMIT);
+    pub(super) async fn run(mut self, source: &dyn ActionSource, hello: Hello) -> Ended {
         let (outbound, messages) = mpsc::channel(OUTBOUND_CAPACITY);
         let opened = async {
             send(&outbound, worker_message::Message::Hello(hello)).await?;
-            let response = client.work(ReceiverStream::new(messages)).await;
-            response.map_err(|status| status.message().to_owned())
+            source.connect(messages).await
         };
         let inbound = tokio::select! {
             opened = opened => match opened {
-                Ok(response) => response.into_inner(),
+                Ok(inbound) => inbound,
                 Err(reason) => return Ended::Broken { registered: false, reason },
             },
             () = self.shutdown.cancelled() => return Ended::Drained,
@@ -109,18 +104,14 @@ impl Session {
         }
     }
 
-    async fn serve(
-        &mut self,
-        outbound: &Outbound,
-        mut inbound: Streaming<SchedulerMessage>,
-    ) -> Result<(), String> {
+    async fn serve(&mut self, outbound: &Outbound, mut inbound: SchedulerMessages) -> Result<(), String> {
         let shutdown = self.shutdown.clone();
         let mut draining = false;
         let drained_by = tokio::time::sleep(Duration::MAX);
         tokio::pin!(drained_by);
         while !(draining && self.running.is_empty() && self.unacknowledged.is_empty()) {
             tokio::select! {
-                message = inbound.message() => self.handle(outbound, message)?,
+                message = inbound.next() => self.handle(outbound, message)?,
                 Some(execution) = self.executions.join_next() => self.complete(outbound, execution).await?,
                 () = shutdown.cancelled(), if !draining => {
                     draining = true;
@@ -140,10 +131,10 @@ impl Session {
     fn handle(
         &mut self,
         outbound: &Outbound,
-        message: Result<Option<SchedulerMessage>, Status>,
+        message: Option<Result<SchedulerMessage, Status>>,
     ) -> Result<(), String> {
-        let message = message.map_err(|status| status.message().to_owned())?;
-        match message.ok_or("the scheduler closed the stream")?.message {
+        let message = message.ok_or("the scheduler closed the stream")?;
+        match message.map_err(|status| status.message().to_owned())?.message {
             Some(scheduler_message::Message::Assign(assign)) => self.start(outbound, assign),
             Some(scheduler_message::Message::Cancel(cancel)) => {
                 if let Some(cancellation) = self.running.get(&cancel.lease) {

@@ -19,6 +19,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::take_actions;
 use crate::action_executor::{ActionExecutor, ActionRequest};
+use crate::action_source::RemoteActionSource;
 
 const LONG: Duration = Duration::from_hours(1);
 
@@ -163,15 +164,8 @@ impl Farm {
                 platform: None,
             };
             async move {
-                take_actions(
-                    &endpoint,
-                    &ClientCredentials::default(),
-                    &hello,
-                    executor,
-                    drain_timeout,
-                    &shutdown,
-                )
-                .await;
+                let source = RemoteActionSource::new(endpoint, ClientCredentials::default());
+                take_actions(&source, &hello, executor, drain_timeout, &shutdown).await;
             }
         });
         Self {
