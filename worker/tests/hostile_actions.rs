@@ -287,3 +287,57 @@ if not scopes: print(\"this kernel lets them\")
     let result = worker.succeeded(response).await;
     assert_eq!(worker.output(&result, "out").await, "good");
 }
+
+#[tokio::test]
+async fn notes_of_overlayfs_cannot_be_forged_and_process_one_cannot_be_killed() {
+    let worker = Worker::new().await;
+    let tree = directory([(
+        "in",
+        directory([
+            ("a", file("one")),
+            ("b", plain_file("two")),
+            ("sub", directory([("c", file("three"))])),
+        ]),
+    )]);
+    for number in 0..2 {
+        // Writing, linking and attributes go to the upper directory, or nowhere.
+        let script = format!(
+            "# {number}
+            set -x
+            fails() {{ if \"$@\"; then exit 1; fi; }}
+            test \"$(cat in/a in/b in/sub/c)\" = onetwothree
+            fails mknod in/a2 c 0 0
+            fails unshare -Ur mknod in/a2 c 0 0
+            fails unshare -Ur mknod in/a2 b 254 0
+            /usr/bin/python3 -c '
+import os
+for path in [\"in\", \"in/a\", \"in/sub\"]:
+    for name in [\"opaque\", \"redirect\", \"metacopy\", \"whiteout\", \"origin\", \"upper\"]:
+        for space in [\"user\", \"trusted\", \"security\"]:
+            try: os.setxattr(path, space + \".overlay.\" + name, b\"y\")
+            except OSError: pass
+os.link(\"in/b\", \"in/d\")
+os.chmod(\"in/d\", 0o4755)
+os.utime(\"in/b\", (0, 0))
+'
+            kill -SEGV 1; kill -SEGV 1; kill -BUS 1; kill -ABRT 1; kill -STOP 1; kill -KILL 1
+            fails cat /proc/1/maps
+            fails unshare -Ur cat /proc/1/environ
+            "
+        );
+        let run = Run {
+            script: &script,
+            outputs: &["in"],
+            ..Run::default()
+        };
+        let result = worker.run(&tree, run).await;
+        let root = worker.tree(&result, "in").await.root.unwrap();
+        let files: Vec<_> = root.files.iter().map(|node| node.name.as_str()).collect();
+        assert_eq!(files, ["a", "b", "d"]);
+        assert_eq!(root.directories.len(), 1);
+    }
+    for (path, content) in contents(&worker.cache().join("files")) {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        assert!(name.contains(&*FUNCTION.digest(&content).hash_hex()), "{name}");
+    }
+}
