@@ -12,22 +12,23 @@ use toml::Spanned;
 
 use crate::command_error::CommandError;
 
-/// The file. Every table may be left out; then the command line says what it says, or its defaults do.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    #[serde(default)]
-    listen: ListenTable,
-    #[serde(default)]
-    execution: ExecutionTable,
-    blobs: Option<StoreConfiguration>,
-    actions: Option<StoreConfiguration>,
-    tls: Option<TlsTable>,
-    access: Option<AccessTable>,
-    #[serde(default)]
-    limits: Limits,
-    chunks: Option<ChunksTable>,
-}
+mod tables;
+
+use tables::Tables;
+
+/// The tables of the file. Every one may be left out; then the command line says what it says, or its defaults do.
+const TABLES: [&str; 8] = [
+    "listen",
+    "execution",
+    "blobs",
+    "actions",
+    "tls",
+    "access",
+    "limits",
+    "chunks",
+];
+/// Those of a file that only says who gets in.
+const ACCESS_TABLES: [&str; 3] = ["tls", "access", "limits"];
 
 /// `[chunks]`.
 #[derive(Debug, Deserialize)]
@@ -91,8 +92,8 @@ pub(crate) struct Configuration {
 }
 
 impl Configuration {
-    /// Reads a file. What cannot be read ends with the first thing that is wrong, with its line; of what can be read,
-    /// everything that makes no sense is told at once.
+    /// Reads a file. What is wrong with it is told at once, a line for each thing: of every table the first thing that
+    /// cannot be read, and all that makes no sense.
     pub(crate) fn read(path: &Path) -> Result<Self, CommandError> {
         let text = std::fs::read_to_string(path);
         let text = text.map_err(|error| cannot_be_used(path, error.into()))?;
@@ -101,31 +102,28 @@ impl Configuration {
 
     /// The same for what is written in the file.
     pub(crate) fn parse(path: &Path, text: &str) -> Result<Self, CommandError> {
-        let file: File = toml::from_str(text).map_err(|error| cannot_be_used(path, error.into()))?;
+        let mut tables = Tables::parse(path, text).map_err(|lines| CommandError::new(lines.join("\n")))?;
+        let names_access = tables.has("tls") || tables.has("access");
+        let one_store = tables.has("blobs") != tables.has("actions");
+        let (listen, execution) = (tables.take("listen"), tables.take("execution"));
+        let blobs: Option<StoreConfiguration> = tables.take("blobs");
+        let actions: Option<StoreConfiguration> = tables.take("actions");
+        let (tls, access): (Option<TlsTable>, Option<AccessTable>) =
+            (tables.take("tls"), tables.take("access"));
+        let limits: Limits = tables.take("limits").unwrap_or_default();
+        let chunks: Option<ChunksTable> = tables.take("chunks");
         let mut problems = Problems::default();
-        if let Some(blobs) = &file.blobs {
+        if let Some(blobs) = &blobs {
             problems.look_at("blobs", blobs, Use::Blobs);
         }
-        if let Some(actions) = &file.actions {
+        if let Some(actions) = &actions {
             problems.look_at("actions", actions, Use::Results);
         }
         let mut problems = problems.into_found();
-        let chunking = file
-            .chunks
-            .map_or(Ok(Chunking::default()), |chunks| chunks.chunking());
+        let chunking = chunks.map_or(Ok(Chunking::default()), |chunks| chunks.chunking());
         problems.extend(chunking.as_ref().err().cloned());
-        let mut lines: Vec<String> = problems
-            .into_iter()
-            .map(|problem| {
-                let line = problem
-                    .place
-                    .and_then(|place| text.get(..place.start))
-                    .map(|before| format!(":{}", before.matches('\n').count() + 1));
-                let line = line.unwrap_or_default();
-                format!("{}{line}: {}: {}", path.display(), problem.key, problem.what)
-            })
-            .collect();
-        if file.blobs.is_some() != file.actions.is_some() {
+        let mut lines = tables.finish(path, &TABLES, problems);
+        if one_store {
             lines.push(format!(
                 "{}: [blobs] and [actions] go together; write both, or none for a store in the server's own directory",
                 path.display()
@@ -134,17 +132,16 @@ impl Configuration {
         if !lines.is_empty() {
             return Err(CommandError::new(lines.join("\n")));
         }
-        let names_access = file.tls.is_some() || file.access.is_some();
         Ok(Self {
-            listen: file.listen,
-            execution: file.execution,
-            stores: file.blobs.zip(file.actions),
+            listen: listen.unwrap_or_default(),
+            execution: execution.unwrap_or_default(),
+            stores: blobs.zip(actions),
             access: names_access.then(|| AccessConfiguration {
-                tls: file.tls,
-                access: file.access.unwrap_or_default(),
-                limits: file.limits.clone(),
+                tls,
+                access: access.unwrap_or_default(),
+                limits: limits.clone(),
             }),
-            limits: file.limits,
+            limits,
             chunking: chunking.unwrap_or_default(),
             base: path.parent().map(Path::to_owned).unwrap_or_default(),
         })
@@ -167,6 +164,23 @@ impl Configuration {
             "no, only a cache"
         };
         format!("stores: {stores}\nexecution: {execution}\nlets in: {access}")
+    }
+}
+
+/// Reads a file that only says who gets in.
+pub(crate) fn read_access(path: &Path) -> Result<AccessConfiguration, CommandError> {
+    let text = std::fs::read_to_string(path).map_err(|error| cannot_be_used(path, error.into()))?;
+    let mut tables = Tables::parse(path, &text).map_err(|lines| CommandError::new(lines.join("\n")))?;
+    let configuration = AccessConfiguration {
+        tls: tables.take("tls"),
+        access: tables.take("access").unwrap_or_default(),
+        limits: tables.take("limits").unwrap_or_default(),
+    };
+    let lines = tables.finish(path, &ACCESS_TABLES, vec![]);
+    if lines.is_empty() {
+        Ok(configuration)
+    } else {
+        Err(CommandError::new(lines.join("\n")))
     }
 }
 

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::AdminListener;
 use crate::arguments::ServeArguments;
 use crate::command_error::CommandError;
-use crate::configuration::Configuration;
+use crate::configuration::{Configuration, read_access};
 use crate::connection::processors;
 use crate::directories::Directories;
 use crate::interrupt;
@@ -163,10 +163,7 @@ async fn access(
              with --allow-anonymous",
         ));
     };
-    let in_file = |error: CommandError| error.context(format!("{} cannot be used", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| in_file(error.into()))?;
-    let configuration: AccessConfiguration = toml::from_str(&text).map_err(|error| in_file(error.into()))?;
-    open_access(configuration, path, public).await
+    open_access(read_access(path)?, path, public).await
 }
 
 async fn open_access(
