@@ -182,7 +182,7 @@ impl BoundedDirectory {
         empty(&temporary)?;
         let recovered = recovery::recover(root, options.is_intact, options.checkpoint_records)?;
         let quarantine = quarantined(&root.join("quarantine"))?;
-        let blocks = |entry: &Entry| u64::from(entry.blocks);
+        let blocks = |entry: Entry| u64::from(entry.blocks);
         let used = recovered.entries.iter().map(blocks).sum::<u64>() * BLOCK
             + quarantine.iter().map(|(_, bytes)| bytes).sum::<u64>();
         let segments = Segments::open(root, &recovered.entries)?;
@@ -251,7 +251,7 @@ impl BoundedDirectory {
 
     /// Everything, the least recently used first.
     pub(crate) fn entries(&self) -> Vec<Entry> {
-        self.state.lock().entries.iter().copied().collect()
+        self.state.lock().entries.iter().collect()
     }
 
     pub(crate) fn usage(&self) -> Usage {

@@ -5,7 +5,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::entries::Entry;
 use super::journal::Journal;
 use super::{BoundedDirectory, State, recovery, snapshot};
 use crate::error::Error;
@@ -14,6 +13,8 @@ use crate::error::Error;
 const CHECKPOINT_INTERVAL: Duration = Duration::from_mins(5);
 /// Records in the journal that make a snapshot worth while, whatever its age: this many take a start half a second.
 pub(crate) const CHECKPOINT_RECORDS: u64 = 1 << 20;
+/// Entries that are copied before other threads get their turn.
+const COPIED_AT_ONCE: usize = 4096;
 
 impl BoundedDirectory {
     /// Writes a snapshot after syncing the file system, so that everything up to now survives a power loss.
@@ -32,20 +33,28 @@ impl BoundedDirectory {
             state.journal.number() + 1
         };
         let journal = Journal::create(&index, number)?;
-        let entries: Vec<Entry> = {
+        let order = {
             let mut state = self.state.lock();
             state.journal = journal;
             state.checkpointed = Instant::now();
-            state.entries.iter().copied().collect()
+            state.entries.freeze()
         };
-        self.sync_files(&entries)?;
-        snapshot::write(&index, number, &entries)?;
+        let entries = order.chunks(COPIED_AT_ONCE).flat_map(|indices| {
+            let state = self.state.lock();
+            let frozen = indices.iter().map(|index| state.entries.frozen(*index));
+            frozen.collect::<Vec<_>>()
+        });
+        let written = self
+            .sync_files(order.is_empty())
+            .and_then(|()| snapshot::write(&index, number, entries));
+        self.state.lock().entries.thaw();
+        written?;
         recovery::remove_older(&index, number)
     }
 
-    /// Syncs the file system, so that a snapshot of `entries` only names files that survive a power loss.
-    fn sync_files(&self, entries: &[Entry]) -> Result<(), Error> {
-        if entries.is_empty() {
+    /// Syncs the file system, so that a snapshot of the entries only names files that survive a power loss.
+    fn sync_files(&self, is_empty: bool) -> Result<(), Error> {
+        if is_empty {
             return Ok(());
         }
         let root =
@@ -69,9 +78,8 @@ impl BoundedDirectory {
         state.closed = true;
         let index = self.root.join("index");
         let number = state.journal.number() + 1;
-        let entries: Vec<Entry> = state.entries.iter().copied().collect();
-        self.sync_files(&entries)?;
-        snapshot::write(&index, number, &entries)?;
+        self.sync_files(state.entries.len() == 0)?;
+        snapshot::write(&index, number, state.entries.iter())?;
         recovery::remove_older(&index, number)
     }
 

@@ -156,13 +156,13 @@ impl State {
             return Ok(evicted);
         }
         let mut bytes = 0;
-        let wanted = |entry: &&Entry| {
+        let wanted = |entry: &Entry| {
             let is_wanted = bytes < excess && is_victim(entry);
             bytes += u64::from(entry.blocks) * BLOCK;
             is_wanted
         };
         let candidates = self.entries.evictable().take(EVICTION_BATCH);
-        let victims: Vec<Entry> = candidates.take_while(wanted).copied().collect();
+        let victims: Vec<Entry> = candidates.take_while(wanted).collect();
         self.append(root, Change::Remove, &victims)?;
         for entry in victims {
             self.entries.remove(&entry.digest);

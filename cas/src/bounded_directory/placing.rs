@@ -217,7 +217,7 @@ impl BoundedDirectory {
             used: now(),
         };
         let mut state = self.state.lock();
-        let present = state.entries.promote(&digest).copied();
+        let present = state.entries.promote(&digest);
         if present.is_some() && !replace {
             drop(state);
             // The file is removed and the room given back outside of the lock.

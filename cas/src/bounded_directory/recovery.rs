@@ -103,9 +103,8 @@ fn apply(root: &Path, entries: &mut Entries, changes: &[(Change, Entry)]) -> Res
                 entries.remove(&entry.digest);
             }
             Change::Touch => {
-                if let Some(present) = entries.promote(&entry.digest) {
-                    present.used = entry.used;
-                }
+                entries.promote(&entry.digest);
+                entries.set_used(&entry.digest, entry.used);
                 continue;
             }
         }

@@ -281,7 +281,7 @@ pub(super) fn reconcile(root: &Path, entries: &mut Entries, thorough: bool) -> R
                 continue;
             };
             if live.contains_key(&number) {
-                gone.push(*entry);
+                gone.push(entry);
                 continue;
             }
             let Some(allocated) = allocated.get(&number) else {
@@ -293,7 +293,7 @@ pub(super) fn reconcile(root: &Path, entries: &mut Entries, thorough: bool) -> R
             if after > 0 && allocated[after - 1].1 >= end {
                 extents.entry(number).or_default().push((start, end));
             } else {
-                gone.push(*entry);
+                gone.push(entry);
             }
         }
     }

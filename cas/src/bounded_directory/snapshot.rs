@@ -18,14 +18,18 @@ pub(super) fn path(index: &Path, number: u64) -> PathBuf {
 }
 
 /// Writes a snapshot; on return it is on disk for good.
-pub(super) fn write(index: &Path, number: u64, entries: &[Entry]) -> Result<(), Error> {
+pub(super) fn write(
+    index: &Path,
+    number: u64,
+    entries: impl IntoIterator<Item = Entry>,
+) -> Result<(), Error> {
     let path = path(index, number);
     let unfinished = index.join(UNFINISHED);
     let write = || {
         let mut file = BufWriter::with_capacity(BUFFER, File::create(&unfinished)?);
         file.write_all(&record::header(MAGIC)?)?;
         for entry in entries {
-            file.write_all(&record::encode(Change::Add, entry))?;
+            file.write_all(&record::encode(Change::Add, &entry))?;
         }
         file.into_inner()?.sync_all()?;
         fs::rename(&unfinished, &path)

@@ -308,21 +308,19 @@ fn uses_reach_the_journal_and_with_it_the_next_start() {
     assert_eq!(order, [digest(2), digest(3), digest(1)]);
 }
 
+/// As if the entry had been used last so many seconds earlier.
+fn make_older(directory: &BoundedDirectory, number: u8, seconds: u32) {
+    let mut state = directory.state.lock();
+    let entry = state.entries.get(&digest(number)).unwrap();
+    state.entries.set_used(&entry.digest, entry.used - seconds);
+}
+
 #[test]
 fn times_and_order_of_use_survive_the_death_of_the_process() {
     let root = TempDir::new().unwrap();
     let directory = open(&root);
     (1..4).for_each(|number| publish(&directory, number));
-    // As if they had been put there long ago.
-    for number in 1..4 {
-        directory
-            .state
-            .lock()
-            .entries
-            .promote(&digest(number))
-            .unwrap()
-            .used -= 86_400;
-    }
+    (1..4).for_each(|number| make_older(&directory, number, 86_400));
     directory.checkpoint().unwrap();
     assert!(directory.touch(digest(1)));
     let before = directory.entries();
@@ -342,7 +340,7 @@ fn a_use_is_journaled_at_most_once_per_interval() {
     let before = records();
     assert!(directory.touch(digest(1)));
     assert_eq!(records(), before, "published just now");
-    directory.state.lock().entries.promote(&digest(1)).unwrap().used -= 2 * looking::TOUCH_INTERVAL;
+    make_older(&directory, 1, 2 * looking::TOUCH_INTERVAL);
     assert!(directory.touch(digest(1)));
     assert!(directory.touch(digest(1)));
     assert_eq!(records(), before + 1);

@@ -18,6 +18,9 @@ pub(crate) struct System {
     _directory: TempDir,
 }
 
+/// Room for all that one workload stores, in GiB, and less than all of them do: memory is measured with a store that is
+/// full, as they are most of their lives, and has a million blobs or more.
+const STORE_SIZE: &str = "6";
 /// Longer than any server takes to listen.
 const START: Duration = Duration::from_secs(30);
 
@@ -36,7 +39,8 @@ impl System {
                 command
                     .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--cache-dir"])
                     .arg(directory.path())
-                    .args(["--http-listen", &format!("127.0.0.1:{http}")]);
+                    .args(["--http-listen", &format!("127.0.0.1:{http}")])
+                    .args(["--store-size", STORE_SIZE]);
             },
         );
         system.with_http(http)

@@ -1,0 +1,129 @@
+//! An entry in memory, packed into one line of the processor's cache: a look-up waits for one line, and a million
+//! entries take 64 MB.
+
+use bitzel_proto::{Digest, DigestFunction};
+
+use super::{Checksum, Encoding, Entry, Place};
+
+/// An entry in a list.
+#[repr(align(64))]
+pub(super) struct Node {
+    hash: [u8; 32],
+    /// The size in bytes in the lower 56 bits, below them of the [`Flags`].
+    size_and_flags: u64,
+    /// What the kind of place needs: a checksum, or segment and block.
+    location: [u8; 8],
+    blocks: u32,
+    pub(super) used: u32,
+    pub(super) previous: u32,
+    pub(super) next: u32,
+}
+
+const _: () = assert!(size_of::<Node>() == 64);
+
+/// Size that no blob on a disk reaches: 64 PiB.
+const SIZE_MASK: u64 = (1 << 56) - 1;
+
+const LEASED: u64 = 1 << 56;
+const BLAKE3: u64 = 1 << 57;
+const ZSTD: u64 = 1 << 58;
+const IN_SEGMENT: u64 = 1 << 59;
+const HAS_CHECKSUM: u64 = 1 << 60;
+
+fn flag(flag: u64, is_set: bool) -> u64 {
+    if is_set { flag } else { 0 }
+}
+
+impl Node {
+    /// A node that is in no list.
+    pub(super) fn new(entry: &Entry, leased: bool, none: u32) -> Self {
+        let mut node = Self {
+            hash: *entry.digest.hash(),
+            size_and_flags: flag(LEASED, leased),
+            location: [0; 8],
+            blocks: 0,
+            used: 0,
+            previous: none,
+            next: none,
+        };
+        node.set_entry(entry);
+        node
+    }
+
+    /// Puts another entry where this one is.
+    pub(super) fn set_entry(&mut self, entry: &Entry) {
+        let (place, location) = match entry.place {
+            Place::File(None) => (0, [0; 8]),
+            Place::File(Some(Checksum(checksum))) => (HAS_CHECKSUM, checksum),
+            Place::Segment { number, block } => {
+                let location = u64::from(number) << 32 | u64::from(block);
+                (IN_SEGMENT, location.to_le_bytes())
+            }
+        };
+        self.hash = *entry.digest.hash();
+        self.size_and_flags = entry.digest.size_bytes().min(SIZE_MASK)
+            | (self.size_and_flags & LEASED)
+            | flag(BLAKE3, entry.digest.function() == DigestFunction::Blake3)
+            | flag(ZSTD, entry.encoding == Encoding::Zstd)
+            | place;
+        self.location = location;
+        self.blocks = entry.blocks;
+        self.used = entry.used;
+    }
+
+    pub(super) fn entry(&self) -> Entry {
+        let place = if self.has(IN_SEGMENT) {
+            let location = u64::from_le_bytes(self.location);
+            Place::Segment {
+                number: (location >> 32) as u32,
+                block: location as u32,
+            }
+        } else {
+            Place::File(self.has(HAS_CHECKSUM).then_some(Checksum(self.location)))
+        };
+        Entry {
+            digest: self.digest(),
+            place,
+            encoding: if self.has(ZSTD) {
+                Encoding::Zstd
+            } else {
+                Encoding::Raw
+            },
+            blocks: self.blocks,
+            used: self.used,
+        }
+    }
+
+    pub(super) fn digest(&self) -> Digest {
+        Digest::new(self.function(), self.hash, self.size_and_flags & SIZE_MASK)
+    }
+
+    pub(super) fn function(&self) -> DigestFunction {
+        if self.has(BLAKE3) {
+            DigestFunction::Blake3
+        } else {
+            DigestFunction::Sha256
+        }
+    }
+
+    pub(super) fn hash(&self) -> &[u8; 32] {
+        &self.hash
+    }
+
+    pub(super) fn blocks(&self) -> u64 {
+        self.blocks.into()
+    }
+
+    /// Whether it is in the list of the leased ones.
+    pub(super) fn is_leased(&self) -> bool {
+        self.has(LEASED)
+    }
+
+    pub(super) fn set_leased(&mut self, leased: bool) {
+        self.size_and_flags = (self.size_and_flags & !LEASED) | flag(LEASED, leased);
+    }
+
+    fn has(&self, flag: u64) -> bool {
+        self.size_and_flags & flag != 0
+    }
+}
