@@ -59,7 +59,8 @@ pub trait BlobStore: Send + Sync + 'static {
     /// Counts as a use of the blob.
     ///
     /// A hint: read the blob to be sure. Stores that cannot look up by hash alone say `None`, which is the default; those
-    /// behind HTTP and S3 ask their server, those behind gRPC cannot. Decorators pass the call on.
+    /// behind HTTP and S3 ask their server, those behind gRPC cannot
+    /// (see [`crate::DigestRememberingBlobStore`]). Decorators pass the call on.
     async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {
         let _ = (function, hash);
         Ok(None)

@@ -24,6 +24,9 @@ use toml::Spanned;
 
 pub use problems::{Problem, Problems, Use};
 
+/// What stays free on a disk where nothing else is written, in bytes.
+pub const DEFAULT_FREE_SPACE: u64 = 1 << 30;
+
 /// A store, or an action cache.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -244,6 +247,24 @@ impl StoreConfiguration {
         })
     }
 
+    /// The store on a disk that is asked first, if one is: what it leaves free is what others on that disk have to leave.
+    pub fn first_disk(&self) -> Option<&DiskTable> {
+        match self {
+            Self::Disk(table) => Some(table),
+            Self::Memory {} | Self::Grpc(_) | Self::Http(_) | Self::S3(_) => None,
+            Self::Verifying(table) | Self::ReadOnly(table) => table.inner.first_disk(),
+            Self::ExistenceCaching(table) => table.inner.first_disk(),
+            Self::Metered(table) => table.inner.first_disk(),
+            Self::Deadline(table) => table.inner.first_disk(),
+            Self::Tiered(table) => table.fast.first_disk().or_else(|| table.slow.first_disk()),
+            Self::Mirrored(table) => table.one.first_disk().or_else(|| table.other.first_disk()),
+            Self::Sharded(table) => {
+                let mut shards = table.shards.get_ref().iter();
+                shards.find_map(|shard| shard.store.first_disk())
+            }
+        }
+    }
+
     /// The kinds of it and of what is below it: `tiered(disk, s3)`.
     pub fn kinds(&self) -> String {
         let below = |kind: &str, inner: &[&Self]| {
@@ -272,7 +293,7 @@ impl StoreConfiguration {
 }
 
 fn free_space() -> ByteSize {
-    ByteSize::gib(1)
+    ByteSize::b(DEFAULT_FREE_SPACE)
 }
 
 fn max_results() -> u64 {

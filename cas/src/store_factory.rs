@@ -15,13 +15,13 @@ use crate::store_configuration::{
     GrpcTable, HttpTable, S3Table, ShardTable, StoreConfiguration, WriteBackTable,
 };
 use crate::{
-    DeadlineActionCache, DeadlineBlobStore, DeadlineOptions, DiskActionCache, DiskBlobStore,
-    DiskBlobStoreOptions, ExistenceCachingBlobStore, ExistenceCachingOptions, HttpActionCache, HttpBlobStore,
-    HttpCache, HttpCacheOptions, HttpCredentials, MemoryActionCache, MemoryBlobStore, MeteredActionCache,
-    MeteredBlobStore, MirroredActionCache, MirroredBlobStore, OneSideDown, ReadOnlyActionCache,
-    ReadOnlyBlobStore, RemoteActionCache, RemoteBlobStore, RemoteBlobStoreOptions, S3ActionCache,
-    S3BlobStore, S3Bucket, S3Options, Shard, ShardedActionCache, ShardedBlobStore, TieredActionCache,
-    TieredBlobStore, VerifyingBlobStore, WriteBackOptions, Writes,
+    DeadlineActionCache, DeadlineBlobStore, DeadlineOptions, DigestRememberingBlobStore, DiskActionCache,
+    DiskBlobStore, DiskBlobStoreOptions, ExistenceCachingBlobStore, ExistenceCachingOptions, HttpActionCache,
+    HttpBlobStore, HttpCache, HttpCacheOptions, HttpCredentials, MemoryActionCache, MemoryBlobStore,
+    MeteredActionCache, MeteredBlobStore, MirroredActionCache, MirroredBlobStore, OneSideDown,
+    ReadOnlyActionCache, ReadOnlyBlobStore, RemoteActionCache, RemoteBlobStore, RemoteBlobStoreOptions,
+    S3ActionCache, S3BlobStore, S3Bucket, S3Options, Shard, ShardedActionCache, ShardedBlobStore,
+    TieredActionCache, TieredBlobStore, VerifyingBlobStore, WriteBackOptions, Writes,
 };
 
 /// Opens stores, and remembers what has to be closed. Everything relative is relative to `base`.
@@ -87,9 +87,9 @@ impl StoreFactory {
                     };
                     let instance = InstanceName::new(table.instance.clone())
                         .map_err(|error| Error::InvalidArgument(error.to_string()))?;
-                    Arc::new(
-                        RemoteBlobStore::connect_with(self.channel(table).await?, instance, options).await?,
-                    )
+                    let remote =
+                        RemoteBlobStore::connect_with(self.channel(table).await?, instance, options).await?;
+                    Arc::new(DigestRememberingBlobStore::new(Arc::new(remote)))
                 }
                 StoreConfiguration::Http(table) => Arc::new(HttpBlobStore::new(self.http(table)?)),
                 StoreConfiguration::S3(table) => Arc::new(S3BlobStore::new(bucket(table).await?)),

@@ -1,6 +1,5 @@
 //! Making room.
 
-use std::io;
 use std::path::Path;
 
 use bitzel_proto::Digest;
@@ -10,6 +9,7 @@ use super::record::Change;
 use super::segments::Waste;
 use super::{BLOCK, BoundedDirectory, Options, State, file_path, remove_file};
 use crate::error::Error;
+use crate::free_space::free_space;
 
 /// Entries evicted before other threads get their turn.
 const EVICTION_BATCH: usize = 64;
@@ -125,13 +125,11 @@ impl BoundedDirectory {
     }
 
     fn free_space(&self) -> Result<u64, Error> {
-        let status = rustix::fs::statvfs(&self.root)
-            .map_err(io::Error::from)
-            .map_err(Error::io(format!(
-                "cannot find out the free space at {}",
-                self.root.display()
-            )))?;
-        Ok(status.f_bavail.saturating_mul(status.f_frsize))
+        let root = &self.root;
+        free_space(root).map_err(Error::io(format!(
+            "cannot find out the free space at {}",
+            root.display()
+        )))
     }
 }
 

@@ -129,3 +129,21 @@ slow.disk = { directory = "results", max_results = 10 }
     drop((store, cache));
     factory.close().await.unwrap();
 }
+
+#[test]
+fn the_disk_that_is_asked_first_is_found() {
+    let first = |text: &str| {
+        let file: File = toml::from_str(text).unwrap();
+        let disk = file.blobs.first_disk()?;
+        Some((
+            disk.directory.get_ref().display().to_string(),
+            disk.free_space.as_u64(),
+        ))
+    };
+    let below = "[blobs.metered]\nname = 'm'\n[blobs.metered.inner.tiered]\nslow.disk.directory = 'slow'\n\
+                 fast.disk = { directory = 'fast', free_space = '2KiB' }\n[actions.memory]\n";
+    assert_eq!(first(below), Some(("fast".to_owned(), 2048)));
+    let slow = "[blobs.tiered]\nfast.memory = {}\nslow.disk.directory = 'slow'\n[actions.memory]\n";
+    assert_eq!(first(slow), Some(("slow".to_owned(), DEFAULT_FREE_SPACE)));
+    assert_eq!(first("[blobs.memory]\n[actions.memory]\n"), None);
+}

@@ -2,12 +2,13 @@
 
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use bitzel_cas::access::{AccessConfiguration, ServerAccess};
 use bitzel_cas::services::http_cache::Spool;
+use bitzel_cas::store_configuration::{DEFAULT_FREE_SPACE, StoreConfiguration};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -56,22 +57,6 @@ pub(crate) async fn run(
     } else {
         ("grpc", "http")
     };
-    // With port 0 the system chose one.
-    let (listener, address) = bind(listen).await?;
-    let mut listeners = vec![Listener::Tcp(listener, access.clone())];
-    let mut http_address = None;
-    if let Some(listen) = http_listen {
-        let (listener, address) = bind(listen).await?;
-        http_address = Some(address);
-        let spool = directories.server().join("spool");
-        std::fs::create_dir_all(&spool)?;
-        listeners.push(Listener::Http(listener, access, Spool::new(spool, SPOOL_SIZE)));
-    }
-    let admin = match admin {
-        Some(address) => Some(AdminListener::bind(address).await?),
-        None => None,
-    };
-    let admin_address = admin.as_ref().map(AdminListener::address).transpose()?;
     let chunking = file.as_ref().map(|file| file.chunking).unwrap_or_default();
     let stores = match file {
         Some(Configuration {
@@ -81,6 +66,21 @@ pub(crate) async fn run(
         }) => StoreLayout { blobs, results, base },
         _ => StoreLayout::in_directory(&directories.server(), arguments.store_size << 30),
     };
+    // With port 0 the system chose one.
+    let (listener, address) = bind(listen).await?;
+    let mut listeners = vec![Listener::Tcp(listener, access.clone())];
+    let mut http_address = None;
+    if let Some(listen) = http_listen {
+        let (listener, address) = bind(listen).await?;
+        http_address = Some(address);
+        let spool = spool(directories.server().join("spool"), &stores.blobs)?;
+        listeners.push(Listener::Http(listener, access, spool));
+    }
+    let admin = match admin {
+        Some(address) => Some(AdminListener::bind(address).await?),
+        None => None,
+    };
+    let admin_address = admin.as_ref().map(AdminListener::address).transpose()?;
     let config = ServerConfig {
         stores,
         syncs: true,
@@ -164,6 +164,17 @@ async fn access(
         ));
     };
     open_access(read_access(path)?, path, public).await
+}
+
+/// Where uploads of unknown digests wait: within what the store beside it may take, and leaving free what that leaves.
+fn spool(directory: PathBuf, blobs: &StoreConfiguration) -> io::Result<Spool> {
+    std::fs::create_dir_all(&directory)?;
+    let disk = blobs.first_disk();
+    let size = disk
+        .and_then(|disk| disk.size)
+        .map_or(u64::MAX, |size| size.as_u64());
+    let floor = disk.map_or(DEFAULT_FREE_SPACE, |disk| disk.free_space.as_u64());
+    Ok(Spool::new(directory, size.min(SPOOL_SIZE), floor))
 }
 
 async fn open_access(

@@ -9,12 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bitzel_proto::{Digest, DigestFunction};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
 use crate::blob_store::{BlobStream, one_chunk};
 use crate::error::Error;
 use crate::file_stream::{file_stream, read_at, run_blocking};
+use crate::free_space::free_space;
 
 /// Up to this size an upload stays in memory, and larger ones go to their file in pieces of this size.
 const SMALL: usize = 1 << 20;
@@ -23,9 +25,8 @@ const IN_MEMORY: usize = 64;
 /// The same for those that come on top.
 const TINY: usize = 64 << 10;
 
-/// What files here leave free on their disk, in bytes: as much as stores leave by default, so that no upload takes what
-/// makes a store on the same disk evict.
-const FREE_SPACE: u64 = 1 << 30;
+/// What uploads may write after one look at the disk, in bytes.
+const LOOK: u64 = 64 << 20;
 
 /// Keeps uploads until their digest is known: small ones in memory, others in files without a name, which are gone with
 /// the process. All of them together take no more room than the limit, and none that others on the disk need.
@@ -33,6 +34,10 @@ const FREE_SPACE: u64 = 1 << 30;
 pub struct Spool {
     directory: PathBuf,
     limit: u64,
+    /// What stays free on the disk, in bytes.
+    free_space_floor: u64,
+    /// What of the room that the last look at the disk found is not taken yet.
+    granted: Arc<Mutex<u64>>,
     used: Arc<AtomicU64>,
     memory: Arc<Semaphore>,
 }
@@ -67,11 +72,14 @@ enum Content {
 }
 
 impl Spool {
-    /// Files are made in `directory`, which has to be there; `limit` is in bytes.
-    pub fn new(directory: impl Into<PathBuf>, limit: u64) -> Self {
+    /// Files are made in `directory`, which has to be there; `limit` is in bytes. They leave `free_space_floor` bytes of its
+    /// disk free: take that of a store on the same disk, so that no upload takes what makes the store evict.
+    pub fn new(directory: impl Into<PathBuf>, limit: u64, free_space_floor: u64) -> Self {
         Self {
             directory: directory.into(),
             limit,
+            free_space_floor,
+            granted: Arc::default(),
             used: Arc::default(),
             memory: Arc::new(Semaphore::new(IN_MEMORY)),
         }
@@ -137,13 +145,12 @@ impl Spool {
     }
 
     async fn append(&self, file: Option<Arc<File>>, bytes: Bytes) -> Result<Arc<File>, Status> {
-        let directory = self.directory.clone();
+        let (directory, granted) = (self.directory.clone(), Arc::clone(&self.granted));
+        let floor = self.free_space_floor;
         run_blocking(move || {
-            let status = rustix::fs::statvfs(&directory)?;
-            let free = status.f_bavail.saturating_mul(status.f_frsize);
-            if free < FREE_SPACE + bytes.len() as u64 {
-                return Err(ErrorKind::StorageFull.into());
-            }
+            grant(&granted, bytes.len() as u64, || {
+                Ok(free_space(&directory)?.saturating_sub(floor))
+            })?;
             let file = match file {
                 Some(file) => file,
                 None => Arc::new(tempfile::tempfile_in(&directory)?),
@@ -154,6 +161,17 @@ impl Spool {
         .await
         .map_err(|error| not_kept(&self.directory, error))
     }
+}
+
+/// Takes `bytes` of the room that was found when somebody looked last, or looks again. The room is that of the disk, of
+/// which a part is granted at a time: who else writes there is seen soon enough.
+fn grant(granted: &Mutex<u64>, bytes: u64, room: impl FnOnce() -> io::Result<u64>) -> io::Result<()> {
+    let mut granted = granted.lock();
+    if *granted < bytes {
+        *granted = room()?.min(LOOK.max(bytes));
+    }
+    *granted = granted.checked_sub(bytes).ok_or(ErrorKind::StorageFull)?;
+    Ok(())
 }
 
 /// A full disk is no fault of the server: others fill it too.
@@ -253,7 +271,7 @@ mod tests {
     #[tokio::test]
     async fn room_is_taken_until_an_upload_has_been_passed_on() {
         let directory = tempfile::tempdir().unwrap();
-        let spool = Spool::new(directory.path(), 5 << 20);
+        let spool = Spool::new(directory.path(), 5 << 20, 0);
         let take = async |blob: &[u8]| spool.take(DigestFunction::Sha256, None, chunks(blob)).await;
         for size in [500_000, 3 << 20] {
             let blob = noise(1, size);
@@ -274,7 +292,7 @@ mod tests {
     #[tokio::test]
     async fn uploads_beyond_what_fits_in_memory_go_to_files_at_once() {
         let directory = tempfile::tempdir().unwrap();
-        let spool = Spool::new(directory.path(), 50 << 20);
+        let spool = Spool::new(directory.path(), 50 << 20, 0);
         let mut held = Vec::new();
         for number in 0..IN_MEMORY + 3 {
             let blob = noise(number as u64, 200_000);
@@ -298,15 +316,35 @@ mod tests {
             eprintln!("SKIPPED: a small disk for uploads: cannot mount a small file system: {error}");
             return;
         }
-        let spool = Spool::new(directory.path(), 50 << 20);
+        let spool = Spool::new(directory.path(), 50 << 20, 20 << 20);
         let take = async |blob: &[u8]| spool.take(DigestFunction::Sha256, None, chunks(blob)).await;
-        let refused = take(&noise(1, 3 << 20)).await.unwrap_err();
+        let refused = take(&noise(1, 5 << 20)).await.unwrap_err();
         assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
         assert_eq!(spool.used.load(Ordering::Relaxed), 0);
+        drop(take(&noise(1, 3 << 20)).await.unwrap());
         // In memory there is room.
         let kept = take(&noise(2, 100_000)).await.unwrap();
         assert_eq!(kept.bytes().await.unwrap(), noise(2, 100_000));
         rustix::mount::unmount(directory.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+
+    #[test]
+    fn the_disk_is_looked_at_once_for_many_pieces() {
+        let (granted, piece) = (Mutex::default(), 1 << 20);
+        let mut looks = 0;
+        for _ in 0..128 {
+            grant(&granted, piece, || {
+                looks += 1;
+                Ok(1 << 40)
+            })
+            .unwrap();
+        }
+        assert_eq!(looks, 2);
+        // Never more than there is.
+        grant(&granted, piece, || Ok(piece + 5)).unwrap();
+        assert!(grant(&granted, piece, || Ok(5)).is_err());
+        assert!(grant(&granted, piece, || Ok(0)).is_err());
+        grant(&granted, LOOK + piece, || Ok(1 << 40)).unwrap();
     }
 
     #[test]

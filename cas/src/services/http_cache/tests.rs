@@ -56,7 +56,7 @@ impl TestServer {
         let service = HttpCacheService::new(
             Arc::clone(&cache),
             Arc::clone(&store),
-            Spool::new(spool.path(), SPOOL),
+            Spool::new(spool.path(), SPOOL, 0),
         );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let scheme = if access.tls.is_some() { "https" } else { "http" };
