@@ -250,7 +250,7 @@ impl State {
     fn find(&mut self, digest: &Digest, now: u32, touched: &mut Vec<Entry>) -> Option<Entry> {
         let mut found = None;
         self.find_all(std::slice::from_ref(digest), now, touched, |_, entry| {
-            found = entry
+            found = entry;
         });
         found
     }

@@ -76,7 +76,7 @@ impl Node {
             let location = u64::from_le_bytes(self.location);
             Place::Segment {
                 number: (location >> 32) as u32,
-                block: location as u32,
+                block: (location & 0xffff_ffff) as u32,
             }
         } else {
             Place::File(self.has(HAS_CHECKSUM).then_some(Checksum(self.location)))
