@@ -310,7 +310,7 @@ fn blocks_of(bytes: u64) -> u32 {
 fn file_path(root: &Path, entry: &Entry) -> PathBuf {
     let name = file_name(entry.digest, entry.encoding);
     root.join("blobs")
-        .join(function_name(entry.digest.function()))
+        .join(entry.digest.function().name())
         .join(&name[..2])
         .join(name)
 }
@@ -321,13 +321,6 @@ fn file_name(digest: Digest, encoding: Encoding) -> String {
         Encoding::Zstd => ZSTD_SUFFIX,
     };
     format!("{}-{}{suffix}", digest.hash_hex(), digest.size_bytes())
-}
-
-fn function_name(function: DigestFunction) -> &'static str {
-    match function {
-        DigestFunction::Sha256 => "sha256",
-        DigestFunction::Blake3 => "blake3",
-    }
 }
 
 fn make_directory(path: &Path) -> Result<(), Error> {

@@ -6,15 +6,14 @@ use async_trait::async_trait;
 use bitzel_proto::reapi::ActionResult;
 use bitzel_proto::{Digest, InstanceName};
 use bytes::Bytes;
-use futures::TryStreamExt;
 use prost::Message;
 use reqwest::Body;
 
 use crate::action_cache::ActionCache;
-use crate::error::{BackEndFailure, Error};
+use crate::error::Error;
 use crate::http_cache::HttpCache;
+use crate::result_message::read_result;
 use crate::retry::retried;
-use crate::services::MAX_MESSAGE_SIZE;
 
 /// The results of an [`HttpCache`]. The instance goes in front of `/ac/`, as bazel-remote and bitzel understand it.
 ///
@@ -30,36 +29,18 @@ impl HttpActionCache {
         Self { cache }
     }
 
-    async fn get_bytes(&self, instance: &InstanceName, action: Digest) -> Result<Option<Vec<u8>>, Error> {
-        let Some(answer) = self.cache.get(self.cache.result(instance, action), None).await? else {
-            return Ok(None);
-        };
-        let collected = answer
-            .body
-            .try_fold(Vec::new(), |mut all, chunk: Bytes| async move {
-                all.extend_from_slice(&chunk);
-                if all.len() > MAX_MESSAGE_SIZE {
-                    let context =
-                        format!("the result of action {action} has more than {MAX_MESSAGE_SIZE} bytes");
-                    return Err(Error::back_end(context, BackEndFailure::Faulty)("too many bytes"));
-                }
-                Ok(all)
-            });
-        Ok(Some(collected.await?))
+    async fn read(&self, instance: &InstanceName, action: Digest) -> Result<Option<ActionResult>, Error> {
+        match self.cache.get(self.cache.result(instance, action), None).await? {
+            None => Ok(None),
+            Some(answer) => read_result(action, answer.body, "the HTTP cache").await.map(Some),
+        }
     }
 }
 
 #[async_trait]
 impl ActionCache for HttpActionCache {
     async fn get(&self, instance: &InstanceName, action: Digest) -> Result<Option<ActionResult>, Error> {
-        let Some(bytes) = retried(|| self.get_bytes(instance, action)).await? else {
-            return Ok(None);
-        };
-        let result = ActionResult::decode(bytes.as_slice()).map_err(|source| Error::Decode {
-            context: format!("the HTTP cache's result of action {action} is none"),
-            source,
-        })?;
-        Ok(Some(result))
+        retried(|| self.read(instance, action)).await
     }
 
     async fn put(&self, instance: &InstanceName, action: Digest, result: ActionResult) -> Result<(), Error> {

@@ -47,6 +47,7 @@ pub mod remote_action_cache;
 pub mod remote_blob_store;
 mod rendezvous;
 mod result_blobs;
+mod result_message;
 mod resumed_stream;
 mod retry;
 pub mod s3_action_cache;

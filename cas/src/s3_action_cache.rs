@@ -4,15 +4,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bitzel_proto::reapi::ActionResult;
-use bitzel_proto::{Digest, DigestFunction, InstanceName};
-use bytes::Bytes;
-use futures::TryStreamExt;
+use bitzel_proto::{Digest, InstanceName};
 use prost::Message;
 
 use crate::action_cache::ActionCache;
-use crate::error::{BackEndFailure, Error};
+use crate::error::Error;
+use crate::result_message::read_result;
 use crate::s3_bucket::S3Bucket;
-use crate::services::MAX_MESSAGE_SIZE;
 
 /// The results of an [`S3Bucket`], under `ac/{instance}/{function}/{hash}-{size}`.
 ///
@@ -28,10 +26,7 @@ impl S3ActionCache {
     }
 
     fn key(&self, instance: &InstanceName, action: Digest) -> String {
-        let function = match action.function() {
-            DigestFunction::Sha256 => "sha256",
-            DigestFunction::Blake3 => "blake3",
-        };
+        let function = action.function().name();
         let mut instance = instance.to_string();
         if !instance.is_empty() {
             instance.push('/');
@@ -48,22 +43,7 @@ impl ActionCache for S3ActionCache {
         let Some((_, body)) = self.bucket.get(&key, None).await? else {
             return Ok(None);
         };
-        let bytes = body
-            .try_fold(Vec::new(), |mut all, chunk: Bytes| async move {
-                all.extend_from_slice(&chunk);
-                if all.len() > MAX_MESSAGE_SIZE {
-                    let context =
-                        format!("the result of action {action} has more than {MAX_MESSAGE_SIZE} bytes");
-                    return Err(Error::back_end(context, BackEndFailure::Faulty)("too many bytes"));
-                }
-                Ok(all)
-            })
-            .await?;
-        let result = ActionResult::decode(bytes.as_slice()).map_err(|source| Error::Decode {
-            context: format!("the result of action {action} in S3 is none"),
-            source,
-        })?;
-        Ok(Some(result))
+        read_result(action, body, "S3").await.map(Some)
     }
 
     async fn put(&self, instance: &InstanceName, action: Digest, result: ActionResult) -> Result<(), Error> {
@@ -74,6 +54,8 @@ impl ActionCache for S3ActionCache {
 
 #[cfg(test)]
 mod tests {
+    use bitzel_proto::DigestFunction;
+
     use super::*;
     use crate::failing_action_cache::result;
     use crate::s3_bucket::tests::{BUCKET, TestS3Server};

@@ -48,6 +48,19 @@ impl DigestFunction {
         }
     }
 
+    /// Its name in names of files and objects that bitzel writes. What was written stays: never change one.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sha256 => "sha256",
+            Self::Blake3 => "blake3",
+        }
+    }
+
+    /// The function with a [`DigestFunction::name`].
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|function| function.name() == name)
+    }
+
     /// A new running hash.
     pub fn hasher(self) -> Hasher {
         Hasher {
@@ -117,5 +130,22 @@ impl std::io::Write for Hasher {
 
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_come_back_from_their_names() {
+        assert_eq!(
+            DigestFunction::ALL.map(DigestFunction::name),
+            ["sha256", "blake3"]
+        );
+        for function in DigestFunction::ALL {
+            assert_eq!(DigestFunction::from_name(function.name()), Some(function));
+        }
+        assert_eq!(DigestFunction::from_name("SHA256"), None);
     }
 }

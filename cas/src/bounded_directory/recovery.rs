@@ -12,7 +12,7 @@ use faster_hex::hex_string;
 use super::entries::{Encoding, Entries, Entry, Place};
 use super::journal::{self, Journal};
 use super::record::Change;
-use super::{blocks_of, file_path, function_name, remove_file, segments, snapshot};
+use super::{blocks_of, file_path, remove_file, segments, snapshot};
 use crate::error::Error;
 
 pub(super) struct Recovered {
@@ -199,7 +199,7 @@ fn for_each_file(
         for shard in 0..=255_u8 {
             let directory = root
                 .join("blobs")
-                .join(function_name(function))
+                .join(function.name())
                 .join(hex_string(&[shard]));
             let failed = || format!("cannot list {}", directory.display());
             let listing = match fs::read_dir(&directory) {

@@ -39,10 +39,7 @@ impl Entry {
             Self::Waits(digest) => ('+', digest),
             Self::Done(digest) => ('-', digest),
         };
-        let function = match digest.function() {
-            DigestFunction::Sha256 => "sha256",
-            DigestFunction::Blake3 => "blake3",
-        };
+        let function = digest.function().name();
         format!(
             "{sign} {function} {} {}\n",
             digest.hash_hex(),
@@ -54,12 +51,7 @@ impl Entry {
         let mut words = line.split(' ');
         let (sign, function) = (words.next()?, words.next()?);
         let (hash, size) = (words.next()?, words.next()?.parse().ok()?);
-        let function = match function {
-            "sha256" => DigestFunction::Sha256,
-            "blake3" => DigestFunction::Blake3,
-            _ => return None,
-        };
-        let digest = Digest::from_parts(function, hash, size).ok()?;
+        let digest = Digest::from_parts(DigestFunction::from_name(function)?, hash, size).ok()?;
         match (sign, words.next()) {
             ("+", None) => Some(Self::Waits(digest)),
             ("-", None) => Some(Self::Done(digest)),

@@ -55,11 +55,7 @@ impl FileKey {
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (prefix, rest) = text.split_once('/')?;
         let mut fields = rest.split('-');
-        let function = match fields.next()? {
-            "sha256" => DigestFunction::Sha256,
-            "blake3" => DigestFunction::Blake3,
-            _ => return None,
-        };
+        let function = DigestFunction::from_name(fields.next()?)?;
         let hash = fields.next()?;
         let size = fields.next()?.parse().ok()?;
         let mode = u32::from_str_radix(fields.next()?, 8).ok()?;
@@ -99,10 +95,7 @@ impl Identity {
 
 impl fmt::Display for FileKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let function = match self.digest.function() {
-            DigestFunction::Sha256 => "sha256",
-            DigestFunction::Blake3 => "blake3",
-        };
+        let function = self.digest.function().name();
         let hash = self.digest.hash_hex();
         let (prefix, size) = (&hash[..2], self.digest.size_bytes());
         write!(formatter, "{prefix}/{function}-{hash}-{size}-{:o}", self.mode)?;
