@@ -29,6 +29,11 @@ pub(crate) struct Arguments {
     #[arg(long, global = true, env = "BITZEL_CACHE_DIR", value_name = "DIR")]
     pub(crate) cache_dir: Option<PathBuf>,
 
+    /// Where running Actions write, for example /dev/shm/bitzel: faster for small Actions; all that they write at a time
+    /// has to fit into it [default: the cache directory]
+    #[arg(long, global = true, env = "BITZEL_SCRATCH_DIR", value_name = "DIR")]
+    pub(crate) scratch_dir: Option<PathBuf>,
+
     #[command(flatten)]
     pub(crate) telemetry: TelemetryArguments,
 

@@ -59,6 +59,8 @@ pub(crate) struct ExecutionTable {
     pub(crate) enabled: bool,
     /// Actions that this machine itself runs at the same time.
     pub(crate) jobs: Option<usize>,
+    /// Where those write.
+    scratch: Option<PathBuf>,
 }
 
 impl Default for ExecutionTable {
@@ -66,6 +68,7 @@ impl Default for ExecutionTable {
         Self {
             enabled: true,
             jobs: None,
+            scratch: None,
         }
     }
 }
@@ -145,6 +148,12 @@ impl Configuration {
             chunking: chunking.unwrap_or_default(),
             base: path.parent().map(Path::to_owned).unwrap_or_default(),
         })
+    }
+
+    /// Where the Actions of this machine write, if not in the worker's directory.
+    pub(crate) fn scratch(&self) -> Option<PathBuf> {
+        let scratch = self.execution.scratch.as_ref()?;
+        Some(self.base.join(scratch))
     }
 
     /// What the file comes to, in a few lines.

@@ -10,11 +10,12 @@ use crate::command_error::CommandError;
 #[derive(Debug, Clone)]
 pub(crate) struct Directories {
     cache: PathBuf,
+    scratch: Option<PathBuf>,
 }
 
 impl Directories {
-    /// The directory that was asked for, else `bitzel` in the XDG cache directory.
-    pub(crate) fn find(asked_for: Option<PathBuf>) -> Result<Self, CommandError> {
+    /// The directory that was asked for, else `bitzel` in the XDG cache directory; `scratch` is as it was asked for.
+    pub(crate) fn find(asked_for: Option<PathBuf>, scratch: Option<PathBuf>) -> Result<Self, CommandError> {
         let cache = match asked_for {
             Some(directory) => std::path::absolute(directory)?,
             None => ProjectDirs::from("", "", "bitzel")
@@ -29,7 +30,7 @@ impl Directories {
                 cache.display()
             ))
         })?;
-        Ok(Self { cache })
+        Ok(Self { cache, scratch })
     }
 
     /// Exports of the front end.
@@ -45,6 +46,11 @@ impl Directories {
     /// File cache and running Actions of the worker.
     pub(crate) fn worker(&self) -> PathBuf {
         self.cache.join("worker")
+    }
+
+    /// Where running Actions write, if not in the directory of the worker.
+    pub(crate) fn scratch(&self) -> Option<PathBuf> {
+        self.scratch.clone()
     }
 
     /// What was built last, by build directory.

@@ -52,6 +52,7 @@ impl Embedded {
         // Nobody waits for what an embedded worker still runs when the build is over.
         let work = Work {
             cache_directory: directories.worker(),
+            scratch_directory: directories.scratch(),
             slots,
             drain_timeout: Duration::ZERO,
         };

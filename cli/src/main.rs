@@ -48,7 +48,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, CommandError> {
         let _entered = runtime.enter();
         Telemetry::start(&arguments.telemetry)?
     };
-    let directories = directories::Directories::find(arguments.cache_dir)?;
+    let directories = directories::Directories::find(arguments.cache_dir, arguments.scratch_dir)?;
     let ended = runtime.block_on(async {
         match arguments.command {
             Command::Build(arguments) => commands::build::run(&directories, arguments).await,

@@ -14,6 +14,8 @@ use crate::command_error::CommandError;
 pub(crate) struct Work {
     /// File cache and running Actions.
     pub(crate) cache_directory: PathBuf,
+    /// Where running Actions write, if not there.
+    pub(crate) scratch_directory: Option<PathBuf>,
     /// Actions at the same time; with none it only waits to be shut down.
     pub(crate) slots: usize,
     /// How long running Actions may go on after the shutdown began.
@@ -30,6 +32,7 @@ impl Work {
         // A link, so that the program that runs now is meant even when the file is replaced meanwhile.
         let launcher = vec!["/proc/self/exe".into(), SANDBOX_LAUNCH.into()];
         let mut executor = ExecutorConfig::new(self.cache_directory, launcher);
+        executor.scratch_directory = self.scratch_directory;
         executor.worker_name = format!("{}-{}", host_name(), std::process::id());
         let config = WorkerConfig {
             slots: self.slots.try_into().unwrap_or(u32::MAX),

@@ -90,7 +90,7 @@ fn bubblewrap() -> Duration {
 async fn main() {
     let worker = Worker::new().await;
     let node = tree();
-    let scratch = Scratch::open(&worker.directory.path().join("assembly")).unwrap();
+    let scratch = Scratch::open(&worker.directory.path().join("assembly"), None).unwrap();
     let files = FileCache::open(Arc::clone(&scratch), u64::MAX).unwrap();
     let input_roots = InputRoots::new(Arc::clone(&scratch), files);
     let assemble = async |root: Digest| {

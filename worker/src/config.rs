@@ -13,6 +13,10 @@ pub struct ExecutorConfig {
     /// Directory of the file cache, of layers and of running Actions. One worker only; it is created with mode 0700.
     /// It has to be on one file system that knows hardlinks and user extended attributes (ext4, xfs, btrfs).
     pub cache_directory: PathBuf,
+    /// Where Actions write: what they change in their tree, and their output. `None` for the cache directory. One in memory
+    /// makes small Actions faster; what all running Actions write has to fit into it, as a command that finds it full
+    /// fails. One worker only; it is created with mode 0700.
+    pub scratch_directory: Option<PathBuf>,
     /// How many bytes the file cache may keep. Files of running Actions stay even beyond it.
     pub cache_size_bytes: u64,
     /// Command prefix that reaches [`crate::launcher::main`]: a program and the arguments before the launcher's own.
@@ -33,6 +37,7 @@ impl ExecutorConfig {
         const DAY: Duration = Duration::from_hours(24);
         Self {
             cache_directory: cache_directory.into(),
+            scratch_directory: None,
             cache_size_bytes: 20 << 30,
             launcher,
             host_directories: vec![],

@@ -61,9 +61,12 @@ pub enum Error {
         /// What to install or to set.
         advice: String,
     },
-    /// Another process uses the cache directory.
-    #[error("{} is in use by another worker; give each worker a cache directory of its own", .0.display())]
+    /// Another process uses the cache directory, or the one of the changes of Actions.
+    #[error("{} is in use by another worker; give each worker directories of its own", .0.display())]
     CacheInUse(PathBuf),
+    /// A directory that is to be the worker's alone is not.
+    #[error("{} belongs to others or can be written to by them; give the worker a directory of its own", .0.display())]
+    SharedDirectory(PathBuf),
     /// The store refused or failed.
     #[error("the store failed")]
     Store(#[from] bitzel_cas::Error),

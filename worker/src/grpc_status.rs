@@ -24,9 +24,11 @@ pub fn grpc_status(error: &Error) -> Status {
         Error::TimedOut(_) => Status::deadline_exceeded(with_causes(error)),
         Error::Cancelled => Status::cancelled(with_causes(error)),
         Error::Store(_) => Status::unavailable(with_causes(error)),
-        Error::Sandbox(_) | Error::SandboxUnavailable { .. } | Error::CacheInUse(_) | Error::Io { .. } => {
-            Status::internal(with_causes(error))
-        }
+        Error::Sandbox(_)
+        | Error::SandboxUnavailable { .. }
+        | Error::CacheInUse(_)
+        | Error::SharedDirectory(_)
+        | Error::Io { .. } => Status::internal(with_causes(error)),
     }
 }
 

@@ -75,12 +75,13 @@ enum Ending {
 impl SandboxedActionExecutor {
     /// Opens the cache directory and tries whether this machine can run sandboxes.
     ///
-    /// [`Error::SandboxUnavailable`] says what to install or to set, [`Error::CacheInUse`] that another worker has the
-    /// cache directory.
+    /// [`Error::SandboxUnavailable`] says what to install or to set, [`Error::CacheInUse`] that another worker has one of
+    /// the directories, [`Error::SharedDirectory`] that the scratch directory is not for a worker alone.
     pub async fn open(config: ExecutorConfig, stores: Arc<dyn BlobStores>) -> Result<Self, Error> {
         let (root, limit) = (config.cache_directory.clone(), config.cache_size_bytes);
+        let elsewhere = config.scratch_directory.clone();
         let (scratch, files) = blocking::run(move || {
-            let scratch = Scratch::open(&root)?;
+            let scratch = Scratch::open(&root, elsewhere.as_deref())?;
             let files = FileCache::open(Arc::clone(&scratch), limit)?;
             Ok((scratch, files))
         })

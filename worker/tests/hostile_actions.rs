@@ -206,7 +206,7 @@ async fn files_of_vast_size_are_refused_and_hashing_them_ends_when_the_action_is
     let cancellation = request.cancellation.clone();
     let (response, ()) = tokio::join!(worker.executor().execute(request), async {
         // The command has run when its file is there; whether it is being hashed by then or soon, it has to end.
-        let actions = worker.cache().join("actions");
+        let actions = worker.cache().join("changes");
         let made = || {
             let mut directories = std::fs::read_dir(&actions).unwrap();
             directories.any(|directory| directory.unwrap().path().join("upper/out").exists())

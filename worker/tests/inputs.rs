@@ -565,3 +565,34 @@ async fn what_one_action_made_the_next_one_does_not_download() {
     assert_eq!(worker.store.reads_of(b"x\n"), 1);
     assert_eq!(worker.leftovers(), Vec::<std::path::PathBuf>::new());
 }
+
+#[tokio::test]
+async fn actions_that_write_elsewhere_leave_the_same_and_nothing_there() {
+    // In memory: another file system than that of the cache.
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let scratch = memory.path().join("scratch");
+    let worker = Worker::with(|config| config.scratch_directory = Some(scratch.clone())).await;
+    let run = Run {
+        script: "cat input; mkdir out; echo made > out/file; chmod 600 out/file; rm input; grep ' /work ' /proc/mounts >&2",
+        outputs: &["out"],
+        properties: EXACT,
+        ..Run::default()
+    };
+    let result = worker.run(&directory([("input", file("given"))]), run).await;
+    assert_eq!(worker.stdout(&result).await, "given");
+    let mount = worker.stderr(&result).await;
+    assert!(mount.contains("upperdir=changes/"), "{mount}");
+    assert_eq!(worker.leftovers(), Vec::<std::path::PathBuf>::new());
+    assert!(contents(&worker.cache().join("changes")).is_empty());
+    // What it made was kept for the next one: copied, and nothing is downloaded.
+    let root = worker.input_of(&result, "out").await;
+    let run = Run {
+        script: "cat file; stat -c %a file",
+        ..Run::default()
+    };
+    let action = worker.action(root, &run).await;
+    let response = worker.execute(action).await;
+    let result = worker.succeeded(response).await;
+    assert_eq!(worker.stdout(&result).await, "made\n600\n");
+    assert_eq!(worker.store.reads_of(b"made\n"), 0);
+}

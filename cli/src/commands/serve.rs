@@ -47,6 +47,9 @@ pub(crate) async fn run(
     let jobs = arguments
         .jobs
         .or(file.as_ref().and_then(|file| file.execution.jobs));
+    let scratch_directory = directories
+        .scratch()
+        .or_else(|| file.as_ref().and_then(Configuration::scratch));
     let slots = if executes {
         jobs.unwrap_or_else(processors)
     } else {
@@ -95,6 +98,7 @@ pub(crate) async fn run(
     let worker_shutdown = CancellationToken::new();
     let work = Work {
         cache_directory: directories.worker(),
+        scratch_directory,
         slots,
         drain_timeout: Duration::ZERO,
     };

@@ -32,6 +32,7 @@ pub(crate) async fn run(
     }
     let work = Work {
         cache_directory: directories.worker(),
+        scratch_directory: directories.scratch(),
         slots,
         drain_timeout: DRAIN_TIMEOUT,
     };

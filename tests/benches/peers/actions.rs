@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bitzel_proto::Digest;
 use bitzel_proto::google::longrunning::operation;
 use bitzel_proto::reapi::{Action, Command, Directory, ExecuteRequest, ExecuteResponse};
+use bitzel_tests::peers;
 use prost::Message as _;
 use tokio::task::JoinSet;
 
@@ -15,6 +16,18 @@ use crate::measurement::Measurement;
 use crate::system::System;
 
 pub(crate) const MANY: &str = "no-op Actions, 32 clients";
+/// Names of the rate with many clients, and of median and 99th percentile with one.
+type Names = [&'static str; 3];
+const ON_DISK: Names = [
+    MANY,
+    "no-op Action, one client, p50",
+    "no-op Action, one client, p99",
+];
+const IN_MEMORY: Names = [
+    "no-op Actions, 32 clients, scratch in memory",
+    "no-op Action, one client, scratch in memory, p50",
+    "no-op Action, one client, scratch in memory, p99",
+];
 const CLIENTS: usize = 32;
 const WARM_UP: Duration = Duration::from_secs(2);
 const MEASURED: Duration = Duration::from_secs(10);
@@ -79,7 +92,23 @@ impl Actions {
     }
 }
 
+/// With all of the server's directories on the disk.
 pub(crate) async fn measure(system: &System) -> Vec<Measurement> {
+    measure_as(ON_DISK, system).await
+}
+
+/// With what Actions write in memory; nothing where there is no directory for that.
+pub(crate) async fn measure_in_memory() -> Vec<Measurement> {
+    match System::bitzel_with_scratch_in_memory() {
+        Some(system) => measure_as(IN_MEMORY, &system).await,
+        None => {
+            peers::skip("scratch in memory", "there is no /dev/shm");
+            vec![]
+        }
+    }
+}
+
+async fn measure_as([many, median, slow]: Names, system: &System) -> Vec<Measurement> {
     let client = Client::connect(system).await;
     let actions = Actions::new(&client, 0).await;
     let mut alone = vec![];
@@ -110,8 +139,8 @@ pub(crate) async fn measure(system: &System) -> Vec<Measurement> {
     let ended: usize = clients.join_all().await.into_iter().sum();
     let elapsed = start.elapsed().saturating_sub(WARM_UP);
     vec![
-        Measurement::rate(MANY, ended as f64, elapsed, "1/s"),
-        Measurement::quantile("no-op Action, one client, p50", &alone, 0.5),
-        Measurement::quantile("no-op Action, one client, p99", &alone, 0.99),
+        Measurement::rate(many, ended as f64, elapsed, "1/s"),
+        Measurement::quantile(median, &alone, 0.5),
+        Measurement::quantile(slow, &alone, 0.99),
     ]
 }

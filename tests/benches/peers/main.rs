@@ -91,10 +91,14 @@ async fn measure(system: &System, options: &Options) -> Vec<Measurement> {
     if options.wants("memory") {
         measurements.extend(memory::measure(system, options.mixed_load).await);
     }
-    for measurement in &measurements {
-        println!("{}: {measurement}", system.name());
-    }
+    show(system.name(), &measurements);
     measurements
+}
+
+fn show(name: &str, measurements: &[Measurement]) {
+    for measurement in measurements {
+        println!("{name}: {measurement}");
+    }
 }
 
 #[tokio::main]
@@ -107,7 +111,12 @@ async fn main() {
     if options.wants("actions") {
         floors.push(floor::sandboxes());
     }
-    let ours = measure(&System::bitzel(), &options).await;
+    let mut ours = measure(&System::bitzel(), &options).await;
+    if options.wants("actions") {
+        let in_memory = actions::measure_in_memory().await;
+        show("bitzel", &in_memory);
+        ours.extend(in_memory);
+    }
     for floor in &floors {
         measurement::report(&ours, floor.reference, std::slice::from_ref(&floor.measurement));
     }

@@ -15,7 +15,7 @@ pub(crate) struct System {
     process: Child,
     address: SocketAddr,
     http: Option<SocketAddr>,
-    _directory: TempDir,
+    directories: Vec<TempDir>,
 }
 
 /// Room for all that one workload stores, in GiB, and less than all of them do: memory is measured with a store that is
@@ -44,6 +44,24 @@ impl System {
             },
         );
         system.with_http(http)
+    }
+
+    /// The program under test with what Actions write in memory, if this machine has a directory there.
+    pub(crate) fn bitzel_with_scratch_in_memory() -> Option<Self> {
+        let scratch = TempDir::with_prefix_in("bench-bitzel-", "/dev/shm").ok()?;
+        let mut system = Self::start(
+            "bitzel",
+            Command::new(bitzel_program()),
+            |command, directory, port| {
+                command
+                    .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--cache-dir"])
+                    .arg(directory.path())
+                    .arg("--scratch-dir")
+                    .arg(scratch.path().join("scratch"));
+            },
+        );
+        system.directories.push(scratch);
+        Some(system)
     }
 
     fn buildbox_casd() -> Option<Self> {
@@ -124,7 +142,7 @@ impl System {
             process,
             address,
             http: None,
-            _directory: directory,
+            directories: vec![directory],
         }
     }
 

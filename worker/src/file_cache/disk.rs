@@ -123,6 +123,11 @@ pub(super) fn adopt(scratch: &Scratch, path: &Path, key: &FileKey) -> Result<boo
     let failed = || Error::io(format!("adopt {}", path.display()));
     // Attributes of read-only files can only be removed by those who may write.
     chmod(path, Mode::RUSR | Mode::WUSR).map_err(failed())?;
+    if scratch.elsewhere().is_some() {
+        // On another file system, most likely.
+        copy(scratch, path, std::slice::from_ref(key))?;
+        return Ok(true);
+    }
     let file = File::open(path).map_err(Error::io(format!("adopt {}", path.display())))?;
     let mut names = Vec::with_capacity(4096);
     match flistxattr(&file, spare_capacity(&mut names)) {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::error::Error;
 use crate::launcher::WORK;
-use crate::scratch::Scratch;
+use crate::scratch::{CHANGES, Scratch};
 
 /// What tools need of /etc: the dynamic linker's cache, Debian's alternatives (`cc`, `awk`, `c++`), certificates.
 /// Not the private keys beside those, which the worker's user may be allowed to read.
@@ -47,6 +47,8 @@ pub(super) struct HostFileSystem {
     /// Arguments for /etc with and without network.
     network: Vec<String>,
     no_network: Vec<String>,
+    /// Arguments for what launchers alone see at [`WORK`], below that of the command.
+    work: Vec<String>,
 }
 
 impl HostFileSystem {
@@ -81,10 +83,17 @@ impl HostFileSystem {
         let hosts = etc.join("hosts");
         // The launcher is in a network of its own already.
         let no_network = strings(&["--ro-bind", &hosts.to_string_lossy(), "/etc/hosts"]);
+        // The launcher starts in the worker's directory.
+        let mut work = strings(&["--bind", ".", WORK]);
+        if let Some(changes) = scratch.elsewhere() {
+            let changes = changes.to_string_lossy();
+            work.extend(strings(&["--bind", &changes, &format!("{WORK}/{CHANGES}")]));
+        }
         Ok(Self {
             common,
             network,
             no_network,
+            work,
         })
     }
 
@@ -98,8 +107,7 @@ impl HostFileSystem {
         arguments.extend(strings(&["--dev", "/dev", "--remount-ro", "/dev"]));
         arguments.extend(strings(&["--dir", "/tmp", "--dir", "/run", "--dir", "/var"]));
         arguments.extend(strings(&["--symlink", "../tmp", "/var/tmp"]));
-        // The launcher starts in the worker's directory.
-        arguments.extend(strings(&["--bind", ".", WORK]));
+        arguments.extend_from_slice(&self.work);
         // What is left of the root is a file system in memory: a write there would vanish without a word.
         arguments.extend(strings(&["--remount-ro", "/"]));
         arguments

@@ -313,15 +313,22 @@ impl Worker {
         self.put_message(&tree.root.unwrap()).await
     }
 
-    /// What running Actions leave in the cache directory: nothing.
+    /// What running Actions leave: nothing but empty directories for the next ones.
     pub fn leftovers(&self) -> Vec<PathBuf> {
-        let list = |name: &str| {
-            std::fs::read_dir(self.cache().join(name))
+        let list = |path: PathBuf| {
+            std::fs::read_dir(path)
                 .unwrap()
                 .map(|entry| entry.unwrap().path())
                 .collect::<Vec<_>>()
         };
-        [list("actions"), list("temporary")].concat()
+        let cache = self.cache();
+        let changes = self.config.scratch_directory.as_ref().unwrap_or(&cache);
+        let kept = |path: &PathBuf| {
+            (path.ends_with("lower") || path.ends_with("work")) && list(path.clone()).is_empty()
+        };
+        let actions = [list(cache.join("actions")), list(changes.join("changes"))].concat();
+        let of_actions = actions.into_iter().flat_map(list).filter(|path| !kept(path));
+        of_actions.chain(list(cache.join("temporary"))).collect()
     }
 }
 
