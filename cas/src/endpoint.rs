@@ -2,6 +2,7 @@
 
 mod channel;
 mod credentials;
+mod renewal;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use crate::error::Error;
 
 pub use channel::Channel;
 pub use credentials::ClientCredentials;
+use renewal::Renewal;
 
 /// HTTP/2 flow control: bytes in flight per stream and per connection. The default of 64 KiB stalls a transfer once
 /// per round trip, on loopback too.
@@ -31,15 +33,18 @@ pub async fn connect(endpoint: &str) -> Result<Channel, Error> {
 }
 
 /// Connects to a server: `grpc://host:port` or `http://host:port`, with TLS `grpcs://host:port` or
-/// `https://host:port`, on this machine `unix:/path/of/socket`.
+/// `https://host:port`, on this machine `unix:/path/of/socket`. Files of certificates and tokens that change are read
+/// again: requests that begin later use what is in them then.
 pub async fn connect_with(endpoint: &str, credentials: &ClientCredentials) -> Result<Channel, Error> {
     let target = Target::parse(endpoint)?;
     target.check(endpoint, credentials)?;
     let authorization = credentials.authorization()?;
+    let mut encrypted = None;
     let connected = match target {
         Target::Tcp(uri) => tuned(Endpoint::from(uri)).connect().await,
         Target::Tls(uri) => {
             let tls = credentials.tls()?;
+            encrypted = Some(uri.clone());
             match tuned(Endpoint::from(uri)).tls_config(tls) {
                 Ok(endpoint) => endpoint.connect().await,
                 Err(error) => Err(error),
@@ -60,7 +65,8 @@ pub async fn connect_with(endpoint: &str, credentials: &ClientCredentials) -> Re
         endpoint: endpoint.to_owned(),
         source: error,
     })?;
-    Ok(Channel::new(channel, authorization))
+    let renewal = encrypted.and_then(|uri| Renewal::of(uri, credentials, channel.clone()));
+    Ok(Channel::new(channel, authorization, renewal))
 }
 
 /// A gRPC server set up like the clients of [`connect`]. Every server of bitzel starts with this.

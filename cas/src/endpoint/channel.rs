@@ -1,5 +1,6 @@
 //! A connection whose requests say who is asking.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::header::AUTHORIZATION;
@@ -9,24 +10,37 @@ use tonic::transport::channel::ResponseFuture;
 use tower::Service;
 
 use super::credentials::Authorization;
+use super::renewal::Renewal;
 
 /// A gRPC connection to a server, with the client's credentials. Cheap to clone; connects again by itself.
 #[derive(Debug, Clone)]
 pub struct Channel {
     inner: tonic::transport::Channel,
     authorization: Option<Authorization>,
+    renewal: Option<Arc<Renewal>>,
+    /// Which of the renewed connections `inner` is.
+    generation: u64,
 }
 
 impl Channel {
-    pub(super) fn new(inner: tonic::transport::Channel, authorization: Option<Authorization>) -> Self {
-        Self { inner, authorization }
+    pub(super) fn new(
+        inner: tonic::transport::Channel,
+        authorization: Option<Authorization>,
+        renewal: Option<Arc<Renewal>>,
+    ) -> Self {
+        Self {
+            inner,
+            authorization,
+            renewal,
+            generation: 0,
+        }
     }
 }
 
 /// A connection without credentials.
 impl From<tonic::transport::Channel> for Channel {
     fn from(inner: tonic::transport::Channel) -> Self {
-        Self::new(inner, None)
+        Self::new(inner, None, None)
     }
 }
 
@@ -36,6 +50,11 @@ impl Service<Request<Body>> for Channel {
     type Future = ResponseFuture;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        if let Some(renewal) = &self.renewal
+            && let Some(newer) = renewal.newer(&mut self.generation)
+        {
+            self.inner = newer;
+        }
         Service::<Request<Body>>::poll_ready(&mut self.inner, context)
     }
 

@@ -18,7 +18,7 @@ use crate::error::{Error, with_causes};
 pub struct ClientCredentials {
     /// PEM file of the authorities whose servers are believed, instead of those of the system.
     pub ca: Option<PathBuf>,
-    /// PEM files of a client certificate and its key.
+    /// PEM files of a client certificate and its key. Like those of the authorities, they are read again when they change.
     pub certificate: Option<(PathBuf, PathBuf)>,
     /// A file with a bearer token. It is read again when it changes, so a token may be renewed during a build.
     pub token_file: Option<PathBuf>,

@@ -21,11 +21,15 @@ impl Authority {
 
     /// Writes NAME.pem and NAME.key.
     fn issue(&self, directory: &Path, name: &str, common_name: &str) {
+        self.issue_in(directory, name, common_name, "workers");
+    }
+
+    fn issue_in(&self, directory: &Path, name: &str, common_name: &str, unit: &str) {
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, common_name);
         params
             .distinguished_name
-            .push(DnType::OrganizationalUnitName, "workers");
+            .push(DnType::OrganizationalUnitName, unit);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
         std::fs::write(directory.join(format!("{name}.pem")), certificate.pem()).unwrap();
@@ -162,4 +166,29 @@ fn unusable_files_are_named() {
         let error = ServerTls::open(options(certificate)).unwrap_err().to_string();
         assert!(error.contains(certificate), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_client_shows_the_certificate_that_is_in_its_files_now() {
+    let (directory, authority) = site();
+    let server = serve(&directory, false).await;
+    authority.issue_in(directory.path(), "client", "w1", "guests");
+    let endpoint = format!("grpcs://localhost:{}", server.port);
+    let credentials = credentials(&directory, "ca.pem", true);
+    let channel = endpoint::connect_with(&endpoint, &credentials).await.unwrap();
+    let cache = RemoteActionCache::new(channel);
+    let may_write = async || {
+        assert!(cache.get(&instance(""), sha256(b"x")).await.is_ok());
+        let result = bitzel_proto::reapi::ActionResult::default();
+        cache.put(&instance(""), sha256(b"x"), result).await.is_ok()
+    };
+    assert!(!may_write().await);
+    // In the middle of being replaced: the key does not belong to the certificate.
+    let key = std::fs::read(directory.path().join("client.key")).unwrap();
+    authority.issue(directory.path(), "client", "w1");
+    let new_key = std::fs::read(directory.path().join("client.key")).unwrap();
+    std::fs::write(directory.path().join("client.key"), key).unwrap();
+    assert!(!may_write().await);
+    std::fs::write(directory.path().join("client.key"), new_key).unwrap();
+    assert!(may_write().await);
 }
