@@ -6,24 +6,18 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bitzel_proto::reapi::ActionResult;
 use bitzel_proto::{Digest, InstanceName};
-use futures::TryStreamExt as _;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::action_cache::ActionCache;
 use crate::assistant::Assistant;
-use crate::blob_store::{BlobRange, BlobStore};
+use crate::blob_store::BlobStore;
 use crate::error::Error;
 use crate::result_blobs::ResultBlobs;
+use crate::upload::{BlobSource, upload};
 
 /// Results that are brought to the remote at the same time.
 const CONCURRENCY: usize = 4;
-/// Blobs of one result that are uploaded at the same time.
-const UPLOADS: usize = 8;
-/// Blobs up to this size go in batches.
-const SMALL: u64 = 256 << 10;
-/// Bytes in one batch.
-const BATCH: u64 = 3 << 20;
 
 /// A cache of its own, and a remote one from which it takes what others found out and to which it gives what is new.
 ///
@@ -129,7 +123,9 @@ impl Giving {
         let Some(missing) = self.assistant.ask(self.to.find_missing(&unique)).await else {
             return;
         };
-        if let Err(error) = self.upload(missing).await {
+        let source = || BlobSource::Store(Arc::clone(&self.from));
+        let missing = missing.into_iter().map(|digest| (digest, source()));
+        if let Err(error) = upload(&*self.to, missing).await {
             match error {
                 Error::NotFound(digest) => tracing::debug!(%action, %digest, "a result is not shared"),
                 error => self.assistant.failed(&error),
@@ -138,40 +134,6 @@ impl Giving {
         }
         let put = self.cache.put(instance, action, result);
         let _told = self.assistant.ask(put).await;
-    }
-
-    async fn upload(&self, missing: Vec<Digest>) -> Result<(), Error> {
-        let (small, large): (Vec<_>, Vec<_>) = missing
-            .into_iter()
-            .partition(|digest| digest.size_bytes() <= SMALL);
-        let mut batches = Vec::new();
-        let mut room = 0;
-        for digest in small {
-            if digest.size_bytes() > room || batches.is_empty() {
-                batches.push(Vec::new());
-                room = BATCH;
-            }
-            room -= digest.size_bytes().min(room);
-            if let Some(batch) = batches.last_mut() {
-                batch.push(digest);
-            }
-        }
-        for batch in batches {
-            let blobs = self.from.read_batch(&batch).await;
-            let mut found = Vec::with_capacity(batch.len());
-            for (digest, blob) in batch.into_iter().zip(blobs) {
-                found.push((digest, blob?));
-            }
-            for written in self.to.write_batch(found).await {
-                written?;
-            }
-        }
-        futures::stream::iter(large.into_iter().map(Ok))
-            .try_for_each_concurrent(UPLOADS, |digest| async move {
-                let blob = self.from.read(digest, BlobRange::default()).await?;
-                self.to.write(digest, blob).await
-            })
-            .await
     }
 }
 

@@ -1,11 +1,9 @@
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use super::*;
-use crate::blob_store::{BlobRange, BlobStream, collect, read_whole};
+use crate::blob_store::{BlobStream, collect, read_whole};
 use crate::memory_blob_store::MemoryBlobStore;
 use crate::services::tests::{noise, sha256};
 
@@ -123,4 +121,34 @@ async fn an_upload_can_be_spawned() {
     let store: Arc<dyn BlobStore> = Arc::new(MemoryBlobStore::default());
     let upload = tokio::spawn(async move { upload_missing(&*store, vec![in_memory(b"blob")]).await });
     assert_eq!(upload.await.unwrap().unwrap().blobs, 1);
+}
+
+#[tokio::test]
+async fn blobs_of_another_store_go_in_batches_and_one_that_it_lost_ends_the_upload() {
+    let (from, store) = (Arc::new(MemoryBlobStore::default()), NotingBlobStore::default());
+    let blobs = [noise(1, 10), noise(2, 20), noise(3, 2 << 20)];
+    for blob in &blobs {
+        let digest = sha256(blob);
+        from.write(digest, one_chunk(blob.clone().into())).await.unwrap();
+    }
+    let source = |digest: Digest| (digest, BlobSource::Store(from.clone()));
+    let here = in_memory(b"in memory");
+    let all = blobs.iter().map(|blob| source(sha256(blob))).chain([here]);
+    let summary = upload_missing(&store, all).await.unwrap();
+    assert_eq!(summary.blobs, 4);
+    let mut calls = store.calls.lock().clone();
+    calls.sort_unstable();
+    assert_eq!(
+        calls,
+        [("find_missing", 4), ("write", 2 << 20), ("write_batch", 39)]
+    );
+    for blob in &blobs {
+        assert!(read_whole(&store.inner, sha256(blob)).await.unwrap() == *blob);
+    }
+    let lost = sha256(b"lost");
+    let error = upload_missing(&store, [source(lost)]).await.unwrap_err();
+    assert!(
+        matches!(error, Error::NotFound(digest) if digest == lost),
+        "{error}"
+    );
 }
