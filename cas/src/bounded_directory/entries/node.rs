@@ -1,12 +1,13 @@
-//! An entry in memory, packed into one line of the processor's cache: a look-up waits for one line, and a million
-//! entries take 64 MB.
+//! An entry in memory, packed into the size of one line of the processor's cache: a look-up waits for one line, and a
+//! million entries take 64 MB.
 
 use bitzel_proto::{Digest, DigestFunction};
 
 use super::{Checksum, Encoding, Entry, Place};
 
-/// An entry in a list.
-#[repr(align(64))]
+/// An entry in a list. In this order, so that what a look-up compares is side by side. Not aligned to cache lines: a vector
+/// of such things grows by being copied, which takes its memory twice for a moment; others are moved by the kernel.
+#[repr(C)]
 pub(super) struct Node {
     hash: [u8; 32],
     /// The size in bytes in the lower 56 bits, below them of the [`Flags`].
