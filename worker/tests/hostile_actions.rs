@@ -8,6 +8,7 @@ use std::ffi::OsString;
 
 use bitzel_worker::ActionExecutor;
 use support::*;
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 /// Makes directories below each other in the working directory.
@@ -204,7 +205,12 @@ async fn files_of_vast_size_are_refused_and_hashing_them_ends_when_the_action_is
     };
     let request = Worker::request(worker.action(root, &run).await);
     let cancellation = request.cancellation.clone();
-    let (response, ()) = tokio::join!(worker.executor().execute(request), async {
+    let ended = CancellationToken::new();
+    let execution = async {
+        let _ended = ended.clone().drop_guard();
+        worker.executor().execute(request).await
+    };
+    let (response, ()) = tokio::join!(execution, async {
         // The command has run when its file is there; whether it is being hashed by then or soon, it has to end.
         let actions = worker.cache().join("changes");
         let made = || {
@@ -212,6 +218,7 @@ async fn files_of_vast_size_are_refused_and_hashing_them_ends_when_the_action_is
             directories.any(|directory| directory.unwrap().path().join("upper/out").exists())
         };
         while !made() {
+            assert!(!ended.is_cancelled(), "the command made no file");
             tokio::task::yield_now().await;
         }
         cancellation.cancel();
