@@ -8,12 +8,13 @@ use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../../cli/src/command_error.rs"]
-mod command_error;
-#[path = "../../../cli/src/configuration.rs"]
-mod configuration;
+#[path = "../../../cli/src"]
+mod program {
+    pub(crate) mod command_error;
+    pub(crate) mod configuration;
+}
 
-use configuration::Configuration;
+use program::{command_error, configuration::Configuration};
 
 /// Lines that make up real files, so that not everything ends at the first bracket.
 #[derive(Debug, arbitrary::Arbitrary)]
