@@ -30,7 +30,7 @@ mod action_directory;
 mod removal;
 
 pub use action_directory::ActionDirectory;
-pub use removal::remove_tree;
+use removal::remove_tree;
 
 /// Where the changes of Actions are, below the directory that has them.
 pub const CHANGES: &str = "changes";
@@ -106,10 +106,7 @@ impl Scratch {
 /// Makes a directory that only this worker uses, and locks it.
 fn own(directory: &Path) -> Result<(PathBuf, File), Error> {
     let io = |what: &str, path: &Path| Error::io(format!("{what} {}", path.display()));
-    private()
-        .recursive(true)
-        .create(directory)
-        .map_err(io("create", directory))?;
+    make_directory(directory)?;
     let directory = directory.canonicalize().map_err(io("resolve", directory))?;
     // Files of Actions may be setuid: nobody else may reach them.
     fs::set_permissions(&directory, Permissions::from_mode(0o700))
@@ -135,29 +132,25 @@ fn refuse_shared(directory: &Path) -> Result<(), Error> {
     Err(Error::SharedDirectory(directory.to_owned()))
 }
 
-fn private() -> DirBuilder {
-    let mut builder = DirBuilder::new();
-    builder.mode(0o700);
-    builder
-}
-
 fn clean(directory: &Path, names: &[&str]) -> Result<(), Error> {
-    for name in names {
-        let path = directory.join(name);
-        remove_tree(&path).map_err(Error::io(format!("remove {}", path.display())))?;
-    }
-    Ok(())
+    names.iter().try_for_each(|name| remove(&directory.join(name)))
 }
 
 fn create(directory: &Path, names: &[&str]) -> Result<(), Error> {
-    for name in names {
-        let path = directory.join(name);
-        private()
-            .recursive(true)
-            .create(&path)
-            .map_err(Error::io(format!("create {}", path.display())))?;
-    }
-    Ok(())
+    names
+        .iter()
+        .try_for_each(|name| make_directory(&directory.join(name)))
+}
+
+/// Makes a directory, and those above it, for nobody but this user.
+fn make_directory(path: &Path) -> Result<(), Error> {
+    let made = DirBuilder::new().mode(0o700).recursive(true).create(path);
+    made.map_err(Error::io(format!("create {}", path.display())))
+}
+
+/// Removes a file or a directory, whatever a command left there. Nothing there is a success.
+pub(crate) fn remove(path: &Path) -> Result<(), Error> {
+    remove_tree(path).map_err(Error::io(format!("remove {}", path.display())))
 }
 
 #[cfg(test)]

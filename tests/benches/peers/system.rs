@@ -32,36 +32,36 @@ impl System {
     /// The program under test.
     pub(crate) fn bitzel() -> Self {
         let http = free_port();
-        let system = Self::start(
-            "bitzel",
-            Command::new(bitzel_program()),
-            |command, directory, port| {
-                command
-                    .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--cache-dir"])
-                    .arg(directory.path())
-                    .args(["--http-listen", &format!("127.0.0.1:{http}")])
-                    .args(["--store-size", STORE_SIZE]);
-            },
-        );
+        let system = Self::serve(|command| {
+            command
+                .args(["--http-listen", &format!("127.0.0.1:{http}")])
+                .args(["--store-size", STORE_SIZE]);
+        });
         system.with_http(http)
     }
 
     /// The program under test with what Actions write in memory, if this machine has a directory there.
     pub(crate) fn bitzel_with_scratch_in_memory() -> Option<Self> {
         let scratch = TempDir::with_prefix_in("bench-bitzel-", "/dev/shm").ok()?;
-        let mut system = Self::start(
+        let mut system = Self::serve(|command| {
+            command.arg("--scratch-dir").arg(scratch.path().join("scratch"));
+        });
+        system.directories.push(scratch);
+        Some(system)
+    }
+
+    /// `bitzel serve` with the arguments that `add` adds.
+    fn serve(add: impl FnOnce(&mut Command)) -> Self {
+        Self::start(
             "bitzel",
             Command::new(bitzel_program()),
             |command, directory, port| {
                 command
                     .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--cache-dir"])
-                    .arg(directory.path())
-                    .arg("--scratch-dir")
-                    .arg(scratch.path().join("scratch"));
+                    .arg(directory.path());
+                add(command);
             },
-        );
-        system.directories.push(scratch);
-        Some(system)
+        )
     }
 
     fn buildbox_casd() -> Option<Self> {

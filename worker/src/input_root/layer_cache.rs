@@ -9,9 +9,8 @@ use tokio::sync::Notify;
 
 use super::layer_selection::LayerKey;
 use crate::blocking;
-use crate::error::Error;
 use crate::file_cache::FileLease;
-use crate::scratch::{Scratch, remove_tree};
+use crate::scratch::{self, Scratch};
 
 /// All layers of this worker.
 #[derive(Debug)]
@@ -131,7 +130,7 @@ impl LayerCache {
         };
         let path = self.scratch.root().join(&layer.relative);
         let removed = blocking::run(move || {
-            remove_tree(&path).map_err(Error::io(format!("remove {}", path.display())))?;
+            scratch::remove(&path)?;
             drop(layer);
             Ok(())
         });

@@ -1,14 +1,14 @@
 //! The directories of one running Action.
 
 use std::fs::{self, Permissions};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bitzel_cas::error::with_causes;
 
-use super::{CHANGES, Scratch, private, remove_tree};
+use super::{CHANGES, Scratch, make_directory, remove};
 use crate::error::Error;
 
 /// The directories of one running Action: `lower`, the part of its input root that is not shared, and what the command
@@ -33,11 +33,7 @@ impl ActionDirectory {
             removed: false,
         };
         for name in fresh {
-            let path = directory.path(name);
-            private()
-                .recursive(true)
-                .create(&path)
-                .map_err(Error::io(format!("create {}", path.display())))?;
+            make_directory(&directory.path(name))?;
         }
         Ok(directory)
     }
@@ -75,17 +71,8 @@ impl ActionDirectory {
     /// them attributes that the next one would inherit.
     pub fn remove(mut self) -> Result<(), Error> {
         self.removed = true;
-        let failed = |path: &Path| Error::io(format!("remove {}", path.display()));
-        for name in ["upper", "work/work"] {
-            let path = self.path(name);
-            remove_tree(&path).map_err(failed(&path))?;
-        }
-        for name in ["stdout", "stderr"] {
-            let path = self.path(name);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(&path)(error)),
-                _ => {}
-            }
+        for name in ["upper", "work/work", "stdout", "stderr"] {
+            remove(&self.path(name))?;
         }
         if !self.is_reusable().unwrap_or(false) {
             return remove_all(&self.parents());
@@ -116,10 +103,7 @@ fn is_empty(directory: &Path) -> io::Result<bool> {
 }
 
 fn remove_all(paths: &[PathBuf]) -> Result<(), Error> {
-    for path in paths {
-        remove_tree(path).map_err(Error::io(format!("remove {}", path.display())))?;
-    }
-    Ok(())
+    paths.iter().try_for_each(|path| remove(path))
 }
 
 impl Drop for ActionDirectory {

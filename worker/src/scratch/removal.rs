@@ -18,7 +18,7 @@ const DEPTH: usize = 32;
 ///
 /// A directory without permissions (overlay's own `work/work` has mode 000) can be emptied by its owner only after a
 /// change of its mode. Symlinks are not followed, not even ones that appear meanwhile.
-pub fn remove_tree(path: &Path) -> io::Result<()> {
+pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
     let top = match unlinkat(CWD, path, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(Errno::ISDIR) => match unlinkat(CWD, path, AtFlags::REMOVEDIR) {
