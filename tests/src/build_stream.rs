@@ -10,6 +10,8 @@ use crate::site::copy_directory;
 /// Longer than any of these commands takes; only one that hangs reaches it.
 const HANGING_SECONDS: &str = "120";
 
+/// `BuildStream` keeps 5 % of the disk free otherwise, and waits for ever where less is.
+const SETTINGS: &str = "cache:\n  reserved-disk-space: 0\n";
 const PROJECT: &str = "name: peer\nmin-version: 2.0\nelement-path: elements\n";
 const IMPORT: &str = "kind: import\nsources:\n- kind: local\n  path: files\n";
 /// Composing runs no command, so no sandbox has to be there.
@@ -29,6 +31,7 @@ impl BuildStream {
     pub fn new(program: PathBuf) -> Self {
         let directory = TempDir::with_prefix("bitzel-buildstream-").expect("a temporary directory");
         let files = [
+            ("home/.config/buildstream.conf", SETTINGS),
             ("project/project.conf", PROJECT),
             ("project/elements/files.bst", IMPORT),
             ("project/elements/all.bst", COMPOSE),
@@ -40,7 +43,6 @@ impl BuildStream {
             std::fs::create_dir_all(path.parent().expect("a file is in a directory")).expect("a directory");
             std::fs::write(path, text).expect("a file of the project");
         }
-        std::fs::create_dir(directory.path().join("home")).expect("a home directory");
         Self { program, directory }
     }
 

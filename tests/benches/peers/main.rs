@@ -31,7 +31,7 @@ mod streams;
 mod system;
 
 use measurement::Measurement;
-use system::System;
+use system::{Room, System};
 
 /// How much is measured.
 #[derive(Debug, Clone)]
@@ -64,11 +64,15 @@ impl Options {
     }
 }
 
+/// The streams, of a server of its own whose store is full.
+async fn measure_streams(system: &System) -> Vec<Measurement> {
+    let measurements = streams::measure(system).await;
+    show(system.name(), &measurements);
+    measurements
+}
+
 async fn measure(system: &System, options: &Options) -> Vec<Measurement> {
     let mut measurements = vec![];
-    if options.wants("streams") {
-        measurements.extend(streams::measure(system).await);
-    }
     if options.wants("batches") {
         measurements.extend(batches::measure(system).await);
     }
@@ -111,7 +115,11 @@ async fn main() {
     if options.wants("actions") {
         floors.push(floor::sandboxes());
     }
-    let mut ours = measure(&System::bitzel(), &options).await;
+    let mut ours = vec![];
+    if options.wants("streams") {
+        ours.extend(measure_streams(&System::bitzel(Room::Little)).await);
+    }
+    ours.extend(measure(&System::bitzel(Room::Ample), &options).await);
     if options.wants("actions") {
         let in_memory = actions::measure_in_memory().await;
         show("bitzel", &in_memory);
@@ -122,7 +130,13 @@ async fn main() {
     }
     for start in System::PEERS {
         // The peer ends before the next one starts.
-        if let Some(peer) = start() {
+        if options.wants("streams")
+            && let Some(peer) = start(Room::Little)
+        {
+            let theirs = measure_streams(&peer).await;
+            measurement::report(&ours, peer.name(), &theirs);
+        }
+        if let Some(peer) = start(Room::Ample) {
             let theirs = measure(&peer, &options).await;
             measurement::report(&ours, peer.name(), &theirs);
         }

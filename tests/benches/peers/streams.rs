@@ -19,7 +19,9 @@ const CHUNKS: usize = 1024;
 pub(crate) const MEBIBYTES: f64 = (CHUNK * CHUNKS) as f64 / (1 << 20) as f64;
 /// Chunks that differ: the blob is these, over and over.
 const DISTINCT: usize = 64;
-const ROUNDS: u64 = 3;
+/// Rounds that count, and those before them, which warm everything up and fill the store.
+const ROUNDS: u64 = 5;
+const WARM_UP: u64 = 4;
 
 /// Content of a blob.
 #[derive(Debug, Clone)]
@@ -104,12 +106,11 @@ pub(crate) async fn read(client: &Client, digest: Digest) {
     assert_eq!(received, digest.size_bytes());
 }
 
-/// The middle of three rounds.
+/// The middle of the rounds.
 pub(crate) async fn measure(system: &System) -> Vec<Measurement> {
     let client = Client::connect(system).await;
     let (mut writes, mut reads) = (vec![], vec![]);
-    // The first round warms everything up.
-    for round in 0..=ROUNDS {
+    for round in 0..WARM_UP + ROUNDS {
         let content = Content::new(round + 1);
         let digest = content.digest();
         // What the rounds before left for the disk is theirs.
@@ -119,7 +120,7 @@ pub(crate) async fn measure(system: &System) -> Vec<Measurement> {
         let written = start.elapsed();
         let start = Instant::now();
         read(&client, digest).await;
-        if round > 0 {
+        if round >= WARM_UP {
             writes.push(written);
             reads.push(start.elapsed());
         }

@@ -18,24 +18,45 @@ pub(crate) struct System {
     directories: Vec<TempDir>,
 }
 
-/// Room for all that one workload stores, in GiB, and less than all of them do: memory is measured with a store that is
-/// full, as they are most of their lives, and has a million blobs or more.
-const STORE_SIZE: &str = "6";
+/// How much a server may store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// 3 GiB: full after three large blobs, so that each further one takes the place of another. Caches are full most of
+    /// their lives, and a disk that still fills up measures how the machine gets fresh pages for its page cache.
+    Little,
+    /// For all that one workload stores.
+    Ample,
+}
+
+impl Room {
+    /// In GiB.
+    const LITTLE: &str = "3";
+
+    /// What bitzel gets, in GiB: less than all workloads store, because its memory is measured with a store that is full
+    /// and has a million blobs or more.
+    const fn of_bitzel(self) -> &'static str {
+        match self {
+            Self::Little => Self::LITTLE,
+            Self::Ample => "6",
+        }
+    }
+}
+
 /// Longer than any server takes to listen.
 const START: Duration = Duration::from_secs(30);
 
 impl System {
     /// Each starts one peer; `None` says that this machine lacks it.
-    pub(crate) const PEERS: [fn() -> Option<Self>; 3] =
+    pub(crate) const PEERS: [fn(Room) -> Option<Self>; 3] =
         [Self::buildbox_casd, Self::bazel_remote, Self::bb_storage];
 
     /// The program under test.
-    pub(crate) fn bitzel() -> Self {
+    pub(crate) fn bitzel(room: Room) -> Self {
         let http = free_port();
         let system = Self::serve(|command| {
             command
                 .args(["--http-listen", &format!("127.0.0.1:{http}")])
-                .args(["--store-size", STORE_SIZE]);
+                .args(["--store-size", room.of_bitzel()]);
         });
         system.with_http(http)
     }
@@ -64,22 +85,28 @@ impl System {
         )
     }
 
-    fn buildbox_casd() -> Option<Self> {
+    fn buildbox_casd(room: Room) -> Option<Self> {
         let program = peers::BUILDBOX_CASD.program_or_skip()?;
         Some(Self::start(
             peers::BUILDBOX_CASD.name,
             Command::new(program),
             |command, directory, port| {
-                command
-                    .arg(format!("--bind=127.0.0.1:{port}"))
-                    .arg(directory.path());
+                command.arg(format!("--bind=127.0.0.1:{port}"));
+                if room == Room::Little {
+                    command.arg(format!("--quota-high={}G", Room::LITTLE));
+                }
+                command.arg(directory.path());
             },
         ))
     }
 
-    fn bazel_remote() -> Option<Self> {
+    fn bazel_remote(room: Room) -> Option<Self> {
         let program = peers::BAZEL_REMOTE.program_or_skip()?;
         let http = free_port();
+        let size = match room {
+            Room::Little => Room::LITTLE,
+            Room::Ample => "50",
+        };
         let system = Self::start(
             peers::BAZEL_REMOTE.name,
             Command::new(program),
@@ -87,7 +114,7 @@ impl System {
                 command
                     .arg("--dir")
                     .arg(directory.path())
-                    .args(["--max_size", "50", "--access_log_level", "none"])
+                    .args(["--max_size", size, "--access_log_level", "none"])
                     .args(["--grpc_address", &format!("127.0.0.1:{port}")])
                     .args(["--http_address", &format!("127.0.0.1:{http}")]);
             },
@@ -95,8 +122,8 @@ impl System {
         Some(system.with_http(http))
     }
 
-    fn bb_storage() -> Option<Self> {
-        // A blob is in one block, and the largest here has 1 GiB. The files have holes where nothing was written.
+    fn bb_storage(_: Room) -> Option<Self> {
+        // Its blocks take the place of older ones anyway. A blob is in one block, and the largest here has 1 GiB. The files have holes where nothing was written.
         const SIZE: BbStorageSize = BbStorageSize {
             block_bytes: 5 << 28,
             key_bytes: 1 << 30,
