@@ -9,6 +9,7 @@ use parking_lot::RwLock;
 
 use crate::blob_store::{BlobRange, BlobStore, BlobStream, collect, one_chunk};
 use crate::error::Error;
+use crate::verifying_blob_store::verified;
 
 /// Keeps every blob in memory and never evicts.
 #[derive(Debug, Default)]
@@ -74,14 +75,7 @@ impl BlobStore for MemoryBlobStore {
     }
 
     async fn write(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
-        let blob = collect(blob).await?;
-        let actual = digest.function().digest(&blob);
-        if actual != digest {
-            return Err(Error::DigestMismatch {
-                expected: digest,
-                actual,
-            });
-        }
+        let blob = collect(verified(digest, blob)).await?;
         self.blobs.write().insert(digest, blob);
         Ok(())
     }

@@ -62,7 +62,8 @@ impl StoreFactory {
         Ok(())
     }
 
-    /// Opens a store of blobs.
+    /// Opens a store of blobs, which takes and gives right ones only: every store that others are made of checks, and none
+    /// of the decorators has to do it again.
     pub fn blobs<'a>(
         &'a mut self,
         configuration: &'a StoreConfiguration,
@@ -89,7 +90,9 @@ impl StoreFactory {
                         .map_err(|error| Error::InvalidArgument(error.to_string()))?;
                     let remote =
                         RemoteBlobStore::connect_with(self.channel(table).await?, instance, options).await?;
-                    Arc::new(DigestRememberingBlobStore::new(Arc::new(remote)))
+                    // By itself it checks what it reads, not what it sends.
+                    let verifying = VerifyingBlobStore::new(Arc::new(remote));
+                    Arc::new(DigestRememberingBlobStore::new(Arc::new(verifying)))
                 }
                 StoreConfiguration::Http(table) => Arc::new(HttpBlobStore::new(self.http(table)?)),
                 StoreConfiguration::S3(table) => Arc::new(S3BlobStore::new(bucket(table).await?)),

@@ -15,7 +15,7 @@ use bitzel_cas::store_factory::StoreFactory;
 use bitzel_cas::telemetry::ObservingLayer;
 use bitzel_cas::{
     ActionCache, AssistedBlobStore, BlobStore, CompletenessCheckingActionCache, DiskActionCache,
-    DiskBlobStore, SharingActionCache, VerifyingBlobStore, endpoint,
+    DiskBlobStore, SharingActionCache, endpoint,
 };
 use bitzel_scheduler::execution::{ExecutionConfig, ExecutionServer, SystemClock};
 use futures::Stream;
@@ -162,13 +162,12 @@ impl Stores {
         results: Arc<dyn ActionCache>,
         remote_cache: Option<RemoteCache>,
     ) -> Self {
-        let local: Arc<dyn BlobStore> = Arc::new(VerifyingBlobStore::new(blobs));
         let Some(remote) = remote_cache else {
-            return Self::complete(local, results, None);
+            return Self::complete(blobs, results, None);
         };
         let sharing = SharingActionCache::taking(results, remote.results, Arc::clone(&remote.assistant));
         let assisted: Arc<dyn BlobStore> = Arc::new(AssistedBlobStore::new(
-            Arc::clone(&local),
+            blobs,
             Arc::clone(&remote.blobs),
             remote.assistant,
         ));
