@@ -1,6 +1,7 @@
 //! The `bitzel` command: reads the command line and the environment, and puts the parts together.
 
 mod admin;
+mod allocator;
 mod arguments;
 mod command_error;
 mod commands;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
     if arguments.next().is_some_and(|first| first == SANDBOX_LAUNCH) {
         return bitzel_worker::launcher::main(arguments);
     }
+    allocator::limit_arenas();
     let arguments = Arguments::parse();
     match run(arguments) {
         Ok(code) => code,
