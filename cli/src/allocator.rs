@@ -3,8 +3,8 @@
 /// Lets threads share as many arenas as there are processors.
 ///
 /// glibc makes eight for each processor, and what was freed in one is of no use to the others. The buffers of large
-/// blobs pass through all threads, so each arena grew to hold its share of them: a third of a busy server's memory (decision
-/// 0027). Other C libraries have no arenas. Has to come before the first other thread.
+/// blobs pass through all threads, so each arena grew to hold its share of them: a quarter of a busy server's memory
+/// (decision 0027). Other C libraries have no arenas. Has to come before the first other thread.
 pub(crate) fn limit_arenas() {
     #[cfg(target_env = "gnu")]
     {

@@ -57,7 +57,7 @@ impl RemoteCache {
         };
         let blobs = DeadlineBlobStore::new(blobs, DeadlineOptions::default());
         Ok(Some(Self {
-            blobs: Arc::new(VerifyingBlobStore::new(Arc::new(blobs))),
+            blobs: Arc::new(blobs),
             results,
             assistant: Arc::new(Assistant::new(address)),
             gives: !arguments.remote_cache_read_only,
@@ -84,7 +84,11 @@ async fn grpc(
         Err(error) => return Ok(Err(error)),
     };
     let blobs = RemoteBlobStore::connect(channel.clone(), instance).await;
-    Ok(blobs.map(|blobs| -> BackEnd { (Arc::new(blobs), Arc::new(RemoteActionCache::new(channel))) }))
+    Ok(blobs.map(|blobs| -> BackEnd {
+        // Unlike the others, it checks only what it reads.
+        let blobs = VerifyingBlobStore::new(Arc::new(blobs));
+        (Arc::new(blobs), Arc::new(RemoteActionCache::new(channel)))
+    }))
 }
 
 fn http(address: &str, credentials: &ClientCredentials) -> Result<BackEnd, CommandError> {

@@ -31,15 +31,6 @@ pub(crate) enum Room {
 impl Room {
     /// In GiB.
     const LITTLE: &str = "3";
-
-    /// What bitzel gets, in GiB: less than all workloads store, because its memory is measured with a store that is full
-    /// and has a million blobs or more.
-    const fn of_bitzel(self) -> &'static str {
-        match self {
-            Self::Little => Self::LITTLE,
-            Self::Ample => "6",
-        }
-    }
 }
 
 /// Longer than any server takes to listen.
@@ -53,10 +44,15 @@ impl System {
     /// The program under test.
     pub(crate) fn bitzel(room: Room) -> Self {
         let http = free_port();
+        let size = match room {
+            Room::Little => Room::LITTLE,
+            // Less than all workloads store: its memory is measured with a store that is full and has a million blobs or more.
+            Room::Ample => "6",
+        };
         let system = Self::serve(|command| {
             command
                 .args(["--http-listen", &format!("127.0.0.1:{http}")])
-                .args(["--store-size", room.of_bitzel()]);
+                .args(["--store-size", size]);
         });
         system.with_http(http)
     }
@@ -123,7 +119,8 @@ impl System {
     }
 
     fn bb_storage(_: Room) -> Option<Self> {
-        // Its blocks take the place of older ones anyway. A blob is in one block, and the largest here has 1 GiB. The files have holes where nothing was written.
+        // Its blocks take the place of older ones in any case. A blob is in one block, and the largest here has 1 GiB. The
+        // files have holes where nothing was written.
         const SIZE: BbStorageSize = BbStorageSize {
             block_bytes: 5 << 28,
             key_bytes: 1 << 30,
