@@ -9,21 +9,20 @@
 //! `docs/decisions/0025-one-bubblewrap-for-many-actions.md`.
 //!
 //! A launcher answers only when no process of the command is left: the first process of a process-id namespace ends
-//! after all others in it. When the worker's end of the socket closes, because the worker cancels or dies, it kills
-//! that first process, waits for it, and ends. When the launcher is killed itself, that process dies with it.
+//! after all others in it. That process works in the launcher's memory, and the launcher stands still meanwhile. When
+//! the worker's end of the socket closes, because the worker cancels or dies, that first process ends, with it all
+//! others, and then the launcher. When the launcher is killed itself, that process dies with it.
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +32,8 @@ mod confinement;
 mod keyring;
 mod network;
 mod root;
+
+use command::Others;
 
 /// What all commands of a launcher have in common.
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,7 +52,7 @@ pub const WORK: &str = "/work";
 /// kernel takes as options of a mount.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct LaunchRequest {
-    /// Lower layers of the overlay, uppermost first; at least one.
+    /// Lower layers of the overlay, uppermost first. Without any there is no overlay: the command sees `upper` itself.
     pub lower: Vec<String>,
     /// Upper directory of the overlay.
     pub upper: String,
@@ -169,7 +170,12 @@ fn serve() -> Result<(), Failure> {
     let control = control().map_err(step(
         "open the control socket; the worker starts the sandbox launcher",
     ))?;
-    let mut messages = BufReader::new(&control);
+    let launcher = pidfd_open(getpid(), PidfdFlags::empty()).map_err(step("refer to this process"))?;
+    let others = Others {
+        worker: control.try_clone().map_err(step("open the control socket"))?,
+        launcher,
+    };
+    let mut messages = BufReader::new(control);
     let Some(setup) = receive::<LauncherSetup>(&mut messages)? else {
         return Ok(());
     };
@@ -185,7 +191,7 @@ fn serve() -> Result<(), Failure> {
             }
             ready = true;
         }
-        let Some(report) = launch(&control, &request, &mut stack)? else {
+        let Some(report) = launch(&others, &request, &mut stack)? else {
             // Nobody listens any more.
             return Ok(());
         };
@@ -200,47 +206,16 @@ fn serve() -> Result<(), Failure> {
 
 /// Runs one command to its end, and to that of all its processes. `None` when the worker lost interest.
 fn launch(
-    control: &UnixStream,
+    others: &Others,
     request: &LaunchRequest,
     stack: &mut [u8],
 ) -> Result<Option<LaunchReport>, Failure> {
-    // After this both processes have both ends; each closes the one that is not its own.
-    let mut ends = Some(io::pipe().map_err(step("make a pipe"))?);
-    let first = clone::in_new_namespaces(stack, || {
-        if let Some((answer, report)) = ends.take() {
-            drop(answer);
-            command::run(request, report);
-        }
-    })
-    .map_err(step("start a process in new namespaces"))?;
-    let mut answer = ends.take().map(|(answer, _)| answer);
-    let finished = wait(control, first).map_err(step("wait for the command"))?;
-    if !finished {
-        kill_process(first, Signal::KILL).map_err(step("kill the command"))?;
+    match clone::in_new_namespaces(stack, || command::run(request, others)) {
+        Ok(Some(report)) => Ok(report),
+        // It was killed, and not by the worker.
+        Ok(None) => std::process::abort(),
+        Err(error) => Err(step("start a process in new namespaces")(error)),
     }
-    // It ends after all others of its process-id namespace.
-    while let Err(error) = waitpid(Some(first), WaitOptions::empty()) {
-        if error != Errno::INTR {
-            return Err(step("wait for the command")(error));
-        }
-    }
-    if !finished {
-        return Ok(None);
-    }
-    let mut text = vec![];
-    if let Some(answer) = &mut answer {
-        answer
-            .read_to_end(&mut text)
-            .map_err(step("read how the command ended"))?;
-    }
-    if text.is_empty() {
-        return Err(step("run the command")(io::Error::other(
-            "its sandbox was killed",
-        )));
-    }
-    serde_json::from_slice(&text)
-        .map(Some)
-        .map_err(step("read how the command ended"))
 }
 
 /// Closes what some ancestor of the worker left open: it is none of the command's business.
@@ -290,26 +265,5 @@ fn enter_namespaces(network: bool) -> Result<(), Failure> {
             Err(step("forbid further cgroup namespaces")(error))
         }
         _ => Ok(()),
-    }
-}
-
-/// Waits for the end of a child (`true`) or of the worker's interest (`false`).
-fn wait(control: &UnixStream, child: Pid) -> io::Result<bool> {
-    let ended = pidfd_open(child, PidfdFlags::empty())?;
-    loop {
-        let mut descriptors = [
-            PollFd::new(&ended, PollFlags::IN),
-            PollFd::new(control, PollFlags::IN | PollFlags::RDHUP),
-        ];
-        match poll(&mut descriptors, None) {
-            Err(Errno::INTR) => continue,
-            other => other?,
-        };
-        if !descriptors[0].revents().is_empty() {
-            return Ok(true);
-        }
-        if !descriptors[1].revents().is_empty() {
-            return Ok(false);
-        }
     }
 }

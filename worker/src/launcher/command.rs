@@ -2,32 +2,43 @@
 
 use std::env;
 use std::ffi::OsStr;
-use std::io::{self, PipeWriter};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use nix::errno::Errno;
-use nix::sys::wait::{WaitStatus, wait};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Access, access};
 
-use super::confinement::{die_with_launcher, drop_privileges, log, mount_writable};
+use super::confinement::{die_with_launcher, drop_privileges, log, mount_writable, own_proc};
 use super::{Failure, LaunchReport, LaunchRequest, step};
 
-/// Runs the command and writes a [`LaunchReport`].
-pub(super) fn run(request: &LaunchRequest, mut report: PipeWriter) {
-    let outcome = confined(request, &report).unwrap_or_else(LaunchReport::from);
-    // Nobody reads it when the launcher has ended.
-    let _ = serde_json::to_writer(&mut report, &outcome);
+/// The other processes that the first one of a sandbox depends on.
+pub(super) struct Others {
+    /// The socket whose other end the worker has.
+    pub worker: UnixStream,
+    /// The launcher.
+    pub launcher: OwnedFd,
 }
 
-fn confined(request: &LaunchRequest, report: &PipeWriter) -> Result<LaunchReport, Failure> {
+/// Runs the command. `None` when the worker lost interest.
+pub(super) fn run(request: &LaunchRequest, others: &Others) -> Option<LaunchReport> {
+    confined(request, others).unwrap_or_else(|failure| Some(failure.into()))
+}
+
+fn confined(request: &LaunchRequest, others: &Others) -> Result<Option<LaunchReport>, Failure> {
+    own_proc()?;
     let (stdout, stderr) = (log(&request.stdout)?, log(&request.stderr)?);
     mount_writable(request)?;
     drop_privileges()?;
     die_with_launcher()?;
-    if is_abandoned(report).map_err(step("look for the launcher"))? {
+    if has_ended(&others.launcher).map_err(step("look for the launcher"))? {
         return Err(step("look for the launcher")(io::Error::other("it has ended")));
     }
     env::set_current_dir(&request.working_directory)
@@ -61,20 +72,24 @@ fn confined(request: &LaunchRequest, report: &PipeWriter) -> Result<LaunchReport
         }
     });
     match started {
-        Ok(child) => wait_for(&child).map(LaunchReport::Exited),
-        Err(error) => Ok(LaunchReport::CommandNotStarted(format!("{name}: {error}"))),
+        Ok(child) => {
+            let code = wait_for(&child, &others.worker).map_err(step("wait for the command"))?;
+            Ok(code.map(LaunchReport::Exited))
+        }
+        Err(error) => {
+            let reason = format!("{name}: {error}");
+            Ok(Some(LaunchReport::CommandNotStarted(reason)))
+        }
     }
 }
 
-/// Whether the launcher ended before this process was bound to it: nobody can read the report then.
-fn is_abandoned(report: &PipeWriter) -> io::Result<bool> {
-    let mut descriptors = [PollFd::new(report, PollFlags::empty())];
+/// Whether a process has ended: the launcher may have before this process was bound to it.
+fn has_ended(process: &OwnedFd) -> io::Result<bool> {
     let now = Timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    poll(&mut descriptors, Some(&now))?;
-    Ok(descriptors[0].revents().contains(PollFlags::ERR))
+    Ok(poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&now))? > 0)
 }
 
 /// The program of a name, sought in the command's own `PATH` as execvp(3) does.
@@ -99,17 +114,37 @@ fn find(name: &str, path: &str) -> io::Result<PathBuf> {
     Err(reason.into())
 }
 
-/// Takes leave of processes without parents until the command ends, and gives its exit code.
-fn wait_for(command: &Child) -> Result<i32, Failure> {
+/// Takes leave of processes without parents until the command ends, and gives its exit code; `None` when the `worker`
+/// lost interest before.
+fn wait_for(command: &Child, worker: &UnixStream) -> io::Result<Option<i32>> {
+    // Only now, as the command would inherit it.
+    let mut ended = SigSet::empty();
+    ended.add(Signal::SIGCHLD);
+    ended.thread_block()?;
+    let signals = SignalFd::with_flags(&ended, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     loop {
-        match wait() {
-            Ok(WaitStatus::Exited(process, code)) if is(command, process) => return Ok(code),
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(process, code)) if is(command, process) => return Ok(Some(code)),
             Ok(WaitStatus::Signaled(process, signal, _)) if is(command, process) => {
-                return Ok(128 + signal as i32);
+                return Ok(Some(128 + signal as i32));
             }
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(step("wait for the command")(error)),
+            Ok(WaitStatus::StillAlive) => {}
+            // There may be more: one signal stands for all that ended meanwhile.
+            Ok(_) | Err(Errno::EINTR) => continue,
+            Err(error) => return Err(error.into()),
         }
+        let mut descriptors = [
+            PollFd::new(&signals, PollFlags::IN),
+            PollFd::new(worker, PollFlags::IN | PollFlags::RDHUP),
+        ];
+        match poll(&mut descriptors, None) {
+            Err(rustix::io::Errno::INTR) => continue,
+            other => other?,
+        };
+        if !descriptors[1].revents().is_empty() {
+            return Ok(None);
+        }
+        while signals.read_signal()?.is_some() {}
     }
 }
 

@@ -29,7 +29,13 @@ const NONE: Option<&str> = None;
 /// that owns these mounts, and in a copy of them that it makes in a user namespace of its own the kernel locks them.
 pub(super) fn mount_writable(request: &LaunchRequest) -> Result<(), Failure> {
     let private = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount_overlay(request)?;
+    if request.lower.is_empty() {
+        // `nosuid` and `nodev` as bubblewrap mounted the worker's directory: a further mount keeps that.
+        let upper = Some(request.upper.as_str());
+        mount(upper, WORK, NONE, MsFlags::MS_BIND, NONE).map_err(step(format!("mount {}", request.upper)))?;
+    } else {
+        mount_overlay(request)?;
+    }
     let file_system = |name: &str, target: &str, flags: MsFlags, options: Option<&str>| {
         mount(Some(name), target, Some(name), flags, options).map_err(step(format!("mount {target}")))
     };
@@ -91,6 +97,12 @@ fn mount_proc(flags: MsFlags) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Gets back what the last command took of the memory that they have in common: with memory that is protected, a
+/// process's own files in /proc belong to the machine's root.
+pub(super) fn own_proc() -> Result<(), Failure> {
+    set_dumpable_behavior(DumpableBehavior::Dumpable).map_err(step("open this process's memory"))
+}
+
 /// Becomes a user without capabilities in a user namespace below the one that owns the mounts, the processes, the IPC
 /// objects and the network of the sandbox.
 pub(super) fn drop_privileges() -> Result<(), Failure> {
@@ -115,7 +127,7 @@ pub(super) fn drop_privileges() -> Result<(), Failure> {
     };
     set_capabilities(None, nothing).map_err(step("drop capabilities"))?;
     set_no_new_privs(true).map_err(step("forbid new privileges"))?;
-    // The command may not look into this process, whose memory is a copy of the launcher's.
+    // The command may not look into this process, whose memory is the launcher's.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(step("protect this process's memory"))
 }
 
