@@ -103,7 +103,14 @@ async fn main() {
         let action = scratch.action_directory().unwrap();
         let start = Instant::now();
         let input_root = input_roots
-            .assemble(&*worker.store, &tree, &action, &CancellationToken::new())
+            .assemble(
+                &*worker.store,
+                &tree,
+                &action,
+                true,
+                &CancellationToken::new(),
+                || Ok(()),
+            )
             .await
             .unwrap();
         (start.elapsed(), input_root)

@@ -3,7 +3,11 @@
 //! An input root is a stack of directories that overlayfs merges: big subtrees that recur are *layers*, assembled
 //! once for a path and a Directory digest and shared by all Actions that have that subtree at that path; the rest is
 //! a small *skeleton* of the Action's own, on top. See `docs/decisions/0004-input-roots-and-sandbox.md`.
+//!
+//! A small input root is copied instead, to where the command writes. See
+//! `docs/decisions/0028-small-input-roots-are-copied.md`.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bitzel_cas::BlobStore;
@@ -19,11 +23,13 @@ use bitzel_cas::DirectoryTree;
 mod assembly;
 mod layer_cache;
 mod layer_selection;
+mod small_tree;
 
 use assembly::Assembly;
-pub(crate) use assembly::restore;
+pub(crate) use assembly::{DEFAULT_DIRECTORY_MODE, restore};
 use layer_cache::{LayerCache, LayerClaim, LayerLease};
 use layer_selection::{LayerKey, select_layers};
+use small_tree::is_small;
 
 /// Makes input roots.
 #[derive(Debug)]
@@ -36,7 +42,8 @@ pub struct InputRoots {
 /// An assembled input root. What it consists of stays in place while this lives.
 #[derive(Debug)]
 pub struct InputRoot {
-    /// Directories to stack, uppermost first, relative to the worker's directory.
+    /// Directories to stack, uppermost first, relative to the worker's directory. None if the input root was copied to where
+    /// the command writes.
     pub lower: Vec<String>,
     _layers: Vec<LayerLease>,
     _files: FileLease,
@@ -52,14 +59,33 @@ impl InputRoots {
         }
     }
 
-    /// Assembles `tree`, the Action's own part of it in `directory`.
+    /// Assembles `tree`, the Action's own part of it in `directory`, in the entry `lower` or, if `may_copy` and it is small,
+    /// in `upper`. `then` runs when all is in place, where it may block.
     pub async fn assemble(
         &self,
         store: &dyn BlobStore,
         tree: &Arc<DirectoryTree>,
         directory: &ActionDirectory,
+        may_copy: bool,
         cancellation: &CancellationToken,
+        then: impl FnOnce() -> Result<(), Error> + Send + 'static,
     ) -> Result<InputRoot, Error> {
+        if may_copy && is_small(tree)? {
+            let copy = Assembly::copy(tree);
+            let keys = copy.file_keys()?;
+            let planned = PlannedAssembly {
+                keys,
+                assembly: copy,
+                path: directory.path("upper"),
+            };
+            let files = self.place(store, planned, cancellation, then).await?;
+            self.keep_limit().await?;
+            return Ok(InputRoot {
+                lower: vec![],
+                _layers: vec![],
+                _files: files,
+            });
+        }
         let selected = {
             let (tree, layers) = (Arc::clone(tree), Arc::clone(&self.layers));
             blocking::run(move || select_layers(&tree, |key| layers.contains(key))).await?
@@ -68,9 +94,22 @@ impl InputRoots {
         for key in &selected {
             leases.push(self.layer(store, tree, key, cancellation).await?);
         }
-        let skeleton = Assembly::skeleton(Arc::clone(tree), selected);
-        let relative = directory.relative("lower");
-        let files = self.link(store, skeleton, relative.clone(), cancellation).await?;
+        let skeleton = Assembly::skeleton(tree, selected);
+        let planned = PlannedAssembly::find(skeleton, directory.path("lower")).await?;
+        let files = self.place(store, planned, cancellation, then).await?;
+        self.keep_limit().await?;
+        let lower = std::iter::once(directory.relative("lower"))
+            .chain(leases.iter().map(LayerLease::relative))
+            .collect();
+        Ok(InputRoot {
+            lower,
+            _layers: leases,
+            _files: files,
+        })
+    }
+
+    /// Evicts layers as long as the file cache is over its limit because of the files in them.
+    async fn keep_limit(&self) -> Result<(), Error> {
         while self.files.is_over_limit() && self.layers.evict_one().await {
             let files = Arc::clone(&self.files);
             blocking::run(move || {
@@ -79,14 +118,7 @@ impl InputRoots {
             })
             .await?;
         }
-        let lower = std::iter::once(relative)
-            .chain(leases.iter().map(LayerLease::relative))
-            .collect();
-        Ok(InputRoot {
-            lower,
-            _layers: leases,
-            _files: files,
-        })
+        Ok(())
     }
 
     /// Leases a layer, and assembles it if nobody has.
@@ -101,30 +133,49 @@ impl InputRoots {
             LayerClaim::Ready(lease) => Ok(lease),
             LayerClaim::Build(claim) => {
                 let assembly = Assembly::layer(Arc::clone(tree), key.clone());
-                let files = self
-                    .link(store, assembly, claim.relative().to_owned(), cancellation)
-                    .await?;
+                let planned =
+                    PlannedAssembly::find(assembly, self.scratch.root().join(claim.relative())).await?;
+                let files = self.place(store, planned, cancellation, || Ok(())).await?;
                 Ok(claim.finish(files))
             }
         }
     }
 
-    async fn link(
+    /// Assembles in a directory, after fetching what it takes.
+    async fn place(
         &self,
         store: &dyn BlobStore,
-        assembly: Assembly,
-        relative: String,
+        planned: PlannedAssembly,
         cancellation: &CancellationToken,
+        then: impl FnOnce() -> Result<(), Error> + Send + 'static,
     ) -> Result<FileLease, Error> {
-        let (assembly, keys) = blocking::run(move || {
-            let keys: Vec<FileKey> = assembly.file_keys()?;
-            Ok((assembly, keys))
-        })
-        .await?;
+        let PlannedAssembly { assembly, keys, path } = planned;
         let lease = unless_cancelled(cancellation, self.files.fetch(store, keys)).await?;
         let scratch = Arc::clone(&self.scratch);
-        blocking::run(move || assembly.run(&scratch, &relative)).await?;
+        blocking::run(move || {
+            assembly.run(&scratch, &path)?;
+            then()
+        })
+        .await?;
         Ok(lease)
+    }
+}
+
+/// What is to be assembled, of which files, and in which directory.
+struct PlannedAssembly {
+    assembly: Assembly,
+    keys: Vec<FileKey>,
+    path: PathBuf,
+}
+
+impl PlannedAssembly {
+    /// Looks up the files, which takes a while where there are many.
+    async fn find(assembly: Assembly, path: PathBuf) -> Result<Self, Error> {
+        blocking::run(move || {
+            let keys = assembly.file_keys()?;
+            Ok(Self { assembly, keys, path })
+        })
+        .await
     }
 }
 

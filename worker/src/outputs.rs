@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::file_cache::FileKey;
 use bitzel_cas::{BlobSource, DirectoryTree};
 
+mod copied_inputs;
 mod declaration;
 mod directory_builder;
 mod merged_tree;
@@ -26,6 +27,7 @@ mod opening;
 mod scan;
 mod undeclared;
 
+pub use copied_inputs::leave_changes;
 pub use declaration::{Expected, OutputDeclaration, components};
 use directory_builder::DirectoryBuilder;
 use merged_tree::MergedTree;

@@ -29,7 +29,8 @@ pub struct Sandbox {
 /// A command and what it may see.
 #[derive(Debug, Clone, Default)]
 pub struct SandboxedCommand {
-    /// Lower layers of the tree at /work, uppermost first, relative to the worker's directory.
+    /// Lower layers of the tree at /work, uppermost first, relative to the worker's directory. Without any the tree is
+    /// the Action's directory `upper` itself.
     pub lower: Vec<String>,
     /// Program and arguments.
     pub arguments: Vec<String>,

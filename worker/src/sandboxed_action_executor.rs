@@ -31,8 +31,8 @@ use crate::grpc_status::grpc_status;
 use crate::input_root::InputRoots;
 use crate::node_properties::now;
 use crate::outputs::{
-    OutputDeclaration, Outputs, check_size, collect_outputs, components, digest_of, prepare_upper,
-    undeclared_writes,
+    OutputDeclaration, Outputs, check_size, collect_outputs, components, digest_of, leave_changes,
+    prepare_upper, undeclared_writes,
 };
 use crate::sandbox::{Sandbox, SandboxedCommand};
 use crate::scratch::{ActionDirectory, Scratch};
@@ -168,11 +168,24 @@ impl SandboxedActionExecutor {
             timeout,
             ..
         } = &prepared;
+        // With network somebody outside may have the command's files: those of an overlay are known from its input.
+        let may_copy = !prepared.network && self.scratch.executes();
+        let make_parents = {
+            let (tree, directory) = (Arc::clone(tree), Arc::clone(directory));
+            let outputs = declaration.component_paths();
+            move || prepare_upper(&tree, &directory.path("upper"), &outputs)
+        };
         let input_root = self
             .input_roots
-            .assemble(store, tree, directory, &request.cancellation)
+            .assemble(
+                store,
+                tree,
+                directory,
+                may_copy,
+                &request.cancellation,
+                make_parents,
+            )
             .await?;
-        prepare(tree, directory, declaration).await?;
         metadata(result).input_fetch_completed_timestamp = Some(now());
 
         let sandboxed = SandboxedCommand {
@@ -197,7 +210,10 @@ impl SandboxedActionExecutor {
         }
 
         metadata(result).output_upload_start_timestamp = Some(now());
-        let collected = self.upload_outputs(store, request, &prepared, result).await;
+        let copied = input_root.lower.is_empty();
+        let collected = self
+            .upload_outputs(store, request, &prepared, copied, result)
+            .await;
         metadata(result).output_upload_completed_timestamp = Some(now());
         let undeclared = match ending {
             Ending::Exited(0) if prepared.undeclared_writes_fail => {
@@ -278,12 +294,14 @@ impl SandboxedActionExecutor {
         })
     }
 
-    /// Uploads what the command left, and gives the files that the file cache can keep.
+    /// Uploads what the command left, and gives the files that the file cache can keep. `copied` says whether the input root
+    /// is there, too.
     async fn upload_outputs(
         &self,
         store: &dyn BlobStore,
         request: &ActionRequest,
         prepared: &Prepared,
+        copied: bool,
         result: &mut ActionResult,
     ) -> Result<Vec<(FileKey, PathBuf)>, Error> {
         let function = request.action.function();
@@ -298,8 +316,13 @@ impl SandboxedActionExecutor {
             let log = |name| log(function, &directory, name, &cancellation);
             let logs = [log("stdout")?, log("stderr")?];
             let upper = directory.path("upper");
-            let collected = collect_outputs(function, &tree, upper, &declaration, &cancellation);
-            Ok((logs, collected))
+            let collect = || {
+                if copied {
+                    leave_changes(&tree, &upper, &cancellation)?;
+                }
+                collect_outputs(function, &tree, upper.clone(), &declaration, &cancellation)
+            };
+            Ok((logs, collect()))
         })
         .await?;
         let [stdout, stderr] = &logs;
@@ -399,16 +422,6 @@ fn check_working_directory(tree: &DirectoryTree, path: &str) -> Result<(), Error
             .map_err(Error::digest("DirectoryNode.digest"))?;
     }
     Ok(())
-}
-
-async fn prepare(
-    tree: &Arc<DirectoryTree>,
-    directory: &Arc<ActionDirectory>,
-    declaration: &OutputDeclaration,
-) -> Result<(), Error> {
-    let (tree, directory) = (Arc::clone(tree), Arc::clone(directory));
-    let paths = declaration.component_paths();
-    blocking::run(move || prepare_upper(&tree, &directory.path("upper"), &paths)).await
 }
 
 async fn find_undeclared(prepared: &Prepared, cancellation: &CancellationToken) -> Result<(), Error> {

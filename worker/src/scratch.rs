@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use rustix::fs::StatVfsMountFlags;
 
 use crate::error::Error;
 
@@ -30,6 +31,7 @@ mod action_directory;
 mod removal;
 
 pub use action_directory::ActionDirectory;
+pub(crate) use removal::open_directory;
 use removal::remove_tree;
 
 /// Where the changes of Actions are, below the directory that has them.
@@ -41,6 +43,8 @@ pub struct Scratch {
     root: PathBuf,
     /// Where the changes of Actions are, if not below the root.
     elsewhere: Option<PathBuf>,
+    /// Whether programs can be executed where the changes are.
+    executes: bool,
     counter: AtomicU64,
     /// Numbers of directories of Actions that the next ones can have.
     idle: Mutex<Vec<String>>,
@@ -69,9 +73,14 @@ impl Scratch {
             }
             None => None,
         };
+        let changes = elsewhere.clone().unwrap_or_else(|| root.join(CHANGES));
+        let flags = rustix::fs::statvfs(&changes)
+            .map_err(Error::io(format!("look at {}", changes.display())))?
+            .f_flag;
         Ok(Arc::new(Self {
             root,
             elsewhere,
+            executes: !flags.contains(StatVfsMountFlags::NOEXEC),
             counter: AtomicU64::new(0),
             idle: Mutex::default(),
             _locks: locks,
@@ -86,6 +95,11 @@ impl Scratch {
     /// Where the changes of Actions are, absolute, if that is not [`CHANGES`] below the root.
     pub fn elsewhere(&self) -> Option<&Path> {
         self.elsewhere.as_deref()
+    }
+
+    /// Whether programs can be executed where the changes of Actions are: not if that is mounted `noexec`.
+    pub fn executes(&self) -> bool {
+        self.executes
     }
 
     /// A path that nothing else uses, relative to the root: `<parent>/<n>`.

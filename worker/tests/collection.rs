@@ -106,7 +106,7 @@ fn list(tree: &Tree) -> String {
     let mut lines = BTreeMap::new();
     let mut pending = vec![("t".to_owned(), tree.root.as_ref().unwrap())];
     while let Some((path, directory)) = pending.pop() {
-        let (mode, mtime) = attributes(directory.node_properties.as_ref());
+        let (mode, mtime) = attributes(directory.node_properties.as_ref(), 0o755);
         lines.insert(path.clone(), format!("{path} directory 0o{mode:o} {mtime}"));
         for node in &directory.symlinks {
             let path = format!("{path}/{}", node.name);
@@ -114,13 +114,13 @@ fn list(tree: &Tree) -> String {
         }
         for node in &directory.files {
             let path = format!("{path}/{}", node.name);
-            let (mode, mtime) = attributes(node.node_properties.as_ref());
+            let (mode, mtime) = attributes(node.node_properties.as_ref(), 0o444);
             let hash = &node.digest.as_ref().unwrap().hash;
-            let properties = node.node_properties.as_ref().unwrap();
-            let group = properties
-                .properties
+            let mut properties = node
+                .node_properties
                 .iter()
-                .find(|property| property.name == "hardlink-group");
+                .flat_map(|properties| &properties.properties);
+            let group = properties.find(|property| property.name == "hardlink-group");
             let first = group.map_or(&path, |property| &property.value);
             let line = format!("{path} file 0o{mode:o} {mtime} {hash} {first}");
             lines.insert(path, line);
@@ -133,11 +133,11 @@ fn list(tree: &Tree) -> String {
     lines.into_values().map(|line| line + "\n").collect()
 }
 
-/// Mode and modification time in nanoseconds, the defaults where a directory has none.
-fn attributes(properties: Option<&NodeProperties>) -> (u32, i64) {
+/// Mode and modification time in nanoseconds, the defaults where a node has none.
+fn attributes(properties: Option<&NodeProperties>, default_mode: u32) -> (u32, i64) {
     let mode = properties
         .and_then(|properties| properties.unix_mode)
-        .map_or(0o755, |mode| mode.value);
+        .map_or(default_mode, |mode| mode.value);
     let mtime = properties.and_then(|properties| properties.mtime.as_ref());
     let nanos = mtime.map_or(946_684_800_000_000_000, |time| {
         time.seconds * 1_000_000_000 + i64::from(time.nanos)
@@ -166,18 +166,19 @@ fn outputs_are_what_a_walk_of_the_merged_tree_finds() {
                 writeln!(script, "try: {step}\nexcept (OSError, shutil.Error): pass").unwrap();
             }
             script.push_str(LIST);
-            let tree = directory([("t", initial(2)), ("script", plain_file(script))]);
-            let run = Run {
-                script: "python3 script",
-                outputs: &["t"],
-                properties: EXACT,
-                ..Run::default()
-            };
-            let (seen, collected) = runtime.block_on(async {
-                let result = worker.run(&tree, run).await;
-                (worker.stdout(&result).await, worker.tree(&result, "t").await)
-            });
-            prop_assert_eq!(list(&collected), seen);
+            for tree in directory([("t", initial(2)), ("script", plain_file(script))]).both_ways() {
+                let run = Run {
+                    script: "python3 script",
+                    outputs: &["t"],
+                    properties: EXACT,
+                    ..Run::default()
+                };
+                let (seen, collected) = runtime.block_on(async {
+                    let result = worker.run(&tree, run).await;
+                    (worker.stdout(&result).await, worker.tree(&result, "t").await)
+                });
+                prop_assert_eq!(list(&collected), seen);
+            }
             Ok(())
         })
         .unwrap();

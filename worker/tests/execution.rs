@@ -317,64 +317,54 @@ async fn undeclared_writes_fail_an_action_that_asks_for_it() {
     let worker = Worker::new().await;
     let tree = directory([(
         "in",
-        directory([("a", file("1")), ("b", file("2")), ("c", file("3"))]),
+        directory([
+            ("a", file("1")),
+            ("b", file("2")),
+            ("c", file("3")),
+            ("e", file("5")),
+        ]),
     )]);
     // Neither an empty directory nor a hardlink to an input counts.
-    let script = "ln in/c out/good; echo x >> in/a; rm in/b; echo x > in/d; mkdir -p new/empty; chmod 700 in; exit $CODE";
-    let platform: &[_] = &[("undeclared-writes", "error")];
+    let script = "ln in/c out/good; chmod u+w in/a; echo x >> in/a; rm in/b; echo x > in/d; mkdir -p new/empty; \
+                  chmod 700 in; exit $CODE";
     let outputs: &[_] = &["out/good"];
-    let environment: &[_] = &[("CODE", "0")];
-    let response = worker
-        .respond(
-            &tree,
+    for tree in tree.both_ways() {
+        let run = |code, platform| {
+            let environment: &[_] = match code {
+                0 => &[("CODE", "0")],
+                _ => &[("CODE", "3")],
+            };
             Run {
                 script,
                 outputs,
                 platform,
                 environment,
                 ..Run::default()
-            },
-        )
-        .await;
-    let status = response.status.unwrap();
-    assert_eq!(status.code, Code::FailedPrecondition as i32);
-    assert_eq!(
-        status.message,
-        "the command wrote outside its declared outputs: in/a, in/b, in/d"
-    );
-    assert_eq!(response.message, status.message);
-    let result = response.result.unwrap();
-    assert_eq!(worker.output(&result, "out/good").await, "3");
+            }
+        };
+        let response = worker
+            .respond(&tree, run(0, &[("undeclared-writes", "error")]))
+            .await;
+        let status = response.status.unwrap();
+        assert_eq!(status.code, Code::FailedPrecondition as i32);
+        assert_eq!(
+            status.message,
+            "the command wrote outside its declared outputs: in/a, in/b, in/d"
+        );
+        assert_eq!(response.message, status.message);
+        let result = response.result.unwrap();
+        assert_eq!(worker.output(&result, "out/good").await, "3");
 
-    // Without the property such writes vanish; a command that failed has other problems.
-    worker
-        .run(
-            &tree,
-            Run {
-                script,
-                outputs,
-                environment,
-                ..Run::default()
-            },
-        )
-        .await;
-    let environment: &[_] = &[("CODE", "3")];
-    let response = worker
-        .respond(
-            &tree,
-            Run {
-                script,
-                outputs,
-                platform,
-                environment,
-                ..Run::default()
-            },
-        )
-        .await;
-    assert_eq!(
-        (response.status.unwrap().code, response.result.unwrap().exit_code),
-        (0, 3)
-    );
+        // Without the property such writes vanish; a command that failed has other problems.
+        worker.run(&tree, run(0, &[])).await;
+        let response = worker
+            .respond(&tree, run(3, &[("undeclared-writes", "error")]))
+            .await;
+        assert_eq!(
+            (response.status.unwrap().code, response.result.unwrap().exit_code),
+            (0, 3)
+        );
+    }
 }
 
 #[tokio::test]
@@ -384,17 +374,15 @@ async fn declared_writes_only_are_fine() {
         "in",
         directory([("a", file("1")), ("deep", directory([("b", file("2"))]))]),
     )]);
-    worker
-        .run(
-            &tree,
-            Run {
-                script: "echo x >> in/a; rm -r in/deep; mkdir -p made/x/y; touch made/x/y/z",
-                platform: &[("undeclared-writes", "error")],
-                outputs: &["in/a", "in/deep", "made/x"],
-                ..Run::default()
-            },
-        )
-        .await;
+    for tree in tree.both_ways() {
+        let run = Run {
+            script: "chmod u+w in/a; echo x >> in/a; rm -r in/deep; mkdir -p made/x/y; touch made/x/y/z",
+            platform: &[("undeclared-writes", "error")],
+            outputs: &["in/a", "in/deep", "made/x"],
+            ..Run::default()
+        };
+        worker.run(&tree, run).await;
+    }
 }
 
 #[tokio::test]
@@ -560,13 +548,14 @@ print(\"connected\")'"
 #[tokio::test]
 async fn a_command_has_no_power_and_finds_nothing_of_the_one_before() {
     let worker = Worker::new().await;
-    for number in 0..3 {
+    for (number, tree) in directory([]).both_ways().iter().cycle().take(4).enumerate() {
         // Everything that fails is named by its line: `sh -e` stops there, `-x` says where.
         let script = format!(
             "# {number}
             set -x
             grep Cap /proc/self/status | (! grep -v '\\s0000000000000000$')
             grep 'NoNewPrivs:.1' /proc/self/status
+            grep ' /work .*nosuid,nodev' /proc/self/mountinfo
             test \"$(ls -A /tmp /dev/shm /run | tr -d '\\n')\" = /dev/shm:/run:/tmp:
             test \"$(ls /dev/pts)\" = ptmx
             test \"$(ipcs -qms | grep -c 0x)\" = 0
@@ -600,8 +589,29 @@ async fn a_command_has_no_power_and_finds_nothing_of_the_one_before() {
             script: &script,
             ..Run::default()
         };
-        worker.run(&directory([]), run).await;
+        worker.run(tree, run).await;
     }
+}
+
+#[tokio::test]
+async fn what_a_command_sets_of_process_one_ends_with_that() {
+    let worker = Worker::new().await;
+    let mut seen = vec![];
+    for number in 0..3 {
+        // If the worker is root, the file is the command's. Process 1 has its memory in common with the launcher.
+        let script = format!(
+            "# {number}
+            cat /proc/1/oom_score_adj /proc/self/oom_score_adj
+            echo 700 > /proc/1/oom_score_adj || true"
+        );
+        let run = Run {
+            script: &script,
+            ..Run::default()
+        };
+        let result = worker.run(&directory([]), run).await;
+        seen.push(worker.stdout(&result).await);
+    }
+    assert_eq!((&seen[1], &seen[2]), (&seen[0], &seen[0]));
 }
 
 #[tokio::test]

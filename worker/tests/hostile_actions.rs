@@ -28,28 +28,26 @@ async fn directories_without_end_neither_end_the_worker_nor_stay() {
     let worker = Worker::new().await;
     // More than a thread's stack or a process's file descriptors are good for, and more than a path can name.
     let (endless, deep) = (nested(25_000), nested(1_900));
-    let tree = directory([("out", directory([]))]);
+    let [copied, below] = directory([("out", directory([]))]).both_ways();
     let in_output = |script| Run {
         script,
         working_directory: "out",
         outputs: &["."],
         ..Run::default()
     };
-    worker
-        .run(
-            &tree,
-            Run {
-                script: &endless,
-                ..Run::default()
-            },
-        )
-        .await;
-    for script in [&endless, &deep] {
+    for tree in [&copied, &below] {
+        let run = Run {
+            script: &endless,
+            ..Run::default()
+        };
+        worker.run(tree, run).await;
+    }
+    for (script, tree) in [(&endless, &copied), (&deep, &below), (&deep, &copied)] {
         let run = Run {
             outputs: &["d"],
             ..in_output(script)
         };
-        let status = worker.respond(&tree, run).await.status.unwrap();
+        let status = worker.respond(tree, run).await.status.unwrap();
         assert_eq!(status.code, Code::FailedPrecondition as i32, "{}", status.message);
         assert!(
             status.message.contains("is below more than 512 directories"),
@@ -62,7 +60,7 @@ async fn directories_without_end_neither_end_the_worker_nor_stay() {
         platform: &[("undeclared-writes", "error")],
         ..Run::default()
     };
-    let status = worker.respond(&tree, run).await.status.unwrap();
+    let status = worker.respond(&below, run).await.status.unwrap();
     assert_eq!(status.code, Code::FailedPrecondition as i32, "{}", status.message);
     assert_eq!(worker.leftovers(), Vec::<std::path::PathBuf>::new());
 }
@@ -306,16 +304,19 @@ async fn notes_of_overlayfs_cannot_be_forged_and_process_one_cannot_be_killed() 
             ("sub", directory([("c", file("three"))])),
         ]),
     )]);
-    for number in 0..2 {
+    let [copied, below] = tree.both_ways();
+    // Where there is no overlay, a whiteout is a file like others for the kernel, and none that an output can be.
+    let ways = [(copied, ""), (below, "fails ")];
+    for (number, (tree, whiteout)) in ways.iter().cycle().take(4).enumerate() {
         // Writing, linking and attributes go to the upper directory, or nowhere.
         let script = format!(
             "# {number}
             set -x
             fails() {{ if \"$@\"; then exit 1; fi; }}
             test \"$(cat in/a in/b in/sub/c)\" = onetwothree
-            fails mknod in/a2 c 0 0
+            {whiteout}mknod in/a2 c 0 0
             fails unshare -Ur mknod in/a2 c 0 0
-            fails unshare -Ur mknod in/a2 b 254 0
+            fails unshare -Ur mknod in/a3 b 254 0
             /usr/bin/python3 -c '
 import os
 for path in [\"in\", \"in/a\", \"in/sub\"]:
@@ -337,11 +338,13 @@ os.utime(\"in/b\", (0, 0))
             outputs: &["in"],
             ..Run::default()
         };
-        let result = worker.run(&tree, run).await;
-        let root = worker.tree(&result, "in").await.root.unwrap();
+        let result = worker.run(tree, run).await;
+        let tree = worker.tree(&result, "in").await;
+        let root = tree.root.unwrap();
         let files: Vec<_> = root.files.iter().map(|node| node.name.as_str()).collect();
         assert_eq!(files, ["a", "b", "d"]);
         assert_eq!(root.directories.len(), 1);
+        assert_eq!(tree.children[0].files.len(), 1);
     }
     for (path, content) in contents(&worker.cache().join("files")) {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();

@@ -55,11 +55,19 @@ async fn a_write_in_place_changes_neither_the_cache_nor_another_action() {
             ("read-only", plain_file("fixed")),
         ]),
     )]);
+    let [copied, below] = tree.both_ways();
+    // What was copied has the modes of everything that has none, read-only ones.
+    for (tree, prefix) in [(below, ""), (copied, "chmod u+w in/a in/lib.a; ")] {
+        a_write_changes_nothing_else(&worker, &tree, prefix).await;
+    }
+}
+
+async fn a_write_changes_nothing_else(worker: &Worker, tree: &Node, prefix: &str) {
     let show =
         "cd in; stat -c '%n %s %a %Y' *; sha256sum *; python3 -c 'import os; print(os.listxattr(\"a\"))'";
     let before = worker
         .run(
-            &tree,
+            tree,
             Run {
                 script: show,
                 ..Run::default()
@@ -77,10 +85,10 @@ async fn a_write_in_place_changes_neither_the_cache_nor_another_action() {
     };
     let stats = metadata();
     for (way, script) in WRITES {
-        let script = format!("{script}; {show}");
+        let script = format!("{prefix}{script}; {show}");
         let result = worker
             .run(
-                &tree,
+                tree,
                 Run {
                     script: &script,
                     ..Run::default()
@@ -96,7 +104,7 @@ async fn a_write_in_place_changes_neither_the_cache_nor_another_action() {
         assert_eq!(metadata(), stats, "{way} reached an inode of the cache");
         let after = worker
             .run(
-                &tree,
+                tree,
                 Run {
                     script: show,
                     ..Run::default()
@@ -216,10 +224,11 @@ for paths in sorted(sorted(paths) for paths in inodes.values()):
 #[tokio::test]
 async fn deletions_and_replacements_are_seen_in_outputs() {
     let worker = Worker::new().await;
+    let keep = directory([("a", file("a"))]);
     let tree = directory([(
         "t",
         directory([
-            ("keep", directory([("a", file("a"))])),
+            ("keep", keep.clone()),
             ("gone", file("x")),
             ("gone-directory", directory([("b", file("b"))])),
             ("to-file", directory([("c", file("c"))])),
@@ -231,16 +240,18 @@ async fn deletions_and_replacements_are_seen_in_outputs() {
     let script = "cd t; rm gone; rm -r gone-directory; rm -r to-file; echo f > to-file; rm to-directory; \
                   mkdir to-directory; touch to-directory/new; rm -r refilled; mkdir refilled; touch refilled/new; \
                   mv moved elsewhere";
-    let result = worker
-        .run(
-            &tree,
-            Run {
-                script,
-                outputs: &["t"],
-                ..Run::default()
-            },
-        )
-        .await;
+    for (tree, keep) in tree.both_ways().iter().zip([keep.without_properties(), keep]) {
+        changes_are_seen(&worker, tree, script, &keep).await;
+    }
+}
+
+async fn changes_are_seen(worker: &Worker, tree: &Node, script: &str, keep: &Node) {
+    let run = Run {
+        script,
+        outputs: &["t"],
+        ..Run::default()
+    };
+    let result = worker.run(tree, run).await;
     let root = worker.input_of(&result, "t").await;
     let wrapped = Directory {
         directories: vec![bitzel_proto::reapi::DirectoryNode {
@@ -266,17 +277,9 @@ async fn deletions_and_replacements_are_seen_in_outputs() {
         "t d\nt/elsewhere d\nt/elsewhere/e f\nt/elsewhere/link l\nt/keep d\nt/keep/a f\nt/refilled d\n\
          t/refilled/new f\nt/to-directory d\nt/to-directory/new f\nt/to-file f\n"
     );
-    let keep = worker.tree(&result, "t").await.root.unwrap();
-    let keep = keep
-        .directories
-        .iter()
-        .find(|node| node.name == "keep")
-        .unwrap()
-        .digest
-        .clone()
-        .unwrap();
-    let unchanged = worker.put_tree(&directory([("a", file("a"))])).await;
-    assert_eq!(keep, unchanged.to_wire());
+    let root = worker.tree(&result, "t").await.root.unwrap();
+    let kept = root.directories.iter().find(|node| node.name == "keep").unwrap();
+    assert_eq!(kept.digest, Some(worker.put_tree(keep).await.to_wire()));
 }
 
 /// A directory with enough files to become a layer of its own.

@@ -1,9 +1,10 @@
-//! Makes a directory tree out of hardlinks to cached files. Everything here blocks.
+//! Makes a directory tree out of cached files, by hardlinks or copies. Everything here blocks.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 
 use bitzel_proto::Digest;
@@ -11,7 +12,7 @@ use bitzel_proto::reapi::{Directory, FileNode};
 use parking_lot::Mutex;
 use rayon::prelude::*;
 use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, fchmod, futimens, linkat, mkdirat, open, openat, renameat, symlinkat,
+    AtFlags, CWD, Mode, OFlags, fchmod, fstat, futimens, linkat, mkdirat, open, openat, renameat, symlinkat,
     utimensat,
 };
 use rustix::io::Errno;
@@ -20,7 +21,7 @@ use super::directory_of;
 use super::layer_selection::{LayerKey, children, join};
 use crate::error::Error;
 use crate::file_cache::FileKey;
-use crate::node_properties::{DEFAULT_MTIME, mtime, unix_mode};
+use crate::node_properties::{DEFAULT_MTIME, mtime, mtime_of, unix_mode};
 use crate::recursion;
 use crate::scratch::Scratch;
 use bitzel_cas::DirectoryTree;
@@ -33,7 +34,16 @@ const FILES_AT_ONCE: usize = 256;
 /// the first would find it without a name when the second replaces it.
 static RENEWAL: Mutex<()> = Mutex::new(());
 
-/// What to assemble: the whole tree without its layers, or one layer with the path to it.
+/// How files get from the cache into a tree.
+#[derive(Debug, Clone, Copy)]
+enum Placing {
+    /// For lower layers, which nothing writes to.
+    Link,
+    /// For a tree that a command writes to.
+    Copy,
+}
+
+/// What to assemble: the whole tree, with or without its layers, or one layer with the path to it.
 #[derive(Debug)]
 pub(super) struct Assembly {
     tree: Arc<DirectoryTree>,
@@ -41,6 +51,7 @@ pub(super) struct Assembly {
     start: LayerKey,
     /// Subtrees to leave out.
     omitted: BTreeSet<LayerKey>,
+    placing: Placing,
 }
 
 struct Linking<'run> {
@@ -52,15 +63,18 @@ struct Linking<'run> {
 impl Assembly {
     /// The tree without `layers`. The directories that lead to layers are part of it: as the uppermost, it gives them
     /// their modes and times.
-    pub(super) fn skeleton(tree: Arc<DirectoryTree>, layers: Vec<LayerKey>) -> Self {
-        let start = LayerKey {
-            path: String::new(),
-            digest: tree.root,
-        };
+    pub(super) fn skeleton(tree: &Arc<DirectoryTree>, layers: Vec<LayerKey>) -> Self {
         Self {
-            tree,
-            start,
             omitted: layers.into_iter().collect(),
+            ..Self::layer(Arc::clone(tree), LayerKey::root(tree))
+        }
+    }
+
+    /// The whole tree, of copies.
+    pub(super) fn copy(tree: &Arc<DirectoryTree>) -> Self {
+        Self {
+            placing: Placing::Copy,
+            ..Self::skeleton(tree, vec![])
         }
     }
 
@@ -70,6 +84,7 @@ impl Assembly {
             tree,
             start,
             omitted: BTreeSet::new(),
+            placing: Placing::Link,
         }
     }
 
@@ -93,12 +108,11 @@ impl Assembly {
         Ok(keys)
     }
 
-    /// Assembles in `relative`, a directory below the worker's directory, which is made if it does not exist. All
-    /// files are in the cache and stay there meanwhile.
-    pub(super) fn run(&self, scratch: &Scratch, relative: &str) -> Result<(), Error> {
+    /// Assembles in the directory `top`, which is made if it does not exist. All files are in the cache and stay there
+    /// meanwhile.
+    pub(super) fn run(&self, scratch: &Scratch, top: &Path) -> Result<(), Error> {
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let context = |what: &str| format!("{what} {relative}");
-        let top = scratch.root().join(relative);
+        let context = |what: &str| format!("{what} {}", top.display());
         fs::create_dir_all(top.join(&self.start.path)).map_err(Error::io(context("create")))?;
         let files = open(scratch.root().join("files"), flags | OFlags::PATH, Mode::empty())
             .map_err(Error::io("open the file cache"))?;
@@ -158,44 +172,60 @@ impl Linking<'_> {
     fn file(&self, target: &OwnedFd, node: &FileNode, path: &str, parent: Digest) -> Result<(), Error> {
         let key = FileKey::of_node(parent.function(), node, path)?;
         let source = key.to_string();
-        let link = || {
-            linkat(
-                &self.files,
-                source.as_str(),
-                target,
-                node.name.as_str(),
-                AtFlags::empty(),
-            )
-        };
-        let result = match link() {
+        match self.assembly.placing {
+            Placing::Link => self
+                .link(&source, target, &node.name)
+                .map_err(Error::io(format!("link {path} to files/{source}"))),
+            Placing::Copy => self
+                .copy(&source, target, &node.name)
+                .map_err(Error::io(format!("copy files/{source} to {path}"))),
+        }
+    }
+
+    fn link(&self, source: &str, target: &OwnedFd, name: &str) -> io::Result<()> {
+        let link = || linkat(&self.files, source, target, name, AtFlags::empty());
+        match link() {
             Err(Errno::MLINK) => {
                 let _one = RENEWAL.lock();
                 match link() {
-                    Err(Errno::MLINK) => self.renew(&source).and_then(|()| Ok(link()?)),
-                    other => other.map_err(io::Error::from),
+                    Err(Errno::MLINK) => self.renew(source).and_then(|()| Ok(link()?)),
+                    other => Ok(other?),
                 }
             }
-            other => other.map_err(io::Error::from),
-        };
-        result.map_err(Error::io(format!("link {path} to files/{source}")))
+            other => Ok(other?),
+        }
+    }
+
+    fn copy(&self, source: &str, target: &OwnedFd, name: &str) -> io::Result<()> {
+        let old = openat(
+            &self.files,
+            source,
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let new = openat(target, name, flags, Mode::RUSR | Mode::WUSR)?;
+        copy_file(&mut old.into(), &mut new.into())
     }
 
     /// Gives a cached file a new inode, with [`RENEWAL`] held, because the old one has as many links as the file system allows (65,000 on
     /// ext4). Links made before keep the old one.
     fn renew(&self, source: &str) -> io::Result<()> {
         let old_path = self.scratch.root().join("files").join(source);
-        let mut old = File::open(&old_path)?;
-        let metadata = rustix::fs::fstat(&old)?;
-        let relative = self.scratch.fresh("temporary");
-        let path = self.scratch.root().join(&relative);
-        let mut new = File::create_new(&path)?;
-        io::copy(&mut old, &mut new)?;
-        fchmod(&new, Mode::from_raw_mode(metadata.st_mode))?;
-        let time = crate::node_properties::mtime_of(&metadata);
-        futimens(&new, &time.timestamps())?;
+        let path = self.scratch.root().join(self.scratch.fresh("temporary"));
+        copy_file(&mut File::open(&old_path)?, &mut File::create_new(&path)?)?;
         renameat(CWD, &path, CWD, &old_path)?;
         Ok(())
     }
+}
+
+/// Copies content, mode and modification time.
+fn copy_file(old: &mut File, new: &mut File) -> io::Result<()> {
+    let metadata = fstat(&*old)?;
+    io::copy(old, new)?;
+    fchmod(&*new, Mode::from_raw_mode(metadata.st_mode))?;
+    futimens(&*new, &mtime_of(&metadata).timestamps())?;
+    Ok(())
 }
 
 /// Gives a directory the mode and the modification time of its node.

@@ -30,6 +30,16 @@ pub(super) struct LayerKey {
     pub digest: Digest,
 }
 
+impl LayerKey {
+    /// The root of a tree.
+    pub(super) fn root(tree: &DirectoryTree) -> Self {
+        Self {
+            path: String::new(),
+            digest: tree.root,
+        }
+    }
+}
+
 struct Selection<'tree, C> {
     tree: &'tree DirectoryTree,
     is_cached: C,
@@ -54,10 +64,7 @@ pub(super) fn select_layers(
             "the input root has {entries} entries; a worker assembles at most {MAXIMUM_ENTRIES}"
         )));
     }
-    selection.descend(LayerKey {
-        path: String::new(),
-        digest: tree.root,
-    })?;
+    selection.descend(LayerKey::root(tree))?;
     let mut chosen = selection.chosen;
     chosen.sort_unstable_by(|(files, _), (other_files, _)| other_files.cmp(files));
     chosen.truncate(MAXIMUM_LAYERS);

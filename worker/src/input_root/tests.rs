@@ -2,10 +2,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bitzel_cas::DirectoryTree;
-use bitzel_proto::reapi::{Directory, DirectoryNode, FileNode};
+use bitzel_proto::reapi::{Directory, DirectoryNode, FileNode, NodeProperties};
 use bitzel_proto::{Digest, DigestFunction};
 
 use super::layer_selection::{LayerKey, select_layers};
+use super::small_tree::is_small;
 
 /// A tree out of `path: number of files`, `/` for the root.
 fn tree(counts: &[(&str, usize)]) -> DirectoryTree {
@@ -138,4 +139,41 @@ fn a_tree_that_unfolds_to_astronomical_size_is_refused() {
     )
     .unwrap_err();
     assert!(error.to_string().contains("at most 16777216"), "{error}");
+}
+
+#[test]
+fn a_tree_is_small_as_long_as_entries_bytes_and_properties_allow() {
+    assert!(is_small(&tree(&[])).unwrap());
+    assert!(is_small(&tree(&[("/", 3), ("a/b", 5)])).unwrap());
+    assert!(!is_small(&tree(&[("/", 3), ("a/b", 6)])).unwrap());
+    let names = |count: u8| (b'a'..b'a' + count).map(|name| char::from(name).to_string());
+    let directories = |count| {
+        let names: Vec<String> = names(count).collect();
+        let counts: Vec<_> = names.iter().map(|name| (name.as_str(), 0)).collect();
+        is_small(&tree(&counts)).unwrap()
+    };
+    assert!(directories(16));
+    assert!(!directories(17));
+
+    let of_one_file = |change: &dyn Fn(&mut FileNode)| {
+        let mut node = FileNode {
+            name: "f".into(),
+            digest: Some(DigestFunction::Sha256.digest(b"").into()),
+            ..FileNode::default()
+        };
+        change(&mut node);
+        let directory = Directory {
+            files: vec![node],
+            ..Directory::default()
+        };
+        let (root, _) = Digest::of_message(DigestFunction::Sha256, &directory);
+        let directories = HashMap::from([(root, Arc::new(directory))]);
+        is_small(&DirectoryTree { root, directories }).unwrap()
+    };
+    let of_size = |bytes| of_one_file(&|node| node.digest.as_mut().unwrap().size_bytes = bytes);
+    assert!(of_size(256 << 10));
+    assert!(!of_size((256 << 10) + 1));
+    assert!(!of_one_file(
+        &|node| node.node_properties = Some(NodeProperties::default())
+    ));
 }

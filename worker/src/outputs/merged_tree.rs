@@ -14,6 +14,8 @@ use crate::input_root::restore;
 use bitzel_cas::DirectoryTree;
 use bitzel_cas::directory_tree::MAX_DEPTH;
 
+/// By which overlayfs marks a directory that hides the input directory of the same name.
+pub(super) const OPAQUE: &str = "user.overlay.opaque";
 /// Symlinks that are followed one after the other, as by Linux.
 const MAX_SYMLINKS: usize = 40;
 
@@ -196,10 +198,10 @@ pub(super) fn is_whiteout(metadata: &fs::Metadata) -> bool {
     metadata.file_type().is_char_device() && metadata.rdev() == 0
 }
 
-/// Overlayfs marks a directory that hides the input directory of the same name by an attribute.
+/// Whether a directory has [`OPAQUE`].
 fn is_opaque(path: &Path) -> io::Result<bool> {
     let mut value = [0_u8; 8];
-    match rustix::fs::lgetxattr(path, "user.overlay.opaque", &mut value[..]) {
+    match rustix::fs::lgetxattr(path, OPAQUE, &mut value[..]) {
         Ok(size) => Ok(value.get(..size) == Some(b"y")),
         // The last one: longer than any value that overlayfs writes.
         Err(rustix::io::Errno::NODATA | rustix::io::Errno::NOTSUP | rustix::io::Errno::RANGE) => Ok(false),
@@ -227,12 +229,12 @@ pub(super) fn check_depth(path: &str, on_disk: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-pub(super) fn failed(path: &Path) -> impl FnOnce(io::Error) -> Error {
+pub(super) fn failed<E: Into<io::Error>>(path: &Path) -> impl FnOnce(E) -> Error {
     Error::io(format!("read {}", path.display()))
 }
 
-/// Makes the parents of outputs in an empty upper directory: the specification wants them there before the command
-/// starts. Directories of the input keep mode and modification time.
+/// Makes the parents of outputs in an upper directory, which is empty or has a copy of the input: the specification wants
+/// them there before the command starts. Directories of the input keep mode and modification time.
 pub fn prepare_upper(tree: &DirectoryTree, upper: &Path, outputs: &[Vec<String>]) -> Result<(), Error> {
     let mut made = vec![(upper.to_owned(), Some(tree.root))];
     for output in outputs {
@@ -243,9 +245,17 @@ pub fn prepare_upper(tree: &DirectoryTree, upper: &Path, outputs: &[Vec<String>]
             let digest = match merged.lookup(prefix)? {
                 None => None,
                 Some(MergedNode::InputDirectory(digest)) => Some(digest),
-                Some(MergedNode::Upper { .. }) => continue,
+                Some(MergedNode::Upper { metadata, beneath }) if metadata.is_dir() => {
+                    if beneath.is_some() {
+                        // One that was copied may get a new entry.
+                        made.push((upper.join(prefix.join("/")), beneath));
+                    }
+                    continue;
+                }
                 // A file or a symlink of the input stands in the way; the command may know what to do about it.
-                Some(MergedNode::InputFile(_) | MergedNode::InputSymlink(_)) => break,
+                Some(MergedNode::Upper { .. } | MergedNode::InputFile(_) | MergedNode::InputSymlink(_)) => {
+                    break;
+                }
             };
             // Only directories that lead to one that is not there have to be made.
             if digest.is_some() && merged.lookup(&output[..parents])?.is_some() {

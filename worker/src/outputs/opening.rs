@@ -53,10 +53,19 @@ pub(crate) fn digest_of(
     size: u64,
     cancellation: &CancellationToken,
 ) -> Result<Digest, Error> {
+    let open = open_plain(path, OFlags::RDONLY).map_err(failed(path))?;
+    digest_of_open(function, open.into(), path, size, cancellation)
+}
+
+/// Like [`digest_of`], of an open file. `path` is for the error.
+pub(super) fn digest_of_open(
+    function: DigestFunction,
+    mut open: File,
+    path: &Path,
+    size: u64,
+    cancellation: &CancellationToken,
+) -> Result<Digest, Error> {
     let mut hasher = function.hasher();
-    let mut open: File = open_plain(path, OFlags::RDONLY)
-        .map_err(|error| failed(path)(error.into()))?
-        .into();
     let mut buffer = vec![0; usize::try_from(size).unwrap_or(usize::MAX).clamp(1, 1 << 20)];
     while !cancellation.is_cancelled() {
         match io::Read::read(&mut open, &mut buffer).map_err(failed(path))? {

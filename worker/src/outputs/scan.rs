@@ -373,7 +373,7 @@ fn names(directory: &Path) -> Result<Vec<OsString>, Error> {
         let names = names.filter(|name| !matches!(name.as_deref(), Ok(b"." | b"..")));
         names.map(|name| name.map(OsString::from_vec)).collect()
     };
-    read().map_err(|error| failed(directory)(error.into()))
+    read().map_err(failed(directory))
 }
 
 /// Refuses what would take hours to hash. A file takes a moment to make and no disk at all, whatever its size.

@@ -119,7 +119,8 @@ fn with_permission(directory: BorrowedFd<'_>, action: impl Fn() -> Result<()>) -
     }
 }
 
-fn open_directory(parent: impl AsFd, name: impl rustix::path::Arg + Copy) -> Result<OwnedFd> {
+/// Opens a directory, whatever mode a command gave it; not through a symlink.
+pub(crate) fn open_directory(parent: impl AsFd, name: impl rustix::path::Arg + Copy) -> Result<OwnedFd> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match openat(&parent, name, flags, Mode::empty()) {
         Err(Errno::ACCESS) => {

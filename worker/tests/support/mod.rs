@@ -53,6 +53,32 @@ pub fn in_group(mut properties: NodeProperties, group: &str) -> NodeProperties {
     properties
 }
 
+impl Node {
+    /// The same with the modes and times that everything has by default.
+    pub fn without_properties(&self) -> Self {
+        match self {
+            Self::File(content, _) => Self::File(content.clone(), None),
+            Self::Directory(entries, _) => {
+                let entries = entries
+                    .iter()
+                    .map(|(name, node)| (name.clone(), node.without_properties()));
+                Self::Directory(entries.collect(), None)
+            }
+            other => other.clone(),
+        }
+    }
+
+    /// A small tree for both ways that a worker has with them: one that it copies, and one that it puts below an overlay
+    /// because some of it has properties.
+    pub fn both_ways(&self) -> [Self; 2] {
+        let Self::Directory(entries, _) = self else {
+            panic!("a tree starts with a directory");
+        };
+        let below = Self::Directory(entries.clone(), Some(properties(0o755, MTIME)));
+        [self.without_properties(), below]
+    }
+}
+
 /// A file that can be written to.
 pub fn file(content: impl AsRef<[u8]>) -> Node {
     Node::File(content.as_ref().to_vec(), Some(properties(0o644, MTIME)))
