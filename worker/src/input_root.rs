@@ -42,8 +42,8 @@ pub struct InputRoots {
 /// An assembled input root. What it consists of stays in place while this lives.
 #[derive(Debug)]
 pub struct InputRoot {
-    /// Directories to stack, uppermost first, relative to the worker's directory. None if the input root was copied to where
-    /// the command writes.
+    /// Directories to stack, uppermost first, relative to the worker's directory. None if the input root was copied to
+    /// where the command writes.
     pub lower: Vec<String>,
     _layers: Vec<LayerLease>,
     _files: FileLease,
@@ -59,8 +59,8 @@ impl InputRoots {
         }
     }
 
-    /// Assembles `tree`, the Action's own part of it in `directory`, in the entry `lower` or, if `may_copy` and it is small,
-    /// in `upper`. `then` runs when all is in place, where it may block.
+    /// Assembles `tree`, the Action's own part of it in `directory`, in the entry `lower` or, if `may_copy` and it is
+    /// small, in `upper`. `then` runs when all is in place, where it may block.
     pub async fn assemble(
         &self,
         store: &dyn BlobStore,

@@ -168,7 +168,7 @@ impl SandboxedActionExecutor {
             timeout,
             ..
         } = &prepared;
-        // With network somebody outside may have the command's files: those of an overlay are known from its input.
+        // With network somebody outside may have the command's files and change them while they are compared.
         let may_copy = !prepared.network && self.scratch.executes();
         let make_parents = {
             let (tree, directory) = (Arc::clone(tree), Arc::clone(directory));
@@ -294,8 +294,8 @@ impl SandboxedActionExecutor {
         })
     }
 
-    /// Uploads what the command left, and gives the files that the file cache can keep. `copied` says whether the input root
-    /// is there, too.
+    /// Uploads what the command left, and gives the files that the file cache can keep. `copied` says whether the input
+    /// root is there, too.
     async fn upload_outputs(
         &self,
         store: &dyn BlobStore,

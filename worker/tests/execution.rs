@@ -185,44 +185,44 @@ async fn a_cancelled_action_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_killed_launcher_takes_its_sandbox_along() {
+async fn a_killed_launcher_takes_its_sandbox_along_and_a_killed_process_one_its_launcher() {
     let worker = Worker::new().await;
     let root = worker.put_tree(&directory([])).await;
-    let run = Run {
-        script: "(setsid sleep 1000 &); while :; do sleep 1000; done",
-        ..Run::default()
-    };
-    let mut request = Worker::request(worker.action(root, &run).await);
-    let (stages, mut started) = tokio::sync::mpsc::unbounded_channel();
-    request.stages = Some(stages);
-    let (response, processes) = tokio::join!(worker.executor().execute(request), async {
-        started.recv().await.unwrap();
-        // The sandbox is there when its first process has a process of its own.
-        let processes = loop {
-            let found = processes_below(&worker);
-            if found.iter().any(|(_, command)| command.starts_with("sleep")) {
-                break found;
-            }
-            tokio::task::yield_now().await;
+    for victim in [0, 1] {
+        let script = format!("(setsid sleep 100{victim} &); while :; do sleep 1000; done");
+        let run = Run {
+            script: &script,
+            ..Run::default()
         };
-        let (launcher, _) = processes
-            .iter()
-            .find(|(_, command)| command.contains("bitzel-sandbox"))
-            .unwrap();
-        kill_process(Pid::from_raw(*launcher).unwrap(), Signal::KILL).unwrap();
-        processes
-    });
-    let status = response.status.unwrap();
-    assert_eq!(status.code, Code::Internal as i32);
-    assert!(
-        status
-            .message
-            .contains("the sandbox launcher ended without an answer"),
-        "{}",
-        status.message
-    );
-    for (process, _) in processes {
-        wait_for_end(process);
+        let mut request = Worker::request(worker.action(root, &run).await);
+        let (stages, mut started) = tokio::sync::mpsc::unbounded_channel();
+        request.stages = Some(stages);
+        let (response, processes) = tokio::join!(worker.executor().execute(request), async {
+            started.recv().await.unwrap();
+            // The sandbox is there when its first process has a process of its own.
+            let processes = loop {
+                let found = processes_below(&worker);
+                if found.iter().any(|(_, command)| command.starts_with("sleep")) {
+                    break found;
+                }
+                tokio::task::yield_now().await;
+            };
+            let is_ours = |(_, command): &&(i32, String)| command.contains("bitzel-sandbox");
+            let ours: Vec<i32> = processes
+                .iter()
+                .filter(is_ours)
+                .map(|(process, _)| *process)
+                .collect();
+            kill_process(Pid::from_raw(ours[victim]).unwrap(), Signal::KILL).unwrap();
+            processes
+        });
+        let status = response.status.unwrap();
+        assert_eq!(status.code, Code::Internal as i32);
+        let reason = "the sandbox launcher ended without an answer";
+        assert!(status.message.contains(reason), "{}", status.message);
+        for (process, _) in processes {
+            wait_for_end(process);
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use super::directory_of;
 use super::layer_selection::children;
 use crate::error::Error;
 
-/// For each mount overlayfs makes and removes some eight inodes besides what a command writes; more copies than that cost
-/// more than links below an overlay.
+/// For each mount overlayfs makes and removes some eight inodes besides what a command writes; more copies than that
+/// cost more than links below an overlay.
 const MAXIMUM_FILES: usize = 8;
 /// Files, symlinks and directories.
 const MAXIMUM_ENTRIES: usize = 16;

@@ -31,8 +31,8 @@ pub(super) fn in_new_namespaces<T>(stack: &mut [u8], work: impl FnOnce() -> T) -
     });
     #[expect(
         unsafe_code,
-        reason = "std has no vfork: memory is shared, but only one of both processes runs, on a stack of its own, and no \
-                  other thread exists in a launcher; a panic does not unwind out of the call, it aborts"
+        reason = "std has no vfork: memory is shared, but only one of both processes runs, on a stack of its own, and \
+                  no other thread exists in a launcher; a panic does not unwind out of the call, it aborts"
     )]
     let child = unsafe { clone(call, stack, flags, Some(nix::libc::SIGCHLD)) }?;
     let child = Pid::from_raw(child.as_raw()).ok_or(io::ErrorKind::InvalidData)?;

@@ -233,8 +233,8 @@ pub(super) fn failed<E: Into<io::Error>>(path: &Path) -> impl FnOnce(E) -> Error
     Error::io(format!("read {}", path.display()))
 }
 
-/// Makes the parents of outputs in an upper directory, which is empty or has a copy of the input: the specification wants
-/// them there before the command starts. Directories of the input keep mode and modification time.
+/// Makes the parents of outputs in an upper directory, which is empty or has a copy of the input: the specification
+/// wants them there before the command starts. Directories of the input keep mode and modification time.
 pub fn prepare_upper(tree: &DirectoryTree, upper: &Path, outputs: &[Vec<String>]) -> Result<(), Error> {
     let mut made = vec![(upper.to_owned(), Some(tree.root))];
     for output in outputs {
