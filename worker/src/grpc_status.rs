@@ -1,5 +1,7 @@
 //! The one place where a worker's errors become gRPC statuses.
 
+use std::io::ErrorKind;
+
 use bitzel_cas::error::with_causes;
 use bitzel_proto::missing_blobs::missing_blobs_status;
 use tonic::Status;
@@ -9,7 +11,7 @@ use crate::error::Error;
 /// What the client of an Action sees for `error`.
 ///
 /// Faults of the Action are `INVALID_ARGUMENT` or `FAILED_PRECONDITION`, so that nobody tries it again elsewhere;
-/// faults of this machine are `INTERNAL` or `UNAVAILABLE`.
+/// faults of this machine are `INTERNAL` or `UNAVAILABLE`, or `RESOURCE_EXHAUSTED` where its disk is full.
 pub fn grpc_status(error: &Error) -> Status {
     match error {
         Error::MissingBlobs(digests) => missing_blobs_status(digests),
@@ -24,6 +26,11 @@ pub fn grpc_status(error: &Error) -> Status {
         Error::TimedOut(_) => Status::deadline_exceeded(with_causes(error)),
         Error::Cancelled => Status::cancelled(with_causes(error)),
         Error::Store(_) => Status::unavailable(with_causes(error)),
+        Error::Io { source, .. }
+            if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
+        {
+            Status::resource_exhausted(with_causes(error))
+        }
         Error::Sandbox(_)
         | Error::SandboxUnavailable { .. }
         | Error::CacheInUse(_)
@@ -53,6 +60,15 @@ mod tests {
         assert_eq!(
             (status.code(), status.message()),
             (Code::Internal, "read /x: disk on fire")
+        );
+        let full = std::fs::write("/dev/full", "x").unwrap_err();
+        let status = grpc_status(&Error::io("write /x")(full));
+        assert_eq!(
+            (status.code(), status.message()),
+            (
+                Code::ResourceExhausted,
+                "write /x: No space left on device (os error 28)"
+            )
         );
     }
 }
