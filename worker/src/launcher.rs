@@ -33,7 +33,9 @@ mod keyring;
 mod network;
 mod root;
 
+use clone::Stack;
 use command::Others;
+use confinement::MemorySettings;
 
 /// What all commands of a launcher have in common.
 #[derive(Debug, Serialize, Deserialize)]
@@ -174,12 +176,13 @@ fn serve() -> Result<(), Failure> {
     let others = Others {
         worker: control.try_clone().map_err(step("open the control socket"))?,
         launcher,
+        memory: MemorySettings::of_this_process(),
     };
     let mut messages = BufReader::new(control);
     let Some(setup) = receive::<LauncherSetup>(&mut messages)? else {
         return Ok(());
     };
-    let mut stack = vec![0; clone::STACK_BYTES];
+    let mut stack = Stack::new().map_err(step("make a stack"))?;
     let mut ready = false;
     while let Some(request) = receive::<LaunchRequest>(&mut messages)? {
         // With the first request, so that somebody waits for the answer if it fails.
@@ -208,14 +211,10 @@ fn serve() -> Result<(), Failure> {
 fn launch(
     others: &Others,
     request: &LaunchRequest,
-    stack: &mut [u8],
+    stack: &mut Stack,
 ) -> Result<Option<LaunchReport>, Failure> {
-    match clone::in_new_namespaces(stack, || command::run(request, others)) {
-        Ok(Some(report)) => Ok(report),
-        // It was killed, and not by the worker.
-        Ok(None) => std::process::abort(),
-        Err(error) => Err(step("start a process in new namespaces")(error)),
-    }
+    clone::in_new_namespaces(stack, || command::run(request, others))
+        .map_err(step("start a process in new namespaces"))
 }
 
 /// Closes what some ancestor of the worker left open: it is none of the command's business.

@@ -55,7 +55,7 @@ impl Sandbox {
             blocking::run(move || HostFileSystem::find(&scratch, &host_directories)).await?
         };
         let sandbox = Self {
-            launchers: Launchers::new(launcher, scratch.root(), host),
+            launchers: Launchers::new(launcher, Arc::clone(&scratch), host),
             scratch,
         };
         sandbox.check().await?;

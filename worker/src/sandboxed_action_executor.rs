@@ -169,7 +169,7 @@ impl SandboxedActionExecutor {
             ..
         } = &prepared;
         // With network somebody outside may have the command's files and change them while they are compared.
-        let may_copy = !prepared.network && self.scratch.executes();
+        let may_copy = !prepared.network && self.scratch.is_bindable();
         let make_parents = {
             let (tree, directory) = (Arc::clone(tree), Arc::clone(directory));
             let outputs = declaration.component_paths();

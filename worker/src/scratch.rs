@@ -22,8 +22,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
-use rustix::fs::StatVfsMountFlags;
+use parking_lot::{Mutex, RwLock};
+use rustix::fs::{StatVfsMountFlags, statfs, statvfs};
 
 use crate::error::Error;
 
@@ -43,8 +43,9 @@ pub struct Scratch {
     root: PathBuf,
     /// Where the changes of Actions are, if not below the root.
     elsewhere: Option<PathBuf>,
-    /// Whether programs can be executed where the changes are.
-    executes: bool,
+    is_bindable: bool,
+    /// See [`Scratch::writing_programs`].
+    descriptors: RwLock<()>,
     counter: AtomicU64,
     /// Numbers of directories of Actions that the next ones can have.
     idle: Mutex<Vec<String>>,
@@ -74,13 +75,13 @@ impl Scratch {
             None => None,
         };
         let changes = elsewhere.clone().unwrap_or_else(|| root.join(CHANGES));
-        let flags = rustix::fs::statvfs(&changes)
-            .map_err(Error::io(format!("look at {}", changes.display())))?
-            .f_flag;
+        let is_bindable =
+            is_bindable(&changes).map_err(Error::io(format!("look at {}", changes.display())))?;
         Ok(Arc::new(Self {
             root,
             elsewhere,
-            executes: !flags.contains(StatVfsMountFlags::NOEXEC),
+            is_bindable,
+            descriptors: RwLock::default(),
             counter: AtomicU64::new(0),
             idle: Mutex::default(),
             _locks: locks,
@@ -97,9 +98,23 @@ impl Scratch {
         self.elsewhere.as_deref()
     }
 
-    /// Whether programs can be executed where the changes of Actions are: not if that is mounted `noexec`.
-    pub fn executes(&self) -> bool {
-        self.executes
+    /// Whether a command may see a directory of the changes itself, without an overlay in between: it can execute
+    /// programs there, and the file system has no operations of its own for everybody, as those of btrfs, with
+    /// which a command makes snapshots of what it cannot read and subvolumes that cannot be removed.
+    pub fn is_bindable(&self) -> bool {
+        self.is_bindable
+    }
+
+    /// To be held while a file is open for writing that a command may execute soon. A process that this one starts
+    /// meanwhile has the file, too, for the moment until it executes its own program, and the kernel executes no file
+    /// that somebody can write to.
+    pub fn writing_programs(&self) -> impl Drop {
+        self.descriptors.read()
+    }
+
+    /// To be held while a process is started, see [`Scratch::writing_programs`].
+    pub fn starting_process(&self) -> impl Drop {
+        self.descriptors.write()
     }
 
     /// A path that nothing else uses, relative to the root: `<parent>/<n>`.
@@ -115,6 +130,14 @@ impl Scratch {
     pub fn action_directory(self: &Arc<Self>) -> Result<ActionDirectory, Error> {
         ActionDirectory::new(Arc::clone(self))
     }
+}
+
+fn is_bindable(directory: &Path) -> rustix::io::Result<bool> {
+    // The magic numbers of ext2 to ext4, xfs and tmpfs.
+    const KNOWN: [u64; 3] = [0xef53, 0x5846_5342, 0x0102_1994];
+    let flags = statvfs(directory)?.f_flag;
+    let kind = u64::try_from(statfs(directory)?.f_type).unwrap_or(0);
+    Ok(KNOWN.contains(&kind) && !flags.contains(StatVfsMountFlags::NOEXEC))
 }
 
 /// Makes a directory that only this worker uses, and locks it.

@@ -480,17 +480,19 @@ async fn bad_commands_are_refused_with_a_reason() {
 #[tokio::test]
 async fn a_signal_is_reported_as_a_shell_does() {
     let worker = Worker::new().await;
-    let response = worker
-        .respond(
-            &directory([]),
-            Run {
-                script: "kill -SEGV $$",
-                ..Run::default()
-            },
-        )
-        .await;
-    assert_eq!(response.status.unwrap().code, 0);
-    assert_eq!(response.result.unwrap().exit_code, 128 + 11);
+    // Also by one without a name, of which an orphan ends, too.
+    for (script, code) in [
+        ("kill -SEGV $$", 11),
+        ("(sh -c 'kill -34 $$' &); kill -35 $$", 35),
+    ] {
+        let run = Run {
+            script,
+            ..Run::default()
+        };
+        let response = worker.respond(&directory([]), run).await;
+        assert_eq!(response.status.unwrap().code, 0);
+        assert_eq!(response.result.unwrap().exit_code, 128 + code);
+    }
 }
 
 #[tokio::test]
@@ -601,8 +603,9 @@ async fn what_a_command_sets_of_process_one_ends_with_that() {
         // If the worker is root, the file is the command's. Process 1 has its memory in common with the launcher.
         let script = format!(
             "# {number}
-            cat /proc/1/oom_score_adj /proc/self/oom_score_adj
-            echo 700 > /proc/1/oom_score_adj || true"
+            cat /proc/1/oom_score_adj /proc/self/oom_score_adj /proc/1/coredump_filter /proc/self/coredump_filter
+            echo 700 > /proc/1/oom_score_adj || true
+            echo 0x107 > /proc/1/coredump_filter || true"
         );
         let run = Run {
             script: &script,

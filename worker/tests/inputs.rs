@@ -282,6 +282,39 @@ async fn changes_are_seen(worker: &Worker, tree: &Node, script: &str, keep: &Nod
     assert_eq!(kept.digest, Some(worker.put_tree(keep).await.to_wire()));
 }
 
+#[tokio::test]
+async fn a_directory_that_a_command_closed_comes_back_closed_and_whole() {
+    let worker = Worker::new().await;
+    let tree = directory([(
+        "t",
+        directory([("d", directory([("a", file("a"))])), ("e", directory([]))]),
+    )]);
+    for tree in tree.both_ways() {
+        let run = Run {
+            script: "echo b > t/d/b; chmod 0 t/d t/e",
+            outputs: &["t"],
+            properties: EXACT,
+            ..Run::default()
+        };
+        let result = worker.run(&tree, run).await;
+        let collected = worker.tree(&result, "t").await;
+        assert_eq!(collected.root.unwrap().directories.len(), 2);
+        let mode = |directory: &Directory| {
+            let properties = directory.node_properties.as_ref();
+            properties
+                .and_then(|properties| properties.unix_mode)
+                .map(|mode| mode.value)
+        };
+        let mut found: Vec<_> = collected
+            .children
+            .iter()
+            .map(|directory| (mode(directory), directory.files.len()))
+            .collect();
+        found.sort_unstable();
+        assert_eq!(found, [(Some(0), 0), (Some(0), 2)]);
+    }
+}
+
 /// A directory with enough files to become a layer of its own.
 fn big(count: usize) -> Node {
     let entries = (0..count).map(|index| (format!("f{index}"), file(format!("{}", index % 7))));

@@ -8,7 +8,9 @@ use std::path::Path;
 use bitzel_proto::Digest;
 use rayon::prelude::*;
 use rustix::buffer::spare_capacity;
-use rustix::fs::{Mode, chmod, fchmod, flistxattr, fremovexattr, futimens};
+use rustix::fs::{
+    AtFlags, Mode, StatxAttributes, StatxFlags, chmod, fchmod, flistxattr, fremovexattr, futimens, statx,
+};
 use rustix::io::Errno;
 
 use super::key::FileKey;
@@ -129,6 +131,11 @@ pub(super) fn adopt(scratch: &Scratch, path: &Path, key: &FileKey) -> Result<boo
         return Ok(true);
     }
     let file = File::open(path).map_err(Error::io(format!("adopt {}", path.display())))?;
+    let found = statx(&file, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS).map_err(failed())?;
+    if found.stx_attributes.contains(StatxAttributes::ENCRYPTED) {
+        // Whoever has the key, which is another Action as well, can take it away.
+        return Ok(false);
+    }
     let mut names = Vec::with_capacity(4096);
     match flistxattr(&file, spare_capacity(&mut names)) {
         Ok(_) => {}

@@ -203,6 +203,7 @@ impl Linking<'_> {
             OFlags::RDONLY | OFlags::CLOEXEC,
             Mode::empty(),
         )?;
+        let _open = self.scratch.writing_programs();
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let new = openat(target, name, flags, Mode::RUSR | Mode::WUSR)?;
         copy_file(&mut old.into(), &mut new.into())

@@ -12,11 +12,11 @@ use std::process::{Child, Command, Stdio};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Access, access};
+use rustix::process::{WaitOptions, wait};
 
-use super::confinement::{die_with_launcher, drop_privileges, log, mount_writable, own_proc};
+use super::confinement::{MemorySettings, die_with_launcher, drop_privileges, log, mount_writable, own_proc};
 use super::{Failure, LaunchReport, LaunchRequest, step};
 
 /// The other processes that the first one of a sandbox depends on.
@@ -25,6 +25,8 @@ pub(super) struct Others {
     pub worker: UnixStream,
     /// The launcher.
     pub launcher: OwnedFd,
+    /// What its memory is to be like at the start of each command.
+    pub memory: MemorySettings,
 }
 
 /// Runs the command. `None` when the worker lost interest.
@@ -36,6 +38,7 @@ fn confined(request: &LaunchRequest, others: &Others) -> Result<Option<LaunchRep
     own_proc()?;
     let (stdout, stderr) = (log(&request.stdout)?, log(&request.stderr)?);
     mount_writable(request)?;
+    others.memory.restore()?;
     drop_privileges()?;
     die_with_launcher()?;
     if has_ended(&others.launcher).map_err(step("look for the launcher"))? {
@@ -123,15 +126,12 @@ fn wait_for(command: &Child, worker: &UnixStream) -> io::Result<Option<i32>> {
     ended.thread_block()?;
     let signals = SignalFd::with_flags(&ended, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(process, code)) if is(command, process) => return Ok(Some(code)),
-            Ok(WaitStatus::Signaled(process, signal, _)) if is(command, process) => {
-                return Ok(Some(128 + signal as i32));
+        // One signal stands for all that ended meanwhile.
+        while let Some((process, status)) = wait(WaitOptions::NOHANG)? {
+            if i32::try_from(command.id()) == Ok(process.as_raw_pid()) {
+                let code = status.exit_status();
+                return Ok(code.or_else(|| status.terminating_signal().map(|signal| 128 + signal)));
             }
-            Ok(WaitStatus::StillAlive) => {}
-            // There may be more: one signal stands for all that ended meanwhile.
-            Ok(_) | Err(Errno::EINTR) => continue,
-            Err(error) => return Err(error.into()),
         }
         let mut descriptors = [
             PollFd::new(&signals, PollFlags::IN),
@@ -146,8 +146,4 @@ fn wait_for(command: &Child, worker: &UnixStream) -> io::Result<Option<i32>> {
         }
         while signals.read_signal()?.is_some() {}
     }
-}
-
-fn is(command: &Child, process: nix::unistd::Pid) -> bool {
-    i32::try_from(command.id()) == Ok(process.as_raw())
 }

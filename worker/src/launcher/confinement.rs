@@ -103,6 +103,32 @@ pub(super) fn own_proc() -> Result<(), Failure> {
     set_dumpable_behavior(DumpableBehavior::Dumpable).map_err(step("open this process's memory"))
 }
 
+/// Settings of a process that are kept with its memory, which the first processes of all commands have in common with
+/// the launcher. If the worker is root, the files are the commands' as well.
+pub(super) struct MemorySettings(Vec<(&'static str, String)>);
+
+impl MemorySettings {
+    pub(super) fn of_this_process() -> Self {
+        // Not every kernel has both. The first is a decimal number, the second a hexadecimal one.
+        let files = [
+            ("/proc/self/oom_score_adj", ""),
+            ("/proc/self/coredump_filter", "0x"),
+        ];
+        let read = |(path, prefix)| {
+            let text = fs::read_to_string(path).ok()?;
+            Some((path, format!("{prefix}{}", text.trim())))
+        };
+        Self(files.into_iter().filter_map(read).collect())
+    }
+
+    /// Makes them what they were. A command can have made it likelier only that it is killed, which can be undone.
+    pub(super) fn restore(&self) -> Result<(), Failure> {
+        self.0
+            .iter()
+            .try_for_each(|(path, text)| fs::write(path, text).map_err(step(format!("write {path}"))))
+    }
+}
+
 /// Becomes a user without capabilities in a user namespace below the one that owns the mounts, the processes, the IPC
 /// objects and the network of the sandbox.
 pub(super) fn drop_privileges() -> Result<(), Failure> {

@@ -7,8 +7,8 @@ use bitzel_cas::DirectoryTree;
 use bitzel_proto::Digest;
 use bitzel_proto::reapi::{FileNode, SymlinkNode};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, Stat, UTIME_OMIT, fchmod, fremovexattr, fstat, futimens, mknodat,
-    openat, readlinkat, statat, unlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, Stat, UTIME_OMIT, fchmod, fremovexattr, futimens, mknodat, openat,
+    readlinkat, stat, statat, unlinkat,
 };
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
@@ -28,9 +28,12 @@ pub fn leave_changes(
     upper: &Path,
     cancellation: &CancellationToken,
 ) -> Result<(), Error> {
+    let before = stat(upper).map_err(failed(upper))?;
     let root = open_directory(CWD, upper).map_err(failed(upper))?;
     let inputs = CopiedInputs { tree, cancellation };
-    inputs.leave_changes(root.as_fd(), upper, tree.root).map(drop)
+    inputs
+        .leave_changes(root.as_fd(), &before, upper, tree.root)
+        .map(drop)
 }
 
 struct CopiedInputs<'run> {
@@ -46,15 +49,24 @@ struct Entry<'run> {
 }
 
 impl CopiedInputs<'_> {
-    /// Does it for one directory, and says whether its own mode and modification time are as they were.
-    fn leave_changes(&self, opened: BorrowedFd<'_>, path: &Path, digest: Digest) -> Result<bool, Error> {
+    /// Does it for one directory, and says whether its own mode and modification time are as they were. `before` is what
+    /// it was before it was opened, which may have taken another mode.
+    fn leave_changes(
+        &self,
+        opened: BorrowedFd<'_>,
+        before: &Stat,
+        path: &Path,
+        digest: Digest,
+    ) -> Result<bool, Error> {
         let directory = self.tree.directories.get(&digest);
         let directory = directory.ok_or_else(|| Error::MissingBlobs(vec![digest]))?;
-        let before = fstat(opened).map_err(failed(path))?;
         let is_untouched =
-            before.st_mode & 0o7777 == DEFAULT_DIRECTORY_MODE && mtime_of(&before) == DEFAULT_MTIME;
-        if directory.files.is_empty() && directory.symlinks.is_empty() && directory.directories.is_empty() {
-            return Ok(is_untouched);
+            before.st_mode & 0o7777 == DEFAULT_DIRECTORY_MODE && mtime_of(before) == DEFAULT_MTIME;
+        let has_entries = !(directory.files.is_empty()
+            && directory.symlinks.is_empty()
+            && directory.directories.is_empty());
+        if is_untouched && !has_entries {
+            return Ok(true);
         }
         let entry = |name| Entry {
             parent: opened,
@@ -92,13 +104,13 @@ impl CopiedInputs<'_> {
             let child = Digest::from_wire_field(digest.function(), node.digest.as_ref())
                 .map_err(Error::digest("DirectoryNode.digest"))?;
             let opened = open_directory(opened, entry.name).map_err(failed(&entry.path))?;
-            if self.leave_changes(opened.as_fd(), &entry.path, child)? {
+            if self.leave_changes(opened.as_fd(), &found, &entry.path, child)? {
                 entry.remove(AtFlags::REMOVEDIR)?;
             }
         }
         // What was done here is none of the command's changes.
         restored(fchmod(opened, Mode::from_raw_mode(before.st_mode)))?;
-        let mut times = mtime_of(&before).timestamps();
+        let mut times = mtime_of(before).timestamps();
         times.last_access.tv_nsec = UTIME_OMIT;
         restored(futimens(opened, &times))?;
         Ok(is_untouched)

@@ -1,5 +1,6 @@
 //! The input tree and the overlay's upper directory seen as one, as the command saw them.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
@@ -7,8 +8,10 @@ use std::path::{Path, PathBuf};
 
 use bitzel_proto::Digest;
 use bitzel_proto::reapi::{Directory, FileNode, SymlinkNode};
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{Mode, OFlags, fgetxattr, open};
+use rustix::io::Errno;
 
+use super::opening::open_plain;
 use crate::error::Error;
 use crate::input_root::restore;
 use bitzel_cas::DirectoryTree;
@@ -163,9 +166,9 @@ impl<'tree> MergedTree<'tree> {
         }
         let mut below = None;
         if metadata.is_dir()
-            && !is_opaque(upper).map_err(failed(upper))?
             && let Some(digest) = beneath
             && let Some(MergedNode::InputDirectory(child)) = self.input_child(digest, name)?
+            && !is_opaque(upper).map_err(failed(upper))?
         {
             below = Some(child);
         }
@@ -199,13 +202,13 @@ pub(super) fn is_whiteout(metadata: &fs::Metadata) -> bool {
 }
 
 /// Whether a directory has [`OPAQUE`].
-fn is_opaque(path: &Path) -> io::Result<bool> {
+fn is_opaque(path: &Path) -> rustix::io::Result<bool> {
     let mut value = [0_u8; 8];
-    match rustix::fs::lgetxattr(path, OPAQUE, &mut value[..]) {
+    match fgetxattr(open_plain(path, OFlags::DIRECTORY)?, OPAQUE, &mut value[..]) {
         Ok(size) => Ok(value.get(..size) == Some(b"y")),
         // The last one: longer than any value that overlayfs writes.
-        Err(rustix::io::Errno::NODATA | rustix::io::Errno::NOTSUP | rustix::io::Errno::RANGE) => Ok(false),
-        Err(error) => Err(error.into()),
+        Err(Errno::NODATA | Errno::NOTSUP | Errno::RANGE) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -236,7 +239,8 @@ pub(super) fn failed<E: Into<io::Error>>(path: &Path) -> impl FnOnce(E) -> Error
 /// Makes the parents of outputs in an upper directory, which is empty or has a copy of the input: the specification
 /// wants them there before the command starts. Directories of the input keep mode and modification time.
 pub fn prepare_upper(tree: &DirectoryTree, upper: &Path, outputs: &[Vec<String>]) -> Result<(), Error> {
-    let mut made = vec![(upper.to_owned(), Some(tree.root))];
+    // Sorted, so that parents come before what is in them.
+    let mut made = BTreeMap::from([(upper.to_owned(), Some(tree.root))]);
     for output in outputs {
         let merged = MergedTree::new(tree, upper.to_owned());
         let parents = output.len().saturating_sub(1);
@@ -248,7 +252,7 @@ pub fn prepare_upper(tree: &DirectoryTree, upper: &Path, outputs: &[Vec<String>]
                 Some(MergedNode::Upper { metadata, beneath }) if metadata.is_dir() => {
                     if beneath.is_some() {
                         // One that was copied may get a new entry.
-                        made.push((upper.join(prefix.join("/")), beneath));
+                        made.insert(upper.join(prefix.join("/")), beneath);
                     }
                     continue;
                 }
@@ -264,7 +268,7 @@ pub fn prepare_upper(tree: &DirectoryTree, upper: &Path, outputs: &[Vec<String>]
             let path = upper.join(prefix.join("/"));
             let failed = || Error::io(format!("create {}", path.display()));
             DirBuilder::new().mode(0o700).create(&path).map_err(failed())?;
-            made.push((path, digest));
+            made.insert(path, digest);
         }
     }
     let empty = Directory::default();

@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -14,14 +14,15 @@ use tokio::process::{Child, Command};
 use super::bubblewrap::HostFileSystem;
 use crate::error::Error;
 use crate::launcher::{LaunchAnswer, LaunchRequest, LauncherSetup};
+use crate::scratch::Scratch;
 
 /// Starts launchers, and keeps those that are idle. There are never more than commands ran at the same time.
 #[derive(Debug)]
 pub(super) struct Launchers {
     /// A program and its arguments.
     command: Vec<OsString>,
-    /// Where launchers start: requests have paths relative to it.
-    directory: PathBuf,
+    /// Launchers start in its root: requests have paths relative to that.
+    scratch: Arc<Scratch>,
     /// What their commands see.
     host: HostFileSystem,
     idle: Mutex<Vec<Launcher>>,
@@ -38,10 +39,10 @@ pub(super) struct Launcher {
 }
 
 impl Launchers {
-    pub(super) fn new(command: Vec<OsString>, directory: &Path, host: HostFileSystem) -> Self {
+    pub(super) fn new(command: Vec<OsString>, scratch: Arc<Scratch>, host: HostFileSystem) -> Self {
         Self {
             command,
-            directory: directory.to_owned(),
+            scratch,
             host,
             idle: Mutex::default(),
         }
@@ -84,9 +85,10 @@ impl Launchers {
             .command
             .split_first()
             .ok_or_else(|| Error::Sandbox("no sandbox launcher is configured".into()))?;
+        let _alone = self.scratch.starting_process();
         let process = Command::new(program)
             .args(arguments)
-            .current_dir(&self.directory)
+            .current_dir(self.scratch.root())
             // What else the worker has in its environment, such as tokens, is nothing that a sandbox needs.
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
