@@ -3,6 +3,7 @@
 mod channel;
 mod credentials;
 mod renewal;
+mod small_frames;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use crate::error::Error;
 pub use channel::Channel;
 pub use credentials::ClientCredentials;
 use renewal::Renewal;
+pub use small_frames::{SmallFrames, small_frames};
 
 /// HTTP/2 flow control: bytes in flight per stream and per connection. The default of 64 KiB stalls a transfer once
 /// per round trip, on loopback too.

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::service::Routes;
 use tonic::transport::server::Connected;
+use tower::util::MapResponseLayer;
 
 use crate::admin::{AdminListener, Gauges};
 use crate::command_error::CommandError;
@@ -293,6 +294,7 @@ where
 {
     endpoint::server()
         .max_concurrent_streams(access.limits.streams_per_connection)
+        .layer(MapResponseLayer::new(endpoint::small_frames))
         .layer(ObservingLayer::Grpc)
         .layer(access.layer)
         .layer(access.limits_layer)
