@@ -34,7 +34,7 @@ mod network;
 mod root;
 
 use clone::Stack;
-use command::Others;
+use command::Outside;
 use confinement::MemorySettings;
 
 /// What all commands of a launcher have in common.
@@ -173,7 +173,7 @@ fn serve() -> Result<(), Failure> {
         "open the control socket; the worker starts the sandbox launcher",
     ))?;
     let launcher = pidfd_open(getpid(), PidfdFlags::empty()).map_err(step("refer to this process"))?;
-    let others = Others {
+    let outside = Outside {
         worker: control.try_clone().map_err(step("open the control socket"))?,
         launcher,
         memory: MemorySettings::of_this_process(),
@@ -194,7 +194,7 @@ fn serve() -> Result<(), Failure> {
             }
             ready = true;
         }
-        let Some(report) = launch(&others, &request, &mut stack)? else {
+        let Some(report) = launch(&outside, &request, &mut stack)? else {
             // Nobody listens any more.
             return Ok(());
         };
@@ -209,11 +209,11 @@ fn serve() -> Result<(), Failure> {
 
 /// Runs one command to its end, and to that of all its processes. `None` when the worker lost interest.
 fn launch(
-    others: &Others,
+    outside: &Outside,
     request: &LaunchRequest,
     stack: &mut Stack,
 ) -> Result<Option<LaunchReport>, Failure> {
-    clone::in_new_namespaces(stack, || command::run(request, others))
+    clone::in_new_namespaces(stack, || command::run(request, outside))
         .map_err(step("start a process in new namespaces"))
 }
 

@@ -19,8 +19,8 @@ use rustix::process::{WaitOptions, wait};
 use super::confinement::{MemorySettings, die_with_launcher, drop_privileges, log, mount_writable, own_proc};
 use super::{Failure, LaunchReport, LaunchRequest, step};
 
-/// The other processes that the first one of a sandbox depends on.
-pub(super) struct Others {
+/// What is outside of a sandbox, and its first process has to know of.
+pub(super) struct Outside {
     /// The socket whose other end the worker has.
     pub worker: UnixStream,
     /// The launcher.
@@ -30,18 +30,18 @@ pub(super) struct Others {
 }
 
 /// Runs the command. `None` when the worker lost interest.
-pub(super) fn run(request: &LaunchRequest, others: &Others) -> Option<LaunchReport> {
-    confined(request, others).unwrap_or_else(|failure| Some(failure.into()))
+pub(super) fn run(request: &LaunchRequest, outside: &Outside) -> Option<LaunchReport> {
+    confined(request, outside).unwrap_or_else(|failure| Some(failure.into()))
 }
 
-fn confined(request: &LaunchRequest, others: &Others) -> Result<Option<LaunchReport>, Failure> {
+fn confined(request: &LaunchRequest, outside: &Outside) -> Result<Option<LaunchReport>, Failure> {
     own_proc()?;
     let (stdout, stderr) = (log(&request.stdout)?, log(&request.stderr)?);
     mount_writable(request)?;
-    others.memory.restore()?;
+    outside.memory.restore()?;
     drop_privileges()?;
     die_with_launcher()?;
-    if has_ended(&others.launcher).map_err(step("look for the launcher"))? {
+    if has_ended(&outside.launcher).map_err(step("look for the launcher"))? {
         return Err(step("look for the launcher")(io::Error::other("it has ended")));
     }
     env::set_current_dir(&request.working_directory)
@@ -76,7 +76,7 @@ fn confined(request: &LaunchRequest, others: &Others) -> Result<Option<LaunchRep
     });
     match started {
         Ok(child) => {
-            let code = wait_for(&child, &others.worker).map_err(step("wait for the command"))?;
+            let code = wait_for(&child, &outside.worker).map_err(step("wait for the command"))?;
             Ok(code.map(LaunchReport::Exited))
         }
         Err(error) => {
@@ -126,7 +126,7 @@ fn wait_for(command: &Child, worker: &UnixStream) -> io::Result<Option<i32>> {
     ended.thread_block()?;
     let signals = SignalFd::with_flags(&ended, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     loop {
-        // One signal stands for all that ended meanwhile.
+        // One signal stands for all that ended meanwhile, orphans too.
         while let Some((process, status)) = wait(WaitOptions::NOHANG)? {
             if i32::try_from(command.id()) == Ok(process.as_raw_pid()) {
                 let code = status.exit_status();
