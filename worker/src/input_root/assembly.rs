@@ -209,8 +209,8 @@ impl Linking<'_> {
         copy_file(&mut old.into(), &mut new.into())
     }
 
-    /// Gives a cached file a new inode, with [`RENEWAL`] held, because the old one has as many links as the file system allows (65,000 on
-    /// ext4). Links made before keep the old one.
+    /// Gives a cached file a new inode, with [`RENEWAL`] held, because the old one has as many links as the file system
+    /// allows (65,000 on ext4). Links made before keep the old one.
     fn renew(&self, source: &str) -> io::Result<()> {
         let old_path = self.scratch.root().join("files").join(source);
         let path = self.scratch.root().join(self.scratch.fresh("temporary"));

@@ -72,7 +72,8 @@ pub(super) fn in_new_namespaces<W: FnOnce() -> T, T>(stack: &mut Stack, work: W)
     #[expect(
         unsafe_code,
         reason = "std has no such call: memory is shared, but this process, which has one thread, does nothing there \
-                  until the other has ended, which has a stack of its own; `argument` outlives it; a panic ends at `call`"
+                  until the other has ended, which has a stack of its own; `argument` outlives that; a panic ends at \
+                  `call`"
     )]
     unsafe {
         let child = libc::clone(call::<W, T>, stack.top(), FLAGS, pointer);

@@ -49,8 +49,8 @@ struct Entry<'run> {
 }
 
 impl CopiedInputs<'_> {
-    /// Does it for one directory, and says whether its own mode and modification time are as they were. `before` is what
-    /// it was before it was opened, which may have taken another mode.
+    /// Does it for one directory, and says whether its own mode and modification time are as they were. `before` is
+    /// what it was before it was opened, which may have taken another mode.
     fn leave_changes(
         &self,
         opened: BorrowedFd<'_>,
