@@ -270,10 +270,12 @@ impl MetadataInputs {
             }
         }
         let is_test = |directory: &Path| directory.ends_with("bb/tests");
-        for package in bitbake::PACKAGES {
-            let directory = self.library.join(package);
-            if directory.is_dir() {
-                builder.add_directory(&directory, &format!("bitbake/lib/{package}"), &is_test)?;
+        for (path, name) in bitbake::modules(&self.library)? {
+            let place = format!("bitbake/lib/{name}");
+            if path.is_dir() {
+                builder.add_directory(&path, &place, &is_test)?;
+            } else {
+                builder.add_file(&path, &place)?;
             }
         }
         builder.add_directory(&self.conf, "build/conf", &|_| false)?;

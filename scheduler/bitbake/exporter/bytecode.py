@@ -20,8 +20,19 @@ UNCHECKED_HASH = (1).to_bytes(4, "little")
 MARSHAL_VERSION = 2
 ROOT = Path("/work")
 
-# Parts of bb that no task imports.
-LEFT_OUT = ("bb/tests", "bb/ui", "bb/server", "bb/acl", "bb/asyncrpc")
+# Parts of BitBake's library that no task imports.
+LEFT_OUT = (
+    "bb/tests",
+    "bb/ui",
+    "bb/server",
+    "bb/acl",
+    "bb/asyncrpc",
+    "bblayers/",
+    "bitbake_setup/",
+    "hashserv/",
+    "layerindexlib/",
+    "prserv/",
+)
 
 
 def compile_source(path: Path) -> bytes | None:
@@ -35,21 +46,21 @@ def compile_source(path: Path) -> bytes | None:
     return header + marshal.dumps(code, MARSHAL_VERSION)
 
 
-def sources(directories: Iterable[Path]) -> Iterator[Path]:
-    for directory in directories:
-        for path in sorted(directory.rglob("*.py")):
-            if not str(path.relative_to(directory.parent)).startswith(LEFT_OUT):
+def sources(modules: Iterable[Path]) -> Iterator[Path]:
+    for module in modules:
+        for path in sorted(module.rglob("*.py")) if module.is_dir() else [module]:
+            if not str(path.relative_to(module.parent)).startswith(LEFT_OUT):
                 yield path
 
 
-def compile_all(directories: Iterable[Path], cache: Path, store: Path) -> list[list[str]]:
-    """Compiles the packages `directories`: pairs of the path relative to /work and the SHA-256 in `store`.
+def compile_all(modules: Iterable[Path], cache: Path, store: Path) -> list[list[str]]:
+    """Compiles the packages and modules `modules`: pairs of the path relative to /work and the SHA-256 in `store`.
 
     `cache` remembers by the source's digest what was compiled before.
     """
     version = importlib.util.MAGIC_NUMBER.hex()
     compiled = []
-    for path in sources(directories):
+    for path in sources(modules):
         identity = hashlib.sha256(f"{version} {path} ".encode() + path.read_bytes()).hexdigest()
         entry = cache / f"bytecode-{identity}"
         name = entry.read_text(encoding="ascii") if cached_files.mark_used(entry) else ""

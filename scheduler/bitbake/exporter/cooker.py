@@ -27,6 +27,7 @@ import bb.providers
 import bb.runqueue
 import bb.server.process
 import bb.utils
+import cooker_releases
 
 POSTFILE = "/work/build/conf/bitzel.conf"
 
@@ -159,8 +160,7 @@ class Cooker:
         writing = self.cooker.parser.syncthread
         if writing is not None:
             writing.join()
-        # What the parser's processes asked upstream is on disk now; asked again, it might be something newer.
-        bb.fetch2._revisions_cache.init_cache(self.cooker.data.getVar("BB_CACHEDIR"))
+        cooker_releases.read_upstream_revisions(self.cooker.data)
         for data in self.data_builder.mcdata.values():
             data.setVar("DATE", self.date)
             data.setVar("TIME", self.time)

@@ -51,7 +51,7 @@ def main(request_file: str) -> int:
         GRAPH.write_text(
             json.dumps(document, separators=(",", ":")), encoding="utf-8", errors="surrogateescape"
         )
-        packages = [Path("/work/bitbake/lib/bb"), Path("/work/bitzel")]
+        packages = [*sorted(Path("/work/bitbake/lib").iterdir()), Path("/work/bitzel")]
         packages += [Path(directory, namespace) for directory, namespace, *_ in python_libraries()]
         BYTECODE.write_text(json.dumps(bytecode.compile_all(packages, CACHE, SNAPSHOTS)), encoding="utf-8")
         cooker.close()

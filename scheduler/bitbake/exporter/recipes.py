@@ -22,7 +22,9 @@ import bb.cache
 import bb.codeparser
 import bb.fetch2
 import cached_files
+import cooker_releases
 import data_store
+import task_releases
 import work
 from cooker import Cooker, Failed
 
@@ -31,7 +33,7 @@ SNAPSHOTS = Path("/work/out/snapshots")
 CACHE = Path("/work/out/recipes")
 
 # Raised when the meaning of what is cached here changes.
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 
 EXECUTED_FUNCTION = re.compile(r"""exec_func\(\s*['"]([\w-]+)['"]""")
 
@@ -41,6 +43,10 @@ Document = dict[str, Any]
 def relative(path: str) -> str:
     """A path of the sandbox as the graph has it."""
     return os.path.normpath(path).removeprefix(ROOT)
+
+
+def is_below(path: str, directory: str | None) -> bool:
+    return bool(directory) and f"{os.path.normpath(path)}/".startswith(f"{os.path.normpath(directory)}/")
 
 
 def write_snapshot(multiconfig: str, contents: bytes) -> Document:
@@ -201,6 +207,13 @@ class RecipeExporter:
             "sstate_plain_directories": [relative(path) for path in plain],
             "stamp_extra_info": flag("stamp-extra-info"),
             "published_paths": published_paths(data, task, outputs, plain),
+            "shares_work_tree": any(is_below(path, data.getVar("WORKDIR")) for path in plain),
+            "stays_visible": any(
+                not is_below(path, data.getVar("COMPONENTS_DIR"))
+                and not is_below(path, data.getVar("WORKDIR"))
+                and not is_below(path, data.getVar("PKGDATA_DIR"))
+                for path in outputs + plain
+            ),
             "needs_dependency_data": reads_dependency_data(data, cache, key, task),
             "extends_sysroot": runs_function(data, task, "extend_recipe_sysroot"),
         }
@@ -246,18 +259,10 @@ def registering_modules() -> list[str]:
 
 def module_dependencies() -> dict[str, list[Any]]:
     """What BitBake found in the Python code of the `addpylib` modules, which enters the signatures."""
-    found: dict[str, list[Any]] = {}
-    for name, entry in bb.codeparser.modulecode_deps.items():
-        references, executed, variables, contains, code_hash, visitor = entry
-        found[name] = [
-            sorted(references),
-            sorted(executed),
-            sorted(variables),
-            {variable: sorted(values) for variable, values in contains.items()},
-            code_hash,
-            visitor is not None,
-        ]
-    return found
+    return {
+        name: task_releases.encode_module_dependencies(entry)
+        for name, entry in bb.codeparser.modulecode_deps.items()
+    }
 
 
 def sources(data: Any) -> list[Document]:
@@ -289,14 +294,10 @@ def upstream_revisions(data: Any) -> dict[str, str]:
 
     Tasks have no network to ask again, and have to build what the signature says.
     """
-    revisions = {}
+    revisions: dict[str, str] = {}
     fetcher = bb.fetch2.Fetch(words(data.getVar("SRC_URI")), data, localonly=False)
     for source in fetcher.ud.values():
-        if hasattr(source.method, "_latest_revision"):
-            key = source.method.generate_revision_key(source, data, source.name)
-            revision = bb.fetch2._revisions_cache.get_rev(key)
-            if revision is not None:
-                revisions[key] = revision
+        revisions.update(cooker_releases.upstream_revisions(source, data))
     return revisions
 
 

@@ -14,6 +14,8 @@ import copy
 import json
 from typing import Any
 
+import task_releases
+
 FORMAT_VERSION = 1
 
 # What the data store knows only to explain itself, or to be read by the parser alone.
@@ -137,7 +139,7 @@ class StoreContents:
         self._drop_foreign_exports()
         self.overrides = {name: entries for name, entries in data.overridedata.items() if entries}
         self.override_variables = set(data.overridevars)
-        self.filters = dict(data.filters)
+        self.filters = task_releases.filters(data)
         self.renames = dict(data._var_renames)
 
     def _drop_foreign_exports(self) -> None:
@@ -216,7 +218,7 @@ def restore(data: Any, base: dict[str, Any], recipe: dict[str, Any]) -> None:
     data.dict = variables
     data.overridedata = overrides
     data.overridevars = set(recipe["override_variables"])
-    data.filters = dict(recipe["filters"])
+    task_releases.set_filters(data, recipe["filters"])
     data._var_renames = dict(recipe["renames"])
     data.overrides = None
     data.expand_cache = {}

@@ -20,7 +20,6 @@ import bb.progress  # isort: skip  (before bb.build, which it imports in a circl
 import aftermath
 import basehash
 import bb.build
-import bb.codeparser
 import bb.data_smart
 import bb.event
 import bb.msg
@@ -31,6 +30,9 @@ import data_store
 import fakeroot
 import lazy_imports
 import metadata_functions
+import special_files
+import task_releases
+from beside import SharedPlaces
 
 ROOT = Path("/work")
 HERE = ROOT / "bitzel"
@@ -51,11 +53,7 @@ def restore(base: Document, recipe: Document) -> Any:
     for name, value in base["original_environment"].items():
         original_environment.setVar(name, value)
     data_store.restore(data, base, recipe)
-    if revisions := recipe.get("upstream_revisions"):
-        from bb.fetch2 import _revisions_cache
-
-        for key, revision in revisions.items():
-            _revisions_cache.set_rev(key, revision)
+    task_releases.set_upstream_revisions(data, recipe.get("upstream_revisions") or {})
     data.setVar("BB_ORIGENV", original_environment)
     return data
 
@@ -76,15 +74,7 @@ def import_libraries(data: Any, base: Document) -> None:
         # Any use of a lazy module executes it.
         dir(sys.modules[module])
     for name, entry in base["module_dependencies"].items():
-        references, executed, variables, contains, code_hash, has_visitor = entry
-        bb.codeparser.modulecode_deps[name] = [
-            set(references),
-            set(executed),
-            set(variables),
-            {variable: set(values) for variable, values in contains.items()},
-            code_hash,
-            visit_call if has_visitor else None,
-        ]
+        task_releases.define_module_dependencies(name, entry, visit_call)
 
 
 def visit_call(name: str, arguments: Any) -> Any:
@@ -225,6 +215,8 @@ def run(task: Document) -> int:
     bb.siggen.dump_this_task = lambda _file, _data: None
     staged = aftermath.staged_files(task)
     build_files = write_build_files(base)
+    shared = SharedPlaces(data, task)
+    special_files.put_back(task)
     if task["fakeroot"]:
         fakeroot.apply_ownership(task)
     status = int(bb.build.exec_task(task["recipe"], task["task"], data, False))
@@ -233,5 +225,5 @@ def run(task: Document) -> int:
         fakeroot.write_ownership(task)
     if status != 0:
         aftermath.show_failure(task)
-    aftermath.clean_up(data, task, build_files, staged)
+    aftermath.clean_up(data, task, build_files, staged, shared)
     return status

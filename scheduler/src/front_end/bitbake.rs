@@ -1,5 +1,7 @@
 //! Where `BitBake`'s library is.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -8,8 +10,48 @@ use tokio::process::Command;
 use super::FrontEndConfig;
 use super::error::FrontEndError;
 
-/// The packages of `BitBake` that the sandbox gets. A virtual environment's library directory holds much more.
-pub(crate) const PACKAGES: [&str; 3] = ["bb", "hashserv", "prserv"];
+/// Parts of a checkout's `lib/` that neither the exporter nor a task imports: a web application.
+const LEFT_OUT: [&str; 1] = ["toaster"];
+
+/// The modules and packages beside `bb` that the sandbox gets: paths and their names.
+///
+/// Of a checkout all of `lib/`, since releases before 2026 keep third-party modules there. A library directory of
+/// Python holds other people's packages as well; there the record of the installed distribution says what is
+/// `BitBake`'s (PEP 376).
+pub(crate) fn modules(library: &Path) -> Result<Vec<(PathBuf, String)>, FrontEndError> {
+    let mut recorded = None;
+    let mut all = BTreeSet::new();
+    for entry in fs::read_dir(library).map_err(FrontEndError::io(library))? {
+        let entry = entry.map_err(FrontEndError::io(library))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".dist-info") {
+            let record = fs::read_to_string(entry.path().join("RECORD")).unwrap_or_default();
+            recorded = recorded.or_else(|| recorded_modules(&record));
+        } else if !LEFT_OUT.contains(&name.as_str()) && name != "__pycache__" {
+            all.insert(name);
+        }
+    }
+    let names = recorded.unwrap_or(all);
+    Ok(names
+        .into_iter()
+        .map(|name| (library.join(&name), name))
+        .filter(|(path, name)| path.is_dir() || name.ends_with(".py"))
+        .collect())
+}
+
+/// The top-level names of a distribution's record; `None` if it is not the one that holds `bb`.
+fn recorded_modules(record: &str) -> Option<BTreeSet<String>> {
+    let names: BTreeSet<_> = record
+        .lines()
+        .filter_map(|line| line.split([',', '/']).next())
+        .filter(|name| !name.starts_with("..") && !name.ends_with(".dist-info") && *name != "bin")
+        .map(str::to_owned)
+        .collect();
+    record
+        .lines()
+        .any(|line| line.starts_with("bb/__init__.py,"))
+        .then_some(names)
+}
 
 /// The directory that holds the package `bb`: what the user named, else beside `bitbake` in PATH, else what
 /// Python can import.

@@ -208,7 +208,8 @@ impl Exporter<'_> {
         for name in ["snapshots", "recipes"] {
             fs::create_dir(output.path().join(name)).map_err(FrontEndError::io(output.path()))?;
         }
-        let cacheable = self.run(self.sandbox(output.path(), groups)).await?;
+        let modules = bitbake::modules(self.library)?;
+        let cacheable = self.run(self.sandbox(output.path(), groups, &modules)).await?;
         let (graph_file, bytecode_file) = (
             output.path().join("graph.json"),
             output.path().join("bytecode.json"),
@@ -278,7 +279,7 @@ impl Exporter<'_> {
     }
 
     /// The bubblewrap call. Network stays, because metadata may ask upstream for revisions while it is parsed.
-    fn sandbox(&self, output: &Path, groups: &[LayerGroup]) -> Command {
+    fn sandbox(&self, output: &Path, groups: &[LayerGroup], modules: &[(PathBuf, String)]) -> Command {
         let mut command = Command::new(&self.config.bubblewrap);
         command.args(["--unshare-user", "--uid", "1000", "--gid", "1000"]);
         command.args([
@@ -306,11 +307,8 @@ impl Exporter<'_> {
         let mut bind = |kind: &str, source: &Path, place: &str| {
             command.arg(kind).arg(source).arg(format!("/work/{place}"));
         };
-        for package in bitbake::PACKAGES {
-            let directory = self.library.join(package);
-            if directory.is_dir() {
-                bind("--ro-bind", &directory, &format!("bitbake/lib/{package}"));
-            }
+        for (path, name) in modules {
+            bind("--ro-bind", path, &format!("bitbake/lib/{name}"));
         }
         bind("--ro-bind", &self.session.configuration(), "build/conf");
         bind(

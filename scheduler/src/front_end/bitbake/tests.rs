@@ -55,3 +55,49 @@ async fn the_checkout_behind_a_linked_bitbake_in_path_is_found() {
     let library = directory.path().join("checkout/lib").canonicalize().unwrap();
     assert_eq!(find(&config).await.unwrap(), library);
 }
+
+#[test]
+fn of_a_checkout_the_whole_library_goes_along_but_its_web_application() {
+    let directory = tempfile::tempdir().unwrap();
+    checkout(directory.path());
+    let library = directory.path().join("lib");
+    for name in ["ply", "toaster", "hashserv", "__pycache__"] {
+        fs::create_dir(library.join(name)).unwrap();
+    }
+    fs::write(library.join("codegen.py"), "").unwrap();
+    assert_eq!(names_of(&library), ["bb", "codegen.py", "hashserv", "ply"]);
+}
+
+#[test]
+fn of_a_python_library_directory_only_what_the_distribution_recorded_goes_along() {
+    let library = tempfile::tempdir().unwrap();
+    for name in [
+        "bb",
+        "bitbake_setup",
+        "django",
+        "bitbake_setup-2.19.0.dist-info",
+        "django-5.dist-info",
+    ] {
+        fs::create_dir(library.path().join(name)).unwrap();
+    }
+    fs::write(
+        library.path().join("bitbake_setup-2.19.0.dist-info/RECORD"),
+        "../../bin/bitbake-setup,,\nbb/__init__.py,sha256=x,1\nbb/data.py,,\nbitbake_setup/__init__.py,,\n\
+         bitbake_setup-2.19.0.dist-info/RECORD,,\n",
+    )
+    .unwrap();
+    fs::write(
+        library.path().join("django-5.dist-info/RECORD"),
+        "django/__init__.py,,\n",
+    )
+    .unwrap();
+    assert_eq!(names_of(library.path()), ["bb", "bitbake_setup"]);
+}
+
+fn names_of(library: &Path) -> Vec<String> {
+    modules(library)
+        .unwrap()
+        .into_iter()
+        .map(|(_, name)| name)
+        .collect()
+}
