@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import bb
@@ -53,6 +53,17 @@ def unneeded_by_metadata(cooker: Cooker, function: str) -> Callable[[Node, Node]
     return is_unneeded
 
 
+def enclosing_directories(commands: Iterable[str]) -> set[str]:
+    """All directories, each with a slash at its end, above the programs of FAKEROOTCMD values."""
+    places = set()
+    for program in {command.split()[0] for command in commands if command.split()}:
+        parent = relative(program).rpartition("/")[0]
+        while parent:
+            places.add(f"{parent}/")
+            parent = parent.rpartition("/")[0]
+    return places
+
+
 def build(cooker: Cooker, exporter: RecipeExporter, queue: Any, report: Callable[[str], None]) -> Document:
     entries = queue.runtaskentries
     order = topological_order(entries)
@@ -66,6 +77,10 @@ def build(cooker: Cooker, exporter: RecipeExporter, queue: Any, report: Callable
     signatures = bb.parse.siggen
     setscene = queue.runq_setscene_tids
 
+    fakeroot_places = enclosing_directories(
+        recipe["recipe"]["fakeroot_command"] for recipe in recipes.values()
+    )
+
     tasks: list[Document] = []
     nodes: list[Node] = []
     for tid in order:
@@ -73,6 +88,7 @@ def build(cooker: Cooker, exporter: RecipeExporter, queue: Any, report: Callable
         entry = entries[tid]
         document = dict(recipes[key]["tasks"][name])
         extends_sysroot = document.pop("extends_sysroot", False)
+        published = document.get("published_paths", [])
         nodes.append(
             Node(
                 recipe=recipe_index[key],
@@ -87,6 +103,10 @@ def build(cooker: Cooker, exporter: RecipeExporter, queue: Any, report: Callable
                 ),
                 noexec=document.get("noexec", False),
                 extends_sysroot=extends_sysroot,
+                shares_work_tree=document.pop("shares_work_tree", False),
+                stays_visible=document.pop("stays_visible", False),
+                fakeroot=document.get("fakeroot", False),
+                provides_fakeroot=any(f"{path}/" in fakeroot_places for path in published),
             )
         )
         document.update(

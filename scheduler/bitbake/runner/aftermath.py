@@ -15,6 +15,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import fakeroot
+import special_files
+from beside import SharedPlaces
+
 ROOT = Path("/work")
 SHOWN_LINES = 60
 PROCESS_ID = re.compile(r"\.\d+$")
@@ -29,7 +33,6 @@ NOISE_VARIABLES = (
     "LOG_DIR",
     "PERSISTENT_DIR",
     "CACHE",
-    "PSEUDO_LOCALSTATEDIR",
     "QA_LOGFILE",
 )
 # Files below WORKDIR that only say which signature the tree was made for.
@@ -105,12 +108,16 @@ def clean_up(
     task: dict[str, Any],
     build_files: list[Path],
     staged: dict[Path, tuple[int, int, int]],
+    shared: SharedPlaces,
 ) -> None:
     os.chdir(ROOT)
     remove_staged(staged)
     keep_logs(task)
     stamp = inside(data.getVar("STAMP"))
     noise = [inside(data.getVar(variable)) for variable in NOISE_VARIABLES]
+    if not fakeroot.is_inside():
+        # Else pseudo still works there; whoever started it removes it.
+        noise.append(inside(data.getVar("PSEUDO_LOCALSTATEDIR")))
     noise += [ROOT / lockfile for lockfile in task["lockfiles"]]
     noise += build_files
     if stamp is not None:
@@ -127,3 +134,5 @@ def clean_up(
     for path in noise:
         if path is not None and path not in (ROOT, ROOT / "build", ROOT / "build/tmp"):
             remove(path)
+    shared.collect()
+    special_files.take_out(task)

@@ -3,12 +3,13 @@
 
 bitbake-worker starts under the metadata's FAKEROOTCMD (pseudo) for such tasks, and pseudo's database of owners,
 modes and devices lives as long as the build directory. A sandbox lives for one task, and the database names files by
-inode, so it cannot travel. What it says travels in a file in WORKDIR instead, relative to it:
-`{path: [mode, uid, gid, device]}` for everything whose owner is not the user that the sandbox runs as.
+inode, so it cannot travel. What it says travels in a file in WORKDIR instead, relative to it, and with it what no
+Directory message holds: hard links and extended attributes.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shlex
@@ -20,8 +21,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from special_files import kept_time
+
 ROOT = Path("/work")
 SIDECAR = "bitzel-ownership.json"
+LOGS = ROOT / "bitzel/log"
 # Set in the environment of the runner that runs under fakeroot; read now, because a task gets a new environment.
 MARKER = "BITZEL_REAL_OWNER"
 REAL_OWNER = os.environ.get(MARKER)
@@ -50,6 +54,7 @@ def run_inside(task: Document) -> int:
     directories = [Path(path) for path in task["fakeroot_directories"].split()]
     for directory in directories:
         directory.mkdir(parents=True, exist_ok=True)
+    separate_equal_files(task)
     environment = dict(os.environ)
     environment.update(variables(task["fakeroot_base_environment"]))
     environment.update(variables(task["fakeroot_environment"]))
@@ -62,22 +67,72 @@ def run_inside(task: Document) -> int:
         # The server keeps the database open after its last client is gone.
         subprocess.run([*command, "-S"], env=environment, check=False, stdout=subprocess.DEVNULL)
         for directory in directories:
+            _keep_log(directory / "pseudo.log")
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def _keep_log(log: Path) -> None:
+    """pseudo says there, and nowhere else, why it aborted."""
+    if log.is_file() and log.stat().st_size > 0:
+        LOGS.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(log, LOGS / log.name)
+
+
+def separate_equal_files(task: Document) -> None:
+    """Gives files that are one inode an inode each.
+
+    A worker lays equal files of a tree out as hard links to one file. pseudo's database has one path for an inode, and
+    pseudo aborts when it meets another.
+    """
+    seen = set()
+    for path in _tracked(task):
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink == 1:
+            continue
+        inode = (status.st_dev, status.st_ino)
+        if inode in seen:
+            copy = path.with_name(f".{path.name}.bitzel")
+            with kept_time(str(path.parent)):
+                shutil.copy2(path, copy)
+                copy.replace(path)
+        seen.add(inode)
 
 
 def _tracked(task: Document) -> Iterator[Path]:
     """All that pseudo may know about in WORKDIR, directories before what is in them."""
     work_directory = ROOT / task["work_directory"]
-    listed = variables(task["fakeroot_environment"]).get("PSEUDO_INCLUDE_PATHS", "")
-    tops = [Path(os.path.normpath(path)) for path in listed.split(",") if path] or [work_directory]
-    for top in sorted(set(tops)):
-        if work_directory != top and work_directory not in top.parents:
-            continue
-        for directory, directories, files in os.walk(top):
-            yield Path(directory)
-            links = [name for name in directories if Path(directory, name).is_symlink()]
-            for name in sorted(files + links):
-                yield Path(directory, name)
+    settings = variables(task["fakeroot_environment"])
+    included = [
+        os.path.normpath(path) for path in settings.get("PSEUDO_INCLUDE_PATHS", "").split(",") if path
+    ]
+    # Prefixes of strings, not of paths (pseudo_client.c): "recipe-sysroot" stands for "recipe-sysroot-native", too.
+    ignored = tuple(path for path in settings.get("PSEUDO_IGNORE_PATHS", "").split(",") if path)
+    own = str(work_directory)
+    for top in sorted(set(included or [own])):
+        if f"{top}/".startswith(f"{own}/"):
+            yield from _not_ignored(top, ignored)
+
+
+def _not_ignored(directory: str, ignored: tuple[str, ...]) -> Iterator[Path]:
+    if not os.path.isdir(directory) or directory.startswith(ignored):
+        return
+    yield Path(directory)
+    with os.scandir(directory) as listing:
+        entries = sorted(listing, key=lambda entry: entry.name)
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _not_ignored(entry.path, ignored)
+        elif not entry.path.startswith(ignored):
+            yield Path(entry.path)
+
+
+def _attributes(path: Path) -> dict[str, str]:
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+        values = {name: os.getxattr(path, name, follow_symlinks=False) for name in names}
+    except OSError:
+        return {}
+    return {name: base64.b64encode(value).decode("ascii") for name, value in sorted(values.items())}
 
 
 def apply_ownership(task: Document) -> None:
@@ -86,30 +141,52 @@ def apply_ownership(task: Document) -> None:
     sidecar = work_directory / SIDECAR
     if not sidecar.is_file():
         return
-    for name, (mode, uid, gid, device) in json.loads(sidecar.read_text(encoding="utf-8")).items():
+    document = json.loads(sidecar.read_text(encoding="utf-8"))
+    for name, (mode, uid, gid, device) in document["owners"].items():
         path = work_directory / name
         if not os.path.lexists(path):
             continue
         if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-            path.unlink()
-            os.mknod(path, mode, device)
+            with kept_time(str(path.parent)):
+                path.unlink()
+                os.mknod(path, mode, device)
         os.lchown(path, uid, gid)
         if not stat.S_ISLNK(mode):
             # After the owner: changing that clears set-user-id bits.
             os.chmod(path, stat.S_IMODE(mode))
+    for name, attributes in document["attributes"].items():
+        for attribute, value in attributes.items():
+            if os.path.lexists(work_directory / name):
+                os.setxattr(work_directory / name, attribute, base64.b64decode(value), follow_symlinks=False)
+    for first, *others in document["links"]:
+        for other in others:
+            path = work_directory / other
+            if os.path.lexists(path) and os.path.lexists(work_directory / first):
+                with kept_time(str(path.parent)):
+                    path.unlink()
+                    os.link(work_directory / first, path, follow_symlinks=False)
 
 
 def write_ownership(task: Document) -> None:
     work_directory = ROOT / task["work_directory"]
-    entries = {}
+    owners: dict[str, list[int]] = {}
+    attributes: dict[str, dict[str, str]] = {}
+    inodes: dict[tuple[int, int], list[str]] = {}
     for path in _tracked(task):
         status = path.lstat()
+        name = str(path.relative_to(work_directory))
         if f"{status.st_uid}:{status.st_gid}" != REAL_OWNER or status.st_rdev:
-            name = str(path.relative_to(work_directory))
-            entries[name] = [status.st_mode, status.st_uid, status.st_gid, status.st_rdev]
+            owners[name] = [status.st_mode, status.st_uid, status.st_gid, status.st_rdev]
+        if found := _attributes(path):
+            attributes[name] = found
+        if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+            inodes.setdefault((status.st_dev, status.st_ino), []).append(name)
+    links = sorted(sorted(names) for names in inodes.values() if len(names) > 1)
     sidecar = work_directory / SIDECAR
-    if entries:
-        lines = ",\n".join(f"{json.dumps(name)}: {entries[name]}" for name in sorted(entries))
-        sidecar.write_text(f"{{{lines}}}\n", encoding="utf-8")
+    if owners or attributes or links:
+        document = {"owners": owners, "attributes": attributes, "links": links}
+        sidecar.write_text(
+            json.dumps(document, sort_keys=True, indent=0, separators=(",", ":")) + "\n", encoding="utf-8"
+        )
     else:
         sidecar.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ use futures::{StreamExt, TryStreamExt};
 
 use super::error::BuildError;
 use crate::plan::closure::TaskIndex;
-use crate::plan::private_tree::private_paths;
+use crate::plan::private_tree::work_trees;
 use crate::plan::task_result::TaskResult;
 use crate::plan::tree::{FUNCTION, Node};
 
@@ -51,7 +51,7 @@ pub async fn place_outputs(
         };
         let published = &index.task(task).published_paths;
         let paths: Vec<&str> = if published.is_empty() {
-            private_paths(index.recipe(task)).collect()
+            work_trees(index.recipe(task)).collect()
         } else {
             published.iter().map(String::as_str).collect()
         };

@@ -21,7 +21,7 @@ use super::log;
 use crate::plan::closure::{TaskIndex, TaskInputs};
 use crate::plan::input_root::{Fixed, input_root};
 use crate::plan::outputs_digest::{Timeless, outputs_digest};
-use crate::plan::private_tree::{private_paths, private_trees, roots};
+use crate::plan::private_tree::{BESIDE, private_paths, private_trees, roots};
 use crate::plan::signature::{Environment, last_run_key, outputs_key, signature_key};
 use crate::plan::task_action::{always_runs, task_action};
 use crate::plan::task_result::{TaskResult, outputs};
@@ -306,7 +306,7 @@ impl Context {
             let component = job.inputs.components.contains(task);
             for (path, node) in &result.outputs {
                 let private = own.contains(&path.as_str()) || job.inputs.foreign.contains(task);
-                if private || (component && message.published_paths.contains(path)) {
+                if private || (component && (path == BESIDE || message.published_paths.contains(path))) {
                     self.fetch(node, &name, &mut directories).await?;
                 }
             }

@@ -7,7 +7,7 @@ use bitzel_proto::reapi::FileNode;
 use bytes::Bytes;
 
 use super::closure::{TaskIndex, TaskInputs};
-use super::private_tree::private_paths;
+use super::private_tree::{BESIDE, work_trees};
 use super::task_result::TaskResult;
 use super::tree::{Directories, FinishedTree, MergeConflict, Node, Tree, TreeError};
 
@@ -79,10 +79,14 @@ pub fn input_root<'r>(
             tree.merge(path, None, Some(node), &may_replace)
                 .map_err(|error| name_conflict(error, index, &staged, *component, result, directories))?;
         }
+        if let Some(beside) = result(*component).outputs.get(BESIDE) {
+            tree.merge("", None, Some(beside), &may_replace)
+                .map_err(|error| name_conflict(error, index, &staged, *component, result, directories))?;
+        }
         staged.push(*component);
     }
     for foreign in &inputs.foreign {
-        for path in private_paths(index.recipe(*foreign)) {
+        for path in work_trees(index.recipe(*foreign)) {
             let node = result(*foreign).outputs.get(path);
             tree.merge(path, None, node, &may_replace)
                 .map_err(|error| name_conflict(error, index, &staged, *foreign, result, directories))?;

@@ -6,7 +6,7 @@ use bitzel_proto::Digest;
 use bitzel_proto::graph::{Recipe, Task};
 use bitzel_proto::reapi::{Directory, FileNode, SymlinkNode};
 
-use super::private_tree::private_paths;
+use super::private_tree::{BESIDE, private_paths};
 use super::signature::blob;
 use super::task_action::is_sstate;
 use super::task_result::{TaskResult, without_time};
@@ -32,6 +32,7 @@ pub fn outputs_digest(
         seen.insert(path, result.outputs.get(path).cloned());
     }
     if is_sstate(task) {
+        seen.insert(BESIDE, result.outputs.get(BESIDE).cloned());
         for path in &task.sstate_plain_directories {
             seen.insert(path, private_node(recipe, result, path, directories)?);
         }

@@ -9,11 +9,22 @@ use super::closure::TaskInputs;
 use super::task_result::TaskResult;
 use super::tree::{Directories, FinishedTree, MergeConflict, Node, Tree, TreeError};
 
-/// Paths of the recipe's private trees, relative to /work.
-pub fn private_paths(recipe: &Recipe) -> impl Iterator<Item = &str> {
+/// Tree of the files that a recipe's tasks left in shared places without declaring them, laid out as /work is.
+///
+/// It goes from task to task of the recipe as its work trees do; the runner puts the files in place
+/// (`runner/beside.py`).
+pub const BESIDE: &str = "bitzel/beside";
+
+/// Paths of the recipe's work trees, relative to /work.
+pub fn work_trees(recipe: &Recipe) -> impl Iterator<Item = &str> {
     std::iter::once(&recipe.work_directory)
         .chain(&recipe.other_private_directories)
         .map(String::as_str)
+}
+
+/// Paths of all trees that go from task to task of the recipe: its work trees and [`BESIDE`].
+pub fn private_paths(recipe: &Recipe) -> impl Iterator<Item = &str> {
+    work_trees(recipe).chain(std::iter::once(BESIDE))
 }
 
 /// Two tasks of one recipe that ran side by side left different content at one path.
