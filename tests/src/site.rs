@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use crate::build_report::BuildReport;
 use crate::cold_build::cold_build;
 use crate::program::{bitbake_directory, bitzel_program, downloads_directory, layer_directory};
+use crate::release::Release;
 
 /// Longer than any build takes on a slow machine; only a program that hangs reaches it.
 const HANGING_SECONDS: &str = "1200";
@@ -16,31 +17,48 @@ const HANGING_SECONDS: &str = "1200";
 /// A copy of the demo layer, a build directory, and a cache and a home of its own. Gone when it is dropped.
 pub struct Site {
     directory: TempDir,
+    bitbake: PathBuf,
 }
 
 impl Site {
-    /// A site that has built nothing yet.
+    /// A site with a copy of the demo layer that has built nothing yet.
     pub fn empty() -> Self {
-        let directory = tempfile::Builder::new()
-            .prefix("bitzel-test-")
-            .tempdir()
-            .expect("a temporary directory");
-        let site = Self { directory };
-        for name in ["home", "cache", "temporary", "build/conf"] {
-            std::fs::create_dir_all(site.path(name)).expect("a directory of the site");
-        }
+        let site = Self::new(bitbake_directory());
         copy_directory(&layer_directory(), &site.layer());
-        let layers = format!(
-            "BBPATH = \"${{TOPDIR}}\"\nBBFILES ?= \"\"\nBBLAYERS = \"{}\"\n",
-            site.layer().display()
-        );
-        std::fs::write(site.path("build/conf/bblayers.conf"), layers).expect("bblayers.conf");
         let local = format!(
             "DL_DIR = \"{}\"\nBB_NUMBER_THREADS = \"2\"\nPARALLEL_MAKE = \"-j2\"\n",
             downloads_directory().display()
         );
-        std::fs::write(site.path("build/conf/local.conf"), local).expect("local.conf");
+        site.write_configuration(&site.layer(), &local);
         site
+    }
+
+    /// A site with openembedded-core and the `BitBake` of a release that has built nothing yet.
+    pub fn of_release(release: &Release, local: &str) -> Self {
+        let site = Self::new(release.bitbake.clone());
+        site.write_configuration(&release.core.join("meta"), local);
+        site
+    }
+
+    fn new(bitbake: PathBuf) -> Self {
+        let directory = tempfile::Builder::new()
+            .prefix("bitzel-test-")
+            .tempdir()
+            .expect("a temporary directory");
+        let site = Self { directory, bitbake };
+        for name in ["home", "cache", "temporary", "build/conf"] {
+            std::fs::create_dir_all(site.path(name)).expect("a directory of the site");
+        }
+        site
+    }
+
+    fn write_configuration(&self, layer: &Path, local: &str) {
+        let layers = format!(
+            "BBPATH = \"${{TOPDIR}}\"\nBBFILES ?= \"\"\nBBLAYERS = \"{}\"\n",
+            layer.display()
+        );
+        std::fs::write(self.path("build/conf/bblayers.conf"), layers).expect("bblayers.conf");
+        std::fs::write(self.path("build/conf/local.conf"), local).expect("local.conf");
     }
 
     /// A site whose cache holds the results of a cold build of `demo-image` in another directory.
@@ -114,7 +132,7 @@ impl Site {
             "--build-dir".to_owned(),
             self.path("build").display().to_string(),
             "--bitbake".to_owned(),
-            bitbake_directory().display().to_string(),
+            self.bitbake.display().to_string(),
         ]
     }
 
@@ -166,7 +184,7 @@ impl Site {
 }
 
 /// A real copy, not hardlinks: the copies of a store must not share files that a program writes in place.
-pub(crate) fn copy_directory(source: &Path, destination: &Path) {
+pub fn copy_directory(source: &Path, destination: &Path) {
     let status = Command::new("cp")
         .args(["--archive", "--reflink=auto", "--no-target-directory"])
         .args([source, destination])

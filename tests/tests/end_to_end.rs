@@ -15,6 +15,7 @@ mod end_to_end {
     mod metadata_errors;
     mod multiconfig;
     mod observability;
+    mod releases;
     mod remote_cache;
     mod remote_store;
     mod second_build;

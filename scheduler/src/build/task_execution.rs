@@ -111,13 +111,20 @@ impl Context {
         self.upload_metadata(job.task).await?;
         let directories = self.directories(&job).await?;
         let result = |task: u32| &*job.results[&task];
-        let private = private_trees(recipe, &job.inputs, &result, &directories).map_err(|source| {
-            BuildError::PrivateTree {
+        let trees_of = |recipe, sources| {
+            private_trees(recipe, sources, &result, &directories).map_err(|source| BuildError::PrivateTree {
                 task: name.clone(),
                 source,
-            }
-        })?;
+            })
+        };
+        let private = trees_of(recipe, &job.inputs.own)?;
         let before = roots(&private);
+        let mut staged = private;
+        for (foreign, sources) in &job.inputs.foreign {
+            let mut trees = trees_of(&self.index.graph().recipes[*foreign as usize], sources)?;
+            trees.remove(BESIDE);
+            staged.extend(trees);
+        }
         let local_files = self.local_files(job.task).await?;
         let fixed = Fixed {
             metadata: self.metadata.root,
@@ -130,14 +137,21 @@ impl Context {
                 .map(|file| (file.path.clone(), file.digest))
                 .collect(),
         };
-        let root = input_root(&self.index, &job.inputs, fixed, &before, &result, &directories).map_err(
-            |source| BuildError::InputRoot {
-                task: name.clone(),
-                source,
-            },
-        )?;
+        let work_trees = roots(&staged);
+        let root = input_root(
+            &self.index,
+            &job.inputs,
+            fixed,
+            &work_trees,
+            &result,
+            &directories,
+        )
+        .map_err(|source| BuildError::InputRoot {
+            task: name.clone(),
+            source,
+        })?;
         let action = task_action(&self.environment, recipe, task, root.root);
-        let made = private
+        let made = staged
             .into_values()
             .flat_map(|tree| tree.blobs)
             .chain(root.blobs)
@@ -299,18 +313,20 @@ impl Context {
     async fn directories(&self, job: &Job) -> Result<Directories, BuildError> {
         let name = self.index.display_name(job.task);
         let mut directories = self.metadata.directories.clone();
-        let own: Vec<&str> = private_paths(self.index.recipe(job.task)).collect();
+        let sources = || job.inputs.trees();
         for (task, result) in &job.results {
-            // Own predecessors and foreign trees are used by their private trees, components by what they publish.
-            let message = self.index.task(*task);
+            // Predecessors and foreign tasks are used by their private trees, components by what they publish.
+            let (message, recipe) = (self.index.task(*task), self.index.recipe(*task));
+            let left_tree =
+                sources().any(|trees| trees.primary == Some(*task) || trees.replay.contains(task));
             let component = job.inputs.components.contains(task);
             for (path, node) in &result.outputs {
-                let private = own.contains(&path.as_str()) || job.inputs.foreign.contains(task);
+                let private = left_tree && private_paths(recipe).any(|own| own == path);
                 if private || (component && (path == BESIDE || message.published_paths.contains(path))) {
                     self.fetch(node, &name, &mut directories).await?;
                 }
             }
-            if job.inputs.replay.contains(task) {
+            if sources().any(|trees| trees.replay.contains(task)) {
                 for digest in result.before.values() {
                     self.fetch(&Node::Stored(*digest), &name, &mut directories)
                         .await?;

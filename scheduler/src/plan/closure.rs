@@ -1,6 +1,6 @@
 //! Which results a task needs before it can run: a function of the graph alone.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bitzel_proto::graph::{Recipe, Task, TaskGraph};
 
@@ -25,24 +25,40 @@ pub enum InvalidGraph {
 /// What a task needs from others.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TaskInputs {
-    /// The predecessor in the task's own recipe whose private tree is the starting point, if any.
-    pub primary: Option<u32>,
-    /// Further predecessors in the recipe, in task order, whose changes are merged into that tree.
-    pub replay: Vec<u32>,
+    /// Predecessors in the task's own recipe.
+    pub own: TreeSources,
     /// Tasks whose published paths are staged.
     pub components: Vec<u32>,
-    /// Tasks of other recipes whose private trees are staged.
-    pub foreign: Vec<u32>,
+    /// Other recipes whose private trees are staged, by index of the recipe.
+    pub foreign: BTreeMap<u32, TreeSources>,
+}
+
+/// Tasks of one recipe that left its private trees together.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TreeSources {
+    /// The task whose trees are the starting point, if any.
+    pub primary: Option<u32>,
+    /// Further tasks, in task order, whose changes are merged into these trees.
+    pub replay: Vec<u32>,
+}
+
+impl TreeSources {
+    fn tasks(&self) -> impl Iterator<Item = u32> {
+        self.primary.iter().chain(&self.replay).copied()
+    }
 }
 
 impl TaskInputs {
     /// All tasks whose results are needed, each once.
     pub fn required(&self) -> BTreeSet<u32> {
-        let own = self.primary.iter().chain(&self.replay);
-        own.chain(&self.components)
-            .chain(&self.foreign)
-            .copied()
-            .collect()
+        let foreign = self.foreign.values().flat_map(TreeSources::tasks);
+        let trees = self.own.tasks().chain(foreign);
+        trees.chain(self.components.iter().copied()).collect()
+    }
+
+    /// All private trees, the own ones first.
+    pub fn trees(&self) -> impl Iterator<Item = &TreeSources> {
+        std::iter::once(&self.own).chain(self.foreign.values())
     }
 }
 
@@ -148,32 +164,45 @@ impl TaskIndex {
     }
 
     /// What `task` needs from others.
-    ///
-    /// Of its own recipe it needs the private tree that all its predecessors there leave together. Predecessors that
-    /// ran one after the other have it in the last one's result; where two chains ran in parallel (`do_patch` and
-    /// `do_prepare_recipe_sysroot`), the longer chain's tree is the start and the other chain's changes are replayed.
     pub fn inputs(&self, task: u32) -> TaskInputs {
+        let message = self.task(task);
+        let mut foreign: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
+        for named in &message.foreign_work_trees {
+            foreign
+                .entry(self.task(*named).recipe)
+                .or_default()
+                .insert(*named);
+        }
+        TaskInputs {
+            own: self.tree_sources(&self.own_predecessors(task)),
+            components: message.components.clone(),
+            foreign: foreign
+                .into_iter()
+                .map(|(recipe, heads)| (recipe, self.tree_sources(&heads)))
+                .collect(),
+        }
+    }
+
+    /// The tasks whose private trees are what `heads`, tasks of one recipe, leave together.
+    ///
+    /// Tasks that ran one after the other have it in the last one's result; where two chains ran in parallel
+    /// (`do_patch` and `do_prepare_recipe_sysroot`), the longer chain's tree is the start and the other chain's changes
+    /// are replayed.
+    fn tree_sources(&self, heads: &BTreeSet<u32>) -> TreeSources {
         let mut ancestors: HashMap<u32, BTreeSet<u32>> = HashMap::new();
-        let own = self.own_predecessors(task);
-        for predecessor in &own {
-            self.own_ancestors(*predecessor, &mut ancestors);
+        for head in heads {
+            self.own_ancestors(*head, &mut ancestors);
         }
         let size = |head: &&u32| (ancestors[head].len(), self.rank(**head));
-        let primary = own.iter().max_by_key(size).copied();
-        let all: BTreeSet<u32> = own.iter().flat_map(|head| &ancestors[head]).copied().collect();
+        let primary = heads.iter().max_by_key(size).copied();
+        let all: BTreeSet<u32> = heads.iter().flat_map(|head| &ancestors[head]).copied().collect();
         let covered = primary.map(|head| &ancestors[&head]);
         let mut replay: Vec<u32> = all
             .into_iter()
             .filter(|task| covered.is_none_or(|covered| !covered.contains(task)))
             .collect();
         replay.sort_by_key(|task| self.rank(*task));
-        let message = self.task(task);
-        TaskInputs {
-            primary,
-            replay,
-            components: message.components.clone(),
-            foreign: message.foreign_work_trees.clone(),
-        }
+        TreeSources { primary, replay }
     }
 
     /// Direct predecessors in the same recipe that do something; those that do nothing stand for theirs.

@@ -7,7 +7,7 @@ use bitzel_proto::reapi::FileNode;
 use bytes::Bytes;
 
 use super::closure::{TaskIndex, TaskInputs};
-use super::private_tree::{BESIDE, work_trees};
+use super::private_tree::BESIDE;
 use super::task_result::TaskResult;
 use super::tree::{Directories, FinishedTree, MergeConflict, Node, Tree, TreeError};
 
@@ -40,7 +40,8 @@ pub struct Fixed<'a> {
     pub stored: Vec<(String, Digest)>,
 }
 
-/// Puts the input root of `task` together. `private` are its recipe's private trees by path.
+/// Puts the input root together. `private` are the private trees of the task's recipe, and of others whose trees it
+/// works in, by path.
 pub fn input_root<'r>(
     index: &TaskIndex,
     inputs: &TaskInputs,
@@ -84,14 +85,6 @@ pub fn input_root<'r>(
                 .map_err(|error| name_conflict(error, index, &staged, *component, result, directories))?;
         }
         staged.push(*component);
-    }
-    for foreign in &inputs.foreign {
-        for path in work_trees(index.recipe(*foreign)) {
-            let node = result(*foreign).outputs.get(path);
-            tree.merge(path, None, node, &may_replace)
-                .map_err(|error| name_conflict(error, index, &staged, *foreign, result, directories))?;
-        }
-        staged.push(*foreign);
     }
     for (path, root) in private {
         tree.put(path, Node::Stored(*root))?;

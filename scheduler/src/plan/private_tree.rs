@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bitzel_proto::Digest;
 use bitzel_proto::graph::Recipe;
 
-use super::closure::TaskInputs;
+use super::closure::TreeSources;
 use super::task_result::TaskResult;
 use super::tree::{Directories, FinishedTree, MergeConflict, Node, Tree, TreeError};
 
@@ -43,20 +43,20 @@ pub enum PrivateTreeError {
     Tree(#[from] TreeError),
 }
 
-/// The private trees that a task starts with, by path: the primary predecessor's, with the changes of the tasks that
+/// The private trees that some tasks of a recipe left, by path: the primary task's, with the changes of the tasks that
 /// ran beside it. Paths without a tree yet are left out.
 pub fn private_trees<'r>(
     recipe: &Recipe,
-    inputs: &TaskInputs,
+    sources: &TreeSources,
     result: &dyn Fn(u32) -> &'r TaskResult,
     directories: &Directories,
 ) -> Result<BTreeMap<String, FinishedTree>, PrivateTreeError> {
     let mut trees = BTreeMap::new();
     for path in private_paths(recipe) {
-        let start = inputs.primary.and_then(|task| result(task).directory(path));
+        let start = sources.primary.and_then(|task| result(task).directory(path));
         let mut present = start.is_some();
         let mut tree = start.map_or_else(|| Tree::new(directories), |root| Tree::stored(directories, root));
-        for task in &inputs.replay {
+        for task in &sources.replay {
             let (before, after) = (result(*task).before.get(path), result(*task).directory(path));
             present |= after.is_some();
             let (before, after) = (before.copied().map(Node::Stored), after.map(Node::Stored));

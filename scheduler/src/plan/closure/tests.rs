@@ -44,7 +44,7 @@ fn one_chain_needs_only_its_last_task() {
     ]))
     .unwrap();
     let inputs = index.inputs(3);
-    assert_eq!((inputs.primary, inputs.replay), (Some(2), vec![]));
+    assert_eq!((inputs.own.primary, inputs.own.replay), (Some(2), vec![]));
     assert_eq!(index.inputs(0), TaskInputs::default());
 }
 
@@ -61,9 +61,9 @@ fn a_parallel_chain_is_replayed_on_the_longer_one() {
     .unwrap();
     let inputs = index.inputs(5);
     // Both chains have three tasks with do_fetch; the one that ends later in task order is the start.
-    let primary = inputs.primary.unwrap();
+    let primary = inputs.own.primary.unwrap();
     let other = if primary == 2 { vec![3, 4] } else { vec![1, 2] };
-    assert_eq!(inputs.replay, other);
+    assert_eq!(inputs.own.replay, other);
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn a_task_that_does_nothing_stands_for_its_predecessors() {
         ("zlib", "do_install", &[1]),
     ]))
     .unwrap();
-    assert_eq!(index.inputs(2).primary, Some(0));
+    assert_eq!(index.inputs(2).own.primary, Some(0));
 }
 
 #[test]

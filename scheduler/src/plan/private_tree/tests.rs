@@ -50,11 +50,10 @@ fn result(before: Option<Digest>, after: Option<Digest>) -> TaskResult {
     }
 }
 
-fn inputs(primary: u32, replay: &[u32]) -> TaskInputs {
-    TaskInputs {
+fn sources(primary: u32, replay: &[u32]) -> TreeSources {
+    TreeSources {
         primary: Some(primary),
         replay: replay.to_vec(),
-        ..TaskInputs::default()
     }
 }
 
@@ -75,7 +74,7 @@ fn the_changes_of_a_parallel_chain_are_replayed() {
     for (primary, replay) in [(1, 2), (2, 1)] {
         let trees = private_trees(
             &recipe(),
-            &inputs(primary, &[replay]),
+            &sources(primary, &[replay]),
             &|task| &results[&task],
             &directories,
         );
@@ -92,7 +91,7 @@ fn tasks_that_left_nothing_leave_nothing() {
     let results = HashMap::from([(1, result(None, None))]);
     let trees = private_trees(
         &recipe(),
-        &inputs(1, &[]),
+        &sources(1, &[]),
         &|task| &results[&task],
         &Directories::new(),
     )
@@ -106,8 +105,13 @@ fn two_tasks_that_change_one_file_differently_are_named() {
     let one = store(&mut directories, &[("f", "1")]);
     let other = store(&mut directories, &[("f", "2")]);
     let results = HashMap::from([(1, result(None, Some(one))), (2, result(None, Some(other)))]);
-    let error =
-        private_trees(&recipe(), &inputs(1, &[2]), &|task| &results[&task], &directories).unwrap_err();
+    let error = private_trees(
+        &recipe(),
+        &sources(1, &[2]),
+        &|task| &results[&task],
+        &directories,
+    )
+    .unwrap_err();
     assert_eq!(
         error,
         PrivateTreeError::Conflict {
