@@ -135,12 +135,16 @@ impl Worker {
     }
 
     pub async fn with(change: impl FnOnce(&mut ExecutorConfig)) -> Self {
+        Self::on(Arc::default(), change).await
+    }
+
+    pub async fn on(store: Arc<WatchedBlobStore>, change: impl FnOnce(&mut ExecutorConfig)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut config = ExecutorConfig::new(directory.path().join("cache"), launcher());
         change(&mut config);
         let mut worker = Self {
             executor: None,
-            store: Arc::default(),
+            store,
             directory,
             config,
         };
