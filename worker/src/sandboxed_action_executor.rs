@@ -61,6 +61,7 @@ struct Prepared {
     directory: Arc<ActionDirectory>,
     timeout: Duration,
     network: bool,
+    user_namespaces: bool,
     undeclared_writes_fail: bool,
 }
 
@@ -132,6 +133,7 @@ impl SandboxedActionExecutor {
             timeout,
             undeclared_writes_fail: property(platform, "undeclared-writes") == Some("error"),
             network: property(platform, "network") == Some("on"),
+            user_namespaces: property(platform, "user-namespaces") == Some("on"),
             command,
             declaration,
             tree,
@@ -197,6 +199,7 @@ impl SandboxedActionExecutor {
                 .collect(),
             working_directory: command.working_directory.clone(),
             network: prepared.network,
+            user_namespaces: prepared.user_namespaces,
         };
         if let Some(stages) = &request.stages {
             let _ = stages.send(execution_stage::Value::Executing);

@@ -91,6 +91,7 @@ async fn a_write_changes_nothing_else(worker: &Worker, tree: &Node, prefix: &str
                 tree,
                 Run {
                     script: &script,
+                    platform: USER_NAMESPACES,
                     ..Run::default()
                 },
             )

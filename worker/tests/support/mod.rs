@@ -126,6 +126,8 @@ pub fn launcher() -> Vec<std::ffi::OsString> {
     vec![env!("CARGO_BIN_EXE_bitzel-sandbox").into()]
 }
 
+/// For commands that attack with the power that they have in a user namespace of their own.
+pub const USER_NAMESPACES: &[(&str, &str)] = &[("user-namespaces", "on")];
 /// Both properties that bring a tree back exactly.
 pub const EXACT: &[&str] = &["mtime", "unix_mode"];
 
