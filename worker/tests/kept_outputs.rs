@@ -231,6 +231,7 @@ async fn f4_an_output_takes_no_more_room_in_the_cache_than_it_has_bytes() {
 }
 
 /// What this process took of the processors, user and system.
+#[expect(clippy::cast_precision_loss, reason = "numbers for people")]
 fn processor_seconds() -> f64 {
     let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).unwrap();
     let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;

@@ -1,6 +1,6 @@
 //! System calls that are refused to commands.
 //!
-//! They reach parts of the kernel that no build needs and that namespaces do not cover: what io_uring started goes on
+//! They reach parts of the kernel that no build needs and that namespaces do not cover: what `io_uring` started goes on
 //! when its process has ended, keys count for the worker's user, leases stop whoever opens a file, and a user namespace
 //! gives capabilities over networks and mounts of its own, where most holes of the kernel are found. What programs try
 //! first and do without is answered as by a kernel that lacks it, so that they fall back.
@@ -181,7 +181,7 @@ fn argument(index: u8, operator: SeccompCmpOp, value: u64) -> Compiled<SeccompRu
     SeccompRule::new(vec![condition])
 }
 
-/// Instructions of the kernel's packet filter machine, see linux/bpf_common.h.
+/// Instructions of the kernel's packet filter machine, see `linux/bpf_common.h`.
 const LOAD: u16 = 0x20;
 const JUMP_IF_EQUAL: u16 = 0x15;
 const JUMP_IF_AT_LEAST: u16 = 0x35;

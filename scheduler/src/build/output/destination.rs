@@ -103,9 +103,7 @@ impl Destination {
     pub(super) fn place_symlink(&self, relative: &str, target: &str) -> Result<(), BuildError> {
         let place = || {
             let place = self.place(relative)?;
-            let link = place
-                .temporary()
-                .make_in(&place.parent, |path| symlink(target, path))?;
+            let link = temporary().make_in(&place.parent, |path| symlink(target, path))?;
             place.take(link)
         };
         place().map_err(self.failed(relative))
@@ -115,9 +113,7 @@ impl Destination {
     pub(super) fn place_link(&self, original: &str, relative: &str) -> Result<(), BuildError> {
         let place = || {
             let (original, place) = (self.place(original)?, self.place(relative)?);
-            let link = place
-                .temporary()
-                .make_in(&place.parent, |path| fs::hard_link(&original.path, path))?;
+            let link = temporary().make_in(&place.parent, |path| fs::hard_link(&original.path, path))?;
             place.take(link)
         };
         place().map_err(self.failed(relative))
@@ -135,7 +131,7 @@ impl Destination {
             return Ok(());
         };
         let place = self.place(relative).map_err(&failed)?;
-        let mut file = place.temporary().tempfile_in(&place.parent).map_err(&failed)?;
+        let mut file = temporary().tempfile_in(&place.parent).map_err(&failed)?;
         if !digest.is_empty_blob() {
             let context = || format!("downloading {}", self.path.join(relative).display());
             let mut blob = store
@@ -154,13 +150,13 @@ impl Destination {
     }
 }
 
-impl Place {
-    fn temporary(&self) -> Builder<'static, 'static> {
-        let mut builder = Builder::new();
-        builder.prefix(TEMPORARY);
-        builder
-    }
+fn temporary() -> Builder<'static, 'static> {
+    let mut builder = Builder::new();
+    builder.prefix(TEMPORARY);
+    builder
+}
 
+impl Place {
     /// Moves what is complete here, instead of what an earlier build left.
     fn take<F>(&self, complete: NamedTempFile<F>) -> io::Result<()> {
         match complete.persist(&self.path) {

@@ -34,6 +34,9 @@ enum Kind {
     File(FileNode),
 }
 
+/// A file that is downloaded, and a further name of it.
+type Link<'layout> = (&'layout str, &'layout str);
+
 impl Kind {
     fn name(&self) -> &'static str {
         match self {
@@ -153,8 +156,8 @@ impl Layout {
         })
     }
 
-    /// Files to download, and further names of such: (the one that is downloaded, the further name).
-    pub(super) fn files(&self) -> (Vec<(&str, &FileNode)>, Vec<(&str, &str)>) {
+    /// Files to download, and further names of such.
+    pub(super) fn files(&self) -> (Vec<(&str, &FileNode)>, Vec<Link<'_>>) {
         let mut originals: HashMap<(&str, &str), &str> = HashMap::new();
         let (mut files, mut links) = (vec![], vec![]);
         for (path, placed) in &self.0 {
