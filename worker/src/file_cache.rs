@@ -7,9 +7,10 @@
 //! would otherwise take two equal files for hardlinks of each other.
 //!
 //! Nothing writes to a file after its atomic rename into place: commands only see the cache through the lower side
-//! of an overlay.
+//! of an overlay, and no file of it was ever open to a command. What a command left becomes a file of the cache as a
+//! copy, made while it is hashed (decision 0030). A file that an earlier worker left is used once it is hashed again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -26,8 +27,14 @@ use crate::scratch::Scratch;
 mod disk;
 mod download;
 mod key;
+mod output_copy;
+mod reuse;
+mod state;
 
 pub use key::FileKey;
+pub(crate) use output_copy::CopyWriter;
+pub use output_copy::OutputCopy;
+use state::{CachedFile, State};
 
 /// The cache. Cheap to share; all methods can be called at the same time.
 #[derive(Debug)]
@@ -36,24 +43,6 @@ pub struct FileCache {
     limit_bytes: u64,
     state: Mutex<State>,
     fetched: Notify,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    entries: HashMap<FileKey, Entry>,
-    /// Some key under which a digest's content is there.
-    by_digest: HashMap<Digest, FileKey>,
-    /// Digests that somebody is fetching now.
-    claimed: HashSet<Digest>,
-    total_bytes: u64,
-    /// Counts uses; stands for time.
-    clock: u64,
-}
-
-#[derive(Debug, Default)]
-struct Entry {
-    pins: u32,
-    last_used: u64,
 }
 
 /// Keeps files in the cache for as long as it lives.
@@ -67,9 +56,7 @@ impl Drop for FileLease {
     fn drop(&mut self) {
         let mut state = self.cache.state.lock();
         for key in &self.keys {
-            if let Some(entry) = state.entries.get_mut(key) {
-                entry.pins = entry.pins.saturating_sub(1);
-            }
+            state.unpin(key);
         }
     }
 }
@@ -78,7 +65,7 @@ impl Drop for FileLease {
 struct Claim {
     /// Keys that are there now and that the lease holds from now on.
     present: Vec<FileKey>,
-    /// Keys to fetch, by digest; nobody else fetches these digests before the claim is given back.
+    /// Keys to fetch or to verify, by digest; nobody else does either before the claim is given back.
     own: HashMap<Digest, Vec<FileKey>>,
     /// Keys whose digests somebody else is fetching.
     others: Vec<FileKey>,
@@ -94,7 +81,7 @@ impl Drop for ClaimGuard<'_> {
     fn drop(&mut self) {
         let mut state = self.cache.state.lock();
         for digest in &self.digests {
-            state.claimed.remove(digest);
+            state.give_back(*digest);
         }
         drop(state);
         self.cache.fetched.notify_waiters();
@@ -105,8 +92,8 @@ impl FileCache {
     /// Opens the cache in `scratch` and reads what is there. Blocks.
     pub fn open(scratch: Arc<Scratch>, limit_bytes: u64) -> Result<Arc<Self>, Error> {
         let mut state = State::default();
-        for key in disk::scan(&scratch)? {
-            state.insert(key);
+        for file in disk::scan(&scratch)? {
+            state.insert_found(file);
         }
         let cache = Arc::new(Self {
             scratch,
@@ -141,14 +128,14 @@ impl FileCache {
             fetched.as_mut().enable();
             let claim = self.claim(&wanted);
             count("cached", claim.present.len());
-            count("fetched", claim.own.values().map(Vec::len).sum());
             lease.keys.extend(claim.present);
             if !claim.own.is_empty() {
                 let guard = ClaimGuard {
                     cache: self,
                     digests: claim.own.keys().copied().collect(),
                 };
-                download::download(self, store, &claim.own, &mut lease).await?;
+                let wanted = reuse::reuse(self, claim.own, &mut lease).await?;
+                download::download(self, store, wanted, &mut lease).await?;
                 drop(guard);
             } else if !claim.others.is_empty() {
                 fetched.await;
@@ -169,7 +156,7 @@ impl FileCache {
         for key in wanted {
             if state.pin(key) {
                 claim.present.push(*key);
-            } else if claim.own.contains_key(&key.digest) || state.claimed.insert(key.digest) {
+            } else if claim.own.contains_key(&key.digest) || state.claim(key.digest) {
                 claim.own.entry(key.digest).or_default().push(*key);
             } else {
                 claim.others.push(*key);
@@ -188,24 +175,23 @@ impl FileCache {
     }
 
     /// Registers a file that was just renamed into place, held by `lease`.
-    fn published(&self, key: FileKey, lease: &mut FileLease) {
+    fn published(&self, file: CachedFile, lease: &mut FileLease) {
         let mut state = self.state.lock();
-        state.insert(key);
-        if state.pin(&key) {
-            lease.keys.push(key);
+        state.insert(file);
+        if state.pin(&file.key) {
+            lease.keys.push(file.key);
         }
     }
 
-    /// Moves files that an Action left into the cache: the next Action that has them as input, on the way of a recipe
-    /// from configure to install, finds them here. They are gone from where they were. Blocks.
-    pub fn adopt(&self, files: &[(FileKey, PathBuf)]) {
-        files.par_iter().for_each(|(key, path)| {
-            if self.state.lock().entries.contains_key(key) {
+    /// Takes copies of what an Action left into the cache: the next Action that has them as input, on the way of a recipe
+    /// from configure to install, finds them here. Blocks.
+    pub fn adopt(&self, copies: Vec<(FileKey, OutputCopy)>) {
+        copies.into_par_iter().for_each(|(key, copy)| {
+            if self.state.lock().contains(&key) {
                 return;
             }
-            match disk::adopt(&self.scratch, path, key) {
-                Ok(true) => self.state.lock().insert(*key),
-                Ok(false) => {}
+            match copy.publish(&self.scratch, &key) {
+                Ok(file) => self.state.lock().insert(file),
                 // Nothing is lost: it is in the store.
                 Err(error) => tracing::debug!(%error, "an output is not kept in the file cache"),
             }
@@ -215,7 +201,7 @@ impl FileCache {
 
     /// Whether the cache holds more than it may.
     pub fn is_over_limit(&self) -> bool {
-        self.state.lock().total_bytes > self.limit_bytes
+        self.state.lock().total_bytes() > self.limit_bytes
     }
 
     /// Removes the files that were not used for longest, until the limit is kept with a tenth to spare or only
@@ -225,7 +211,7 @@ impl FileCache {
         let victims = {
             let mut state = self.state.lock();
             let victims = state.choose_victims(self.limit_bytes);
-            gauge!("bitzel_worker_cache_bytes").set(state.total_bytes as f64);
+            gauge!("bitzel_worker_cache_bytes").set(state.total_bytes() as f64);
             victims
         };
         for key in victims {
@@ -240,53 +226,6 @@ impl FileCache {
 /// Counts input files by where they came from.
 fn count(outcome: &'static str, files: usize) {
     counter!("bitzel_worker_input_files_total", "outcome" => outcome).increment(files as u64);
-}
-
-impl State {
-    fn insert(&mut self, key: FileKey) {
-        self.clock += 1;
-        let last_used = self.clock;
-        // Two Actions may leave the same file; who holds the first, holds the second.
-        self.entries.entry(key).or_insert_with(|| {
-            self.total_bytes += key.digest.size_bytes();
-            Entry { pins: 0, last_used }
-        });
-        self.by_digest.insert(key.digest, key);
-    }
-
-    fn pin(&mut self, key: &FileKey) -> bool {
-        self.clock += 1;
-        let Some(entry) = self.entries.get_mut(key) else {
-            return false;
-        };
-        entry.pins += 1;
-        entry.last_used = self.clock;
-        true
-    }
-
-    /// Takes the victims out of the index, so that nobody can pin them any more.
-    fn choose_victims(&mut self, limit_bytes: u64) -> Vec<FileKey> {
-        if self.total_bytes <= limit_bytes {
-            return vec![];
-        }
-        let target = limit_bytes - limit_bytes / 10;
-        let unpinned = self.entries.iter().filter(|(_, entry)| entry.pins == 0);
-        let mut candidates: Vec<_> = unpinned.map(|(key, entry)| (entry.last_used, *key)).collect();
-        candidates.sort_unstable();
-        let mut victims = vec![];
-        for (_, key) in candidates {
-            if self.total_bytes <= target {
-                break;
-            }
-            self.entries.remove(&key);
-            if self.by_digest.get(&key.digest) == Some(&key) {
-                self.by_digest.remove(&key.digest);
-            }
-            self.total_bytes -= key.digest.size_bytes();
-            victims.push(key);
-        }
-        victims
-    }
 }
 
 #[cfg(test)]

@@ -32,10 +32,12 @@ mod confinement;
 mod keyring;
 mod network;
 mod root;
+mod system_calls;
 
 use clone::Stack;
 use command::Outside;
 use confinement::MemorySettings;
+use system_calls::SystemCallFilters;
 
 /// What all commands of a launcher have in common.
 #[derive(Debug, Serialize, Deserialize)]
@@ -66,6 +68,8 @@ pub struct LaunchRequest {
     pub environment: Vec<(String, String)>,
     /// Where the command starts, absolute.
     pub working_directory: String,
+    /// Whether the command may make user namespaces of its own.
+    pub user_namespaces: bool,
     /// File for standard output. It is made if it is not there.
     pub stdout: String,
     /// File for standard error. It is made if it is not there.
@@ -177,6 +181,7 @@ fn serve() -> Result<(), Failure> {
         worker: control.try_clone().map_err(step("open the control socket"))?,
         launcher,
         memory: MemorySettings::of_this_process(),
+        filters: SystemCallFilters::new()?,
     };
     let mut messages = BufReader::new(control);
     let Some(setup) = receive::<LauncherSetup>(&mut messages)? else {

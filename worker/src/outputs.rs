@@ -16,7 +16,7 @@ use bitzel_proto::{Digest, DigestFunction};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
-use crate::file_cache::FileKey;
+use crate::file_cache::{FileCache, FileKey, OutputCopy};
 use bitzel_cas::{BlobSource, DirectoryTree};
 
 mod copied_inputs;
@@ -44,17 +44,20 @@ pub struct Outputs {
     pub result: ActionResult,
     /// What the result refers to and the input root did not have. May name a blob twice.
     pub blobs: Vec<(Digest, BlobSource)>,
-    /// The changed files among them, and what they are as inputs at the same path.
-    pub files: Vec<(FileKey, PathBuf)>,
+    /// Copies of the changed files among them, from which those are uploaded, and what they are as inputs at the same
+    /// path.
+    pub copies: Vec<(FileKey, OutputCopy)>,
 }
 
 /// Collects the declared outputs from `upper`, the overlay's upper directory, on top of the input `tree`. Outputs
-/// that do not exist are left out. Blocks, hashes in parallel, unless `cancellation` comes.
+/// that do not exist are left out. What the `cache` may keep is copied for it. Blocks, hashes in parallel, unless
+/// `cancellation` comes.
 pub fn collect_outputs(
     function: DigestFunction,
     tree: &DirectoryTree,
     upper: PathBuf,
     declaration: &OutputDeclaration,
+    cache: Option<&FileCache>,
     cancellation: &CancellationToken,
 ) -> Result<Outputs, Error> {
     let merged = MergedTree::new(tree, upper);
@@ -65,7 +68,7 @@ pub fn collect_outputs(
             scanned.push((path, node));
         }
     }
-    let hashed = scanner.hash(function, declaration.properties, cancellation)?;
+    let hashed = scanner.hash(function, declaration.properties, cache, cancellation)?;
     let mut builder = DirectoryBuilder::new(function, tree, &hashed, declaration.properties);
     let mut result = ActionResult::default();
     for (declared, node) in scanned {
@@ -136,7 +139,11 @@ pub fn collect_outputs(
     }
     let with_directories = declaration.directory_format != OutputDirectoryFormat::TreeOnly;
     let mut blobs = builder.into_blobs(with_directories);
-    let files = hashed.cache_keys(function)?;
-    blobs.extend(hashed.into_blobs());
-    Ok(Outputs { result, blobs, files })
+    blobs.extend(hashed.blobs());
+    let copies = hashed.into_copies(function)?;
+    Ok(Outputs {
+        result,
+        blobs,
+        copies,
+    })
 }

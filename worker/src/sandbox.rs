@@ -40,6 +40,8 @@ pub struct SandboxedCommand {
     pub working_directory: String,
     /// Whether it sees this machine's network.
     pub network: bool,
+    /// Whether it may make user namespaces of its own.
+    pub user_namespaces: bool,
 }
 
 impl Sandbox {
@@ -113,6 +115,7 @@ impl Sandbox {
             command: command.arguments.clone(),
             environment: command.whole_environment(),
             working_directory: command.absolute_working_directory(),
+            user_namespaces: command.user_namespaces,
             stdout: directory.relative("stdout"),
             stderr: directory.relative("stderr"),
         };

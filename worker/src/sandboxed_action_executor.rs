@@ -5,7 +5,6 @@
 )]
 
 use std::fs;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,7 +25,7 @@ use crate::blob_stores::BlobStores;
 use crate::blocking::{self, unless_cancelled};
 use crate::config::ExecutorConfig;
 use crate::error::Error;
-use crate::file_cache::{FileCache, FileKey};
+use crate::file_cache::{FileCache, FileKey, OutputCopy};
 use crate::grpc_status::grpc_status;
 use crate::input_root::InputRoots;
 use crate::node_properties::now;
@@ -62,6 +61,7 @@ struct Prepared {
     directory: Arc<ActionDirectory>,
     timeout: Duration,
     network: bool,
+    user_namespaces: bool,
     undeclared_writes_fail: bool,
 }
 
@@ -133,6 +133,7 @@ impl SandboxedActionExecutor {
             timeout,
             undeclared_writes_fail: property(platform, "undeclared-writes") == Some("error"),
             network: property(platform, "network") == Some("on"),
+            user_namespaces: property(platform, "user-namespaces") == Some("on"),
             command,
             declaration,
             tree,
@@ -198,6 +199,7 @@ impl SandboxedActionExecutor {
                 .collect(),
             working_directory: command.working_directory.clone(),
             network: prepared.network,
+            user_namespaces: prepared.user_namespaces,
         };
         if let Some(stages) = &request.stages {
             let _ = stages.send(execution_stage::Value::Executing);
@@ -222,13 +224,11 @@ impl SandboxedActionExecutor {
             _ => Ok(()),
         };
         let collected = match collected {
-            // See `ActionDirectory::discard`.
-            Ok(files) if files.is_empty() || prepared.network => Ok(()),
-            Ok(files) => {
-                // Last: what is moved into the cache changes, and its other names in the tree with it.
+            Ok(copies) if copies.is_empty() => Ok(()),
+            Ok(copies) => {
                 let cache = Arc::clone(&self.files);
                 blocking::run(move || {
-                    cache.adopt(&files);
+                    cache.adopt(copies);
                     Ok(())
                 })
                 .await
@@ -294,8 +294,8 @@ impl SandboxedActionExecutor {
         })
     }
 
-    /// Uploads what the command left, and gives the files that the file cache can keep. `copied` says whether the input
-    /// root is there, too.
+    /// Uploads what the command left, and gives copies that the file cache can keep. `copied` says whether the input root
+    /// is there, too.
     async fn upload_outputs(
         &self,
         store: &dyn BlobStore,
@@ -303,7 +303,7 @@ impl SandboxedActionExecutor {
         prepared: &Prepared,
         copied: bool,
         result: &mut ActionResult,
-    ) -> Result<Vec<(FileKey, PathBuf)>, Error> {
+    ) -> Result<Vec<(FileKey, OutputCopy)>, Error> {
         let function = request.action.function();
         let upload = async |blobs: Vec<(Digest, BlobSource)>| {
             let upload = async { Ok(upload_missing(store, blobs).await?) };
@@ -312,6 +312,9 @@ impl SandboxedActionExecutor {
         let (tree, directory) = (Arc::clone(&prepared.tree), Arc::clone(&prepared.directory));
         let declaration = prepared.declaration.clone();
         let cancellation = request.cancellation.clone();
+        // With the machine's network somebody else may write to the files while they are hashed: see
+        // `ActionDirectory::discard`.
+        let cache = (!prepared.network).then(|| Arc::clone(&self.files));
         let (logs, collected) = blocking::run(move || {
             let log = |name| log(function, &directory, name, &cancellation);
             let logs = [log("stdout")?, log("stderr")?];
@@ -320,7 +323,8 @@ impl SandboxedActionExecutor {
                 if copied {
                     leave_changes(&tree, &upper, &cancellation)?;
                 }
-                collect_outputs(function, &tree, upper.clone(), &declaration, &cancellation)
+                let (upper, cache) = (upper.clone(), cache.as_deref());
+                collect_outputs(function, &tree, upper, &declaration, cache, &cancellation)
             };
             Ok((logs, collect()))
         })
@@ -333,10 +337,10 @@ impl SandboxedActionExecutor {
             Ok(Outputs {
                 result: outputs,
                 blobs,
-                files,
+                copies,
             }) => {
                 upload(blobs.into_iter().chain(logs).collect()).await?;
-                Ok((outputs, files))
+                Ok((outputs, copies))
             }
             Err(error) => {
                 // The logs may tell why.
@@ -344,13 +348,13 @@ impl SandboxedActionExecutor {
                 Err(error)
             }
         };
-        let (outputs, files) = collected?;
+        let (outputs, copies) = collected?;
         result.output_files = outputs.output_files;
         result.output_directories = outputs.output_directories;
         result.output_symlinks = outputs.output_symlinks;
         result.output_file_symlinks = outputs.output_file_symlinks;
         result.output_directory_symlinks = outputs.output_directory_symlinks;
-        Ok(files)
+        Ok(copies)
     }
 }
 

@@ -82,7 +82,7 @@ async fn the_sandbox_has_its_own_user_host_environment_and_file_system() {
     let worker = Worker::new().await;
     let script = "id -u; id -un; hostname; env | sort; pwd; ls /; ls -A /tmp; echo $$; ls /proc/self/fd | tr '\\n' ' '; \
                   test ! -e /root && test ! -e /home; ! touch /usr/x /x /etc/x 2>/dev/null; touch /tmp/x; \
-                  unshare -Ur true && echo nested";
+                  ! unshare -Ur true 2>/dev/null && echo alone";
     let result = worker
         .run(
             &directory([("sub", directory([]))]),
@@ -96,7 +96,7 @@ async fn the_sandbox_has_its_own_user_host_environment_and_file_system() {
         .await;
     let expected = "1000\nbitzel\nbitzel\nHOME=/work\nLC_ALL=C\n\
                     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nPWD=/work/sub\n/work/sub\n\
-                    bin\ndev\netc\nlib\nlib64\nproc\nrun\nsbin\ntmp\nusr\nvar\nwork\n2\n0 1 2 3 nested\n";
+                    bin\ndev\netc\nlib\nlib64\nproc\nrun\nsbin\ntmp\nusr\nvar\nwork\n2\n0 1 2 3 alone\n";
     assert_eq!(worker.stdout(&result).await, expected);
 }
 
@@ -539,6 +539,7 @@ print(\"connected\")'"
                 &directory([]),
                 Run {
                     script: &script,
+                    platform: USER_NAMESPACES,
                     ..Run::default()
                 },
             )
@@ -589,6 +590,7 @@ async fn a_command_has_no_power_and_finds_nothing_of_the_one_before() {
         );
         let run = Run {
             script: &script,
+            platform: USER_NAMESPACES,
             ..Run::default()
         };
         worker.run(tree, run).await;

@@ -107,6 +107,20 @@ pub enum BuildError {
     /// No log is kept.
     #[error("no log of {0} in the store: it has not run under its present signature, or the log was evicted")]
     NoLog(String),
+    /// Results of two tasks cannot be placed side by side.
+    #[error("{path} is {what} in the result of {task} and {other_what} in that of {other_task}")]
+    OutputConflict {
+        /// Relative to where results are placed.
+        path: String,
+        /// What one makes of it.
+        what: &'static str,
+        /// Which one.
+        task: String,
+        /// What the other makes of it.
+        other_what: &'static str,
+        /// Which one.
+        other_task: String,
+    },
     /// Writing on this machine failed.
     #[error("writing {path}")]
     Io {

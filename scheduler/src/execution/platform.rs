@@ -8,7 +8,7 @@ use bitzel_proto::reapi::Platform;
 
 /// Properties that tell the worker how to run the Action rather than which worker may run it: every bitzel worker
 /// understands them, so none has to offer them.
-const INTERPRETED_BY_WORKER: [&str; 2] = ["network", "undeclared-writes"];
+const INTERPRETED_BY_WORKER: [&str; 3] = ["network", "undeclared-writes", "user-namespaces"];
 
 /// The platform properties that an Action asks for, sorted, each once. Cheap to clone: Actions that ask for the
 /// same wait in the same line.
@@ -99,6 +99,7 @@ mod tests {
         let requirements = Requirements::new(&platform(&[
             ("network", "on"),
             ("undeclared-writes", "error"),
+            ("user-namespaces", "on"),
             ("OSFamily", "linux"),
         ]));
         assert_eq!(

@@ -1,82 +1,140 @@
 //! Files of the cache on disk. Everything here blocks.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 use bitzel_proto::Digest;
 use rayon::prelude::*;
-use rustix::buffer::spare_capacity;
-use rustix::fs::{
-    AtFlags, Mode, StatxAttributes, StatxFlags, chmod, fchmod, flistxattr, fremovexattr, futimens, statx,
-};
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, CWD, Mode, chmod, utimensat};
 
 use super::key::FileKey;
+use super::state::CachedFile;
 use crate::error::Error;
 use crate::node_properties::DEFAULT_MTIME;
 use crate::scratch::Scratch;
 
-/// A file that is being written. It goes away unless it is published.
+/// A path below `temporary`. What is there goes away unless it is published.
+#[derive(Debug)]
+pub(super) struct TemporaryPath {
+    path: PathBuf,
+    published: bool,
+}
+
+/// A file that is being written.
 #[derive(Debug)]
 pub(super) struct TemporaryFile {
-    relative: String,
-    path: std::path::PathBuf,
+    pub path: TemporaryPath,
     pub file: File,
-    published: bool,
 }
 
 impl TemporaryFile {
     pub(super) fn create(scratch: &Scratch) -> Result<Self, Error> {
-        let relative = scratch.fresh("temporary");
-        let path = scratch.root().join(&relative);
+        let path = scratch.root().join(scratch.fresh("temporary"));
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(&path)
             .map_err(Error::io(format!("create {}", path.display())))?;
-        Ok(Self {
-            relative,
+        let path = TemporaryPath {
             path,
-            file,
             published: false,
-        })
+        };
+        Ok(Self { path, file })
     }
 
-    /// Gives the file the attributes of `key` and renames it into place.
-    pub(super) fn publish(mut self, scratch: &Scratch, key: &FileKey) -> Result<(), Error> {
-        let target = scratch.root().join(super::FileCache::relative_path(key));
-        self.set_attributes(key)
-            .and_then(|()| match fs::rename(&self.path, &target) {
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    target.parent().map_or(Ok(()), fs::create_dir_all)?;
-                    fs::rename(&self.path, &target)
-                }
-                other => other,
-            })
-            .map_err(Error::io(format!(
-                "publish {} as {}",
-                self.relative,
-                target.display()
-            )))?;
-        self.published = true;
-        Ok(())
-    }
-
-    fn set_attributes(&self, key: &FileKey) -> io::Result<()> {
-        let mtime = key.identity.map_or(DEFAULT_MTIME, |identity| identity.mtime);
-        fchmod(&self.file, Mode::from_raw_mode(key.mode))?;
-        futimens(&self.file, &mtime.timestamps())?;
-        Ok(())
+    /// See [`TemporaryPath::publish`].
+    pub(super) fn publish(self, scratch: &Scratch, key: &FileKey) -> Result<CachedFile, Error> {
+        self.path.publish(scratch, key)
     }
 }
 
-impl Drop for TemporaryFile {
+impl TemporaryPath {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives the file the attributes of `key` and renames it into place.
+    pub(super) fn publish(mut self, scratch: &Scratch, key: &FileKey) -> Result<CachedFile, Error> {
+        let target = scratch.root().join(super::FileCache::relative_path(key));
+        let publish = || -> io::Result<u64> {
+            let bytes = self.set_attributes(key)?;
+            match fs::rename(&self.path, &target) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    target.parent().map_or(Ok(()), fs::create_dir_all)?;
+                    fs::rename(&self.path, &target)?;
+                }
+                other => other?,
+            }
+            Ok(bytes)
+        };
+        let bytes = publish().map_err(Error::io(format!(
+            "publish {} as {}",
+            self.path.display(),
+            target.display()
+        )))?;
+        self.published = true;
+        Ok(CachedFile { key: *key, bytes })
+    }
+
+    /// Sets mode and time, and gives the bytes that the file takes.
+    fn set_attributes(&self, key: &FileKey) -> io::Result<u64> {
+        let mtime = key.identity.map_or(DEFAULT_MTIME, |identity| identity.mtime);
+        chmod(&self.path, Mode::from_raw_mode(key.mode))?;
+        utimensat(CWD, &self.path, &mtime.timestamps(), AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(bytes_taken(&fs::symlink_metadata(&self.path)?))
+    }
+}
+
+impl Drop for TemporaryPath {
     fn drop(&mut self) {
         if !self.published {
             let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// A file may have far more blocks than its size needs, and a sparse one far less.
+fn bytes_taken(metadata: &fs::Metadata) -> u64 {
+    metadata.len().max(metadata.blocks().saturating_mul(512))
+}
+
+/// Refuses a content that is not the one of `expected`.
+pub(super) fn verify(expected: Digest, actual: Digest) -> Result<(), Error> {
+    if actual == expected {
+        return Ok(());
+    }
+    Err(bitzel_cas::Error::DigestMismatch { expected, actual }.into())
+}
+
+/// Whether the cached file `path` has the content of `digest`.
+pub(super) fn is_intact(path: &Path, digest: Digest) -> Result<bool, Error> {
+    let hashed = File::open(path).and_then(|file| read_through(file, digest, |_| Ok(())));
+    match hashed {
+        Ok(actual) => Ok(actual == digest),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::io(format!("read {}", path.display()))(error)),
+    }
+}
+
+/// Reads all of `file`, which should have the content of `digest`, and gives the digest that it has.
+fn read_through(
+    mut file: File,
+    digest: Digest,
+    mut each: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<Digest> {
+    let size = usize::try_from(digest.size_bytes()).unwrap_or(usize::MAX);
+    let mut buffer = vec![0; size.clamp(1, 1 << 20)];
+    let mut hasher = digest.function().hasher();
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hasher.finish()),
+            size => {
+                hasher.update(&buffer[..size]);
+                each(&buffer[..size])?;
+            }
         }
     }
 }
@@ -87,104 +145,66 @@ pub(super) fn write_small(
     digest: Digest,
     blob: &[u8],
     keys: &[FileKey],
-) -> Result<(), Error> {
-    let actual = digest.function().digest(blob);
-    if actual != digest {
-        return Err(bitzel_cas::Error::DigestMismatch {
-            expected: digest,
-            actual,
-        }
-        .into());
-    }
-    for key in keys {
+) -> Result<Vec<CachedFile>, Error> {
+    verify(digest, digest.function().digest(blob))?;
+    let write = |key| {
         let mut file = TemporaryFile::create(scratch)?;
         file.file
             .write_all(blob)
-            .map_err(Error::io(format!("write {}", file.path.display())))?;
-        file.publish(scratch, key)?;
-    }
-    Ok(())
-}
-
-/// Makes the files `keys` with the content of the cached file `source`, without a download. The kernel copies, or
-/// shares the blocks where the file system can.
-pub(super) fn copy(scratch: &Scratch, source: &Path, keys: &[FileKey]) -> Result<(), Error> {
-    for key in keys {
-        let mut file = TemporaryFile::create(scratch)?;
-        File::open(source)
-            .and_then(|mut source| io::copy(&mut source, &mut file.file))
-            .map_err(Error::io(format!("copy {}", source.display())))?;
-        file.publish(scratch, key)?;
-    }
-    Ok(())
-}
-
-/// Moves a file that an Action made, and that no process can write to any more, into the cache as `key`. `false` when it
-/// cannot be a cached file: it carries attributes that a download would not give it.
-pub(super) fn adopt(scratch: &Scratch, path: &Path, key: &FileKey) -> Result<bool, Error> {
-    let failed = || Error::io(format!("adopt {}", path.display()));
-    // Attributes of read-only files can only be removed by those who may write.
-    chmod(path, Mode::RUSR | Mode::WUSR).map_err(failed())?;
-    if scratch.elsewhere().is_some() {
-        // On another file system, most likely.
-        copy(scratch, path, std::slice::from_ref(key))?;
-        return Ok(true);
-    }
-    let file = File::open(path).map_err(Error::io(format!("adopt {}", path.display())))?;
-    let found = statx(&file, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS).map_err(failed())?;
-    if found.stx_attributes.contains(StatxAttributes::ENCRYPTED) {
-        // Whoever has the key, which is another Action as well, can take it away.
-        return Ok(false);
-    }
-    let mut names = Vec::with_capacity(4096);
-    match flistxattr(&file, spare_capacity(&mut names)) {
-        Ok(_) => {}
-        Err(Errno::NOTSUP) => names.clear(),
-        Err(Errno::RANGE) => return Ok(false),
-        Err(error) => return Err(failed()(error)),
-    }
-    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        // Where overlayfs noted from which input it copied the file.
-        if !name.starts_with(b"user.overlay.") {
-            return Ok(false);
-        }
-        fremovexattr(&file, name).map_err(failed())?;
-    }
-    let file = TemporaryFile {
-        relative: path.display().to_string(),
-        path: path.to_owned(),
-        file,
-        published: false,
+            .map_err(Error::io(format!("write blob {digest}")))?;
+        file.publish(scratch, key)
     };
-    file.publish(scratch, key)?;
-    Ok(true)
+    keys.iter().map(write).collect()
 }
 
-/// The keys of all files that are there whole. What is not recognised, or has another size than its name says (a
+/// Makes the files `keys` with the content of the cached file `source`, without a download. Each copy is hashed as it is
+/// made, and there is none where `source` is not what its name says.
+pub(super) fn copy(
+    scratch: &Scratch,
+    source: &Path,
+    digest: Digest,
+    keys: &[FileKey],
+) -> Result<Vec<CachedFile>, Error> {
+    let copy = |key| {
+        let mut file = TemporaryFile::create(scratch)?;
+        let actual = File::open(source)
+            .and_then(|source| read_through(source, digest, |bytes| file.file.write_all(bytes)))
+            .map_err(Error::io(format!("copy {}", source.display())))?;
+        verify(digest, actual)?;
+        file.publish(scratch, key)
+    };
+    keys.iter().map(copy).collect()
+}
+
+/// All files that are there and may be whole. What is not recognised, or has another size than its name says (a
 /// machine that lost power may leave that), is removed.
-pub(super) fn scan(scratch: &Scratch) -> Result<Vec<FileKey>, Error> {
+pub(super) fn scan(scratch: &Scratch) -> Result<Vec<CachedFile>, Error> {
     let root = scratch.root().join("files");
     let failed = || Error::io(format!("read {}", root.display()));
     let directories: Vec<_> = fs::read_dir(&root)
         .and_then(Iterator::collect::<io::Result<Vec<_>>>)
         .map_err(failed())?;
-    let keys: io::Result<Vec<Vec<FileKey>>> = directories
+    let files: io::Result<Vec<Vec<CachedFile>>> = directories
         .par_iter()
         .map(|entry| scan_directory(&entry.path()))
         .collect();
-    Ok(keys.map_err(failed())?.concat())
+    Ok(files.map_err(failed())?.concat())
 }
 
-fn scan_directory(directory: &Path) -> io::Result<Vec<FileKey>> {
+fn scan_directory(directory: &Path) -> io::Result<Vec<CachedFile>> {
     let prefix = directory.file_name().unwrap_or_default().to_string_lossy();
-    let mut keys = vec![];
+    let mut files = vec![];
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let key = FileKey::parse(&format!("{prefix}/{}", entry.file_name().to_string_lossy()));
+        let metadata = entry.metadata()?;
         match key {
-            Some(key) if entry.metadata()?.len() == key.digest.size_bytes() => keys.push(key),
+            Some(key) if metadata.is_file() && metadata.len() == key.digest.size_bytes() => {
+                let bytes = bytes_taken(&metadata);
+                files.push(CachedFile { key, bytes });
+            }
             _ => fs::remove_file(entry.path())?,
         }
     }
-    Ok(keys)
+    Ok(files)
 }

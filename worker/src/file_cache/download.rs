@@ -1,8 +1,7 @@
-//! Gets blobs that are not in the cache: small ones in batches, large ones streamed, each checked.
+//! Downloads blobs: small ones in batches, large ones streamed, each checked.
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bitzel_cas::{BlobRange, BlobStore};
@@ -13,7 +12,8 @@ use rayon::prelude::*;
 
 use super::disk::{self, TemporaryFile};
 use super::key::FileKey;
-use super::{FileCache, FileLease};
+use super::state::CachedFile;
+use super::{FileCache, FileLease, count};
 use crate::error::Error;
 use crate::scratch::Scratch;
 
@@ -33,18 +33,16 @@ type Batch = Vec<(Digest, Vec<FileKey>)>;
 pub(super) async fn download(
     cache: &FileCache,
     store: &dyn BlobStore,
-    wanted: &HashMap<Digest, Vec<FileKey>>,
+    wanted: HashMap<Digest, Vec<FileKey>>,
     lease: &mut FileLease,
 ) -> Result<(), Error> {
-    let mut copies: Vec<(PathBuf, Vec<FileKey>)> = vec![];
+    count("fetched", wanted.values().map(Vec::len).sum());
     let mut batches: Vec<Batch> = vec![];
     let mut large: Batch = vec![];
     let mut batch_bytes = 0;
     for (digest, keys) in wanted {
-        if let Some(source) = cache.pin_content(*digest, lease) {
-            copies.push((source, keys.clone()));
-        } else if digest.size_bytes() > SMALL {
-            large.push((*digest, keys.clone()));
+        if digest.size_bytes() > SMALL {
+            large.push((digest, keys));
         } else {
             let full =
                 |batch: &Batch| batch.len() >= BATCH_BLOBS || batch_bytes + digest.size_bytes() > BATCH_BYTES;
@@ -54,25 +52,16 @@ pub(super) async fn download(
             }
             batch_bytes += digest.size_bytes();
             if let Some(batch) = batches.last_mut() {
-                batch.push((*digest, keys.clone()));
+                batch.push((digest, keys));
             }
         }
     }
     let scratch = &cache.scratch;
-    let copies = futures::stream::iter(copies)
-        .map(|(source, keys)| async move {
-            blocking(scratch, move |scratch| {
-                disk::copy(scratch, &source, &keys).map(|()| keys)
-            })
-            .await
-        })
-        .buffer_unordered(TRANSFERS)
-        .map_ok(|keys| (keys, vec![]));
     let large = futures::stream::iter(large)
         .map(|(digest, keys)| async move {
             match stream(scratch, store, digest, keys).await {
                 Err(Error::Store(bitzel_cas::Error::NotFound(digest))) => Ok((vec![], vec![digest])),
-                other => other.map(|keys| (keys, vec![])),
+                other => other.map(|files| (files, vec![])),
             }
         })
         .buffer_unordered(TRANSFERS);
@@ -80,10 +69,10 @@ pub(super) async fn download(
         .map(|batch| read_batch(scratch, store, batch))
         .buffer_unordered(TRANSFERS);
     let mut missing = vec![];
-    let mut done = futures::stream::select(copies, futures::stream::select(large, small));
-    while let Some((keys, absent)) = done.try_next().await? {
-        for key in keys {
-            cache.published(key, lease);
+    let mut done = futures::stream::select(large, small);
+    while let Some((files, absent)) = done.try_next().await? {
+        for file in files {
+            cache.published(file, lease);
         }
         missing.extend(absent);
     }
@@ -99,7 +88,7 @@ async fn read_batch(
     scratch: &Arc<Scratch>,
     store: &dyn BlobStore,
     batch: Batch,
-) -> Result<(Vec<FileKey>, Vec<Digest>), Error> {
+) -> Result<(Vec<CachedFile>, Vec<Digest>), Error> {
     // The empty blob exists without being stored.
     let digests: Vec<Digest> = batch
         .iter()
@@ -120,14 +109,14 @@ async fn read_batch(
             Some(Err(error)) => return Err(error.into()),
         }
     }
-    let keys = blocking(scratch, move |scratch| {
-        present
+    let files = blocking(scratch, move |scratch| {
+        let written = present
             .par_iter()
-            .try_for_each(|(digest, blob, keys)| disk::write_small(scratch, *digest, blob, keys))?;
-        Ok(present.into_iter().flat_map(|(_, _, keys)| keys).collect())
+            .map(|(digest, blob, keys)| disk::write_small(scratch, *digest, blob, keys));
+        Ok(written.collect::<Result<Vec<_>, Error>>()?.concat())
     })
     .await?;
-    Ok((keys, missing))
+    Ok((files, missing))
 }
 
 async fn stream(
@@ -135,7 +124,7 @@ async fn stream(
     store: &dyn BlobStore,
     digest: Digest,
     keys: Vec<FileKey>,
-) -> Result<Vec<FileKey>, Error> {
+) -> Result<Vec<CachedFile>, Error> {
     let mut chunks = store.read(digest, BlobRange::default()).await?;
     let mut file = blocking(scratch, TemporaryFile::create).await?;
     let mut hasher = digest.function().hasher();
@@ -154,21 +143,15 @@ async fn stream(
             break;
         }
     }
-    let actual = hasher.finish();
-    if actual != digest {
-        return Err(bitzel_cas::Error::DigestMismatch {
-            expected: digest,
-            actual,
-        }
-        .into());
-    }
+    disk::verify(digest, hasher.finish())?;
     blocking(scratch, move |scratch| {
-        if let [first, rest @ ..] = keys.as_slice() {
-            file.publish(scratch, first)?;
-            let source = scratch.root().join(FileCache::relative_path(first));
-            disk::copy(scratch, &source, rest)?;
-        }
-        Ok(keys)
+        let Some((first, rest)) = keys.split_first() else {
+            return Ok(vec![]);
+        };
+        let mut files = vec![file.publish(scratch, first)?];
+        let source = scratch.root().join(FileCache::relative_path(first));
+        files.extend(disk::copy(scratch, &source, digest, rest)?);
+        Ok(files)
     })
     .await
 }
@@ -179,17 +162,4 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Error> {
     let scratch = Arc::clone(scratch);
     crate::blocking::run(move || work(&scratch)).await
-}
-
-impl FileCache {
-    /// The path of some file with this content, held by `lease`.
-    fn pin_content(&self, digest: Digest, lease: &mut FileLease) -> Option<PathBuf> {
-        let mut state = self.state.lock();
-        let key = *state.by_digest.get(&digest)?;
-        if !state.pin(&key) {
-            return None;
-        }
-        lease.keys.push(key);
-        Some(self.path(&key))
-    }
 }

@@ -17,6 +17,7 @@ use rustix::fs::{Access, access};
 use rustix::process::{WaitOptions, wait};
 
 use super::confinement::{MemorySettings, die_with_launcher, drop_privileges, log, mount_writable, own_proc};
+use super::system_calls::SystemCallFilters;
 use super::{Failure, LaunchReport, LaunchRequest, step};
 
 /// What is outside of a sandbox, and its first process has to know of.
@@ -27,6 +28,8 @@ pub(super) struct Outside {
     pub launcher: OwnedFd,
     /// What its memory is to be like at the start of each command.
     pub memory: MemorySettings,
+    /// What a command may not call.
+    pub filters: SystemCallFilters,
 }
 
 /// Runs the command. `None` when the worker lost interest.
@@ -44,6 +47,7 @@ fn confined(request: &LaunchRequest, outside: &Outside) -> Result<Option<LaunchR
     if has_ended(&outside.launcher).map_err(step("look for the launcher"))? {
         return Err(step("look for the launcher")(io::Error::other("it has ended")));
     }
+    outside.filters.apply(request.user_namespaces)?;
     env::set_current_dir(&request.working_directory)
         .map_err(step(format!("enter {}", request.working_directory)))?;
     let Some((name, arguments)) = request.command.split_first() else {

@@ -53,24 +53,49 @@ pub(crate) fn digest_of(
     size: u64,
     cancellation: &CancellationToken,
 ) -> Result<Digest, Error> {
+    digest_and_pass_on(function, path, size, cancellation, |_| {})
+}
+
+/// Like [`digest_of`], and lets `each` have the bytes that are hashed.
+pub(super) fn digest_and_pass_on(
+    function: DigestFunction,
+    path: &Path,
+    size: u64,
+    cancellation: &CancellationToken,
+    each: impl FnMut(&[u8]),
+) -> Result<Digest, Error> {
     let open = open_plain(path, OFlags::RDONLY).map_err(failed(path))?;
-    digest_of_open(function, open.into(), path, size, cancellation)
+    hash(function, open.into(), path, size, cancellation, each)
 }
 
 /// Like [`digest_of`], of an open file. `path` is for the error.
 pub(super) fn digest_of_open(
     function: DigestFunction,
+    open: File,
+    path: &Path,
+    size: u64,
+    cancellation: &CancellationToken,
+) -> Result<Digest, Error> {
+    hash(function, open, path, size, cancellation, |_| {})
+}
+
+fn hash(
+    function: DigestFunction,
     mut open: File,
     path: &Path,
     size: u64,
     cancellation: &CancellationToken,
+    mut each: impl FnMut(&[u8]),
 ) -> Result<Digest, Error> {
     let mut hasher = function.hasher();
     let mut buffer = vec![0; usize::try_from(size).unwrap_or(usize::MAX).clamp(1, 1 << 20)];
     while !cancellation.is_cancelled() {
         match io::Read::read(&mut open, &mut buffer).map_err(failed(path))? {
             0 => return Ok(hasher.finish()),
-            size => hasher.update(&buffer[..size]),
+            size => {
+                hasher.update(&buffer[..size]);
+                each(&buffer[..size]);
+            }
         }
     }
     Err(Error::Cancelled)

@@ -14,15 +14,18 @@ use rustix::fs::{Dir, OFlags};
 use tokio_util::sync::CancellationToken;
 
 use super::merged_tree::{MergedNode, MergedTree, check_depth, failed};
-use super::opening::{digest_of, open_plain};
+use super::opening::{digest_and_pass_on, open_plain};
 use crate::error::Error;
-use crate::file_cache::FileKey;
+use crate::file_cache::{CopyWriter, FileCache, FileKey, OutputCopy};
 use crate::node_properties::{Mtime, WantedProperties};
 use crate::recursion;
 use bitzel_cas::BlobSource;
 
 /// Bytes of all outputs of one Action: far more than any build makes, and some minutes to hash.
 const MAX_OUTPUT_BYTES: u64 = 1 << 40;
+
+/// From this size on, a file that was copied is removed at once, mostly before it is written to disk.
+const LARGE: u64 = 1 << 20;
 
 /// A node of an output.
 #[derive(Debug)]
@@ -100,6 +103,25 @@ struct ChangedFile {
     size: u64,
     /// Device and inode, if the file has several names.
     inode: Option<(u64, u64)>,
+}
+
+impl ChangedFile {
+    /// Hashes it, and copies it if there is a `cache` for that.
+    fn hash(
+        &self,
+        function: DigestFunction,
+        cache: Option<&FileCache>,
+        cancellation: &CancellationToken,
+    ) -> Result<(Digest, Option<OutputCopy>), Error> {
+        let mut copy = cache.and_then(|cache| cache.copy_writer(self.size));
+        let write = |bytes: &[u8]| {
+            if let Some(copy) = &mut copy {
+                copy.write(bytes);
+            }
+        };
+        let digest = digest_and_pass_on(function, &self.on_disk, self.size, cancellation, write)?;
+        Ok((digest, copy.and_then(CopyWriter::finish)))
+    }
 }
 
 /// Walks outputs and notes the files to hash.
@@ -228,11 +250,12 @@ impl<'scan, 'tree> Scanner<'scan, 'tree> {
         Ok(entries)
     }
 
-    /// Hashes all changed files that were found.
+    /// Hashes all changed files that were found, and copies them for `cache` on the way.
     pub(super) fn hash(
         self,
         function: DigestFunction,
         properties: WantedProperties,
+        cache: Option<&FileCache>,
         cancellation: &CancellationToken,
     ) -> Result<HashedFiles, Error> {
         // One hash for each inode.
@@ -249,22 +272,38 @@ impl<'scan, 'tree> Scanner<'scan, 'tree> {
                 to_hash.push(index);
             }
         }
-        let mut bytes = 0_u64;
+        let (mut bytes, mut room) = (0_u64, cache.map_or(0, FileCache::room_for_copies));
+        let mut copied = HashSet::new();
         for index in &to_hash {
             let file = &self.changed[*index];
             bytes = bytes.saturating_add(file.size);
             check_size(&file.path, bytes)?;
+            // The empty file is made without a download as well.
+            if (1..=room).contains(&file.size) {
+                room -= file.size;
+                copied.insert(*index);
+            }
         }
-        let digests: HashMap<usize, Digest> = to_hash
+        let hashed: HashMap<usize, (Digest, Option<OutputCopy>)> = to_hash
             .into_par_iter()
             .map(|index| {
                 let file = &self.changed[index];
-                Ok((
-                    index,
-                    digest_of(function, &file.on_disk, file.size, cancellation)?,
-                ))
+                let cache = cache.filter(|_| copied.contains(&index));
+                Ok((index, file.hash(function, cache, cancellation)?))
             })
             .collect::<Result<_, Error>>()?;
+        let (digests, mut copies): (HashMap<usize, Digest>, HashMap<usize, Option<OutputCopy>>) = hashed
+            .into_iter()
+            .map(|(index, (digest, copy))| ((index, digest), (index, copy)))
+            .unzip();
+        // Only now: a file that two outputs have in common was hashed for each.
+        for (index, _) in copies.iter().filter(|(_, copy)| copy.is_some()) {
+            let file = &self.changed[*index];
+            if file.size >= LARGE && file.inode.is_none() {
+                // It goes with the Action otherwise.
+                let _ = fs::remove_file(&file.on_disk);
+            }
+        }
         let mut group_names: HashMap<(u64, u64), (usize, String)> = HashMap::new();
         for (inode, members) in groups {
             let mut paths: Vec<&String> = members.iter().map(|index| &self.changed[*index].path).collect();
@@ -302,6 +341,7 @@ impl<'scan, 'tree> Scanner<'scan, 'tree> {
                 digest,
                 path: file.path,
                 on_disk: file.on_disk,
+                copy: copies.remove(&index).flatten(),
             }
         });
         Ok(HashedFiles {
@@ -318,6 +358,8 @@ struct HashedFile {
     node: FileNode,
     digest: Digest,
     on_disk: PathBuf,
+    /// Of several names of one file, one has it.
+    copy: Option<OutputCopy>,
 }
 
 /// All changed files, hashed.
@@ -336,24 +378,34 @@ impl HashedFiles {
         FileNode { name, ..node.clone() }
     }
 
-    /// The keys of the files in the file cache. All names of one file have the same key; it counts once.
-    pub(super) fn cache_keys(&self, function: DigestFunction) -> Result<Vec<(FileKey, PathBuf)>, Error> {
-        let mut seen = HashSet::new();
-        let mut keys = vec![];
-        for file in &self.files {
-            let key = FileKey::of_node(function, &file.node, &file.path)?;
-            if seen.insert(key) {
-                keys.push((key, file.on_disk.clone()));
-            }
-        }
-        Ok(keys)
+    /// The files to upload, from where nobody changes them, if there is such a copy.
+    pub(super) fn blobs(&self) -> Vec<(Digest, BlobSource)> {
+        let copies = self
+            .files
+            .iter()
+            .filter_map(|file| Some((file.digest, file.copy.as_ref()?.path())));
+        let copies: HashMap<Digest, &Path> = copies.collect();
+        let source = |file: &HashedFile| {
+            copies
+                .get(&file.digest)
+                .copied()
+                .unwrap_or(&file.on_disk)
+                .to_owned()
+        };
+        let blobs = self
+            .files
+            .iter()
+            .map(|file| (file.digest, BlobSource::File(source(file))));
+        blobs.collect()
     }
 
-    /// The files to upload.
-    pub(super) fn into_blobs(self) -> impl Iterator<Item = (Digest, BlobSource)> {
-        self.files
-            .into_iter()
-            .map(|file| (file.digest, BlobSource::File(file.on_disk)))
+    /// The copies, and what they are in the file cache.
+    pub(super) fn into_copies(self, function: DigestFunction) -> Result<Vec<(FileKey, OutputCopy)>, Error> {
+        let copies = self.files.into_iter().filter_map(|file| {
+            let key = FileKey::of_node(function, &file.node, &file.path);
+            file.copy.map(|copy| key.map(|key| (key, copy)))
+        });
+        copies.collect()
     }
 }
 

@@ -126,6 +126,8 @@ pub fn launcher() -> Vec<std::ffi::OsString> {
     vec![env!("CARGO_BIN_EXE_bitzel-sandbox").into()]
 }
 
+/// For commands that attack with the power that they have in a user namespace of their own.
+pub const USER_NAMESPACES: &[(&str, &str)] = &[("user-namespaces", "on")];
 /// Both properties that bring a tree back exactly.
 pub const EXACT: &[&str] = &["mtime", "unix_mode"];
 
@@ -135,12 +137,16 @@ impl Worker {
     }
 
     pub async fn with(change: impl FnOnce(&mut ExecutorConfig)) -> Self {
+        Self::on(Arc::default(), change).await
+    }
+
+    pub async fn on(store: Arc<WatchedBlobStore>, change: impl FnOnce(&mut ExecutorConfig)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut config = ExecutorConfig::new(directory.path().join("cache"), launcher());
         change(&mut config);
         let mut worker = Self {
             executor: None,
-            store: Arc::default(),
+            store,
             directory,
             config,
         };

@@ -1,6 +1,7 @@
-//! A store in memory that counts reads and can hold one back.
+//! A store, in memory unless told otherwise, that counts reads and can hold one back.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bitzel_cas::{BlobRange, BlobStore, BlobStream, Error, MemoryBlobStore};
@@ -9,9 +10,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-#[derive(Debug)]
 pub struct WatchedBlobStore {
-    inner: MemoryBlobStore,
+    inner: Arc<dyn BlobStore>,
     reads: Mutex<HashMap<Digest, usize>>,
     hold: watch::Sender<Option<Digest>>,
     held: Notify,
@@ -19,16 +19,20 @@ pub struct WatchedBlobStore {
 
 impl Default for WatchedBlobStore {
     fn default() -> Self {
+        Self::around(Arc::new(MemoryBlobStore::default()))
+    }
+}
+
+impl WatchedBlobStore {
+    pub fn around(inner: Arc<dyn BlobStore>) -> Self {
         Self {
-            inner: MemoryBlobStore::default(),
+            inner,
             reads: Mutex::default(),
             hold: watch::channel(None).0,
             held: Notify::new(),
         }
     }
-}
 
-impl WatchedBlobStore {
     /// How often a blob was read.
     pub fn reads_of(&self, content: &[u8]) -> usize {
         let digest = super::FUNCTION.digest(content);
