@@ -109,6 +109,22 @@ pub(crate) struct TargetArguments {
     /// The task to run for each target [default: BB_DEFAULT_TASK, mostly build]
     #[arg(short = 'c', long = "cmd", value_name = "TASK")]
     pub(crate) task: Option<String>,
+
+    /// Run this task for every recipe in the targets' graph that has it; may be given more than once
+    #[arg(long = "runall", value_name = "TASK")]
+    pub(crate) run_all: Vec<String>,
+
+    /// Run this task of the targets' graph and what it needs, and nothing else; may be given more than once
+    #[arg(long = "runonly", value_name = "TASK")]
+    pub(crate) run_only: Vec<String>,
+
+    /// Run the targets' tasks even if there are results of them
+    #[arg(short = 'f', long)]
+    pub(crate) force: bool,
+
+    /// Run this task of the targets even if there is a result, and then what the targets need
+    #[arg(short = 'C', long = "clear-stamp", value_name = "TASK")]
+    pub(crate) clear_stamp: Option<String>,
 }
 
 /// Which server.

@@ -43,6 +43,10 @@ pub(crate) async fn export_graph(
     let request = ExportRequest {
         targets: target.targets,
         task: target.task,
+        run_all: target.run_all,
+        run_only: target.run_only,
+        force: target.force,
+        invalidate: target.clear_stamp,
     };
     Ok(export(&config, &request).await?)
 }

@@ -27,6 +27,7 @@ use std::time::SystemTime;
 
 use bitzel_proto::DigestFunction;
 use bitzel_proto::graph::TaskGraph;
+use serde::Serialize;
 
 pub use self::error::FrontEndError;
 use self::exporter::{Bytecode, Exporter, Session};
@@ -95,12 +96,27 @@ impl FrontEndConfig {
 }
 
 /// What to build, in `BitBake`'s own words.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct ExportRequest {
     /// Targets: `TARGET`, `TARGET:do_TASK`, `mc:CONFIGURATION:TARGET`, `virtual/…`.
     pub targets: Vec<String>,
     /// The task for targets that do not name one (`-c`); `None` for the metadata's default.
     pub task: Option<String>,
+    /// Tasks to run for every recipe in the targets' graph that has them (`--runall`).
+    pub run_all: Vec<String>,
+    /// Tasks of the targets' graph to run, with what they need, and no others (`--runonly`).
+    pub run_only: Vec<String>,
+    /// Run the targets' tasks even if there are results (`-f`).
+    pub force: bool,
+    /// Further tasks of the targets to run even if there are results (`-C`), separated by commas.
+    pub invalidate: Option<String>,
+}
+
+impl ExportRequest {
+    /// Whether every export gives other signatures: `BitBake` taints forced tasks with a random number.
+    fn is_unrepeatable(&self) -> bool {
+        self.force || self.invalidate.is_some()
+    }
 }
 
 /// The result.
@@ -182,14 +198,16 @@ pub async fn export(config: &FrontEndConfig, request: &ExportRequest) -> Result<
     let graphs = GraphCache::new(&config.cache_directory);
     let sources = tree_of(Bytecode::new()).await?;
     let key = graph_cache::key(config, request, &sources, &python.digest);
-    let stored = graphs.load(&key, &snapshots);
+    let stored = (!request.is_unrepeatable())
+        .then(|| graphs.load(&key, &snapshots))
+        .flatten();
     let cached = stored.is_some();
     let (mut graph, bytecode) = if let Some(stored) = stored {
         (config.observer)(FrontEndEvent::Phase("cached"));
         stored
     } else {
         let exported = exporter.export(request, &inputs.groups).await?;
-        if exported.cacheable {
+        if exported.cacheable && !request.is_unrepeatable() {
             graphs.store(&key, &exported.graph, &exported.bytecode)?;
         }
         let grown = [session.snapshots(), session.recipes()];

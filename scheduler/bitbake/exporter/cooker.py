@@ -209,11 +209,16 @@ class Cooker:
             if path.is_file() and not path.is_symlink() and not str(path).startswith(noise)
         }
 
-    def run_queue(self, targets: list[str], task: str | None) -> Any:
-        """The prepared run queue data."""
-        default_task = task or self.cooker.data.getVar("BB_DEFAULT_TASK") or "build"
+    def run_queue(self, request: dict[str, Any]) -> Any:
+        """The prepared run queue data for what the command line asks for."""
+        default_task = request["task"] or self.cooker.data.getVar("BB_DEFAULT_TASK") or "build"
+        configuration = self.cooker.configuration
+        configuration.runall = request["run_all"]
+        configuration.runonly = request["run_only"]
+        configuration.force = request["force"]
+        configuration.invalidate_stamp = request["invalidate"]
         try:
-            task_data, wanted = self.cooker.buildTaskData(targets, default_task, True)
+            task_data, wanted = self.cooker.buildTaskData(request["targets"], default_task, True)
             queue = bb.runqueue.RunQueue(self.cooker, self.cooker.data, self.caches, task_data, wanted)
             queue.rqdata.prepare()
         except (bb.providers.NoProvider, bb.runqueue.TaskFailure) as error:

@@ -3,10 +3,12 @@
 
 usage: export.py REQUEST
 
-REQUEST is a JSON file: {"targets": [...], "task": "compile" or null, "source_date_epoch": 1520598896,
-"code_digest": "..."}. The graph goes to /work/out/graph.json, snapshots to /work/out/snapshots. To stdout goes what
-it is at, one word a line, and "uncacheable" if the graph depends on more than the metadata. BitBake's messages go to
-stderr. Exit code 1: BitBake refused.
+REQUEST is a JSON file: {"request": {"targets": [...], "task": "compile" or null, "run_all": [...], "run_only": [...],
+"force": false, "invalidate": "compile" or null}, "source_date_epoch": 1520598896, "code_digest": "..."}.
+
+The graph goes to /work/out/graph.json, snapshots to /work/out/snapshots. To stdout goes what it is at, one word a line,
+and "uncacheable" if the graph depends on more than the metadata. BitBake's messages go to stderr. Exit code 1: BitBake
+refused.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ def main(request_file: str) -> int:
         report("parsing")
         cooker.parse()
         report("run-queue")
-        queue = cooker.run_queue(request["targets"], request["task"])
+        queue = cooker.run_queue(request["request"])
         recipes = {bb.runqueue.split_tid_mcfn(tid)[3] for tid in queue.runtaskentries}
         if any(map(cooker.is_volatile, recipes)):
             report("uncacheable")

@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use bitzel_cas::BlobStore;
+use bitzel_cas::{BlobStore, DirectoryCache, fetch_directory_tree};
+use bitzel_proto::graph::Settings;
 use futures::TryStreamExt;
 
 use super::error::BuildError;
 use crate::plan::closure::TaskIndex;
-use crate::plan::private_tree::work_trees;
+use crate::plan::private_tree::{BESIDE, work_trees};
 use crate::plan::task_result::TaskResult;
+use crate::plan::tree::{Node, Tree};
 use destination::Destination;
-use layout::Layout;
+use layout::{DIRECTORY_CACHE, Layout};
 
 mod destination;
 mod layout;
@@ -34,12 +36,13 @@ pub async fn place_outputs(
     store: &dyn BlobStore,
     destination: &Path,
 ) -> Result<u64, BuildError> {
-    let settings = index.graph().settings.clone().unwrap_or_default();
+    let places = Places(&index.graph().settings);
     let mut layout = Layout::default();
     for task in result_tasks(index) {
         let Some(result) = results.get(&task) else {
             continue;
         };
+        let name = index.display_name(task);
         let published = &index.task(task).published_paths;
         let paths: Vec<&str> = if published.is_empty() {
             work_trees(index.recipe(task)).collect()
@@ -50,21 +53,45 @@ pub async fn place_outputs(
             let Some(node) = result.outputs.get(path) else {
                 continue;
             };
-            let multiconfig = &index.recipe(task).multiconfig;
-            let own = settings
-                .directories
-                .iter()
-                .find(|own| own.multiconfig == *multiconfig);
-            let below = own
-                .into_iter()
-                .flat_map(|own| [&own.deploy, &own.temporary])
-                .find_map(|prefix| strip(path, prefix))
-                .unwrap_or(path);
-            let path = format!("{multiconfig}/{below}");
-            layout.add(store, &index.display_name(task), &path, node).await?;
+            let path = places.path(&index.recipe(task).multiconfig, path);
+            layout.add(store, &name, &path, node).await?;
+        }
+        // Files beside the declared ones lie in a tree that is laid out as /work is.
+        if let Some(Node::Stored(root)) = result.outputs.get(BESIDE) {
+            let cache = DirectoryCache::new(DIRECTORY_CACHE);
+            let tree = fetch_directory_tree(store, *root, &cache)
+                .await
+                .map_err(BuildError::store(format!("reading what {name} left")))?;
+            for prefix in places.prefixes(&index.recipe(task).multiconfig) {
+                let node = Tree::stored(&tree.directories, *root).get(prefix);
+                if let Ok(Some(node)) = node {
+                    let path = places.path(&index.recipe(task).multiconfig, prefix);
+                    layout.add(store, &name, &path, &node).await?;
+                    break;
+                }
+            }
         }
     }
     write(store, layout, destination).await
+}
+
+/// Where results are placed, by the directories that the graph's configurations have.
+struct Places<'a>(&'a Option<Settings>);
+
+impl Places<'_> {
+    /// Directories of a configuration whose contents are placed without the way to them.
+    fn prefixes(&self, multiconfig: &str) -> impl Iterator<Item = &str> {
+        let directories = self.0.iter().flat_map(|settings| &settings.directories);
+        directories
+            .filter(move |own| own.multiconfig == multiconfig)
+            .flat_map(|own| [own.deploy.as_str(), own.temporary.as_str()])
+            .filter(|prefix| !prefix.is_empty())
+    }
+
+    fn path(&self, multiconfig: &str, path: &str) -> String {
+        let below = self.prefixes(multiconfig).find_map(|prefix| strip(path, prefix));
+        format!("{multiconfig}/{}", below.unwrap_or(path))
+    }
 }
 
 /// Writes what is to be placed, and gives the number of files that were downloaded.
@@ -110,9 +137,6 @@ fn result_tasks(index: &TaskIndex) -> BTreeSet<u32> {
 }
 
 fn strip<'p>(path: &'p str, prefix: &str) -> Option<&'p str> {
-    if prefix.is_empty() {
-        return None;
-    }
     path.strip_prefix(prefix)
         .filter(|rest| rest.is_empty() || rest.starts_with('/'))
         .map(|rest| rest.trim_start_matches('/'))

@@ -199,8 +199,7 @@ impl Exporter<'_> {
             .map_err(FrontEndError::io(&self.session.directory))?;
         let request_file = output.path().join("request.json");
         let request = serde_json::json!({
-            "targets": request.targets,
-            "task": request.task,
+            "request": request,
             "source_date_epoch": self.config.source_date_epoch,
             "code_digest": self.python.digest,
         });

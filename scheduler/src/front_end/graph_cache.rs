@@ -39,8 +39,7 @@ pub(crate) fn key(
         metadata.root.to_string(),
         environment::passed_through(&config.environment),
         config.source_date_epoch,
-        request.targets,
-        request.task,
+        request,
     ]);
     bitzel_proto::DigestFunction::Sha256
         .digest(parts.to_string().as_bytes())

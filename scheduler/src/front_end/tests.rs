@@ -88,7 +88,7 @@ impl Workspace {
     async fn export(&self, target: &str) -> Result<Export, FrontEndError> {
         let request = ExportRequest {
             targets: vec![target.to_owned()],
-            task: None,
+            ..ExportRequest::default()
         };
         export(&self.config(), &request).await
     }

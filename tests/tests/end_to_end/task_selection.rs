@@ -51,3 +51,51 @@ fn the_graph_lists_the_tasks_without_running_them() {
         assert!(found, "no {recipe}:{task} in the graph");
     }
 }
+
+#[test]
+fn a_forced_task_runs_again_and_changes_nothing_else() {
+    let site = Site::empty();
+    drop(site.build(&["-c", "install", "zlib"]).succeeded());
+    let forced = site.build(&["-f", "-c", "compile", "zlib"]).succeeded();
+    assert_eq!(forced.tasks("ran"), ["zlib:do_compile".to_owned()].into());
+    let cleared = site
+        .build(&["-C", "compile", "-c", "install", "zlib"])
+        .succeeded();
+    assert!(
+        cleared.tasks("ran").contains("zlib:do_compile"),
+        "{}",
+        cleared.text
+    );
+    assert!(
+        !cleared.tasks("ran").contains("zlib:do_configure"),
+        "{}",
+        cleared.text
+    );
+    let after = site.build(&["-c", "install", "zlib"]).succeeded();
+    assert_eq!(after.tasks("ran"), [].into());
+}
+
+#[test]
+fn one_task_can_run_for_all_recipes_of_a_graph() {
+    let site = Site::empty();
+    let report = site.build(&["--runall", "fetch", "picture-report"]).succeeded();
+    let ran = report.tasks("ran");
+    for recipe in ["zlib", "libpng", "picture-report"] {
+        assert!(ran.contains(&format!("{recipe}:do_fetch")), "{}", report.text);
+    }
+    assert!(
+        ran.iter().all(|task| task.ends_with(":do_fetch")),
+        "{}",
+        report.text
+    );
+}
+
+#[test]
+fn one_task_of_a_graph_can_run_alone() {
+    let site = Site::empty();
+    let report = site.build(&["--runonly", "unpack", "picture-report"]).succeeded();
+    let ran = report.tasks("ran");
+    assert!(ran.contains("zlib:do_unpack"), "{}", report.text);
+    let expected = |task: &String| task.ends_with(":do_fetch") || task.ends_with(":do_unpack");
+    assert!(ran.iter().all(expected), "{}", report.text);
+}

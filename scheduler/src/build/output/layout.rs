@@ -14,7 +14,7 @@ use crate::plan::tree::{FUNCTION, Node};
 /// Names the files of an output that are one inode, see the worker's node properties.
 const HARDLINK_GROUP: &str = "hardlink-group";
 /// Memory for decoded Directories while one stored tree is read, in bytes.
-const DIRECTORY_CACHE: u64 = 32 << 20;
+pub(super) const DIRECTORY_CACHE: u64 = 32 << 20;
 
 /// All that is to be placed, by path relative to the destination. Above each path are directories.
 #[derive(Debug, Default)]

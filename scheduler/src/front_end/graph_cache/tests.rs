@@ -76,7 +76,7 @@ fn everything_that_counts_changes_the_key() {
     let config = FrontEndConfig::new("/build".into(), "/cache".into());
     let request = ExportRequest {
         targets: vec!["one".to_owned()],
-        task: None,
+        ..ExportRequest::default()
     };
     let metadata = |contents: &[u8]| LocalTree {
         root: DigestFunction::Sha256.digest(contents),
