@@ -136,7 +136,7 @@ class FakerootProgram(unittest.TestCase):
         graph.add("lib:do_multilib", "lib:do_install", **flags)
         return graph
 
-    def test_a_fakeroot_task_gets_what_an_earlier_one_asked_for(self) -> None:
+    def test_a_fakeroot_task_gets_an_earlier_ones_program(self) -> None:
         self.assertEqual(self.graph(fakeroot=True).components("lib:do_multilib"), {f"pseudo:{SYSROOT}"})
 
     def test_another_task_does_not(self) -> None:
