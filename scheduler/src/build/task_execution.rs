@@ -1,6 +1,6 @@
 //! One task from its inputs to its recorded result.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -300,17 +300,19 @@ impl Context {
         let name = self.index.display_name(job.task);
         let mut directories = self.metadata.directories.clone();
         let own: Vec<&str> = private_paths(self.index.recipe(job.task)).collect();
+        let foreign: BTreeSet<u32> = job.inputs.foreign_tasks().collect();
+        let replayed: BTreeSet<u32> = job.inputs.replayed_tasks().collect();
         for (task, result) in &job.results {
             // Own predecessors and foreign trees are used by their private trees, components by what they publish.
             let message = self.index.task(*task);
             let component = job.inputs.components.contains(task);
             for (path, node) in &result.outputs {
-                let private = own.contains(&path.as_str()) || job.inputs.foreign.contains(task);
+                let private = own.contains(&path.as_str()) || foreign.contains(task);
                 if private || (component && (path == BESIDE || message.published_paths.contains(path))) {
                     self.fetch(node, &name, &mut directories).await?;
                 }
             }
-            if job.inputs.replay.contains(task) {
+            if replayed.contains(task) {
                 for digest in result.before.values() {
                     self.fetch(&Node::Stored(*digest), &name, &mut directories)
                         .await?;

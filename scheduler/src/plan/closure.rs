@@ -1,6 +1,6 @@
 //! Which results a task needs before it can run: a function of the graph alone.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bitzel_proto::graph::{Recipe, Task, TaskGraph};
 
@@ -31,8 +31,17 @@ pub struct TaskInputs {
     pub replay: Vec<u32>,
     /// Tasks whose published paths are staged.
     pub components: Vec<u32>,
-    /// Tasks of other recipes whose private trees are staged.
-    pub foreign: Vec<u32>,
+    /// Work trees of other recipes that are staged.
+    pub foreign: Vec<ForeignTrees>,
+}
+
+/// Work trees of another recipe, as some tasks of it leave them together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignTrees {
+    /// The task whose trees are the starting point.
+    pub primary: u32,
+    /// Further tasks of that recipe, in task order, whose changes are merged into those trees.
+    pub replay: Vec<u32>,
 }
 
 impl TaskInputs {
@@ -40,9 +49,22 @@ impl TaskInputs {
     pub fn required(&self) -> BTreeSet<u32> {
         let own = self.primary.iter().chain(&self.replay);
         own.chain(&self.components)
-            .chain(&self.foreign)
             .copied()
+            .chain(self.foreign_tasks())
             .collect()
+    }
+
+    /// Tasks of other recipes whose work trees are looked into.
+    pub fn foreign_tasks(&self) -> impl Iterator<Item = u32> {
+        self.foreign
+            .iter()
+            .flat_map(|trees| std::iter::once(trees.primary).chain(trees.replay.iter().copied()))
+    }
+
+    /// Tasks whose changes are merged into a tree: what they started with matters, too.
+    pub fn replayed_tasks(&self) -> impl Iterator<Item = u32> {
+        let foreign = self.foreign.iter().flat_map(|trees| &trees.replay);
+        self.replay.iter().chain(foreign).copied()
     }
 }
 
@@ -152,28 +174,46 @@ impl TaskIndex {
     /// Of its own recipe it needs the private tree that all its predecessors there leave together. Predecessors that
     /// ran one after the other have it in the last one's result; where two chains ran in parallel (`do_patch` and
     /// `do_prepare_recipe_sysroot`), the longer chain's tree is the start and the other chain's changes are replayed.
+    /// Work trees of other recipes are put together in the same way.
     pub fn inputs(&self, task: u32) -> TaskInputs {
+        let (primary, replay) = self.join(&self.own_predecessors(task));
+        let message = self.task(task);
+        let mut heads: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
+        for foreign in message.foreign_work_trees.iter().copied() {
+            heads
+                .entry(self.task(foreign).recipe)
+                .or_default()
+                .insert(foreign);
+        }
+        let foreign = heads.values().filter_map(|heads| {
+            let (primary, replay) = self.join(heads);
+            primary.map(|primary| ForeignTrees { primary, replay })
+        });
+        TaskInputs {
+            primary,
+            replay,
+            components: message.components.clone(),
+            foreign: foreign.collect(),
+        }
+    }
+
+    /// Where the trees come from that tasks of one recipe leave together: the task to start with, and the tasks whose
+    /// changes it does not have.
+    fn join(&self, heads: &BTreeSet<u32>) -> (Option<u32>, Vec<u32>) {
         let mut ancestors: HashMap<u32, BTreeSet<u32>> = HashMap::new();
-        let own = self.own_predecessors(task);
-        for predecessor in &own {
-            self.own_ancestors(*predecessor, &mut ancestors);
+        for head in heads {
+            self.own_ancestors(*head, &mut ancestors);
         }
         let size = |head: &&u32| (ancestors[head].len(), self.rank(**head));
-        let primary = own.iter().max_by_key(size).copied();
-        let all: BTreeSet<u32> = own.iter().flat_map(|head| &ancestors[head]).copied().collect();
+        let primary = heads.iter().max_by_key(size).copied();
+        let all: BTreeSet<u32> = heads.iter().flat_map(|head| &ancestors[head]).copied().collect();
         let covered = primary.map(|head| &ancestors[&head]);
         let mut replay: Vec<u32> = all
             .into_iter()
             .filter(|task| covered.is_none_or(|covered| !covered.contains(task)))
             .collect();
         replay.sort_by_key(|task| self.rank(*task));
-        let message = self.task(task);
-        TaskInputs {
-            primary,
-            replay,
-            components: message.components.clone(),
-            foreign: message.foreign_work_trees.clone(),
-        }
+        (primary, replay)
     }
 
     /// Direct predecessors in the same recipe that do something; those that do nothing stand for theirs.

@@ -86,12 +86,19 @@ pub fn input_root<'r>(
         staged.push(*component);
     }
     for foreign in &inputs.foreign {
-        for path in work_trees(index.recipe(*foreign)) {
-            let node = result(*foreign).outputs.get(path);
-            tree.merge(path, None, node, &may_replace)
-                .map_err(|error| name_conflict(error, index, &staged, *foreign, result, directories))?;
+        for path in work_trees(index.recipe(foreign.primary)) {
+            let node = result(foreign.primary).outputs.get(path);
+            tree.merge(path, None, node, &may_replace).map_err(|error| {
+                name_conflict(error, index, &staged, foreign.primary, result, directories)
+            })?;
+            for task in &foreign.replay {
+                let before = result(*task).before.get(path).copied().map(Node::Stored);
+                let after = result(*task).outputs.get(path);
+                tree.merge(path, before.as_ref(), after, &may_replace)
+                    .map_err(|error| name_conflict(error, index, &staged, *task, result, directories))?;
+            }
         }
-        staged.push(*foreign);
+        staged.push(foreign.primary);
     }
     for (path, root) in private {
         tree.put(path, Node::Stored(*root))?;

@@ -108,3 +108,20 @@ fn circles_and_wrong_indices_are_named() {
         }
     );
 }
+
+#[test]
+fn foreign_trees_are_joined_recipe_by_recipe() {
+    let mut graph = graph(&[
+        ("source", "do_unpack", &[]),
+        ("source", "do_preconfigure", &[0]),
+        ("source", "do_epoch", &[0]),
+        ("kernel", "do_compile", &[]),
+        ("gcc", "do_configure", &[1, 2, 3]),
+    ]);
+    graph.tasks[4].foreign_work_trees = vec![1, 2, 3];
+    let inputs = TaskIndex::new(graph).unwrap().inputs(4);
+    let trees = |primary, replay| ForeignTrees { primary, replay };
+    assert_eq!(inputs.foreign, [trees(2, vec![1]), trees(3, vec![])]);
+    assert_eq!(inputs.required(), BTreeSet::from([1, 2, 3]));
+    assert_eq!(inputs.replayed_tasks().collect::<Vec<_>>(), [1]);
+}

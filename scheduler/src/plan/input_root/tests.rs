@@ -136,3 +136,69 @@ fn metadata_may_allow_an_overlap_and_the_later_component_wins() {
     let found = content(&directories, root, "build/tmp/sysroots/include/x.h");
     assert_eq!(found, Some(FUNCTION.digest(b"2")));
 }
+
+/// Two tasks of one recipe ran side by side, and a task of another recipe works in the tree that they left together.
+fn plan_foreign(
+    first: &[(&str, &str)],
+    second: &[(&str, &str)],
+) -> Result<(Directories, Digest), InputRootError> {
+    let mut graph = graph(&[
+        ("source", "do_unpack", &[]),
+        ("source", "do_preconfigure", &[0]),
+        ("source", "do_epoch", &[0]),
+        ("gcc", "do_configure", &[1, 2]),
+    ]);
+    graph.tasks[3].foreign_work_trees = vec![1, 2];
+    let index = TaskIndex::new(graph).unwrap();
+    let mut directories = Directories::new();
+    let metadata = store(&mut directories, &[("layers/core/x.bb", "metadata")]);
+    let place = "build/tmp/work/source";
+    let unpacked = store(&mut directories, &[("configure", "plain"), ("README", "read")]);
+    let mut left = |files| TaskResult {
+        unihash: String::new(),
+        outputs: BTreeMap::from([(place.to_owned(), Node::Stored(store(&mut directories, files)))]),
+        before: BTreeMap::from([(place.to_owned(), unpacked)]),
+        milliseconds: 0,
+    };
+    let results = HashMap::from([(1, left(first)), (2, left(second))]);
+    let fixed = Fixed {
+        metadata,
+        files: Vec::new(),
+        stored: Vec::new(),
+    };
+    let finished = input_root(
+        &index,
+        &index.inputs(3),
+        fixed,
+        &BTreeMap::new(),
+        &|task| &results[&task],
+        &directories,
+    )?;
+    for (digest, bytes) in finished.blobs {
+        directories.insert(digest, Arc::new(Directory::decode(bytes).unwrap()));
+    }
+    Ok((directories, finished.root))
+}
+
+#[test]
+fn both_tasks_changes_are_in_a_foreign_tree() {
+    let (directories, root) = plan_foreign(
+        &[("configure", "changed"), ("README", "read")],
+        &[("configure", "plain"), ("README", "read"), ("epoch", "1234")],
+    )
+    .unwrap();
+    for (name, expected) in [("configure", "changed"), ("README", "read"), ("epoch", "1234")] {
+        let path = format!("build/tmp/work/source/{name}");
+        let found = content(&directories, root, &path);
+        assert_eq!(found, Some(FUNCTION.digest(expected.as_bytes())), "{path}");
+    }
+}
+
+#[test]
+fn changes_of_a_foreign_tree_that_differ_are_named() {
+    let error = plan_foreign(&[("configure", "one")], &[("configure", "two")]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "source:do_epoch and source:do_preconfigure provide different content at build/tmp/work/source/configure"
+    );
+}
