@@ -91,14 +91,16 @@ pub fn input_root<'r>(
             tree.merge(path, None, node, &may_replace).map_err(|error| {
                 name_conflict(error, index, &staged, foreign.primary, result, directories)
             })?;
-            for task in &foreign.replay {
+        }
+        staged.push(foreign.primary);
+        for task in &foreign.replay {
+            for path in work_trees(index.recipe(*task)) {
                 let before = result(*task).before.get(path).copied().map(Node::Stored);
                 let after = result(*task).outputs.get(path);
                 tree.merge(path, before.as_ref(), after, &may_replace)
                     .map_err(|error| name_conflict(error, index, &staged, *task, result, directories))?;
             }
         }
-        staged.push(foreign.primary);
     }
     for (path, root) in private {
         tree.put(path, Node::Stored(*root))?;
