@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bitzel_tests::Site;
 
-/// A task that publishes data about packages, as OE's do_packagedata does.
+/// A task that publishes data about packages, as OE's `do_packagedata` does.
 const CLASS: &str = r#"
 DATADEST = "${WORKDIR}/packagedata"
 do_packagedata[cleandirs] = "${DATADEST}"

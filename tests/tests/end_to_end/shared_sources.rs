@@ -29,7 +29,7 @@ do_deploy_epoch() {
 addtask deploy_epoch after do_patch before do_build
 "#;
 
-/// Names the source tree for its do_configure alone, and reads it in every task after that.
+/// Names the source tree for its `do_configure` alone, and reads it in every task after that.
 const COMPILER: &str = r#"
 LICENSE = "MIT"
 SHARED = "${TMPDIR}/work-shared/compiler-1.0"
@@ -55,7 +55,7 @@ do_deploy() {
 }
 "#;
 
-/// Takes a file of the published directory along, before do_configure.
+/// Takes a file of the published directory along, before `do_configure`.
 const EPOCH: &str = r#"
 do_take_epoch[depends] = "compiler-source:do_deploy_epoch"
 do_take_epoch[dirs] = "${B}"
