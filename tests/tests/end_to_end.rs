@@ -10,6 +10,7 @@ mod end_to_end {
     mod failing_tasks;
     mod fakeroot;
     mod git_sources;
+    mod indirect_results;
     mod input_safety;
     mod interruption;
     mod metadata_errors;
@@ -19,6 +20,9 @@ mod end_to_end {
     mod remote_cache;
     mod remote_store;
     mod second_build;
+    mod shared_sources;
+    mod special_files;
     mod task_selection;
     mod two_machines;
+    mod undeclared_files;
 }

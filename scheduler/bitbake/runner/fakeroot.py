@@ -10,6 +10,7 @@ Directory message holds: hard links and extended attributes.
 from __future__ import annotations
 
 import base64
+import filecmp
 import json
 import os
 import shlex
@@ -79,50 +80,55 @@ def _keep_log(log: Path) -> None:
 
 
 def separate_equal_files(task: Document) -> None:
-    """Gives files that are one inode an inode each.
+    """Gives every file an inode of its own, and one that stays.
 
     A worker lays equal files of a tree out as hard links to one file. pseudo's database has one path for an inode, and
-    pseudo aborts when it meets another.
+    pseudo aborts when it meets another. Below an overlay a file has another inode after the first change; with pseudo
+    watching, its database would go on naming the old one, and a hard link to the file would make it abort as well.
     """
     seen = set()
     for path in _tracked(task):
         status = path.lstat()
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink == 1:
+        if not stat.S_ISREG(status.st_mode):
             continue
         inode = (status.st_dev, status.st_ino)
         if inode in seen:
-            copy = path.with_name(f".{path.name}.bitzel")
+            copy = path.with_name(".bitzel-copy")
             with kept_time(str(path.parent)):
                 shutil.copy2(path, copy)
                 copy.replace(path)
+        else:
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
         seen.add(inode)
 
 
 def _tracked(task: Document) -> Iterator[Path]:
     """All that pseudo may know about in WORKDIR, directories before what is in them."""
-    work_directory = ROOT / task["work_directory"]
     settings = variables(task["fakeroot_environment"])
-    included = [
-        os.path.normpath(path) for path in settings.get("PSEUDO_INCLUDE_PATHS", "").split(",") if path
-    ]
-    # Prefixes of strings, not of paths (pseudo_client.c): "recipe-sysroot" stands for "recipe-sysroot-native", too.
-    ignored = tuple(path for path in settings.get("PSEUDO_IGNORE_PATHS", "").split(",") if path)
-    own = str(work_directory)
-    for top in sorted(set(included or [own])):
-        if f"{top}/".startswith(f"{own}/"):
-            yield from _not_ignored(top, ignored)
+
+    def prefixes(name: str) -> tuple[str, ...]:
+        return tuple(path for path in settings.get(name, "").split(",") if path)
+
+    # As pseudo_client.c has it: prefixes of strings, not of paths ("package" stands for "packages-split", too), and
+    # where some are included, none are ignored.
+    included = prefixes("PSEUDO_INCLUDE_PATHS")
+    ignored = () if included else prefixes("PSEUDO_IGNORE_PATHS")
+    return _tracked_below(str(ROOT / task["work_directory"]), included or ("",), ignored)
 
 
-def _not_ignored(directory: str, ignored: tuple[str, ...]) -> Iterator[Path]:
-    if not os.path.isdir(directory) or directory.startswith(ignored):
+def _tracked_below(directory: str, included: tuple[str, ...], ignored: tuple[str, ...]) -> Iterator[Path]:
+    is_included = directory.startswith(included)
+    leads_there = is_included or any(path.startswith(f"{directory}/") for path in included)
+    if not leads_there or directory.startswith(ignored) or not os.path.isdir(directory):
         return
-    yield Path(directory)
+    if is_included:
+        yield Path(directory)
     with os.scandir(directory) as listing:
         entries = sorted(listing, key=lambda entry: entry.name)
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
-            yield from _not_ignored(entry.path, ignored)
-        elif not entry.path.startswith(ignored):
+            yield from _tracked_below(entry.path, included, ignored)
+        elif entry.path.startswith(included) and not entry.path.startswith(ignored):
             yield Path(entry.path)
 
 
@@ -159,12 +165,28 @@ def apply_ownership(task: Document) -> None:
             if os.path.lexists(work_directory / name):
                 os.setxattr(work_directory / name, attribute, base64.b64decode(value), follow_symlinks=False)
     for first, *others in document["links"]:
+        source = work_directory / first
+        if source.is_file():
+            # pseudo has to know the file before its second name: a link to one that it does not know makes it abort.
+            status = source.lstat()
+            os.lchown(source, status.st_uid, status.st_gid)
         for other in others:
             path = work_directory / other
-            if os.path.lexists(path) and os.path.lexists(work_directory / first):
+            if is_still_equal(source, path):
                 with kept_time(str(path.parent)):
                     path.unlink()
-                    os.link(work_directory / first, path, follow_symlinks=False)
+                    os.link(source, path, follow_symlinks=False)
+
+
+def is_still_equal(first: Path, second: Path) -> bool:
+    """Whether what were hard links have the same content; a task without fakeroot may have replaced one of them."""
+    return (
+        first.is_file()
+        and second.is_file()
+        and not first.is_symlink()
+        and not second.is_symlink()
+        and filecmp.cmp(first, second, shallow=False)
+    )
 
 
 def write_ownership(task: Document) -> None:

@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,11 +47,17 @@ def decode_name(name: str) -> str:
 
 @contextmanager
 def kept_time(directory: str) -> Iterator[None]:
-    """Keeps a directory's modification time, which later tasks see, over a change in it."""
+    """Keeps a directory's modification time, which later tasks see, over a change in it; makes it writable for that."""
     status = os.stat(directory)
+    mode = stat.S_IMODE(status.st_mode)
+    is_writable = mode & stat.S_IRWXU == stat.S_IRWXU
+    if not is_writable:
+        os.chmod(directory, mode | stat.S_IRWXU)
     try:
         yield
     finally:
+        if not is_writable:
+            os.chmod(directory, mode)
         os.utime(directory, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
@@ -65,8 +71,11 @@ def take_out(task: Document) -> None:
     if not task["work_directory"]:
         return
     found: Document = {"pipes": {}, "targets": {}, "names": []}
+    # The fakeroot program's own directory: it still works there, with a socket.
+    left_out = frozenset(os.path.normpath(path) for path in task["fakeroot_directories"].split())
     for tree in _private_trees(task):
-        _take_out_of(tree, os.path.relpath(tree, ROOT), found, is_top=True)
+        skipped = left_out | {f"{tree}/{name}" for name in NOT_SEARCHED}
+        _take_out_of(tree, os.path.relpath(tree, ROOT), found, skipped)
     sidecar = ROOT / task["work_directory"] / SIDECAR
     if any(found.values()):
         sidecar.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
@@ -74,7 +83,7 @@ def take_out(task: Document) -> None:
         sidecar.unlink()
 
 
-def _take_out_of(directory: str, place: str, found: Document, is_top: bool = False) -> None:
+def _take_out_of(directory: str, place: str, found: Document, skipped: Set[str]) -> None:
     """`place` is the path relative to /work that the directory has once its own name is encoded."""
     try:
         entries = list(os.scandir(directory))
@@ -91,8 +100,9 @@ def _take_out_of(directory: str, place: str, found: Document, is_top: bool = Fal
                     os.unlink(entry.path)
                 continue
         elif entry.is_dir(follow_symlinks=False):
-            if not (is_top and entry.name in NOT_SEARCHED):
-                _take_out_of(entry.path, at, found)
+            if entry.path in skipped:
+                continue
+            _take_out_of(entry.path, at, found, skipped)
         elif not entry.is_file(follow_symlinks=False):
             status = entry.stat(follow_symlinks=False)
             if stat.S_ISFIFO(status.st_mode):

@@ -33,6 +33,10 @@ class Graph:
             shared=flags.get("shared", task == SYSROOT),
             noexec=flags.get("noexec", False),
             extends_sysroot=flags.get("extends_sysroot", False),
+            shares_work_tree=flags.get("shares_work_tree", False),
+            stays_visible=flags.get("stays_visible", False),
+            fakeroot=flags.get("fakeroot", False),
+            provides_fakeroot=flags.get("provides_fakeroot", False),
         )
         self.nodes.append(node)
         self.names.append(name)
@@ -81,6 +85,13 @@ class Components(unittest.TestCase):
         unneeded = {("lib", "base"), ("app", "lib")}
         self.assertEqual(chain().components("app:do_prepare", unneeded), {f"lib:{SYSROOT}"})
 
+    def test_results_behind_an_unneeded_one_are_visible(self) -> None:
+        graph = chain()
+        graph.add(f"app:{SYSROOT}", "app:do_compile", f"lib:{SYSROOT}")
+        graph.add("image:do_prepare", f"app:{SYSROOT}")
+        found = graph.components("image:do_prepare", {("app", "lib")})
+        self.assertEqual(found, {f"app:{SYSROOT}", f"base:{SYSROOT}"})
+
     def test_tasks_without_execution_neither_give_nor_get(self) -> None:
         graph = Graph()
         graph.add(f"lib:{SYSROOT}")
@@ -99,20 +110,91 @@ class Components(unittest.TestCase):
             graph.components("module:do_prepare"), {"kernel:do_shared_workdir", f"lib:{SYSROOT}"}
         )
 
-    def test_private_trees_of_others_are_direct_only(self) -> None:
-        graph = Graph()
-        graph.add("source:do_unpack")
-        graph.add("source:do_patch", "source:do_unpack")
-        graph.add("compiler:do_configure", "source:do_patch")
-        graph.add("compiler:do_compile", "compiler:do_configure")
-        self.assertEqual(graph.foreign("compiler:do_configure"), {"source:do_patch"})
-        self.assertEqual(graph.foreign("compiler:do_compile"), set())
-
     def test_unpack_gets_its_own_downloads(self) -> None:
         graph = Graph()
         graph.add("lib:do_fetch")
         graph.add("lib:do_unpack", "lib:do_fetch")
         self.assertEqual(graph.components("lib:do_unpack"), {"lib:do_fetch"})
+
+    def test_results_outside_of_sysroots_stay_visible(self) -> None:
+        graph = Graph()
+        graph.add("loader:do_deploy", shared=True, stays_visible=True)
+        graph.add(f"lib:{SYSROOT}")
+        graph.add("image:do_rootfs", "loader:do_deploy", f"lib:{SYSROOT}")
+        graph.add("image:do_image", "image:do_rootfs")
+        graph.add("image:do_complete", "image:do_image")
+        self.assertEqual(graph.components("image:do_complete"), {"loader:do_deploy"})
+
+
+class FakerootProgram(unittest.TestCase):
+    @staticmethod
+    def graph(**flags: bool) -> Graph:
+        graph = Graph()
+        graph.add(f"sqlite:{SYSROOT}")
+        graph.add(f"pseudo:{SYSROOT}", f"sqlite:{SYSROOT}", provides_fakeroot=True)
+        graph.add("lib:do_install", f"pseudo:{SYSROOT}", fakeroot=True)
+        graph.add("lib:do_multilib", "lib:do_install", **flags)
+        return graph
+
+    def test_a_fakeroot_task_gets_an_earlier_ones_program(self) -> None:
+        self.assertEqual(self.graph(fakeroot=True).components("lib:do_multilib"), {f"pseudo:{SYSROOT}"})
+
+    def test_another_task_does_not(self) -> None:
+        self.assertEqual(self.graph().components("lib:do_multilib"), set())
+
+    def test_a_program_that_nobody_asked_for_is_not_there(self) -> None:
+        graph = Graph()
+        graph.add(f"pseudo:{SYSROOT}", provides_fakeroot=True)
+        graph.add("lib:do_install", fakeroot=True)
+        self.assertEqual(graph.components("lib:do_install"), set())
+
+
+class ForeignWorkTrees(unittest.TestCase):
+    @staticmethod
+    def graph() -> Graph:
+        graph = Graph()
+        graph.add("source:do_unpack")
+        graph.add("source:do_patch", "source:do_unpack")
+        graph.add("compiler:do_configure", "source:do_patch")
+        graph.add("compiler:do_compile", "compiler:do_configure")
+        return graph
+
+    def test_later_tasks_of_the_recipe_get_them_too(self) -> None:
+        for task in ("do_configure", "do_compile"):
+            self.assertEqual(self.graph().foreign(f"compiler:{task}"), {"source:do_patch"})
+
+    def test_other_recipes_behind_the_compiler_do_not(self) -> None:
+        graph = self.graph()
+        graph.add(f"compiler:{SYSROOT}", "compiler:do_compile")
+        graph.add("app:do_configure", f"compiler:{SYSROOT}")
+        self.assertEqual(graph.foreign("app:do_configure"), set())
+
+    def test_a_task_that_does_nothing_passes_them_on(self) -> None:
+        graph = self.graph()
+        graph.add("compiler:do_nothing", "compiler:do_configure", noexec=True)
+        graph.add("compiler:do_install", "compiler:do_nothing")
+        self.assertEqual(graph.foreign("compiler:do_nothing"), set())
+        self.assertEqual(graph.foreign("compiler:do_install"), {"source:do_patch"})
+
+    def test_only_the_latest_of_a_chain_counts(self) -> None:
+        graph = self.graph()
+        graph.add("runtime:do_license", "source:do_unpack")
+        graph.add("runtime:do_configure", "runtime:do_license", "source:do_patch")
+        self.assertEqual(graph.foreign("runtime:do_license"), {"source:do_unpack"})
+        self.assertEqual(graph.foreign("runtime:do_configure"), {"source:do_patch"})
+
+    def test_both_of_two_parallel_tasks_count(self) -> None:
+        graph = self.graph()
+        graph.add("source:do_epoch", "source:do_unpack", shared=True, shares_work_tree=True)
+        graph.add("runtime:do_configure", "source:do_patch", "source:do_epoch")
+        self.assertEqual(graph.foreign("runtime:do_configure"), {"source:do_patch", "source:do_epoch"})
+
+    def test_a_shared_task_counts_if_it_shares_its_work_tree(self) -> None:
+        for shares in (True, False):
+            graph = Graph()
+            graph.add("source:do_epoch", shared=True, shares_work_tree=shares)
+            graph.add("compiler:do_epoch", "source:do_epoch")
+            self.assertEqual(graph.foreign("compiler:do_epoch"), {"source:do_epoch"} if shares else set())
 
 
 if __name__ == "__main__":

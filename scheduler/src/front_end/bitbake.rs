@@ -35,7 +35,7 @@ pub(crate) fn modules(library: &Path) -> Result<Vec<(PathBuf, String)>, FrontEnd
     Ok(names
         .into_iter()
         .map(|name| (library.join(&name), name))
-        .filter(|(path, name)| path.is_dir() || name.ends_with(".py"))
+        .filter(|(path, _)| path.is_dir() || path.extension() == Some("py".as_ref()))
         .collect())
 }
 

@@ -5,13 +5,16 @@ use std::collections::BTreeSet;
 use bitzel_tests::Site;
 
 /// FAKEROOT… as OE's bitbake.conf sets them, with the pseudo of this machine in place of pseudo-native.
-const RECIPE: &str = r#"
+const SETTINGS: &str = r#"
 LICENSE = "MIT"
-FAKEROOTCMD = "/usr/bin/pseudo"
+FAKEROOTCMD ?= "/usr/bin/pseudo"
 PSEUDO_LOCALSTATEDIR = "${WORKDIR}/pseudo/"
 FAKEROOTENV = "PSEUDO_PREFIX=/usr PSEUDO_LOCALSTATEDIR=${PSEUDO_LOCALSTATEDIR} PSEUDO_NOSYMLINKEXP=1 PSEUDO_DISABLED=0"
 FAKEROOTNOENV = "PSEUDO_UNLOAD=1"
 FAKEROOTDIRS = "${PSEUDO_LOCALSTATEDIR}"
+"#;
+
+const OWNED: &str = r#"
 fakeroot do_install() {
 	install -d ${D}${bindir} ${D}/dev
 	echo one > ${D}${bindir}/setuid
@@ -31,7 +34,7 @@ fakeroot do_deploy() {
 #[test]
 fn owners_and_devices_come_along() {
     let site = Site::empty();
-    site.add_recipe("owned", RECIPE);
+    site.add_recipe("owned", &format!("{SETTINGS}{OWNED}"));
     let output = site.path("output");
     let place = output.display().to_string();
     let report = site.build(&["--output", &place, "owned:do_deploy"]).succeeded();
@@ -58,5 +61,90 @@ fn owners_and_devices_come_along() {
     );
 
     let report = site.build(&["owned:do_deploy"]).succeeded();
+    assert_eq!(report.tasks("ran"), BTreeSet::new());
+}
+
+/// Publishes the fakeroot program, as pseudo-native does.
+const PROVIDER: &str = r#"
+LICENSE = "MIT"
+inherit native
+do_install() {
+	install -d ${D}${bindir}
+	printf '#!/bin/sh\nexec /usr/bin/pseudo "$@"\n' > ${D}${bindir}/pseudo
+	chmod 755 ${D}${bindir}/pseudo
+}
+"#;
+
+/// Only the first of the two fakeroot tasks depends on the provider.
+const TWO_TASKS: &str = r#"
+FAKEROOTCMD = "${COMPONENTS_DIR}/fakeroot-native/usr/bin/pseudo"
+do_install[depends] = "fakeroot-native:do_populate_sysroot"
+fakeroot do_install() {
+	install -d ${D}
+	touch ${D}/file
+	chown 12:34 ${D}/file
+}
+fakeroot do_multilib_install() {
+	test "$(stat -c %u:%g ${D}/file)" = 12:34
+}
+addtask multilib_install after do_install
+"#;
+
+#[test]
+fn the_program_of_an_earlier_task_is_there_for_a_later() {
+    let site = Site::empty();
+    site.add_recipe("fakeroot-native", PROVIDER);
+    site.add_recipe("library", &format!("{SETTINGS}{TWO_TASKS}"));
+    let report = site.build(&["library:do_multilib_install"]).succeeded();
+    assert!(
+        report.tasks("ran").contains("library:do_multilib_install"),
+        "{}",
+        report.text
+    );
+}
+
+/// Files that a worker lays out as hard links to one, and two that are hard links to each other.
+const EQUAL_FILES: &str = r#"
+fakeroot do_install() {
+	install -d ${D}
+	for name in one two three first; do
+		echo same > ${D}/$name
+		touch -d @1000000000 ${D}/$name
+	done
+	echo alone > ${D}/alone
+	chown 12:34 ${D}/one ${D}/alone
+	ln ${D}/first ${D}/second
+	python3 -c 'import os, sys; os.setxattr(sys.argv[1], "user.colour", b"red")' ${D}/three
+}
+look() {
+	test "$(stat -c %u:%g:%h ${D}/one)" = 12:34:1
+	test "$(stat -c %u:%g:%h ${D}/two)" = 0:0:1
+	test "$(stat -c %i:%h ${D}/first)" = "$(stat -c %i:2 ${D}/second)"
+	test "$(cat ${D}/one ${D}/two ${D}/three ${D}/second | sort -u)" = same
+	test "$(python3 -c 'import os, sys; print(os.getxattr(sys.argv[1], "user.colour"))' ${D}/three)" = "b'red'"
+}
+fakeroot do_look() {
+	look
+	chown 56:78 ${D}/two
+	chmod 600 ${D}/two
+	ln ${D}/alone ${D}/joined
+	test "$(stat -c %u:%h ${D}/alone)" = 12:2
+}
+addtask look after do_install
+fakeroot do_look_again() {
+	test "$(stat -c %a:%u:%g ${D}/two)" = 600:56:78
+	test "$(stat -c %u:%h ${D}/joined)" = 12:2
+	chown 0:0 ${D}/two
+	look
+}
+addtask look_again after do_look
+"#;
+
+#[test]
+fn equal_files_are_told_apart_and_hard_links_stay() {
+    let site = Site::empty();
+    site.add_recipe("equal", &format!("{SETTINGS}{EQUAL_FILES}"));
+    drop(site.build(&["equal:do_look_again"]).succeeded());
+    let report = site.build(&["equal:do_look_again"]).succeeded();
     assert_eq!(report.tasks("ran"), BTreeSet::new());
 }

@@ -108,3 +108,23 @@ fn circles_and_wrong_indices_are_named() {
         }
     );
 }
+
+#[test]
+fn foreign_trees_are_joined_recipe_by_recipe() {
+    let mut graph = graph(&[
+        ("source", "do_unpack", &[]),
+        ("source", "do_preconfigure", &[0]),
+        ("source", "do_epoch", &[0]),
+        ("kernel", "do_compile", &[]),
+        ("gcc", "do_configure", &[1, 2, 3]),
+    ]);
+    graph.tasks[4].foreign_work_trees = vec![1, 2, 3];
+    let inputs = TaskIndex::new(graph).unwrap().inputs(4);
+    let sources = |primary, replay| TreeSources {
+        primary: Some(primary),
+        replay,
+    };
+    let trees: Vec<&TreeSources> = inputs.foreign.values().collect();
+    assert_eq!(trees, [&sources(2, vec![1]), &sources(3, vec![])]);
+    assert_eq!(inputs.required(), BTreeSet::from([1, 2, 3]));
+}

@@ -45,6 +45,7 @@ fn outputs_are_sorted_and_hold_work_trees_published_paths_and_logs() {
     };
     let (_, command) = planned(&task);
     let expected = [
+        "bitzel/beside",
         "bitzel/log",
         "build/tmp/work-shared/zlib",
         "build/tmp/work/zlib",
