@@ -10,7 +10,8 @@ a task gets what that convention covers, as a function of the task graph alone:
 * Work trees of other recipes that it names, or that an earlier task of its recipe named: gcc-cross names gcc-source
   in do_configure alone, and reads it in do_compile.
 * What earlier tasks of its recipe saw in shared places other than the sysroots (a deploy directory).
-* As a fakeroot task, the fakeroot program that an earlier task of its recipe asked for.
+* The fakeroot program that an earlier task of its recipe asked for. Not for fakeroot tasks alone: OE's
+  do_flush_pseudodb calls it by its path.
 
 Computed once for all tasks: the tasks that are not shared are collapsed, every remaining edge is asked once, and the
 closures are taken over bit sets.
@@ -43,8 +44,6 @@ class Node:
     shares_work_tree: bool = False
     # It publishes outside of the sysroots, where later tasks of a dependent's recipe still find it.
     stays_visible: bool = False
-    # It runs under the recipe's FAKEROOTCMD.
-    fakeroot: bool = False
     # It publishes the program that FAKEROOTCMD of some recipe names.
     provides_fakeroot: bool = False
 
@@ -141,9 +140,8 @@ class ComponentSelection:
         mask = self._see_directly(index, node)
         for dependency in self._own_dependencies(node):
             mask |= self._components[dependency] & self._staying
-        if node.fakeroot:
-            for earlier in bits(self._own[index]):
-                mask |= self._collapsed[earlier] & self._fakeroot_providers
+        for earlier in bits(self._own[index]):
+            mask |= self._collapsed[earlier] & self._fakeroot_providers
         return mask
 
     def _can_leave_out(self, dependent: Node, dependency: Node) -> bool:

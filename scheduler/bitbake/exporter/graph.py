@@ -105,7 +105,6 @@ def build(cooker: Cooker, exporter: RecipeExporter, queue: Any, report: Callable
                 extends_sysroot=extends_sysroot,
                 shares_work_tree=document.pop("shares_work_tree", False),
                 stays_visible=document.pop("stays_visible", False),
-                fakeroot=document.get("fakeroot", False),
                 provides_fakeroot=any(f"{path}/" in fakeroot_places for path in published),
             )
         )

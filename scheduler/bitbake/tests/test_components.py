@@ -35,7 +35,6 @@ class Graph:
             extends_sysroot=flags.get("extends_sysroot", False),
             shares_work_tree=flags.get("shares_work_tree", False),
             stays_visible=flags.get("stays_visible", False),
-            fakeroot=flags.get("fakeroot", False),
             provides_fakeroot=flags.get("provides_fakeroot", False),
         )
         self.nodes.append(node)
@@ -127,25 +126,18 @@ class Components(unittest.TestCase):
 
 
 class FakerootProgram(unittest.TestCase):
-    @staticmethod
-    def graph(**flags: bool) -> Graph:
+    def test_a_task_gets_the_program_that_an_earlier_one_asked_for(self) -> None:
         graph = Graph()
         graph.add(f"sqlite:{SYSROOT}")
         graph.add(f"pseudo:{SYSROOT}", f"sqlite:{SYSROOT}", provides_fakeroot=True)
-        graph.add("lib:do_install", f"pseudo:{SYSROOT}", fakeroot=True)
-        graph.add("lib:do_multilib", "lib:do_install", **flags)
-        return graph
-
-    def test_a_fakeroot_task_gets_an_earlier_ones_program(self) -> None:
-        self.assertEqual(self.graph(fakeroot=True).components("lib:do_multilib"), {f"pseudo:{SYSROOT}"})
-
-    def test_another_task_does_not(self) -> None:
-        self.assertEqual(self.graph().components("lib:do_multilib"), set())
+        graph.add("lib:do_install", f"pseudo:{SYSROOT}")
+        graph.add("lib:do_multilib", "lib:do_install")
+        self.assertEqual(graph.components("lib:do_multilib"), {f"pseudo:{SYSROOT}"})
 
     def test_a_program_that_nobody_asked_for_is_not_there(self) -> None:
         graph = Graph()
         graph.add(f"pseudo:{SYSROOT}", provides_fakeroot=True)
-        graph.add("lib:do_install", fakeroot=True)
+        graph.add("lib:do_install")
         self.assertEqual(graph.components("lib:do_install"), set())
 
 

@@ -42,6 +42,8 @@ fn a_manifest_beside_the_outputs_goes_along() {
     drop(site.build(&["--output", &place, "image:do_deploy"]).succeeded());
     let manifest = std::fs::read_to_string(output.join("image/manifest")).expect("a manifest");
     assert_eq!(manifest, "compiled\ninstalled\n");
+    let beside = std::fs::read_to_string(output.join("licenses/image/link")).expect("the manifest beside");
+    assert_eq!(beside, manifest);
     let report = site.build(&["reader:do_compile", "image:do_deploy"]).succeeded();
     assert!(
         report.tasks("ran").contains("reader:do_compile"),
