@@ -126,14 +126,17 @@ def build(cooker: Cooker, exporter: RecipeExporter, queue: Any, report: Callable
 
     report("components")
     select_components(cooker, nodes, tasks)
-    targets = sorted({index_of[tid] for tid in queue.target_tids if tid in index_of})
+    targets = {index_of[tid] for tid in queue.target_tids if tid in index_of}
+    if not targets:
+        # --runonly drops the targets' own tasks: what nobody waits for is what was asked for.
+        targets = set(range(len(nodes))) - {item for node in nodes for item in node.dependencies}
     return {
         "format_version": FORMAT_VERSION,
         "bitbake_version": bb.__version__,
         "settings": settings(cooker, exporter),
         "recipes": [recipes[key]["recipe"] for key in recipe_keys],
         "tasks": tasks,
-        "targets": targets,
+        "targets": sorted(targets),
     }
 
 

@@ -71,6 +71,7 @@ pub fn input_root<'r>(
         .map(|settings| settings.overlap_allowed.clone())
         .unwrap_or_default();
     let may_replace = |path: &str| allowed.iter().any(|prefix| path.starts_with(prefix.as_str()));
+    let own_recipe = inputs.own.primary.map(|task| index.task(task).recipe);
     let mut staged: Vec<u32> = Vec::new();
     for component in &inputs.components {
         for path in &index.task(*component).published_paths {
@@ -80,7 +81,9 @@ pub fn input_root<'r>(
             tree.merge(path, None, Some(node), &may_replace)
                 .map_err(|error| name_conflict(error, index, &staged, *component, result, directories))?;
         }
-        if let Some(beside) = result(*component).outputs.get(BESIDE) {
+        // What tasks of the own recipe left beside is in its private trees.
+        let beside = result(*component).outputs.get(BESIDE);
+        if let Some(beside) = beside.filter(|_| own_recipe != Some(index.task(*component).recipe)) {
             tree.merge("", None, Some(beside), &may_replace)
                 .map_err(|error| name_conflict(error, index, &staged, *component, result, directories))?;
         }

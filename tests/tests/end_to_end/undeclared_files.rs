@@ -21,6 +21,10 @@ do_install() {
 do_deploy() {
 	cp ${MANIFESTS}/manifest ${DEPLOYDIR}/
 }
+addtask check after do_deploy
+do_check() {
+	grep installed ${MANIFESTS}/link
+}
 "#;
 
 /// Gets what the image publishes, and finds the manifest beside it.
@@ -44,6 +48,11 @@ fn a_manifest_beside_the_outputs_goes_along() {
     assert_eq!(manifest, "compiled\ninstalled\n");
     let beside = std::fs::read_to_string(output.join("licenses/image/link")).expect("the manifest beside");
     assert_eq!(beside, manifest);
+    // Also after a shared task of the recipe, which brings the manifest along as well.
+    let later = site.path("later");
+    let place = later.display().to_string();
+    drop(site.build(&["--output", &place, "image:do_check"]).succeeded());
+    assert!(later.join("licenses/image/manifest").is_file());
     let report = site.build(&["reader:do_compile", "image:do_deploy"]).succeeded();
     assert!(
         report.tasks("ran").contains("reader:do_compile"),
