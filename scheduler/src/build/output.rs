@@ -38,13 +38,13 @@ pub async fn place_outputs(
 ) -> Result<u64, BuildError> {
     let places = Places(&index.graph().settings);
     let mut layout = Layout::default();
-    for task in result_tasks(index) {
+    for task in result_tasks(index, results) {
         let Some(result) = results.get(&task) else {
             continue;
         };
         let name = index.display_name(task);
         let published = &index.task(task).published_paths;
-        let paths: Vec<&str> = if published.is_empty() {
+        let paths: Vec<&str> = if published.is_empty() && index.graph().targets.contains(&task) {
             work_trees(index.recipe(task)).collect()
         } else {
             published.iter().map(String::as_str).collect()
@@ -115,8 +115,12 @@ async fn write(store: &dyn BlobStore, layout: Layout, destination: &Path) -> Res
     Ok(files.len() as u64)
 }
 
-/// The targets; those that do nothing themselves stand for what their recipe publishes before them.
-fn result_tasks(index: &TaskIndex) -> BTreeSet<u32> {
+/// The targets; those that do nothing themselves stand for what their recipe publishes, or leaves beside, before them.
+fn result_tasks(index: &TaskIndex, results: &BTreeMap<u32, Arc<TaskResult>>) -> BTreeSet<u32> {
+    let leaves_beside = |task| {
+        let result: Option<&Arc<TaskResult>> = results.get(&task);
+        result.is_some_and(|result| result.outputs.contains_key(BESIDE))
+    };
     let mut found = BTreeSet::new();
     let mut pending = index.graph().targets.clone();
     let targets: BTreeSet<u32> = pending.iter().copied().collect();
@@ -129,7 +133,10 @@ fn result_tasks(index: &TaskIndex) -> BTreeSet<u32> {
                 .iter()
                 .filter(|task| index.task(**task).recipe == recipe);
             pending.extend(own);
-        } else if targets.contains(&task) || !index.task(task).published_paths.is_empty() {
+        } else if targets.contains(&task)
+            || !index.task(task).published_paths.is_empty()
+            || leaves_beside(task)
+        {
             found.insert(task);
         }
     }
