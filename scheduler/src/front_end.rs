@@ -165,11 +165,13 @@ pub async fn export(config: &FrontEndConfig, request: &ExportRequest) -> Result<
     let session = Session::open(&cache, &build_directory).await?;
     let python = blocking(move || PythonFiles::install(&cache)).await?;
     let library = bitbake::find(config).await?;
+    let modules = bitbake::modules(&library)?;
     let exporter = Exporter {
         config,
         session: &session,
         python: &python,
         library: &library,
+        modules: &modules,
     };
     let description = exporter.describe(&build_directory).await?;
     let (groups, places) = layers::group_layers(&description.layers)?;
@@ -179,7 +181,7 @@ pub async fn export(config: &FrontEndConfig, request: &ExportRequest) -> Result<
         build_directory,
         conf: session.configuration(),
         stat_cache: session.stat_cache(),
-        library: library.clone(),
+        modules: modules.clone(),
         runner: python.path("runner"),
         digest_function: config.digest_function,
         source_date_epoch: config.source_date_epoch,
@@ -255,7 +257,8 @@ struct MetadataInputs {
     user_conf: PathBuf,
     conf: PathBuf,
     stat_cache: PathBuf,
-    library: PathBuf,
+    /// See [`bitbake::modules`].
+    modules: Vec<(PathBuf, String)>,
     runner: PathBuf,
     digest_function: DigestFunction,
     source_date_epoch: u64,
@@ -288,12 +291,12 @@ impl MetadataInputs {
             }
         }
         let is_test = |directory: &Path| directory.ends_with("bb/tests");
-        for (path, name) in bitbake::modules(&self.library)? {
+        for (path, name) in &self.modules {
             let place = format!("bitbake/lib/{name}");
             if path.is_dir() {
-                builder.add_directory(&path, &place, &is_test)?;
+                builder.add_directory(path, &place, &is_test)?;
             } else {
-                builder.add_file(&path, &place)?;
+                builder.add_file(path, &place)?;
             }
         }
         builder.add_directory(&self.conf, "build/conf", &|_| false)?;

@@ -87,6 +87,8 @@ class ComponentSelection:
         self._foreign = [0] * len(nodes)
         self._staying = mask_of(nodes, lambda node: node.stays_visible)
         self._fakeroot_providers = mask_of(nodes, lambda node: node.provides_fakeroot)
+        # For each task: the fakeroot programs that it or an earlier task of its recipe asked for.
+        self._fakeroot = [0] * len(nodes)
         # For each task: what it sees in shared places.
         self._components = [0] * len(nodes)
         for index, node in enumerate(nodes):
@@ -95,6 +97,7 @@ class ComponentSelection:
                 self._kept[index] = self._keep(index, node)
             self._own[index] = self._follow_own(index, node)
             self._foreign[index] = self._name_foreign(node)
+            self._fakeroot[index] = self._ask_for_fakeroot(index, node)
             self._components[index] = self._see(index, node)
 
     def _collapse(self, node: Node) -> int:
@@ -140,8 +143,12 @@ class ComponentSelection:
         mask = self._see_directly(index, node)
         for dependency in self._own_dependencies(node):
             mask |= self._components[dependency] & self._staying
-        for earlier in bits(self._own[index]):
-            mask |= self._collapsed[earlier] & self._fakeroot_providers
+        return mask | self._fakeroot[index]
+
+    def _ask_for_fakeroot(self, index: int, node: Node) -> int:
+        mask = self._collapsed[index] & self._fakeroot_providers
+        for dependency in self._own_dependencies(node):
+            mask |= self._fakeroot[dependency]
         return mask
 
     def _can_leave_out(self, dependent: Node, dependency: Node) -> bool:

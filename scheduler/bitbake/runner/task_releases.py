@@ -12,9 +12,6 @@ from typing import Any
 
 import bb.codeparser
 
-# Position of the visitor in an entry of bb.codeparser.modulecode_deps, where the library has visitors.
-VISITOR = 5
-
 
 def filters(data: Any) -> dict[str, Any]:
     """Variable filters of a data store (bb.filter); empty where the library has none."""

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use bitzel_cas::{BlobStore, DirectoryCache, fetch_directory_tree};
+use bitzel_cas::BlobStore;
 use bitzel_proto::graph::Settings;
 use futures::TryStreamExt;
 
@@ -12,9 +12,9 @@ use super::error::BuildError;
 use crate::plan::closure::TaskIndex;
 use crate::plan::private_tree::{BESIDE, work_trees};
 use crate::plan::task_result::TaskResult;
-use crate::plan::tree::{Node, Tree};
+use crate::plan::tree::Node;
 use destination::Destination;
-use layout::{DIRECTORY_CACHE, Layout};
+use layout::Layout;
 
 mod destination;
 mod layout;
@@ -43,6 +43,7 @@ pub async fn place_outputs(
             continue;
         };
         let name = index.display_name(task);
+        let multiconfig = &index.recipe(task).multiconfig;
         let published = &index.task(task).published_paths;
         let paths: Vec<&str> = if published.is_empty() && index.graph().targets.contains(&task) {
             work_trees(index.recipe(task)).collect()
@@ -53,23 +54,14 @@ pub async fn place_outputs(
             let Some(node) = result.outputs.get(path) else {
                 continue;
             };
-            let path = places.path(&index.recipe(task).multiconfig, path);
+            let path = places.path(multiconfig, path);
             layout.add(store, &name, &path, node).await?;
         }
         // Files beside the declared ones lie in a tree that is laid out as /work is.
         if let Some(Node::Stored(root)) = result.outputs.get(BESIDE) {
-            let cache = DirectoryCache::new(DIRECTORY_CACHE);
-            let tree = fetch_directory_tree(store, *root, &cache)
-                .await
-                .map_err(BuildError::store(format!("reading what {name} left")))?;
-            for prefix in places.prefixes(&index.recipe(task).multiconfig) {
-                let node = Tree::stored(&tree.directories, *root).get(prefix);
-                if let Ok(Some(node)) = node {
-                    let path = places.path(&index.recipe(task).multiconfig, prefix);
-                    layout.add(store, &name, &path, &node).await?;
-                    break;
-                }
-            }
+            let parts = places.prefixes(multiconfig);
+            let parts = parts.map(|prefix| (prefix, places.path(multiconfig, prefix)));
+            layout.add_first_part(store, &name, *root, parts).await?;
         }
     }
     write(store, layout, destination).await

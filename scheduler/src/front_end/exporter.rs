@@ -15,7 +15,7 @@ use super::error::FrontEndError;
 use super::graph_cache::GRAPH_FORMAT_VERSION;
 use super::layers::{BuildDescription, LayerGroup};
 use super::python_files::PythonFiles;
-use super::{ExportRequest, FrontEndConfig, FrontEndEvent, bitbake, blocking, environment};
+use super::{ExportRequest, FrontEndConfig, FrontEndEvent, blocking, environment};
 
 /// The advice when bubblewrap cannot be started.
 const BUBBLEWRAP_ADVICE: &str = "install bubblewrap (Debian: apt install bubblewrap)";
@@ -106,6 +106,8 @@ pub(crate) struct Exporter<'a> {
     pub(crate) session: &'a Session,
     pub(crate) python: &'a PythonFiles,
     pub(crate) library: &'a Path,
+    /// See [`super::bitbake::modules`].
+    pub(crate) modules: &'a [(PathBuf, String)],
 }
 
 impl Exporter<'_> {
@@ -207,8 +209,7 @@ impl Exporter<'_> {
         for name in ["snapshots", "recipes"] {
             fs::create_dir(output.path().join(name)).map_err(FrontEndError::io(output.path()))?;
         }
-        let modules = bitbake::modules(self.library)?;
-        let cacheable = self.run(self.sandbox(output.path(), groups, &modules)).await?;
+        let cacheable = self.run(self.sandbox(output.path(), groups)).await?;
         let (graph_file, bytecode_file) = (
             output.path().join("graph.json"),
             output.path().join("bytecode.json"),
@@ -278,7 +279,7 @@ impl Exporter<'_> {
     }
 
     /// The bubblewrap call. Network stays, because metadata may ask upstream for revisions while it is parsed.
-    fn sandbox(&self, output: &Path, groups: &[LayerGroup], modules: &[(PathBuf, String)]) -> Command {
+    fn sandbox(&self, output: &Path, groups: &[LayerGroup]) -> Command {
         let mut command = Command::new(&self.config.bubblewrap);
         command.args(["--unshare-user", "--uid", "1000", "--gid", "1000"]);
         command.args([
@@ -306,7 +307,7 @@ impl Exporter<'_> {
         let mut bind = |kind: &str, source: &Path, place: &str| {
             command.arg(kind).arg(source).arg(format!("/work/{place}"));
         };
-        for (path, name) in modules {
+        for (path, name) in self.modules {
             bind("--ro-bind", path, &format!("bitbake/lib/{name}"));
         }
         bind("--ro-bind", &self.session.configuration(), "build/conf");

@@ -9,12 +9,12 @@ use bitzel_proto::Digest;
 use bitzel_proto::reapi::FileNode;
 
 use crate::build::error::BuildError;
-use crate::plan::tree::{FUNCTION, Node};
+use crate::plan::tree::{Directories, FUNCTION, Node, Tree};
 
 /// Names the files of an output that are one inode, see the worker's node properties.
 const HARDLINK_GROUP: &str = "hardlink-group";
 /// Memory for decoded Directories while one stored tree is read, in bytes.
-pub(super) const DIRECTORY_CACHE: u64 = 32 << 20;
+const DIRECTORY_CACHE: u64 = 32 << 20;
 
 /// All that is to be placed, by path relative to the destination. Above each path are directories.
 #[derive(Debug, Default)]
@@ -66,6 +66,26 @@ impl Layout {
         }
     }
 
+    /// Adds what is at the first of `parts` that the tree `root` of the result of `task` has; each comes with the path to
+    /// place it at.
+    pub(super) async fn add_first_part(
+        &mut self,
+        store: &dyn BlobStore,
+        task: &str,
+        root: Digest,
+        mut parts: impl Iterator<Item = (&str, String)>,
+    ) -> Result<(), BuildError> {
+        let directories = read_tree(store, root, &format!("what {task} left")).await?;
+        let tree = Tree::stored(&directories, root);
+        let found = parts.find_map(|(part, path)| match tree.get(part) {
+            Ok(Some(Node::Stored(digest))) => Some((path, digest)),
+            _ => None,
+        });
+        found.map_or(Ok(()), |(path, digest)| {
+            self.add_directory(task, normalized(&path), &directories, digest)
+        })
+    }
+
     async fn add_tree(
         &mut self,
         store: &dyn BlobStore,
@@ -73,14 +93,21 @@ impl Layout {
         path: String,
         root: Digest,
     ) -> Result<(), BuildError> {
-        let cache = DirectoryCache::new(DIRECTORY_CACHE);
-        let tree = fetch_directory_tree(store, root, &cache)
-            .await
-            .map_err(BuildError::store(format!("reading the directories of {path}")))?;
+        let directories = read_tree(store, root, &format!("the directories of {path}")).await?;
+        self.add_directory(task, path, &directories, root)
+    }
+
+    fn add_directory(
+        &mut self,
+        task: &str,
+        path: String,
+        directories: &Directories,
+        root: Digest,
+    ) -> Result<(), BuildError> {
         let mut pending = vec![(path, root)];
         while let Some((path, digest)) = pending.pop() {
             let child = |name: &str| normalized(&format!("{path}/{name}"));
-            if let Some(directory) = tree.directories.get(&digest) {
+            if let Some(directory) = directories.get(&digest) {
                 for file in &directory.files {
                     self.insert(task, child(&file.name), Kind::File(file.clone()))?;
                 }
@@ -179,6 +206,14 @@ impl Layout {
         }
         (files, links)
     }
+}
+
+async fn read_tree(store: &dyn BlobStore, root: Digest, what: &str) -> Result<Directories, BuildError> {
+    let cache = DirectoryCache::new(DIRECTORY_CACHE);
+    let tree = fetch_directory_tree(store, root, &cache)
+        .await
+        .map_err(BuildError::store(format!("reading {what}")))?;
+    Ok(tree.directories)
 }
 
 /// Without empty segments.
