@@ -10,20 +10,30 @@ use std::path::Path;
 /// descriptor until its `exec`, and `flock(2)` holds until the last duplicate is closed: the next one to open the
 /// directory would find it in use by nobody. An explicit unlock holds for all duplicates.
 #[derive(Debug)]
-pub(crate) struct DirectoryLock(File);
+pub struct DirectoryLock(File);
 
 impl DirectoryLock {
     /// Locks `directory`, which exists.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] when somebody else has the lock; others when the file cannot be created.
-    pub(crate) fn acquire(directory: &Path) -> io::Result<Self> {
+    pub fn acquire(directory: &Path) -> io::Result<Self> {
         let file = File::create(directory.join("lock"))?;
         match file.try_lock() {
             Ok(()) => Ok(Self(file)),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(error)) => Err(error),
         }
+    }
+
+    /// Locks `directory`, which exists, as soon as nobody else has the lock. Blocks.
+    ///
+    /// # Errors
+    /// When the file cannot be created or locked.
+    pub fn wait(directory: &Path) -> io::Result<Self> {
+        let file = File::create(directory.join("lock"))?;
+        file.lock()?;
+        Ok(Self(file))
     }
 }
 

@@ -14,11 +14,12 @@ use bitzel_proto::{Digest, DigestFunction, InstanceName};
 use prost::Message;
 
 use crate::action_cache::ActionCache;
+use crate::blocking::run_blocking;
 use crate::bounded_directory::{
     BLOCK, BoundedDirectory, CHECKPOINT_RECORDS, Content, Encoding, Options, Parcel, Usage,
 };
 use crate::error::Error;
-use crate::file_stream::{read_at, read_up_to, run_blocking};
+use crate::file_stream::{read_at, read_up_to};
 
 /// What each result counts for: one block of the file system. Results name their outputs by digest and rarely need
 /// more.

@@ -31,9 +31,9 @@ use futures::StreamExt;
 
 use self::writing::Target;
 use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease, one_chunk};
+use crate::blocking::run_blocking;
 use crate::bounded_directory::{BoundedDirectory, CHECKPOINT_RECORDS, DirectoryLease, Options};
 use crate::error::Error;
-use crate::file_stream::run_blocking;
 
 pub use self::maintenance::{Statistics, Tally, Verification};
 pub use crate::bounded_directory::Usage;

@@ -9,6 +9,7 @@ use futures::StreamExt;
 use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::blob_store::BlobStream;
+use crate::blocking::run_blocking;
 use crate::error::Error;
 
 /// Bytes that one trip to the blocking threads reads: large enough that the trip costs little, small enough that
@@ -73,16 +74,4 @@ pub(crate) fn read_cached_at(file: &File, offset: u64, size: usize) -> Option<By
     }
     bytes.truncate(filled);
     Some(bytes.into())
-}
-
-/// Runs `work` on a thread for blocking work. A panic in it goes on in the caller.
-pub(crate) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // Only the shutdown of the runtime cancels blocking work, and then nobody polls this future again.
-            Err(_) => std::future::pending().await,
-        },
-    }
 }

@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use reqwest::Body;
 
 use crate::blob_store::{BlobRange, BlobStore, BlobStream, collect, one_chunk};
+use crate::blocking::run_blocking;
 use crate::error::{BackEndFailure, Error};
-use crate::file_stream::run_blocking;
 use crate::http_cache::{Answer, HttpCache};
 use crate::resumed_stream::{OpenPart, cut, resumed};
 use crate::retry::retried;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use backon::{ExponentialBuilder, Retryable};
+use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
 use tracing::debug;
 
 use crate::error::{Error, with_causes};
@@ -17,8 +17,20 @@ pub(crate) fn pauses() -> ExponentialBuilder {
         .with_jitter()
 }
 
+/// Pauses without end for a connection that has to come back: 0.1 s, then twice as long each time up to `longest`, with
+/// jitter.
+pub fn reconnection_pauses(longest: Duration) -> impl Iterator<Item = Duration> + Send + Sync {
+    let growing = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(longest)
+        .with_jitter()
+        .without_max_times()
+        .build();
+    growing.chain(std::iter::repeat(longest))
+}
+
 /// Makes a call until it succeeds, fails for good ([`Error::is_transient`]), or has been tried often enough.
-pub(crate) async fn retried<T, Call: Future<Output = Result<T, Error>>>(
+pub async fn retried<T, Call: Future<Output = Result<T, Error>>>(
     call: impl FnMut() -> Call,
 ) -> Result<T, Error> {
     call.retry(pauses())

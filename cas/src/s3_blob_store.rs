@@ -12,8 +12,8 @@ use futures::StreamExt;
 use tokio::sync::Semaphore;
 
 use crate::blob_store::{BlobRange, BlobStore, BlobStream, collect, one_chunk, read_whole};
+use crate::blocking::run_blocking;
 use crate::error::{BackEndFailure, Error};
-use crate::file_stream::run_blocking;
 use crate::resumed_stream::{OpenPart, resumed};
 use crate::s3_bucket::{Object, S3Bucket};
 use crate::verifying_blob_store::{is_whole, verified, verify};

@@ -11,8 +11,9 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 
 use crate::blob_store::{BlobRange, BlobStore, one_chunk};
+use crate::blocking::run_blocking;
 use crate::error::Error;
-use crate::file_stream::{file_stream, run_blocking};
+use crate::file_stream::file_stream;
 
 /// Blobs up to this size go in batches.
 const SMALL: u64 = 1 << 20;

@@ -9,6 +9,7 @@ pub mod digest_function;
 pub mod instance_name;
 pub mod missing_blobs;
 pub mod resource_name;
+pub mod timestamp;
 
 pub use cache_path::{CacheEntry, CachePath, InvalidCachePath};
 pub use digest::{Digest, InvalidDigest};

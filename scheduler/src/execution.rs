@@ -24,7 +24,6 @@ mod operation_message;
 pub mod operation_queue;
 pub mod platform;
 mod result_recorder;
-mod timestamp;
 pub mod worker_queue_service;
 
 use std::sync::Arc;

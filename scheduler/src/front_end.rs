@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bitzel_cas::blocking::run_blocking;
 use bitzel_proto::DigestFunction;
 use bitzel_proto::graph::TaskGraph;
 use serde::Serialize;
@@ -163,7 +164,7 @@ pub async fn export(config: &FrontEndConfig, request: &ExportRequest) -> Result<
         .map_err(FrontEndError::io(&build_directory))?;
     let cache = config.cache_directory.clone();
     let session = Session::open(&cache, &build_directory).await?;
-    let python = blocking(move || PythonFiles::install(&cache)).await?;
+    let python = run_blocking(move || PythonFiles::install(&cache)).await?;
     let library = bitbake::find(config).await?;
     let modules = bitbake::modules(&library)?;
     let exporter = Exporter {
@@ -194,7 +195,7 @@ pub async fn export(config: &FrontEndConfig, request: &ExportRequest) -> Result<
     };
     let tree_of = |bytecode: Bytecode| {
         let (inputs, snapshots) = (Arc::clone(&inputs), snapshots.clone());
-        blocking(move || inputs.tree(&bytecode, &snapshots))
+        run_blocking(move || inputs.tree(&bytecode, &snapshots))
     };
 
     let graphs = GraphCache::new(&config.cache_directory);
@@ -213,7 +214,7 @@ pub async fn export(config: &FrontEndConfig, request: &ExportRequest) -> Result<
             graphs.store(&key, &exported.graph, &exported.bytecode)?;
         }
         let grown = [session.snapshots(), session.recipes()];
-        blocking(move || {
+        run_blocking(move || {
             grown.iter().try_for_each(|directory| {
                 pruning::prune(directory, pruning::EXPORT_LIMITS, SystemTime::now())
             })
@@ -238,17 +239,6 @@ pub async fn export(config: &FrontEndConfig, request: &ExportRequest) -> Result<
         downloads,
         cached,
     })
-}
-
-/// Runs file work off the async threads.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, FrontEndError> + Send + 'static,
-) -> Result<T, FrontEndError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| FrontEndError::Malformed {
-            reason: format!("a background job failed: {error}"),
-        })?
 }
 
 /// What the metadata tree is made of.

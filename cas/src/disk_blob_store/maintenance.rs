@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 use bitzel_proto::Digest;
 
 use super::{DiskBlobStore, reading};
+use crate::blocking::run_blocking;
 use crate::bounded_directory::{BLOCK, Encoding, Entry, Place, Usage};
 use crate::error::Error;
-use crate::file_stream::run_blocking;
 
 /// Blobs that are verified in one trip to the blocking threads.
 const VERIFIED_AT_ONCE: usize = 64;

@@ -14,9 +14,10 @@ use super::SMALL;
 use super::checking::Check;
 use super::encoding::{self, FRAME, FrameReader};
 use crate::blob_store::{BlobRange, BlobStream, one_chunk};
+use crate::blocking::run_blocking;
 use crate::bounded_directory::{BLOCK, BoundedDirectory, Content, Encoding, Entry, Located};
 use crate::error::Error;
-use crate::file_stream::{file_stream, read_at, read_up_to, run_blocking};
+use crate::file_stream::{file_stream, read_at, read_up_to};
 use crate::verifying_blob_store::is_whole;
 
 /// Bytes that one step of a stream reads.

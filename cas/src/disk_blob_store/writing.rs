@@ -13,11 +13,11 @@ use super::SMALL;
 use super::checking::{Arriving, matches};
 use super::encoding::{self, FrameWriter};
 use crate::blob_store::BlobStream;
+use crate::blocking::run_blocking;
 use crate::bounded_directory::{
     BoundedDirectory, Checksum, Encoding, FileContent, Parcel, Reservation, disk_error,
 };
 use crate::error::Error;
-use crate::file_stream::run_blocking;
 
 /// Bytes that are gathered before a trip to the blocking threads.
 const GATHERED: u64 = 1 << 20;

@@ -12,8 +12,8 @@ use tonic::{Code, Status};
 
 use super::{CONCURRENCY, DIGEST_OVERHEAD, RemoteBlobStore, by_function};
 use crate::blob_store::{BlobRange, collect, one_chunk};
+use crate::blocking::run_blocking;
 use crate::error::{Error, is_transient};
-use crate::file_stream::run_blocking;
 use crate::retry::pauses;
 use crate::verifying_blob_store::verify;
 

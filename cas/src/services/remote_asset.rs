@@ -7,7 +7,6 @@
 //! This server fetches nothing from elsewhere: what nobody pushed is `NOT_FOUND`, as the API allows.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bitzel_proto::asset::fetch_server::{Fetch, FetchServer};
 use bitzel_proto::asset::push_server::{Push, PushServer};
@@ -18,7 +17,7 @@ use bitzel_proto::asset::{
 use bitzel_proto::google::protobuf::{Any, Timestamp};
 use bitzel_proto::google::rpc;
 use bitzel_proto::reapi::{ActionResult, ExecutedActionMetadata, OutputDirectory, OutputFile};
-use bitzel_proto::{Digest, DigestFunction, InstanceName, reapi};
+use bitzel_proto::{Digest, DigestFunction, InstanceName, reapi, timestamp};
 use prost::Message;
 use tonic::{Request, Response, Status};
 
@@ -66,7 +65,7 @@ impl RemoteAssetService {
     /// The first of the URIs that has an asset which is young enough.
     async fn fetch(&self, wanted: Wanted) -> Result<Found, Status> {
         check_uris(&wanted.uris)?;
-        let now = now();
+        let now = timestamp::now();
         for uri in wanted.uris {
             let key = key(wanted.function, wanted.kind, &uri, &wanted.qualifiers);
             let Some(asset) = self.cache.get(&wanted.instance, key).await? else {
@@ -122,7 +121,7 @@ impl RemoteAssetService {
             output_files: files.into_iter().map(file).collect(),
             output_directories: directories.into_iter().map(directory).collect(),
             execution_metadata: Some(ExecutedActionMetadata {
-                worker_completed_timestamp: Some(now()),
+                worker_completed_timestamp: Some(timestamp::now()),
                 auxiliary_metadata: pushed.expire_at.iter().map(expiry_to_wire).collect(),
                 ..ExecutedActionMetadata::default()
             }),
@@ -334,14 +333,6 @@ fn expiry_to_wire(at: &Timestamp) -> Any {
 fn expiry(metadata: &ExecutedActionMetadata) -> Option<Timestamp> {
     let any = metadata.auxiliary_metadata.first()?;
     Timestamp::decode(&any.value[..]).ok()
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp {
-        seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-        nanos: i32::try_from(since.subsec_nanos()).unwrap_or_default(),
-    }
 }
 
 fn is_before(one: Timestamp, other: Timestamp) -> bool {

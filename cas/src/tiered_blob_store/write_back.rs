@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use bitzel_proto::Digest;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -16,9 +15,12 @@ use tracing::{error, warn};
 use super::journal::{Entry, Journal};
 use super::queue::{Queue, Room, SMALL};
 use crate::blob_store::{BlobRange, BlobStore};
+use crate::blocking::run_blocking;
 use crate::error::{Error, with_causes};
-use crate::file_stream::run_blocking;
+use crate::retry::reconnection_pauses;
 
+/// Longest pause between tries to reach the slow store.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// The unit in which the queue's bytes are reserved.
 const PAGE: u64 = 4096;
 
@@ -357,12 +359,7 @@ fn is_final(error: &Error) -> bool {
 async fn write_back(shared: Arc<Shared>) {
     loop {
         let mut batch = shared.next().await;
-        let mut pauses = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(100))
-            .with_max_delay(Duration::from_mins(1))
-            .with_jitter()
-            .without_max_times()
-            .build();
+        let mut pauses = reconnection_pauses(LONGEST_PAUSE);
         while !batch.is_empty() {
             let (outcome, error) = shared.try_batch(&batch).await;
             shared.done(outcome.written, outcome.gone).await;
@@ -370,7 +367,7 @@ async fn write_back(shared: Arc<Shared>) {
             if let Some(error) = error {
                 let (blobs, error) = (batch.len(), with_causes(&error));
                 warn!(blobs, error, "blobs could not be written back; they stay queued");
-                tokio::time::sleep(pauses.next().unwrap_or(Duration::from_mins(1))).await;
+                tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
             }
         }
     }

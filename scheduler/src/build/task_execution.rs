@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bitzel_cas::blocking::run_blocking;
 use bitzel_cas::{ActionCache, BlobSource, BlobStore, DirectoryCache, fetch_directory_tree, upload_missing};
 use bitzel_proto::graph::{Snapshot, Task};
 use bitzel_proto::reapi::{ActionResult, ExecuteResponse};
@@ -418,10 +419,7 @@ async fn file_digest(path: PathBuf) -> Result<Option<Digest>, BuildError> {
         std::io::copy(&mut file, &mut hasher).map_err(BuildError::io(&path))?;
         Ok(Some(hasher.finish()))
     };
-    match tokio::task::spawn_blocking(hash).await {
-        Ok(digest) => digest,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-    }
+    run_blocking(hash).await
 }
 
 /// Whether the task brings sources into the download directory.

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bitzel_cas::Lease;
+use bitzel_proto::timestamp;
 use bitzel_proto::worker::{self, Hello, SchedulerMessage, scheduler_message};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc, watch};
@@ -18,7 +19,6 @@ use super::operation_queue::{
     Completion, Effect, LeaseId, Occupancy, OperationId, OperationQueue, Outcome, Progress, QueuedAction,
     Update, WorkerId,
 };
-use super::timestamp::unix_nanos;
 
 /// What a worker's stream carries.
 pub(super) type ToWorker = mpsc::Sender<Result<SchedulerMessage, Status>>;
@@ -242,7 +242,7 @@ impl Dispatcher {
                         instance_name: action.key.instance.as_str().to_owned(),
                         digest_function: action.key.digest.function().to_wire(),
                         action_digest: Some(action.key.digest.into()),
-                        queued_unix_nanos: unix_nanos(action.queued),
+                        queued_unix_nanos: timestamp::unix_nanos(action.queued),
                         request_metadata: action.request_metadata.clone(),
                     });
                     Self::send(state, now, worker, message, &mut effects);

@@ -6,14 +6,13 @@ use bitzel_proto::missing_blobs::to_rpc_status;
 use bitzel_proto::reapi::{
     ActionResult, ExecuteOperationMetadata, ExecuteResponse, ExecutedActionMetadata, execution_stage,
 };
-use bitzel_proto::{Digest, InstanceName};
+use bitzel_proto::{Digest, InstanceName, timestamp};
 use prost::Message;
 use tonic::Status;
 use uuid::Uuid;
 
 use super::error::ExecutionError;
 use super::operation_queue::{OperationId, Outcome, Progress, Update};
-use super::timestamp::timestamp;
 
 const METADATA_TYPE: &str = "type.googleapis.com/build.bazel.remote.execution.v2.ExecuteOperationMetadata";
 const RESPONSE_TYPE: &str = "type.googleapis.com/build.bazel.remote.execution.v2.ExecuteResponse";
@@ -38,7 +37,7 @@ pub(super) fn parse_operation_name(name: &str) -> Option<OperationId> {
 /// An operation in some state.
 pub(super) fn operation_message(name: &str, update: &Update) -> Operation {
     let mut partial = ExecutedActionMetadata {
-        queued_timestamp: Some(timestamp(update.action.queued)),
+        queued_timestamp: Some(timestamp::from_system_time(update.action.queued)),
         ..Default::default()
     };
     let (stage, response) = match &update.progress {

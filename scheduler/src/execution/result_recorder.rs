@@ -5,13 +5,13 @@ use std::sync::Arc;
 use bitzel_cas::ActionCache;
 use bitzel_proto::google::rpc;
 use bitzel_proto::reapi::{ActionResult, ExecuteResponse};
+use bitzel_proto::timestamp;
 use tonic::Code;
 
 use super::action_metrics;
 use super::dispatcher::Dispatcher;
 use super::error::ExecutionError;
 use super::operation_queue::{Completion, OperationId, Outcome, QueuedAction};
-use super::timestamp::timestamp;
 
 /// Writes results to the action cache, and only then tells the clients: whoever was told of a success finds it in
 /// the cache.
@@ -84,7 +84,7 @@ impl ResultRecorder {
                 }
                 metadata
                     .queued_timestamp
-                    .get_or_insert_with(|| timestamp(action.queued));
+                    .get_or_insert_with(|| timestamp::from_system_time(action.queued));
             }
             None if status.code == Code::Ok as i32 => {
                 *status = rpc::Status {

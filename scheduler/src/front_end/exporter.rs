@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use bitzel_cas::DirectoryLock;
+use bitzel_cas::blocking::run_blocking;
 use bitzel_proto::DigestFunction;
 use bitzel_proto::graph::TaskGraph;
 use serde::{Deserialize, Serialize};
@@ -15,7 +17,7 @@ use super::error::FrontEndError;
 use super::graph_cache::GRAPH_FORMAT_VERSION;
 use super::layers::{BuildDescription, LayerGroup};
 use super::python_files::PythonFiles;
-use super::{ExportRequest, FrontEndConfig, FrontEndEvent, blocking, environment};
+use super::{ExportRequest, FrontEndConfig, FrontEndEvent, environment};
 
 /// The advice when bubblewrap cannot be started.
 const BUBBLEWRAP_ADVICE: &str = "install bubblewrap (Debian: apt install bubblewrap)";
@@ -28,7 +30,7 @@ pub(crate) struct Session {
     cache: PathBuf,
     directory: PathBuf,
     /// Held until the session is dropped.
-    _lock: fs::File,
+    _lock: DirectoryLock,
 }
 
 impl Session {
@@ -37,7 +39,7 @@ impl Session {
         let name = DigestFunction::Sha256
             .digest(build_directory.as_os_str().as_encoded_bytes())
             .hash_hex();
-        blocking(move || {
+        run_blocking(move || {
             let directory = cache.join("builds").join(&name[..16]);
             for path in [
                 directory.join("bitbake-cache"),
@@ -46,9 +48,7 @@ impl Session {
             ] {
                 fs::create_dir_all(&path).map_err(FrontEndError::io(path))?;
             }
-            let path = directory.join("lock");
-            let lock = fs::File::create(&path).map_err(FrontEndError::io(&path))?;
-            lock.lock().map_err(FrontEndError::io(&path))?;
+            let lock = DirectoryLock::wait(&directory).map_err(FrontEndError::io(&directory))?;
             Ok(Self {
                 cache,
                 directory,
@@ -214,7 +214,7 @@ impl Exporter<'_> {
             output.path().join("graph.json"),
             output.path().join("bytecode.json"),
         );
-        let (graph, bytecode) = blocking(move || {
+        let (graph, bytecode) = run_blocking(move || {
             Ok((
                 read_json::<TaskGraph>(&graph_file)?,
                 read_json::<Bytecode>(&bytecode_file)?,

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use tonic::Status;
 
 use crate::blob_store::BlobStore;
+use crate::blocking::run_blocking;
 use crate::error::Error;
-use crate::file_stream::run_blocking;
 use crate::grpc_status::blob_status;
 use crate::services::MAX_BATCH_TOTAL_SIZE;
 

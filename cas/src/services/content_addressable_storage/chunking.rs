@@ -15,8 +15,8 @@ use futures::{StreamExt, TryStreamExt};
 
 use crate::action_cache::ActionCache;
 use crate::blob_store::{BlobRange, BlobStore, BlobStream};
+use crate::blocking::run_blocking;
 use crate::error::Error;
-use crate::file_stream::run_blocking;
 
 /// Chunks of one blob that are remembered: a mapping is one message of about 80 bytes for each. At the usual size of
 /// chunks this is a blob of 16 GiB.

@@ -14,8 +14,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
 use crate::blob_store::{BlobStream, one_chunk};
+use crate::blocking::run_blocking;
 use crate::error::Error;
-use crate::file_stream::{file_stream, read_at, run_blocking};
+use crate::file_stream::{file_stream, read_at};
 use crate::free_space::free_space;
 
 /// Up to this size an upload stays in memory, and larger ones go to their file in pieces of this size.
