@@ -15,7 +15,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut compiler = protox::Compiler::new(["protos", "vendor"])?;
     compiler.include_imports(true).open_files(files)?;
     let directory = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
-    std::fs::write(directory.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
+    std::fs::write(
+        directory.join("descriptors.bin"),
+        compiler.encode_file_descriptor_set(),
+    )?;
     tonic_prost_build::configure()
         // Wrappers such as `UInt32Value` stay messages, as they are on the wire.
         .compile_well_known_types(true)

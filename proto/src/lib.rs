@@ -4,16 +4,21 @@
 //! Nothing in this crate does I/O.
 
 pub mod cache_path;
+pub mod causes;
 pub mod digest;
 pub mod digest_function;
+pub mod directory;
 pub mod instance_name;
+pub mod limits;
 pub mod missing_blobs;
 pub mod resource_name;
 pub mod timestamp;
 
 pub use cache_path::{CacheEntry, CachePath, InvalidCachePath};
+pub use causes::with_causes;
 pub use digest::{Digest, InvalidDigest};
 pub use digest_function::{DigestFunction, Hasher};
+pub use directory::{InvalidDirectory, validate_directory};
 pub use instance_name::{InstanceName, InvalidInstanceName};
 pub use resource_name::{Compressor, InvalidResourceName, ResourceName};
 

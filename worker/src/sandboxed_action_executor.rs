@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bitzel_cas::blob_store::read_whole;
-use bitzel_cas::error::with_causes;
 use bitzel_cas::{
     BlobSource, BlobStore, DirectoryCache, DirectoryTree, fetch_directory_tree, upload_missing,
 };
 use bitzel_proto::Digest;
 use bitzel_proto::missing_blobs::to_rpc_status;
 use bitzel_proto::reapi::{Action, ActionResult, Command, ExecuteResponse, Platform, execution_stage};
+use bitzel_proto::with_causes;
 use prost::Message;
 use tokio_util::sync::CancellationToken;
 
