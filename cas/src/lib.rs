@@ -6,6 +6,7 @@
 //! (`services`).
 
 pub mod action_cache;
+pub mod batching;
 pub mod blob_store;
 pub mod blocking;
 #[cfg(feature = "composition")]

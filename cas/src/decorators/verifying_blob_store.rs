@@ -113,7 +113,8 @@ pub fn verified(digest: Digest, stream: BlobStream) -> BlobStream {
     .boxed()
 }
 
-fn check(expected: Digest, hasher: Hasher) -> Result<(), Error> {
+/// Compares the digest of hashed bytes with the expected one.
+pub(crate) fn check(expected: Digest, hasher: Hasher) -> Result<(), Error> {
     let actual = hasher.finish();
     if actual == expected {
         Ok(())

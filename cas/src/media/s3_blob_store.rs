@@ -1,6 +1,6 @@
 //! A store in an S3 bucket.
 
-mod finding;
+mod find_missing;
 mod multipart;
 
 use std::sync::Arc;

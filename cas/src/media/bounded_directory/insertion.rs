@@ -1,144 +1,158 @@
-//! Putting entries in: small ones into segments, many at once, large ones as files.
+//! Insertion of entries: small ones into segments, many with one write; large ones as files.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::sync::Arc;
 
 use bitzel_proto::Digest;
 use bytes::Bytes;
 use tempfile::NamedTempFile;
 
-use super::entries::{Checksum, Encoding, Entry, Place};
+use super::disk_full::{disk_error, no_space_if_full};
+use super::files::{file_path, move_into_place, remove_file};
 use super::record::Change;
-use super::segments::{Extent, Waste};
-use super::{BLOCK, BoundedDirectory, Reservation, blocks_of, file_path, move_into_place, now, remove_file};
+use super::segments::{Extent, FreedSpace};
+use super::{BLOCK_BYTES, BoundedDirectory, Checksum, Encoding, Entry, Place, Reservation, blocks_of, now};
 use crate::error::Error;
 
-/// A small entry to be put in.
-pub(crate) struct Parcel {
+/// Small entry to be inserted.
+pub(crate) struct SmallEntry {
     pub(crate) digest: Digest,
     pub(crate) encoding: Encoding,
     pub(crate) content: Bytes,
 }
 
-/// A large entry, written to a file that is to be published.
-pub(crate) struct FileContent {
+/// Large entry to be inserted, which is in a file already.
+pub(crate) struct FinishedFile {
     pub(crate) file: NamedTempFile,
     pub(crate) encoding: Encoding,
-    /// Bytes of the file.
+    /// Size of the file.
     pub(crate) length: u64,
-    /// Of what the file stands for, which is something else if it is compressed.
+    /// Checksum of the uncompressed content.
     pub(crate) checksum: Option<Checksum>,
 }
 
 impl BoundedDirectory {
-    /// Puts small entries in, with one write for all. Those that are there already stay, or make way if `replace`.
-    pub(crate) fn put(self: &Arc<Self>, parcels: &[Parcel], replace: bool) -> Vec<Result<(), Error>> {
+    /// Inserts small entries with one write for all. Entries that are present already stay, or are replaced if `replace`.
+    pub(crate) fn insert_small(
+        self: &Arc<Self>,
+        small_entries: &[SmallEntry],
+        replace: bool,
+    ) -> Vec<Result<(), Error>> {
         if self.has_segments {
-            match self.put_in_segment(parcels, replace) {
-                Ok(()) => return parcels.iter().map(|_| Ok(())).collect(),
-                Err(error) if parcels.len() == 1 => return vec![Err(error)],
-                // Each by itself may fit, and has its own error.
+            match self.insert_into_segment(small_entries, replace) {
+                Ok(()) => return small_entries.iter().map(|_| Ok(())).collect(),
+                Err(error) if small_entries.len() == 1 => return vec![Err(error)],
+                // Each of them may fit by itself, and gets its own error.
                 Err(_) => {}
             }
         }
-        let put = |parcel: &Parcel| {
+        let insert = |small_entry: &SmallEntry| {
             if self.has_segments {
-                self.put_in_segment(std::slice::from_ref(parcel), replace)
+                self.insert_into_segment(std::slice::from_ref(small_entry), replace)
             } else {
-                self.put_in_file(parcel, replace)
+                self.insert_as_file(small_entry, replace)
             }
         };
-        parcels.iter().map(put).collect()
+        small_entries.iter().map(insert).collect()
     }
 
-    fn put_in_file(self: &Arc<Self>, parcel: &Parcel, replace: bool) -> Result<(), Error> {
-        if !replace && self.touch(parcel.digest) {
+    fn insert_as_file(self: &Arc<Self>, small_entry: &SmallEntry, replace: bool) -> Result<(), Error> {
+        if !replace && self.touch(small_entry.digest) {
             return Ok(());
         }
-        let length = parcel.content.len() as u64;
-        let reservation = self.reserve(parcel.digest, length)?;
-        let mut file = self.new_file(parcel.digest)?;
-        let written = file.write_all(&parcel.content);
-        written.map_err(disk_error(parcel.digest, || {
-            format!("cannot write {}", file.path().display())
-        }))?;
-        let content = FileContent {
+        let length = small_entry.content.len() as u64;
+        let reservation = self.reserve(small_entry.digest, length)?;
+        let mut file = self.new_file(small_entry.digest)?;
+        let written = file.write_all(&small_entry.content);
+        written.map_err(disk_error(
+            small_entry.digest,
+            format_args!("cannot write {}", file.path().display()),
+        ))?;
+        let content = FinishedFile {
             file,
-            encoding: parcel.encoding,
+            encoding: small_entry.encoding,
             length,
             checksum: None,
         };
-        self.publish(parcel.digest, content, reservation, replace)
+        self.insert_file(small_entry.digest, content, reservation, replace)
     }
 
-    fn put_in_segment(self: &Arc<Self>, parcels: &[Parcel], replace: bool) -> Result<(), Error> {
-        let wanted: Vec<&Parcel> = {
+    fn insert_into_segment(
+        self: &Arc<Self>,
+        small_entries: &[SmallEntry],
+        replace: bool,
+    ) -> Result<(), Error> {
+        let wanted: Vec<&SmallEntry> = {
             let state = self.state.lock();
-            let is_wanted = |parcel: &&Parcel| replace || state.entries.get(&parcel.digest).is_none();
-            parcels.iter().filter(is_wanted).collect()
+            let is_wanted =
+                |small_entry: &&SmallEntry| replace || state.entries.get(&small_entry.digest).is_none();
+            small_entries.iter().filter(is_wanted).collect()
         };
-        let Some(first) = wanted.first().map(|parcel| parcel.digest) else {
-            // Counts as used.
-            self.missing(&parcels.iter().map(|parcel| parcel.digest).collect::<Vec<_>>());
+        let Some(first) = wanted.first().map(|small_entry| small_entry.digest) else {
+            // They count as used now.
+            self.missing(
+                &small_entries
+                    .iter()
+                    .map(|small_entry| small_entry.digest)
+                    .collect::<Vec<_>>(),
+            );
             return Ok(());
         };
         let blocks = wanted
             .iter()
-            .map(|parcel| blocks_of(parcel.content.len() as u64))
+            .map(|small_entry| blocks_of(small_entry.content.len() as u64))
             .sum::<u32>();
-        let reservation = self.reserve(first, u64::from(blocks) * BLOCK)?;
+        let reservation = self.reserve(first, u64::from(blocks) * BLOCK_BYTES)?;
         let allocated = self.state.lock().segments.allocate(blocks);
-        let extent = allocated.map_err(disk_error(first, || "cannot start a segment".to_owned()))?;
+        let extent = allocated.map_err(disk_error(first, "cannot start a segment"))?;
         let written = match &wanted[..] {
             [one] => extent.write(&one.content),
-            many => extent.write(&side_by_side(many)),
+            many => extent.write(&join_padded(many)),
         };
         if let Err(error) = written {
             self.abandon(&extent)?;
-            return Err(disk_error(first, || "cannot write to a segment".to_owned())(
-                error,
-            ));
+            return Err(disk_error(first, "cannot write to a segment")(error));
         }
-        self.enter(&wanted, &extent, reservation, replace)
+        self.add_to_index(&wanted, &extent, reservation, replace)
     }
 
-    /// Gives an extent back that holds nothing.
+    /// Frees an extent without entries.
     fn abandon(&self, extent: &Extent) -> Result<(), Error> {
-        let wasted = self
+        let freed = self
             .state
             .lock()
             .segments
             .free(extent.segment, extent.block, extent.blocks);
-        Waste::give_back(vec![wasted.map_err(Error::io("cannot open a segment"))?])
+        FreedSpace::deallocate(vec![freed.map_err(Error::io("cannot open a segment"))?])
     }
 
-    /// Notes in journal and index what was written to an extent.
-    fn enter(
+    /// Adds the entries in an extent to the index and its journal.
+    fn add_to_index(
         self: &Arc<Self>,
-        parcels: &[&Parcel],
+        small_entries: &[&SmallEntry],
         extent: &Extent,
         mut reservation: Reservation,
         replace: bool,
     ) -> Result<(), Error> {
-        let used = now();
+        let last_use = now();
         let mut block = extent.block;
-        let mut entered = Vec::with_capacity(parcels.len());
+        let mut entered = Vec::with_capacity(small_entries.len());
         let mut replaced = Vec::new();
         let mut superfluous = Vec::new();
         let mut state = self.state.lock();
-        for parcel in parcels {
+        for small_entry in small_entries {
             let entry = Entry {
-                digest: parcel.digest,
+                digest: small_entry.digest,
                 place: Place::Segment {
                     number: extent.segment,
                     block,
                 },
-                encoding: parcel.encoding,
-                blocks: blocks_of(parcel.content.len() as u64),
-                used,
+                encoding: small_entry.encoding,
+                blocks: blocks_of(small_entry.content.len() as u64),
+                last_use,
             };
             block += entry.blocks;
-            // Somebody else may have been faster, or it is twice in the batch.
+            // Another writer may have been faster, or the digest is in the batch twice.
             if !replace && state.entries.promote(&entry.digest).is_some() {
                 superfluous.push(entry);
             } else {
@@ -163,37 +177,37 @@ impl BoundedDirectory {
             return Err(error);
         }
         reservation.spend(&mut state);
-        let mut waste = Vec::new();
-        let mut leaving = 0;
+        let mut freed_space = Vec::new();
+        let mut freed_bytes = 0;
         let bytes = |entries: &[Entry]| {
             entries
                 .iter()
-                .map(|entry| u64::from(entry.blocks) * BLOCK)
+                .map(|entry| u64::from(entry.blocks) * BLOCK_BYTES)
                 .sum::<u64>()
         };
-        state.used += bytes(&entered) + bytes(&superfluous);
+        state.used_bytes += bytes(&entered) + bytes(&superfluous);
         for entry in replaced.iter().chain(&superfluous) {
             let removed = match entry.place {
                 Place::File(_) => remove_file(&file_path(&self.root, entry)),
                 Place::Segment { number, block } => {
                     let freed = state.segments.free(number, block, entry.blocks);
                     freed
-                        .map(|freed| waste.push(freed))
+                        .map(|freed| freed_space.push(freed))
                         .map_err(Error::io("cannot open a segment"))
                 }
             };
             match removed {
-                Ok(()) => leaving += u64::from(entry.blocks) * BLOCK,
+                Ok(()) => freed_bytes += u64::from(entry.blocks) * BLOCK_BYTES,
                 Err(error) => {
-                    tracing::error!(digest = %entry.digest, %error, "cannot remove what was replaced");
+                    tracing::error!(digest = %entry.digest, %error, "cannot remove a replaced blob");
                 }
             }
         }
-        state.leaving += leaving;
+        state.deallocating_bytes += freed_bytes;
         let due = state.request_checkpoint(self.options.checkpoint_records);
         drop(state);
-        if leaving > 0 {
-            self.give_back(leaving, waste)?;
+        if freed_bytes > 0 {
+            self.deallocate(freed_bytes, freed_space)?;
         }
         if due {
             self.checkpoint_in_background();
@@ -201,11 +215,12 @@ impl BoundedDirectory {
         Ok(())
     }
 
-    /// Makes a written file the one of `digest`. One that is there already stays, or makes way if `replace`.
-    pub(crate) fn publish(
+    /// Moves a finished file to the place of `digest`. An entry that is present already stays, or is replaced if
+    /// `replace`.
+    pub(crate) fn insert_file(
         self: &Arc<Self>,
         digest: Digest,
-        content: FileContent,
+        content: FinishedFile,
         mut reservation: Reservation,
         replace: bool,
     ) -> Result<(), Error> {
@@ -214,22 +229,22 @@ impl BoundedDirectory {
             place: Place::File(content.checksum),
             encoding: content.encoding,
             blocks: blocks_of(content.length),
-            used: now(),
+            last_use: now(),
         };
         let mut state = self.state.lock();
         let present = state.entries.promote(&digest);
         if present.is_some() && !replace {
             drop(state);
-            // The file is removed and the room given back outside of the lock.
+            // The drops of file and reservation, outside of the lock, remove the file and return the space.
             return Ok(());
         }
         state.append(&self.root, Change::Add, &[entry])?;
         move_into_place(content.file, &file_path(&self.root, &entry))
-            .map_err(|error| no_space(digest, error))?;
+            .map_err(|error| no_space_if_full(digest, error))?;
         reservation.spend(&mut state);
-        state.used += u64::from(entry.blocks) * BLOCK;
+        state.used_bytes += u64::from(entry.blocks) * BLOCK_BYTES;
         if let Some(before) = state.entries.insert(entry) {
-            state.used -= u64::from(before.blocks) * BLOCK;
+            state.used_bytes -= u64::from(before.blocks) * BLOCK_BYTES;
         }
         let due = state.request_checkpoint(self.options.checkpoint_records);
         drop(state);
@@ -240,44 +255,18 @@ impl BoundedDirectory {
     }
 }
 
-/// Each at the start of a block.
-fn side_by_side(parcels: &[&Parcel]) -> Vec<u8> {
+/// Joins the contents of entries, each padded to whole blocks.
+fn join_padded(small_entries: &[&SmallEntry]) -> Vec<u8> {
     const ZEROS: [u8; 4096] = [0; 4096];
-    let bytes: usize = parcels
+    let bytes: usize = small_entries
         .iter()
-        .map(|parcel| parcel.content.len() + ZEROS.len())
+        .map(|small_entry| small_entry.content.len() + ZEROS.len())
         .sum();
     let mut content = Vec::with_capacity(bytes);
-    for parcel in parcels {
-        content.extend_from_slice(&parcel.content);
+    for small_entry in small_entries {
+        content.extend_from_slice(&small_entry.content);
         let gap = content.len().next_multiple_of(ZEROS.len()) - content.len();
         content.extend_from_slice(&ZEROS[..gap]);
     }
     content
-}
-
-/// For `map_err`: a full disk is a store without room, whoever filled it.
-pub(crate) fn disk_error(
-    digest: Digest,
-    context: impl FnOnce() -> String,
-) -> impl FnOnce(io::Error) -> Error {
-    move |source| no_space(digest, Error::io(context())(source))
-}
-
-fn no_space(digest: Digest, error: Error) -> Error {
-    match error {
-        Error::Io { context, source } if is_full(&source) => {
-            let reason = format!("{context}: {source}");
-            Error::NoSpace { digest, reason }
-        }
-        error => error,
-    }
-}
-
-/// Whether a disk has no room for something.
-pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
 }

@@ -1,39 +1,42 @@
-//! What there was at one moment, while it goes on changing: a snapshot is written for seconds, and neither waits
-//! anybody for it, nor is everything copied.
+//! Copy-on-write point-in-time snapshot of the entries.
+//!
+//! Writing an index snapshot takes seconds. Meanwhile the entries go on to change: an entry that changes is copied
+//! first, so that nothing waits for the writer and most entries are never copied.
 
 use std::collections::HashMap;
 
-use super::{Entries, Entry, at};
+use super::{Entries, at};
+use crate::media::bounded_directory::Entry;
 
-/// Entries that were there, of nodes that hold something else since.
+/// Entries at the time of the snapshot, by index of their node, for nodes that have changed since.
 #[derive(Default)]
-pub(super) struct Frozen(HashMap<u32, Entry>);
+pub(super) struct ChangedSince(HashMap<u32, Entry>);
 
 impl Entries {
-    /// Keeps everything that is there now for [`Entries::frozen`], until [`Entries::thaw`]. Gives what to ask for: the
-    /// least recently used first and what is leased last.
-    pub(in super::super) fn freeze(&mut self) -> Vec<u32> {
-        self.frozen = Some(Frozen::default());
+    /// Begins a snapshot, which lasts until [`Entries::end_snapshot`]. Returns the indices to pass to
+    /// [`Entries::snapshot_entry`]: the least recently used first and the leased ones last.
+    pub(in super::super) fn begin_snapshot(&mut self) -> Vec<u32> {
+        self.snapshot = Some(ChangedSince::default());
         let mut order = Vec::with_capacity(self.len());
         order.extend(self.indices(self.evictable).chain(self.indices(self.leased)));
         order
     }
 
-    /// The entry that was there, and the time of its last use.
-    pub(in super::super) fn frozen(&self, index: u32) -> Entry {
-        let changed = self.frozen.as_ref().and_then(|frozen| frozen.0.get(&index));
+    /// Entry at the time of the snapshot. Only its time of last use may be newer.
+    pub(in super::super) fn snapshot_entry(&self, index: u32) -> Entry {
+        let changed = self.snapshot.as_ref().and_then(|changed| changed.0.get(&index));
         changed.copied().unwrap_or_else(|| at(&self.nodes, index).entry())
     }
 
-    /// Forgets what was there.
-    pub(in super::super) fn thaw(&mut self) {
-        self.frozen = None;
+    /// Ends the snapshot and forgets its copies.
+    pub(in super::super) fn end_snapshot(&mut self) {
+        self.snapshot = None;
     }
 
-    /// `before` leaves a node.
-    pub(super) fn keep_frozen(&mut self, index: u32, before: Entry) {
-        if let Some(frozen) = &mut self.frozen {
-            frozen.0.entry(index).or_insert(before);
+    /// Copies the entry `before` for the snapshot, because its node is about to change.
+    pub(super) fn copy_for_snapshot(&mut self, index: u32, before: Entry) {
+        if let Some(changed) = &mut self.snapshot {
+            changed.0.entry(index).or_insert(before);
         }
     }
 }
