@@ -129,7 +129,7 @@ fn lease_protects_present_and_later_entries() {
     (3..20).for_each(|number| publish(&directory, number));
     assert_eq!(present(&directory, 1..20), [1, 2, 18, 19]);
     assert_eq!(directory.usage().leased_bytes, 2 * BLOCK_BYTES);
-    // What does not fit beside the leased ones evicts nobody.
+    // A reservation that does not fit beside the leased entries evicts nothing.
     assert!(matches!(
         directory.reserve(digest(20), 3 * BLOCK_BYTES),
         Err(Error::NoSpace { .. })
