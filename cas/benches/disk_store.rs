@@ -224,7 +224,10 @@ async fn index(directory: &Path) -> Result<()> {
     let mut times = Vec::new();
     for call in &calls {
         let started = Instant::now();
-        assert_eq!(store.find_missing(call).await?.len() as u64, REQUESTED_DIGESTS / 2);
+        assert_eq!(
+            store.find_missing(call).await?.len() as u64,
+            REQUESTED_DIGESTS / 2
+        );
         times.push(started.elapsed().as_secs_f64() * 1e3);
     }
     times.sort_by(f64::total_cmp);

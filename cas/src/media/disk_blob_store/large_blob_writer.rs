@@ -17,7 +17,7 @@ const FIRST_RESERVATION_BYTES: u64 = 16 << 20;
 
 /// Format of the file.
 enum Format {
-    /// Not chosen before the first bytes have come.
+    /// Not chosen before the first bytes arrive.
     Undecided,
     Raw,
     Frames(FrameWriter),
@@ -30,7 +30,7 @@ pub(super) struct LargeBlobWriter {
     file: NamedTempFile,
     reservation: Reservation,
     reserved_bytes: u64,
-    /// Bytes that have come so far.
+    /// Bytes received so far.
     received_bytes: u64,
     format: Format,
 }
@@ -78,7 +78,7 @@ impl LargeBlobWriter {
         Ok(self)
     }
 
-    /// Reserves space for all bytes that have come so far.
+    /// Reserves space for all bytes received so far.
     fn reserve_received(&mut self) -> Result<(), Error> {
         let needed = self.target.max_stored_bytes(self.received_bytes);
         if needed > self.reserved_bytes {

@@ -1,6 +1,6 @@
 //! Copy-on-write point-in-time snapshot of the entries.
 //!
-//! Writing an index snapshot takes seconds. Meanwhile the entries go on to change: an entry that changes is copied
+//! Writing an index snapshot takes seconds. Meanwhile the entries continue to change: an entry that changes is copied
 //! first, so that nothing waits for the writer and most entries are never copied.
 
 use std::collections::HashMap;
