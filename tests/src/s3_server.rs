@@ -1,9 +1,6 @@
-//! Caches of others, for `bitzel build --remote-cache`.
+//! An S3 server for `bitzel build --remote-cache`.
 
-use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -12,60 +9,11 @@ use s3s::service::S3ServiceBuilder;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::peers::free_port;
-
-/// Only a program that hangs reaches it.
-const START: Duration = Duration::from_mins(1);
-/// What the S3 server lets in: (name of the key, key). Signatures are checked.
+/// Name and text of the only access key. The server checks signatures.
 pub const S3_KEYS: (&str, &str) = ("AKIATEST", "not-so-secret");
 const BUCKET: &str = "builds";
 
-/// A running cache server with an empty store, gone when it is dropped.
-pub struct CacheServer {
-    process: Child,
-    _directory: TempDir,
-}
-
-impl CacheServer {
-    /// Starts `program` with what `arguments` adds, given a directory, and waits until it listens at `address`.
-    pub fn start(program: &Path, address: SocketAddr, arguments: impl FnOnce(&mut Command, &Path)) -> Self {
-        let directory = TempDir::with_prefix("bitzel-cache-").expect("a temporary directory");
-        let mut command = Command::new(program);
-        arguments(&mut command, directory.path());
-        let mut process = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{} does not start: {error}", program.display()));
-        let started = Instant::now();
-        while TcpStream::connect(address).is_err() {
-            let ended = process.try_wait().expect("a status");
-            assert_eq!(ended, None, "{} ended at once", program.display());
-            assert!(started.elapsed() < START, "{} does not listen", program.display());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Self {
-            process,
-            _directory: directory,
-        }
-    }
-}
-
-impl Drop for CacheServer {
-    fn drop(&mut self) {
-        // Nothing that it holds is needed any more.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// A port of this machine that is free.
-pub fn free_address() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], free_port()))
-}
-
-/// A real S3 server (s3s-fs) on a directory, with one bucket, in this process.
+/// A real S3 server (s3s-fs) on a directory with one bucket, in this process.
 pub struct S3Server {
     _runtime: Runtime,
     _directory: TempDir,
@@ -81,11 +29,7 @@ impl S3Server {
         let mut builder = S3ServiceBuilder::new(files);
         builder.set_auth(SimpleAuth::from_single(S3_KEYS.0, S3_KEYS.1));
         let service = builder.build();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("a runtime");
+        let runtime = single_worker_runtime();
         let listener = runtime
             .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
             .expect("a free port");
@@ -105,11 +49,20 @@ impl S3Server {
         }
     }
 
-    /// What a build gets as `--remote-cache`.
+    /// The value of `--remote-cache` for a build.
     pub fn url(&self) -> String {
         format!(
             "s3://{BUCKET}/some/prefix?endpoint=http://{}&region=us-east-1",
             self.address
         )
     }
+}
+
+/// A runtime for a server beside a synchronous test.
+pub(crate) fn single_worker_runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime")
 }
