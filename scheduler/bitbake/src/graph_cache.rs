@@ -12,7 +12,7 @@ use super::pruning::mark_used;
 use super::{ExportRequest, FrontEndConfig, LocalTree, SnapshotDirectory, environment};
 
 /// The version of the graph's meaning, as the exporter writes it into every graph.
-pub(crate) const GRAPH_FORMAT_VERSION: u32 = 2;
+pub(crate) const GRAPH_FORMAT_VERSION: u32 = 3;
 
 /// Files that are kept, two a graph; older ones are dropped. A graph of 5,000 tasks takes about a megabyte.
 const KEPT_FILES: usize = 128;

@@ -1,5 +1,5 @@
-//! The file of `bitzel serve --config`: whatever is in it, it is either used or refused with messages that say where. What
-//! is used has a summary, and stores that are not each other's.
+//! The file of `bitzel serve --config`: any text is either accepted or refused with messages that name the line. An
+//! accepted configuration has a summary.
 
 #![no_main]
 #![allow(dead_code, reason = "a part of a program, compiled here because a program is no library")]
@@ -16,7 +16,7 @@ mod program {
 
 use program::{command_error, configuration::Configuration};
 
-/// Lines that make up real files, so that not everything ends at the first bracket.
+/// Lines with the syntax of real files, so that many inputs pass the TOML parser.
 #[derive(Debug, arbitrary::Arbitrary)]
 enum Line {
     Any(String),

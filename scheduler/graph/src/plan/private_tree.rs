@@ -12,7 +12,7 @@ use super::tree::{Directories, FinishedTree, MergeConflict, Node, Tree, TreeErro
 /// Tree of the files that a recipe's tasks left in shared places without declaring them, laid out as /work is.
 ///
 /// It goes from task to task of the recipe as its work trees do; the runner puts the files in place
-/// (`runner/beside.py`).
+/// (`runner/undeclared_files.py`).
 pub const BESIDE: &str = "bitzel/beside";
 
 /// Paths of the recipe's work trees, relative to /work.

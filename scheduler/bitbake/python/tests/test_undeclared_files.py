@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Files that a task leaves beside its declared outputs, on their way to the next task."""
+"""Collection of undeclared files of a task, and their transfer to the next task."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "runner"))
 
-import beside
+import undeclared_files
+from data_store_stub import Variables
 
 TASK = {
     "work_directory": "build/tmp/work/image",
@@ -20,20 +21,15 @@ TASK = {
 }
 
 
-class Variables(dict[str, str]):
-    def getVar(self, name: str, _expand: bool = True) -> str | None:  # noqa: N802  (BitBake's name)
-        return self.get(name)
-
-
-class BesideTheOutputs(unittest.TestCase):
+class UndeclaredFiles(unittest.TestCase):
     def setUp(self) -> None:
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         self.root = Path(directory.name).resolve()
         self.build = self.root / "build"
-        self.place = self.root / "bitzel/beside"
-        for name, value in (("ROOT", self.root), ("PLACE", self.place), ("SHARED", self.build)):
-            patch = mock.patch.object(beside, name, value)
+        self.collected_tree = self.root / "bitzel/beside"
+        for name, value in (("ROOT", self.root), ("COLLECTED", self.collected_tree), ("SHARED", self.build)):
+            patch = mock.patch.object(undeclared_files, name, value)
             patch.start()
             self.addCleanup(patch.stop)
         self.variables = Variables(
@@ -48,24 +44,28 @@ class BesideTheOutputs(unittest.TestCase):
         path.write_text(text, encoding="utf-8")
         return path
 
-    def before_a_task(self) -> beside.SharedPlaces:
-        return beside.SharedPlaces(self.variables, TASK)
+    def before_a_task(self) -> undeclared_files.SharedDirectories:
+        return undeclared_files.SharedDirectories(self.variables, TASK)
 
     def collected(self) -> set[str]:
-        return {str(path.relative_to(self.place)) for path in self.place.rglob("*") if not path.is_dir()}
+        return {
+            str(path.relative_to(self.collected_tree))
+            for path in self.collected_tree.rglob("*")
+            if not path.is_dir()
+        }
 
-    def test_new_files_and_links_are_collected(self) -> None:
-        places = self.before_a_task()
+    def test_collects_new_files_and_links(self) -> None:
+        shared = self.before_a_task()
         manifest = self.write("build/tmp/deploy/licenses/x/manifest")
         (manifest.parent / "link").symlink_to("manifest")
         (self.build / "tmp/deploy/empty").mkdir()
-        places.collect()
+        shared.collect()
         prefix = "build/tmp/deploy/licenses/x"
         self.assertEqual(self.collected(), {f"{prefix}/manifest", f"{prefix}/link"})
         self.assertFalse((self.build / "tmp").exists(), "directories stay behind")
 
-    def test_declared_and_private_places_are_left_alone(self) -> None:
-        places = self.before_a_task()
+    def test_ignores_declared_and_private_directories(self) -> None:
+        shared = self.before_a_task()
         for name in (
             "deploy/image/rootfs",
             "own/file",
@@ -76,36 +76,36 @@ class BesideTheOutputs(unittest.TestCase):
         ):
             self.write(f"build/tmp/{name}")
         self.write("build/conf/local.conf")
-        places.collect()
+        shared.collect()
         self.assertEqual(self.collected(), set())
 
-    def test_what_was_there_before_stays_there(self) -> None:
+    def test_leaves_changed_inputs_in_place(self) -> None:
         path = self.write("build/tmp/deploy/other/file", "old")
-        places = self.before_a_task()
+        shared = self.before_a_task()
         path.write_text("changed", encoding="utf-8")
-        places.collect()
+        shared.collect()
         self.assertEqual(self.collected(), set())
         self.assertEqual(path.read_text(encoding="utf-8"), "changed")
 
-    def test_later_tasks_find_them_in_place_and_pass_them_on(self) -> None:
+    def test_later_tasks_find_the_files_in_place(self) -> None:
         self.write("bitzel/beside/build/tmp/deploy/licenses/manifest", "first\n")
-        places = self.before_a_task()
+        shared = self.before_a_task()
         path = self.build / "tmp/deploy/licenses/manifest"
         with path.open("a", encoding="utf-8") as stream:
             stream.write("second\n")
-        places.collect()
+        shared.collect()
         self.assertEqual(self.collected(), {"build/tmp/deploy/licenses/manifest"})
-        kept = self.place / "build/tmp/deploy/licenses/manifest"
+        kept = self.collected_tree / "build/tmp/deploy/licenses/manifest"
         self.assertEqual(kept.read_text(encoding="utf-8"), "first\nsecond\n")
 
-    def test_one_that_a_later_task_removes_is_gone(self) -> None:
+    def test_drops_a_file_that_a_later_task_removed(self) -> None:
         self.write("bitzel/beside/build/tmp/deploy/licenses/manifest")
-        places = self.before_a_task()
+        shared = self.before_a_task()
         (self.build / "tmp/deploy/licenses/manifest").unlink()
-        places.collect()
+        shared.collect()
         self.assertEqual(self.collected(), set())
 
-    def test_a_published_file_at_the_same_place_wins(self) -> None:
+    def test_a_published_file_has_precedence(self) -> None:
         self.write("bitzel/beside/build/tmp/deploy/manifest", "beside")
         path = self.write("build/tmp/deploy/manifest", "published")
         self.before_a_task().collect()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What is done with a task's tree after the task, whether it succeeded or not.
+"""Clean-up of a task's tree after the task, successful or not.
 
-Logs go where the Action declares them. Everything that BitBake writes beside the task's results (stamps, statistics,
-locks, its own caches) is removed: it would be an undeclared write, and what carries times, process ids and hashes
+Logs move to where the Action declares them. Everything else that BitBake writes next to the task's results (stamps,
+statistics, locks, its own caches) is removed: it would be an undeclared write, and its times, process ids and hashes
 would make equal results look different.
 """
 
@@ -17,14 +17,15 @@ from typing import Any
 
 import fakeroot
 import special_files
-from beside import SharedPlaces
+from undeclared_files import SharedDirectories
 
 ROOT = Path("/work")
-SHOWN_LINES = 60
-PROCESS_ID = re.compile(r"\.\d+$")
 LOGS = ROOT / "bitzel/log"
+# Lines of a failed task's log that are shown, counted from its end.
+SHOWN_LOG_LINES = 60
+PROCESS_ID = re.compile(r"\.\d+$")
 
-# Directories, by the variables that name them, that hold no results of a task.
+# Variables that name directories without results of a task.
 NOISE_VARIABLES = (
     "HOSTTOOLS_DIR",
     "STAMPS_DIR",
@@ -35,11 +36,14 @@ NOISE_VARIABLES = (
     "CACHE",
     "QA_LOGFILE",
 )
-# Files below WORKDIR that only say which signature the tree was made for.
+# Files below WORKDIR that only record the signature for which the tree was made.
 NOISE_IN_WORK_DIRECTORY = ("configure.sstate", "recipe-sysroot/sysroot.lock")
+
+Identity = tuple[int, int, int]
 
 
 def remove(path: Path) -> None:
+    """Removes a file or a whole directory, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -47,21 +51,22 @@ def remove(path: Path) -> None:
 
 
 def inside(path: str | None) -> Path | None:
-    """The path, if it lies in the sandbox's tree."""
+    """The normalised path if it is inside the sandbox's tree, else None."""
     if not path or not os.path.normpath(path).startswith(f"{ROOT}/"):
         return None
     return Path(os.path.normpath(path))
 
 
-def identity(path: Path) -> tuple[int, int, int]:
+def identity(path: Path) -> Identity:
+    """Inode, modification time and size: equal as long as nobody has changed the file."""
     status = path.lstat()
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def staged_files(task: dict[str, Any]) -> dict[Path, tuple[int, int, int]]:
-    """What other tasks published in the directories that this task publishes in too (deploy/licenses and such)."""
+def staged_files(task: dict[str, Any]) -> dict[Path, Identity]:
+    """Files of other tasks in directories that this task publishes too (deploy/licenses and others)."""
     if task["task"] == "do_fetch":
-        # A source that was there already is what do_fetch publishes.
+        # A source that was there before is an output of do_fetch.
         return {}
     return {
         path: identity(path)
@@ -71,8 +76,8 @@ def staged_files(task: dict[str, Any]) -> dict[Path, tuple[int, int, int]]:
     }
 
 
-def remove_staged(staged: dict[Path, tuple[int, int, int]]) -> None:
-    """Leaves only the task's own files in shared directories, as its sstate manifest lists them."""
+def remove_staged(staged: dict[Path, Identity]) -> None:
+    """Leaves only the task's own files in published directories, as its sstate manifest lists them."""
     directories = set()
     for path, before in staged.items():
         if (path.is_symlink() or path.exists()) and identity(path) == before:
@@ -84,15 +89,16 @@ def remove_staged(staged: dict[Path, tuple[int, int, int]]) -> None:
 
 
 def show_failure(task: dict[str, Any]) -> None:
-    """The end of the task's log on stderr, as BitBake's terminal interface shows it."""
+    """Prints the end of the task's log to stderr, as BitBake's terminal interface shows it."""
     logs = sorted((ROOT / task["log_directory"]).glob(f"log.{task['task']}.*"))
     for log in logs[-1:]:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         sys.stderr.write(f"ERROR: {task['package_name']}:{task['task']} failed; the end of its log:\n")
-        sys.stderr.writelines(f"| {line}\n" for line in lines[-SHOWN_LINES:])
+        sys.stderr.writelines(f"| {line}\n" for line in lines[-SHOWN_LOG_LINES:])
 
 
 def keep_logs(task: dict[str, Any]) -> None:
+    """Moves the task's logs to `LOGS`, without process ids in their names."""
     source = ROOT / task["log_directory"]
     LOGS.mkdir(parents=True, exist_ok=True)
     if not task["log_directory"] or not source.is_dir():
@@ -107,16 +113,17 @@ def clean_up(
     data: Any,
     task: dict[str, Any],
     build_files: list[Path],
-    staged: dict[Path, tuple[int, int, int]],
-    shared: SharedPlaces,
+    staged: dict[Path, Identity],
+    shared: SharedDirectories,
 ) -> None:
+    """Leaves only the task's outputs and logs in the tree."""
     os.chdir(ROOT)
     remove_staged(staged)
     keep_logs(task)
     stamp = inside(data.getVar("STAMP"))
     noise = [inside(data.getVar(variable)) for variable in NOISE_VARIABLES]
     if not fakeroot.is_inside():
-        # Else pseudo still works there; whoever started it removes it.
+        # Under fakeroot pseudo still uses the directory; the outer process removes it (fakeroot.run_inside).
         noise.append(inside(data.getVar("PSEUDO_LOCALSTATEDIR")))
     noise += [ROOT / lockfile for lockfile in task["lockfiles"]]
     noise += build_files
@@ -126,7 +133,7 @@ def clean_up(
     if task["work_directory"]:
         noise += [work_directory / name for name in NOISE_IN_WORK_DIRECTORY]
     if data.getVar("extend_recipe_sysroot", False) is not None:
-        # OE's staging.bbclass writes lists of staged files there, and links them into the sysroot, where they count.
+        # OE's staging.bbclass writes lists of staged files there and links them into the sysroot; only the links count.
         noise.append(inside(f"{data.getVar('COMPONENTS_DIR')}/manifests"))
     manifests = inside(data.getVar("SSTATE_MANIFESTS"))
     if manifests is not None and manifests.is_dir():
@@ -135,4 +142,4 @@ def clean_up(
         if path is not None and path not in (ROOT, ROOT / "build", ROOT / "build/tmp"):
             remove(path)
     shared.collect()
-    special_files.take_out(task)
+    special_files.extract(task)

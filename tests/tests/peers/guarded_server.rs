@@ -1,6 +1,6 @@
-//! A server with TLS that lets some in, and lets them do different things.
+//! A server with TLS and access rules for two identities.
 
-use bitzel_tests::{Server, Site, write_certificates};
+use bitzel_tests::{BitzelServer, Site, write_certificates};
 
 const ACCESS: &str = r#"
 [tls]
@@ -18,9 +18,11 @@ allow = ["read", "cas-write"]
 "#;
 const PASSWORD_HASH: &str = "$2b$04$YtzLcpYmRMvefafpPrGd1uj9pQMBU2y2qMkJSW3YMv17rZ1H9gWRy";
 
-/// `ci` may do what builds do and `dev` may not execute or record results. Both have the password `secret`, and
-/// `client.pem` is a certificate of `ci`; `ca.pem` vouches for the server. Its log is in `log` of the site.
-pub(super) fn guarded_server(site: &Site, arguments: &[&str]) -> Server {
+/// Starts a server on which `ci` has all rights of a build, and `dev` may not execute Actions or record results.
+///
+/// Both have the password `secret`, and `client.pem` is a certificate of `ci`; `ca.pem` is the server's authority. The
+/// server's log is the file `log` of the site.
+pub(super) fn guarded_server(site: &Site, arguments: &[&str]) -> BitzelServer {
     write_certificates(site);
     let passwords = ["ci", "dev"]
         .map(|user| format!("{user}:{PASSWORD_HASH}\n"))
@@ -29,5 +31,5 @@ pub(super) fn guarded_server(site: &Site, arguments: &[&str]) -> Server {
     std::fs::write(site.path("access.toml"), ACCESS).expect("rules");
     let access = site.path("access.toml").display().to_string();
     let arguments = [arguments, &["--access", &access]].concat();
-    Server::start_with_log(site, &arguments, &site.path("log"))
+    BitzelServer::start_with_log(site, &arguments, &site.path("log"))
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What stays of a task's tree when the runner has cleaned up."""
+"""Content of a task's tree after the clean-up."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "runner"))
 
-import aftermath
-import beside
+import cleanup
 import fakeroot
 import special_files
+import undeclared_files
+from data_store_stub import Variables
 
 TASK = {
     "log_directory": "",
@@ -28,13 +29,8 @@ TASK = {
 }
 
 
-class Variables(dict[str, str]):
-    def getVar(self, name: str, _expand: bool = True) -> str | None:  # noqa: N802  (BitBake's name)
-        return self.get(name)
-
-
-class Cleaning(unittest.TestCase):
-    """A tree like /work, and a task in it whose data store has some variables."""
+class CleanupTestCase(unittest.TestCase):
+    """A tree with the layout of /work, and a task in it with a data store."""
 
     def setUp(self) -> None:
         directory = tempfile.TemporaryDirectory()
@@ -43,12 +39,12 @@ class Cleaning(unittest.TestCase):
         self.root = Path(directory.name).resolve()
         (self.root / "work").mkdir()
         self.variables = Variables(COMPONENTS_DIR=str(self.root / "components"))
-        for module in (aftermath, beside, special_files):
+        for module in (cleanup, undeclared_files, special_files):
             self.replace(module, "ROOT", self.root)
-        self.replace(aftermath, "LOGS", self.root / "logs")
-        self.replace(beside, "PLACE", self.root / "bitzel/beside")
-        self.replace(beside, "SHARED", self.root / "build")
-        self.places = beside.SharedPlaces(self.variables, TASK)
+        self.replace(cleanup, "LOGS", self.root / "logs")
+        self.replace(undeclared_files, "COLLECTED", self.root / "bitzel/beside")
+        self.replace(undeclared_files, "SHARED", self.root / "build")
+        self.shared_directories = undeclared_files.SharedDirectories(self.variables, TASK)
 
     def replace(self, target: Any, name: str, value: Any) -> None:
         patch = mock.patch.object(target, name, value)
@@ -56,10 +52,10 @@ class Cleaning(unittest.TestCase):
         self.addCleanup(patch.stop)
 
     def clean_up(self) -> None:
-        aftermath.clean_up(self.variables, TASK, [], {}, self.places)
+        cleanup.clean_up(self.variables, TASK, [], {}, self.shared_directories)
 
 
-class SharedManifests(Cleaning):
+class SharedManifests(CleanupTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.shared = self.root / "components/manifests/tool-native.1234"
@@ -69,19 +65,19 @@ class SharedManifests(Cleaning):
         self.shared.write_text("usr/bin/tool\n", encoding="utf-8")
         self.staged.hardlink_to(self.shared)
 
-    def test_only_the_link_in_the_sysroot_stays_of_a_manifest(self) -> None:
+    def test_keeps_only_a_manifests_link_in_the_sysroot(self) -> None:
         self.variables["extend_recipe_sysroot"] = "    pass\n"
         self.clean_up()
         self.assertFalse(self.shared.parent.exists())
         self.assertEqual(self.staged.read_text(encoding="utf-8"), "usr/bin/tool\n")
 
-    def test_metadata_without_that_function_keeps_its_directory(self) -> None:
+    def test_keeps_manifests_of_other_metadata(self) -> None:
         self.clean_up()
         self.assertTrue(self.shared.exists())
 
 
-class WhatStays(Cleaning):
-    def test_noise_goes_and_other_new_files_are_kept_beside(self) -> None:
+class RemainingFiles(CleanupTestCase):
+    def test_removes_noise_and_collects_other_new_files(self) -> None:
         self.variables["STAMPS_DIR"] = str(self.root / "build/tmp/stamps")
         for name in ("stamps/stamp", "deploy/manifest"):
             path = self.root / "build/tmp" / name
@@ -91,12 +87,12 @@ class WhatStays(Cleaning):
         found = [path for path in self.root.rglob("*") if path.is_file()]
         self.assertEqual(found, [self.root / "bitzel/beside/build/tmp/deploy/manifest"])
 
-    def test_special_files_are_taken_out(self) -> None:
+    def test_extracts_special_files(self) -> None:
         os.mkfifo(self.root / "work/pipe")
         self.clean_up()
         self.assertEqual([path.name for path in (self.root / "work").iterdir()], [special_files.SIDECAR])
 
-    def test_the_fakeroot_programs_directory_goes_after_it(self) -> None:
+    def test_removes_the_fakeroot_directory_outside_fakeroot(self) -> None:
         state = self.root / "work/pseudo"
         self.variables["PSEUDO_LOCALSTATEDIR"] = str(state)
         state.mkdir()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Work shared out to forked children.
+"""Parallel jobs in forked child processes.
 
-multiprocessing.Pool stops its children with SIGTERM, for which BitBake's cooker has a handler that does not end a
-process, so a pool of forked cookers may never end. Here a child ends by itself when nothing is left to do.
+multiprocessing.Pool stops its children with SIGTERM. BitBake's cooker has a handler for it that does not end the
+process, so a pool of forked cookers may never end. Here a child ends by itself when no job is left.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from collections.abc import Callable, Sequence
 import bb
 from cooker import Failed
 
-# A write of this size to a pipe is never split, and so neither is a read.
+# A pipe never splits a write of this size, and so never a read of it.
 INDEX_BYTES = 4
 
 
-def share(items: Sequence[str], job: Callable[[str], None]) -> None:
+def run(items: Sequence[str], job: Callable[[str], None]) -> None:
     """Calls `job` for every item, in as many processes as there are processors.
 
-    What a job makes it must leave in files. Raises Failed if one of them failed; messages are on stderr by then.
+    A job leaves its result in files. Raises Failed if a job failed; its messages are on stderr by then.
     """
     if not items:
         return
@@ -34,7 +34,7 @@ def share(items: Sequence[str], job: Callable[[str], None]) -> None:
         for index in range(len(items)):
             os.write(writing, index.to_bytes(INDEX_BYTES, "little"))
     except BrokenPipeError:
-        # All children are gone; their exit codes say why.
+        # All children have ended; their exit codes tell the reason.
         pass
     os.close(writing)
     statuses = [os.waitpid(child, 0)[1] for child in children]

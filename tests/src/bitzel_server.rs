@@ -1,4 +1,4 @@
-//! `bitzel serve`, for builds by other clients.
+//! `bitzel serve` as a child process.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read as _, Write as _};
@@ -6,13 +6,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::site::Site;
 
-/// A running server with a site's cache as its store. Stopped when it is dropped.
-pub struct Server {
+/// A running `bitzel serve` with a site's cache as its store. Ended when it is dropped.
+pub struct BitzelServer {
     process: Child,
     scheme: &'static str,
     address: SocketAddr,
@@ -20,18 +19,18 @@ pub struct Server {
     admin: Option<SocketAddr>,
 }
 
-impl Server {
-    /// Starts a server on a free port of this machine and waits until it says where it listens.
+impl BitzelServer {
+    /// Starts a server on a free port of this machine and waits until it prints its addresses.
     pub fn start(site: &Site) -> Self {
         Self::start_with(site, &[])
     }
 
-    /// The same with more arguments.
+    /// As [`start`](Self::start), with more arguments.
     pub fn start_with(site: &Site, arguments: &[&str]) -> Self {
         Self::run(site.bitzel("serve"), arguments)
     }
 
-    /// The same with everything that it can log in `log`.
+    /// As [`start_with`](Self::start_with), with log messages of all levels in the file `log`.
     pub fn start_with_log(site: &Site, arguments: &[&str], log: &Path) -> Self {
         let mut command = site.bitzel("serve");
         let log = File::create(log).expect("a file for the log");
@@ -39,7 +38,7 @@ impl Server {
         Self::run(command, arguments)
     }
 
-    /// The same as [`start_with`](Self::start_with), on a machine that trusts only this authority (a PEM file).
+    /// As [`start_with`](Self::start_with), on a machine that trusts only this authority (a PEM file).
     pub fn start_trusting(site: &Site, arguments: &[&str], authority: &Path) -> Self {
         let mut command = site.bitzel("serve");
         command.env("SSL_CERT_FILE", authority);
@@ -59,7 +58,7 @@ impl Server {
         let mut next = || {
             addresses
                 .next()
-                .expect("bitzel serve ended without saying where it listens")
+                .expect("bitzel serve ended without printing its addresses")
         };
         let address = next();
         let http = arguments.contains(&"--http-listen").then(&mut next);
@@ -78,7 +77,7 @@ impl Server {
         }
     }
 
-    /// What the server, started with `--admin`, answers to `GET /metrics`.
+    /// The answer to `GET /metrics` of a server that was started with `--admin`.
     pub fn metrics(&self) -> String {
         let address = self.admin.expect("the server was started with --admin");
         let mut connection = TcpStream::connect(address).expect("the server listens");
@@ -91,24 +90,33 @@ impl Server {
         body.to_owned()
     }
 
-    /// Where the HTTP cache of a server is that was started with `--http-listen`.
+    /// The HTTP cache of a server that was started with `--http-listen`.
     pub fn http_url(&self) -> String {
         let address = self.http.expect("the server was started with --http-listen");
         let scheme = if self.scheme == "grpcs" { "https" } else { "http" };
         format!("{scheme}://{address}")
     }
 
-    /// What a client gives as `--remote`. With `--access`, tests configure TLS.
+    /// The value of `--remote` for a client. A server with `--access` has TLS in all tests.
     pub fn url(&self) -> String {
         format!("{}://{}", self.scheme, self.address)
     }
+
+    /// Bazel's flag for remote execution on this server.
+    pub fn bazel_executor_flag(&self) -> String {
+        format!("--remote_executor={}", self.url())
+    }
+
+    /// Bazel's flag for this server as a cache by gRPC.
+    pub fn bazel_cache_flag(&self) -> String {
+        format!("--remote_cache={}", self.url())
+    }
 }
 
-impl Drop for Server {
+impl Drop for BitzelServer {
     fn drop(&mut self) {
-        let id = Pid::from_raw(self.process.id().try_into().expect("a process id"));
-        // A server that has died already cannot be signalled; the test fails by its own checks.
-        let _ = kill(id, Signal::SIGTERM);
+        // An error means that the server has ended by itself; the test fails by its own checks.
+        let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
         let _ = self.process.wait();
     }
 }
