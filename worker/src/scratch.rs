@@ -16,12 +16,14 @@
 //! A worker that was killed leaves layers, Actions and temporary files behind; the next one removes them when it
 //! opens the directories. The locks guard them against doing so to a living worker.
 
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bitzel_cas::DirectoryLock;
 use parking_lot::{Mutex, RwLock};
 use rustix::fs::{StatVfsMountFlags, statfs, statvfs};
 
@@ -49,7 +51,7 @@ pub struct Scratch {
     counter: AtomicU64,
     /// Numbers of directories of Actions that the next ones can have.
     idle: Mutex<Vec<String>>,
-    _locks: Vec<File>,
+    _locks: Vec<DirectoryLock>,
 }
 
 impl Scratch {
@@ -141,19 +143,17 @@ fn is_bindable(directory: &Path) -> rustix::io::Result<bool> {
 }
 
 /// Makes a directory that only this worker uses, and locks it.
-fn own(directory: &Path) -> Result<(PathBuf, File), Error> {
-    let io = |what: &str, path: &Path| Error::io(format!("{what} {}", path.display()));
+fn own(directory: &Path) -> Result<(PathBuf, DirectoryLock), Error> {
+    let failed = |what: &str, path: &Path| Error::io(format!("{what} {}", path.display()));
     make_directory(directory)?;
-    let directory = directory.canonicalize().map_err(io("resolve", directory))?;
+    let directory = directory.canonicalize().map_err(failed("resolve", directory))?;
     // Files of Actions may be setuid: nobody else may reach them.
     fs::set_permissions(&directory, Permissions::from_mode(0o700))
-        .map_err(io("change mode of", &directory))?;
-    let lock = directory.join("lock");
-    let file = File::create(&lock).map_err(io("create", &lock))?;
-    match file.try_lock() {
-        Ok(()) => Ok((directory, file)),
-        Err(fs::TryLockError::WouldBlock) => Err(Error::CacheInUse(directory)),
-        Err(fs::TryLockError::Error(source)) => Err(io("lock", &lock)(source)),
+        .map_err(failed("change mode of", &directory))?;
+    match DirectoryLock::acquire(&directory) {
+        Ok(lock) => Ok((directory, lock)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Error::CacheInUse(directory)),
+        Err(error) => Err(failed("lock", &directory)(error)),
     }
 }
 
