@@ -11,10 +11,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bitzel_cas::BlobStore;
+use bitzel_cas::blocking::run_blocking;
 use bitzel_proto::Digest;
 use tokio_util::sync::CancellationToken;
 
-use crate::blocking::{self, unless_cancelled};
+use crate::cancellation::unless_cancelled;
 use crate::error::Error;
 use crate::file_cache::{FileCache, FileKey, FileLease};
 use crate::scratch::{ActionDirectory, Scratch};
@@ -79,7 +80,7 @@ impl InputRoots {
                 path: directory.path("upper"),
             };
             let files = self.place(store, planned, cancellation, then).await?;
-            self.keep_limit().await?;
+            self.keep_limit().await;
             return Ok(InputRoot {
                 lower: vec![],
                 _layers: vec![],
@@ -88,7 +89,7 @@ impl InputRoots {
         }
         let selected = {
             let (tree, layers) = (Arc::clone(tree), Arc::clone(&self.layers));
-            blocking::run(move || select_layers(&tree, |key| layers.contains(key))).await?
+            run_blocking(move || select_layers(&tree, |key| layers.contains(key))).await?
         };
         let mut leases = vec![];
         for key in &selected {
@@ -97,7 +98,7 @@ impl InputRoots {
         let skeleton = Assembly::skeleton(tree, selected);
         let planned = PlannedAssembly::find(skeleton, directory.path("lower")).await?;
         let files = self.place(store, planned, cancellation, then).await?;
-        self.keep_limit().await?;
+        self.keep_limit().await;
         let lower = std::iter::once(directory.relative("lower"))
             .chain(leases.iter().map(LayerLease::relative))
             .collect();
@@ -109,16 +110,11 @@ impl InputRoots {
     }
 
     /// Evicts layers as long as the file cache is over its limit because of the files in them.
-    async fn keep_limit(&self) -> Result<(), Error> {
+    async fn keep_limit(&self) {
         while self.files.is_over_limit() && self.layers.evict_one().await {
             let files = Arc::clone(&self.files);
-            blocking::run(move || {
-                files.evict();
-                Ok(())
-            })
-            .await?;
+            run_blocking(move || files.evict()).await;
         }
-        Ok(())
     }
 
     /// Leases a layer, and assembles it if nobody has.
@@ -152,7 +148,7 @@ impl InputRoots {
         let PlannedAssembly { assembly, keys, path } = planned;
         let lease = unless_cancelled(cancellation, self.files.fetch(store, keys)).await?;
         let scratch = Arc::clone(&self.scratch);
-        blocking::run(move || {
+        run_blocking(move || {
             assembly.run(&scratch, &path)?;
             then()
         })
@@ -171,7 +167,7 @@ struct PlannedAssembly {
 impl PlannedAssembly {
     /// Looks up the files, which takes a while where there are many.
     async fn find(assembly: Assembly, path: PathBuf) -> Result<Self, Error> {
-        blocking::run(move || {
+        run_blocking(move || {
             let keys = assembly.file_keys()?;
             Ok(Self { assembly, keys, path })
         })

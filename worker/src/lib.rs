@@ -10,7 +10,7 @@
 pub mod action_executor;
 pub mod action_source;
 pub mod blob_stores;
-mod blocking;
+mod cancellation;
 pub mod config;
 pub mod error;
 pub mod file_cache;

@@ -1,7 +1,5 @@
 //! The node properties that bitzel reads and writes: mode, modification time and hardlinks.
 
-use std::time::{Duration, SystemTime};
-
 use bitzel_proto::google::protobuf::{Timestamp, UInt32Value};
 use bitzel_proto::reapi::{NodeProperties, NodeProperty};
 
@@ -123,17 +121,6 @@ impl WantedProperties {
             mtime: self.mtime.then(|| mtime.to_wire()),
             unix_mode: self.unix_mode.then_some(UInt32Value { value: mode & 0o7777 }),
         })
-    }
-}
-
-/// A time of this moment, for `ExecutedActionMetadata`.
-pub fn now() -> Timestamp {
-    let since = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO);
-    Timestamp {
-        seconds: since.as_secs().try_into().unwrap_or(i64::MAX),
-        nanos: since.subsec_nanos().try_into().unwrap_or(0),
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bitzel_cas::blob_store::read_whole;
+use bitzel_cas::blocking::run_blocking;
 use bitzel_cas::error::with_causes;
 use bitzel_cas::{
     BlobSource, BlobStore, DirectoryCache, DirectoryTree, fetch_directory_tree, upload_missing,
@@ -17,18 +18,18 @@ use bitzel_cas::{
 use bitzel_proto::Digest;
 use bitzel_proto::missing_blobs::to_rpc_status;
 use bitzel_proto::reapi::{Action, ActionResult, Command, ExecuteResponse, Platform, execution_stage};
+use bitzel_proto::timestamp::now;
 use prost::Message;
 use tokio_util::sync::CancellationToken;
 
 use crate::action_executor::{ActionExecutor, ActionRequest};
 use crate::blob_stores::BlobStores;
-use crate::blocking::{self, unless_cancelled};
+use crate::cancellation::unless_cancelled;
 use crate::config::ExecutorConfig;
 use crate::error::Error;
 use crate::file_cache::{FileCache, FileKey, OutputCopy};
 use crate::grpc_status::grpc_status;
 use crate::input_root::InputRoots;
-use crate::node_properties::now;
 use crate::outputs::{
     OutputDeclaration, Outputs, check_size, collect_outputs, components, digest_of, leave_changes,
     prepare_upper, undeclared_writes,
@@ -80,10 +81,10 @@ impl SandboxedActionExecutor {
     pub async fn open(config: ExecutorConfig, stores: Arc<dyn BlobStores>) -> Result<Self, Error> {
         let (root, limit) = (config.cache_directory.clone(), config.cache_size_bytes);
         let elsewhere = config.scratch_directory.clone();
-        let (scratch, files) = blocking::run(move || {
+        let (scratch, files) = run_blocking(move || {
             let scratch = Scratch::open(&root, elsewhere.as_deref())?;
             let files = FileCache::open(Arc::clone(&scratch), limit)?;
-            Ok((scratch, files))
+            Ok::<_, Error>((scratch, files))
         })
         .await?;
         let sandbox = Sandbox::open(
@@ -128,7 +129,7 @@ impl SandboxedActionExecutor {
         let tree = Arc::new(unless_cancelled(&request.cancellation, fetch).await?);
         check_working_directory(&tree, &command.working_directory)?;
         let scratch = Arc::clone(&self.scratch);
-        let directory = Arc::new(blocking::run(move || scratch.action_directory()).await?);
+        let directory = Arc::new(run_blocking(move || scratch.action_directory()).await?);
         let prepared = Prepared {
             timeout,
             undeclared_writes_fail: property(platform, "undeclared-writes") == Some("error"),
@@ -151,7 +152,7 @@ impl SandboxedActionExecutor {
                 directory.remove()
             }
         };
-        outcome.and(blocking::run(remove).await)
+        outcome.and(run_blocking(remove).await)
     }
 
     async fn run_prepared(
@@ -227,11 +228,8 @@ impl SandboxedActionExecutor {
             Ok(copies) if copies.is_empty() => Ok(()),
             Ok(copies) => {
                 let cache = Arc::clone(&self.files);
-                blocking::run(move || {
-                    cache.adopt(copies);
-                    Ok(())
-                })
-                .await
+                run_blocking(move || cache.adopt(copies)).await;
+                Ok(())
             }
             Err(error) => Err(error),
         };
@@ -315,7 +313,7 @@ impl SandboxedActionExecutor {
         // With the machine's network somebody else may write to the files while they are hashed: see
         // `ActionDirectory::discard`.
         let cache = (!prepared.network).then(|| Arc::clone(&self.files));
-        let (logs, collected) = blocking::run(move || {
+        let (logs, collected) = run_blocking(move || {
             let log = |name| log(function, &directory, name, &cancellation);
             let logs = [log("stdout")?, log("stderr")?];
             let upper = directory.path("upper");
@@ -326,7 +324,7 @@ impl SandboxedActionExecutor {
                 let (upper, cache) = (upper.clone(), cache.as_deref());
                 collect_outputs(function, &tree, upper, &declaration, cache, &cancellation)
             };
-            Ok((logs, collect()))
+            Ok::<_, Error>((logs, collect()))
         })
         .await?;
         let [stdout, stderr] = &logs;
@@ -433,7 +431,7 @@ async fn find_undeclared(prepared: &Prepared, cancellation: &CancellationToken) 
     let outputs = prepared.declaration.component_paths();
     let cancellation = cancellation.clone();
     let undeclared = move || undeclared_writes(&tree, directory.path("upper"), &outputs, &cancellation);
-    let paths = blocking::run(undeclared).await?;
+    let paths = run_blocking(undeclared).await?;
     if paths.is_empty() {
         Ok(())
     } else {

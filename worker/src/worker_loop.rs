@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bitzel_cas::retry::reconnection_pauses;
 use bitzel_proto::worker::Hello;
 use tokio_util::sync::CancellationToken;
 
@@ -22,9 +23,8 @@ mod session;
 
 use session::{Ended, Session};
 
-/// First and last pause between attempts to reach the scheduler.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Longest pause between two attempts to reach the scheduler.
+const MAX_RECONNECTION_PAUSE: Duration = Duration::from_secs(10);
 
 /// Runs a worker of `server` until `shutdown`. The scheduler may come and go meanwhile.
 ///
@@ -57,24 +57,24 @@ pub async fn take_actions(
     drain_timeout: Duration,
     shutdown: &CancellationToken,
 ) {
-    let mut pause = FIRST_PAUSE;
+    let mut pauses = reconnection_pauses(MAX_RECONNECTION_PAUSE);
     while !shutdown.is_cancelled() {
         let session = Session::new(Arc::clone(&executor), drain_timeout, shutdown.clone());
         let reason = match session.run(source, hello.clone()).await {
             Ended::Drained => return,
             Ended::Broken { registered, reason } => {
                 if registered {
-                    pause = FIRST_PAUSE;
+                    pauses = reconnection_pauses(MAX_RECONNECTION_PAUSE);
                 }
                 reason
             }
         };
+        let pause = pauses.next().unwrap_or(MAX_RECONNECTION_PAUSE);
         tracing::warn!(reason, ?pause, "no connection to the scheduler, trying again");
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = shutdown.cancelled() => return,
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 

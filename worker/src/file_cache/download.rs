@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::sync::Arc;
 
+use bitzel_cas::blocking::run_blocking;
 use bitzel_cas::{BlobRange, BlobStore};
 use bitzel_proto::Digest;
 use bytes::Bytes;
@@ -161,5 +162,5 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&Scratch) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     let scratch = Arc::clone(scratch);
-    crate::blocking::run(move || work(&scratch)).await
+    run_blocking(move || work(&scratch)).await
 }

@@ -12,6 +12,8 @@ use super::disk;
 use super::key::FileKey;
 use super::state::CachedFile;
 use super::{FileCache, FileLease, count};
+use bitzel_cas::blocking::run_blocking;
+
 use crate::error::Error;
 use crate::scratch::Scratch;
 
@@ -46,7 +48,7 @@ pub(super) async fn reuse(
     let candidates = cache.candidates(&mut wanted, lease);
     if !candidates.is_empty() {
         let scratch = Arc::clone(&cache.scratch);
-        let reused = crate::blocking::run(move || {
+        let reused = run_blocking(move || {
             let reused = candidates
                 .into_par_iter()
                 .map(|candidate| candidate.reuse(&scratch));

@@ -8,7 +8,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::layer_selection::LayerKey;
-use crate::blocking;
+use bitzel_cas::blocking::run_blocking;
+
 use crate::file_cache::FileLease;
 use crate::scratch::{self, Scratch};
 
@@ -129,10 +130,10 @@ impl LayerCache {
             return false;
         };
         let path = self.scratch.root().join(&layer.relative);
-        let removed = blocking::run(move || {
-            scratch::remove(&path)?;
+        let removed = run_blocking(move || {
+            let removed = scratch::remove(&path);
             drop(layer);
-            Ok(())
+            removed
         });
         if let Err(error) = removed.await {
             tracing::warn!(%error, "cannot remove a layer");

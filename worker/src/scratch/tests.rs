@@ -45,7 +45,10 @@ fn a_directory_that_others_can_write_to_is_left_alone() {
 /// Duplicates of this process's descriptors of a file, as a child has them between fork and exec.
 fn duplicates(file: &Path) -> Vec<OwnedFd> {
     let process = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
-    let entries: Vec<_> = fs::read_dir("/proc/self/fd").unwrap().map(Result::unwrap).collect();
+    let entries: Vec<_> = fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
     let of_file = entries
         .iter()
         .filter(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == file));

@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitzel_proto::google::protobuf::Timestamp;
 use bitzel_proto::missing_blobs::to_rpc_status;
 use bitzel_proto::reapi::ExecuteResponse;
+use bitzel_proto::timestamp::from_unix_nanos;
 use bitzel_proto::worker::{
     Assign, Completed, Drain, Hello, SchedulerMessage, StageChanged, WorkerMessage, scheduler_message,
     worker_message,
@@ -212,9 +212,6 @@ impl Session {
     }
 }
 
-/// Nanoseconds in a second.
-const NANOS: i64 = 1_000_000_000;
-
 /// What an assignment asks for.
 fn request(assign: &Assign) -> Result<ActionRequest, Status> {
     let invalid = |error: &dyn std::fmt::Display| {
@@ -225,14 +222,10 @@ fn request(assign: &Assign) -> Result<ActionRequest, Status> {
     let action =
         Digest::from_wire_field(function, assign.action_digest.as_ref()).map_err(|error| invalid(&error))?;
     let instance = InstanceName::new(assign.instance_name.clone()).map_err(|error| invalid(&error))?;
-    let queued = Timestamp {
-        seconds: assign.queued_unix_nanos.div_euclid(NANOS),
-        nanos: i32::try_from(assign.queued_unix_nanos.rem_euclid(NANOS)).unwrap_or(0),
-    };
     Ok(ActionRequest {
         instance,
         action,
-        queued: Some(queued),
+        queued: Some(from_unix_nanos(assign.queued_unix_nanos)),
         stages: None,
         cancellation: CancellationToken::new(),
     })
