@@ -118,8 +118,8 @@ impl Server {
     }
 
     /// This server as a worker in this process has it: without protocol or credentials in between.
-    pub(crate) fn for_worker(&self) -> bitzel_worker::Server {
-        bitzel_worker::Server {
+    pub(crate) fn for_worker(&self) -> bitzel_worker::ServerConnection {
+        bitzel_worker::ServerConnection {
             actions: Arc::new(LocalActionSource(self.execution.worker_queue.clone())),
             blobs: Arc::new(Arc::clone(&self.stores.blobs)),
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bitzel_worker::config::this_platform;
-use bitzel_worker::{ExecutorConfig, Server, WorkerConfig, worker_loop};
+use bitzel_worker::{ExecutorConfig, ServerConnection, WorkerConfig, worker_loop};
 use tokio_util::sync::CancellationToken;
 
 use crate::SANDBOX_LAUNCH;
@@ -24,7 +24,7 @@ pub(crate) struct Work {
 
 impl Work {
     /// Takes Actions from `server` until `shutdown`.
-    pub(crate) async fn run(self, server: Server, shutdown: CancellationToken) -> Result<(), CommandError> {
+    pub(crate) async fn run(self, server: ServerConnection, shutdown: CancellationToken) -> Result<(), CommandError> {
         if self.slots == 0 {
             shutdown.cancelled().await;
             return Ok(());

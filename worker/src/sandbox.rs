@@ -8,7 +8,7 @@ use bitzel_cas::blocking::run_blocking;
 
 use crate::error::Error;
 use crate::launcher::{LaunchReport, LaunchRequest, WORK};
-use crate::scratch::{ActionDirectory, Scratch};
+use crate::worker_directories::{ActionDirectory, WorkerDirectories};
 
 mod advice;
 mod bubblewrap;
@@ -23,7 +23,7 @@ const DEFAULT_HOME: &str = "/tmp";
 /// Starts sandboxes.
 #[derive(Debug)]
 pub struct Sandbox {
-    scratch: Arc<Scratch>,
+    scratch: Arc<WorkerDirectories>,
     launchers: Launchers,
 }
 
@@ -49,7 +49,7 @@ impl Sandbox {
     /// Prepares sandboxes and runs `true` in one. [`Error::SandboxUnavailable`] says what this machine lacks; there
     /// is no way to run commands without isolation.
     pub async fn open(
-        scratch: Arc<Scratch>,
+        scratch: Arc<WorkerDirectories>,
         launcher: Vec<OsString>,
         host_directories: &[PathBuf],
     ) -> Result<Self, Error> {
@@ -67,7 +67,7 @@ impl Sandbox {
 
     async fn check(&self) -> Result<(), Error> {
         let scratch = Arc::clone(&self.scratch);
-        let directory = run_blocking(move || scratch.action_directory()).await?;
+        let directory = run_blocking(move || ActionDirectory::create(&scratch)).await?;
         let command = SandboxedCommand {
             lower: vec![directory.relative("lower")],
             arguments: vec!["true".into()],

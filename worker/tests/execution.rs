@@ -1,23 +1,19 @@
-//! Actions run in real sandboxes.
-
-#![allow(clippy::unwrap_used, reason = "tests may panic")]
-
-mod support;
+//! Execution of Actions in real sandboxes.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::harness::*;
 use bitzel_cas::{BlobStore, MemoryBlobStore};
 use bitzel_proto::missing_blobs::missing_blob_subjects;
 use bitzel_proto::reapi::Command;
 use bitzel_proto::reapi::command::EnvironmentVariable;
-use bitzel_worker::{ActionExecutor, ExecutorConfig, SandboxedActionExecutor};
+use bitzel_worker::{ExecutorConfig, SandboxedActionExecutor};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
-use support::*;
 use tonic::Code;
 
 #[tokio::test]
-async fn a_command_reads_inputs_and_leaves_outputs() {
+async fn runs_a_command_and_collects_its_outputs() {
     let worker = Worker::new().await;
     let tree = directory([
         ("a", directory([("b", file("hello"))])),
@@ -58,7 +54,7 @@ async fn a_command_reads_inputs_and_leaves_outputs() {
 }
 
 #[tokio::test]
-async fn a_failing_command_keeps_its_exit_code_logs_and_outputs() {
+async fn returns_exit_code_logs_and_outputs_of_a_failed_command() {
     let worker = Worker::new().await;
     let response = worker
         .respond(
@@ -78,7 +74,7 @@ async fn a_failing_command_keeps_its_exit_code_logs_and_outputs() {
 }
 
 #[tokio::test]
-async fn the_sandbox_has_its_own_user_host_environment_and_file_system() {
+async fn a_sandbox_has_its_own_user_host_and_file_system() {
     let worker = Worker::new().await;
     let script = "id -u; id -un; hostname; env | sort; pwd; ls /; ls -A /tmp; echo $$; ls /proc/self/fd | tr '\\n' ' '; \
                   test ! -e /root && test ! -e /home; ! touch /usr/x /x /etc/x 2>/dev/null; touch /tmp/x; \
@@ -101,7 +97,7 @@ async fn the_sandbox_has_its_own_user_host_environment_and_file_system() {
 }
 
 #[tokio::test]
-async fn network_is_there_only_when_asked_for() {
+async fn the_network_needs_a_platform_property() {
     let worker = Worker::new().await;
     let script = "grep -c : /proc/net/dev";
     let without = worker
@@ -138,7 +134,7 @@ async fn network_is_there_only_when_asked_for() {
 }
 
 #[tokio::test]
-async fn a_timeout_kills_every_descendant_and_keeps_what_was_written() {
+async fn a_timeout_kills_all_processes_and_keeps_outputs() {
     let worker = Worker::new().await;
     let script = "echo started; echo $$ > pid; (setsid sh -c 'trap \"\" TERM; while :; do sleep 1000; done' &) ; \
                   while :; do sleep 1000; done";
@@ -162,51 +158,38 @@ async fn a_timeout_kills_every_descendant_and_keeps_what_was_written() {
 }
 
 #[tokio::test]
-async fn a_cancelled_action_leaves_nothing() {
+async fn a_cancelled_action_leaves_no_process() {
     let worker = Worker::new().await;
     let root = worker.put_tree(&directory([])).await;
     let run = Run {
         script: "while :; do sleep 1000; done",
         ..Run::default()
     };
-    let mut request = Worker::request(worker.action(root, &run).await);
-    let (stages, mut started) = tokio::sync::mpsc::unbounded_channel();
-    request.stages = Some(stages);
+    let (request, mut stages) = Worker::observed_request(worker.action(root, &run).await);
     let cancellation = request.cancellation.clone();
-    let (response, ()) = tokio::join!(
-        bitzel_worker::ActionExecutor::execute(worker.executor(), request),
-        async {
-            started.recv().await.unwrap();
-            cancellation.cancel();
-        }
-    );
+    let (response, ()) = tokio::join!(worker.executor().execute(request), async {
+        stages.recv().await.unwrap();
+        cancellation.cancel();
+    });
     assert_eq!(response.status.unwrap().code, Code::Cancelled as i32);
     assert_eq!(processes_below(&worker), Vec::<(i32, String)>::new());
 }
 
 #[tokio::test]
-async fn a_killed_launcher_takes_its_sandbox_along_and_a_killed_process_one_its_launcher() {
+async fn launcher_and_process_one_end_together() {
     let worker = Worker::new().await;
     let root = worker.put_tree(&directory([])).await;
     for victim in [0, 1] {
-        let script = format!("(setsid sleep 100{victim} &); while :; do sleep 1000; done");
+        let script = format!("setsid sleep 100{victim} & : > started; while :; do sleep 1000; done");
         let run = Run {
             script: &script,
             ..Run::default()
         };
-        let mut request = Worker::request(worker.action(root, &run).await);
-        let (stages, mut started) = tokio::sync::mpsc::unbounded_channel();
-        request.stages = Some(stages);
+        let (request, mut stages) = Worker::observed_request(worker.action(root, &run).await);
         let (response, processes) = tokio::join!(worker.executor().execute(request), async {
-            started.recv().await.unwrap();
-            // The sandbox is there when its first process has a process of its own.
-            let processes = loop {
-                let found = processes_below(&worker);
-                if found.iter().any(|(_, command)| command.starts_with("sleep")) {
-                    break found;
-                }
-                tokio::task::yield_now().await;
-            };
+            stages.recv().await.unwrap();
+            created_by_command(&worker, "started").await;
+            let processes = processes_below(&worker);
             let is_ours = |(_, command): &&(i32, String)| command.contains("bitzel-sandbox");
             let ours: Vec<i32> = processes
                 .iter()
@@ -226,7 +209,7 @@ async fn a_killed_launcher_takes_its_sandbox_along_and_a_killed_process_one_its_
     }
 }
 
-/// Waits until a process, whosesoever child it is, has ended.
+/// Waits until a process has ended. It does not have to be a child of this one.
 fn wait_for_end(process: i32) {
     if let Ok(descriptor) = pidfd_open(Pid::from_raw(process).unwrap(), PidfdFlags::empty()) {
         rustix::event::poll(
@@ -241,7 +224,7 @@ fn wait_for_end(process: i32) {
 }
 
 #[tokio::test]
-async fn a_machine_that_forbids_namespaces_is_told_what_to_change() {
+async fn advises_on_a_machine_without_namespaces() {
     let forbid = "echo 0 > /proc/sys/user/max_user_namespaces; exec \"$0\"";
     let [program] = launcher().try_into().unwrap();
     let cases = [
@@ -286,7 +269,7 @@ async fn a_machine_that_forbids_namespaces_is_told_what_to_change() {
     }
 }
 
-/// Process ids and command lines of processes whose mounts are in the worker's directory: those of sandboxes.
+/// Process ids and command lines of the processes of sandboxes: their mounts are in the worker's directory.
 fn processes_below(worker: &Worker) -> Vec<(i32, String)> {
     let needle = worker
         .cache()
@@ -313,7 +296,7 @@ fn processes_below(worker: &Worker) -> Vec<(i32, String)> {
 }
 
 #[tokio::test]
-async fn undeclared_writes_fail_an_action_that_asks_for_it() {
+async fn undeclared_writes_fail_with_the_platform_property() {
     let worker = Worker::new().await;
     let tree = directory([(
         "in",
@@ -328,7 +311,7 @@ async fn undeclared_writes_fail_an_action_that_asks_for_it() {
     let script = "ln in/c out/good; chmod u+w in/a; echo x >> in/a; rm in/b; echo x > in/d; mkdir -p new/empty; \
                   chmod 700 in; exit $CODE";
     let outputs: &[_] = &["out/good"];
-    for tree in tree.both_ways() {
+    for tree in tree.copied_and_overlaid() {
         let run = |code, platform| {
             let environment: &[_] = match code {
                 0 => &[("CODE", "0")],
@@ -355,7 +338,7 @@ async fn undeclared_writes_fail_an_action_that_asks_for_it() {
         let result = response.result.unwrap();
         assert_eq!(worker.output(&result, "out/good").await, "3");
 
-        // Without the property such writes vanish; a command that failed has other problems.
+        // Without the property such writes are dropped. A failed command is not checked.
         worker.run(&tree, run(0, &[])).await;
         let response = worker
             .respond(&tree, run(3, &[("undeclared-writes", "error")]))
@@ -368,13 +351,13 @@ async fn undeclared_writes_fail_an_action_that_asks_for_it() {
 }
 
 #[tokio::test]
-async fn declared_writes_only_are_fine() {
+async fn declared_writes_pass_the_check() {
     let worker = Worker::new().await;
     let tree = directory([(
         "in",
         directory([("a", file("1")), ("deep", directory([("b", file("2"))]))]),
     )]);
-    for tree in tree.both_ways() {
+    for tree in tree.copied_and_overlaid() {
         let run = Run {
             script: "chmod u+w in/a; echo x >> in/a; rm -r in/deep; mkdir -p made/x/y; touch made/x/y/z",
             platform: &[("undeclared-writes", "error")],
@@ -386,7 +369,7 @@ async fn declared_writes_only_are_fine() {
 }
 
 #[tokio::test]
-async fn all_missing_blobs_are_named() {
+async fn names_all_missing_blobs() {
     let worker = Worker::new().await;
     let [one, two] = [FUNCTION.digest(b"one"), FUNCTION.digest(b"two")];
     let node = |name: &str, digest: bitzel_proto::Digest| bitzel_proto::reapi::FileNode {
@@ -424,7 +407,7 @@ async fn all_missing_blobs_are_named() {
 }
 
 #[tokio::test]
-async fn bad_commands_are_refused_with_a_reason() {
+async fn refuses_invalid_commands_with_a_reason() {
     let worker = Worker::new().await;
     let root = worker.put_tree(&directory([("f", file(""))])).await;
     let command = |change: fn(&mut Command)| {
@@ -478,9 +461,9 @@ async fn bad_commands_are_refused_with_a_reason() {
 }
 
 #[tokio::test]
-async fn a_signal_is_reported_as_a_shell_does() {
+async fn reports_a_signal_as_a_shell_does() {
     let worker = Worker::new().await;
-    // Also by one without a name, of which an orphan ends, too.
+    // Also a signal without a name, which ends an orphan, too.
     for (script, code) in [
         ("kill -SEGV $$", 11),
         ("(sh -c 'kill -34 $$' &); kill -35 $$", 35),
@@ -496,7 +479,7 @@ async fn a_signal_is_reported_as_a_shell_does() {
 }
 
 #[tokio::test]
-async fn an_output_that_is_no_file_is_named() {
+async fn names_an_output_of_a_wrong_type() {
     let worker = Worker::new().await;
     let run = Run {
         script: "mkdir out; mkfifo out/pipe",
@@ -514,12 +497,12 @@ async fn an_output_that_is_no_file_is_named() {
 }
 
 #[tokio::test]
-async fn nothing_that_an_action_does_to_its_network_reaches_the_next_one() {
+async fn the_next_action_has_a_fresh_network() {
     let worker = Worker::new().await;
     let range = "/proc/sys/net/ipv4/ip_local_port_range";
     let change = format!("! echo 40000 40010 > {range} && ! unshare -Urpmf --mount-proc true");
     for number in 0..2 {
-        // A connection that is closed from the side of the server keeps the server's port for a minute.
+        // A connection that the server closes keeps the server's port busy for a minute.
         let script = format!(
             "# {number}
             {{ {change}; }} 2>/dev/null || exit 1
@@ -549,10 +532,16 @@ print(\"connected\")'"
 }
 
 #[tokio::test]
-async fn a_command_has_no_power_and_finds_nothing_of_the_one_before() {
+async fn a_command_has_no_privileges_and_finds_no_remains() {
     let worker = Worker::new().await;
-    for (number, tree) in directory([]).both_ways().iter().cycle().take(4).enumerate() {
-        // Everything that fails is named by its line: `sh -e` stops there, `-x` says where.
+    for (number, tree) in directory([])
+        .copied_and_overlaid()
+        .iter()
+        .cycle()
+        .take(4)
+        .enumerate()
+    {
+        // `sh -e` stops at the first failure, and `-x` shows the line.
         let script = format!(
             "# {number}
             set -x
@@ -598,11 +587,11 @@ async fn a_command_has_no_power_and_finds_nothing_of_the_one_before() {
 }
 
 #[tokio::test]
-async fn what_a_command_sets_of_process_one_ends_with_that() {
+async fn settings_of_process_one_do_not_outlive_a_command() {
     let worker = Worker::new().await;
     let mut seen = vec![];
     for number in 0..3 {
-        // If the worker is root, the file is the command's. Process 1 has its memory in common with the launcher.
+        // If the worker is root, the command owns the files. Process 1 shares its memory with the launcher.
         let script = format!(
             "# {number}
             cat /proc/1/oom_score_adj /proc/self/oom_score_adj /proc/1/coredump_filter /proc/self/coredump_filter
@@ -620,7 +609,7 @@ async fn what_a_command_sets_of_process_one_ends_with_that() {
 }
 
 #[tokio::test]
-async fn a_program_is_found_as_a_shell_finds_it() {
+async fn finds_a_program_as_a_shell_does() {
     let worker = Worker::new().await;
     let tree = directory([
         (
@@ -630,7 +619,7 @@ async fn a_program_is_found_as_a_shell_finds_it() {
         ("data", directory([("tool", plain_file("no program"))])),
     ]);
     let root = worker.put_tree(&tree).await;
-    // No line in it names an interpreter.
+    // The script has no line that names an interpreter.
     let command = Command {
         arguments: vec!["tool".into(), "found".into()],
         environment_variables: vec![EnvironmentVariable {

@@ -1,16 +1,12 @@
-//! Inputs stay what they are, and come back as they were.
-
-#![allow(clippy::unwrap_used, reason = "tests may panic")]
-
-mod support;
+//! Inputs: isolation, exact restoration, layers and the file cache.
 
 use std::os::unix::fs::MetadataExt;
 
+use crate::harness::*;
 use bitzel_proto::reapi::{Directory, FileNode};
-use bitzel_worker::{ActionExecutor, ActionRequest};
-use support::*;
+use bitzel_worker::ActionRequest;
 
-/// Writes in place to inputs, each in another way, and each as root of a namespace of its own as well.
+/// Different ways to write to inputs in place, some of them as root of a user namespace.
 const WRITES: [(&str, &str); 10] = [
     ("truncate", ": > in/a"),
     ("append", "echo more >> in/a"),
@@ -34,7 +30,7 @@ const WRITES: [(&str, &str); 10] = [
 ];
 
 #[tokio::test]
-async fn a_write_in_place_changes_neither_the_cache_nor_another_action() {
+async fn a_write_in_place_stays_in_its_action() {
     let worker = Worker::new().await;
     let archive = worker
         .run(
@@ -55,14 +51,14 @@ async fn a_write_in_place_changes_neither_the_cache_nor_another_action() {
             ("read-only", plain_file("fixed")),
         ]),
     )]);
-    let [copied, below] = tree.both_ways();
-    // What was copied has the modes of everything that has none, read-only ones.
+    let [copied, below] = tree.copied_and_overlaid();
+    // Copied files have the default modes, which are read-only.
     for (tree, prefix) in [(below, ""), (copied, "chmod u+w in/a in/lib.a; ")] {
-        a_write_changes_nothing_else(&worker, &tree, prefix).await;
+        check_that_writes_stay(&worker, &tree, prefix).await;
     }
 }
 
-async fn a_write_changes_nothing_else(worker: &Worker, tree: &Node, prefix: &str) {
+async fn check_that_writes_stay(worker: &Worker, tree: &Node, prefix: &str) {
     let show =
         "cd in; stat -c '%n %s %a %Y' *; sha256sum *; python3 -c 'import os; print(os.listxattr(\"a\"))'";
     let before = worker
@@ -121,10 +117,9 @@ async fn a_write_changes_nothing_else(worker: &Worker, tree: &Node, prefix: &str
 }
 
 #[tokio::test]
-async fn two_actions_at_once_do_not_see_each_other() {
+async fn concurrent_actions_do_not_see_each_other() {
     let worker = Worker::new().await;
     let root = worker.put_tree(&directory([("a", file("1"))])).await;
-    // Both run at the same time: each waits for the other's start.
     let script = "echo changed > a; test -f a";
     let first = worker
         .action(
@@ -154,7 +149,7 @@ async fn two_actions_at_once_do_not_see_each_other() {
 }
 
 #[tokio::test]
-async fn a_tree_comes_back_exactly_as_it_was() {
+async fn restores_a_tree_exactly() {
     let worker = Worker::new().await;
     let make = "mkdir -p t/empty t/sticky t/private/deep; cd t; echo data > file; echo data > twin; chmod 640 file; \
                 printf '#!/bin/sh' > tool; chmod 4755 tool; ln tool same; ln -s /nowhere/at/all absolute; \
@@ -184,7 +179,7 @@ async fn a_tree_comes_back_exactly_as_it_was() {
         ..Directory::default()
     };
     let root = worker.put_message(&root).await;
-    // Hardlink groups are those that were recorded, no others: the twin is a file of its own.
+    // Only recorded hardlinks are restored: the twin has an inode of its own.
     let groups = "
 import collections, os
 inodes = collections.defaultdict(list)
@@ -218,12 +213,12 @@ for paths in sorted(sorted(paths) for paths in inodes.values()):
         groups,
         "./file ./private/deep/linked\n./nothing\n./private/secret\n./same ./tool\n./twin\n"
     );
-    // What nobody touched is the same message, without having been read.
+    // An unchanged tree keeps its message and is not read.
     assert_eq!(worker.input_of(&restored, "t").await, tree);
 }
 
 #[tokio::test]
-async fn deletions_and_replacements_are_seen_in_outputs() {
+async fn outputs_show_deletions_and_replacements() {
     let worker = Worker::new().await;
     let keep = directory([("a", file("a"))]);
     let tree = directory([(
@@ -241,12 +236,16 @@ async fn deletions_and_replacements_are_seen_in_outputs() {
     let script = "cd t; rm gone; rm -r gone-directory; rm -r to-file; echo f > to-file; rm to-directory; \
                   mkdir to-directory; touch to-directory/new; rm -r refilled; mkdir refilled; touch refilled/new; \
                   mv moved elsewhere";
-    for (tree, keep) in tree.both_ways().iter().zip([keep.without_properties(), keep]) {
-        changes_are_seen(&worker, tree, script, &keep).await;
+    for (tree, keep) in tree
+        .copied_and_overlaid()
+        .iter()
+        .zip([keep.without_properties(), keep])
+    {
+        check_changes(&worker, tree, script, &keep).await;
     }
 }
 
-async fn changes_are_seen(worker: &Worker, tree: &Node, script: &str, keep: &Node) {
+async fn check_changes(worker: &Worker, tree: &Node, script: &str, keep: &Node) {
     let run = Run {
         script,
         outputs: &["t"],
@@ -284,13 +283,13 @@ async fn changes_are_seen(worker: &Worker, tree: &Node, script: &str, keep: &Nod
 }
 
 #[tokio::test]
-async fn a_directory_that_a_command_closed_comes_back_closed_and_whole() {
+async fn collects_a_directory_without_permissions() {
     let worker = Worker::new().await;
     let tree = directory([(
         "t",
         directory([("d", directory([("a", file("a"))])), ("e", directory([]))]),
     )]);
-    for tree in tree.both_ways() {
+    for tree in tree.copied_and_overlaid() {
         let run = Run {
             script: "echo b > t/d/b; chmod 0 t/d t/e",
             outputs: &["t"],
@@ -316,21 +315,24 @@ async fn a_directory_that_a_command_closed_comes_back_closed_and_whole() {
     }
 }
 
-/// A directory with enough files to become a layer of its own.
-fn big(count: usize) -> Node {
+/// A directory with `count` files, which becomes a layer if they are enough.
+fn layer_sized(count: usize) -> Node {
     let entries = (0..count).map(|index| (format!("f{index}"), file(format!("{}", index % 7))));
     Node::Directory(entries.collect(), None)
 }
 
 #[tokio::test]
-async fn a_big_subtree_is_assembled_once() {
+async fn assembles_a_big_subtree_once() {
     let worker = Worker::new().await;
     let layers = || std::fs::read_dir(worker.cache().join("layers")).unwrap().count();
     let show =
         "stat -c %i a/sysroot a/sysroot/f0; cat a/marker; ls a/sysroot | wc -l; ls a; stat -c '%a %Y' a";
     let mut seen = vec![];
     for marker in ["one", "two"] {
-        let tree = directory([("a", directory([("sysroot", big(300)), ("marker", file(marker))]))]);
+        let tree = directory([(
+            "a",
+            directory([("sysroot", layer_sized(300)), ("marker", file(marker))]),
+        )]);
         let result = worker
             .run(
                 &tree,
@@ -350,8 +352,11 @@ async fn a_big_subtree_is_assembled_once() {
         seen[0]
     );
 
-    // Renames and links across the layers' borders work as in any one tree.
-    let tree = directory([("a", directory([("sysroot", big(300)), ("marker", file("x"))]))]);
+    // Renames and links across the borders of layers work as in one tree.
+    let tree = directory([(
+        "a",
+        directory([("sysroot", layer_sized(300)), ("marker", file("x"))]),
+    )]);
     let script =
         "mv a/sysroot/f1 a/f1; ln a/marker a/sysroot/marker; rm a/sysroot/f2; mv a/sysroot b; ls b | wc -l";
     let result = worker
@@ -379,7 +384,7 @@ async fn a_big_subtree_is_assembled_once() {
 }
 
 #[tokio::test]
-async fn a_small_cache_evicts_layers_and_files_but_not_those_in_use() {
+async fn evicts_layers_and_files_that_are_not_in_use() {
     let worker = Worker::with(|config| config.cache_size_bytes = 40_000).await;
     for round in 0..6 {
         let entries = (0..300).map(|index| {
@@ -408,7 +413,7 @@ async fn a_small_cache_evicts_layers_and_files_but_not_those_in_use() {
 }
 
 #[tokio::test]
-async fn a_worker_that_was_killed_leaves_files_that_its_successor_uses_or_removes() {
+async fn a_new_worker_keeps_the_cache_and_removes_the_rest() {
     let mut worker = Worker::new().await;
     let tree = directory([("a", file("kept")), ("b", file("cut short"))]);
     worker
@@ -437,9 +442,12 @@ async fn a_worker_that_was_killed_leaves_files_that_its_successor_uses_or_remove
         bitzel_worker::ExecutorConfig::new(worker.cache(), launcher()),
         std::sync::Arc::new(worker.store.clone() as std::sync::Arc<dyn bitzel_cas::BlobStore>),
     );
-    assert!(matches!(taken.await, Err(bitzel_worker::Error::CacheInUse(_))));
+    assert!(matches!(
+        taken.await,
+        Err(bitzel_worker::Error::DirectoryInUse(_))
+    ));
 
-    worker.kill();
+    worker.stop();
     std::fs::write(files.join(&cut), "cut").unwrap();
     std::fs::create_dir_all(worker.cache().join("actions/0/work/work")).unwrap();
     std::fs::write(worker.cache().join("temporary/0"), "half").unwrap();
@@ -464,7 +472,7 @@ async fn a_worker_that_was_killed_leaves_files_that_its_successor_uses_or_remove
 }
 
 #[tokio::test]
-async fn each_blob_is_downloaded_once_however_many_actions_want_it() {
+async fn concurrent_actions_download_a_blob_once() {
     let worker = Worker::new().await;
     let large = "large".repeat(100_000);
     let tree = directory([
@@ -499,8 +507,8 @@ async fn each_blob_is_downloaded_once_however_many_actions_want_it() {
 }
 
 #[tokio::test]
-async fn a_file_may_have_more_names_than_the_file_system_gives_links() {
-    // ext4 ends at 65,000 links of one inode.
+async fn a_file_may_exceed_the_link_limit() {
+    // ext4 allows 65,000 links of one inode.
     const NAMES: usize = 66_000;
     let worker = Worker::new().await;
     let digest = worker.put("same").await;
@@ -553,7 +561,7 @@ async fn a_cancelled_download_leaves_the_cache_usable() {
 }
 
 #[tokio::test]
-async fn what_one_action_made_the_next_one_does_not_download() {
+async fn the_next_action_does_not_download_kept_outputs() {
     let worker = Worker::new().await;
     let script = "mkdir t; echo made > t/file; echo in > t/input; chmod 444 t/file; ln t/file t/link; echo x > t/marked; \
                   python3 -c 'import os; os.setxattr(\"t/marked\", \"user.mark\", b\"1\")'; echo more >> in; mv in t/changed";
@@ -590,12 +598,12 @@ async fn what_one_action_made_the_next_one_does_not_download() {
         .await;
     let used = worker.execute(action).await;
     let used = worker.succeeded(used).await;
-    // In the cache, and twice in the tree; the changed file once.
+    // Links: one in the cache and two in the tree. The changed file has one in the tree.
     assert_eq!(
         worker.stdout(&used).await,
         "made\nmade\ninputmore\n444 3\n644 2\n[[], [], [], [], []]\n"
     );
-    // An attribute is nothing that a download would bring along, nor does a copy.
+    // Neither a download nor a copy restores extended attributes.
     for content in ["made\n", "inputmore\n", "x\n"] {
         assert_eq!(worker.store.reads_of(content.as_bytes()), 0, "{content}");
     }
@@ -603,8 +611,8 @@ async fn what_one_action_made_the_next_one_does_not_download() {
 }
 
 #[tokio::test]
-async fn actions_that_write_elsewhere_leave_the_same_and_nothing_there() {
-    // In memory: another file system than that of the cache.
+async fn a_separate_scratch_directory_holds_all_changes() {
+    // In memory, so on another file system than the cache.
     let memory = tempfile::tempdir_in("/dev/shm").unwrap();
     let scratch = memory.path().join("scratch");
     let worker = Worker::with(|config| config.scratch_directory = Some(scratch.clone())).await;
@@ -620,7 +628,7 @@ async fn actions_that_write_elsewhere_leave_the_same_and_nothing_there() {
     assert!(mount.contains("upperdir=changes/"), "{mount}");
     assert_eq!(worker.leftovers(), Vec::<std::path::PathBuf>::new());
     assert!(contents(&worker.cache().join("changes")).is_empty());
-    // What it made was kept for the next one: copied, and nothing is downloaded.
+    // The output was copied into the file cache: the next Action downloads nothing.
     let root = worker.input_of(&result, "out").await;
     let run = Run {
         script: "cat file; stat -c %a file",

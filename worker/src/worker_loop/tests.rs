@@ -21,9 +21,9 @@ use super::take_actions;
 use crate::action_executor::{ActionExecutor, ActionRequest};
 use crate::action_source::RemoteActionSource;
 
-const LONG: Duration = Duration::from_hours(1);
+const LONG_DRAIN_TIMEOUT: Duration = Duration::from_hours(1);
 
-/// Hands every stream to the test.
+/// Scheduler that passes every stream to the test.
 struct FakeScheduler(mpsc::UnboundedSender<Connection>);
 
 struct Connection {
@@ -87,7 +87,7 @@ impl Connection {
         }
     }
 
-    /// Reads on to the next completion: lease and response.
+    /// Reads up to the next completion and returns its lease and response.
     async fn completed(&mut self) -> (String, ExecuteResponse) {
         loop {
             match self.next().await {
@@ -108,7 +108,7 @@ impl Connection {
     }
 }
 
-/// Starts at once, ends when it is told to or cancelled.
+/// Executor whose executions end when the gate opens or when they are cancelled.
 #[derive(Default)]
 struct GatedExecutor {
     gate: Notify,
@@ -139,6 +139,7 @@ impl ActionExecutor for GatedExecutor {
     }
 }
 
+/// A worker and its fake scheduler.
 struct Farm {
     connections: mpsc::UnboundedReceiver<Connection>,
     executor: Arc<GatedExecutor>,
@@ -189,8 +190,8 @@ fn code(response: &ExecuteResponse) -> i32 {
 }
 
 #[tokio::test]
-async fn an_assignment_is_executed_and_reported_step_by_step() {
-    let mut farm = Farm::new(LONG).await;
+async fn reports_the_stage_and_the_result_of_an_assignment() {
+    let mut farm = Farm::new(LONG_DRAIN_TIMEOUT).await;
     let mut connection = farm.connection().await;
     connection.assign("a").await;
     match connection.next().await {
@@ -209,8 +210,8 @@ async fn an_assignment_is_executed_and_reported_step_by_step() {
 }
 
 #[tokio::test]
-async fn shutdown_lets_actions_end_and_waits_until_the_scheduler_has_the_results() {
-    let mut farm = Farm::new(LONG).await;
+async fn shutdown_waits_until_results_are_acknowledged() {
+    let mut farm = Farm::new(LONG_DRAIN_TIMEOUT).await;
     let mut connection = farm.connection().await;
     connection.assign("a").await;
     connection.next().await;
@@ -219,7 +220,7 @@ async fn shutdown_lets_actions_end_and_waits_until_the_scheduler_has_the_results
     farm.executor.gate.notify_one();
     let (lease, response) = connection.completed().await;
     assert_eq!((lease.as_str(), code(&response)), ("a", 0));
-    // The worker answers no more, but it is still there: it has not closed its side of the stream.
+    // The worker still works: it waits for the acknowledgement.
     connection.assign("b").await;
     connection.next().await;
     connection.acknowledge("a").await;
@@ -232,7 +233,7 @@ async fn shutdown_lets_actions_end_and_waits_until_the_scheduler_has_the_results
 }
 
 #[tokio::test]
-async fn without_time_to_drain_actions_are_cancelled() {
+async fn shutdown_without_drain_time_cancels_actions() {
     let mut farm = Farm::new(Duration::ZERO).await;
     let mut connection = farm.connection().await;
     connection.assign("a").await;
@@ -245,15 +246,15 @@ async fn without_time_to_drain_actions_are_cancelled() {
 }
 
 #[tokio::test]
-async fn the_scheduler_cancels_one_lease_of_many() {
-    let mut farm = Farm::new(LONG).await;
+async fn cancels_one_lease_of_two() {
+    let mut farm = Farm::new(LONG_DRAIN_TIMEOUT).await;
     let mut connection = farm.connection().await;
     connection.assign("a").await;
     connection.assign("b").await;
     connection
         .send(scheduler_message::Message::Cancel(Cancel { lease: "a".into() }))
         .await;
-    // Of a lease that is over, or never was.
+    // A lease that is unknown.
     connection
         .send(scheduler_message::Message::Cancel(Cancel { lease: "x".into() }))
         .await;
@@ -265,14 +266,14 @@ async fn the_scheduler_cancels_one_lease_of_many() {
 }
 
 #[tokio::test]
-async fn a_broken_stream_ends_its_executions_and_the_worker_comes_back() {
-    let mut farm = Farm::new(LONG).await;
+async fn a_broken_stream_ends_its_executions() {
+    let mut farm = Farm::new(LONG_DRAIN_TIMEOUT).await;
     let mut connection = farm.connection().await;
     connection.assign("a").await;
     connection.next().await;
     drop(connection);
     let mut connection = farm.connection().await;
-    // The gate opens for one execution: the one of the new stream, because the old one is gone.
+    // The gate opens for one execution: that of the new stream, because the old one has ended.
     connection.assign("b").await;
     connection.next().await;
     farm.executor.gate.notify_one();
@@ -280,8 +281,8 @@ async fn a_broken_stream_ends_its_executions_and_the_worker_comes_back() {
 }
 
 #[tokio::test]
-async fn a_malformed_assignment_is_refused() {
-    let mut farm = Farm::new(LONG).await;
+async fn refuses_a_malformed_assignment() {
+    let mut farm = Farm::new(LONG_DRAIN_TIMEOUT).await;
     let mut connection = farm.connection().await;
     let assign = Assign {
         lease: "a".into(),

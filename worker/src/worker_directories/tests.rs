@@ -1,42 +1,44 @@
+use std::fs::{self, Permissions};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
 use super::*;
 
 #[test]
-fn changes_elsewhere_are_cleaned_and_locked_like_the_rest() {
+fn a_separate_scratch_space_is_cleaned_and_locked() {
     let directory = tempfile::tempdir().unwrap();
-    let (root, elsewhere) = (directory.path().join("root"), directory.path().join("elsewhere"));
-    let scratch = Scratch::open(&root, Some(&elsewhere)).unwrap();
-    let action = scratch.action_directory().unwrap();
-    let upper = elsewhere.canonicalize().unwrap().join(CHANGES).join("0/upper");
+    let (cache, scratch) = (directory.path().join("cache"), directory.path().join("scratch"));
+    let directories = WorkerDirectories::open(&cache, Some(&scratch)).unwrap();
+    let action = ActionDirectory::create(&directories).unwrap();
+    let upper = scratch.canonicalize().unwrap().join(CHANGES).join("0/upper");
     assert_eq!(action.path("upper"), upper);
     assert_eq!(action.relative("upper"), "changes/0/upper");
     assert!(upper.is_dir());
-    assert!(action.path("lower").starts_with(root.canonicalize().unwrap()));
+    assert!(action.path("lower").starts_with(cache.canonicalize().unwrap()));
     let other = directory.path().join("other");
     assert!(matches!(
-        Scratch::open(&other, Some(&elsewhere)),
-        Err(Error::CacheInUse(_))
+        WorkerDirectories::open(&other, Some(&scratch)),
+        Err(Error::DirectoryInUse(_))
     ));
     action.remove().unwrap();
-    drop(scratch);
-    // As after a kill.
-    fs::write(elsewhere.join(CHANGES).join("0/stdout"), "left over").unwrap();
-    fs::write(elsewhere.join("not ours"), "").unwrap();
-    let _scratch = Scratch::open(&root, Some(&elsewhere)).unwrap();
-    assert_eq!(fs::read_dir(elsewhere.join(CHANGES)).unwrap().count(), 0);
-    assert!(elsewhere.join("not ours").exists());
+    drop(directories);
+    // The state after a kill.
+    fs::write(scratch.join(CHANGES).join("0/stdout"), "left over").unwrap();
+    fs::write(scratch.join("not ours"), "").unwrap();
+    let _directories = WorkerDirectories::open(&cache, Some(&scratch)).unwrap();
+    assert_eq!(fs::read_dir(scratch.join(CHANGES)).unwrap().count(), 0);
+    assert!(scratch.join("not ours").exists());
 }
 
 #[test]
-fn a_directory_that_others_can_write_to_is_left_alone() {
+fn refuses_a_scratch_directory_that_others_can_write_to() {
     let directory = tempfile::tempdir().unwrap();
     let shared = directory.path().join("shared");
     fs::create_dir(&shared).unwrap();
     fs::set_permissions(&shared, Permissions::from_mode(0o1777)).unwrap();
-    let error = Scratch::open(&directory.path().join("root"), Some(&shared)).unwrap_err();
+    let error = WorkerDirectories::open(&directory.path().join("root"), Some(&shared)).unwrap_err();
     assert!(matches!(error, Error::SharedDirectory(_)), "{error}");
     assert_eq!(fs::metadata(&shared).unwrap().mode() & 0o7777, 0o1777);
     assert_eq!(fs::read_dir(&shared).unwrap().count(), 0);
@@ -62,11 +64,11 @@ fn duplicates(file: &Path) -> Vec<OwnedFd> {
 #[test]
 fn a_duplicate_of_the_descriptor_does_not_keep_the_lock() {
     let directory = tempfile::tempdir().unwrap();
-    let (root, elsewhere) = (directory.path().join("root"), directory.path().join("elsewhere"));
-    let scratch = Scratch::open(&root, Some(&elsewhere)).unwrap();
-    let locks = [&root, &elsewhere].map(|owned| owned.canonicalize().unwrap().join("lock"));
+    let (cache, scratch) = (directory.path().join("cache"), directory.path().join("scratch"));
+    let directories = WorkerDirectories::open(&cache, Some(&scratch)).unwrap();
+    let locks = [&cache, &scratch].map(|owned| owned.canonicalize().unwrap().join("lock"));
     let duplicates = locks.map(|lock| duplicates(&lock));
     assert_eq!(duplicates.each_ref().map(Vec::len), [1, 1]);
-    drop(scratch);
-    Scratch::open(&root, Some(&elsewhere)).unwrap();
+    drop(directories);
+    WorkerDirectories::open(&cache, Some(&scratch)).unwrap();
 }
