@@ -1,8 +1,8 @@
 //! Executes Actions in sandboxes on this machine.
 //!
-//! The steps of one Action, each with a file of its own: read and check it ([`ActionReader`]), assemble its input root
-//! ([`InputRoots`]), run its command until it exits, is cancelled or times out ([`CommandRunner`]), upload its outputs
-//! ([`OutputUploader`]).
+//! The steps of one Action, each with a file of its own: read and check it (`action_reader`), assemble its input root
+//! ([`InputRoots`]), run its command until it exits, is cancelled or times out (`command_runner`), upload its outputs
+//! (`output_uploader`), and check it for undeclared writes (`undeclared_writes`).
 
 use std::sync::Arc;
 

@@ -37,3 +37,73 @@ impl ActionExecutor for TimestampedActionExecutor {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bitzel_proto::google::protobuf::Timestamp;
+    use bitzel_proto::reapi::{ActionResult, ExecutedActionMetadata};
+    use bitzel_proto::{DigestFunction, InstanceName};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    const STEP_TIME: Timestamp = Timestamp { seconds: 7, nanos: 0 };
+    const QUEUED_TIME: Timestamp = Timestamp { seconds: 5, nanos: 0 };
+
+    /// Executor that returns one fixed response.
+    struct FixedResponse(ExecuteResponse);
+
+    #[async_trait]
+    impl ActionExecutor for FixedResponse {
+        async fn execute(&self, _: ActionRequest) -> ExecuteResponse {
+            self.0.clone()
+        }
+    }
+
+    async fn execute(response: ExecuteResponse) -> ExecuteResponse {
+        let executor = TimestampedActionExecutor::new(Arc::new(FixedResponse(response)), "tester".into());
+        let request = ActionRequest {
+            instance: InstanceName::default(),
+            action: DigestFunction::Sha256.digest(b"action"),
+            queued: Some(QUEUED_TIME),
+            stages: None,
+            cancellation: CancellationToken::new(),
+        };
+        executor.execute(request).await
+    }
+
+    #[tokio::test]
+    async fn adds_name_and_times_to_those_of_the_steps() {
+        let result = ActionResult {
+            execution_metadata: Some(ExecutedActionMetadata {
+                execution_start_timestamp: Some(STEP_TIME),
+                ..ExecutedActionMetadata::default()
+            }),
+            ..ActionResult::default()
+        };
+        let response = ExecuteResponse {
+            result: Some(result),
+            ..ExecuteResponse::default()
+        };
+        let metadata = execute(response)
+            .await
+            .result
+            .unwrap()
+            .execution_metadata
+            .unwrap();
+        assert_eq!(metadata.worker, "tester");
+        assert_eq!(metadata.queued_timestamp, Some(QUEUED_TIME));
+        assert_eq!(metadata.execution_start_timestamp, Some(STEP_TIME));
+        let times = [
+            metadata.worker_start_timestamp,
+            metadata.worker_completed_timestamp,
+        ];
+        let [start, completed] = times.map(|time| time.map(|time| (time.seconds, time.nanos)).unwrap());
+        assert!(start <= completed);
+    }
+
+    #[tokio::test]
+    async fn adds_no_result_to_an_error() {
+        assert_eq!(execute(ExecuteResponse::default()).await.result, None);
+    }
+}

@@ -2,8 +2,9 @@
 
 use std::ffi::OsString;
 
-use crate::harness::*;
 use tonic::Code;
+
+use crate::harness::*;
 
 /// Script that nests directories in the working directory.
 fn nested(levels: usize) -> String {

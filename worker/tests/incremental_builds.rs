@@ -1,9 +1,10 @@
 //! Projects that are configured, compiled and installed in three sandboxes: the build tool in each one finds the outputs of
 //! the one before up to date.
 
-use crate::harness::{EXACT, Node, Run, Worker, directory, file};
 use bitzel_proto::Digest;
 use bitzel_proto::reapi::{Directory, DirectoryNode};
+
+use crate::harness::{EXACT, Node, Run, Worker, directory, file};
 
 /// A compiler that records its calls.
 const COMPILER: &[u8] = b"#!/bin/sh\necho \"$*\" >> /work/src/calls\nexec gcc \"$@\"\n";

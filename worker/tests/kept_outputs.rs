@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::harness::*;
 use bitzel_cas::{DiskBlobStore, DiskBlobStoreOptions};
 use bitzel_proto::Digest;
+
+use crate::harness::*;
 
 /// Checks that every cached file has the content of its name.
 fn assert_intact(worker: &Worker) {

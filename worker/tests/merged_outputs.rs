@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
-use crate::harness::*;
 use bitzel_proto::reapi::{Directory, NodeProperties, Tree};
 use bitzel_proto::{Digest, DigestFunction};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+
+use crate::harness::*;
 
 /// A change that a command makes to its tree. Changes that fail, for example of an absent file, are skipped.
 #[derive(Debug, Clone)]

@@ -9,10 +9,14 @@ mod execution;
 mod harness;
 mod hostile_actions;
 mod incremental_builds;
+mod input_cache;
 mod inputs;
 mod kept_outputs;
 mod merged_outputs;
+mod sandbox_end;
+mod sandbox_isolation;
 mod system_calls;
+mod undeclared_writes;
 
 #[test]
 fn every_test_file_is_a_module() {

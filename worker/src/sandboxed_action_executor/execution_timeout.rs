@@ -35,3 +35,49 @@ impl ExecutionTimeouts {
         Ok(timeout)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bitzel_proto::google::protobuf::Duration as DurationMessage;
+
+    use super::*;
+
+    const DEFAULT: Duration = Duration::from_secs(10);
+    const MAXIMUM: Duration = Duration::from_secs(100);
+
+    fn timeout_of(timeout: Option<(i64, i32)>) -> Result<Duration, String> {
+        let timeouts = ExecutionTimeouts {
+            default: DEFAULT,
+            maximum: MAXIMUM,
+        };
+        let action = Action {
+            timeout: timeout.map(|(seconds, nanos)| DurationMessage { seconds, nanos }),
+            ..Action::default()
+        };
+        timeouts.timeout_of(&action).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_action_sets_its_timeout_up_to_the_maximum() {
+        assert_eq!(timeout_of(None), Ok(DEFAULT));
+        assert_eq!(
+            timeout_of(Some((1, 500_000_000))),
+            Ok(Duration::from_millis(1500))
+        );
+        assert_eq!(timeout_of(Some((100, 0))), Ok(MAXIMUM));
+    }
+
+    #[test]
+    fn refuses_negative_and_too_long_timeouts() {
+        for timeout in [(-1, 0), (0, -1)] {
+            assert_eq!(
+                timeout_of(Some(timeout)),
+                Err("Action.timeout is negative".into())
+            );
+        }
+        for timeout in [(100, 1), (i64::MAX, i32::MAX)] {
+            let error = timeout_of(Some(timeout)).unwrap_err();
+            assert!(error.ends_with("this worker allows at most 100s"), "{error}");
+        }
+    }
+}
