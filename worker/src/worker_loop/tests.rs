@@ -2,7 +2,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bitzel_cas::endpoint::ClientCredentials;
 use bitzel_proto::DigestFunction;
 use bitzel_proto::google::rpc;
 use bitzel_proto::reapi::{ExecuteResponse, execution_stage};
@@ -10,6 +9,7 @@ use bitzel_proto::worker::worker_queue_server::{WorkerQueue, WorkerQueueServer};
 use bitzel_proto::worker::{
     Acknowledged, Assign, Cancel, Hello, SchedulerMessage, WorkerMessage, scheduler_message, worker_message,
 };
+use bitzel_rpc::endpoint::ClientCredentials;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
