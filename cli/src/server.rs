@@ -42,9 +42,9 @@ impl Server {
     }
 
     /// This server as a worker in this process reaches it: without protocol or credentials. `None` if it executes nothing.
-    pub(crate) fn for_worker(&self) -> Option<bitzel_worker::Server> {
+    pub(crate) fn for_worker(&self) -> Option<bitzel_worker::ServerConnection> {
         let execution = self.execution.as_ref()?;
-        Some(bitzel_worker::Server {
+        Some(bitzel_worker::ServerConnection {
             actions: Arc::new(LocalActionSource(execution.worker_queue.clone())),
             blobs: Arc::new(self.cache.blobs()),
         })

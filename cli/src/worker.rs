@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bitzel_worker::config::this_platform;
-use bitzel_worker::{ExecutorConfig, Server, WorkerConfig, worker_loop};
+use bitzel_worker::{ExecutorConfig, ServerConnection, WorkerConfig, worker_loop};
 use tokio_util::sync::CancellationToken;
 
 use crate::SANDBOX_LAUNCH;
@@ -26,7 +26,7 @@ impl Work {
     /// Takes Actions from `server` until `shutdown`. Without a server or slots it only waits for the shutdown.
     pub(crate) async fn run(
         self,
-        server: Option<Server>,
+        server: Option<ServerConnection>,
         shutdown: CancellationToken,
     ) -> Result<(), CommandError> {
         let Some(server) = server.filter(|_| self.slots > 0) else {

@@ -4,10 +4,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::blocking;
+use bitzel_cas::blocking::run_blocking;
+
 use crate::error::Error;
 use crate::launcher::{LaunchReport, LaunchRequest, WORK};
-use crate::scratch::{ActionDirectory, Scratch};
+use crate::worker_directories::{ActionDirectory, WorkerDirectories};
 
 mod advice;
 mod bubblewrap;
@@ -22,7 +23,7 @@ const DEFAULT_HOME: &str = "/tmp";
 /// Starts sandboxes.
 #[derive(Debug)]
 pub struct Sandbox {
-    scratch: Arc<Scratch>,
+    scratch: Arc<WorkerDirectories>,
     launchers: Launchers,
 }
 
@@ -48,13 +49,13 @@ impl Sandbox {
     /// Prepares sandboxes and runs `true` in one. [`Error::SandboxUnavailable`] says what this machine lacks; there
     /// is no way to run commands without isolation.
     pub async fn open(
-        scratch: Arc<Scratch>,
+        scratch: Arc<WorkerDirectories>,
         launcher: Vec<OsString>,
         host_directories: &[PathBuf],
     ) -> Result<Self, Error> {
         let host = {
             let (scratch, host_directories) = (Arc::clone(&scratch), host_directories.to_vec());
-            blocking::run(move || HostFileSystem::find(&scratch, &host_directories)).await?
+            run_blocking(move || HostFileSystem::find(&scratch, &host_directories)).await?
         };
         let sandbox = Self {
             launchers: Launchers::new(launcher, Arc::clone(&scratch), host),
@@ -66,7 +67,7 @@ impl Sandbox {
 
     async fn check(&self) -> Result<(), Error> {
         let scratch = Arc::clone(&self.scratch);
-        let directory = blocking::run(move || scratch.action_directory()).await?;
+        let directory = run_blocking(move || ActionDirectory::create(&scratch)).await?;
         let command = SandboxedCommand {
             lower: vec![directory.relative("lower")],
             arguments: vec!["true".into()],
@@ -78,11 +79,11 @@ impl Sandbox {
             Err(Error::Sandbox(reason) | Error::CommandNotStarted(reason)) => Some(reason),
             Err(error) => return Err(error),
         };
-        blocking::run(move || directory.remove()).await?;
+        run_blocking(move || directory.remove()).await?;
         match reason {
             None => Ok(()),
             Some(reason) => Err(Error::SandboxUnavailable {
-                advice: blocking::run(|| Ok(advice::advice())).await?,
+                advice: run_blocking(advice::advice).await,
                 reason,
             }),
         }

@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bitzel_worker::Server;
+use bitzel_worker::ServerConnection;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::AdminListener;
@@ -36,7 +36,7 @@ pub(crate) async fn run(
         slots,
         drain_timeout: DRAIN_TIMEOUT,
     };
-    let server = Server::remote(&arguments.server, &arguments.credentials.credentials()?);
+    let server = ServerConnection::remote(&arguments.server, &arguments.credentials.credentials()?);
     let work = work.run(Some(server), shutdown.clone());
     tokio::pin!(work);
     tokio::select! {

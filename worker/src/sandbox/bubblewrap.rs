@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::error::Error;
 use crate::launcher::WORK;
-use crate::scratch::{CHANGES, Scratch};
+use crate::worker_directories::{CHANGES, WorkerDirectories};
 
 /// What tools need of /etc: the dynamic linker's cache, Debian's alternatives (`cc`, `awk`, `c++`), certificates.
 /// Not the private keys beside those, which the worker's user may be allowed to read.
@@ -53,8 +53,8 @@ pub(super) struct HostFileSystem {
 
 impl HostFileSystem {
     /// Looks at this machine and writes the sandbox's own /etc files. Blocks.
-    pub(super) fn find(scratch: &Scratch, host_directories: &[PathBuf]) -> Result<Self, Error> {
-        let etc = scratch.root().join("etc");
+    pub(super) fn find(scratch: &WorkerDirectories, host_directories: &[PathBuf]) -> Result<Self, Error> {
+        let etc = scratch.cache().join("etc");
         for (name, text) in [("passwd", PASSWD), ("group", GROUP), ("hosts", HOSTS)] {
             let path = etc.join(name);
             fs::write(&path, text).map_err(Error::io(format!("write {}", path.display())))?;
@@ -85,7 +85,7 @@ impl HostFileSystem {
         let no_network = strings(&["--ro-bind", &hosts.to_string_lossy(), "/etc/hosts"]);
         // The launcher starts in the worker's directory.
         let mut work = strings(&["--bind", ".", WORK]);
-        if let Some(changes) = scratch.elsewhere() {
+        if let Some(changes) = scratch.separate_scratch() {
             let changes = changes.to_string_lossy();
             work.extend(strings(&["--bind", &changes, &format!("{WORK}/{CHANGES}")]));
         }

@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 use super::bubblewrap::HostFileSystem;
 use crate::error::Error;
 use crate::launcher::{LaunchAnswer, LaunchRequest, LauncherSetup};
-use crate::scratch::Scratch;
+use crate::worker_directories::WorkerDirectories;
 
 /// Starts launchers, and keeps those that are idle. There are never more than commands ran at the same time.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(super) struct Launchers {
     /// A program and its arguments.
     command: Vec<OsString>,
     /// Launchers start in its root: requests have paths relative to that.
-    scratch: Arc<Scratch>,
+    scratch: Arc<WorkerDirectories>,
     /// What their commands see.
     host: HostFileSystem,
     idle: Mutex<Vec<Launcher>>,
@@ -39,7 +39,7 @@ pub(super) struct Launcher {
 }
 
 impl Launchers {
-    pub(super) fn new(command: Vec<OsString>, scratch: Arc<Scratch>, host: HostFileSystem) -> Self {
+    pub(super) fn new(command: Vec<OsString>, scratch: Arc<WorkerDirectories>, host: HostFileSystem) -> Self {
         Self {
             command,
             scratch,
@@ -85,10 +85,10 @@ impl Launchers {
             .command
             .split_first()
             .ok_or_else(|| Error::Sandbox("no sandbox launcher is configured".into()))?;
-        let _alone = self.scratch.starting_process();
+        let _alone = self.scratch.process_start_guard();
         let process = Command::new(program)
             .args(arguments)
-            .current_dir(self.scratch.root())
+            .current_dir(self.scratch.cache())
             // What else the worker has in its environment, such as tokens, is nothing that a sandbox needs.
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))

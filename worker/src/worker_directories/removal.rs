@@ -1,4 +1,4 @@
-//! Removes what commands leave, whatever it is: any modes, and directories below each other without end.
+//! Removal of directory trees that commands leave, with any modes and of any depth.
 
 use std::ffi::CStr;
 use std::io;
@@ -8,17 +8,24 @@ use std::path::Path;
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, chmod, fchmod, openat, renameat_with, unlinkat,
 };
-use rustix::io::{Errno, Result};
+use rustix::io::Errno;
 
-/// How far down a removal goes. A command can make far more directories below each other than a thread has stack, or
-/// a process file descriptors, for; what is deeper is moved up first.
-const DEPTH: usize = 32;
+use crate::error::Error;
 
-/// Removes a file or a directory tree that a command may have left with any modes. Nothing there is a success.
+/// Depth to which a removal descends. Deeper directories are moved up first: a command can nest far more directories
+/// than a thread has stack for, or a process file descriptors.
+const MAX_DEPTH: usize = 32;
+
+/// Removes a file or a directory tree that a command may have left with any modes. Succeeds if nothing is there.
+pub(crate) fn remove(path: &Path) -> Result<(), Error> {
+    remove_tree(path).map_err(Error::io_at("remove", path))
+}
+
+/// Removes a file or a directory tree.
 ///
-/// A directory without permissions (overlay's own `work/work` has mode 000) can be emptied by its owner only after a
-/// change of its mode. Symlinks are not followed, not even ones that appear meanwhile.
-pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
+/// The owner of a directory without permissions (overlayfs's own `work/work` has mode 000) can empty it only after a
+/// change of its mode. Symlinks are not followed, including those that appear meanwhile.
+fn remove_tree(path: &Path) -> io::Result<()> {
     let top = match unlinkat(CWD, path, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(Errno::ISDIR) => match unlinkat(CWD, path, AtFlags::REMOVEDIR) {
@@ -44,13 +51,13 @@ pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
 
 struct Removal<'top> {
     top: BorrowedFd<'top>,
-    /// Directories that were moved up into `top`.
+    /// Number of directories that were moved up into `top`.
     moved: u64,
 }
 
 impl Removal<'_> {
-    /// Removes all that is in `directory`, `depth` below the top, or moves it into the top.
-    fn empty(&mut self, directory: BorrowedFd<'_>, depth: usize) -> Result<()> {
+    /// Empties `directory`, which lies `depth` below the top: removes its entries or moves them into the top.
+    fn empty(&mut self, directory: BorrowedFd<'_>, depth: usize) -> rustix::io::Result<()> {
         for entry in Dir::read_from(directory)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -59,7 +66,7 @@ impl Removal<'_> {
             }
             let is_directory = match entry.file_type() {
                 FileType::Directory => true,
-                // Some file systems do not say.
+                // Some file systems do not tell.
                 FileType::Unknown => unlink(directory, name, AtFlags::empty()) == Err(Errno::ISDIR),
                 _ => false,
             };
@@ -75,11 +82,11 @@ impl Removal<'_> {
                 }
             }
             let child = open_directory(directory, name)?;
-            if depth < DEPTH {
+            if depth < MAX_DEPTH {
                 self.empty(child.as_fd(), depth + 1)?;
                 unlink(directory, name, AtFlags::REMOVEDIR)?;
             } else {
-                // Who moves a directory changes its entry `..`.
+                // A move writes to the entry `..` of the directory.
                 fchmod(&child, Mode::RWXU)?;
                 self.move_up(directory, name)?;
             }
@@ -87,7 +94,7 @@ impl Removal<'_> {
         Ok(())
     }
 
-    fn move_up(&mut self, directory: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    fn move_up(&mut self, directory: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<()> {
         loop {
             self.moved += 1;
             let target = format!("moved-{}", self.moved);
@@ -101,15 +108,18 @@ impl Removal<'_> {
     }
 }
 
-fn unlink(directory: BorrowedFd<'_>, name: &CStr, flags: AtFlags) -> Result<()> {
+fn unlink(directory: BorrowedFd<'_>, name: &CStr, flags: AtFlags) -> rustix::io::Result<()> {
     match with_permission(directory, || unlinkat(directory, name, flags)) {
         Err(Errno::NOENT) => Ok(()),
         other => other,
     }
 }
 
-/// Runs `action`, which changes `directory`; if that is not allowed, once more after allowing it.
-fn with_permission(directory: BorrowedFd<'_>, action: impl Fn() -> Result<()>) -> Result<()> {
+/// Runs `action`, which changes `directory`. If permission is denied, grants it to the owner and runs `action` again.
+fn with_permission(
+    directory: BorrowedFd<'_>,
+    action: impl Fn() -> rustix::io::Result<()>,
+) -> rustix::io::Result<()> {
     match action() {
         Err(Errno::ACCESS) => {
             fchmod(directory, Mode::RWXU)?;
@@ -119,13 +129,16 @@ fn with_permission(directory: BorrowedFd<'_>, action: impl Fn() -> Result<()>) -
     }
 }
 
-/// Opens a directory, whatever mode a command gave it; not through a symlink.
-pub(crate) fn open_directory(parent: impl AsFd, name: impl rustix::path::Arg + Copy) -> Result<OwnedFd> {
+/// Opens a directory, whatever mode a command gave it. Does not follow a symlink.
+pub(crate) fn open_directory(
+    parent: impl AsFd,
+    name: impl rustix::path::Arg + Copy,
+) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match openat(&parent, name, flags, Mode::empty()) {
         Err(Errno::ACCESS) => {
             let found = openat(&parent, name, flags | OFlags::PATH, Mode::empty())?;
-            // chmod(2) has no way to take such a descriptor, and with the name it would follow a symlink.
+            // chmod(2) takes no descriptor of this kind, and with the name it would follow a symlink.
             chmod(format!("/proc/self/fd/{}", found.as_raw_fd()), Mode::RWXU)?;
             openat(&parent, name, flags, Mode::empty())
         }
@@ -142,7 +155,7 @@ mod tests {
 
     use super::*;
 
-    /// Makes `levels` directories below each other, and gives the last one.
+    /// Creates `levels` nested directories and returns the deepest one.
     fn nested(top: &Path, levels: usize) -> OwnedFd {
         let mut directory = open_directory(CWD, top).unwrap();
         for _ in 0..levels {
@@ -153,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_deeper_than_a_stack_and_with_any_names_and_modes_is_removed() {
+    fn removes_a_tree_of_any_depth_names_and_modes() {
         let temporary = tempfile::tempdir().unwrap();
         let (tree, outside) = (temporary.path().join("tree"), temporary.path().join("outside"));
         fs::create_dir_all(tree.join("moved-1/x")).unwrap();
@@ -176,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn files_and_symlinks_are_removed_themselves() {
+    fn removes_a_symlink_but_not_its_target() {
         let temporary = tempfile::tempdir().unwrap();
         let (link, target) = (temporary.path().join("link"), temporary.path().join("target"));
         fs::write(&target, "kept").unwrap();

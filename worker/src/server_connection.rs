@@ -1,4 +1,4 @@
-//! What a worker needs of a server.
+//! Connection of a worker to its server.
 
 use std::sync::Arc;
 
@@ -7,19 +7,19 @@ use bitzel_rpc::endpoint::ClientCredentials;
 use crate::action_source::{ActionSource, RemoteActionSource};
 use crate::blob_stores::{BlobStores, RemoteBlobStores};
 
-/// A server: whose Actions a worker runs, and where their blobs are. In the process of the server itself both are its
-/// own parts; between processes, clients of its services.
+/// The scheduler from which a worker takes Actions, and the stores of their blobs. In the process of the server these
+/// are its own parts, in other processes they are clients of its services.
 #[derive(Clone)]
-pub struct Server {
-    /// Gives Actions and takes their results.
+pub struct ServerConnection {
+    /// Assigns Actions and receives their results.
     pub actions: Arc<dyn ActionSource>,
-    /// Have what Actions need, and get what they leave.
+    /// Hold the inputs of Actions and receive their outputs.
     pub blobs: Arc<dyn BlobStores>,
 }
 
-impl Server {
-    /// The server at `endpoint`: `grpcs://host:port`, `grpc://host:port` or `unix:/path`. The `credentials` prove to it
-    /// that this is a worker.
+impl ServerConnection {
+    /// A connection to the server at `endpoint`: `grpcs://host:port`, `grpc://host:port` or `unix:/path`. The
+    /// `credentials` prove that the client is a worker.
     pub fn remote(endpoint: &str, credentials: &ClientCredentials) -> Self {
         Self {
             actions: Arc::new(RemoteActionSource::new(endpoint, credentials.clone())),

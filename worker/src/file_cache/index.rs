@@ -1,4 +1,4 @@
-//! What the cache knows of its files.
+//! Index of the cached files.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,19 +10,20 @@ use super::key::FileKey;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct CachedFile {
     pub key: FileKey,
-    /// What it takes: its size, or the blocks that it has on disk if those are more.
+    /// Space that it takes: its size, or its blocks on disk if those are more.
     pub bytes: u64,
 }
 
+/// Uses, holders and sizes of all cached files.
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(super) struct FileIndex {
     entries: HashMap<FileKey, Entry>,
-    /// Some key under which a digest's content is there.
+    /// A key under which the content of a digest is present.
     by_digest: HashMap<Digest, FileKey>,
-    /// Digests that somebody is fetching or verifying now.
+    /// Digests that are being fetched or verified.
     claimed: HashSet<Digest>,
     total_bytes: u64,
-    /// Counts uses; stands for time.
+    /// Counter of uses, in place of a time.
     clock: u64,
 }
 
@@ -31,11 +32,11 @@ struct Entry {
     pins: u32,
     last_used: u64,
     bytes: u64,
-    /// Whether its content was hashed since this worker started.
+    /// True if its content was hashed since this worker started.
     verified: bool,
 }
 
-impl State {
+impl FileIndex {
     pub(super) fn total_bytes(&self) -> u64 {
         self.total_bytes
     }
@@ -44,28 +45,28 @@ impl State {
         self.entries.contains_key(key)
     }
 
-    /// Claims a digest; `false` if somebody else has it.
+    /// Claims a digest. False if it is claimed already.
     pub(super) fn claim(&mut self, digest: Digest) -> bool {
         self.claimed.insert(digest)
     }
 
-    pub(super) fn give_back(&mut self, digest: Digest) {
+    pub(super) fn release_claim(&mut self, digest: Digest) {
         self.claimed.remove(&digest);
     }
 
-    /// Registers a file that is in its place and has the content that its key says.
+    /// Registers a file that is in place and has the content of its key.
     pub(super) fn insert(&mut self, file: CachedFile) {
         self.insert_entry(file, true);
     }
 
     /// Registers a file that an earlier worker left.
-    pub(super) fn insert_found(&mut self, file: CachedFile) {
+    pub(super) fn insert_unverified(&mut self, file: CachedFile) {
         self.insert_entry(file, false);
     }
 
     fn insert_entry(&mut self, CachedFile { key, bytes }: CachedFile, verified: bool) {
         self.clock += 1;
-        // Two Actions may leave the same file; who holds the first, holds the second.
+        // Two Actions may leave the same file. Holders of the first hold the second, too.
         let entry = self.entries.entry(key).or_insert_with(|| {
             self.total_bytes += bytes;
             Entry {
@@ -79,12 +80,12 @@ impl State {
         self.by_digest.insert(key.digest, key);
     }
 
-    /// Holds a verified file; `false` if there is none.
+    /// Pins a verified file. False if there is none.
     pub(super) fn pin(&mut self, key: &FileKey) -> bool {
         self.entries.get(key).is_some_and(|entry| entry.verified) && self.pin_unverified(key)
     }
 
-    /// Holds a file, verified or not; `false` if there is none.
+    /// Pins a file, verified or not. False if there is none.
     pub(super) fn pin_unverified(&mut self, key: &FileKey) -> bool {
         self.clock += 1;
         let Some(entry) = self.entries.get_mut(key) else {
@@ -101,21 +102,21 @@ impl State {
         }
     }
 
-    /// Holds some file that should have this content, verified or not.
+    /// Pins a file that should have this content, verified or not.
     pub(super) fn pin_content(&mut self, digest: Digest) -> Option<FileKey> {
         let key = *self.by_digest.get(&digest)?;
         self.pin_unverified(&key).then_some(key)
     }
 
-    /// Notes that the content of a file was found to be right.
-    pub(super) fn confirm(&mut self, key: &FileKey) {
+    /// Marks a file as verified.
+    pub(super) fn mark_verified(&mut self, key: &FileKey) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.verified = true;
         }
     }
 
-    /// Forgets a file, whoever holds it.
-    pub(super) fn forget(&mut self, key: &FileKey) {
+    /// Removes a file from the index, even if it is pinned.
+    pub(super) fn remove(&mut self, key: &FileKey) {
         if let Some(entry) = self.entries.remove(key) {
             self.total_bytes -= entry.bytes;
         }
@@ -124,8 +125,9 @@ impl State {
         }
     }
 
-    /// Takes the victims out of the index, so that nobody can pin them any more.
-    pub(super) fn choose_victims(&mut self, limit_bytes: u64) -> Vec<FileKey> {
+    /// Removes the files to evict from the index, so that they cannot be pinned any more, and returns them: those that
+    /// were not used for longest, until a tenth of the limit is free or only pinned files are left.
+    pub(super) fn take_victims(&mut self, limit_bytes: u64) -> Vec<FileKey> {
         if self.total_bytes <= limit_bytes {
             return vec![];
         }
@@ -138,7 +140,7 @@ impl State {
             if self.total_bytes <= target {
                 break;
             }
-            self.forget(&key);
+            self.remove(&key);
             victims.push(key);
         }
         victims

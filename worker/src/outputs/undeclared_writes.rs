@@ -1,4 +1,4 @@
-//! Finds what a command changed outside its declared outputs.
+//! Detection of writes outside the declared outputs.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -8,17 +8,18 @@ use bitzel_cas::DirectoryTree;
 use bitzel_proto::Digest;
 use tokio_util::sync::CancellationToken;
 
-use super::merged_tree::{MergedNode, MergedTree, check_depth, failed, is_whiteout};
-use super::opening::digest_of;
-use super::scan::join;
+use super::file_digest::hash_file;
+use super::merged_tree::{MergedNode, MergedTree, check_depth, is_whiteout};
 use crate::error::Error;
 use crate::node_properties::unix_mode;
 use crate::recursion;
+use crate::relative_path::join;
 
-/// Paths that the command made, changed or deleted outside `outputs`, sorted. Directories do not count by
-/// themselves: overlayfs copies those above every change, and BitBake makes the directories of `[dirs]` without
-/// anything in them (`DL_DIR` for a recipe that downloads nothing). Blocks.
-pub fn undeclared_writes(
+/// Finds the paths that the command created, changed or deleted outside `outputs`, sorted. Blocks.
+///
+/// Directories themselves do not count: overlayfs copies those above every change, and BitBake creates the directories
+/// of `[dirs]` even if they stay empty (`DL_DIR` for a recipe that downloads nothing).
+pub fn find_undeclared_writes(
     tree: &DirectoryTree,
     upper: PathBuf,
     outputs: &[Vec<String>],
@@ -43,45 +44,45 @@ fn walk(
     if outputs.iter().any(|output| output == path) {
         return Ok(());
     }
-    let MergedNode::Upper { beneath, .. } = node else {
+    let MergedNode::Upper { input, .. } = node else {
         return Ok(());
     };
     let on_disk = merged.upper_path(path);
-    for entry in fs::read_dir(&on_disk).map_err(failed(&on_disk))? {
-        let entry = entry.map_err(failed(&on_disk))?;
+    for entry in fs::read_dir(&on_disk).map_err(Error::io_at("read", &on_disk))? {
+        let entry = entry.map_err(Error::io_at("read", &on_disk))?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let child_path = join(path, &name);
         if outputs.contains(&child_path) {
             continue;
         }
         check_depth(&child_path, &entry.path())?;
-        let metadata = entry.metadata().map_err(failed(&entry.path()))?;
+        let metadata = entry.metadata().map_err(Error::io_at("read", &entry.path()))?;
         let is_directory = metadata.is_dir();
         if is_whiteout(&metadata) || !is_directory {
-            if !is_copy_of_input(merged, cancellation, *beneath, &entry.path(), &metadata, &name)? {
+            if !is_copy_of_input(merged, cancellation, *input, &entry.path(), &metadata, &name)? {
                 found.push(child_path);
             }
             continue;
         }
-        let Some(child) = merged.upper_node(&entry.path(), metadata, *beneath, &name)? else {
+        let Some(child) = merged.upper_node(&entry.path(), metadata, *input, &name)? else {
             continue;
         };
-        recursion::level(|| walk(merged, outputs, cancellation, &child_path, &child, found))?;
+        recursion::descend(|| walk(merged, outputs, cancellation, &child_path, &child, found))?;
     }
     Ok(())
 }
 
-/// Whether an entry of the upper directory is still what the input has at its place. Overlayfs copies a file up when
-/// a command makes a hardlink to it, as a recipe's sysroot consists of, and so does opening it for writing.
+/// True if an entry of the upper directory equals the input at its path. Overlayfs copies a file up when a command opens
+/// it for writing or makes a hardlink to it, and the sysroot of a recipe consists of hardlinks.
 fn is_copy_of_input(
     merged: &MergedTree<'_>,
     cancellation: &CancellationToken,
-    beneath: Option<Digest>,
+    input: Option<Digest>,
     on_disk: &Path,
     metadata: &fs::Metadata,
     name: &str,
 ) -> Result<bool, Error> {
-    let Some(directory) = beneath else {
+    let Some(directory) = input else {
         return Ok(false);
     };
     match merged.input_child(directory, name)? {
@@ -94,10 +95,10 @@ fn is_copy_of_input(
             );
             Ok(same_mode
                 && metadata.len() == digest.size_bytes()
-                && digest_of(directory.function(), on_disk, metadata.len(), cancellation)? == digest)
+                && hash_file(directory.function(), on_disk, metadata.len(), cancellation)? == digest)
         }
         Some(MergedNode::InputSymlink(node)) if metadata.is_symlink() => {
-            Ok(fs::read_link(on_disk).map_err(failed(on_disk))? == Path::new(&node.target))
+            Ok(fs::read_link(on_disk).map_err(Error::io_at("read", on_disk))? == Path::new(&node.target))
         }
         _ => Ok(false),
     }

@@ -1,116 +1,37 @@
-//! A worker on a store in memory, and input trees written down shortly.
-#![allow(dead_code, unreachable_pub, reason = "every test program uses its own part")]
-#![allow(clippy::unwrap_used, reason = "only tests use this")]
+//! A worker on a store in memory, and the Actions that it executes.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bitzel_cas::BlobStore;
 use bitzel_cas::blob_store::{one_chunk, read_whole};
-use bitzel_proto::google::protobuf::{Duration, Timestamp, UInt32Value};
+use bitzel_proto::google::protobuf::Duration;
 use bitzel_proto::reapi::{
-    Action, ActionResult, Command, Directory, DirectoryNode, ExecuteResponse, FileNode, NodeProperties,
-    NodeProperty, Platform, SymlinkNode, Tree, command::EnvironmentVariable, platform::Property,
+    Action, ActionResult, Command, Directory, DirectoryNode, ExecuteResponse, FileNode, Platform,
+    SymlinkNode, Tree, command::EnvironmentVariable, execution_stage, platform::Property,
 };
 use bitzel_proto::{Digest, DigestFunction, InstanceName};
-use bitzel_worker::{ActionExecutor, ActionRequest, ExecutorConfig, SandboxedActionExecutor};
+use bitzel_worker::{ActionExecutor, ActionRequest, ExecutorConfig, compose_executor};
 use bytes::Bytes;
 use prost::Message;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
-mod watched_blob_store;
-
-pub use watched_blob_store::WatchedBlobStore;
+use super::input_tree::Node;
+use super::watched_blob_store::WatchedBlobStore;
 
 pub const FUNCTION: DigestFunction = DigestFunction::Sha256;
-/// The modification time of inputs that have one.
-pub const MTIME: i64 = 1_500_000_000;
-
-/// A node of an input tree.
-#[derive(Debug, Clone)]
-pub enum Node {
-    File(Vec<u8>, Option<NodeProperties>),
-    Executable(Vec<u8>),
-    Symlink(String),
-    Directory(BTreeMap<String, Self>, Option<NodeProperties>),
+/// Command that starts the sandbox launcher of this build.
+pub fn launcher() -> Vec<std::ffi::OsString> {
+    vec![env!("CARGO_BIN_EXE_bitzel-sandbox").into()]
 }
 
-/// Mode and time.
-pub fn properties(mode: u32, seconds: i64) -> NodeProperties {
-    NodeProperties {
-        properties: vec![],
-        mtime: Some(Timestamp { seconds, nanos: 123 }),
-        unix_mode: Some(UInt32Value { value: mode }),
-    }
-}
+/// Platform of commands that attack with the privileges of their own user namespace.
+pub const USER_NAMESPACES: &[(&str, &str)] = &[("user-namespaces", "on")];
+/// The properties that restore a tree exactly.
+pub const EXACT: &[&str] = &["mtime", "unix_mode"];
 
-pub fn in_group(mut properties: NodeProperties, group: &str) -> NodeProperties {
-    properties.properties.push(NodeProperty {
-        name: "hardlink-group".into(),
-        value: group.into(),
-    });
-    properties
-}
-
-impl Node {
-    /// The same with the modes and times that everything has by default.
-    pub fn without_properties(&self) -> Self {
-        match self {
-            Self::File(content, _) => Self::File(content.clone(), None),
-            Self::Directory(entries, _) => {
-                let entries = entries
-                    .iter()
-                    .map(|(name, node)| (name.clone(), node.without_properties()));
-                Self::Directory(entries.collect(), None)
-            }
-            other => other.clone(),
-        }
-    }
-
-    /// A small tree for both ways that a worker has with them: one that it copies, and one that it puts below an overlay
-    /// because some of it has properties.
-    pub fn both_ways(&self) -> [Self; 2] {
-        let Self::Directory(entries, _) = self else {
-            panic!("a tree starts with a directory");
-        };
-        let below = Self::Directory(entries.clone(), Some(properties(0o755, MTIME)));
-        [self.without_properties(), below]
-    }
-}
-
-/// A file that can be written to.
-pub fn file(content: impl AsRef<[u8]>) -> Node {
-    Node::File(content.as_ref().to_vec(), Some(properties(0o644, MTIME)))
-}
-
-/// A file without properties, as most clients send them.
-pub fn plain_file(content: impl AsRef<[u8]>) -> Node {
-    Node::File(content.as_ref().to_vec(), None)
-}
-
-pub fn symlink(target: &str) -> Node {
-    Node::Symlink(target.into())
-}
-
-pub fn directory<const N: usize>(entries: [(&str, Node); N]) -> Node {
-    Node::Directory(
-        entries
-            .into_iter()
-            .map(|(name, node)| (name.to_owned(), node))
-            .collect(),
-        None,
-    )
-}
-
-pub struct Worker {
-    executor: Option<SandboxedActionExecutor>,
-    pub store: Arc<WatchedBlobStore>,
-    pub directory: tempfile::TempDir,
-    config: ExecutorConfig,
-}
-
-/// What to run; the rest of the Action has defaults.
+/// The parts of an Action that a test sets.
 #[derive(Default)]
 pub struct Run<'run> {
     pub script: &'run str,
@@ -122,14 +43,13 @@ pub struct Run<'run> {
     pub timeout: Option<std::time::Duration>,
 }
 
-pub fn launcher() -> Vec<std::ffi::OsString> {
-    vec![env!("CARGO_BIN_EXE_bitzel-sandbox").into()]
+/// A worker in a temporary directory.
+pub struct Worker {
+    executor: Option<Arc<dyn ActionExecutor>>,
+    pub store: Arc<WatchedBlobStore>,
+    pub directory: tempfile::TempDir,
+    config: ExecutorConfig,
 }
-
-/// For commands that attack with the power that they have in a user namespace of their own.
-pub const USER_NAMESPACES: &[(&str, &str)] = &[("user-namespaces", "on")];
-/// Both properties that bring a tree back exactly.
-pub const EXACT: &[&str] = &["mtime", "unix_mode"];
 
 impl Worker {
     pub async fn new() -> Self {
@@ -154,20 +74,20 @@ impl Worker {
         worker
     }
 
-    pub fn executor(&self) -> &SandboxedActionExecutor {
-        self.executor.as_ref().unwrap()
+    pub fn executor(&self) -> &dyn ActionExecutor {
+        &**self.executor.as_ref().unwrap()
     }
 
-    /// Ends the worker.
-    pub fn kill(&mut self) {
+    /// Ends the worker. Its directories stay.
+    pub fn stop(&mut self) {
         self.executor = None;
     }
 
-    /// Starts a new worker on the same cache directory.
+    /// Starts a new worker on the same directories.
     pub async fn restart(&mut self) {
-        self.kill();
+        self.stop();
         let blobs: Arc<dyn BlobStore> = self.store.clone();
-        let executor = SandboxedActionExecutor::open(self.config.clone(), Arc::new(blobs));
+        let executor = compose_executor(self.config.clone(), Arc::new(blobs));
         self.executor = Some(executor.await.unwrap());
     }
 
@@ -275,18 +195,28 @@ impl Worker {
         }
     }
 
+    /// A request and the receiver of its stages. The first one reports the start of the command.
+    pub fn observed_request(action: Digest) -> (ActionRequest, UnboundedReceiver<execution_stage::Value>) {
+        let (stages, receiver) = unbounded_channel();
+        let request = ActionRequest {
+            stages: Some(stages),
+            ..Self::request(action)
+        };
+        (request, receiver)
+    }
+
     pub async fn execute(&self, action: Digest) -> ExecuteResponse {
         self.executor().execute(Self::request(action)).await
     }
 
-    /// Runs a script on a tree and gives the response, whatever it is.
+    /// Runs a script on a tree and returns the response.
     pub async fn respond(&self, tree: &Node, run: Run<'_>) -> ExecuteResponse {
         let root = self.put_tree(tree).await;
         let action = self.action(root, &run).await;
         self.execute(action).await
     }
 
-    /// Runs a script that has to succeed.
+    /// Runs a script that has to succeed on a tree.
     pub async fn run(&self, tree: &Node, run: Run<'_>) -> ActionResult {
         let response = self.respond(tree, run).await;
         self.succeeded(response).await
@@ -317,7 +247,7 @@ impl Worker {
         String::from_utf8(self.read(result.stderr_digest.as_ref()).await.to_vec()).unwrap()
     }
 
-    /// An output file's content.
+    /// The content of an output file.
     pub async fn output(&self, result: &ActionResult, path: &str) -> String {
         let file = result.output_files.iter().find(|file| file.path == path);
         let digest = &file
@@ -326,7 +256,7 @@ impl Worker {
         String::from_utf8(self.read(digest.as_ref()).await.to_vec()).unwrap()
     }
 
-    /// An output directory's Tree.
+    /// The Tree of an output directory.
     pub async fn tree(&self, result: &ActionResult, path: &str) -> Tree {
         let directory = result
             .output_directories
@@ -336,7 +266,7 @@ impl Worker {
         Tree::decode(self.read(directory.tree_digest.as_ref()).await).unwrap()
     }
 
-    /// All Directories of an output directory into the store, and its root: what the next Action takes as input.
+    /// Writes all Directories of an output directory to the store, for the next Action, and returns the root.
     pub async fn input_of(&self, result: &ActionResult, path: &str) -> Digest {
         let tree = self.tree(result, path).await;
         for child in &tree.children {
@@ -345,7 +275,7 @@ impl Worker {
         self.put_message(&tree.root.unwrap()).await
     }
 
-    /// What running Actions leave: nothing but empty directories for the next ones.
+    /// The remains of Actions, without the empty directories that wait for the next Action.
     pub fn leftovers(&self) -> Vec<PathBuf> {
         let list = |path: PathBuf| {
             std::fs::read_dir(path)
@@ -362,24 +292,4 @@ impl Worker {
         let of_actions = actions.into_iter().flat_map(list).filter(|path| !kept(path));
         of_actions.chain(list(cache.join("temporary"))).collect()
     }
-}
-
-/// Paths of all files below a directory, relative to it, with their contents.
-pub fn contents(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut pending = vec![root.to_owned()];
-    while let Some(directory) = pending.pop() {
-        for entry in std::fs::read_dir(&directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                pending.push(path);
-            } else {
-                found.insert(
-                    path.strip_prefix(root).unwrap().to_owned(),
-                    std::fs::read(&path).unwrap(),
-                );
-            }
-        }
-    }
-    found
 }

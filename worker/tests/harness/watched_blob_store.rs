@@ -1,4 +1,4 @@
-//! A store, in memory unless told otherwise, that counts reads and can hold one back.
+//! A store that counts reads and can hold one back.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,6 +10,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use super::worker::FUNCTION;
+
+/// Store in memory, or around another one, that counts the reads of each blob.
 pub struct WatchedBlobStore {
     inner: Arc<dyn BlobStore>,
     reads: Mutex<HashMap<Digest, usize>>,
@@ -33,22 +36,23 @@ impl WatchedBlobStore {
         }
     }
 
-    /// How often a blob was read.
+    /// Number of reads of a blob.
     pub fn reads_of(&self, content: &[u8]) -> usize {
-        let digest = super::FUNCTION.digest(content);
+        let digest = FUNCTION.digest(content);
         self.reads.lock().get(&digest).copied().unwrap_or(0)
     }
 
-    /// Reads of this blob wait from now on.
+    /// Holds back reads of this blob from now on.
     pub fn hold(&self, content: &[u8]) {
-        self.hold.send_replace(Some(super::FUNCTION.digest(content)));
+        self.hold.send_replace(Some(FUNCTION.digest(content)));
     }
 
-    /// Waits until a read waits.
+    /// Waits until a read is held back.
     pub async fn held(&self) {
         self.held.notified().await;
     }
 
+    /// Releases the reads that are held back.
     pub fn release(&self) {
         self.hold.send_replace(None);
     }

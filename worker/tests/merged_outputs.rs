@@ -1,8 +1,4 @@
-//! Outputs are exactly the tree that the command saw at its end, whatever it did to get there.
-
-#![allow(clippy::unwrap_used, reason = "tests may panic")]
-
-mod support;
+//! Outputs equal the tree that the command saw at its end, after any sequence of changes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
@@ -11,9 +7,10 @@ use bitzel_proto::reapi::{Directory, NodeProperties, Tree};
 use bitzel_proto::{Digest, DigestFunction};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use support::*;
 
-/// What a command does to its tree; what fails (the file is not there) is skipped.
+use crate::harness::*;
+
+/// A change that a command makes to its tree. Changes that fail, for example of an absent file, are skipped.
 #[derive(Debug, Clone)]
 enum Step {
     Write(String, String),
@@ -43,7 +40,7 @@ impl Step {
     }
 }
 
-/// Paths that the initial tree has, and others beside and below them.
+/// Paths of the initial tree, and others beside and below them.
 fn path() -> impl Strategy<Value = String> {
     let name = prop::sample::select(vec!["a", "b", "c"]);
     prop::collection::vec(name, 1..4).prop_map(|names| format!("t/{}", names.join("/")))
@@ -97,7 +94,7 @@ for path, stat in sorted(entries):
         print(path, 'file', oct(stat.st_mode & 0o7777), stat.st_mtime_ns, content, first)
 ";
 
-/// The same list out of the messages.
+/// The same list, from the messages.
 fn list(tree: &Tree) -> String {
     let mut directories: HashMap<Digest, &Directory> = HashMap::new();
     for child in &tree.children {
@@ -146,7 +143,7 @@ fn attributes(properties: Option<&NodeProperties>, default_mode: u32) -> (u32, i
 }
 
 #[test]
-fn outputs_are_what_a_walk_of_the_merged_tree_finds() {
+fn outputs_equal_the_tree_that_the_command_saw() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -166,7 +163,7 @@ fn outputs_are_what_a_walk_of_the_merged_tree_finds() {
                 writeln!(script, "try: {step}\nexcept (OSError, shutil.Error): pass").unwrap();
             }
             script.push_str(LIST);
-            for tree in directory([("t", initial(2)), ("script", plain_file(script))]).both_ways() {
+            for tree in directory([("t", initial(2)), ("script", plain_file(script))]).copied_and_overlaid() {
                 let run = Run {
                     script: "python3 script",
                     outputs: &["t"],
