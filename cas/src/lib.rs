@@ -42,6 +42,7 @@ pub mod metered_action_cache;
 pub mod metered_blob_store;
 pub mod mirrored_action_cache;
 pub mod mirrored_blob_store;
+pub mod notice;
 pub mod read_only_action_cache;
 pub mod read_only_blob_store;
 pub mod remote_action_cache;

@@ -14,5 +14,5 @@ mod task_execution;
 
 pub use driver::{BuildConfig, Driver};
 pub use error::BuildError;
-pub use event::{BuildEvent, Outcome, Summary};
+pub use event::{BuildEvent, Outcome, ServerCondition, Summary};
 pub use task_execution::Metadata;

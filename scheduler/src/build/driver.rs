@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bitzel_cas::endpoint::Channel;
-use bitzel_cas::error::with_causes;
+use bitzel_cas::error::{find_status, with_causes};
 use bitzel_cas::{ActionCache, CountingBlobStore, DirectoryCache};
 use bitzel_proto::InstanceName;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tonic::Status;
 use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
 
@@ -93,7 +94,7 @@ impl Driver {
             metadata,
             store: store.clone(),
             action_cache,
-            execution: ExecutionClient::new(execution, config.instance.clone(), invocation),
+            execution: ExecutionClient::new(execution, config.instance.clone(), invocation, events.clone()),
             instance: config.instance,
             directory_cache: DirectoryCache::new(DIRECTORY_CACHE),
             timeless: Mutex::default(),
@@ -269,35 +270,29 @@ impl Driver {
         self.results.insert(task, Arc::new(result));
         how(&mut self.schedule, task, unihash);
         if let Some(completion) = self.schedule.completion(task) {
-            self.tell_finished(task, completion.into(), milliseconds, None, None);
+            self.tell_finished(task, completion.into(), milliseconds, None);
         }
     }
 
     fn fail(&mut self, task: u32, milliseconds: u64, error: &BuildError) {
         self.failed += 1;
         self.schedule.failed(task);
-        let log = match error {
-            BuildError::TaskFailed { log, .. } => Some(log.clone()),
-            _ => None,
-        };
-        self.tell_finished(task, Outcome::Failed, milliseconds, Some(with_causes(error)), log);
+        self.tell_finished(task, Outcome::Failed, milliseconds, Some(error));
     }
 
-    fn tell_finished(
-        &self,
-        task: u32,
-        outcome: Outcome,
-        milliseconds: u64,
-        error: Option<String>,
-        log: Option<String>,
-    ) {
+    fn tell_finished(&self, task: u32, outcome: Outcome, milliseconds: u64, error: Option<&BuildError>) {
         let (recipe, task) = self.names(task);
+        let log = match error {
+            Some(BuildError::TaskFailed { log, .. }) => Some(log.clone()),
+            _ => None,
+        };
         self.tell(BuildEvent::TaskFinished {
             recipe,
             task,
             outcome,
             milliseconds,
-            error,
+            error: error.map(|error| with_causes(error)),
+            status: error.and_then(|error| find_status(error)).map(Status::code),
             log,
         });
     }
