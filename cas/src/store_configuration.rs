@@ -77,7 +77,7 @@ pub struct DiskTable {
     pub size: Option<ByteSize>,
     /// Space that stays free on the disk, whoever uses it.
     #[serde(default = "free_space")]
-    #[schemars(with = "SizeText", extend("default" = "1GiB"))]
+    #[schemars(with = "SizeText", extend("default" = "1GiB", "examples" = ["5GiB"]))]
     pub free_space: ByteSize,
     /// Compresses blobs where that saves space.
     #[serde(default)]
@@ -206,7 +206,7 @@ pub struct ShardedTable {
     pub shards: Spanned<Vec<ShardTable>>,
 }
 
-/// One of `sharded.shards`.
+/// `sharded.shards`: one shard.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ShardTable {
@@ -237,7 +237,7 @@ pub struct MirroredTable {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MeteredTable {
-    /// Value of the label `store` in the metrics.
+    /// Value of the label `store` (blobs) or `cache` (results) in the metrics.
     #[schemars(example = &"bucket")]
     pub name: String,
     /// The store below.

@@ -26,7 +26,7 @@ use crate::front_end::export_graph;
 use crate::worker::platform_properties;
 use crate::{interrupt, last_graph};
 
-/// Builds, and exits with 1 when a task failed.
+/// Builds the targets. The exit code is 1 if a task failed.
 pub(crate) async fn run(
     directories: &Directories,
     arguments: BuildArguments,
@@ -62,14 +62,14 @@ pub(crate) async fn run(
     let outcome = tokio::select! {
         done = driver.run().instrument(info_span!("build")) => Ok(Some(done)),
         () = interrupt::interrupted() => Ok(None),
-        error = connection.broke_down() => Err(error),
+        error = connection.server_failure() => Err(error),
     };
     let code = match outcome {
         Ok(Some((mut summary, results))) => {
             if let Some(destination) = &arguments.output {
                 place_outputs(&index, &results, &*connection.store, destination).await?;
             }
-            // What was placed was downloaded too.
+            // Placing the outputs downloads them too.
             summary.bytes_uploaded = connection.store.bytes_written();
             summary.bytes_downloaded = connection.store.bytes_read();
             events.send(BuildEvent::Summary(summary.clone())).ok();
@@ -85,7 +85,7 @@ pub(crate) async fn run(
         Ok(None) => {
             writeln!(
                 io::stderr(),
-                "interrupted: what was finished is kept, run the same command to go on"
+                "interrupted: finished tasks are kept; run the same command to continue"
             )?;
             Ok(interrupt::INTERRUPTED.into())
         }
@@ -99,11 +99,11 @@ fn decode(tree: &LocalTree, digest: &Digest) -> Result<Directory, CommandError> 
     let bytes = tree
         .directories
         .get(digest)
-        .ok_or_else(|| CommandError::new(format!("the export lacks directory {digest}")))?;
+        .ok_or_else(|| CommandError::new(format!("the exported graph lacks the directory {digest}")))?;
     Ok(Directory::decode(bytes.clone())?)
 }
 
-/// The export as the build driver wants it.
+/// Converts an export for the build driver.
 fn metadata(export: &Export) -> Result<Metadata, CommandError> {
     let tree = &export.metadata;
     let mut directories = HashMap::with_capacity(tree.directories.len());

@@ -58,7 +58,7 @@ fn with_output(digest: Digest) -> ActionResult {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn blobs_go_in_and_out_by_batch_and_stream_plain_and_compressed() {
+async fn round_trips_blobs_by_batch_and_stream_and_compressed() {
     let server = Server::cache().await;
     let (small, large) = (b"small".as_slice(), noise(1, 3 << 20));
     let in_batch = server.put(BLAKE3, small).await;
@@ -90,7 +90,7 @@ async fn blobs_go_in_and_out_by_batch_and_stream_plain_and_compressed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hash_without_a_function_is_sha256_and_never_guessed() {
+async fn takes_a_hash_without_a_function_as_sha256() {
     let server = Server::cache().await;
     let digest = server.put(BLAKE3, b"blob").await;
     let wire = digest.to_wire();
@@ -142,7 +142,7 @@ async fn a_hash_without_a_function_is_sha256_and_never_guessed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn results_are_apart_by_function_even_under_one_hash() {
+async fn separates_results_by_digest_function() {
     let server = Server::cache().await;
     let output = server.put(BLAKE3, b"output").await;
     let action = BLAKE3.digest(b"action");
@@ -170,7 +170,7 @@ async fn results_are_apart_by_function_even_under_one_hash() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_result_is_complete_only_by_the_function_of_its_action() {
+async fn checks_completeness_with_the_digest_function_of_the_action() {
     let server = Server::cache().await;
     let action = BLAKE3.digest(b"action");
     // The content is there as a blob of SHA-256, which is not what the result names.
@@ -198,7 +198,7 @@ async fn a_result_is_complete_only_by_the_function_of_its_action() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trees_and_chunks_are_of_their_roots_function() {
+async fn uses_the_digest_function_of_the_root_for_trees_and_chunks() {
     let server = Server::cache().await;
     let leaf = Directory {
         directories: vec![],
@@ -256,7 +256,7 @@ async fn trees_and_chunks_are_of_their_roots_function() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_action_of_blake3_has_results_of_blake3() {
+async fn returns_blake3_results_for_a_blake3_action() {
     let server = Server::farm().await;
     let command = Command {
         output_paths: vec!["dir".to_owned()],

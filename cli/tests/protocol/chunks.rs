@@ -89,7 +89,7 @@ async fn register(server: &Server, blob: Digest, slices: &[&[Digest]]) -> Result
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_mapping_of_a_blob_is_where_a_client_would_cut_it_and_all_chunks_are_there() {
+async fn maps_a_blob_to_the_chunks_that_a_client_would_cut() {
     let server = Server::cache().await;
     let blob = noise(1, 8 << 20);
     let digest = server.upload(SHA256, &blob).await;
@@ -118,7 +118,7 @@ async fn the_mapping_of_a_blob_is_where_a_client_would_cut_it_and_all_chunks_are
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registered_mapping_makes_the_blob_from_chunks_in_several_messages() {
+async fn assembles_a_blob_from_a_registered_mapping() {
     let server = Server::cache().await;
     let blob = noise(2, 8 << 20);
     let digest = SHA256.digest(&blob);
@@ -136,7 +136,7 @@ async fn a_registered_mapping_makes_the_blob_from_chunks_in_several_messages() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mapping_that_makes_something_else_is_refused_and_nothing_is_stored() {
+async fn refuses_a_mapping_that_makes_another_blob() {
     let server = Server::cache().await;
     let (one, two) = (server.put(SHA256, b"one").await, server.put(SHA256, b"two").await);
     let gone = SHA256.digest(b"six");
@@ -212,10 +212,10 @@ fn unpacked(path: &Path) -> Vec<u8> {
 /// Up: a client that knows how the server cuts sends what the server lacks of the new version. Down: a client with the old
 /// version asks what the new one is made of and fetches what it lacks.
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_new_version_of_a_real_tarball_only_new_chunks_travel() {
+async fn transfers_only_new_chunks_of_a_new_tarball() {
     let Some([old_path, new_path]) = two_versions() else {
         println!(
-            "SKIPPED: of_a_new_version_of_a_real_tarball_only_new_chunks_travel: no crate is in cargo's cache twice; name \
+            "SKIPPED: transfers_only_new_chunks_of_a_new_tarball: no crate is in cargo's cache twice; name \
              two tar files in BITZEL_TEST_TARBALLS"
         );
         return;

@@ -82,7 +82,7 @@ fn bad_directories(content: Digest) -> Vec<(Vec<u8>, &'static str)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn directories_that_lead_elsewhere_are_never_laid_out() {
+async fn never_lays_out_directories_that_lead_elsewhere() {
     let server = Server::farm().await;
     let content = server.put(SHA256, b"content").await;
     for (directory, reason) in bad_directories(content) {
@@ -145,7 +145,7 @@ fn with_root(root: Digest) -> ActionResult {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn results_with_such_directories_are_never_hits() {
+async fn ignores_results_with_invalid_directories() {
     let server = Server::cache().await;
     let content = server.put(SHA256, b"content").await;
     for (directory, reason) in bad_directories(content) {
@@ -157,7 +157,7 @@ async fn results_with_such_directories_are_never_hits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_directory_of_a_million_entries_is_a_blob_and_nothing_more() {
+async fn stores_a_directory_of_a_million_entries_as_a_blob() {
     let server = Server::farm().await;
     let content = server.put(SHA256, b"content").await;
     let million = Directory {
@@ -193,7 +193,7 @@ async fn a_directory_of_a_million_entries_is_a_blob_and_nothing_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_large_directories_are_not_read_all_at_once() {
+async fn does_not_read_many_large_directories_at_once() {
     let server = Server::farm().await;
     let content = server.put(SHA256, b"content").await;
     let mut children = Vec::new();
@@ -248,7 +248,7 @@ async fn many_large_directories_are_not_read_all_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trees_that_are_too_deep_or_unfold_without_end_are_refused() {
+async fn refuses_trees_that_are_too_deep_or_unfold_without_end() {
     let server = Server::farm().await;
     // A cycle would need a digest that is known before its content. What comes closest: each level names the one
     // below, `width` times.

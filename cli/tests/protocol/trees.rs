@@ -61,7 +61,7 @@ async fn put(server: &Server) -> (Digest, Vec<Directory>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_directory_comes_once_however_often_it_is_named() {
+async fn lists_every_directory_once() {
     let server = Server::cache().await;
     let (root, all) = put(&server).await;
     let pages = pages(&server, of(root, 0, "")).await.unwrap();
@@ -71,7 +71,7 @@ async fn every_directory_comes_once_however_often_it_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_of_one_directory_can_be_taken_up_at_each_token() {
+async fn continues_a_directory_listing_at_each_page_token() {
     let server = Server::cache().await;
     let (root, all) = put(&server).await;
     let whole = pages(&server, of(root, 1, "")).await.unwrap();
@@ -94,7 +94,7 @@ async fn pages_of_one_directory_can_be_taken_up_at_each_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn forged_tokens_and_sizes_are_refused() {
+async fn refuses_forged_tokens_and_sizes() {
     let server = Server::cache().await;
     let (root, _) = put(&server).await;
     for token in [

@@ -1,7 +1,7 @@
 //! Events of a build, for displays and for programs.
 
 use serde::Serialize;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use super::schedule::Completion;
 
@@ -45,9 +45,12 @@ pub enum ServerCondition {
 }
 
 impl ServerCondition {
-    /// Condition of a server that answered with `code`. `None` if the same call would get the same answer.
-    pub fn of_code(code: Code) -> Option<Self> {
-        match code {
+    /// Condition of the server after a failed call. `None` if the same call would get the same answer.
+    pub fn of_status(status: &Status) -> Option<Self> {
+        // A status with a source was made on this side, of an error of the transport.
+        let is_broken = std::error::Error::source(status).is_some();
+        match status.code() {
+            Code::Unknown | Code::Internal if is_broken => Some(Self::Unreachable),
             Code::Unavailable | Code::Cancelled => Some(Self::Unreachable),
             Code::ResourceExhausted => Some(Self::Overloaded),
             Code::Unknown | Code::Internal => Some(Self::Failing),

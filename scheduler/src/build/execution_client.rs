@@ -80,7 +80,7 @@ impl ExecutionClient {
                 // The server answers, but forgot the operation, for example because it was restarted: start again.
                 continue;
             }
-            let Some(condition) = ServerCondition::of_code(error.code()) else {
+            let Some(condition) = ServerCondition::of_status(&error) else {
                 execution.resumed();
                 return Err(error);
             };

@@ -1,41 +1,41 @@
 use super::*;
 
-fn counts(events: &[(&str, Outcome)]) -> [usize; 4] {
-    let mut tally = Tally::default();
+fn count(events: &[(&str, Outcome)]) -> [usize; 4] {
+    let mut counts = OutcomeCounts::default();
     for &(name, outcome) in events {
-        tally.record(name.to_owned(), outcome);
+        counts.record(name.to_owned(), outcome);
     }
-    [Outcome::Ran, Outcome::Hit, Outcome::CutOff, Outcome::Failed].map(|outcome| tally.count(outcome))
+    [Outcome::Ran, Outcome::Hit, Outcome::CutOff, Outcome::Failed].map(|outcome| counts.count(outcome))
 }
 
 #[test]
-fn tasks_are_counted_by_outcome() {
+fn counts_tasks_by_outcome() {
     let events = [
         ("zlib:do_fetch", Outcome::Hit),
         ("zlib:do_unpack", Outcome::Ran),
         ("zlib:do_compile", Outcome::Ran),
         ("png:do_compile", Outcome::CutOff),
     ];
-    assert_eq!(counts(&events), [2, 1, 1, 0]);
+    assert_eq!(count(&events), [2, 1, 1, 0]);
 }
 
 #[test]
-fn a_result_that_is_found_again_after_a_loss_counts_once() {
+fn counts_a_result_once_that_was_lost_and_found_again() {
     let events = [("zlib:do_unpack", Outcome::Hit), ("zlib:do_unpack", Outcome::Hit)];
-    assert_eq!(counts(&events), [0, 1, 0, 0]);
+    assert_eq!(count(&events), [0, 1, 0, 0]);
 }
 
 #[test]
-fn a_result_that_is_made_again_after_a_loss_counts_as_what_happened_last() {
+fn counts_the_last_outcome_of_a_task() {
     let events = [("zlib:do_unpack", Outcome::Hit), ("zlib:do_unpack", Outcome::Ran)];
-    assert_eq!(counts(&events), [1, 0, 0, 0]);
+    assert_eq!(count(&events), [1, 0, 0, 0]);
 }
 
 #[test]
-fn the_same_recipe_in_two_configurations_counts_twice() {
+fn counts_a_recipe_once_per_multiconfig() {
     let events = [
         ("zlib:do_unpack", Outcome::Ran),
         ("mc:other:zlib:do_unpack", Outcome::Ran),
     ];
-    assert_eq!(counts(&events), [2, 0, 0, 0]);
+    assert_eq!(count(&events), [2, 0, 0, 0]);
 }
