@@ -148,8 +148,8 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
     let mut next = Some(error);
     while let Some(error) = next {
         let message = as_status(error).map_or_else(|| error.to_string(), status_text);
-        // Transparent wrappers repeat the message of their source.
-        if messages.last() != Some(&message) {
+        // Transparent wrappers and layers of a transport repeat the message of their source.
+        if !messages.contains(&message) {
             messages.push(message);
         }
         next = error.source();

@@ -23,6 +23,9 @@ pub(crate) use server::{ConfigArguments, ConfigCommand, ServeArguments, WorkerAr
 pub(crate) use store::{GcArguments, StoreArguments, StoreCommand};
 pub(crate) use telemetry::{LogFormat, TelemetryArguments};
 
+/// Heading of the options that every command has.
+const GLOBAL_OPTIONS: &str = "Global options";
+
 /// BitBake builds on a Remote Execution API farm.
 #[derive(Debug, Parser)]
 #[command(name = "bitzel", version, about, long_about = None)]
@@ -42,12 +45,12 @@ pub(crate) struct Arguments {
 pub(crate) struct DirectoryArguments {
     /// Directory for exported graphs, the server's store and the worker's files [default: bitzel in the XDG cache
     /// directory]
-    #[arg(long, global = true, env = "BITZEL_CACHE_DIR", value_name = "DIR")]
+    #[arg(long, global = true, help_heading = GLOBAL_OPTIONS, env = "BITZEL_CACHE_DIR", value_name = "DIR")]
     pub(crate) cache_dir: Option<PathBuf>,
 
     /// Directory that running Actions write to, for example /dev/shm/bitzel. Memory is faster for small Actions, but must
     /// hold everything that concurrent Actions write [default: the cache directory]
-    #[arg(long, global = true, env = "BITZEL_SCRATCH_DIR", value_name = "DIR")]
+    #[arg(long, global = true, help_heading = GLOBAL_OPTIONS, env = "BITZEL_SCRATCH_DIR", value_name = "DIR")]
     pub(crate) scratch_dir: Option<PathBuf>,
 }
 
@@ -87,3 +90,6 @@ impl Command {
         matches!(self, Self::Serve(_) | Self::Worker(_))
     }
 }
+
+#[cfg(test)]
+mod tests;

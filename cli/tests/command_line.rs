@@ -68,33 +68,6 @@ fn shows_a_mistake_in_a_configuration_with_its_line() {
 }
 
 #[test]
-fn every_option_has_a_help_text() {
-    for command in [
-        &[][..],
-        &["build"],
-        &["graph"],
-        &["log"],
-        &["serve"],
-        &["worker"],
-        &["config"],
-        &["store"],
-        &["store", "gc"],
-    ] {
-        let text = stdout(&[command, &["--help"]].concat());
-        for line in text.lines().filter(|line| line.trim_start().starts_with('-')) {
-            let (option, help) = line.trim_start().split_once("  ").unwrap_or((line, ""));
-            let has_help = !help.trim().is_empty()
-                || next_line(&text, line).is_some_and(|next| next.starts_with("          "));
-            assert!(has_help, "{command:?}: {option}");
-        }
-    }
-}
-
-fn next_line<'text>(text: &'text str, line: &str) -> Option<&'text str> {
-    text.lines().skip_while(|other| *other != line).nth(1)
-}
-
-#[test]
 fn refuses_a_log_filter_that_cannot_be_parsed() {
     let directory = TempDir::new().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_bitzel"))

@@ -8,6 +8,9 @@ use clap::Args;
 
 use crate::command_error::CommandError;
 
+/// Heading of the options of [`CredentialArguments`].
+const CREDENTIALS: &str = "Credentials";
+
 /// Server and cache of a build.
 #[derive(Debug, Args)]
 pub(crate) struct RemoteArguments {
@@ -46,23 +49,23 @@ pub(crate) struct RemoteArguments {
 #[derive(Debug, Args)]
 pub(crate) struct CredentialArguments {
     /// Trust these certificate authorities [default: those of the system]
-    #[arg(long, value_name = "PEM", env = "BITZEL_TLS_CA")]
+    #[arg(long, help_heading = CREDENTIALS, value_name = "PEM", env = "BITZEL_TLS_CA")]
     pub(crate) tls_ca: Option<PathBuf>,
 
     /// Client certificate
-    #[arg(long, value_name = "PEM", env = "BITZEL_TLS_CERT", requires = "tls_key")]
+    #[arg(long, help_heading = CREDENTIALS, value_name = "PEM", env = "BITZEL_TLS_CERT", requires = "tls_key")]
     pub(crate) tls_cert: Option<PathBuf>,
 
     /// Private key of --tls-cert
-    #[arg(long, value_name = "PEM", env = "BITZEL_TLS_KEY", requires = "tls_cert")]
+    #[arg(long, help_heading = CREDENTIALS, value_name = "PEM", env = "BITZEL_TLS_KEY", requires = "tls_cert")]
     pub(crate) tls_key: Option<PathBuf>,
 
     /// File with a bearer token; it is read again when it changes
-    #[arg(long, value_name = "FILE", env = "BITZEL_TOKEN_FILE")]
+    #[arg(long, help_heading = CREDENTIALS, value_name = "FILE", env = "BITZEL_TOKEN_FILE")]
     pub(crate) token_file: Option<PathBuf>,
 
     /// User name for the password in the environment variable BITZEL_PASSWORD
-    #[arg(long, value_name = "NAME", env = "BITZEL_USER", conflicts_with = "token_file")]
+    #[arg(long, help_heading = CREDENTIALS, value_name = "NAME", env = "BITZEL_USER", conflicts_with = "token_file")]
     pub(crate) user: Option<String>,
 }
 

@@ -2,18 +2,20 @@
 
 use clap::{Args, ValueEnum};
 
+use super::GLOBAL_OPTIONS;
+
 /// Logs and traces.
 #[derive(Debug, Args)]
 pub(crate) struct TelemetryArguments {
     /// Show log lines on standard error, for example info, or warn,bitzel_cas=debug [default: off; warn for serve and
     /// worker]
-    #[arg(long, global = true, env = "BITZEL_LOG", value_name = "FILTER")]
+    #[arg(long, global = true, help_heading = GLOBAL_OPTIONS, env = "BITZEL_LOG", value_name = "FILTER")]
     pub(crate) log: Option<String>,
 
     /// Format of log lines
     #[arg(
         long,
-        global = true,
+        global = true, help_heading = GLOBAL_OPTIONS,
         env = "BITZEL_LOG_FORMAT",
         value_name = "FORMAT",
         default_value = "text"
@@ -21,7 +23,7 @@ pub(crate) struct TelemetryArguments {
     pub(crate) log_format: LogFormat,
 
     /// Send traces to this OpenTelemetry collector (OTLP over gRPC), for example http://collector:4317
-    #[arg(long, global = true, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    #[arg(long, global = true, help_heading = GLOBAL_OPTIONS, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     pub(crate) otlp_endpoint: Option<String>,
 }
 

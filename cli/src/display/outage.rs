@@ -121,10 +121,12 @@ impl Outage {
         let next_try = self.waiting.values().min()?;
         // Rounded up, so that it counts down to 1 and not to 0.
         let pause = next_try.saturating_duration_since(now).as_millis().div_ceil(1000);
+        let next_step = match pause {
+            0 => "trying again".to_owned(),
+            pause => format!("retry in {pause} s"),
+        };
         let reason = &current.reason;
-        Some(format!(
-            "server {condition}, {tasks} waiting, retry in {pause} s: {reason}"
-        ))
+        Some(format!("server {condition}, {tasks} waiting, {next_step}: {reason}"))
     }
 }
 
