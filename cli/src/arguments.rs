@@ -7,24 +7,21 @@
 )]
 
 mod build;
+mod global;
 mod remote;
 mod server;
 mod store;
-mod telemetry;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 pub(crate) use build::{BuildArguments, GraphArguments, LogArguments, MetadataArguments, TargetArguments};
-pub(crate) use remote::{CredentialArguments, RemoteArguments};
+pub(crate) use global::{DirectoryArguments, LogFormat, TelemetryArguments};
+pub(crate) use remote::RemoteArguments;
 pub(crate) use server::{ConfigArguments, ConfigCommand, ServeArguments, WorkerArguments};
 pub(crate) use store::{GcArguments, StoreArguments, StoreCommand};
-pub(crate) use telemetry::{LogFormat, TelemetryArguments};
-
-/// Heading of the options that every command has.
-const GLOBAL_OPTIONS: &str = "Global options";
 
 /// BitBake builds on a Remote Execution API farm.
 #[derive(Debug, Parser)]
@@ -38,20 +35,6 @@ pub(crate) struct Arguments {
 
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-/// Directories on this machine.
-#[derive(Debug, Args)]
-pub(crate) struct DirectoryArguments {
-    /// Directory for exported graphs, the server's store and the worker's files [default: bitzel in the XDG cache
-    /// directory]
-    #[arg(long, global = true, help_heading = GLOBAL_OPTIONS, env = "BITZEL_CACHE_DIR", value_name = "DIR")]
-    pub(crate) cache_dir: Option<PathBuf>,
-
-    /// Directory that running Actions write to, for example /dev/shm/bitzel. Memory is faster for small Actions, but must
-    /// hold everything that concurrent Actions write [default: the cache directory]
-    #[arg(long, global = true, help_heading = GLOBAL_OPTIONS, env = "BITZEL_SCRATCH_DIR", value_name = "DIR")]
-    pub(crate) scratch_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

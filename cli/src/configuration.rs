@@ -1,16 +1,11 @@
 //! Configuration file of `bitzel serve`.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use bitzel_cas::access::{AccessConfiguration, AccessTable, Limits, TlsTable};
 use bitzel_cas::services::Chunking;
-use bitzel_cas::store_configuration::schema::SizeText;
 use bitzel_cas::store_configuration::{Problem, Problems, StoreConfiguration, StorePurpose};
-use bytesize::ByteSize;
-use schemars::{JsonSchema, schema_for};
-use serde::Deserialize;
-use toml::Spanned;
+use schemars::schema_for;
 
 use crate::command_error::CommandError;
 
@@ -18,64 +13,12 @@ mod mistake;
 #[cfg(test)]
 mod reference;
 pub(crate) mod schema;
+mod server_tables;
 mod tables;
 
 use schema::KeySchemas;
+use server_tables::{ChunksTable, ExecutionTable, ListenTable};
 use tables::Tables;
-
-/// `[listen]`: addresses of the server.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ListenTable {
-    /// Address for clients and workers (gRPC). Default: `127.0.0.1:8980`.
-    #[schemars(with = "Option<String>", extend("format" = "socket-address", "examples" = ["0.0.0.0:8980"]))]
-    pub(crate) grpc: Option<SocketAddr>,
-    /// Address for clients of the HTTP cache protocol: Bazel, ccache, sccache. Default: none.
-    #[schemars(with = "Option<String>", extend("format" = "socket-address", "examples" = ["0.0.0.0:8080"]))]
-    pub(crate) http: Option<SocketAddr>,
-    /// Address for `/metrics`, `/livez` and `/readyz`, without authentication. Default: none.
-    #[schemars(with = "Option<String>", extend("format" = "socket-address", "examples" = ["127.0.0.1:9980"]))]
-    pub(crate) admin: Option<SocketAddr>,
-}
-
-/// `[execution]`: execution of Actions.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ExecutionTable {
-    /// Enables execution. Without it, the server is a cache.
-    #[serde(default = "enabled")]
-    pub(crate) enabled: bool,
-    /// Maximum number of concurrent Actions on this machine; 0 if all workers are on other machines. Default: the number of
-    /// processors.
-    #[schemars(example = 8)]
-    pub(crate) jobs: Option<usize>,
-    /// Directory that Actions on this machine write to. Default: the server's own directory.
-    #[schemars(example = &"/dev/shm/bitzel")]
-    scratch: Option<PathBuf>,
-}
-
-impl Default for ExecutionTable {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            jobs: None,
-            scratch: None,
-        }
-    }
-}
-
-fn enabled() -> bool {
-    true
-}
-
-/// `[chunks]`: chunks of large blobs, for clients that split and splice.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct ChunksTable {
-    /// Average size of a chunk: a power of two from 1 KiB to 4 MiB. Without the table it is 512 KiB.
-    #[schemars(with = "SizeText", extend("examples" = ["16KiB"]))]
-    average_size: Spanned<ByteSize>,
-}
 
 /// Valid configuration of a server.
 #[derive(Debug)]
@@ -185,19 +128,6 @@ pub(crate) fn read_access(path: &Path) -> Result<AccessConfiguration, CommandErr
     };
     tables.finish(vec![])?;
     Ok(configuration)
-}
-
-impl ChunksTable {
-    fn chunking(&self) -> Result<Chunking, Problem> {
-        let size = self.average_size.get_ref().as_u64();
-        let average = u32::try_from(size).unwrap_or(u32::MAX);
-        Chunking::new(average).map_err(|error| Problem {
-            key: "chunks.average_size".to_owned(),
-            span: Some(self.average_size.span()),
-            message: error.to_string(),
-            hint: Some("write a power of two from 1KiB to 4MiB".to_owned()),
-        })
-    }
 }
 
 fn read_file(path: &Path) -> Result<String, CommandError> {

@@ -10,7 +10,8 @@ use bitzel_proto::{Digest, DigestFunction};
 use serde_json::Value;
 use tempfile::TempDir;
 
-const OPTIONS: DiskBlobStoreOptions = DiskBlobStoreOptions {
+/// Options of the stores in these tests.
+const STORE_OPTIONS: DiskBlobStoreOptions = DiskBlobStoreOptions {
     limit_bytes: 1 << 30,
     free_space_floor_bytes: 0,
     compress: false,
@@ -21,7 +22,7 @@ struct Site {
 }
 
 impl Site {
-    /// A store of blobs of these sizes, the first one used last.
+    /// Store with blobs of these sizes. The first one was used last.
     async fn with_blobs(sizes: &[usize]) -> (Self, Vec<Digest>) {
         let site = Self {
             root: TempDir::new().unwrap(),
@@ -44,7 +45,7 @@ impl Site {
     }
 
     async fn open(&self) -> DiskBlobStore {
-        DiskBlobStore::open(&self.store(), OPTIONS).await.unwrap()
+        DiskBlobStore::open(&self.store(), STORE_OPTIONS).await.unwrap()
     }
 
     async fn missing(&self, digests: &[Digest]) -> Vec<Digest> {

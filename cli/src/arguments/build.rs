@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::RemoteArguments;
+use super::remote::RemoteArguments;
 
 /// BitBake and its metadata.
 #[derive(Debug, Args)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::CredentialArguments;
+use super::remote::CredentialArguments;
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArguments {

@@ -15,7 +15,7 @@ use crate::command_error::CommandError;
 use crate::directories::Directories;
 
 /// No limits: opening the store here must not evict anything.
-const OPTIONS: DiskBlobStoreOptions = DiskBlobStoreOptions {
+const UNLIMITED: DiskBlobStoreOptions = DiskBlobStoreOptions {
     limit_bytes: u64::MAX,
     free_space_floor_bytes: 0,
     compress: false,
@@ -47,7 +47,7 @@ async fn open(directory: &Path) -> Result<DiskBlobStore, CommandError> {
         let message = format!("there is no store in {}", directory.display());
         return Err(CommandError::new(message).hint("give the directory of a store with --store DIR"));
     }
-    DiskBlobStore::open(directory, OPTIONS).await.map_err(|error| {
+    DiskBlobStore::open(directory, UNLIMITED).await.map_err(|error| {
         CommandError::from(error)
             .hint("`bitzel store` needs a store that no server uses: stop `bitzel serve` or the build first")
     })

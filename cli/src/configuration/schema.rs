@@ -5,7 +5,7 @@ use bitzel_cas::store_configuration::StoreConfiguration;
 use schemars::{JsonSchema, Schema, schema_for};
 use serde_json::Value;
 
-use super::{ChunksTable, ExecutionTable, ListenTable};
+use super::server_tables::{ChunksTable, ExecutionTable, ListenTable};
 
 /// Configuration file of `bitzel serve`. All tables are optional. Relative paths start at the directory of the file.
 #[derive(JsonSchema)]

@@ -126,7 +126,9 @@ impl Outage {
             pause => format!("retry in {pause} s"),
         };
         let reason = &current.reason;
-        Some(format!("server {condition}, {tasks} waiting, {next_step}: {reason}"))
+        Some(format!(
+            "server {condition}, {tasks} waiting, {next_step}: {reason}"
+        ))
     }
 }
 

@@ -1,4 +1,5 @@
-//! BLAKE3 beside SHA-256. Their hashes look alike, so what a request leaves out is never guessed: it means SHA-256.
+//! BLAKE3 beside SHA-256. Their hashes look alike, so the server never guesses: a request without a digest function means
+//! SHA-256.
 
 use bitzel_proto::reapi::{
     ActionResult, BatchReadBlobsRequest, BatchUpdateBlobsRequest, Command, Directory, DirectoryNode,
@@ -82,7 +83,7 @@ async fn round_trips_blobs_by_batch_and_stream_and_compressed() {
     };
     let read = server.blobs().batch_read_blobs(batch).await.unwrap().into_inner();
     assert_eq!(read.responses[0].data, small);
-    // The same bytes under the other function are another blob.
+    // The same bytes are another blob under the other digest function.
     assert_eq!(
         server.missing(&[SHA256.digest(small)]).await,
         [SHA256.digest(small)]
@@ -129,7 +130,7 @@ async fn takes_a_hash_without_a_function_as_sha256() {
         .await
         .unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status}");
-    // Functions that the server does not have are named in the refusal.
+    // The refusal names digest functions that the server does not have.
     for function in [2, 8, 99] {
         let other = FindMissingBlobsRequest {
             digest_function: function,
@@ -157,7 +158,7 @@ async fn separates_results_by_digest_function() {
         let status = find(&server, action, function).await.unwrap_err();
         assert_eq!(status.code(), Code::NotFound);
     }
-    // The same hash as one of SHA-256 is another Action, with outputs of SHA-256.
+    // The same hash of SHA-256 is another Action, with SHA-256 outputs.
     let sha256 = server.put(SHA256, b"output").await;
     record(&server, action, &with_output(sha256), UNSET)
         .await
@@ -173,7 +174,7 @@ async fn separates_results_by_digest_function() {
 async fn checks_completeness_with_the_digest_function_of_the_action() {
     let server = Server::cache().await;
     let action = BLAKE3.digest(b"action");
-    // The content is there as a blob of SHA-256, which is not what the result names.
+    // The content exists under its SHA-256 digest, which is not the digest in the result.
     server.put(SHA256, b"output").await;
     let output = BLAKE3.digest(b"output");
     record(&server, action, &with_output(output), BLAKE3.to_wire())

@@ -69,7 +69,7 @@ async fn trap_01_refuses_a_legacy_output_of_the_wrong_type() {
     let cases = [
         ("mkdir out", paths(&["out"]), vec![]),
         ("echo x > out", vec![], paths(&["out"])),
-        // Symlinks are what they lead to.
+        // A symlink counts as its target.
         ("mkdir d; ln -s d out", paths(&["out"]), vec![]),
         (
             "echo x > f; ln -s f middle; ln -s middle out",
@@ -96,7 +96,7 @@ async fn trap_01_refuses_a_legacy_output_of_the_wrong_type() {
         );
         assert!(status.message.contains("out\" is "), "{}", status.message);
     }
-    // What leads out of the input root or nowhere is not known to be wrong.
+    // Targets outside of the input root, and missing ones, are not known to be wrong.
     let command = Command {
         output_files: paths(&["loop", "nowhere", "outside"]),
         output_directories: paths(&["outsidedir"]),
@@ -247,7 +247,7 @@ async fn trap_12_returns_output_directories_as_requested() {
     }
 }
 
-/// Not a numbered trap, but on the list.
+/// On the list without a number.
 #[tokio::test(flavor = "multi_thread")]
 async fn also_the_platform_of_the_action_comes_first() {
     let server = Server::farm().await;
@@ -282,7 +282,7 @@ async fn also_the_platform_of_the_action_comes_first() {
     }
 }
 
-/// Sorting is the client's duty (trap 3); a client that neglects it has another digest and still the right environment.
+/// Sorting is the client's duty (trap 3). Without it the digest differs, but the environment is right.
 #[tokio::test(flavor = "multi_thread")]
 async fn also_passes_environment_variables_in_any_order() {
     let server = Server::farm().await;

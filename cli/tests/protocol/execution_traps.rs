@@ -82,7 +82,7 @@ async fn trap_04_hashes_the_bytes_as_received() {
         cached(&server, action).await.unwrap().stdout_digest,
         result.stdout_digest
     );
-    // An output that is an input as it was: whatever names it names something that is there.
+    // The output is an unchanged input: every digest of it names an existing blob.
     let tree = result.output_directories[0].tree_digest.as_ref();
     let tree = server.get(Digest::from_wire_field(SHA256, tree).unwrap()).await;
     let files = Tree::decode(tree.as_slice()).unwrap().root.unwrap().files;
@@ -176,7 +176,7 @@ async fn trap_09_names_missing_inputs_with_their_digest_function() {
         let status = server.respond(in_instance).await.status.unwrap();
         assert_eq!(status.code, Code::FailedPrecondition as i32);
         assert_eq!(missing_blob_subjects(&status), [format!("{prefix}/{gone}")]);
-        // An Action that is not there itself: told at once.
+        // A missing Action: reported at once.
         let nowhere = function.digest(b"no action");
         let status = server.execute(request(nowhere)).await.unwrap_err();
         assert_eq!(status.code(), Code::FailedPrecondition);
@@ -201,14 +201,14 @@ async fn trap_10_stages_lead_from_queued_to_completed() {
         })
         .collect();
     stages.dedup();
-    // Stages that are over sooner than they are told may be left out.
+    // Stages that end before they are reported may be left out.
     let in_order: Vec<_> = [Queued, Executing, Completed]
         .into_iter()
         .filter(|stage| stages.contains(stage))
         .collect();
     assert_eq!(stages, in_order);
     assert_eq!(stages.last(), Some(&Completed));
-    // Who comes late is told how it ended, under the same name.
+    // A late caller gets the result under the same name.
     let name = operations[0].name.clone();
     let mut late = server
         .executions()

@@ -1,4 +1,4 @@
-//! Clients that mean harm: each gets a clear status, memory stays bounded, and nothing of theirs is stored.
+//! Malicious clients: each gets a clear status, memory stays bounded, and none of their data is stored.
 
 use bitzel_proto::google::bytestream::WriteRequest;
 use bitzel_proto::reapi::{
@@ -17,10 +17,10 @@ const MIB: u64 = 1 << 20;
 
 const GIB: u64 = 1 << 30;
 
-/// What an attack may cost the server, above what it has at the start. Less than a store holds back for one large message.
-const MOST_MEMORY: u64 = 96 * MIB;
+/// Limit of the memory that an attack adds to the server, in bytes: less than a store holds back for one large message.
+const MAX_ADDED_MEMORY: u64 = 96 * MIB;
 
-/// A server whose store has room for one GiB.
+/// Server whose store has a limit of 1 GiB.
 async fn small_server() -> Server {
     Server::configured(
         "[execution]\nenabled = false\n\
@@ -70,12 +70,12 @@ async fn stops_a_compression_bomb_in_a_stream_at_its_size() {
         assert_eq!(status.code(), Code::InvalidArgument, "{declared}: {status}");
         assert_eq!(server.missing(&[digest]).await, [digest]);
     }
-    // One that is honest about its size does not fit into the store, which is known before it is unpacked.
+    // A bomb with its true size does not fit into the store, which is known before it is unpacked.
     let honest = Digest::new(SHA256, [7; 32], 10 * GIB);
     let name = compressed(honest);
     let status = refusal(server.write(vec![write(&name, 0, &frame, true)]).await);
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
-    assert!(server.peak_memory() - before < MOST_MEMORY);
+    assert!(server.peak_memory() - before < MAX_ADDED_MEMORY);
     server.has_on_disk_less_than(16 * MIB).await;
 }
 
@@ -94,8 +94,8 @@ async fn refuses_frames_with_a_huge_window() {
         assert_eq!(status.code(), Code::InvalidArgument, "{status}");
         assert!(status.message().contains("8 MiB"), "{status}");
     }
-    assert!(server.peak_memory() - before < MOST_MEMORY);
-    // What all ordinary levels ask for is fine.
+    assert!(server.peak_memory() - before < MAX_ADDED_MEMORY);
+    // The window of all ordinary compression levels is accepted.
     let name = format!("uploads/u/compressed-blobs/zstd/{digest}");
     server
         .write(vec![write(&name, 0, &bomb(256 * MIB, 23), true)])
@@ -136,7 +136,7 @@ async fn stops_a_compression_bomb_in_a_batch_at_its_size() {
         let status = server.blobs().batch_update_blobs(batch).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{status}");
     }
-    assert!(server.peak_memory() - before < MOST_MEMORY);
+    assert!(server.peak_memory() - before < MAX_ADDED_MEMORY);
     server.has_on_disk_less_than(16 * MIB).await;
 }
 
@@ -163,7 +163,7 @@ async fn reserves_nothing_for_a_declared_size() {
     let status = refusal(server.write(vec![write(&name, 0, &data, true)]).await);
     assert_eq!(status.code(), Code::InvalidArgument, "{status}");
     assert_eq!(server.missing(&[digest, kept]).await, [digest]);
-    assert!(server.peak_memory() - before < MOST_MEMORY);
+    assert!(server.peak_memory() - before < MAX_ADDED_MEMORY);
     server.has_on_disk_less_than(disk + MIB).await;
 }
 
@@ -272,7 +272,7 @@ async fn refuses_impossible_digests_in_every_call() {
         let status = refusal(server.write(vec![write(&name, 0, b"x", true)]).await);
         assert_eq!(status.code(), Code::InvalidArgument, "{status}");
     }
-    // As large as a digest can say.
+    // The largest size that a digest can have.
     let largest = Digest::new(SHA256, [7; 32], u64::MAX >> 1);
     assert_eq!(server.missing(&[largest]).await, [largest]);
     let name = format!("uploads/u/blobs/{largest}");

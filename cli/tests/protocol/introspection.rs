@@ -1,4 +1,4 @@
-//! What tools and load balancers ask a server.
+//! Health checks and reflection, for load balancers and tools.
 
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
@@ -49,7 +49,7 @@ async fn keeps_a_health_watch_of_an_unknown_service_open() {
     let mut watched = client.watch(asked("no.such.Service")).await.unwrap().into_inner();
     let first = watched.message().await.unwrap().unwrap();
     assert_eq!(first.status(), ServingStatus::ServiceUnknown);
-    // The stream is still there after another call on the same connection.
+    // The stream is still open after another call on the same connection.
     client.check(asked("")).await.unwrap();
     let mut next = Box::pin(watched.message());
     assert!(futures::poll!(&mut next).is_pending());

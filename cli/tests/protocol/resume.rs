@@ -1,4 +1,4 @@
-//! Uploads whose connection breaks.
+//! Uploads that continue after their connection broke.
 
 use bitzel_proto::google::bytestream::byte_stream_client::ByteStreamClient;
 use bitzel_proto::google::bytestream::{QueryWriteStatusRequest, QueryWriteStatusResponse, WriteRequest};
@@ -12,7 +12,7 @@ use super::server::Server;
 
 const MIB: u64 = 1 << 20;
 
-/// A blob that is made while it is sent: of so many MiB, every one of which is different.
+/// Blob that is generated while it is sent. Each of its MiB is different.
 struct Blob {
     base: Vec<u8>,
     mebibytes: u64,
@@ -40,7 +40,7 @@ impl Blob {
         hasher.finish()
     }
 
-    /// The request with the bytes from `offset` to the end of their MiB.
+    /// Request with the bytes from `offset` to the end of their MiB.
     fn request(&self, name: &str, offset: u64) -> WriteRequest {
         let number = offset / MIB;
         let within = usize::try_from(offset % MIB).unwrap();
@@ -78,7 +78,7 @@ async fn query(server: &Server, name: &str) -> Result<QueryWriteStatusResponse, 
 }
 
 /// Sends the blob from `offset` to `until` on a connection of its own, waits until the server has it, and breaks the
-/// connection without ending the call. Gives what the server has then.
+/// connection without ending the call. Returns the number of bytes that the server has.
 async fn break_off(server: &Server, blob: &Blob, name: &str, offset: u64, until: u64) -> u64 {
     let client = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -116,7 +116,7 @@ async fn break_off(server: &Server, blob: &Blob, name: &str, offset: u64, until:
     committed
 }
 
-/// Goes on from `offset` on the connection of the server's other calls.
+/// Continues from `offset` on the connection of the server's other calls.
 async fn resume(server: &Server, blob: &Blob, name: &str, offset: u64) -> i64 {
     let write = || async {
         let requests = tokio_stream::iter(blob.requests(name, offset));
@@ -140,7 +140,7 @@ async fn not_aborted<T, Call: Future<Output = Result<T, Status>>>(
     answer.unwrap()
 }
 
-/// Breaks an upload twice, goes on each time where the server stands, and reads the blob back. By hand with more:
+/// Breaks an upload twice, continues each time at the server's offset, and reads the blob back. By hand with more:
 /// `BITZEL_TEST_UPLOAD_MIB=2048 cargo test -p bitzel --test runner resumes_a_large_upload -- --nocapture`
 #[tokio::test(flavor = "multi_thread")]
 async fn resumes_a_large_upload_in_little_memory() {
@@ -185,7 +185,7 @@ async fn resumes_a_large_upload_in_little_memory() {
     assert!(after - before < 48 * MIB, "{} MiB more", (after - before) / MIB);
 }
 
-/// As [`break_off`], once the server has noticed that the connection before is gone.
+/// As [`break_off`], after the server has noticed that the last connection is gone.
 async fn break_off_when_free(server: &Server, blob: &Blob, name: &str, offset: u64, until: u64) -> u64 {
     let mut probe = blob.request(name, offset);
     probe.data.clear();
@@ -210,7 +210,7 @@ async fn resumes_an_upload_only_at_its_offset() {
         assert_eq!(status.code(), Code::InvalidArgument);
         assert!(status.message().contains("ask with QueryWriteStatus"), "{status}");
     }
-    // Under another name it is another upload.
+    // Another name is another upload.
     let other = name.replace("uploads/u/", "uploads/v/");
     let status = query(&server, &other).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound);

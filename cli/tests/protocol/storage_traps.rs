@@ -75,7 +75,7 @@ async fn trap_06_has_the_empty_blob_of_every_digest_function() {
             .unwrap()
             .into_inner();
         assert_eq!(read.responses[0].status.as_ref().unwrap().code, 0);
-        // The input root of an Action that needs none is the empty blob too.
+        // The input root of an Action without inputs is the empty blob too.
         let command = server
             .put(function, &prost::Message::encode_to_vec(&shell("true")))
             .await;
@@ -202,7 +202,7 @@ async fn trap_14_reports_missing_subtrees_and_a_missing_root() {
     }
 }
 
-/// Blobs above the size of those that lie in segments, in a store that has room for two of three.
+/// Blobs too large for segments, in a store with room for two of three.
 #[tokio::test(flavor = "multi_thread")]
 async fn trap_14_find_missing_extends_the_lifetime_of_blobs() {
     let server = Server::configured(
@@ -280,7 +280,7 @@ async fn trap_15_offsets_of_compressed_writes() {
     ];
     let status = server.write(uncompressed_all_the_way).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status}");
-    // What that attempt brought counts, so the client asks again where it stands.
+    // The bytes of that attempt count, so the client asks for the offset again.
     let status = server
         .streams()
         .query_write_status(query)

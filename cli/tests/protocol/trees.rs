@@ -44,7 +44,7 @@ async fn pages(server: &Server, request: GetTreeRequest) -> Result<Vec<GetTreeRe
     Ok(pages)
 }
 
-/// Four directories, of which the last is named three times and the second twice.
+/// Four directories: the last one is named three times, the second one twice.
 async fn put(server: &Server) -> (Digest, Vec<Directory>) {
     let shared = directory(&[], "shared");
     let shared_digest = server.put_message(SHA256, &shared).await;
@@ -84,7 +84,7 @@ async fn continues_a_directory_listing_at_each_page_token() {
         if !is_last {
             let rest = pages(&server, of(root, 1, &page.next_page_token)).await.unwrap();
             assert_eq!(rest, whole[number + 1..]);
-            // In pages of another size too.
+            // Also with another page size.
             let rest = pages(&server, of(root, 100, &page.next_page_token))
                 .await
                 .unwrap();
@@ -113,6 +113,6 @@ async fn refuses_forged_tokens_and_sizes() {
     }
     let status = pages(&server, of(root, -1, "")).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
-    // More than there is, in a page and at all, is no error.
+    // A page size above the number of directories is not an error.
     assert_eq!(pages(&server, of(root, i32::MAX, "")).await.unwrap().len(), 1);
 }

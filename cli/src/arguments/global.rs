@@ -1,8 +1,25 @@
-//! Options for logs and traces.
+//! Options that every command has.
+
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::GLOBAL_OPTIONS;
+/// Heading of these options.
+const GLOBAL_OPTIONS: &str = "Global options";
+
+/// Directories on this machine.
+#[derive(Debug, Args)]
+pub(crate) struct DirectoryArguments {
+    /// Directory for exported graphs, the server's store and the worker's files [default: bitzel in the XDG cache
+    /// directory]
+    #[arg(long, global = true, help_heading = GLOBAL_OPTIONS, env = "BITZEL_CACHE_DIR", value_name = "DIR")]
+    pub(crate) cache_dir: Option<PathBuf>,
+
+    /// Directory that running Actions write to, for example /dev/shm/bitzel. Memory is faster for small Actions, but must
+    /// hold everything that concurrent Actions write [default: the cache directory]
+    #[arg(long, global = true, help_heading = GLOBAL_OPTIONS, env = "BITZEL_SCRATCH_DIR", value_name = "DIR")]
+    pub(crate) scratch_dir: Option<PathBuf>,
+}
 
 /// Logs and traces.
 #[derive(Debug, Args)]
