@@ -12,6 +12,7 @@ use tonic::transport::server::TcpIncoming;
 
 use super::*;
 
+type Operations = stream::Iter<std::vec::IntoIter<Result<Operation, Status>>>;
 /// Messages of one call, which end with the stream's status if there is one.
 type Answer = Result<Vec<Result<Operation, Status>>, Status>;
 type Answers = Arc<Mutex<VecDeque<(&'static str, Answer)>>>;
@@ -20,10 +21,7 @@ type Answers = Arc<Mutex<VecDeque<(&'static str, Answer)>>>;
 struct ScriptedServer(Answers);
 
 impl ScriptedServer {
-    fn answer(
-        &self,
-        method: &str,
-    ) -> Result<Response<stream::Iter<std::vec::IntoIter<Result<Operation, Status>>>>, Status> {
+    fn answer(&self, method: &str) -> Result<Response<Operations>, Status> {
         let (expected, answer) = self
             .0
             .lock()
@@ -36,7 +34,7 @@ impl ScriptedServer {
 
 #[tonic::async_trait]
 impl Service for ScriptedServer {
-    type ExecuteStream = stream::Iter<std::vec::IntoIter<Result<Operation, Status>>>;
+    type ExecuteStream = Operations;
     type WaitExecutionStream = Self::ExecuteStream;
 
     async fn execute(&self, _: Request<ExecuteRequest>) -> Result<Response<Self::ExecuteStream>, Status> {
@@ -51,20 +49,20 @@ impl Service for ScriptedServer {
     }
 }
 
-fn running() -> Result<Operation, Status> {
-    Ok(Operation {
+fn running() -> Operation {
+    Operation {
         name: "operation".to_owned(),
         ..Default::default()
-    })
+    }
 }
 
-fn done() -> Result<Operation, Status> {
-    Ok(Operation {
+fn done() -> Operation {
+    Operation {
         name: "operation".to_owned(),
         done: true,
         result: Some(operation::Result::Response(Any::default())),
         ..Default::default()
-    })
+    }
 }
 
 /// Executes against a script, and returns the outcome and the events.
@@ -98,10 +96,10 @@ async fn tells_when_an_execution_is_lost_and_when_it_goes_on() {
     let (outcome, events) = execute(vec![
         (
             "execute",
-            Ok(vec![running(), Err(Status::unavailable("shutting down"))]),
+            Ok(vec![Ok(running()), Err(Status::unavailable("shutting down"))]),
         ),
         ("wait", Err(Status::unavailable("starting"))),
-        ("wait", Ok(vec![running(), done()])),
+        ("wait", Ok(vec![Ok(running()), Ok(done())])),
     ])
     .await;
     outcome.unwrap();
@@ -128,10 +126,10 @@ async fn starts_again_when_the_server_forgot_the_operation() {
     let (outcome, events) = execute(vec![
         (
             "execute",
-            Ok(vec![running(), Err(Status::unavailable("shutting down"))]),
+            Ok(vec![Ok(running()), Err(Status::unavailable("shutting down"))]),
         ),
         ("wait", Err(Status::not_found("no such operation"))),
-        ("execute", Ok(vec![done()])),
+        ("execute", Ok(vec![Ok(done())])),
     ])
     .await;
     outcome.unwrap();
