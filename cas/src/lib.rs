@@ -20,6 +20,7 @@ pub mod free_space;
 pub mod grpc_status;
 pub mod inlining;
 pub mod media;
+pub mod notice;
 mod result_blobs;
 pub mod retry;
 #[cfg(any(test, feature = "testing"))]

@@ -15,7 +15,7 @@ pub mod resource_name;
 pub mod timestamp;
 
 pub use cache_path::{CacheEntry, CachePath, InvalidCachePath};
-pub use causes::with_causes;
+pub use causes::{chain, find_status, status_text, with_causes};
 pub use digest::{Digest, InvalidDigest};
 pub use digest_function::{DigestFunction, Hasher};
 pub use directory::{InvalidDirectory, validate_directory};

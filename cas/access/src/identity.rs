@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-/// How a caller proved who it is. Rules may ask for a particular way, because names from different ways are given out
-/// by different people: the `ci` of a token is not the `ci` of a certificate unless a rule says so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize)]
+/// Authentication method of a caller. Rules may ask for one, because different people give out the names: the `ci` of a
+/// token is not the `ci` of a certificate unless a rule says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum AuthenticationMethod {
-    /// Not at all.
+    /// No credentials.
     Anonymous,
     /// A JSON Web Token.
     Token,

@@ -11,6 +11,7 @@ use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use metrics::counter;
 use parking_lot::Mutex;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
@@ -28,18 +29,18 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Compression flag and length, before each message of gRPC.
 const HEADER: usize = 5;
 
-/// `[limits]`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// `[limits]`: limits per connection and per identity.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Connections at the same time, of everybody together.
+    /// Maximum number of connections of all clients together. Others are closed.
     pub connections: usize,
-    /// Calls at the same time on one connection. More wait at the client.
+    /// Maximum number of concurrent calls on one connection. Others wait at the client.
     pub streams_per_connection: u32,
-    /// Calls at the same time of one identity. More are refused.
+    /// Maximum number of concurrent calls of one identity. Others are refused.
     pub streams_per_identity: usize,
-    /// Bytes of one identity's requests that have begun to arrive and are not done with. More wait in the network for ten
-    /// seconds, then they are refused.
+    /// Maximum number of bytes in the requests that the server is receiving or working on for one identity. Others wait
+    /// in the network for ten seconds, then they are refused.
     pub bytes_in_flight_per_identity: u64,
 }
 

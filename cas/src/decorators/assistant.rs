@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use crate::error::Error;
+use crate::notice::NOTICE;
 use bitzel_proto::with_causes;
 
 /// A remote that has not begun to answer by then does not help any more.
@@ -63,6 +64,7 @@ impl Assistant {
             tracing::debug!(cache, reason, "the remote cache failed again");
         } else {
             tracing::warn!(
+                target: NOTICE,
                 cache,
                 reason,
                 "the remote cache does not help; the build goes on without it"

@@ -10,6 +10,7 @@ use tonic::Code;
 
 use crate::action_cache::ActionCache;
 use crate::error::Error;
+use crate::notice::NOTICE;
 
 /// Goes on when the server takes no results from this caller, after saying so once: the build is right without them,
 /// only nobody else finds them. All other failures are passed on.
@@ -44,6 +45,7 @@ impl ActionCache for DenialToleratingActionCache {
             {
                 if !self.denied.swap(true, Ordering::Relaxed) {
                     tracing::warn!(
+                        target: NOTICE,
                         reason = source.message(),
                         "the server takes no results from this build: it goes on, and others will not find what it \
                          makes by signature"

@@ -16,5 +16,5 @@ mod task_execution;
 pub use build_files::{BuildFiles, BuildInputs};
 pub use driver::{BuildConfig, Driver};
 pub use error::BuildError;
-pub use event::{BuildEvent, Outcome, Summary};
+pub use event::{BuildEvent, Outcome, ServerCondition, Summary};
 pub use executions::{ExecutionRequest, Executions};

@@ -1,5 +1,4 @@
-//! The file of `bitzel serve --config`: any text is either accepted or refused with messages that name the line. An
-//! accepted configuration has a summary.
+//! Configuration file of `bitzel serve`: any text is either accepted, or refused with messages that name the lines.
 
 #![no_main]
 #![allow(dead_code, reason = "a part of a program, compiled here because a program is no library")]
@@ -98,7 +97,9 @@ fuzz_target!(|lines: Vec<Line>| {
             assert!(message.starts_with("/etc/bitzel.toml"), "{message:?} does not name the file");
             let lines_of_file = text.matches('\n').count() + 1;
             for line in message.lines() {
-                let number = line.strip_prefix("/etc/bitzel.toml:").and_then(|rest| rest.split(':').next());
+                // As in `,-[/etc/bitzel.toml:4:8]`.
+                let (_, place) = line.split_once("[/etc/bitzel.toml:").unwrap_or_default();
+                let number = place.split(':').next();
                 if let Some(number) = number.and_then(|number| number.parse::<usize>().ok()) {
                     assert!((1..=lines_of_file).contains(&number), "{line:?}: there are {lines_of_file} lines");
                 }

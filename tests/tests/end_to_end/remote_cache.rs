@@ -111,5 +111,6 @@ fn a_server_has_the_stores_of_its_configuration_file() {
     std::fs::write(&file, text.replace("[actions.metered]", "[actions.meterd]")).expect("a configuration");
     let (code, said) = check(&file);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("bitzel.toml:6: actions.meterd: "), "{said}");
+    assert!(said.contains("actions: unknown variant `meterd`"), "{said}");
+    assert!(said.contains("bitzel.toml:6:"), "{said}");
 }

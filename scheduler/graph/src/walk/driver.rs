@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use bitzel_cas::{ActionCache, BlobStore, DirectoryCache};
 use bitzel_proto::InstanceName;
-use bitzel_proto::with_causes;
+use bitzel_proto::{find_status, with_causes};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tonic::Status;
 use tracing::{Instrument as _, info_span};
 
 use super::build_files::BuildInputs;
@@ -265,35 +266,29 @@ impl Driver {
         self.results.insert(task, Arc::new(result));
         how(&mut self.schedule, task, unihash);
         if let Some(completion) = self.schedule.completion(task) {
-            self.tell_finished(task, completion.into(), milliseconds, None, None);
+            self.tell_finished(task, completion.into(), milliseconds, None);
         }
     }
 
     fn fail(&mut self, task: u32, milliseconds: u64, error: &BuildError) {
         self.failed += 1;
         self.schedule.failed(task);
-        let log = match error {
-            BuildError::TaskFailed { log, .. } => Some(log.clone()),
-            _ => None,
-        };
-        self.tell_finished(task, Outcome::Failed, milliseconds, Some(with_causes(error)), log);
+        self.tell_finished(task, Outcome::Failed, milliseconds, Some(error));
     }
 
-    fn tell_finished(
-        &self,
-        task: u32,
-        outcome: Outcome,
-        milliseconds: u64,
-        error: Option<String>,
-        log: Option<String>,
-    ) {
+    fn tell_finished(&self, task: u32, outcome: Outcome, milliseconds: u64, error: Option<&BuildError>) {
         let (recipe, task) = self.names(task);
+        let log = match error {
+            Some(BuildError::TaskFailed { log, .. }) => Some(log.clone()),
+            _ => None,
+        };
         self.tell(BuildEvent::TaskFinished {
             recipe,
             task,
             outcome,
             milliseconds,
-            error,
+            error: error.map(|error| with_causes(error)),
+            status: error.and_then(|error| find_status(error)).map(Status::code),
             log,
         });
     }

@@ -1,18 +1,18 @@
-//! How many tasks ended in which way.
+//! Number of tasks by outcome.
 
 use std::collections::{BTreeMap, HashMap};
 
 use bitzel_graph::walk::Outcome;
 
-/// Counts tasks by their outcome, each task once. A task is told as finished again when the store lost its result
-/// and it was found or made anew: the later outcome then takes the place of the earlier one.
+/// Counts tasks by outcome, each task once. A task finishes again after the store lost its result: the later outcome
+/// then replaces the earlier one.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct OutcomeCounts {
     outcomes: HashMap<String, Outcome>,
     counts: BTreeMap<Outcome, usize>,
 }
 
-impl Tally {
+impl OutcomeCounts {
     /// Counts a task, named `PN:do_TASK` or `mc:CONFIG:PN:do_TASK`.
     pub(super) fn record(&mut self, name: String, outcome: Outcome) {
         if let Some(before) = self.outcomes.insert(name, outcome)
@@ -23,7 +23,7 @@ impl Tally {
         *self.counts.entry(outcome).or_default() += 1;
     }
 
-    /// Tasks that ended this way.
+    /// Number of tasks with this outcome.
     pub(super) fn count(&self, outcome: Outcome) -> usize {
         self.counts.get(&outcome).copied().unwrap_or_default()
     }
