@@ -1,7 +1,6 @@
-//! Errors in one line.
+//! Text of an error with its causes.
 
-/// Formats an error with everything that led to it, in one line, for places without a chain of sources: statuses and
-/// events.
+/// Formats an error with all of its causes in one line, for statuses and events, which have no chain of sources.
 pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
