@@ -1,4 +1,4 @@
-//! How long a build takes that has nothing to do, and how planning grows with the graph.
+//! Time of a build in which all results are found, and time of planning by the size of the graph.
 //!
 //! Prints one JSON object a line: name, value, unit, reference, `reference_value`, ratio.
 
@@ -14,8 +14,8 @@ use bitzel_cas::{
 use bitzel_cas_server::services::{
     ActionCacheService, ByteStreamService, CapabilitiesService, ContentAddressableStorageService, Offer,
 };
-use bitzel_graph::plan::closure::TaskIndex;
 use bitzel_graph::plan::signature::{Environment, signature_key};
+use bitzel_graph::plan::task_index::TaskIndex;
 use bitzel_graph::plan::task_result::TaskResult;
 use bitzel_graph::plan::taskhash::taskhash;
 use bitzel_graph::walk::schedule::{Schedule, Step};
@@ -94,7 +94,7 @@ fn synthetic_graph(tasks: usize, all_are_targets: bool) -> TaskGraph {
             dependencies.push(u32::try_from(number - 1).unwrap_or(0));
         }
         if step == 3 {
-            // What DEPENDS are: a few recipes, near and far.
+            // As DEPENDS are: a few recipes, near and far.
             for distance in [1, 2, 7, 40] {
                 if let Some(other) = recipe.checked_sub(distance) {
                     dependencies.push(u32::try_from(other * CHAIN + CHAIN - 1).unwrap_or(0));
@@ -223,7 +223,7 @@ async fn fill(index: &TaskIndex, store: &dyn BlobStore, cache: &dyn ActionCache)
     let blob = Bytes::from_static(b"output");
     let digest = DigestFunction::Sha256.digest(&blob);
     store.write(digest, one_chunk(blob)).await?;
-    for task in 0..u32::try_from(index.len())? {
+    for task in 0..u32::try_from(index.tasks().len())? {
         let (recipe, message) = (index.recipe(task), index.task(task));
         let file = OutputFile {
             path: "output".to_owned(),
@@ -242,7 +242,7 @@ async fn fill(index: &TaskIndex, store: &dyn BlobStore, cache: &dyn ActionCache)
         };
         let key = signature_key(&environment(), recipe, message, &message.taskhash);
         cache
-            .put(&InstanceName::default(), key, result.to_entry(&executed))
+            .put(&InstanceName::default(), key, result.to_action_result(&executed))
             .await?;
     }
     Ok(())
