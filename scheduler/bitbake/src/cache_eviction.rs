@@ -21,7 +21,7 @@ pub(crate) struct EvictionLimits {
     pub(crate) max_bytes: u64,
     /// Maximum number of files.
     pub(crate) max_files: usize,
-    /// Time since the last use in which a file stays whatever the other limits say: a running build may read it.
+    /// Time since the last use in which a file stays in spite of the other limits: a running build may read it.
     pub(crate) protected_time: Duration,
 }
 

@@ -74,7 +74,9 @@ pub enum FrontEndError {
 impl FrontEndError {
     /// For `map_err`: failed input or output on the file `path`.
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Io { path, source }
+        move |source| Self::Io {
+            path: path.into(),
+            source,
+        }
     }
 }

@@ -32,7 +32,7 @@ do_build() {
 do_configure[deptask] = "do_configure"
 "#;
 
-/// A build directory beside one layer with the recipes `low`, and `high`, which depends on it.
+/// A build directory and one layer with the recipes `low`, and `high`, which depends on it.
 struct Workspace {
     directory: tempfile::TempDir,
     layer: PathBuf,

@@ -63,7 +63,7 @@ impl BuildFiles for NoFiles {
     }
 }
 
-/// Refuses every execution: all results are in the cache.
+/// Executor that refuses every execution: all results are in the cache.
 struct NoExecutions;
 
 #[async_trait::async_trait]
@@ -73,7 +73,7 @@ impl Executions for NoExecutions {
     }
 }
 
-/// A graph shaped like an image's: recipes of a chain of tasks, each depending on some earlier recipes.
+/// Graph with the shape of an image's graph: recipes with a chain of tasks, each dependent on some earlier recipes.
 fn synthetic_graph(tasks: usize, all_are_targets: bool) -> TaskGraph {
     let mut graph = TaskGraph {
         format_version: 1,
@@ -130,8 +130,8 @@ fn environment() -> Environment {
     }
 }
 
-/// A build of which every signature is in the action cache of a server on a disk, over gRPC. With all tasks as
-/// targets every one of them is looked up; with one, as in a real build, the search ends at the top.
+/// Measures a build whose signatures are all in the action cache of a server on a disk, over gRPC. With all tasks as
+/// targets, all are looked up. With one target, as in a real build, the search ends at the top.
 async fn second_build(tasks: usize, all_are_targets: bool) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let options = DiskBlobStoreOptions {
@@ -248,7 +248,8 @@ async fn fill(index: &TaskIndex, store: &dyn BlobStore, cache: &dyn ActionCache)
     Ok(())
 }
 
-/// Planning every task of a cold build, without a store: ten times the tasks should take about ten times as long.
+/// Measures the planning of all tasks of a cold build, without a store: ten times the tasks should take about ten times as
+/// long.
 fn planning() -> Result<()> {
     let mut times = Vec::new();
     for tasks in [8_000, 80_000] {

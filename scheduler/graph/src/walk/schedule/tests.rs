@@ -245,8 +245,8 @@ fn random_graph() -> impl Strategy<Value = TaskGraph> {
 }
 
 proptest! {
-    /// Whatever the graph and whatever changed: the build ends, nothing runs twice, the second build runs only what
-    /// always runs, and a change without effect runs at most the changed task beside these.
+    /// For any graph and any change: the build ends, no task runs twice, the second build runs only the tasks that always
+    /// run, and a change without effect runs at most the changed task in addition.
     #[test]
     fn builds_end_and_repeat(graph in random_graph(), changed in 0..25usize) {
         let index = in_order(graph.clone());
