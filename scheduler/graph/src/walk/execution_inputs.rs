@@ -12,7 +12,7 @@ use crate::plan::private_tree::{UNDECLARED_FILES, private_tree_paths};
 use crate::plan::tree::{DIGEST_FUNCTION, Directories, Node};
 
 /// File of the build's owner in an input root.
-pub(super) struct LocalFile {
+pub(super) struct InputFile {
     /// Relative to /work.
     pub(super) path: String,
     pub(super) digest: Digest,
@@ -88,7 +88,7 @@ impl BuildContext {
     }
 
     /// Data store snapshots and downloaded sources of the task's input root.
-    pub(super) async fn local_files(&self, task: u32) -> Result<Vec<LocalFile>, BuildError> {
+    pub(super) async fn input_files(&self, task: u32) -> Result<Vec<InputFile>, BuildError> {
         let recipe = self.index.recipe(task);
         let settings = self.index.graph().settings.clone().unwrap_or_default();
         let base = settings
@@ -102,7 +102,7 @@ impl BuildContext {
         ] {
             if let Some(digest) = snapshot.and_then(snapshot_digest) {
                 let source = self.inputs.files.snapshot(digest);
-                files.push(LocalFile {
+                files.push(InputFile {
                     path: path.to_owned(),
                     digest,
                     source,
@@ -114,7 +114,7 @@ impl BuildContext {
                 let path = format!("{}/{}", settings.download_directory, source.download_name);
                 let found = self.inputs.files.download(&source.download_name).await;
                 if let Some((digest, source)) = found.map_err(BuildError::io(&source.download_name))? {
-                    files.push(LocalFile { path, digest, source });
+                    files.push(InputFile { path, digest, source });
                 }
             }
         }

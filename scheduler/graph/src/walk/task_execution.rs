@@ -74,14 +74,14 @@ impl BuildContext {
             trees.remove(UNDECLARED_FILES);
             staged.extend(trees);
         }
-        let local_files = self.local_files(ready.task).await?;
+        let input_files = self.input_files(ready.task).await?;
         let fixed = FixedInputs {
             metadata: self.inputs.metadata,
             files: vec![
                 ("bitzel/task.json", ready.task_file),
                 ("bitzel/dependencies.json", ready.dependencies_file),
             ],
-            stored: local_files
+            stored: input_files
                 .iter()
                 .map(|file| (file.path.clone(), file.digest))
                 .collect(),
@@ -106,7 +106,7 @@ impl BuildContext {
             .chain(root.blobs)
             .chain(action.blobs);
         let blobs = generated.map(|(digest, bytes)| (digest, BlobSource::Bytes(bytes)));
-        let files = local_files.into_iter().map(|file| (file.digest, file.source));
+        let files = input_files.into_iter().map(|file| (file.digest, file.source));
         upload_missing(&*self.store, blobs.chain(files))
             .await
             .map_err(BuildError::store(format!("uploading the inputs of {name}")))?;
