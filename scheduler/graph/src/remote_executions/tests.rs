@@ -81,7 +81,12 @@ async fn execute(script: Vec<(&'static str, Answer)>) -> (Result<ExecuteResponse
     let (events, mut receiver) = mpsc::unbounded_channel();
     let client = RemoteExecutions::new(channel, InstanceName::default(), String::new(), events);
     let action = bitzel_proto::DigestFunction::Sha256.digest(b"action");
-    let outcome = client.execute(action, false, "mc:x:zlib:do_compile").await;
+    let request = ExecutionRequest {
+        action,
+        skip_cache_lookup: false,
+        task: "mc:x:zlib:do_compile",
+    };
+    let outcome = client.execute(request).await;
     assert!(answers.lock().is_empty(), "the script was not played to its end");
     drop(client);
     let mut told = Vec::new();

@@ -7,9 +7,9 @@ use bitzel_proto::google;
 use bitzel_proto::missing_blobs::{missing_blob_subjects, to_rpc_status};
 use tonic::Status;
 
-use crate::plan::closure::InvalidGraph;
 use crate::plan::input_root::InputRootError;
 use crate::plan::private_tree::PrivateTreeError;
+use crate::plan::task_index::InvalidGraph;
 use crate::plan::task_result::MalformedResult;
 use crate::plan::tree::TreeError;
 

@@ -1,7 +1,7 @@
 use serde_json::Value;
 
 use super::*;
-use crate::plan::closure::tests::graph;
+use crate::plan::task_index::tests::graph;
 
 fn index(needs_dependency_data: bool) -> TaskIndex {
     let mut graph = graph(&[
@@ -22,7 +22,7 @@ fn dependencies(index: &TaskIndex) -> serde_json::Map<String, Value> {
 }
 
 #[test]
-fn dependency_data_is_transitive_within_the_multiconfig_and_under_unihashes() {
+fn dependency_data_is_transitive_within_the_multiconfig() {
     let entries = dependencies(&index(true));
     let keys: Vec<&String> = entries.keys().collect();
     let zlib = "/work/layers/demo/zlib.bb";

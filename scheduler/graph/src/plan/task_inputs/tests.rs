@@ -1,38 +1,5 @@
+use super::super::task_index::tests::graph;
 use super::*;
-
-/// A graph written as (recipe, task, dependencies); tasks that do nothing end in "!".
-pub(crate) fn graph(tasks: &[(&str, &str, &[u32])]) -> TaskGraph {
-    let mut graph = TaskGraph {
-        format_version: 1,
-        ..TaskGraph::default()
-    };
-    for (recipe, name, dependencies) in tasks {
-        let position = graph
-            .recipes
-            .iter()
-            .position(|known| known.package_name == *recipe);
-        let recipe = position.unwrap_or_else(|| {
-            graph.recipes.push(Recipe {
-                key: format!("/work/layers/demo/{recipe}.bb"),
-                package_name: (*recipe).to_owned(),
-                work_directory: format!("build/tmp/work/{recipe}"),
-                log_directory: format!("build/tmp/work/{recipe}/temp"),
-                ..Recipe::default()
-            });
-            graph.recipes.len() - 1
-        });
-        graph.tasks.push(Task {
-            recipe: u32::try_from(recipe).unwrap(),
-            name: name.trim_end_matches('!').to_owned(),
-            noexec: name.ends_with('!'),
-            basehash: format!("base-{recipe}-{name}"),
-            dependencies: dependencies.to_vec(),
-            hash_dependencies: dependencies.to_vec(),
-            ..Task::default()
-        });
-    }
-    graph
-}
 
 #[test]
 fn one_chain_needs_only_its_last_task() {
@@ -67,7 +34,7 @@ fn a_parallel_chain_is_replayed_on_the_longer_one() {
 }
 
 #[test]
-fn a_task_that_does_nothing_stands_for_its_predecessors() {
+fn a_noexec_task_is_replaced_by_its_predecessors() {
     let index = TaskIndex::new(graph(&[
         ("zlib", "do_compile", &[]),
         ("zlib", "do_nothing!", &[0]),
@@ -78,35 +45,9 @@ fn a_task_that_does_nothing_stands_for_its_predecessors() {
 }
 
 #[test]
-fn other_recipes_private_trees_are_no_input() {
+fn private_trees_of_other_recipes_are_not_an_input() {
     let index = TaskIndex::new(graph(&[("zlib", "do_compile", &[]), ("png", "do_compile", &[0])])).unwrap();
     assert_eq!(index.inputs(1), TaskInputs::default());
-}
-
-#[test]
-fn height_is_the_longest_way_up() {
-    let index = TaskIndex::new(graph(&[
-        ("a", "do_x", &[]),
-        ("b", "do_x", &[0]),
-        ("c", "do_x", &[0, 1]),
-    ]))
-    .unwrap();
-    assert_eq!([0, 1, 2].map(|task| index.height(task)), [2, 1, 0]);
-}
-
-#[test]
-fn circles_and_wrong_indices_are_named() {
-    let circle = TaskIndex::new(graph(&[("a", "do_x", &[1]), ("a", "do_y", &[0])])).unwrap_err();
-    assert_eq!(circle, InvalidGraph::Circle("a:do_x".to_owned()));
-    let wrong = TaskIndex::new(graph(&[("a", "do_x", &[7])])).unwrap_err();
-    assert_eq!(
-        wrong,
-        InvalidGraph::Index {
-            task: 0,
-            what: "task",
-            index: 7
-        }
-    );
 }
 
 #[test]

@@ -1,55 +1,61 @@
-//! When two runs of a task left the same.
+//! Output equivalence of two runs of a task.
 
 use std::collections::{BTreeMap, HashMap};
 
 use bitzel_proto::Digest;
 use bitzel_proto::graph::{Recipe, Task};
-use bitzel_proto::reapi::{Directory, FileNode, SymlinkNode};
+use bitzel_proto::reapi::{Directory, DirectoryNode, FileNode, SymlinkNode};
 
-use super::private_tree::{BESIDE, private_paths};
+use super::private_tree::{UNDECLARED_FILES, private_tree_paths};
 use super::signature::blob;
 use super::task_action::is_sstate;
-use super::task_result::{TaskResult, without_time};
-use super::tree::{Directories, FUNCTION, Node, Tree, TreeError};
+use super::task_result::{TaskResult, properties_without_time};
+use super::tree::{DIGEST_FUNCTION, Directories, Node, Tree, TreeError};
 
-/// Digests of Directories without times, by the digest with them. Most directories come back in task after task.
-pub type Timeless = HashMap<Digest, Digest>;
+/// Digests of Directories without times, by the digest with times. Most directories recur in one task after the other.
+pub type DigestsWithoutTimes = HashMap<Digest, Digest>;
 
-/// A digest of what dependents of a task can see, without times.
+/// Digest, without times, of the outputs that dependents of a task can see. Two runs with equal digests are equivalent.
 ///
-/// Dependents of an sstate task see what it published, as in BitBake, where the rest need not even exist. Dependents
-/// of other tasks see the recipe's whole private tree: their signatures cover only this task, so this task must
-/// answer for everything that came before it.
+/// Dependents of an sstate task see its published paths, as in BitBake, in which the rest need not even exist. Dependents
+/// of other tasks see the recipe's whole private tree: their signatures cover only this task, so the digest of this task
+/// must cover all tasks before it.
 pub fn outputs_digest(
     recipe: &Recipe,
     task: &Task,
     result: &TaskResult,
     directories: &Directories,
-    timeless: &mut Timeless,
+    digests_without_times: &mut DigestsWithoutTimes,
 ) -> Result<Digest, TreeError> {
-    let mut seen: BTreeMap<&str, Option<Node>> = BTreeMap::new();
+    let mut visible: BTreeMap<&str, Option<Node>> = BTreeMap::new();
     for path in &task.published_paths {
-        seen.insert(path, result.outputs.get(path).cloned());
+        visible.insert(path, result.outputs.get(path).cloned());
     }
     if is_sstate(task) {
-        seen.insert(BESIDE, result.outputs.get(BESIDE).cloned());
+        visible.insert(UNDECLARED_FILES, result.outputs.get(UNDECLARED_FILES).cloned());
         for path in &task.sstate_plain_directories {
-            seen.insert(path, private_node(recipe, result, path, directories)?);
+            visible.insert(path, private_node(recipe, result, path, directories)?);
         }
     } else {
-        for path in private_paths(recipe) {
-            seen.insert(path, result.outputs.get(path).cloned());
+        for path in private_tree_paths(recipe) {
+            visible.insert(path, result.outputs.get(path).cloned());
         }
     }
     let mut root = Directory::default();
-    for (path, node) in seen {
-        // A flat listing under whole paths: a key, never a tree that anybody stages.
-        add(&mut root, path.to_owned(), node, directories, timeless)?;
+    for (path, node) in visible {
+        // A flat list of whole paths: input of a key, never a tree that is staged.
+        add(
+            &mut root,
+            path.to_owned(),
+            node,
+            directories,
+            digests_without_times,
+        )?;
     }
-    // Local files that the task answers for are read by others straight from the layers, as do_unpack reads what
-    // do_fetch checked: they count as if the task had left them.
+    // Other tasks read local files that this task covers directly from the layers, as do_unpack reads those that
+    // do_fetch checked. They count as outputs of the task.
     for file in &task.file_checksums {
-        let digest = FUNCTION.digest(file.checksum.as_bytes()).to_wire();
+        let digest = DIGEST_FUNCTION.digest(file.checksum.as_bytes()).to_wire();
         root.files.push(FileNode {
             name: file.path.clone(),
             digest: Some(digest),
@@ -59,14 +65,14 @@ pub fn outputs_digest(
     Ok(blob(&root).0)
 }
 
-/// What is at `path` in the private trees.
+/// Finds the node at `path` in the private trees.
 fn private_node(
     recipe: &Recipe,
     result: &TaskResult,
     path: &str,
     directories: &Directories,
 ) -> Result<Option<Node>, TreeError> {
-    for tree in private_paths(recipe) {
+    for tree in private_tree_paths(recipe) {
         if let (Some(below), Some(root)) = (path.strip_prefix(tree), result.directory(tree)) {
             return Tree::stored(directories, root).get(below);
         }
@@ -74,16 +80,17 @@ fn private_node(
     Ok(result.outputs.get(path).cloned())
 }
 
+/// Adds a node without its times to `parent`.
 fn add(
     parent: &mut Directory,
     name: String,
     node: Option<Node>,
     directories: &Directories,
-    timeless: &mut Timeless,
+    digests_without_times: &mut DigestsWithoutTimes,
 ) -> Result<(), TreeError> {
     match node {
         Some(Node::File(file)) => {
-            let node_properties = without_time(file.node_properties.as_ref());
+            let node_properties = properties_without_time(file.node_properties.as_ref());
             parent.files.push(FileNode {
                 name,
                 node_properties,
@@ -99,22 +106,21 @@ fn add(
             });
         }
         Some(Node::Stored(digest)) => {
-            let digest = Some(without_times(digest, directories, timeless)?.to_wire());
-            parent
-                .directories
-                .push(bitzel_proto::reapi::DirectoryNode { name, digest });
+            let digest = Some(digest_without_times(digest, directories, digests_without_times)?.to_wire());
+            parent.directories.push(DirectoryNode { name, digest });
         }
         Some(Node::Open(_)) | None => {}
     }
     Ok(())
 }
 
-fn without_times(
+/// Digest of a Directory without times.
+fn digest_without_times(
     digest: Digest,
     directories: &Directories,
-    timeless: &mut Timeless,
+    digests_without_times: &mut DigestsWithoutTimes,
 ) -> Result<Digest, TreeError> {
-    if let Some(known) = timeless.get(&digest) {
+    if let Some(known) = digests_without_times.get(&digest) {
         return Ok(*known);
     }
     let empty = Directory::default();
@@ -124,7 +130,7 @@ fn without_times(
         None => return Err(TreeError::UnknownDirectory(digest)),
     };
     let mut stripped = Directory {
-        node_properties: without_time(directory.node_properties.as_ref()),
+        node_properties: properties_without_time(directory.node_properties.as_ref()),
         ..Directory::default()
     };
     for file in &directory.files {
@@ -133,7 +139,7 @@ fn without_times(
             file.name.clone(),
             Some(Node::File(file.clone())),
             directories,
-            timeless,
+            digests_without_times,
         )?;
     }
     for symlink in &directory.symlinks {
@@ -142,22 +148,22 @@ fn without_times(
             symlink.name.clone(),
             Some(Node::Symlink(symlink.clone())),
             directories,
-            timeless,
+            digests_without_times,
         )?;
     }
     for child in &directory.directories {
-        let child_digest = Digest::from_wire_field(FUNCTION, child.digest.as_ref())
+        let child_digest = Digest::from_wire_field(DIGEST_FUNCTION, child.digest.as_ref())
             .map_err(|_| TreeError::MalformedDigest(child.name.clone()))?;
         add(
             &mut stripped,
             child.name.clone(),
             Some(Node::Stored(child_digest)),
             directories,
-            timeless,
+            digests_without_times,
         )?;
     }
     let result = blob(&stripped).0;
-    timeless.insert(digest, result);
+    digests_without_times.insert(digest, result);
     Ok(result)
 }
 

@@ -1,4 +1,4 @@
-//! What the one-task runner reads: `task.json` and `dependencies.json`.
+//! Input files of the one-task runner: `task.json` and `dependencies.json`.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,10 @@ use bitzel_proto::graph::Task;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::closure::TaskIndex;
+use super::task_index::TaskIndex;
 
 /// Version of both files; the runner refuses others.
-const FORMAT: u32 = 1;
+const FORMAT_VERSION: u32 = 1;
 
 #[derive(Serialize)]
 struct TaskFile<'a> {
@@ -44,12 +44,12 @@ struct TaskFile<'a> {
     fakeroot_directories: &'a str,
 }
 
-/// `task.json`: the task itself. `taskhash` is the one computed from what the dependencies turned out to be.
+/// Writes `task.json`: the task itself. `taskhash` is the one that follows from the dependencies of this build.
 pub fn task_file(index: &TaskIndex, task: u32, taskhash: &str) -> Bytes {
     let (message, recipe) = (index.task(task), index.recipe(task));
     let settings = index.graph().settings.clone().unwrap_or_default();
     let file = TaskFile {
-        format: FORMAT,
+        format: FORMAT_VERSION,
         recipe: &recipe.key,
         task: &message.name,
         taskhash,
@@ -89,7 +89,7 @@ pub fn task_file(index: &TaskIndex, task: u32, taskhash: &str) -> Bytes {
 
 /// One entry of `BB_TASKDEPDATA`, in the order of `bb.TaskData` (bb/__init__.py): pn, taskname, fn, deps, provides,
 /// taskhash, unihash, hashfn, `taskhash_deps`.
-type Entry<'a> = (
+type DependencyData<'a> = (
     &'a str,
     &'a str,
     &'a str,
@@ -101,11 +101,11 @@ type Entry<'a> = (
     &'a [String],
 );
 
-/// `dependencies.json`: the task and what it depends on, transitively within its multiconfig where the task walks
-/// that far (runqueue.py, `build_taskdepdata`), else its direct dependencies.
+/// Writes `dependencies.json`: the task and its dependencies. They are transitive within its multiconfig if the task needs
+/// that (runqueue.py, `build_taskdepdata`), else direct.
 ///
-/// Dependencies appear under their unihash also where BitBake gives the taskhash: names that tasks make of these
-/// hashes then stay the same when a dependency was rebuilt to equal outputs.
+/// A dependency has its unihash also where BitBake gives the taskhash: names that tasks derive from these hashes then stay
+/// the same when a dependency was built again with equal outputs.
 pub fn dependencies_file<'u>(
     index: &TaskIndex,
     task: u32,
@@ -114,8 +114,8 @@ pub fn dependencies_file<'u>(
 ) -> Bytes {
     let multiconfig = index.recipe(task).multiconfig.as_str();
     let full = index.task(task).needs_dependency_data;
-    let mut entries: BTreeMap<String, Entry<'_>> = BTreeMap::new();
-    let mut seen = vec![false; index.len()];
+    let mut entries: BTreeMap<String, DependencyData<'_>> = BTreeMap::new();
+    let mut seen = vec![false; index.tasks().len()];
     let mut pending = vec![task];
     seen[task as usize] = true;
     while let Some(next) = pending.pop() {
@@ -153,7 +153,7 @@ fn same_multiconfig(index: &TaskIndex, task: &Task, multiconfig: &str) -> Vec<u3
     task.dependencies.iter().filter(same).copied().collect()
 }
 
-/// The recipe's file as `split_tid_mcfn` gives it: without the prefix of the multiconfig.
+/// Path of the recipe's file as `split_tid_mcfn` gives it: without the prefix of the multiconfig.
 fn file_name(key: &str) -> &str {
     match key.strip_prefix("mc:").and_then(|rest| rest.split_once(':')) {
         Some((_, file)) => file,
