@@ -3,12 +3,13 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// Limits and timeouts of the operation queue. The defaults suit one machine and a farm alike.
 ///
 /// A configuration file may set each of them; durations are texts like `2m` or `1h 30m`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExecutionConfig {
     /// Maximum number of workers that may be lost with an Action before its clients get `UNAVAILABLE`: an Action that
@@ -17,13 +18,16 @@ pub struct ExecutionConfig {
     /// Maximum time that an Action waits while no registered worker could run it, busy or not. After that its clients
     /// get `FAILED_PRECONDITION` with the properties. Waiting for a busy worker is not limited.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "duration", "examples" = ["10m"]))]
     pub no_worker_timeout: Duration,
     /// Time that an Action continues after its last client has disconnected, so that `WaitExecution` or another
     /// `Execute` can attach again. After that it is cancelled: an interrupted build must leave no processes.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "duration", "examples" = ["10m"]))]
     pub abandoned_timeout: Duration,
     /// Time for which `WaitExecution` finds a completed operation.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "duration", "examples" = ["10m"]))]
     pub completed_retention: Duration,
     /// Maximum number of completed operations that are kept.
     pub max_completed_operations: usize,
@@ -31,6 +35,7 @@ pub struct ExecutionConfig {
     pub max_queued_actions: usize,
     /// Maximum `Action.timeout`; a longer one MUST be rejected (`remote_execution.proto`, `Action.timeout`).
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "duration", "examples" = ["10m"]))]
     pub max_action_timeout: Duration,
 }
 

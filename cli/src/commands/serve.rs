@@ -10,7 +10,6 @@ use bitzel_access::{AccessConfiguration, ServerAccess};
 use bitzel_cas::composition::store_configuration::{DEFAULT_FREE_SPACE, StoreConfiguration};
 use bitzel_cas_server::http_cache::Spool;
 use bitzel_cas_server::{Listener, ServerConfig, StoreLayout};
-use bitzel_scheduler::ExecutionConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +53,10 @@ pub(crate) async fn run(
     let scratch_directory = directories
         .scratch()
         .or_else(|| file.as_ref().and_then(Configuration::scratch));
+    let policies = file
+        .as_ref()
+        .map(|file| file.execution.policies.clone())
+        .unwrap_or_default();
     let slots = if executes {
         jobs.unwrap_or_else(processors)
     } else {
@@ -94,7 +97,7 @@ pub(crate) async fn run(
         chunking,
         shared_cache: None,
     };
-    let server = Server::open(config, executes.then(ExecutionConfig::default)).await?;
+    let server = Server::open(config, executes.then_some(policies)).await?;
     let for_worker = server.for_worker();
     let server_shutdown = CancellationToken::new();
     let mut server = tokio::spawn(server.run(listeners, admin, server_shutdown.clone()));

@@ -7,6 +7,7 @@ use bitzel_cas::composition::store_configuration::Problem;
 use bitzel_cas::composition::store_configuration::schema::SizeText;
 use bitzel_cas_server::services::Chunking;
 use bytesize::ByteSize;
+use bitzel_scheduler::ExecutionConfig;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
@@ -40,6 +41,9 @@ pub(crate) struct ExecutionTable {
     /// Directory that Actions on this machine write to. Default: the server's own directory.
     #[schemars(example = &"/dev/shm/bitzel")]
     pub(super) scratch: Option<PathBuf>,
+    /// Policies of the operation queue.
+    #[serde(flatten)]
+    pub(crate) policies: ExecutionConfig,
 }
 
 impl Default for ExecutionTable {
@@ -48,6 +52,7 @@ impl Default for ExecutionTable {
             enabled: true,
             jobs: None,
             scratch: None,
+            policies: ExecutionConfig::default(),
         }
     }
 }
