@@ -109,26 +109,26 @@ fn everywhere() -> Vec<String> {
     vec!["*".to_owned()]
 }
 
-/// What a listener needs to let the right ones in.
+/// Access control of a listener.
 #[derive(Debug, Clone)]
 pub struct ServerAccess {
-    /// Authentication and rules.
+    /// Layer that authenticates callers and applies the rules.
     pub layer: AccessLayer,
-    /// Goes below `layer`.
+    /// Layer that enforces the limits of each identity. Belongs below `layer`.
     pub limits_layer: LimitsLayer,
-    /// TLS, if connections are to be encrypted.
+    /// TLS; without it, connections are not encrypted.
     pub tls: Option<Arc<ServerTls>>,
-    /// Those that the listener and the HTTP/2 server keep.
+    /// Limits that the listener and the HTTP/2 server enforce.
     pub limits: Limits,
 }
 
 impl ServerAccess {
-    /// Everybody may do everything, without TLS: for sockets that only trusted programs can reach.
+    /// Allows everything to everybody, without TLS: for sockets that only trusted programs can reach.
     pub fn open() -> Self {
         Self::open_with(Limits::default())
     }
 
-    /// The same within limits.
+    /// Allows everything to everybody within limits, without TLS.
     pub fn open_with(limits: Limits) -> Self {
         Self {
             layer: AccessLayer::open(),
@@ -140,7 +140,7 @@ impl ServerAccess {
 }
 
 impl AccessConfiguration {
-    /// Reads everything that the configuration names. `base` is the directory of its file.
+    /// Reads the files that the configuration names. `base` is the directory of its own file.
     pub async fn open(self, base: &Path) -> Result<ServerAccess, Error> {
         let policy = self.access.policy()?;
         let client_certificates = self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
@@ -176,7 +176,7 @@ impl AccessConfiguration {
 }
 
 impl AccessTable {
-    /// The rules. A policy that lets nobody in is a mistake.
+    /// Makes the rules. A policy that allows nobody anything is an error.
     fn policy(&self) -> Result<AccessPolicy, Error> {
         let anonymous = permissions("access.anonymous", &self.anonymous)?;
         let mut rules = Vec::with_capacity(self.rules.len());
@@ -230,7 +230,7 @@ impl TokensTable {
 
 fn permissions(place: &str, words: &[String]) -> Result<PermissionSet, Error> {
     words.iter().try_fold(PermissionSet::EMPTY, |set, word| {
-        let granted = PermissionSet::of_word(word).ok_or_else(|| {
+        let granted = PermissionSet::parse(word).ok_or_else(|| {
             invalid(&format!(
                 "{place}: {word:?} is no permission; there are cas-read, cas-write, ac-read, ac-write, execute, \
                  worker, admin, and the words read and all"

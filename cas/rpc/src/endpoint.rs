@@ -13,11 +13,11 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Endpoint, Server, Uri};
 
+use self::renewal::Renewal;
 use crate::error::Error;
 
 pub use channel::Channel;
 pub use credentials::ClientCredentials;
-use renewal::Renewal;
 pub use small_frames::{SmallFrames, small_frames};
 
 /// HTTP/2 flow control window: bytes in flight per stream and per connection. The default of 64 KiB stalls a transfer

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Files whose changes are noticed when somebody asks, which is when they matter.
+/// Files that are checked for changes on each request for the answer, at most once in an interval.
 #[derive(Debug)]
 pub struct WatchedFiles {
     paths: Vec<PathBuf>,

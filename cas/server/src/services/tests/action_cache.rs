@@ -1,8 +1,7 @@
+use bitzel_cas::testing::noise;
 use bitzel_proto::reapi::action_cache_client::ActionCacheClient;
 use bitzel_proto::reapi::{ActionResult, GetActionResultRequest, OutputFile, UpdateActionResultRequest};
 use tonic::Code;
-
-use bitzel_cas::testing::noise;
 
 use super::*;
 
@@ -30,7 +29,7 @@ fn output_file(path: &str, digest: Digest) -> OutputFile {
 }
 
 #[tokio::test]
-async fn an_unknown_action_is_not_found_and_a_known_one_comes_back() {
+async fn finds_only_results_of_known_actions() {
     let server = TestServer::start().await;
     let mut client = ActionCacheClient::new(server.channel.clone());
     let action = sha256(b"action");
