@@ -24,7 +24,7 @@ pub enum SigningKey {
     Rsa(RsaKeyPair),
     /// ES256.
     Ec(EcdsaKeyPair),
-    /// EdDSA.
+    /// `EdDSA`.
     Ed(Ed25519KeyPair),
 }
 

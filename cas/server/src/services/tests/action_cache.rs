@@ -154,19 +154,3 @@ async fn malformed_updates_are_refused() {
     let status = client.get_action_result(get(action)).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound);
 }
-
-#[tokio::test]
-async fn without_updates_clients_cannot_write() {
-    use bitzel_proto::reapi::action_cache_server::ActionCache as _;
-    let service = ActionCacheService::new(
-        Arc::new(MemoryActionCache::default()),
-        Arc::new(MemoryBlobStore::default()),
-        false,
-    );
-    let request = update(sha256(b"action"), ActionResult::default());
-    let status = service
-        .update_action_result(tonic::Request::new(request))
-        .await
-        .unwrap_err();
-    assert_eq!(status.code(), Code::PermissionDenied);
-}

@@ -299,7 +299,7 @@ async fn add_diamond(server: &TestServer) -> (Digest, [Directory; 4]) {
 }
 
 #[tokio::test]
-async fn get_tree_sends_each_directory_once_without_missing_ones() {
+async fn get_tree_sends_each_existing_directory_once() {
     let (server, mut client) = setup().await;
     let (root, expected) = add_diamond(&server).await;
     let pages = get_tree(&mut client, tree_of(root)).await.unwrap();
