@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bitzel_cas_server::{Extension, Listener, Server as CacheServer, ServerConfig};
+use bitzel_cas_server::{CacheServer, Extension, Listener, ServerConfig};
 use bitzel_scheduler::{ExecutionConfig, ExecutionServer, SystemClock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;

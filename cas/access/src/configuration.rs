@@ -111,26 +111,26 @@ fn everywhere() -> Vec<String> {
     vec!["*".to_owned()]
 }
 
-/// Authentication, permissions, limits and TLS of a listener.
+/// Access control of a listener.
 #[derive(Debug, Clone)]
 pub struct ServerAccess {
-    /// Authentication and rules.
+    /// Layer that authenticates callers and applies the rules.
     pub layer: AccessLayer,
-    /// Limits per identity. Belongs below `layer`.
+    /// Layer that enforces the limits of each identity. Belongs below `layer`.
     pub limits_layer: LimitsLayer,
-    /// TLS, if connections are encrypted.
+    /// TLS; without it, connections are not encrypted.
     pub tls: Option<Arc<ServerTls>>,
     /// Limits that the listener and the HTTP/2 server enforce.
     pub limits: Limits,
 }
 
 impl ServerAccess {
-    /// Full access for everybody, without TLS. For sockets that only trusted programs can reach.
+    /// Allows everything to everybody, without TLS: for sockets that only trusted programs can reach.
     pub fn open() -> Self {
         Self::open_with(Limits::default())
     }
 
-    /// Full access for everybody within limits, without TLS.
+    /// Allows everything to everybody within limits, without TLS.
     pub fn open_with(limits: Limits) -> Self {
         Self {
             layer: AccessLayer::open(),
@@ -142,7 +142,7 @@ impl ServerAccess {
 }
 
 impl AccessConfiguration {
-    /// Reads the files that the configuration names. `base` is the directory of the configuration file.
+    /// Reads the files that the configuration names. `base` is the directory of its own file.
     pub async fn open(self, base: &Path) -> Result<ServerAccess, Error> {
         let policy = self.access.policy()?;
         let client_certificates = self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
@@ -178,7 +178,7 @@ impl AccessConfiguration {
 }
 
 impl AccessTable {
-    /// Compiles the rules. A policy that lets nobody in is an error.
+    /// Makes the rules. A policy that allows nobody anything is an error.
     fn policy(&self) -> Result<AccessPolicy, Error> {
         let anonymous = permissions("access.anonymous", &self.anonymous)?;
         let mut rules = Vec::with_capacity(self.rules.len());
@@ -232,7 +232,7 @@ impl TokensTable {
 
 fn permissions(place: &str, words: &[String]) -> Result<PermissionSet, Error> {
     words.iter().try_fold(PermissionSet::EMPTY, |set, word| {
-        let granted = PermissionSet::of_word(word).ok_or_else(|| {
+        let granted = PermissionSet::parse(word).ok_or_else(|| {
             invalid(&format!(
                 "{place}: {word:?} is no permission; there are cas-read, cas-write, ac-read, ac-write, execute, \
                  worker, admin, and the words read and all"

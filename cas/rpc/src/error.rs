@@ -17,10 +17,10 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The server does not answer, or not as one of its kind.
+    /// The server does not answer, or not as a gRPC server.
     #[error("cannot connect to {endpoint}")]
     Connect {
-        /// The server.
+        /// The server's address.
         endpoint: String,
         /// The transport's reason.
         #[source]
@@ -29,12 +29,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// For `map_err`: an input or output error with the operation that failed.
-    pub(crate) fn io(context: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        let context = context.into();
-        move |source| Self::Io { context, source }
-    }
-
     /// True if the same call may succeed in a moment.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Connect { .. })

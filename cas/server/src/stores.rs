@@ -1,4 +1,4 @@
-//! Stores of a server, put together.
+//! Composition of a server's stores.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,12 +15,12 @@ pub struct StoreLayout {
     pub blobs: StoreConfiguration,
     /// The action cache.
     pub results: StoreConfiguration,
-    /// Directory that relative paths are relative to.
+    /// Base directory of relative paths.
     pub base: PathBuf,
 }
 
 impl StoreLayout {
-    /// Places both in a directory of this machine. The blob store takes at most `size` bytes.
+    /// Keeps both stores in a directory of this machine, each with at most `size` bytes.
     pub fn in_directory(directory: &Path, size: u64) -> Self {
         Self {
             blobs: StoreConfiguration::disk("cas".into(), size),
@@ -34,13 +34,13 @@ impl StoreLayout {
 /// takes longer than its deadline.
 #[derive(Clone)]
 pub struct SharedCache {
-    /// Its blobs.
+    /// Blobs of the cache.
     pub blobs: Arc<dyn BlobStore>,
-    /// Its results.
+    /// Results of the cache.
     pub results: Arc<dyn ActionCache>,
-    /// Stops the use of the cache while it is slow or failing.
+    /// Circuit breaker, which stops the use of the cache while it is slow or failing.
     pub assistant: Arc<Assistant>,
-    /// True if new results are written to it.
+    /// True if new results are written to the cache.
     pub is_written: bool,
 }
 
@@ -48,11 +48,12 @@ pub struct SharedCache {
 pub(crate) struct Stores {
     pub(crate) blobs: Arc<dyn BlobStore>,
     pub(crate) results: Arc<dyn ActionCache>,
-    /// Writer in the background, which may have results left to write when the services have ended.
+    /// Background writer, which may have results left to write when the services have ended.
     pub(crate) sharing: Option<Arc<SharingActionCache>>,
 }
 
 impl Stores {
+    /// Puts the stores together, with the shared cache behind them.
     pub(crate) fn new(
         blobs: Arc<dyn BlobStore>,
         results: Arc<dyn ActionCache>,

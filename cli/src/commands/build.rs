@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bitzel_graph::RemoteExecutions;
 use bitzel_graph::output::place_outputs;
-use bitzel_graph::plan::task_index::TaskIndex;
 use bitzel_graph::plan::signature::Environment;
+use bitzel_graph::plan::task_index::TaskIndex;
 use bitzel_graph::walk::{BuildConfig, BuildEvent, Driver};
 use tokio::sync::mpsc;
 use tracing::{Instrument as _, info_span};

@@ -12,7 +12,7 @@ use bitzel_cas::{
     DiskBlobStore, DiskBlobStoreOptions, RemoteActionCache, RemoteBlobStore,
 };
 use bitzel_cas_server::services::{
-    ActionCacheService, ByteStreamService, CapabilitiesService, ContentAddressableStorageService, Offer,
+    ActionCacheService, ByteStreamService, CapabilitiesService, ContentAddressableStorageService,
 };
 use bitzel_graph::plan::signature::{Environment, signature_key};
 use bitzel_graph::plan::task_index::TaskIndex;
@@ -151,16 +151,10 @@ async fn second_build(tasks: usize, all_are_targets: bool) -> Result<()> {
 
     let socket = directory.path().join("socket");
     let router = endpoint::server()
-        .add_service(
-            CapabilitiesService::new(Offer {
-                execution: false,
-                action_cache_updates: true,
-            })
-            .into_server(),
-        )
+        .add_service(CapabilitiesService::new().into_server())
         .add_service(ContentAddressableStorageService::new(Arc::clone(&store)).into_server())
         .add_service(ByteStreamService::new(Arc::clone(&store)).into_server())
-        .add_service(ActionCacheService::new(cache, store, true).into_server());
+        .add_service(ActionCacheService::new(cache, store).into_server());
     let server =
         tokio::spawn(router.serve_with_incoming(UnixListenerStream::new(UnixListener::bind(&socket)?)));
     let channel = endpoint::connect(&format!("unix:{}", socket.display())).await?;

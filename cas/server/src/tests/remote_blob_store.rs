@@ -1,8 +1,6 @@
 mod broken_connections;
 mod foreign_servers;
 
-use proptest::prelude::*;
-
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -12,6 +10,7 @@ use bitzel_cas::{BlobStore, Error, RemoteBlobStore, RemoteBlobStoreOptions};
 use bitzel_proto::{Digest, InstanceName};
 use bytes::Bytes;
 use futures::StreamExt;
+use proptest::prelude::*;
 
 use crate::services::tests::TestServer;
 
@@ -144,7 +143,7 @@ async fn a_failing_source_is_reported_as_what_it_is() {
 }
 
 #[tokio::test]
-async fn a_write_of_a_blob_that_exists_does_not_wait_for_its_source() {
+async fn a_write_of_an_existing_blob_does_not_read_its_source() {
     let server = TestServer::start().await;
     let store = connect(&server).await;
     let blob = noise(1, 4 << 20);

@@ -14,45 +14,57 @@ use crate::error::Error;
 use crate::listener::Listener;
 use crate::services::{
     self, ActionCacheService, ByteStreamService, CapabilitiesService, Chunking,
-    ContentAddressableStorageService, Offer, RemoteAssetService,
+    ContentAddressableStorageService, RemoteAssetService,
 };
 use crate::stores::{SharedCache, StoreLayout, Stores};
 
-/// Settings of a server.
+/// Settings of a [`CacheServer`].
 #[derive(Clone)]
 pub struct ServerConfig {
     /// The stores.
     pub stores: StoreLayout,
-    /// Waits at the end until everything survives a power loss. It costs a sync of the whole file system, seconds after
-    /// a build that wrote much; without it, what is new since the last snapshot (five minutes of activity) has to be
-    /// built again after a power loss. The end of the process alone loses nothing.
+    /// Waits at the end until everything survives a power loss. This syncs the whole file system, which takes seconds
+    /// after a build that wrote much. Without it, a power loss costs what is newer than the last index snapshot (five
+    /// minutes of activity). The end of the process alone loses nothing.
     pub syncs: bool,
-    /// Cuts of large blobs.
+    /// Chunking of large blobs.
     pub chunking: Chunking,
-    /// Remote cache that results are shared with.
+    /// Remote cache that results are shared with, if there is one.
     pub shared_cache: Option<SharedCache>,
 }
 
-/// Callback that sets gauges to the values of this moment.
+impl ServerConfig {
+    /// Serves these stores with the default settings: syncs at the end, chunks of 512 KiB, no shared cache.
+    pub fn new(stores: StoreLayout) -> Self {
+        Self {
+            stores,
+            syncs: true,
+            chunking: Chunking::default(),
+            shared_cache: None,
+        }
+    }
+}
+
+/// Callback that sets gauges to their present values.
 pub type Gauges = Box<dyn Fn() + Send + Sync>;
 
-/// Services beside those of the cache, on the same listeners.
+/// Further services on the listeners of a cache server.
 pub struct Extension {
     /// Adds the services.
     pub add_services: Box<dyn FnOnce(Routes) -> Routes + Send>,
-    /// Ends the work behind them. The listeners wait for it, so that what it still records is recorded before the streams
-    /// of its clients end.
+    /// Ends the work behind the services. The listeners wait for it, so that the streams of its clients end after its
+    /// last results are recorded.
     pub shut_down: BoxFuture<'static, ()>,
 }
 
-/// Server with its stores open.
-pub struct Server {
+/// Server of a blob store and an action cache, with the stores open.
+pub struct CacheServer {
     config: ServerConfig,
     factory: StoreFactory,
     stores: Stores,
 }
 
-impl Server {
+impl CacheServer {
     /// Opens the stores.
     pub async fn open(mut config: ServerConfig) -> Result<Self, Error> {
         let mut factory = StoreFactory::new(&config.stores.base);
@@ -66,17 +78,17 @@ impl Server {
         })
     }
 
-    /// The blob store as the services see it.
+    /// The blob store behind the services.
     pub fn blobs(&self) -> Arc<dyn BlobStore> {
         Arc::clone(&self.stores.blobs)
     }
 
-    /// The action cache as the services see it: results whose blobs are missing are not found.
+    /// The action cache behind the services, in which results with missing blobs are not found.
     pub fn results(&self) -> Arc<dyn ActionCache> {
         Arc::clone(&self.stores.results)
     }
 
-    /// Gauges of the stores on this machine's disks.
+    /// Gauges of the stores on disks of this machine.
     pub fn gauges(&self) -> Gauges {
         let (stores, caches) = (
             self.factory.disk_stores().to_vec(),
@@ -88,7 +100,7 @@ impl Server {
         })
     }
 
-    /// Serves until `shutdown`, then closes the stores. A server with an extension announces that it executes Actions.
+    /// Serves until `shutdown`, then closes the stores. With an extension, the server announces that it executes Actions.
     pub async fn run(
         self,
         listeners: Vec<Listener>,
@@ -111,7 +123,7 @@ impl Server {
         extension: Option<Extension>,
         shutdown: CancellationToken,
     ) -> Result<(), Error> {
-        let (serving, health) = services::health::service();
+        let (serving_status, health) = services::health::service();
         let executes = extension.is_some();
         let mut routes = self
             .cache_services(executes)
@@ -125,7 +137,7 @@ impl Server {
         let ended = CancellationToken::new();
         let ending = async {
             shutdown.cancelled().await;
-            serving.stop();
+            serving_status.stop();
             if let Some(shut_down) = shut_down {
                 shut_down.await;
             }
@@ -144,12 +156,11 @@ impl Server {
     }
 
     fn cache_services(&self, executes: bool) -> Routes {
-        let capabilities = CapabilitiesService::new(Offer {
-            execution: executes,
-            action_cache_updates: true,
-        })
-        .with_chunking(self.config.chunking);
-        let assets = RemoteAssetService::new(self.results(), self.blobs(), true);
+        let mut capabilities = CapabilitiesService::new().with_chunking(self.config.chunking);
+        if executes {
+            capabilities = capabilities.with_execution();
+        }
+        let assets = RemoteAssetService::new(self.results(), self.blobs());
         Routes::new(capabilities.into_server())
             .add_service(
                 ContentAddressableStorageService::new(self.blobs())
@@ -160,15 +171,15 @@ impl Server {
             .add_service(assets.clone().into_fetch_server())
             .add_service(assets.into_push_server())
             .add_service(ByteStreamService::new(self.blobs()).into_server())
-            .add_service(ActionCacheService::new(self.results(), self.blobs(), true).into_server())
+            .add_service(ActionCacheService::new(self.results(), self.blobs()).into_server())
     }
 }
 
-/// Publishes the usage of stores on disk under the name of the store.
+/// Publishes the usage of disk stores under the name `store`.
 #[expect(clippy::cast_precision_loss, reason = "exact up to 8 PiB")]
 fn publish_usage(store: &'static str, usages: impl Iterator<Item = Usage>) {
     for (number, usage) in usages.enumerate() {
-        // Mostly there is one; of several, the others have a number.
+        // Usually there is one; further ones have a number in their name.
         let store = match number {
             0 => store.to_owned(),
             number => format!("{store}-{number}"),

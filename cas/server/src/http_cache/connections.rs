@@ -5,6 +5,8 @@ use std::io;
 use std::time::Duration;
 
 use axum::body::Body;
+use bitzel_access::{PeerInfo, ServerAccess};
+use bitzel_rpc::telemetry::ObservingLayer;
 use futures::{Stream, StreamExt as _};
 use http::Request;
 use hyper::body::Incoming;
@@ -17,18 +19,16 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 use tower::{ServiceBuilder, ServiceExt as _};
 
-use super::{HttpCacheService, unread};
-use bitzel_access::{PeerInfo, ServerAccess};
-use bitzel_rpc::telemetry::ObservingLayer;
+use super::{HttpCacheService, request_drain};
 
-/// How long the head of a request may take, which is also how long a connection is kept that nothing comes on.
-const HEAD: Duration = Duration::from_mins(1);
-/// How long transfers may go on when the server ends.
-const ENDING: Duration = Duration::from_secs(30);
-/// Bytes of a stream and of a connection that may be under way, for clients that speak HTTP/2.
-const WINDOW: u32 = 4 << 20;
+/// Time that the header of a request may take. An idle connection is closed after this time, too.
+const HEADER_TIMEOUT: Duration = Duration::from_mins(1);
+/// Time that transfers have to end when the server shuts down.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
+/// HTTP/2 flow control window of a stream and of a connection.
+const FLOW_CONTROL_WINDOW_BYTES: u32 = 4 << 20;
 
-/// Serves what comes in at one listener until `ended`, behind the access control of `access`.
+/// Serves the connections of one listener until `ended`, behind the access control of `access`.
 ///
 /// HTTP/1.1 is the protocol; clients that agree on HTTP/2 during the TLS handshake get that.
 pub async fn serve<I>(
@@ -44,17 +44,20 @@ pub async fn serve<I>(
         .layer(access.layer)
         .layer(access.limits_layer)
         .service(service);
-    // Not by looking at what the client begins with: one that begins with nothing would be waited for without end.
+    // The protocol is not detected by the first bytes: a client that sends none would be waited for without end.
     let mut http1 = Builder::new(TokioExecutor::new()).http1_only();
-    http1.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
+    http1
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT);
     let mut http2 = Builder::new(TokioExecutor::new()).http2_only();
     http2
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(access.limits.streams_per_connection)
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
-        .keep_alive_interval(HEAD);
+        .initial_stream_window_size(FLOW_CONTROL_WINDOW_BYTES)
+        .initial_connection_window_size(FLOW_CONTROL_WINDOW_BYTES)
+        .keep_alive_interval(HEADER_TIMEOUT);
     let shutdown = GracefulShutdown::new();
     let mut connections = std::pin::pin!(connections);
     loop {
@@ -66,19 +69,19 @@ pub async fn serve<I>(
             break;
         };
         let Ok(connection) = connection else {
-            // Those that fail before the first byte are counted where they are accepted.
+            // Failures before the first byte are counted where connections are accepted.
             continue;
         };
         let peer = connection.connect_info();
         let builder = if peer.http2 { &http2 } else { &http1 };
         let service = service.clone();
         let service = tower::service_fn(move |request: Request<Incoming>| {
-            let (mut request, rest) = unread::shared(request);
+            let (mut request, drain) = request_drain::drainable(request);
             request.extensions_mut().insert(peer.clone());
             let response = service.clone().oneshot(request.map(Body::new));
             async move {
                 let response = response.await?;
-                rest.drain(response.status().is_success()).await;
+                drain.run(response.status().is_success()).await;
                 Ok::<_, Infallible>(response)
             }
         });
@@ -90,7 +93,10 @@ pub async fn serve<I>(
             }
         });
     }
-    if tokio::time::timeout(ENDING, shutdown.shutdown()).await.is_err() {
-        tracing::warn!("transfers of the HTTP cache were cut off");
+    if tokio::time::timeout(SHUTDOWN_TIMEOUT, shutdown.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!("the server shuts down; transfers of the HTTP cache were cut off");
     }
 }
