@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bitzel_access::{Permission, authorize};
-use bitzel_cas::inlining::{InlineWishes, inline};
+use bitzel_cas::inlining::{InlineRequest, inline};
 use bitzel_cas::{ActionCache, BlobStore};
 use bitzel_proto::google::longrunning::Operation;
 use bitzel_proto::reapi::execution_server::{Execution, ExecutionServer};
@@ -48,7 +48,7 @@ impl ExecutionService {
         let queued = self.dispatcher.clock().wall();
         let key = action_key(&request)?;
         let digest = key.digest;
-        let wishes = InlineWishes {
+        let inline_request = InlineRequest {
             stdout: request.inline_stdout,
             stderr: request.inline_stderr,
             files: std::mem::take(&mut request.inline_output_files)
@@ -69,7 +69,7 @@ impl ExecutionService {
                 &*self.action_reader.blob_store,
                 digest.function(),
                 &mut result,
-                &wishes,
+                &inline_request,
             )
             .await;
             let operation = cached_operation(&name, digest, result);
@@ -90,7 +90,7 @@ impl ExecutionService {
         let attachment = self
             .dispatcher
             .execute(action, summary.inputs, request.skip_cache_lookup)?;
-        Ok(self.follow(attachment, wishes))
+        Ok(self.follow(attachment, inline_request))
     }
 
     async fn look_up(&self, key: &ActionKey, skip: bool) -> Result<Option<ActionResult>, ExecutionError> {
@@ -102,14 +102,14 @@ impl ExecutionService {
     }
 
     /// The states of an operation from the current one to the last. Dropping the stream detaches the client.
-    fn follow(&self, attachment: Attachment, wishes: InlineWishes) -> OperationStream {
+    fn follow(&self, attachment: Attachment, inline_request: InlineRequest) -> OperationStream {
         let instance = attachment.updates.borrow().action.key.instance.clone();
         let name = operation_name(&instance, attachment.operation);
         let (shutdown, store) = (self.shutdown.clone(), Arc::clone(&self.action_reader.blob_store));
-        let wishes = Arc::new(wishes);
+        let inline_request = Arc::new(inline_request);
         stream::unfold(Some(attachment), move |attachment| {
             let (name, shutdown) = (name.clone(), shutdown.clone());
-            let (store, wishes) = (Arc::clone(&store), Arc::clone(&wishes));
+            let (store, inline_request) = (Arc::clone(&store), Arc::clone(&inline_request));
             async move {
                 let mut attachment = attachment?;
                 let changed = tokio::select! {
@@ -122,7 +122,7 @@ impl ExecutionService {
                 }
                 let update = attachment.updates.borrow_and_update().clone();
                 let done = matches!(update.progress, Progress::Completed(_));
-                let update = with_wishes(update, &*store, &wishes).await;
+                let update = with_inlined(update, &*store, &inline_request).await;
                 let operation = operation_message(&name, &update);
                 Some((Ok(operation), (!done).then_some(attachment)))
             }
@@ -158,22 +158,22 @@ impl Execution for ExecutionService {
                 let instance = attachment.updates.borrow().action.key.instance.clone();
                 authorize(&extensions, Permission::Execute, &instance)?;
                 // The request has no hints.
-                Ok(Response::new(self.follow(attachment, InlineWishes::default())))
+                Ok(Response::new(self.follow(attachment, InlineRequest::default())))
             }
             None => Err(ExecutionError::OperationNotFound(name.chars().take(300).collect()).into()),
         }
     }
 }
 
-/// The state with what this client wants within the result. Others may follow the same execution.
-async fn with_wishes(mut update: Update, store: &dyn BlobStore, wishes: &InlineWishes) -> Update {
-    if !wishes.is_empty()
+/// The state with the contents inline that this client requested. Others may follow the same execution.
+async fn with_inlined(mut update: Update, store: &dyn BlobStore, inline_request: &InlineRequest) -> Update {
+    if !inline_request.is_empty()
         && let Progress::Completed(outcome) = &update.progress
         && let Outcome::Response(response) = outcome.as_ref()
     {
         let mut response = response.clone();
         if let Some(result) = &mut response.result {
-            inline(store, update.action.key.digest.function(), result, wishes).await;
+            inline(store, update.action.key.digest.function(), result, inline_request).await;
         }
         update.progress = Progress::Completed(Arc::new(Outcome::Response(response)));
     }

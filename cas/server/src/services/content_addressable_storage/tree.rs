@@ -10,7 +10,7 @@ use prost::Message;
 use tonic::Status;
 
 use bitzel_cas::blob_store::BlobStore;
-use bitzel_cas::directory_tree::{MAX_DIRECTORIES, readable_at_once};
+use bitzel_cas::directory_tree::{MAX_DIRECTORIES, batch_length};
 use bitzel_cas::error::Error;
 use bitzel_proto::limits::MAX_BATCH_TOTAL_SIZE;
 
@@ -91,7 +91,7 @@ impl Walk {
     /// Reads until something is ready or nothing is left.
     async fn fill(&mut self) -> Result<(), Status> {
         while self.ready.is_empty() && !self.waiting.is_empty() {
-            let count = readable_at_once(&self.waiting, READ_AHEAD);
+            let count = batch_length(&self.waiting, READ_AHEAD);
             let digests: Vec<Digest> = self.waiting.drain(..count).collect();
             if let Some(large) = digests
                 .iter()
