@@ -41,7 +41,7 @@ pub use decorators::metered_blob_store::MeteredBlobStore;
 pub use decorators::mirrored_action_cache::MirroredActionCache;
 pub use decorators::mirrored_blob_store::{MirroredBlobStore, OneSideDown};
 pub use decorators::read_only_action_cache::ReadOnlyActionCache;
-pub use decorators::read_only_blob_store::{ReadOnlyBlobStore, Writes};
+pub use decorators::read_only_blob_store::ReadOnlyBlobStore;
 pub use decorators::read_through_action_cache::ReadThroughActionCache;
 pub use decorators::read_through_blob_store::ReadThroughBlobStore;
 pub use decorators::sharded_action_cache::ShardedActionCache;

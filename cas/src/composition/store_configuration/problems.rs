@@ -41,11 +41,10 @@ impl Problems {
 
     /// Looks at the store under `key` and at what is below it.
     pub fn look_at(&mut self, key: &str, store: &StoreConfiguration, purpose: Use) {
-        let mut below = |name: &str, inner: &StoreConfiguration| {
-            self.look_at(&format!("{key}.{name}"), inner, purpose);
-        };
+        for (name, child) in store.children() {
+            self.look_at(&format!("{key}.{}.{name}", store.kind()), child, purpose);
+        }
         match store {
-            StoreConfiguration::Memory {} => {}
             StoreConfiguration::Disk(table) => self.disk(&format!("{key}.disk"), table, purpose),
             StoreConfiguration::Grpc(table) => {
                 let schemes = ["grpc://", "grpcs://", "unix:"];
@@ -84,27 +83,13 @@ impl Problems {
                     );
                 }
             }
-            StoreConfiguration::Verifying(table) => {
-                below("verifying.inner", &table.inner);
-                self.for_blobs_only(key, "verifying", purpose);
+            StoreConfiguration::Verifying(_) | StoreConfiguration::ExistenceCaching(_) => {
+                self.for_blobs_only(key, store.kind(), purpose);
             }
-            StoreConfiguration::ExistenceCaching(table) => {
-                below("existence_caching.inner", &table.inner);
-                self.for_blobs_only(key, "existence_caching", purpose);
-            }
-            StoreConfiguration::Tiered(table) => {
-                below("tiered.fast", &table.fast);
-                below("tiered.slow", &table.slow);
-                self.tiered(&format!("{key}.tiered"), table, purpose);
-            }
-            StoreConfiguration::ReadOnly(table) => below("read_only.inner", &table.inner),
-            StoreConfiguration::Metered(table) => below("metered.inner", &table.inner),
-            StoreConfiguration::Deadline(table) => below("deadline.inner", &table.inner),
-            StoreConfiguration::Mirrored(table) => {
-                below("mirrored.one", &table.one);
-                below("mirrored.other", &table.other);
-            }
-            StoreConfiguration::Sharded(table) => self.sharded(&format!("{key}.sharded"), table, purpose),
+            StoreConfiguration::Tiered(table) => self.tiered(&format!("{key}.tiered"), table, purpose),
+            StoreConfiguration::Sharded(table) => self.sharded(&format!("{key}.sharded"), table),
+            // Tables in which no value can be wrong.
+            _ => {}
         }
     }
 
@@ -185,7 +170,7 @@ impl Problems {
         }
     }
 
-    fn sharded(&mut self, key: &str, table: &ShardedTable, purpose: Use) {
+    fn sharded(&mut self, key: &str, table: &ShardedTable) {
         let key = format!("{key}.shards");
         let shards = table.shards.get_ref();
         if shards.is_empty() {
@@ -202,7 +187,6 @@ impl Problems {
                 let what = "a shard of weight 0 holds nothing; leave it out";
                 self.note(format!("{key}.weight"), Some(shard.name.span()), what);
             }
-            self.look_at(&format!("{key}.store"), &shard.store, purpose);
         }
     }
 }
