@@ -24,6 +24,7 @@ pub mod retry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod upload;
+mod weighted_cache;
 
 pub use action_cache::ActionCache;
 pub use blob_store::{BlobRange, BlobStore, BlobStream, Lease};
