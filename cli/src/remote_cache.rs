@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bitzel_cas::{
-    ActionCache, Assistant, BlobStore, DeadlineBlobStore, DeadlineOptions, Error, HttpActionCache,
+    ActionCache, BlobStore, CircuitBreaker, DeadlineBlobStore, DeadlineOptions, Error, HttpActionCache,
     HttpBlobStore, HttpCache, HttpCacheOptions, HttpCredentials, RemoteActionCache, RemoteBlobStore,
     S3ActionCache, S3BlobStore, S3Bucket, S3Options, VerifyingBlobStore,
 };
@@ -47,7 +47,7 @@ pub(crate) async fn open(arguments: &RemoteArguments) -> Result<Option<SharedCac
     Ok(Some(SharedCache {
         blobs: Arc::new(blobs),
         results,
-        assistant: Arc::new(Assistant::new(address)),
+        circuit_breaker: Arc::new(CircuitBreaker::new(address)),
         is_written: !arguments.remote_cache_read_only,
     }))
 }

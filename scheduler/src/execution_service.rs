@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bitzel_access::{Permission, authorize};
-use bitzel_cas::inlining::{InlineWishes, inline};
+use bitzel_cas::inlining::{InlineRequest, inline};
 use bitzel_cas::{ActionCache, BlobStore};
 use bitzel_proto::google::longrunning::Operation;
 use bitzel_proto::reapi::execution_server::{Execution, ExecutionServer};
@@ -49,7 +49,7 @@ impl ExecutionService {
         let queued = self.dispatcher.clock().wall();
         let key = action_key(&request)?;
         let digest = key.digest;
-        let inline_request = InlineWishes {
+        let inline_request = InlineRequest {
             stdout: request.inline_stdout,
             stderr: request.inline_stderr,
             files: std::mem::take(&mut request.inline_output_files)
@@ -104,7 +104,7 @@ impl ExecutionService {
     }
 
     /// Streams the states of an operation from the current one to the last. Dropping the stream detaches the client.
-    fn follow(&self, attachment: Attachment, inline_request: InlineWishes) -> OperationStream {
+    fn follow(&self, attachment: Attachment, inline_request: InlineRequest) -> OperationStream {
         let instance = attachment.updates.borrow().action.key.instance.clone();
         let name = operation_name(&instance, attachment.operation);
         let (shutdown, store) = (self.shutdown.clone(), Arc::clone(&self.action_reader.blob_store));
@@ -160,7 +160,7 @@ impl Execution for ExecutionService {
                 let instance = attachment.updates.borrow().action.key.instance.clone();
                 authorize(&extensions, Permission::Execute, &instance)?;
                 // The request cannot ask for inlined contents.
-                Ok(Response::new(self.follow(attachment, InlineWishes::default())))
+                Ok(Response::new(self.follow(attachment, InlineRequest::default())))
             }
             None => Err(ExecutionError::OperationNotFound(name.chars().take(300).collect()).into()),
         }
@@ -171,7 +171,7 @@ impl Execution for ExecutionService {
 async fn with_inlined_contents(
     mut update: Update,
     store: &dyn BlobStore,
-    inline_request: &InlineWishes,
+    inline_request: &InlineRequest,
 ) -> Update {
     if !inline_request.is_empty()
         && let Progress::Completed(outcome) = &update.progress

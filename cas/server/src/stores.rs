@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bitzel_cas::composition::store_configuration::StoreConfiguration;
 use bitzel_cas::{
-    ActionCache, Assistant, AssistedBlobStore, BlobStore, CompletenessCheckingActionCache, SharingActionCache,
+    ActionCache, BlobStore, CircuitBreaker, CompletenessCheckingActionCache, ReadThroughActionCache,
+    ReadThroughBlobStore,
 };
 
 /// Configuration of the stores of a server.
@@ -39,7 +40,7 @@ pub struct SharedCache {
     /// Results of the cache.
     pub results: Arc<dyn ActionCache>,
     /// Circuit breaker, which stops the use of the cache while it is slow or failing.
-    pub assistant: Arc<Assistant>,
+    pub circuit_breaker: Arc<CircuitBreaker>,
     /// True if new results are written to the cache.
     pub is_written: bool,
 }
@@ -49,7 +50,7 @@ pub(crate) struct Stores {
     pub(crate) blobs: Arc<dyn BlobStore>,
     pub(crate) results: Arc<dyn ActionCache>,
     /// Background writer, which may have results left to write when the services have ended.
-    pub(crate) sharing: Option<Arc<SharingActionCache>>,
+    pub(crate) sharing: Option<Arc<ReadThroughActionCache>>,
 }
 
 impl Stores {
@@ -62,24 +63,24 @@ impl Stores {
         let Some(shared) = shared else {
             return Self::complete(blobs, results, None);
         };
-        let sharing = SharingActionCache::taking(results, shared.results, Arc::clone(&shared.assistant));
-        let assisted: Arc<dyn BlobStore> = Arc::new(AssistedBlobStore::new(
+        let blobs: Arc<dyn BlobStore> = Arc::new(ReadThroughBlobStore::new(
             blobs,
             Arc::clone(&shared.blobs),
-            shared.assistant,
+            Arc::clone(&shared.circuit_breaker),
         ));
+        let results = ReadThroughActionCache::new(results, shared.results, shared.circuit_breaker);
         let sharing = Arc::new(if shared.is_written {
-            sharing.giving(Arc::clone(&assisted), shared.blobs)
+            results.with_write_through(Arc::clone(&blobs), shared.blobs)
         } else {
-            sharing
+            results
         });
-        Self::complete(assisted, sharing.clone(), Some(sharing))
+        Self::complete(blobs, sharing.clone(), Some(sharing))
     }
 
     fn complete(
         blobs: Arc<dyn BlobStore>,
         results: Arc<dyn ActionCache>,
-        sharing: Option<Arc<SharingActionCache>>,
+        sharing: Option<Arc<ReadThroughActionCache>>,
     ) -> Self {
         Self {
             results: Arc::new(CompletenessCheckingActionCache::new(results, Arc::clone(&blobs))),

@@ -276,43 +276,60 @@ impl StoreConfiguration {
     pub fn first_disk(&self) -> Option<&DiskTable> {
         match self {
             Self::Disk(table) => Some(table),
-            Self::Memory {} | Self::Grpc(_) | Self::Http(_) | Self::S3(_) => None,
-            Self::Verifying(table) | Self::ReadOnly(table) => table.inner.first_disk(),
-            Self::ExistenceCaching(table) => table.inner.first_disk(),
-            Self::Metered(table) => table.inner.first_disk(),
-            Self::Deadline(table) => table.inner.first_disk(),
-            Self::Tiered(table) => table.fast.first_disk().or_else(|| table.slow.first_disk()),
-            Self::Mirrored(table) => table.one.first_disk().or_else(|| table.other.first_disk()),
-            Self::Sharded(table) => {
-                let mut shards = table.shards.get_ref().iter();
-                shards.find_map(|shard| shard.store.first_disk())
-            }
+            _ => self
+                .children()
+                .into_iter()
+                .find_map(|(_, child)| child.first_disk()),
         }
     }
 
     /// Kinds of this store and of those below it: `tiered(disk, s3)`.
     pub fn kinds(&self) -> String {
-        let below = |kind: &str, inner: &[&Self]| {
-            let inner: Vec<String> = inner.iter().map(|inner| inner.kinds()).collect();
-            format!("{kind}({})", inner.join(", "))
-        };
+        let below: Vec<String> = self.children().iter().map(|(_, child)| child.kinds()).collect();
+        match below.as_slice() {
+            [] => self.kind().to_owned(),
+            below => format!("{}({})", self.kind(), below.join(", ")),
+        }
+    }
+
+    /// The key of this kind in a configuration file.
+    pub(super) fn kind(&self) -> &'static str {
+        self.kind_and_children().0
+    }
+
+    /// The stores below this one in the order of look-ups, each with its key within the table of this one.
+    pub(super) fn children(&self) -> Vec<(String, &Self)> {
+        self.kind_and_children().1
+    }
+
+    /// The key of this kind, and the stores below this one: the only match over all kinds besides that of
+    /// [`StoreFactory`](crate::composition::store_factory::StoreFactory).
+    fn kind_and_children(&self) -> (&'static str, Vec<(String, &Self)>) {
+        let inner = |inner| vec![("inner".to_owned(), inner)];
         match self {
-            Self::Memory {} => "memory".to_owned(),
-            Self::Disk(_) => "disk".to_owned(),
-            Self::Grpc(_) => "grpc".to_owned(),
-            Self::Http(_) => "http".to_owned(),
-            Self::S3(_) => "s3".to_owned(),
-            Self::Verifying(table) => below("verifying", &[&table.inner]),
-            Self::Tiered(table) => below("tiered", &[&table.fast, &table.slow]),
-            Self::ReadOnly(table) => below("read_only", &[&table.inner]),
-            Self::ExistenceCaching(table) => below("existence_caching", &[&table.inner]),
-            Self::Sharded(table) => {
-                let shards: Vec<&Self> = table.shards.get_ref().iter().map(|shard| &shard.store).collect();
-                below("sharded", &shards)
+            Self::Memory {} => ("memory", vec![]),
+            Self::Disk(_) => ("disk", vec![]),
+            Self::Grpc(_) => ("grpc", vec![]),
+            Self::Http(_) => ("http", vec![]),
+            Self::S3(_) => ("s3", vec![]),
+            Self::Verifying(table) => ("verifying", inner(&*table.inner)),
+            Self::Tiered(table) => {
+                let children = vec![("fast".into(), &*table.fast), ("slow".into(), &*table.slow)];
+                ("tiered", children)
             }
-            Self::Mirrored(table) => below("mirrored", &[&table.one, &table.other]),
-            Self::Metered(table) => below("metered", &[&table.inner]),
-            Self::Deadline(table) => below("deadline", &[&table.inner]),
+            Self::ReadOnly(table) => ("read_only", inner(&*table.inner)),
+            Self::ExistenceCaching(table) => ("existence_caching", inner(&*table.inner)),
+            Self::Sharded(table) => {
+                let shards = table.shards.get_ref().iter().enumerate();
+                let children = shards.map(|(index, shard)| (format!("shards[{index}].store"), &shard.store));
+                ("sharded", children.collect())
+            }
+            Self::Mirrored(table) => {
+                let children = vec![("one".into(), &*table.one), ("other".into(), &*table.other)];
+                ("mirrored", children)
+            }
+            Self::Metered(table) => ("metered", inner(&*table.inner)),
+            Self::Deadline(table) => ("deadline", inner(&*table.inner)),
         }
     }
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bitzel_cas::{BlobRange, BlobStore, BlobStream, Error, MemoryBlobStore};
 use bitzel_proto::Digest;
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
@@ -60,9 +59,7 @@ impl WatchedBlobStore {
 
 #[async_trait]
 impl BlobStore for WatchedBlobStore {
-    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error> {
-        self.inner.find_missing(digests).await
-    }
+    bitzel_cas::forward_blob_store!(inner: find_missing, write, lease, resolve, write_batch);
 
     async fn read(&self, digest: Digest, range: BlobRange) -> Result<BlobStream, Error> {
         *self.reads.lock().entry(digest).or_default() += 1;
@@ -71,13 +68,5 @@ impl BlobStore for WatchedBlobStore {
             let _ = self.hold.subscribe().wait_for(Option::is_none).await;
         }
         self.inner.read(digest, range).await
-    }
-
-    async fn write(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
-        self.inner.write(digest, blob).await
-    }
-
-    async fn write_batch(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), Error>> {
-        self.inner.write_batch(blobs).await
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bitzel_access::Permission;
 use bitzel_cas::action_cache::ActionCache;
 use bitzel_cas::blob_store::BlobStore;
-use bitzel_cas::inlining::{InlineWishes, inline};
+use bitzel_cas::inlining::{InlineRequest, inline};
 use bitzel_proto::DigestFunction;
 use bitzel_proto::limits::MAX_MESSAGE_SIZE;
 use bitzel_proto::reapi::action_cache_server::{ActionCache as ActionCacheApi, ActionCacheServer};
@@ -50,12 +50,12 @@ impl ActionCacheApi for ActionCacheService {
         let mut result = result.ok_or_else(|| {
             Status::not_found(format!("the action cache holds no result of action {action}"))
         })?;
-        let wishes = InlineWishes {
+        let inline_request = InlineRequest {
             stdout: request.inline_stdout,
             stderr: request.inline_stderr,
             files: request.inline_output_files.into_iter().collect(),
         };
-        inline(&*self.store, context.function, &mut result, &wishes).await;
+        inline(&*self.store, context.function, &mut result, &inline_request).await;
         Ok(Response::new(result))
     }
 

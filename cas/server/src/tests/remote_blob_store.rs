@@ -6,8 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bitzel_cas::blob_store::{BlobRange, BlobStream, collect, one_chunk, read_whole};
 use bitzel_cas::testing::{model, noise, sha256};
-use bitzel_cas::{BlobStore, Error, RemoteBlobStore, RemoteBlobStoreOptions};
-use bitzel_proto::{Digest, InstanceName};
+use bitzel_cas::{BlobStore, Error, Lease, RemoteBlobStore, RemoteBlobStoreOptions};
+use bitzel_proto::{Digest, DigestFunction, InstanceName};
 use bytes::Bytes;
 use futures::StreamExt;
 use proptest::prelude::*;
@@ -107,6 +107,14 @@ impl BlobStore for LyingBlobStore {
 
     async fn write(&self, _: Digest, _: BlobStream) -> Result<(), Error> {
         Ok(())
+    }
+
+    async fn lease(&self, _: &[Digest]) -> Result<Lease, Error> {
+        Ok(Lease::none())
+    }
+
+    async fn resolve(&self, _: DigestFunction, _: [u8; 32]) -> Result<Option<Digest>, Error> {
+        Ok(None)
     }
 }
 

@@ -43,11 +43,10 @@ impl Problems {
 
     /// Checks the store under `key` and those below it.
     pub fn check(&mut self, key: &str, store: &StoreConfiguration, purpose: StorePurpose) {
-        let mut below = |name: &str, inner: &StoreConfiguration| {
-            self.check(&format!("{key}.{name}"), inner, purpose);
-        };
+        for (name, child) in store.children() {
+            self.check(&format!("{key}.{}.{name}", store.kind()), child, purpose);
+        }
         match store {
-            StoreConfiguration::Memory {} => {}
             StoreConfiguration::Disk(table) => self.disk(&format!("{key}.disk"), table, purpose),
             StoreConfiguration::Grpc(table) => {
                 let schemes = ["grpc://", "grpcs://", "unix:"];
@@ -83,27 +82,13 @@ impl Problems {
                     );
                 }
             }
-            StoreConfiguration::Verifying(table) => {
-                below("verifying.inner", &table.inner);
-                self.for_blobs_only(key, "verifying", purpose);
+            StoreConfiguration::Verifying(_) | StoreConfiguration::ExistenceCaching(_) => {
+                self.for_blobs_only(key, store.kind(), purpose);
             }
-            StoreConfiguration::ExistenceCaching(table) => {
-                below("existence_caching.inner", &table.inner);
-                self.for_blobs_only(key, "existence_caching", purpose);
-            }
-            StoreConfiguration::Tiered(table) => {
-                below("tiered.fast", &table.fast);
-                below("tiered.slow", &table.slow);
-                self.tiered(&format!("{key}.tiered"), table, purpose);
-            }
-            StoreConfiguration::ReadOnly(table) => below("read_only.inner", &table.inner),
-            StoreConfiguration::Metered(table) => below("metered.inner", &table.inner),
-            StoreConfiguration::Deadline(table) => below("deadline.inner", &table.inner),
-            StoreConfiguration::Mirrored(table) => {
-                below("mirrored.one", &table.one);
-                below("mirrored.other", &table.other);
-            }
-            StoreConfiguration::Sharded(table) => self.sharded(&format!("{key}.sharded"), table, purpose),
+            StoreConfiguration::Tiered(table) => self.tiered(&format!("{key}.tiered"), table, purpose),
+            StoreConfiguration::Sharded(table) => self.sharded(&format!("{key}.sharded"), table),
+            // Tables in which no value can be wrong.
+            _ => {}
         }
     }
 
@@ -221,7 +206,7 @@ impl Problems {
         }
     }
 
-    fn sharded(&mut self, key: &str, table: &ShardedTable, purpose: StorePurpose) {
+    fn sharded(&mut self, key: &str, table: &ShardedTable) {
         let key = format!("{key}.shards");
         let shards = table.shards.get_ref();
         if shards.is_empty() {
@@ -254,7 +239,6 @@ impl Problems {
                     "leave it out, or write a number above 0",
                 );
             }
-            self.check(&format!("{key}.store"), &shard.store, purpose);
         }
     }
 }

@@ -30,7 +30,7 @@ fn problems(text: &str) -> Vec<(String, Option<usize>, String)> {
 }
 
 #[test]
-fn everything_that_is_wrong_is_named_with_its_key_and_line() {
+fn every_problem_is_named_with_its_key_and_line() {
     let text = r#"[blobs.tiered.fast.disk]
 directory = "same"
 size = "1GiB"
@@ -61,7 +61,7 @@ directory = "same"
 }
 
 #[test]
-fn an_unknown_kind_or_key_is_named_with_what_there_is() {
+fn an_unknown_kind_or_key_is_named_with_the_known_ones() {
     for (text, expected) in [
         (
             "[blobs.dsk]\ndirectory = 'a'\n[actions.memory]\n",
@@ -86,7 +86,7 @@ fn an_unknown_kind_or_key_is_named_with_what_there_is() {
 }
 
 #[tokio::test]
-async fn what_is_written_is_what_is_opened() {
+async fn the_described_stores_are_opened() {
     let text = r#"
 [blobs.metered]
 name = "all"

@@ -11,9 +11,9 @@ use futures::StreamExt;
 use tonic::{Code, Status};
 
 use super::{CONCURRENCY, DIGEST_OVERHEAD, RemoteBlobStore, by_function};
+use crate::blob_store::verification::verify;
 use crate::blob_store::{BlobRange, collect, one_chunk};
 use crate::blocking::run_blocking;
-use crate::decorators::verifying_blob_store::verify;
 use crate::error::{Error, is_transient};
 use crate::retry::pauses;
 

@@ -173,6 +173,14 @@ impl BlobStore for FullBlobStore {
         let reason = "the store is full".to_owned();
         Err(Error::NoSpace { digest, reason })
     }
+
+    async fn lease(&self, _: &[Digest]) -> Result<bitzel_cas::Lease, Error> {
+        Ok(bitzel_cas::Lease::none())
+    }
+
+    async fn resolve(&self, _: bitzel_proto::DigestFunction, _: [u8; 32]) -> Result<Option<Digest>, Error> {
+        Ok(None)
+    }
 }
 
 #[tokio::test]

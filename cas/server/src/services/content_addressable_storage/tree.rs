@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use bitzel_cas::blob_store::BlobStore;
-use bitzel_cas::directory_tree::{MAX_DIRECTORIES, readable_at_once};
+use bitzel_cas::directory_tree::{MAX_DIRECTORIES, batch_length};
 use bitzel_cas::error::Error;
 use bitzel_proto::limits::MAX_BATCH_TOTAL_SIZE;
 use bitzel_proto::reapi::{Directory, GetTreeResponse};
@@ -91,7 +91,7 @@ impl Walk {
     /// Reads until a Directory is ready or the tree ends.
     async fn fill(&mut self) -> Result<(), Status> {
         while self.ready.is_empty() && !self.unread.is_empty() {
-            let count = readable_at_once(&self.unread, MAX_DIRECTORIES_PER_READ);
+            let count = batch_length(&self.unread, MAX_DIRECTORIES_PER_READ);
             let digests: Vec<Digest> = self.unread.drain(..count).collect();
             if let Some(large) = digests
                 .iter()

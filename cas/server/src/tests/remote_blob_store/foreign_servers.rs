@@ -25,13 +25,7 @@ struct CrowdedBlobStore {
 
 #[async_trait]
 impl BlobStore for CrowdedBlobStore {
-    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error> {
-        self.inner.find_missing(digests).await
-    }
-
-    async fn read(&self, digest: Digest, range: BlobRange) -> Result<BlobStream, Error> {
-        self.inner.read(digest, range).await
-    }
+    bitzel_cas::forward_blob_store!(inner: find_missing, read, lease, resolve);
 
     async fn write(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
         let refuse = |left: usize| left.checked_sub(1);

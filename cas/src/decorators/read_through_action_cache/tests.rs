@@ -8,7 +8,7 @@ use crate::testing::failing_blob_store::FailingBlobStore;
 use crate::{MemoryActionCache, MemoryBlobStore};
 
 struct Machine {
-    cache: SharingActionCache,
+    cache: ReadThroughActionCache,
     blobs: Arc<MemoryBlobStore>,
     results: Arc<MemoryActionCache>,
 }
@@ -18,14 +18,14 @@ fn machine(remote: &Arc<MemoryActionCache>, to: Option<Arc<dyn BlobStore>>) -> M
         Arc::new(MemoryBlobStore::default()),
         Arc::new(MemoryActionCache::default()),
     );
-    let cache = SharingActionCache::taking(
+    let cache = ReadThroughActionCache::new(
         results.clone(),
         remote.clone(),
-        Arc::new(Assistant::new("remote")),
+        Arc::new(CircuitBreaker::new("remote")),
     );
     Machine {
         cache: match to {
-            Some(to) => cache.giving(blobs.clone(), to),
+            Some(to) => cache.with_write_through(blobs.clone(), to),
             None => cache,
         },
         blobs,
@@ -58,7 +58,7 @@ fn action() -> Digest {
 }
 
 #[tokio::test]
-async fn a_result_is_given_with_its_blobs_and_found_by_others() {
+async fn a_result_is_uploaded_with_its_blobs() {
     let (remote, remote_blobs) = (
         Arc::new(MemoryActionCache::default()),
         Arc::new(MemoryBlobStore::default()),
@@ -80,7 +80,7 @@ async fn a_result_is_given_with_its_blobs_and_found_by_others() {
 }
 
 #[tokio::test]
-async fn without_giving_nothing_leaves_this_machine() {
+async fn without_write_through_nothing_is_uploaded() {
     let remote = Arc::new(MemoryActionCache::default());
     let instance = InstanceName::default();
     let one = machine(&remote, None);
@@ -92,7 +92,7 @@ async fn without_giving_nothing_leaves_this_machine() {
 }
 
 #[tokio::test]
-async fn a_result_never_goes_without_its_blobs() {
+async fn a_result_is_never_uploaded_without_its_blobs() {
     let remote = Arc::new(MemoryActionCache::default());
     let instance = InstanceName::default();
     let one = machine(&remote, Some(Arc::new(FailingBlobStore)));
@@ -103,6 +103,6 @@ async fn a_result_never_goes_without_its_blobs() {
     assert_eq!(
         one.cache.get(&instance, action()).await.unwrap(),
         Some(result),
-        "it is still here"
+        "it stays in the local cache"
     );
 }
