@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bitzel_cas::MemoryBlobStore;
-use bitzel_proto::DigestFunction;
 use bitzel_proto::google::bytestream::byte_stream_server::{ByteStream, ByteStreamServer};
 use bitzel_proto::google::bytestream::{
     QueryWriteStatusRequest, QueryWriteStatusResponse, ReadRequest, ReadResponse, WriteRequest, WriteResponse,
