@@ -2,7 +2,8 @@
 //!
 //! * [`file_cache`] keeps the input files of Actions on this machine, one file for each content and mode.
 //! * [`input_root`] assembles an input root out of the cache by hardlink: shared layers and a small rest.
-//! * [`launcher`] and [`sandbox`] run a command in namespaces, on an overlay of those layers.
+//! * [`sandbox`] runs a command in namespaces, on an overlay of those layers. It embeds the program of
+//!   [`bitzel_launcher`], which makes the namespaces.
 //! * [`outputs`] turns what the command changed into REAPI outputs without reading what it did not touch.
 //! * [`action_executor`] is the trait that puts these together, [`worker_loop`] takes Actions from the scheduler of a
 //!   [`server`].
@@ -16,7 +17,6 @@ pub mod error;
 pub mod file_cache;
 pub mod grpc_status;
 pub mod input_root;
-pub mod launcher;
 pub mod metered_action_executor;
 pub mod node_properties;
 pub mod outputs;

@@ -86,12 +86,7 @@ impl SandboxedActionExecutor {
             Ok((scratch, files))
         })
         .await?;
-        let sandbox = Sandbox::open(
-            Arc::clone(&scratch),
-            config.launcher.clone(),
-            &config.host_directories,
-        )
-        .await?;
+        let sandbox = Sandbox::open(Arc::clone(&scratch), &config.host_directories).await?;
         Ok(Self {
             config,
             stores,

@@ -434,7 +434,7 @@ async fn a_worker_that_was_killed_leaves_files_that_its_successor_uses_or_remove
     let inode = std::fs::metadata(files.join(&kept)).unwrap().ino();
 
     let taken = bitzel_worker::SandboxedActionExecutor::open(
-        bitzel_worker::ExecutorConfig::new(worker.cache(), launcher()),
+        bitzel_worker::ExecutorConfig::new(worker.cache()),
         std::sync::Arc::new(worker.store.clone() as std::sync::Arc<dyn bitzel_cas::BlobStore>),
     );
     assert!(matches!(taken.await, Err(bitzel_worker::Error::CacheInUse(_))));

@@ -122,10 +122,6 @@ pub struct Run<'run> {
     pub timeout: Option<std::time::Duration>,
 }
 
-pub fn launcher() -> Vec<std::ffi::OsString> {
-    vec![env!("CARGO_BIN_EXE_bitzel-sandbox").into()]
-}
-
 /// For commands that attack with the power that they have in a user namespace of their own.
 pub const USER_NAMESPACES: &[(&str, &str)] = &[("user-namespaces", "on")];
 /// Both properties that bring a tree back exactly.
@@ -142,7 +138,7 @@ impl Worker {
 
     pub async fn on(store: Arc<WatchedBlobStore>, change: impl FnOnce(&mut ExecutorConfig)) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let mut config = ExecutorConfig::new(directory.path().join("cache"), launcher());
+        let mut config = ExecutorConfig::new(directory.path().join("cache"));
         change(&mut config);
         let mut worker = Self {
             executor: None,
