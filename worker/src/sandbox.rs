@@ -50,7 +50,10 @@ pub struct SandboxedCommand {
 impl Sandbox {
     /// Prepares sandboxes and runs `true` in one. [`Error::SandboxUnavailable`] names what this machine lacks; there is
     /// no way to run commands without isolation.
-    pub async fn open(directories: Arc<WorkerDirectories>, host_directories: &[PathBuf]) -> Result<Self, Error> {
+    pub async fn open(
+        directories: Arc<WorkerDirectories>,
+        host_directories: &[PathBuf],
+    ) -> Result<Self, Error> {
         let launchers = {
             let (directories, host_directories) = (Arc::clone(&directories), host_directories.to_vec());
             run_blocking(move || {
@@ -61,7 +64,10 @@ impl Sandbox {
             })
             .await?
         };
-        let sandbox = Self { directories, launchers };
+        let sandbox = Self {
+            directories,
+            launchers,
+        };
         sandbox.check().await?;
         Ok(sandbox)
     }

@@ -21,7 +21,11 @@ pub(super) struct LauncherPool {
 }
 
 impl LauncherPool {
-    pub(super) fn new(program: LauncherProgram, directories: Arc<WorkerDirectories>, host: HostFileSystem) -> Self {
+    pub(super) fn new(
+        program: LauncherProgram,
+        directories: Arc<WorkerDirectories>,
+        host: HostFileSystem,
+    ) -> Self {
         Self {
             program,
             directories,
