@@ -112,6 +112,3 @@ pub async fn read_whole<S: BlobStore + ?Sized>(store: &S, digest: Digest) -> Res
     }
     collect(store.read(digest, BlobRange::default()).await?).await
 }
-
-#[cfg(test)]
-pub(crate) mod model;

@@ -1,21 +1,19 @@
 //! Input and output trees as their Directory messages.
 
 mod cache;
-mod validation;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bitzel_proto::{Digest, reapi};
+use bitzel_proto::{Digest, InvalidDirectory, reapi, validate_directory};
 use bytes::Bytes;
 use prost::Message;
 
 pub use cache::DirectoryCache;
-pub use validation::{InvalidDirectory, validate_directory};
 
 use crate::blob_store::BlobStore;
+use crate::decorators::verifying_blob_store::verify;
 use crate::error::Error;
-use crate::verifying_blob_store::verify;
 
 /// Directories below each other. Linux paths end at 4096 bytes, so no usable tree comes close.
 pub const MAX_DEPTH: usize = 512;
@@ -130,7 +128,7 @@ async fn fetch_level(
 }
 
 /// How many of the first `digests` to read at once, `most` at most, so that their size is bounded too. At least one.
-pub(crate) fn readable_at_once<'a>(digests: impl IntoIterator<Item = &'a Digest>, most: usize) -> usize {
+pub fn readable_at_once<'a>(digests: impl IntoIterator<Item = &'a Digest>, most: usize) -> usize {
     let mut bytes = 0_u64;
     let fitting = digests.into_iter().take(most).take_while(|digest| {
         bytes = bytes.saturating_add(digest.size_bytes());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bitzel_proto::Digest;
 use tonic::{Code, Status};
 
-use crate::directory_tree::InvalidDirectory;
+use bitzel_proto::InvalidDirectory;
 
 /// Why a store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -101,15 +101,9 @@ pub enum Error {
     /// The other end of a copy gave up before the blob was whole.
     #[error("the transfer of {0} was abandoned before its end")]
     Abandoned(Digest),
-    /// A server cannot be reached.
-    #[error("cannot connect to {endpoint}")]
-    Connect {
-        /// The server.
-        endpoint: String,
-        /// The transport's reason.
-        #[source]
-        source: tonic::transport::Error,
-    },
+    /// The connection to a server cannot be made.
+    #[error(transparent)]
+    Endpoint(#[from] bitzel_rpc::Error),
     /// A stored or received message cannot be decoded.
     #[error("{context}")]
     Decode {
@@ -132,18 +126,6 @@ pub enum BackEndFailure {
     Full,
     /// It does what its protocol does not allow, or refused a request for another reason: trying again is useless.
     Faulty,
-}
-
-/// An error with everything that led to it, in one line, for where there is no chain of sources: statuses, events.
-pub fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        cause = source.source();
-    }
-    text
 }
 
 /// Whether the call that a status answers may succeed in a moment.
@@ -198,7 +180,8 @@ impl Error {
         match self {
             Self::BackEnd { failure, .. } => *failure == BackEndFailure::Unavailable,
             Self::Remote { source, .. } => is_transient(source),
-            Self::Connect { .. } | Self::Deadline { .. } => true,
+            Self::Endpoint(error) => error.is_transient(),
+            Self::Deadline { .. } => true,
             _ => false,
         }
     }

@@ -35,14 +35,14 @@ pub fn file_stream(file: File, path: PathBuf, limit: u64) -> BlobStream {
 }
 
 /// Reads up to `size` bytes, fewer only at the end of the file.
-pub(crate) fn read_up_to(file: &File, size: u64) -> std::io::Result<Bytes> {
+pub fn read_up_to(file: &File, size: u64) -> std::io::Result<Bytes> {
     let mut chunk = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
     file.take(size).read_to_end(&mut chunk)?;
     Ok(chunk.into())
 }
 
 /// Reads `size` bytes from an offset, fewer only at the end of the file. Leaves the position of the file alone.
-pub(crate) fn read_at(file: &File, offset: u64, size: u64) -> std::io::Result<Bytes> {
+pub fn read_at(file: &File, offset: u64, size: u64) -> std::io::Result<Bytes> {
     let size = usize::try_from(size).unwrap_or(usize::MAX);
     let mut bytes = Vec::with_capacity(size);
     while bytes.len() < size {
@@ -60,7 +60,7 @@ pub(crate) fn read_at(file: &File, offset: u64, size: u64) -> std::io::Result<By
 /// Reads `size` bytes from an offset, fewer only at the end of the file, if the kernel has them in memory: quick enough
 /// for the threads of the async runtime, where a trip to a blocking thread and back costs several times the read.
 /// `None` when the disk would have to be waited for, or the file system cannot tell.
-pub(crate) fn read_cached_at(file: &File, offset: u64, size: usize) -> Option<Bytes> {
+pub fn read_cached_at(file: &File, offset: u64, size: usize) -> Option<Bytes> {
     let mut bytes = vec![0; size];
     let mut filled = 0;
     while filled < size {

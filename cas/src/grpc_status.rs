@@ -4,7 +4,8 @@ use bitzel_proto::google;
 use bitzel_proto::missing_blobs::to_rpc_status;
 use tonic::{Code, Status};
 
-use crate::error::{BackEndFailure, Error, with_causes};
+use crate::error::{BackEndFailure, Error};
+use bitzel_proto::with_causes;
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
@@ -18,7 +19,9 @@ impl From<Error> for Status {
             Error::OffsetOutOfRange { .. } => Code::OutOfRange,
             Error::NoSpace { .. } => Code::ResourceExhausted,
             Error::Io { .. } => Code::Internal,
-            Error::Connect { .. } => Code::Unavailable,
+            Error::Endpoint(bitzel_rpc::Error::Connect { .. }) => Code::Unavailable,
+            Error::Endpoint(bitzel_rpc::Error::InvalidArgument(_)) => Code::InvalidArgument,
+            Error::Endpoint(bitzel_rpc::Error::Io { .. }) => Code::Internal,
             Error::BackEnd { failure, .. } => match failure {
                 BackEndFailure::Unavailable => Code::Unavailable,
                 BackEndFailure::Denied => Code::PermissionDenied,
@@ -36,7 +39,7 @@ impl From<Error> for Status {
 }
 
 /// The status of one blob in the response to a batch.
-pub(crate) fn blob_status(result: Result<(), Error>) -> google::rpc::Status {
+pub fn blob_status(result: Result<(), Error>) -> google::rpc::Status {
     match result {
         Ok(()) => google::rpc::Status::default(),
         Err(error) => to_rpc_status(&error.into()),

@@ -5,7 +5,8 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
 use tracing::debug;
 
-use crate::error::{Error, with_causes};
+use crate::error::Error;
+use bitzel_proto::with_causes;
 
 /// Between tries: 0.1 s, then twice as long each time, up to twice that by chance, so that clients that were cut off
 /// together do not come back together. Four tries more, about 3 s, bridge a restart; who needs more waits above.

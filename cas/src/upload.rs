@@ -71,7 +71,7 @@ pub async fn upload_missing(
 
 /// Uploads `blobs`, each once, whether the store has them or not: small ones in batches, large ones as streams. After
 /// the first failure nothing more is started.
-pub(crate) async fn upload(
+pub async fn upload(
     store: &dyn BlobStore,
     blobs: impl IntoIterator<Item = (Digest, BlobSource)>,
 ) -> Result<UploadSummary, Error> {

@@ -11,6 +11,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use bitzel_cas_server::Gauges;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -20,9 +21,6 @@ use crate::telemetry::gather_metrics;
 
 /// The format that Prometheus reads (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 const METRICS_TYPE: &str = "text/plain; version=0.0.4";
-
-/// Sets gauges to what is true at the moment when somebody asks.
-pub(crate) type Gauges = Box<dyn Fn() + Send + Sync>;
 
 /// Where they ask.
 pub(crate) struct AdminListener {

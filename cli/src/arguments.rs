@@ -11,8 +11,8 @@ mod store;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use bitzel_cas::access::Secret;
-use bitzel_cas::endpoint::ClientCredentials;
+use bitzel_rpc::Secret;
+use bitzel_rpc::endpoint::ClientCredentials;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 

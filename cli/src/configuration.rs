@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use bitzel_cas::access::{AccessConfiguration, AccessTable, Limits, TlsTable};
-use bitzel_cas::services::Chunking;
-use bitzel_cas::store_configuration::{Problem, Problems, StoreConfiguration, Use};
+use bitzel_access::{AccessConfiguration, AccessTable, Limits, TlsTable};
+use bitzel_cas::composition::store_configuration::{Problem, Problems, StoreConfiguration, Use};
+use bitzel_cas_server::services::Chunking;
 use bytesize::ByteSize;
 use serde::Deserialize;
 use toml::Spanned;

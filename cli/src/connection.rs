@@ -4,11 +4,9 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
-use bitzel_cas::endpoint::{Channel, ClientCredentials};
-use bitzel_cas::{
-    CountingBlobStore, DenialToleratingActionCache, RemoteActionCache, RemoteBlobStore, endpoint,
-};
+use bitzel_cas::{CountingBlobStore, DenialToleratingActionCache, RemoteActionCache, RemoteBlobStore};
 use bitzel_proto::InstanceName;
+use bitzel_rpc::endpoint::{self, Channel, ClientCredentials};
 
 use tonic::Code;
 
@@ -16,7 +14,7 @@ use crate::arguments::RemoteArguments;
 use crate::command_error::CommandError;
 use crate::directories::Directories;
 use crate::embedded::Embedded;
-use crate::remote_cache::RemoteCache;
+use crate::remote_cache;
 
 /// Tasks under way at the same time on a farm whose size is not known.
 const REMOTE_JOBS: usize = 200;
@@ -50,7 +48,7 @@ impl Connection {
                 // Without slots nothing is built, so there is nothing to share.
                 let remote_cache = match slots {
                     0 => None,
-                    _ => RemoteCache::open(arguments).await?,
+                    _ => remote_cache::open(arguments).await?,
                 };
                 let size = arguments.store_size << 30;
                 let embedded = Embedded::start(directories, size, slots, remote_cache).await?;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use bitzel_cas::services::Chunking;
+use bitzel_cas_server::services::Chunking;
+use bitzel_cas_server::{Listener, ServerConfig, SharedCache, StoreLayout};
+use bitzel_scheduler::ExecutionConfig;
 use tempfile::TempDir;
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
@@ -10,8 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::command_error::CommandError;
 use crate::directories::Directories;
-use crate::remote_cache::RemoteCache;
-use crate::server::{Listener, Server, ServerConfig, StoreLayout};
+use crate::server::Server;
 use crate::worker::Work;
 
 type Running = JoinHandle<Result<(), CommandError>>;
@@ -32,7 +33,7 @@ impl Embedded {
         directories: &Directories,
         store_size: u64,
         slots: usize,
-        remote_cache: Option<RemoteCache>,
+        shared_cache: Option<SharedCache>,
     ) -> Result<Self, CommandError> {
         let socket = tempfile::Builder::new().prefix("bitzel-").tempdir()?;
         let listener = Listener::Unix(UnixListener::bind(socket.path().join("socket"))?);
@@ -41,11 +42,10 @@ impl Embedded {
             stores: StoreLayout::in_directory(&directories.server(), store_size),
             // Nobody waits for a disk at the end of every build.
             syncs: false,
-            executes: true,
             chunking: Chunking::default(),
-            remote_cache,
+            shared_cache,
         };
-        let server = Server::open(config).await?;
+        let server = Server::open(config, Some(ExecutionConfig::default())).await?;
         let for_worker = server.for_worker();
         let server = tokio::spawn(server.run(vec![listener], None, server_shutdown.clone()));
         let worker_shutdown = CancellationToken::new();

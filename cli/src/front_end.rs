@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::Arc;
 
-use bitzel_scheduler::front_end::{Export, ExportRequest, FrontEndConfig, FrontEndEvent, export};
+use bitzel_bitbake::{Export, ExportRequest, FrontEndConfig, FrontEndEvent, export};
 
 use crate::arguments::{MetadataArguments, TargetArguments};
 use crate::command_error::CommandError;

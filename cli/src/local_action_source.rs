@@ -1,7 +1,7 @@
 //! The scheduler for a worker in the same process.
 
 use bitzel_proto::worker::WorkerMessage;
-use bitzel_scheduler::execution::WorkerQueueService;
+use bitzel_scheduler::WorkerQueueService;
 use bitzel_worker::{ActionSource, SchedulerMessages};
 use futures::StreamExt;
 use tokio::sync::mpsc;

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use bitzel_cas::endpoint::{self, ClientCredentials};
 use bitzel_cas::{
     ActionCache, Assistant, BlobStore, DeadlineBlobStore, DeadlineOptions, Error, HttpActionCache,
     HttpBlobStore, HttpCache, HttpCacheOptions, HttpCredentials, RemoteActionCache, RemoteBlobStore,
     S3ActionCache, S3BlobStore, S3Bucket, S3Options, VerifyingBlobStore,
 };
+use bitzel_cas_server::SharedCache;
 use bitzel_proto::InstanceName;
+use bitzel_rpc::endpoint::{self, ClientCredentials};
 use url::Url;
 
 use crate::arguments::RemoteArguments;
@@ -17,52 +18,39 @@ use crate::command_error::CommandError;
 /// The remote store and the remote action cache, as they come.
 type BackEnd = (Arc<dyn BlobStore>, Arc<dyn ActionCache>);
 
-/// What the embedded server takes results from and gives them to.
-#[derive(Clone)]
-pub(crate) struct RemoteCache {
-    /// Not trusted, and never waited for without limit.
-    pub(crate) blobs: Arc<dyn BlobStore>,
-    pub(crate) results: Arc<dyn ActionCache>,
-    pub(crate) assistant: Arc<Assistant>,
-    /// Whether it is also given what is new.
-    pub(crate) gives: bool,
-}
-
-impl RemoteCache {
-    /// Connects to the cache that was asked for. One that cannot be reached is told as a warning and left out: a
-    /// cache makes builds faster, it must not make them fail. An address that cannot be right is an error.
-    pub(crate) async fn open(arguments: &RemoteArguments) -> Result<Option<Self>, CommandError> {
-        let Some(address) = &arguments.remote_cache else {
+/// Connects to the cache that was asked for. One that cannot be reached is told as a warning and left out: a
+/// cache makes builds faster, it must not make them fail. An address that cannot be right is an error.
+pub(crate) async fn open(arguments: &RemoteArguments) -> Result<Option<SharedCache>, CommandError> {
+    let Some(address) = &arguments.remote_cache else {
+        return Ok(None);
+    };
+    let url = Url::parse(address).map_err(|error| wrong(address, &error.to_string()))?;
+    let credentials = arguments.credentials.credentials()?;
+    let opened = match url.scheme() {
+        "grpc" | "grpcs" | "unix" => grpc(address, &arguments.instance, &credentials).await?,
+        "http" | "https" => Ok(http(address, &credentials)?),
+        "s3" => s3(&url, address).await?,
+        scheme => return Err(wrong(address, &format!("the scheme {scheme} is not known"))),
+    };
+    let (blobs, results) = match opened {
+        Ok(back_end) => back_end,
+        Err(error) => {
+            let reason = bitzel_proto::with_causes(&error);
+            tracing::warn!(
+                cache = address,
+                reason,
+                "the remote cache cannot be used; the build goes on without it"
+            );
             return Ok(None);
-        };
-        let url = Url::parse(address).map_err(|error| wrong(address, &error.to_string()))?;
-        let credentials = arguments.credentials.credentials()?;
-        let opened = match url.scheme() {
-            "grpc" | "grpcs" | "unix" => grpc(address, &arguments.instance, &credentials).await?,
-            "http" | "https" => Ok(http(address, &credentials)?),
-            "s3" => s3(&url, address).await?,
-            scheme => return Err(wrong(address, &format!("the scheme {scheme} is not known"))),
-        };
-        let (blobs, results) = match opened {
-            Ok(back_end) => back_end,
-            Err(error) => {
-                let reason = bitzel_cas::error::with_causes(&error);
-                tracing::warn!(
-                    cache = address,
-                    reason,
-                    "the remote cache cannot be used; the build goes on without it"
-                );
-                return Ok(None);
-            }
-        };
-        let blobs = DeadlineBlobStore::new(blobs, DeadlineOptions::default());
-        Ok(Some(Self {
-            blobs: Arc::new(blobs),
-            results,
-            assistant: Arc::new(Assistant::new(address)),
-            gives: !arguments.remote_cache_read_only,
-        }))
-    }
+        }
+    };
+    let blobs = DeadlineBlobStore::new(blobs, DeadlineOptions::default());
+    Ok(Some(SharedCache {
+        blobs: Arc::new(blobs),
+        results,
+        assistant: Arc::new(Assistant::new(address)),
+        is_written: !arguments.remote_cache_read_only,
+    }))
 }
 
 fn wrong(address: &str, reason: &str) -> CommandError {
@@ -80,8 +68,8 @@ async fn grpc(
     let instance = InstanceName::new(instance.to_owned())?;
     let channel = match endpoint::connect_with(address, credentials).await {
         Ok(channel) => channel,
-        Err(error @ Error::InvalidArgument(_)) => return Err(error.into()),
-        Err(error) => return Ok(Err(error)),
+        Err(error @ bitzel_rpc::Error::InvalidArgument(_)) => return Err(error.into()),
+        Err(error) => return Ok(Err(error.into())),
     };
     let blobs = RemoteBlobStore::connect(channel.clone(), instance).await;
     Ok(blobs.map(|blobs| -> BackEnd {

@@ -22,12 +22,16 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    /// Takes Actions from `server` until `shutdown`.
-    pub(crate) async fn run(self, server: ServerConnection, shutdown: CancellationToken) -> Result<(), CommandError> {
-        if self.slots == 0 {
+    /// Takes Actions from `server` until `shutdown`. Without a server or slots it only waits for the shutdown.
+    pub(crate) async fn run(
+        self,
+        server: Option<ServerConnection>,
+        shutdown: CancellationToken,
+    ) -> Result<(), CommandError> {
+        let Some(server) = server.filter(|_| self.slots > 0) else {
             shutdown.cancelled().await;
             return Ok(());
-        }
+        };
         let mut executor = ExecutorConfig::new(self.cache_directory);
         executor.scratch_directory = self.scratch_directory;
         executor.worker_name = format!("{}-{}", host_name(), std::process::id());

@@ -1,9 +1,9 @@
 //! Sources of the Actions that a worker executes.
 
 use async_trait::async_trait;
-use bitzel_cas::endpoint::{self, ClientCredentials};
 use bitzel_proto::worker::worker_queue_client::WorkerQueueClient;
 use bitzel_proto::worker::{SchedulerMessage, WorkerMessage};
+use bitzel_rpc::endpoint::{self, ClientCredentials};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use tokio::sync::mpsc;

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bitzel_cas::endpoint::{Channel, ClientCredentials};
-use bitzel_cas::{BlobStore, RemoteBlobStore, endpoint};
+use bitzel_cas::{BlobStore, RemoteBlobStore};
 use bitzel_proto::InstanceName;
+use bitzel_rpc::endpoint::{self, Channel, ClientCredentials};
 use tokio::sync::Mutex;
 
 use crate::error::Error;
@@ -62,7 +62,9 @@ impl BlobStores for RemoteBlobStores {
             channel.clone()
         } else {
             // A channel reconnects by itself when the server restarts.
-            let channel = endpoint::connect_with(&self.endpoint, &self.credentials).await?;
+            let channel = endpoint::connect_with(&self.endpoint, &self.credentials)
+                .await
+                .map_err(bitzel_cas::Error::from)?;
             connections.channel.insert(channel).clone()
         };
         let store = Arc::new(RemoteBlobStore::connect(channel, instance.clone()).await?);

@@ -2,8 +2,8 @@
 
 use std::io::ErrorKind;
 
-use bitzel_cas::error::with_causes;
 use bitzel_proto::missing_blobs::missing_blobs_status;
+use bitzel_proto::with_causes;
 use tonic::Status;
 
 use crate::error::Error;

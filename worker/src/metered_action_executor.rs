@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bitzel_cas::telemetry::execution_outcome;
 use bitzel_proto::reapi::ExecuteResponse;
+use bitzel_rpc::telemetry::execution_outcome;
 use metrics::{counter, gauge};
 
 use crate::action_executor::{ActionExecutor, ActionRequest};

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bitzel_cas::blocking::run_blocking;
-use bitzel_cas::error::with_causes;
 use bitzel_proto::missing_blobs::to_rpc_status;
 use bitzel_proto::reapi::{ActionResult, ExecuteResponse, execution_stage};
 use bitzel_proto::timestamp::now;
+use bitzel_proto::with_causes;
 
 use crate::action_executor::{ActionExecutor, ActionRequest};
 use crate::blob_stores::BlobStores;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bitzel_cas::endpoint::ClientCredentials;
+use bitzel_rpc::endpoint::ClientCredentials;
 
 use crate::action_source::{ActionSource, RemoteActionSource};
 use crate::blob_stores::{BlobStores, RemoteBlobStores};

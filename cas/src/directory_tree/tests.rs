@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::blob_store::{BlobRange, BlobStream, one_chunk};
-use crate::memory_blob_store::MemoryBlobStore;
-use crate::services::tests::sha256;
+use crate::media::memory_blob_store::MemoryBlobStore;
+use crate::testing::sha256;
 
 fn file(name: &str) -> FileNode {
     FileNode {

@@ -3,7 +3,7 @@ use std::io;
 use bitzel_proto::{Digest, DigestFunction, InvalidDigest};
 
 use super::*;
-use crate::directory_tree::InvalidDirectory;
+use bitzel_proto::InvalidDirectory;
 
 fn digest() -> Digest {
     DigestFunction::Sha256.digest(b"blob")
@@ -97,8 +97,8 @@ fn the_message_carries_the_causes() {
 
 #[tokio::test]
 async fn an_unreachable_server_is_unavailable() {
-    let error = crate::endpoint::connect("unix:/nowhere/at/all")
+    let error = bitzel_rpc::endpoint::connect("unix:/nowhere/at/all")
         .await
         .unwrap_err();
-    assert_eq!(Status::from(error).code(), Code::Unavailable);
+    assert_eq!(Status::from(Error::from(error)).code(), Code::Unavailable);
 }

@@ -4,8 +4,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::blob_store::{BlobStream, collect, read_whole};
-use crate::memory_blob_store::MemoryBlobStore;
-use crate::services::tests::{noise, sha256};
+use crate::media::memory_blob_store::MemoryBlobStore;
+use crate::testing::{noise, sha256};
 
 /// Notes what is asked of it.
 #[derive(Default)]

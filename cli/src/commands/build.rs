@@ -1,21 +1,17 @@
 //! `bitzel build`.
 
-use std::collections::HashMap;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use bitzel_cas::BlobSource;
-use bitzel_proto::reapi::Directory;
-use bitzel_proto::{Digest, DigestFunction};
-use bitzel_scheduler::build::output::place_outputs;
-use bitzel_scheduler::build::{BuildConfig, BuildEvent, Driver, Metadata};
-use bitzel_scheduler::front_end::{Export, LocalTree};
-use bitzel_scheduler::plan::closure::TaskIndex;
-use bitzel_scheduler::plan::signature::Environment;
-use prost::Message as _;
+use bitzel_graph::RemoteExecutions;
+use bitzel_graph::output::place_outputs;
+use bitzel_graph::plan::closure::TaskIndex;
+use bitzel_graph::plan::signature::Environment;
+use bitzel_graph::walk::{BuildConfig, BuildEvent, Driver};
 use tokio::sync::mpsc;
 use tracing::{Instrument as _, info_span};
+use uuid::Uuid;
 
 use crate::arguments::BuildArguments;
 use crate::command_error::CommandError;
@@ -35,7 +31,7 @@ pub(crate) async fn run(
         export = export_graph(directories, &arguments.metadata, arguments.target) => export?,
         () = interrupt::interrupted() => return Ok(interrupt::INTERRUPTED.into()),
     };
-    let metadata = metadata(&export)?;
+    let inputs = export.build_inputs()?;
     let graph = export.graph;
     last_graph::save(directories, &arguments.metadata.build_dir, &graph)?;
     let environment = Environment::of_graph(&graph, platform_properties());
@@ -50,13 +46,18 @@ pub(crate) async fn run(
     let (events, receiver) = mpsc::unbounded_channel();
     let display = Display::new(arguments.events.as_deref())?;
     let shown = tokio::spawn(display.show(receiver));
+    let executions = RemoteExecutions::new(
+        connection.channel.clone(),
+        connection.instance.clone(),
+        Uuid::new_v4().to_string(),
+    );
     let driver = Driver::new(
         config,
         Arc::clone(&index),
-        metadata,
-        Arc::clone(&connection.store),
+        inputs,
+        connection.store.clone(),
         connection.action_cache.clone(),
-        connection.channel.clone(),
+        Arc::new(executions),
         events.clone(),
     );
     let outcome = tokio::select! {
@@ -93,37 +94,4 @@ pub(crate) async fn run(
     };
     connection.close().await?;
     code
-}
-
-fn decode(tree: &LocalTree, digest: &Digest) -> Result<Directory, CommandError> {
-    let bytes = tree
-        .directories
-        .get(digest)
-        .ok_or_else(|| CommandError::new(format!("the export lacks directory {digest}")))?;
-    Ok(Directory::decode(bytes.clone())?)
-}
-
-/// The export as the build driver wants it.
-fn metadata(export: &Export) -> Result<Metadata, CommandError> {
-    let tree = &export.metadata;
-    let mut directories = HashMap::with_capacity(tree.directories.len());
-    for digest in tree.directories.keys() {
-        directories.insert(*digest, Arc::new(decode(tree, digest)?));
-    }
-    let messages = tree
-        .directories
-        .iter()
-        .map(|(digest, bytes)| (*digest, BlobSource::Bytes(bytes.clone())));
-    let files = tree
-        .files
-        .iter()
-        .map(|(digest, path)| (*digest, BlobSource::File(path.clone())));
-    debug_assert_eq!(tree.root.function(), DigestFunction::Sha256);
-    Ok(Metadata {
-        root: tree.root,
-        directories,
-        blobs: messages.chain(files).collect(),
-        snapshots: export.snapshots.directory().to_owned(),
-        downloads: export.downloads.clone(),
-    })
 }

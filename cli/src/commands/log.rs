@@ -3,9 +3,9 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use bitzel_scheduler::build::log::find_log;
-use bitzel_scheduler::plan::closure::TaskIndex;
-use bitzel_scheduler::plan::signature::Environment;
+use bitzel_graph::plan::closure::TaskIndex;
+use bitzel_graph::plan::signature::Environment;
+use bitzel_graph::walk::log::find_log;
 
 use crate::arguments::LogArguments;
 use crate::command_error::CommandError;

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bitzel_cas::access::{AccessConfiguration, ServerAccess};
-use bitzel_cas::services::http_cache::Spool;
-use bitzel_cas::store_configuration::{DEFAULT_FREE_SPACE, StoreConfiguration};
+use bitzel_access::{AccessConfiguration, ServerAccess};
+use bitzel_cas::composition::store_configuration::{DEFAULT_FREE_SPACE, StoreConfiguration};
+use bitzel_cas_server::http_cache::Spool;
+use bitzel_cas_server::{Listener, ServerConfig, StoreLayout};
+use bitzel_scheduler::ExecutionConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +21,7 @@ use crate::configuration::{Configuration, read_access};
 use crate::connection::processors;
 use crate::directories::Directories;
 use crate::interrupt;
-use crate::server::{Listener, Server, ServerConfig, StoreLayout};
+use crate::server::Server;
 use crate::worker::Work;
 
 /// Bytes that uploads of the HTTP cache whose digests are not known yet may take on disk, all together.
@@ -87,11 +89,10 @@ pub(crate) async fn run(
     let config = ServerConfig {
         stores,
         syncs: true,
-        executes,
         chunking,
-        remote_cache: None,
+        shared_cache: None,
     };
-    let server = Server::open(config).await?;
+    let server = Server::open(config, executes.then(ExecutionConfig::default)).await?;
     let for_worker = server.for_worker();
     let server_shutdown = CancellationToken::new();
     let mut server = tokio::spawn(server.run(listeners, admin, server_shutdown.clone()));

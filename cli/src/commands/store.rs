@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use bitzel_cas::disk_blob_store::{Statistics, Tally};
+use bitzel_cas::media::disk_blob_store::{Statistics, Tally};
 use bitzel_cas::{DiskBlobStore, DiskBlobStoreOptions};
 use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};

@@ -37,7 +37,7 @@ pub(crate) async fn run(
         drain_timeout: DRAIN_TIMEOUT,
     };
     let server = ServerConnection::remote(&arguments.server, &arguments.credentials.credentials()?);
-    let work = work.run(server, shutdown.clone());
+    let work = work.run(Some(server), shutdown.clone());
     tokio::pin!(work);
     tokio::select! {
         ended = &mut work => return ended.map(|()| ExitCode::SUCCESS),

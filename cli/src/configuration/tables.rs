@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use bitzel_cas::store_configuration::Problem;
+use bitzel_cas::composition::store_configuration::Problem;
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use bitzel_scheduler::build::Outcome;
+use bitzel_graph::walk::Outcome;
 
 /// Counts tasks by their outcome, each task once. A task is told as finished again when the store lost its result
 /// and it was found or made anew: the later outcome then takes the place of the earlier one.

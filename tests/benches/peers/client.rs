@@ -1,7 +1,5 @@
 //! The one client that all servers are measured with.
 
-use bitzel_cas::endpoint;
-use bitzel_cas::endpoint::Channel;
 use bitzel_proto::google::bytestream::byte_stream_client::ByteStreamClient;
 use bitzel_proto::reapi;
 use bitzel_proto::reapi::action_cache_client::ActionCacheClient;
@@ -9,6 +7,8 @@ use bitzel_proto::reapi::batch_update_blobs_request::Request;
 use bitzel_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
 use bitzel_proto::reapi::execution_client::ExecutionClient;
 use bitzel_proto::{Digest, DigestFunction};
+use bitzel_rpc::endpoint;
+use bitzel_rpc::endpoint::Channel;
 
 use crate::system::System;
 

@@ -73,7 +73,7 @@ pub(crate) async fn streams() -> Vec<Floor> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let service = ByteStreamServer::new(RawByteStream(content.clone())).max_decoding_message_size(64 << 20);
-    let server = bitzel_cas::endpoint::server()
+    let server = bitzel_rpc::endpoint::server()
         .add_service(service)
         .serve_with_incoming(TcpListenerStream::new(listener));
     let server = tokio::spawn(server);

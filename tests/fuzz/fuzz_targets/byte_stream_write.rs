@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use bitzel_cas::blob_store::read_whole;
-use bitzel_cas::services::ByteStreamService;
+use bitzel_cas_server::services::ByteStreamService;
 use bitzel_cas::{BlobStore, MemoryBlobStore, VerifyingBlobStore};
 use bitzel_proto::DigestFunction;
 use bitzel_proto::google::bytestream::WriteRequest;

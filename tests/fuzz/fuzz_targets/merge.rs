@@ -5,9 +5,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use bitzel_cas::directory_tree::validate_directory;
+use bitzel_proto::validate_directory;
 use bitzel_proto::reapi::Directory;
-use bitzel_scheduler::plan::tree::{Directories, FUNCTION, Node, Tree};
+use bitzel_graph::plan::tree::{Directories, FUNCTION, Node, Tree};
 use libfuzzer_sys::fuzz_target;
 use prost::Message as _;
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bitzel_cas::error::with_causes;
+use bitzel_proto::with_causes;
 
 use super::{CHANGES, WorkerDirectories, ownership, remove};
 use crate::error::Error;

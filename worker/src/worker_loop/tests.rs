@@ -2,47 +2,39 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bitzel_cas::endpoint::ClientCredentials;
 use bitzel_proto::DigestFunction;
 use bitzel_proto::google::rpc;
 use bitzel_proto::reapi::{ExecuteResponse, execution_stage};
-use bitzel_proto::worker::worker_queue_server::{WorkerQueue, WorkerQueueServer};
 use bitzel_proto::worker::{
     Acknowledged, Assign, Cancel, Hello, SchedulerMessage, WorkerMessage, scheduler_message, worker_message,
 };
-use tokio::net::TcpListener;
+use futures::StreamExt as _;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Code, Status};
 
 use super::take_actions;
 use crate::action_executor::{ActionExecutor, ActionRequest};
-use crate::action_source::RemoteActionSource;
+use crate::action_source::{ActionSource, SchedulerMessages};
 
 const LONG_DRAIN_TIMEOUT: Duration = Duration::from_hours(1);
 
-/// Scheduler that passes every stream to the test.
+/// Scheduler in memory that passes every stream to the test.
 struct FakeScheduler(mpsc::UnboundedSender<Connection>);
 
 struct Connection {
-    inbound: Streaming<WorkerMessage>,
+    inbound: mpsc::Receiver<WorkerMessage>,
     outbound: mpsc::Sender<Result<SchedulerMessage, Status>>,
 }
 
-#[tonic::async_trait]
-impl WorkerQueue for FakeScheduler {
-    type WorkStream = ReceiverStream<Result<SchedulerMessage, Status>>;
-
-    async fn work(
-        &self,
-        request: Request<Streaming<WorkerMessage>>,
-    ) -> Result<Response<Self::WorkStream>, Status> {
+#[async_trait]
+impl ActionSource for FakeScheduler {
+    async fn connect(&self, inbound: mpsc::Receiver<WorkerMessage>) -> Result<SchedulerMessages, String> {
         let (outbound, receiver) = mpsc::channel(16);
-        let inbound = request.into_inner();
         self.0.send(Connection { inbound, outbound }).unwrap();
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        Ok(ReceiverStream::new(receiver).boxed())
     }
 }
 
@@ -72,12 +64,8 @@ impl Connection {
     }
 
     async fn next(&mut self) -> Option<worker_message::Message> {
-        self.inbound
-            .message()
-            .await
-            .ok()
-            .flatten()
-            .map(|message| message.message.unwrap())
+        let message = self.inbound.recv().await?;
+        Some(message.message.unwrap())
     }
 
     async fn hello(&mut self) -> Hello {
@@ -148,13 +136,8 @@ struct Farm {
 }
 
 impl Farm {
-    async fn new(drain_timeout: Duration) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    fn new(drain_timeout: Duration) -> Self {
         let (sender, connections) = mpsc::unbounded_channel();
-        let service = WorkerQueueServer::new(FakeScheduler(sender));
-        let server = tonic::transport::Server::builder().add_service(service);
-        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         let executor = Arc::new(GatedExecutor::default());
         let shutdown = CancellationToken::new();
         let worker = tokio::spawn({
@@ -165,7 +148,7 @@ impl Farm {
                 platform: None,
             };
             async move {
-                let source = RemoteActionSource::new(endpoint, ClientCredentials::default());
+                let source = FakeScheduler(sender);
                 take_actions(&source, &hello, executor, drain_timeout, &shutdown).await;
             }
         });
@@ -191,7 +174,7 @@ fn code(response: &ExecuteResponse) -> i32 {
 
 #[tokio::test]
 async fn reports_the_stage_and_the_result_of_an_assignment() {
-    let mut farm = Farm::new(LONG_DRAIN_TIMEOUT).await;
+    let mut farm = Farm::new(LONG_DRAIN_TIMEOUT);
     let mut connection = farm.connection().await;
     connection.assign("a").await;
     match connection.next().await {
@@ -211,7 +194,7 @@ async fn reports_the_stage_and_the_result_of_an_assignment() {
 
 #[tokio::test]
 async fn shutdown_waits_until_results_are_acknowledged() {
-    let mut farm = Farm::new(LONG_DRAIN_TIMEOUT).await;
+    let mut farm = Farm::new(LONG_DRAIN_TIMEOUT);
     let mut connection = farm.connection().await;
     connection.assign("a").await;
     connection.next().await;
@@ -234,7 +217,7 @@ async fn shutdown_waits_until_results_are_acknowledged() {
 
 #[tokio::test]
 async fn shutdown_without_drain_time_cancels_actions() {
-    let mut farm = Farm::new(Duration::ZERO).await;
+    let mut farm = Farm::new(Duration::ZERO);
     let mut connection = farm.connection().await;
     connection.assign("a").await;
     connection.next().await;
@@ -247,7 +230,7 @@ async fn shutdown_without_drain_time_cancels_actions() {
 
 #[tokio::test]
 async fn cancels_one_lease_of_two() {
-    let mut farm = Farm::new(LONG_DRAIN_TIMEOUT).await;
+    let mut farm = Farm::new(LONG_DRAIN_TIMEOUT);
     let mut connection = farm.connection().await;
     connection.assign("a").await;
     connection.assign("b").await;
@@ -267,7 +250,7 @@ async fn cancels_one_lease_of_two() {
 
 #[tokio::test]
 async fn a_broken_stream_ends_its_executions() {
-    let mut farm = Farm::new(LONG_DRAIN_TIMEOUT).await;
+    let mut farm = Farm::new(LONG_DRAIN_TIMEOUT);
     let mut connection = farm.connection().await;
     connection.assign("a").await;
     connection.next().await;
@@ -282,7 +265,7 @@ async fn a_broken_stream_ends_its_executions() {
 
 #[tokio::test]
 async fn refuses_a_malformed_assignment() {
-    let mut farm = Farm::new(LONG_DRAIN_TIMEOUT).await;
+    let mut farm = Farm::new(LONG_DRAIN_TIMEOUT);
     let mut connection = farm.connection().await;
     let assign = Assign {
         lease: "a".into(),

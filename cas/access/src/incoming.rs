@@ -1,0 +1,192 @@
+//! Connections as a server accepts them.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use metrics::counter;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::Connected;
+
+use crate::authenticator::PeerCertificate;
+use crate::tls::ServerTls;
+
+/// Longer than a handshake over the worst of networks takes.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// After an error that another try right away would run into again, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// An accepted connection.
+#[derive(Debug)]
+pub struct Connection {
+    stream: Stream,
+    certificate: Option<PeerCertificate>,
+    http2: bool,
+    /// Gives the place to another connection at the end.
+    _place: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Accepts connections, with TLS if asked for, not more than `maximum` at the same time: what comes on top is closed at
+/// once. Handshakes go on beside each other, so a slow one holds nobody up. Ends when the result is dropped.
+pub fn incoming(
+    listener: TcpListener,
+    tls: Option<Arc<ServerTls>>,
+    maximum: usize,
+) -> ReceiverStream<io::Result<Connection>> {
+    let (sender, receiver) = mpsc::channel(1);
+    let places = Arc::new(Semaphore::new(maximum));
+    tokio::spawn(async move {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = sender.closed() => return,
+            };
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                counter!("bitzel_connections_refused_total", "reason" => "limit").increment(1);
+                tracing::warn!(%address, maximum, "too many connections; one was closed");
+                continue;
+            };
+            let (tls, sender) = (tls.clone(), sender.clone());
+            tokio::spawn(async move {
+                let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, establish(stream, tls, place)).await;
+                let failure = match handshake {
+                    Ok(Ok(connection)) => {
+                        // The server ends: nobody takes new connections.
+                        let _ = sender.send(Ok(connection)).await;
+                        return;
+                    }
+                    Ok(Err(error)) => error.to_string(),
+                    Err(_) => "no TLS handshake within 10 s".to_owned(),
+                };
+                counter!("bitzel_connections_refused_total", "reason" => "handshake").increment(1);
+                tracing::info!(%address, failure, "no connection");
+            });
+        }
+    });
+    ReceiverStream::new(receiver)
+}
+
+async fn establish(
+    stream: TcpStream,
+    tls: Option<Arc<ServerTls>>,
+    place: OwnedSemaphorePermit,
+) -> io::Result<Connection> {
+    stream.set_nodelay(true)?;
+    let Some(tls) = tls else {
+        return Ok(Connection {
+            stream: Stream::Plain(stream),
+            certificate: None,
+            http2: false,
+            _place: place,
+        });
+    };
+    let stream = TlsAcceptor::from(tls.config()).accept(stream).await?;
+    let certificate = match stream.get_ref().1.peer_certificates() {
+        Some([certificate, ..]) => Some(PeerCertificate::of(certificate).ok_or_else(|| {
+            io::Error::other("the client's certificate has neither a common nor an alternative name")
+        })?),
+        _ => None,
+    };
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    Ok(Connection {
+        http2,
+        stream: Stream::Tls(Box::new(stream)),
+        certificate,
+        _place: place,
+    })
+}
+
+/// What requests know of their connection.
+#[derive(Debug, Clone)]
+pub struct PeerInfo {
+    /// The client's certificate, if it showed one.
+    pub certificate: Option<PeerCertificate>,
+    /// Whether HTTP/2 was agreed on during the TLS handshake.
+    pub http2: bool,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = PeerInfo;
+
+    fn connect_info(&self) -> PeerInfo {
+        PeerInfo {
+            certificate: self.certificate.clone(),
+            http2: self.http2,
+        }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write(context, data),
+            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_write(context, data),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(context),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.stream {
+            Stream::Plain(stream) => stream.is_write_vectored(),
+            Stream::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Names and passwords from a file as `htpasswd -B` writes it.
+
+use std::collections::HashMap;
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use lru::LruCache;
+use parking_lot::Mutex;
+use ring::hmac;
+use ring::rand::SystemRandom;
+use tokio::sync::Semaphore;
+
+use crate::authenticator::{Authenticator, Refusal};
+use crate::credentials::Credentials;
+use crate::error::Error;
+use crate::identity::{AuthenticationMethod, Identity};
+use bitzel_proto::with_causes;
+use bitzel_rpc::WatchedFiles;
+
+/// How long a password that was right is not checked again: bcrypt is slow on purpose.
+const REMEMBERED: Duration = Duration::from_mins(5);
+const REMEMBERED_PASSWORDS: NonZero<usize> = NonZero::new(1024).unwrap();
+/// Checks at the same time, so that guessing takes no more than a core or two from everybody else.
+const CHECKS: usize = 2;
+
+/// Checks names and passwords.
+#[derive(Debug)]
+pub struct PasswordAuthenticator {
+    path: PathBuf,
+    watched: WatchedFiles,
+    users: ArcSwap<HashMap<String, String>>,
+    checks: Semaphore,
+    /// Only of this process: what is remembered is worth nothing elsewhere.
+    key: hmac::Key,
+    right: Mutex<LruCache<Vec<u8>, Instant>>,
+}
+
+impl PasswordAuthenticator {
+    /// Reads the file. It is read again when it changes.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let watched = WatchedFiles::new(vec![path.to_owned()]);
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
+            .map_err(|_| Error::InvalidArgument("the system has no random numbers".to_owned()))?;
+        Ok(Self {
+            users: ArcSwap::from_pointee(read(path)?),
+            watched,
+            path: path.to_owned(),
+            checks: Semaphore::new(CHECKS),
+            key,
+            right: Mutex::new(LruCache::new(REMEMBERED_PASSWORDS)),
+        })
+    }
+
+    async fn check(&self, name: &str, password: &str) -> Result<Arc<Identity>, Refusal> {
+        if self.watched.changed() {
+            match read(&self.path) {
+                Ok(users) => self.users.store(Arc::new(users)),
+                Err(error) => tracing::error!(
+                    error = with_causes(&error),
+                    "cannot read the passwords again; those from before are kept"
+                ),
+            }
+        }
+        let users = self.users.load_full();
+        let known = users.contains_key(name);
+        // An unknown name takes as long as a known one with a wrong password.
+        let hash = users.get(name).or_else(|| users.values().next()).cloned();
+        let hash = hash.unwrap_or_default();
+        // With the hash, so that a changed password is forgotten at once.
+        let remembered = hmac::sign(&self.key, format!("{name}\0{hash}\0{password}").as_bytes());
+        let remembered = remembered.as_ref().to_vec();
+        let recent = self.right.lock().get(&remembered).copied();
+        if recent.is_none_or(|at| at.elapsed() >= REMEMBERED) {
+            let permit = self.checks.acquire().await;
+            let password = password.to_owned();
+            let verified = tokio::task::spawn_blocking(move || bcrypt::verify(password, &hash)).await;
+            drop(permit);
+            if !(known && matches!(verified, Ok(Ok(true)))) {
+                return Err(Refusal::Invalid("name or password is wrong".to_owned()));
+            }
+            self.right.lock().put(remembered, Instant::now());
+        }
+        Ok(Arc::new(Identity {
+            name: name.to_owned(),
+            groups: Vec::new(),
+            method: AuthenticationMethod::Password,
+        }))
+    }
+}
+
+#[async_trait]
+impl Authenticator for PasswordAuthenticator {
+    async fn authenticate(&self, credentials: &Credentials) -> Option<Result<Arc<Identity>, Refusal>> {
+        match credentials {
+            Credentials::Basic { name, password } => Some(self.check(name, password.expose()).await),
+            Credentials::Bearer(_) => None,
+        }
+    }
+}
+
+/// Lines of `name:hash`; `#` begins a comment.
+fn read(path: &Path) -> Result<HashMap<String, String>, Error> {
+    let text = std::fs::read_to_string(path)
+        .map_err(Error::io(format!("reading passwords from {}", path.display())))?;
+    let mut users = HashMap::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let invalid =
+            |what: &str| Error::InvalidArgument(format!("{}, line {}: {what}", path.display(), number + 1));
+        let (name, hash) = line
+            .split_once(':')
+            .ok_or_else(|| invalid("is not of the form name:hash"))?;
+        if name.is_empty() {
+            return Err(invalid("has no name"));
+        }
+        hash.parse::<bcrypt::HashParts>()
+            .map_err(|_| invalid("is not a bcrypt hash; write it with `htpasswd -B`"))?;
+        if users.insert(name.to_owned(), hash.to_owned()).is_some() {
+            return Err(invalid(&format!("has {name:?} for a second time")));
+        }
+    }
+    Ok(users)
+}

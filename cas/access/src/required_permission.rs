@@ -1,0 +1,60 @@
+//! What a method takes at the least, from its path alone.
+//!
+//! The services decide with the instance name. This comes before, without reading the request, and catches methods
+//! that nobody thought of.
+
+use crate::permission::Permission;
+
+/// What a method takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Required {
+    /// Nothing: whoever can connect may call it.
+    Nothing,
+    /// Any permission at all.
+    Anything,
+    /// One of these, on at least one instance.
+    OneOf(&'static [Permission]),
+}
+
+/// What the gRPC method at `path` (`/package.Service/Method`) takes at the least. Methods that are not listed are for
+/// administrators.
+pub fn required_permission(path: &str) -> Required {
+    use Permission::{ActionCacheRead, ActionCacheWrite, Admin, CasRead, CasWrite, Execute, Worker};
+    let mut parts = path.trim_start_matches('/').splitn(2, '/');
+    let (service, method) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    match (service, method) {
+        // Load balancers have no credentials; the answer is one bit.
+        ("grpc.health.v1.Health", _) => Required::Nothing,
+        (
+            "build.bazel.remote.execution.v2.Capabilities"
+            | "grpc.reflection.v1.ServerReflection"
+            | "grpc.reflection.v1alpha.ServerReflection",
+            _,
+        ) => Required::Anything,
+        (
+            "build.bazel.remote.execution.v2.ContentAddressableStorage",
+            "BatchReadBlobs" | "GetTree" | "SplitBlob" | "GetChunkMapping",
+        )
+        | ("google.bytestream.ByteStream", "Read") => Required::OneOf(&[CasRead]),
+        ("build.bazel.remote.execution.v2.ContentAddressableStorage", "FindMissingBlobs") => {
+            Required::OneOf(&[CasRead, CasWrite])
+        }
+        (
+            "build.bazel.remote.execution.v2.ContentAddressableStorage",
+            "BatchUpdateBlobs" | "SpliceBlob" | "RegisterChunkMapping",
+        )
+        | ("google.bytestream.ByteStream", "Write" | "QueryWriteStatus") => Required::OneOf(&[CasWrite]),
+        ("build.bazel.remote.execution.v2.ActionCache", "GetActionResult") => {
+            Required::OneOf(&[ActionCacheRead])
+        }
+        ("build.bazel.remote.execution.v2.ActionCache", "UpdateActionResult") => {
+            Required::OneOf(&[ActionCacheWrite])
+        }
+        ("build.bazel.remote.execution.v2.Execution", _) => Required::OneOf(&[Execute]),
+        ("bitzel.worker.v1.WorkerQueue", _) => Required::OneOf(&[Worker]),
+        // What a name stands for is a claim, as a result is. Fetching makes the server store what it fetched.
+        ("build.bazel.remote.asset.v1.Fetch", _) => Required::OneOf(&[ActionCacheRead]),
+        ("build.bazel.remote.asset.v1.Push", _) => Required::OneOf(&[ActionCacheWrite]),
+        _ => Required::OneOf(&[Admin]),
+    }
+}

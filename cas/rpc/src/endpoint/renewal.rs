@@ -1,0 +1,76 @@
+//! Connections that follow their certificates.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use super::credentials::ClientCredentials;
+use super::tuned;
+use crate::error::Error;
+use crate::watched_files::WatchedFiles;
+use bitzel_proto::with_causes;
+
+/// Sees to it that new requests go out with the certificates that are in the files now. Requests under way end as they began.
+#[derive(Debug)]
+pub(super) struct Renewal {
+    uri: Uri,
+    credentials: ClientCredentials,
+    watched: WatchedFiles,
+    current: Mutex<Channel>,
+    /// Grows with each new connection.
+    generation: AtomicU64,
+}
+
+impl Renewal {
+    /// Watches the files of `credentials`, with which `current` was connected to `uri`. `None` when there are none.
+    pub(super) fn of(uri: Uri, credentials: &ClientCredentials, current: Channel) -> Option<Arc<Self>> {
+        let mut paths: Vec<_> = credentials.ca.iter().cloned().collect();
+        if let Some((certificate, key)) = &credentials.certificate {
+            paths.extend([certificate.clone(), key.clone()]);
+        }
+        (!paths.is_empty()).then(|| {
+            Arc::new(Self {
+                uri,
+                credentials: credentials.clone(),
+                watched: WatchedFiles::new(paths),
+                current: Mutex::new(current),
+                generation: AtomicU64::new(0),
+            })
+        })
+    }
+
+    /// The connection for the next request, if it is another one than that of `generation`, which is brought up to date.
+    /// Files that cannot be used, as in the middle of being replaced, change nothing.
+    pub(super) fn newer(&self, generation: &mut u64) -> Option<Channel> {
+        if self.watched.changed() {
+            match self.endpoint() {
+                // It connects with the first request.
+                Ok(endpoint) => {
+                    *self.current.lock() = endpoint.connect_lazy();
+                    self.generation.fetch_add(1, Ordering::Release);
+                    tracing::info!(server = %self.uri, "certificates read again");
+                }
+                Err(error) => tracing::warn!(
+                    server = %self.uri,
+                    error = with_causes(&error),
+                    "cannot read the certificates again; those from before are used"
+                ),
+            }
+        }
+        let newest = self.generation.load(Ordering::Acquire);
+        (*generation != newest).then(|| {
+            *generation = newest;
+            self.current.lock().clone()
+        })
+    }
+
+    fn endpoint(&self) -> Result<Endpoint, Error> {
+        let endpoint = tuned(Endpoint::from(self.uri.clone())).tls_config(self.credentials.tls()?);
+        endpoint.map_err(|source| Error::Connect {
+            endpoint: self.uri.to_string(),
+            source,
+        })
+    }
+}

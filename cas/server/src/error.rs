@@ -1,0 +1,15 @@
+//! Errors of the server.
+
+/// Reasons why a server does not start, or ends early.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A store cannot be opened or closed.
+    #[error(transparent)]
+    Store(#[from] bitzel_cas::Error),
+    /// A gRPC listener failed.
+    #[error("the gRPC server failed")]
+    Grpc(#[from] tonic::transport::Error),
+    /// The descriptions of the services do not fit together.
+    #[error("cannot describe the services for gRPC reflection")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}

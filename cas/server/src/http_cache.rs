@@ -1,0 +1,167 @@
+//! The HTTP cache protocol: `/cas/{hash}`, `/ac/{hash}` and `/dav/{name}`, each below an instance name, with GET, HEAD
+//! and PUT.
+//!
+//! What Bazel (`--remote_cache=http://…`), ccache and sccache speak, as bazel-remote and `WebDAV` servers answer it.
+//! Blobs are those of the gRPC services, and so are results that are messages of that type. Other values are kept as
+//! blobs that a result under a reserved instance names (`values.rs`).
+
+mod blobs;
+mod body;
+mod encoding;
+mod results;
+mod server;
+mod spool;
+mod unread;
+mod values;
+mod web_dav;
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use bitzel_proto::{CacheEntry, CachePath, InstanceName};
+use http::{Extensions, HeaderValue, Method, Request, Response, StatusCode, header};
+use tokio::sync::Semaphore;
+use tonic::{Code, Status};
+use tower::Service;
+
+use self::body::{empty, text};
+use self::web_dav::{describe_collection, make_collection};
+use bitzel_access::{Permission, RefusalBody as _, authorize};
+use bitzel_cas::action_cache::ActionCache;
+use bitzel_cas::blob_store::BlobStore;
+use bitzel_cas::decorators::coalescing_blob_store::CoalescingBlobStore;
+
+pub use self::server::serve;
+pub use self::spool::Spool;
+
+/// Results of more than 1 MiB that are looked at at a time.
+const LARGE_RESULTS: usize = 4;
+/// What `OPTIONS` and refusals of other methods tell.
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, PUT, DELETE, OPTIONS, PROPFIND, MKCOL");
+
+/// Answers requests of the protocol.
+#[derive(Clone)]
+pub struct HttpCacheService {
+    cache: Arc<dyn ActionCache>,
+    store: Arc<dyn BlobStore>,
+    /// The store for uploads: those of one blob share the work.
+    uploads: Arc<dyn BlobStore>,
+    spool: Arc<Spool>,
+    /// Places for large results that are looked at: each is some times as large as its bytes.
+    large_results: Arc<Semaphore>,
+}
+
+impl HttpCacheService {
+    /// Serves the blobs of `store` and the results of `cache`, a [`bitzel_cas::CompletenessCheckingActionCache`] over it.
+    /// Uploads of which the digest is not known from the start wait in `spool`.
+    pub fn new(cache: Arc<dyn ActionCache>, store: Arc<dyn BlobStore>, spool: Spool) -> Self {
+        Self {
+            cache,
+            uploads: Arc::new(CoalescingBlobStore::new(Arc::clone(&store))),
+            store,
+            spool: Arc::new(spool),
+            large_results: Arc::new(Semaphore::new(LARGE_RESULTS)),
+        }
+    }
+
+    async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let path = CachePath::parse(request.uri().path())
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let (parts, body) = request.into_parts();
+        let request = CacheRequest {
+            method: parts.method,
+            headers: parts.headers,
+            extensions: parts.extensions,
+            instance: path.instance.clone(),
+        };
+        match (&path.entry, request.method.as_str()) {
+            (_, "OPTIONS") => Ok(allowed(StatusCode::OK)),
+            (CacheEntry::Blob(function, hash), "GET" | "HEAD") => {
+                self.get_blob(&request, *function, *hash).await
+            }
+            (CacheEntry::Blob(function, hash), "PUT") => {
+                self.put_blob(&request, body, *function, *hash).await
+            }
+            (CacheEntry::Result(function, hash), "GET" | "HEAD") => {
+                self.get_result(&request, *function, *hash).await
+            }
+            (CacheEntry::Result(function, hash), "PUT") => {
+                self.put_result(&request, body, *function, *hash).await
+            }
+            (CacheEntry::Value(name), "GET" | "HEAD") => self.get_value(&request, name).await,
+            (CacheEntry::Value(name), "PUT") => self.put_value(&request, body, name).await,
+            (CacheEntry::Value(name), "DELETE") => self.delete_value(&request, name).await,
+            (CacheEntry::Value(name), "PROPFIND") => self.describe_value(&request, &path, name).await,
+            (CacheEntry::Collection(_), "PROPFIND") => describe_collection(&request, &path),
+            (CacheEntry::Value(_) | CacheEntry::Collection(_), "MKCOL") => make_collection(&request),
+            _ => Ok(allowed(StatusCode::METHOD_NOT_ALLOWED)),
+        }
+    }
+}
+
+/// The head of a request for something.
+struct CacheRequest {
+    method: Method,
+    headers: http::HeaderMap,
+    extensions: Extensions,
+    instance: InstanceName,
+}
+
+impl CacheRequest {
+    fn authorize(&self, permission: Permission) -> Result<(), Status> {
+        authorize(&self.extensions, permission, &self.instance)
+    }
+
+    fn is_head(&self) -> bool {
+        self.method == Method::HEAD
+    }
+}
+
+fn allowed(status: StatusCode) -> Response<Body> {
+    let mut response = empty(status);
+    response.headers_mut().insert(header::ALLOW, METHODS);
+    response
+        .headers_mut()
+        .insert("dav", HeaderValue::from_static("1"));
+    response
+}
+
+/// What a status of gRPC is in HTTP. Services refuse with the former, so that there is one place that decides about
+/// errors (`grpc_status.rs`).
+fn refused(status: Status) -> Response<Body> {
+    let code = match status.code() {
+        Code::Unauthenticated | Code::PermissionDenied => return Body::refusal(status),
+        Code::InvalidArgument | Code::Aborted | Code::Cancelled => StatusCode::BAD_REQUEST,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::FailedPrecondition | Code::AlreadyExists => StatusCode::CONFLICT,
+        // Ranges are looked at before anything is read, so this is about bodies (`spool.rs`).
+        Code::OutOfRange => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::ResourceExhausted => StatusCode::INSUFFICIENT_STORAGE,
+        Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    text(code, status.message())
+}
+
+impl Service<Request<Body>> for HttpCacheService {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async move { Ok(service.answer(request).await.unwrap_or_else(refused)) })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,144 @@
+//! `/cas/{hash}`: blobs.
+
+use axum::body::Body;
+use bitzel_proto::{Digest, DigestFunction};
+use faster_hex::hex_string;
+use http::{HeaderValue, Response, StatusCode, header};
+use tonic::Status;
+
+use super::body::{bytes_of, empty, stream_of, text};
+use super::encoding::{Part, Upload, accepts_zstd};
+use super::{CacheRequest, HttpCacheService};
+use bitzel_access::Permission;
+use bitzel_cas::blob_store::BlobStream;
+use bitzel_cas::compression::{Decompressor, compressed, decompressed};
+use bitzel_cas::error::Error;
+
+impl HttpCacheService {
+    pub(super) async fn get_blob(
+        &self,
+        request: &CacheRequest,
+        function: DigestFunction,
+        hash: [u8; 32],
+    ) -> Result<Response<Body>, Status> {
+        request.authorize(Permission::CasRead)?;
+        let empty_blob = function.digest(&[]);
+        let found = if *empty_blob.hash() == hash {
+            Some(empty_blob)
+        } else {
+            self.store.resolve(function, hash).await?
+        };
+        let digest = found
+            .ok_or_else(|| Status::not_found(format!("blob {} is not in the store", hex_string(&hash))))?;
+        self.send(request, digest).await
+    }
+
+    /// The answer to a GET or HEAD of a blob that seems to be there.
+    pub(super) async fn send(
+        &self,
+        request: &CacheRequest,
+        digest: Digest,
+    ) -> Result<Response<Body>, Status> {
+        let size = digest.size_bytes();
+        let part = Part::of(&request.headers, size);
+        let is_zstd = part == Part::Whole && accepts_zstd(&request.headers);
+        if part == Part::Beyond {
+            let mut response = text(
+                StatusCode::RANGE_NOT_SATISFIABLE,
+                &format!("the blob has {size} bytes; none of them are in the range"),
+            );
+            let range = HeaderValue::try_from(format!("bytes */{size}"));
+            insert(&mut response, header::CONTENT_RANGE, range);
+            return Ok(response);
+        }
+        let blob = if request.is_head() {
+            // Clients that ask by HEAD rely on the answer, as those that call FindMissingBlobs do.
+            if !self.store.find_missing(&[digest]).await?.is_empty() {
+                return Err(Error::NotFound(digest).into());
+            }
+            None
+        } else {
+            Some(self.store.read(digest, part.range()).await?)
+        };
+        let length = match part {
+            Part::Bytes { length, .. } => length,
+            _ => size,
+        };
+        let mut response = match blob {
+            Some(blob) if is_zstd => bytes_of(compressed(blob)?, None),
+            Some(blob) => bytes_of(blob, Some(length)),
+            None => {
+                // Nothing is sent after a HEAD, so the length cannot come from the body.
+                let mut response = bytes_of(nothing(), Some(0));
+                if !is_zstd {
+                    insert(
+                        &mut response,
+                        header::CONTENT_LENGTH,
+                        Ok(HeaderValue::from(length)),
+                    );
+                }
+                response
+            }
+        };
+        let headers = response.headers_mut();
+        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+        if is_zstd {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("zstd"));
+        }
+        if let Part::Bytes { offset, length } = part {
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            let range = format!("bytes {offset}-{}/{size}", offset + length - 1);
+            insert(&mut response, header::CONTENT_RANGE, HeaderValue::try_from(range));
+        }
+        Ok(response)
+    }
+
+    pub(super) async fn put_blob(
+        &self,
+        request: &CacheRequest,
+        body: Body,
+        function: DigestFunction,
+        hash: [u8; 32],
+    ) -> Result<Response<Body>, Status> {
+        request.authorize(Permission::CasWrite)?;
+        let upload = Upload::of(&request.headers)?;
+        let Some(size) = upload.size else {
+            let value = self.receive(body, upload, function).await?;
+            let (actual, expected) = (
+                value.digest(),
+                Digest::new(function, hash, value.digest().size_bytes()),
+            );
+            if actual != expected {
+                return Err(Error::DigestMismatch { expected, actual }.into());
+            }
+            self.uploads.write(actual, value.into_stream()).await?;
+            return Ok(empty(StatusCode::OK));
+        };
+        let digest = Digest::new(function, hash, size);
+        if !self.store.find_missing(&[digest]).await?.is_empty() {
+            let blob = if upload.is_zstd {
+                decompressed(stream_of(body), Decompressor::new(digest)?)
+            } else {
+                stream_of(body)
+            };
+            self.uploads.write(digest, blob).await?;
+        }
+        Ok(empty(StatusCode::OK))
+    }
+}
+
+pub(super) fn nothing() -> BlobStream {
+    Box::pin(futures::stream::empty())
+}
+
+/// Adds a header whose value was made here; one that cannot be sent is left out.
+pub(super) fn insert(
+    response: &mut Response<Body>,
+    name: header::HeaderName,
+    value: Result<HeaderValue, header::InvalidHeaderValue>,
+) {
+    if let Ok(value) = value {
+        response.headers_mut().insert(name, value);
+    }
+}

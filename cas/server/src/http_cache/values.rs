@@ -1,0 +1,170 @@
+//! Values under keys of the clients' own: `/dav/{name}`, and what lies at `/ac/{hash}` without being a result.
+//!
+//! A value is a blob, and a result under an instance name that no client can give names it. So values are bounded,
+//! evicted and verified as everything else is, are found only while they are whole, and are never taken for the result
+//! of an Action.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::body::Body;
+use bitzel_proto::google::protobuf::Timestamp;
+use bitzel_proto::reapi::{ActionResult, ExecutedActionMetadata, OutputFile};
+use bitzel_proto::{Digest, DigestFunction, InstanceName};
+use http::{HeaderValue, Response, StatusCode, header};
+use tonic::Status;
+
+use super::blobs::insert;
+use super::body::{empty, stream_of};
+use super::encoding::Upload;
+use super::spool::Spooled;
+use super::{CacheRequest, HttpCacheService};
+use bitzel_access::Permission;
+use bitzel_cas::compression::{Decompressor, decompressed};
+
+/// Which of the two kinds of keys.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    Result,
+    Named,
+}
+
+/// Where a value is kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ValueKey(Digest);
+
+impl ValueKey {
+    /// No text is the start of another one: neither instances nor names have control characters in them.
+    pub(super) fn new(kind: Kind, instance: &InstanceName, name: &str) -> Self {
+        let kind = match kind {
+            Kind::Result => "ac",
+            Kind::Named => "dav",
+        };
+        let text = format!("{kind}\0{instance}\0{name}");
+        Self(DigestFunction::Sha256.digest(text.as_bytes()))
+    }
+}
+
+/// A value that is there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Value {
+    pub(super) digest: Digest,
+    pub(super) modified: SystemTime,
+}
+
+fn instance() -> InstanceName {
+    InstanceName::reserved("http-values")
+}
+
+impl HttpCacheService {
+    pub(super) async fn find_value(&self, key: &ValueKey) -> Result<Option<Value>, Status> {
+        let Some(entry) = self.cache.get(&instance(), key.0).await? else {
+            return Ok(None);
+        };
+        let file = entry.output_files.first();
+        let digest =
+            file.and_then(|file| Digest::from_wire_field(DigestFunction::Sha256, file.digest.as_ref()).ok());
+        let written = entry
+            .execution_metadata
+            .and_then(|metadata| metadata.worker_completed_timestamp);
+        let seconds = written.and_then(|written| u64::try_from(written.seconds).ok());
+        Ok(digest.map(|digest| Value {
+            digest,
+            modified: UNIX_EPOCH + Duration::from_secs(seconds.unwrap_or_default()),
+        }))
+    }
+
+    pub(super) async fn keep_value(&self, key: &ValueKey, value: Spooled) -> Result<(), Status> {
+        let digest = value.digest();
+        if !self.store.find_missing(&[digest]).await?.is_empty() {
+            self.uploads.write(digest, value.into_stream()).await?;
+        }
+        let file = OutputFile {
+            path: "value".to_owned(),
+            digest: Some(digest.to_wire()),
+            ..OutputFile::default()
+        };
+        let entry = ActionResult {
+            output_files: vec![file],
+            execution_metadata: Some(ExecutedActionMetadata {
+                worker_completed_timestamp: Some(now()),
+                ..ExecutedActionMetadata::default()
+            }),
+            ..ActionResult::default()
+        };
+        Ok(self.cache.put(&instance(), key.0, entry).await?)
+    }
+
+    /// Takes in a body whose digest is not known before its end.
+    pub(super) async fn receive(
+        &self,
+        body: Body,
+        upload: Upload,
+        function: DigestFunction,
+    ) -> Result<Spooled, Status> {
+        let body = stream_of(body);
+        let body = if upload.is_zstd {
+            decompressed(body, Decompressor::bounded(self.spool.limit(), "the body")?)
+        } else {
+            body
+        };
+        self.spool.take(function, upload.size, body).await
+    }
+
+    pub(super) async fn get_value(
+        &self,
+        request: &CacheRequest,
+        name: &str,
+    ) -> Result<Response<Body>, Status> {
+        let value = self.named(request, name).await?;
+        let mut response = self.send(request, value.digest).await?;
+        let modified = HeaderValue::try_from(httpdate::fmt_http_date(value.modified));
+        insert(&mut response, header::LAST_MODIFIED, modified);
+        Ok(response)
+    }
+
+    /// A value that the caller may read.
+    pub(super) async fn named(&self, request: &CacheRequest, name: &str) -> Result<Value, Status> {
+        request.authorize(Permission::ActionCacheRead)?;
+        let key = ValueKey::new(Kind::Named, &request.instance, name);
+        let value = self.find_value(&key).await?;
+        value.ok_or_else(|| Status::not_found(format!("there is no value {name:?}")))
+    }
+
+    pub(super) async fn put_value(
+        &self,
+        request: &CacheRequest,
+        body: Body,
+        name: &str,
+    ) -> Result<Response<Body>, Status> {
+        request.authorize(Permission::ActionCacheWrite)?;
+        let upload = Upload::of(&request.headers)?;
+        let value = self.receive(body, upload, DigestFunction::Sha256).await?;
+        let key = ValueKey::new(Kind::Named, &request.instance, name);
+        self.keep_value(&key, value).await?;
+        Ok(empty(StatusCode::CREATED))
+    }
+
+    /// Replaces the entry by one that names nothing: action caches forget by themselves only.
+    pub(super) async fn delete_value(
+        &self,
+        request: &CacheRequest,
+        name: &str,
+    ) -> Result<Response<Body>, Status> {
+        request.authorize(Permission::ActionCacheWrite)?;
+        let key = ValueKey::new(Kind::Named, &request.instance, name);
+        if self.find_value(&key).await?.is_some() {
+            self.cache
+                .put(&instance(), key.0, ActionResult::default())
+                .await?;
+        }
+        Ok(empty(StatusCode::NO_CONTENT))
+    }
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp {
+        seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        nanos: 0,
+    }
+}

@@ -1,0 +1,73 @@
+use super::*;
+use bitzel_cas::blob_store::read_whole;
+use bitzel_cas::media::memory_blob_store::MemoryBlobStore;
+use bitzel_cas::testing::sha256;
+
+fn table() -> (Arc<MemoryBlobStore>, Arc<Uploads>) {
+    let store = Arc::new(MemoryBlobStore::default());
+    let uploads = Uploads::new(Arc::clone(&store) as Arc<dyn BlobStore>);
+    (store, Arc::new(uploads))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_nobody_takes_up_is_dropped_after_a_while() {
+    let (_, uploads) = table();
+    let digest = sha256(b"0123456789");
+    let mut upload = uploads.open("name", digest, 0).unwrap();
+    upload.push(Bytes::from_static(b"012")).await.unwrap();
+    drop(upload);
+    tokio::time::sleep(PATIENCE / 2).await;
+    assert_eq!(uploads.committed("name"), Some(3));
+    let mut upload = uploads.open("name", digest, 3).unwrap();
+    upload.push(Bytes::from_static(b"345")).await.unwrap();
+    drop(upload);
+    tokio::time::sleep(PATIENCE / 2 + Duration::from_secs(1)).await;
+    assert_eq!(uploads.committed("name"), Some(6), "taken up in between");
+    tokio::time::sleep(PATIENCE).await;
+    assert_eq!(uploads.committed("name"), None);
+    assert!(uploads.open("name", digest, 6).is_err());
+}
+
+#[tokio::test]
+async fn two_calls_cannot_feed_one_write() {
+    let (store, uploads) = table();
+    let digest = sha256(b"0123456789");
+    let mut first = uploads.open("name", digest, 0).unwrap();
+    first.push(Bytes::from_static(b"01234")).await.unwrap();
+    let Err(second) = uploads.open("name", digest, 5) else {
+        panic!("fed twice");
+    };
+    assert_eq!(second.code(), tonic::Code::Aborted);
+    first.push(Bytes::from_static(b"56789")).await.unwrap();
+    first.finish().await.unwrap();
+    assert_eq!(read_whole(&*store, digest).await.unwrap(), "0123456789");
+    assert_eq!(
+        uploads.committed("name"),
+        None,
+        "nothing is kept of a write that is over"
+    );
+}
+
+#[tokio::test]
+async fn only_so_many_writes_are_kept_without_a_connection() {
+    let (_, uploads) = table();
+    let digest = sha256(b"0123456789");
+    let active = uploads.open("active", digest, 0).unwrap();
+    for number in 0..MAX_PARKED + 10 {
+        drop(uploads.open(&number.to_string(), digest, 0).unwrap());
+    }
+    assert_eq!(uploads.entries.lock().len(), MAX_PARKED + 1);
+    assert_eq!(uploads.committed("0"), None, "the oldest is gone");
+    assert_eq!(
+        uploads.committed("active"),
+        Some(0),
+        "one with a connection stays"
+    );
+    drop(active);
+}
+
+#[tokio::test]
+async fn endless_names_are_refused() {
+    let (_, uploads) = table();
+    assert!(uploads.open(&"n".repeat(MAX_NAME + 1), sha256(b"x"), 0).is_err());
+}

@@ -1,0 +1,240 @@
+//! Large blobs in chunks whose ends their content decides: a blob that changed a little shares most of its chunks with
+//! the one before, and only the others travel.
+//!
+//! What a blob was cut into is remembered in an action cache, under a name that no client can give: a cache that checks
+//! for completeness forgets a mapping with the first of its chunks, and the next call cuts the blob again.
+
+use std::sync::Arc;
+
+use bitzel_proto::reapi::chunking_function::Value as ChunkingFunction;
+use bitzel_proto::reapi::{ActionResult, FastCdc2020Params, OutputFile};
+use bitzel_proto::{Digest, DigestFunction, InstanceName};
+use bytes::{Bytes, BytesMut};
+use fastcdc::v2020::{FastCDC, Normalization};
+use futures::{StreamExt, TryStreamExt};
+
+use bitzel_cas::action_cache::ActionCache;
+use bitzel_cas::blob_store::{BlobRange, BlobStore, BlobStream};
+use bitzel_cas::blocking::run_blocking;
+use bitzel_cas::error::Error;
+
+/// Chunks of one blob that are remembered: a mapping is one message of about 80 bytes for each. At the usual size of
+/// chunks this is a blob of 16 GiB.
+const MAX_REMEMBERED: usize = 1 << 15;
+/// Chunks that are read ahead while a blob is put together.
+const READ_AHEAD: usize = 4;
+
+/// How blobs are cut: `FastCDC` 2020 with normalization 2 (`remote_execution.proto`, `FastCdc2020Params`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chunking {
+    average: u32,
+}
+
+impl Default for Chunking {
+    /// The 512 KiB that the protocol recommends.
+    fn default() -> Self {
+        Self { average: 512 << 10 }
+    }
+}
+
+impl Chunking {
+    /// Chunks of `average` bytes: a power of two from 1 KiB to 4 MiB. The smallest one has a quarter of that, the
+    /// largest four times as much.
+    pub fn new(average: u32) -> Result<Self, Error> {
+        if average.is_power_of_two() && (1 << 10..=4 << 20).contains(&average) {
+            return Ok(Self { average });
+        }
+        Err(Error::InvalidArgument(format!(
+            "chunks of {average} bytes are not possible; take a power of two from 1024 to {}",
+            4 << 20
+        )))
+    }
+
+    /// What the capabilities say.
+    pub(in crate::services) fn to_wire(self) -> FastCdc2020Params {
+        FastCdc2020Params {
+            avg_chunk_size_bytes: self.average.into(),
+            seed: 0,
+        }
+    }
+
+    fn average(self) -> usize {
+        self.average as usize
+    }
+
+    fn largest(self) -> usize {
+        self.average() * 4
+    }
+
+    /// Cuts off the chunks whose ends are known: all if nothing follows `window`, and those that no further byte could
+    /// change otherwise. Also yields what is left.
+    fn cut(
+        self,
+        function: DigestFunction,
+        window: &Bytes,
+        is_last: bool,
+    ) -> (Vec<(Digest, Bytes)>, BytesMut) {
+        let (average, largest) = (self.average(), self.largest());
+        let cutter = FastCDC::with_level(window, average / 4, average, largest, Normalization::Level2);
+        let mut chunks = Vec::new();
+        let mut start = 0;
+        while start < window.len() && (is_last || window.len() - start >= largest) {
+            let (_, end) = cutter.cut(start, window.len() - start);
+            let chunk = window.slice(start..end);
+            chunks.push((function.digest(&chunk), chunk));
+            start = end;
+        }
+        (chunks, BytesMut::from(&window[start..]))
+    }
+}
+
+/// Splits and splices the blobs of a store.
+#[derive(Clone)]
+pub(super) struct ChunkedBlobs {
+    pub(super) store: Arc<dyn BlobStore>,
+    pub(super) chunking: Chunking,
+    /// Must check for completeness. Without it, every split is done anew.
+    pub(super) mappings: Option<Arc<dyn ActionCache>>,
+}
+
+impl ChunkedBlobs {
+    /// The chunks of a blob, all of them in the store.
+    pub(super) async fn split(&self, digest: Digest) -> Result<Vec<Digest>, Error> {
+        if !self.store.find_missing(&[digest]).await?.is_empty() {
+            return Err(Error::NotFound(digest));
+        }
+        if digest.is_empty_blob() {
+            return Ok(Vec::new());
+        }
+        // Chunks of such a blob would save next to nothing.
+        if digest.size_bytes() < self.chunking.largest() as u64 {
+            return Ok(vec![digest]);
+        }
+        if let Some(chunks) = self.remembered(digest).await {
+            return Ok(chunks);
+        }
+        let chunks = self.cut(digest).await?;
+        self.remember(digest, &chunks).await;
+        Ok(chunks)
+    }
+
+    /// Streams the blob, so that memory holds a few chunks whatever its size.
+    async fn cut(&self, digest: Digest) -> Result<Vec<Digest>, Error> {
+        let mut blob = self.store.read(digest, BlobRange::default()).await?;
+        let enough = self.chunking.largest() * 4;
+        let mut window = BytesMut::new();
+        let mut is_last = false;
+        let mut mapping = Vec::new();
+        while !is_last {
+            while window.len() < enough && !is_last {
+                match blob.next().await {
+                    Some(bytes) => window.extend_from_slice(&bytes?),
+                    None => is_last = true,
+                }
+            }
+            let (chunking, function) = (self.chunking, digest.function());
+            let full = window.freeze();
+            let (chunks, rest) = run_blocking(move || chunking.cut(function, &full, is_last)).await;
+            window = rest;
+            mapping.extend(chunks.iter().map(|(digest, _)| *digest));
+            self.store_missing(chunks).await?;
+        }
+        Ok(mapping)
+    }
+
+    async fn store_missing(&self, mut chunks: Vec<(Digest, Bytes)>) -> Result<(), Error> {
+        let digests: Vec<Digest> = chunks.iter().map(|(digest, _)| *digest).collect();
+        let missing = self.store.find_missing(&digests).await?;
+        chunks.retain(|(digest, _)| missing.contains(digest));
+        let written = self.store.write_batch(chunks).await;
+        written.into_iter().collect()
+    }
+
+    /// Puts a blob together from chunks. The store checks that it is the blob that `digest` names.
+    pub(super) async fn splice(
+        &self,
+        digest: Digest,
+        chunks: Vec<Digest>,
+        function: i32,
+    ) -> Result<(), Error> {
+        if self.store.find_missing(&[digest]).await?.is_empty() {
+            return Ok(());
+        }
+        let total = chunks
+            .iter()
+            .fold(0_u64, |total, chunk| total.saturating_add(chunk.size_bytes()));
+        if total != digest.size_bytes() {
+            return Err(Error::InvalidArgument(format!(
+                "the {} chunks have {total} bytes together, which cannot be blob {digest}",
+                chunks.len()
+            )));
+        }
+        let _lease = self.store.lease(&chunks).await?;
+        if let Some(missing) = self.store.find_missing(&chunks).await?.first() {
+            return Err(Error::NotFound(*missing));
+        }
+        self.store
+            .write(digest, self.concatenated(chunks.clone()))
+            .await?;
+        // Chunks that were cut in another way would share nothing with those of other blobs.
+        if function == i32::from(ChunkingFunction::FastCdc2020) {
+            self.remember(digest, &chunks).await;
+        }
+        Ok(())
+    }
+
+    fn concatenated(&self, chunks: Vec<Digest>) -> BlobStream {
+        let store = Arc::clone(&self.store);
+        let blobs = futures::stream::iter(chunks).map(move |chunk| {
+            let store = Arc::clone(&store);
+            async move { store.read(chunk, BlobRange::default()).await }
+        });
+        blobs.buffered(READ_AHEAD).try_flatten().boxed()
+    }
+
+    /// Under which a mapping is remembered: blobs that were cut for chunks of another size are cut again.
+    fn key(&self, blob: Digest) -> Digest {
+        let name = format!("chunk mapping of {blob} by {}", self.chunking.average);
+        blob.function().digest(name.as_bytes())
+    }
+
+    async fn remembered(&self, digest: Digest) -> Option<Vec<Digest>> {
+        let mappings = self.mappings.as_ref()?;
+        let mapping = match mappings.get(&instance(), self.key(digest)).await {
+            Ok(mapping) => mapping?,
+            Err(error) => {
+                tracing::debug!(%digest, %error, "the chunks of a blob are not known");
+                return None;
+            }
+        };
+        let chunks = mapping.output_files.iter();
+        chunks
+            .map(|chunk| Digest::from_wire_field(digest.function(), chunk.digest.as_ref()).ok())
+            .collect()
+    }
+
+    /// A mapping saves work the next time, so the call that made it does not fail when it cannot be kept.
+    async fn remember(&self, digest: Digest, chunks: &[Digest]) {
+        let Some(mappings) = &self.mappings else {
+            return;
+        };
+        if chunks.len() > MAX_REMEMBERED {
+            return;
+        }
+        let file = |chunk: &Digest| OutputFile {
+            digest: Some(chunk.to_wire()),
+            ..OutputFile::default()
+        };
+        let mapping = ActionResult {
+            output_files: chunks.iter().map(file).collect(),
+            ..ActionResult::default()
+        };
+        if let Err(error) = mappings.put(&instance(), self.key(digest), mapping).await {
+            tracing::debug!(%digest, %error, "the chunks of a blob are not remembered");
+        }
+    }
+}
+
+fn instance() -> InstanceName {
+    InstanceName::reserved("chunk-mappings")
+}

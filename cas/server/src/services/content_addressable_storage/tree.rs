@@ -1,0 +1,173 @@
+//! `GetTree`: the Directories of a tree, each once, breadth first.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+use bitzel_proto::reapi::{Directory, GetTreeResponse};
+use bitzel_proto::{Digest, DigestFunction};
+use futures::Stream;
+use prost::Message;
+use tonic::Status;
+
+use bitzel_cas::blob_store::BlobStore;
+use bitzel_cas::directory_tree::{MAX_DIRECTORIES, readable_at_once};
+use bitzel_cas::error::Error;
+use bitzel_proto::limits::MAX_BATCH_TOTAL_SIZE;
+
+/// Directories in one page unless the client wants fewer.
+const PAGE: usize = 1024;
+/// Directories read from the store at once.
+const READ_AHEAD: usize = 256;
+
+/// The pages of the tree of `root` from where `token` says. Every page holds at most `page_size` Directories and
+/// carries the token to go on from; the last one carries none. Subtrees that are not in the store are left out
+/// (`remote_execution.proto`); a missing root is `NOT_FOUND`.
+pub(super) async fn pages(
+    store: Arc<dyn BlobStore>,
+    root: Digest,
+    page_size: i32,
+    token: &str,
+) -> Result<impl Stream<Item = Result<GetTreeResponse, Status>> + Send + use<>, Status> {
+    let page_size = match usize::try_from(page_size) {
+        Ok(0) => PAGE,
+        Ok(size) => size.min(PAGE),
+        Err(_) => {
+            return Err(Status::invalid_argument(format!(
+                "page size {page_size} is negative"
+            )));
+        }
+    };
+    let skip = parse_token(token)?;
+    let mut walk = Walk {
+        store,
+        root,
+        waiting: VecDeque::from([root]),
+        seen: HashSet::from([root]),
+        ready: VecDeque::new(),
+        taken: 0,
+    };
+    // Also finds out whether the root is there before the first page.
+    walk.fill().await?;
+    while walk.taken < skip && walk.next().await?.is_some() {}
+    walk.fill().await?;
+    // Also at the end: the last page carries no token.
+    if skip > 0 && walk.ready.is_empty() {
+        return Err(Status::invalid_argument(format!(
+            "page token {token:?} is beyond the end of the tree"
+        )));
+    }
+    Ok(futures::stream::try_unfold(Some(walk), move |walk| async move {
+        let Some(mut walk) = walk else { return Ok(None) };
+        let page = walk.page(page_size).await?;
+        let more = !page.next_page_token.is_empty();
+        Ok(Some((page, more.then_some(walk))))
+    }))
+}
+
+/// A token is the number of Directories that the earlier pages held. The order of a tree never changes, so it stays
+/// valid on every server that holds the same blobs.
+fn parse_token(token: &str) -> Result<usize, Status> {
+    if token.is_empty() {
+        return Ok(0);
+    }
+    token
+        .parse()
+        .map_err(|_| Status::invalid_argument(format!("page token {token:?} was not made by this server")))
+}
+
+struct Walk {
+    store: Arc<dyn BlobStore>,
+    root: Digest,
+    /// Not read yet, in order.
+    waiting: VecDeque<Digest>,
+    seen: HashSet<Digest>,
+    /// Read, in order, with their encoded sizes.
+    ready: VecDeque<(Directory, u64)>,
+    /// Directories handed out.
+    taken: usize,
+}
+
+impl Walk {
+    /// Reads until something is ready or nothing is left.
+    async fn fill(&mut self) -> Result<(), Status> {
+        while self.ready.is_empty() && !self.waiting.is_empty() {
+            let count = readable_at_once(&self.waiting, READ_AHEAD);
+            let digests: Vec<Digest> = self.waiting.drain(..count).collect();
+            if let Some(large) = digests
+                .iter()
+                .find(|digest| digest.size_bytes() > MAX_BATCH_TOTAL_SIZE)
+            {
+                return Err(Status::invalid_argument(format!(
+                    "directory {large} is larger than a message may be"
+                )));
+            }
+            let blobs = self.store.read_batch(&digests).await;
+            for (digest, blob) in digests.into_iter().zip(blobs) {
+                match blob {
+                    Ok(blob) => self.add(digest, &blob)?,
+                    Err(Error::NotFound(_)) if digest != self.root => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, digest: Digest, blob: &[u8]) -> Result<(), Status> {
+        let directory = Directory::decode(blob).map_err(|source| Error::Decode {
+            context: format!("blob {digest} is not a Directory"),
+            source,
+        })?;
+        let function: DigestFunction = digest.function();
+        for child in &directory.directories {
+            let child = Digest::from_wire_field(function, child.digest.as_ref()).map_err(|error| {
+                Status::invalid_argument(format!("directory {digest}, child {:?}: {error}", child.name))
+            })?;
+            if self.seen.len() >= MAX_DIRECTORIES {
+                return Err(Status::invalid_argument(format!(
+                    "the tree of {} has more than {MAX_DIRECTORIES} directories",
+                    self.root
+                )));
+            }
+            if self.seen.insert(child) {
+                self.waiting.push_back(child);
+            }
+        }
+        self.ready.push_back((directory, digest.size_bytes()));
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<Option<Directory>, Status> {
+        self.fill().await?;
+        Ok(self.ready.pop_front().map(|(directory, _)| {
+            self.taken += 1;
+            directory
+        }))
+    }
+
+    async fn page(&mut self, page_size: usize) -> Result<GetTreeResponse, Status> {
+        let mut directories = Vec::new();
+        let mut total = 0;
+        loop {
+            self.fill().await?;
+            let Some((_, size)) = self.ready.front() else {
+                break;
+            };
+            let full = directories.len() >= page_size || total + size > MAX_BATCH_TOTAL_SIZE;
+            if full && !directories.is_empty() {
+                break;
+            }
+            total += size;
+            directories.extend(self.next().await?);
+        }
+        let more = !self.ready.is_empty();
+        Ok(GetTreeResponse {
+            directories,
+            next_page_token: if more {
+                self.taken.to_string()
+            } else {
+                String::new()
+            },
+        })
+    }
+}

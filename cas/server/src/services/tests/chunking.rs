@@ -1,0 +1,180 @@
+//! Splitting and splicing, through a real server.
+
+use std::path::Path;
+
+use bitzel_proto::reapi::chunking_function::Value as ChunkingFunction;
+use bitzel_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
+use bitzel_proto::reapi::{SpliceBlobRequest, SplitBlobRequest};
+
+use bitzel_cas::testing::noise;
+
+use super::*;
+use bitzel_cas::blob_store::{one_chunk, read_whole};
+use bitzel_cas::error::Error;
+
+type Client = ContentAddressableStorageClient<Channel>;
+
+fn client(server: &TestServer) -> Client {
+    ContentAddressableStorageClient::new(server.channel.clone())
+}
+
+async fn split(client: &mut Client, blob: Digest) -> Result<Vec<Digest>, tonic::Status> {
+    let request = SplitBlobRequest {
+        instance_name: "team/one".into(),
+        blob_digest: Some(blob.to_wire()),
+        digest_function: blob.function().to_wire(),
+        ..SplitBlobRequest::default()
+    };
+    let response = client.split_blob(request).await?.into_inner();
+    let chunks = response.chunk_digests.iter();
+    Ok(chunks
+        .map(|chunk| Digest::from_wire(blob.function(), chunk).unwrap())
+        .collect())
+}
+
+async fn splice(client: &mut Client, blob: Digest, chunks: &[Digest]) -> Result<(), tonic::Status> {
+    let request = SpliceBlobRequest {
+        instance_name: "team/one".into(),
+        blob_digest: Some(blob.to_wire()),
+        chunk_digests: chunks.iter().map(Digest::to_wire).collect(),
+        digest_function: blob.function().to_wire(),
+        chunking_function: ChunkingFunction::FastCdc2020.into(),
+    };
+    client.splice_blob(request).await?;
+    Ok(())
+}
+
+async fn add(server: &TestServer, blob: &[u8]) -> Digest {
+    let digest = sha256(blob);
+    let written = server
+        .store
+        .write(digest, one_chunk(Bytes::copy_from_slice(blob)));
+    written.await.unwrap();
+    digest
+}
+
+#[tokio::test]
+async fn the_chunks_of_a_blob_are_in_the_store_and_make_the_blob() {
+    let server = TestServer::start().await;
+    let blob = noise(1, 9 << 20);
+    let digest = add(&server, &blob).await;
+    let chunks = split(&mut client(&server), digest).await.unwrap();
+    assert!(chunks.len() > 4, "{} chunks", chunks.len());
+    let mut whole = Vec::new();
+    for chunk in &chunks {
+        whole.extend_from_slice(&read_whole(&*server.store, *chunk).await.unwrap());
+    }
+    assert!(whole == blob);
+    for chunk in &chunks[..chunks.len() - 1] {
+        assert!((128 << 10..=2 << 20).contains(&chunk.size_bytes()), "{chunk}");
+    }
+}
+
+/// The cuts must be those of every other implementation, or clients that cut themselves share nothing with the server.
+#[tokio::test]
+async fn also_fastcdc2020_cuts_where_the_library_does_over_the_whole_blob() {
+    let server = TestServer::start().await;
+    let blob = noise(2, 20 << 20);
+    let digest = add(&server, &blob).await;
+    let chunks = split(&mut client(&server), digest).await.unwrap();
+    let level = fastcdc::v2020::Normalization::Level2;
+    let expected: Vec<Digest> =
+        fastcdc::v2020::FastCDC::with_level(&blob, 128 << 10, 512 << 10, 2 << 20, level)
+            .map(|chunk| sha256(&blob[chunk.offset..chunk.offset + chunk.length]))
+            .collect();
+    assert_eq!(chunks, expected);
+}
+
+#[tokio::test]
+async fn an_edit_in_a_real_file_costs_a_few_chunks() {
+    let downloads = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.demo/downloads/libpng-1.6.39.tar.gz");
+    let Ok(mut blob) = tokio::fs::read(&downloads).await else {
+        println!(
+            "SKIPPED: an_edit_in_a_real_file_costs_a_few_chunks: {} is not there",
+            downloads.display()
+        );
+        return;
+    };
+    // Several copies make it long enough to have many chunks.
+    let mut other = noise(3, 6 << 20);
+    other.append(&mut blob);
+    other.extend(noise(4, 6 << 20));
+    let server = TestServer::start().await;
+    let mut client = client(&server);
+    let before = add(&server, &other).await;
+    let before: std::collections::HashSet<Digest> =
+        split(&mut client, before).await.unwrap().into_iter().collect();
+    let middle = other.len() / 2;
+    other.splice(middle..middle, *b"an insertion moves all that follows");
+    let after = add(&server, &other).await;
+    let after = split(&mut client, after).await.unwrap();
+    let new: u64 = after
+        .iter()
+        .filter(|chunk| !before.contains(chunk))
+        .map(Digest::size_bytes)
+        .sum();
+    println!("{} of {} bytes are new", new, other.len());
+    assert!(new <= 4 << 20, "{new} of {} bytes are new", other.len());
+}
+
+#[tokio::test]
+async fn a_client_uploads_the_new_chunks_and_the_server_makes_the_blob() {
+    let server = TestServer::start().await;
+    let mut client = client(&server);
+    let (one, two) = (noise(5, 3 << 20), noise(6, 1 << 20));
+    let chunks = [add(&server, &one).await, add(&server, &two).await];
+    let blob = [one, two].concat();
+    let digest = sha256(&blob);
+    splice(&mut client, digest, &chunks).await.unwrap();
+    assert!(read_whole(&*server.store, digest).await.unwrap() == blob);
+    assert_eq!(
+        split(&mut client, digest).await.unwrap(),
+        chunks,
+        "the mapping is remembered"
+    );
+}
+
+#[tokio::test]
+async fn also_splice_blob_verifies_the_digest() {
+    let server = TestServer::start().await;
+    let mut client = client(&server);
+    let chunks = [add(&server, b"one").await, add(&server, b"two").await];
+    let wrong = sha256(b"twoone");
+    let status = splice(&mut client, wrong, &chunks).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::InvalidArgument);
+    assert_eq!(server.store.find_missing(&[wrong]).await.unwrap(), [wrong]);
+    let longer = sha256(b"another length");
+    let status = splice(&mut client, longer, &chunks).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::InvalidArgument);
+    let gone = sha256(b"gone");
+    let status = splice(&mut client, sha256(b"onegone"), &[chunks[0], gone])
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), tonic::Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_mapping_is_forgotten_with_the_first_of_its_chunks() {
+    let store = Arc::new(MemoryBlobStore::default());
+    let server = TestServer::start_with(Arc::<MemoryBlobStore>::clone(&store)).await;
+    let mut client = client(&server);
+    let digest = add(&server, &noise(7, 5 << 20)).await;
+    let chunks = split(&mut client, digest).await.unwrap();
+    store.remove(chunks[1]);
+    assert_eq!(split(&mut client, digest).await.unwrap(), chunks);
+    assert_eq!(store.find_missing(&chunks).await.unwrap(), [], "cut again");
+    store.remove(digest);
+    let status = split(&mut client, digest).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::NotFound);
+}
+
+#[test]
+fn sizes_of_chunks_are_checked() {
+    assert!(Chunking::new(64 << 10).is_ok());
+    for wrong in [0, 1000, 512, 8 << 20] {
+        assert!(
+            matches!(Chunking::new(wrong), Err(Error::InvalidArgument(_))),
+            "{wrong}"
+        );
+    }
+}

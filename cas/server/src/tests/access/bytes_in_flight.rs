@@ -1,0 +1,149 @@
+//! The limit of bytes in flight, through the layers and the services. In time that passes when nobody has anything to do:
+//! no network, so that nothing else is waited for.
+
+use std::convert::Infallible;
+
+use bitzel_proto::google::bytestream::WriteRequest;
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http_body_util::{BodyExt as _, StreamBody};
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tower::{Layer as _, ServiceExt as _};
+
+use bitzel_access::AccessLayer;
+
+use super::*;
+use crate::services::tests::routes;
+use bitzel_cas::testing::{noise, sha256};
+
+/// A call that the test sends piece by piece.
+struct Call {
+    sender: mpsc::Sender<Bytes>,
+    answer: tokio::task::JoinHandle<Status>,
+}
+
+/// All services in memory, for everybody, with a limit of 64 KiB.
+struct Limited {
+    store: Arc<dyn BlobStore>,
+    cache: Arc<dyn ActionCache>,
+    limits: LimitsLayer,
+}
+
+impl Limited {
+    fn new() -> Self {
+        let limits = Limits {
+            bytes_in_flight_per_identity: 64 << 10,
+            ..Limits::default()
+        };
+        Self {
+            store: Arc::new(MemoryBlobStore::default()),
+            cache: Arc::new(MemoryActionCache::default()),
+            limits: LimitsLayer::new(&limits),
+        }
+    }
+
+    /// Starts a `ByteStream` write.
+    fn call(&self) -> Call {
+        let (sender, receiver) = mpsc::channel::<Bytes>(1);
+        let body = StreamBody::new(
+            ReceiverStream::new(receiver).map(|data| Ok::<_, Infallible>(http_body::Frame::data(data))),
+        );
+        let request = http::Request::post("/google.bytestream.ByteStream/Write")
+            .header("content-type", "application/grpc")
+            .body(Body::new(body.map_err(|never| match never {})))
+            .unwrap();
+        let services = self.limits.layer(routes(&self.store, &self.cache).prepare());
+        let services = AccessLayer::open().layer(services);
+        let answer = tokio::spawn(async move {
+            let response = services.oneshot(request).await.unwrap();
+            if let Some(status) = Status::from_header_map(response.headers()) {
+                return status;
+            }
+            let trailers = response.into_body().collect().await.unwrap().trailers().cloned();
+            Status::from_header_map(&trailers.unwrap()).unwrap()
+        });
+        Call { sender, answer }
+    }
+
+    async fn has(&self, blob: &[u8]) -> bool {
+        let missing = self.store.find_missing(&[sha256(blob)]).await;
+        missing.unwrap().is_empty()
+    }
+}
+
+/// The one message of a whole write.
+fn message(blob: &[u8]) -> Bytes {
+    let request = WriteRequest {
+        resource_name: format!("uploads/u/blobs/{}", sha256(blob)),
+        finish_write: true,
+        data: blob.to_vec(),
+        ..WriteRequest::default()
+    };
+    let mut framed = BytesMut::new();
+    framed.put_u8(0);
+    framed.put_u32(request.encoded_len().try_into().unwrap());
+    request.encode(&mut framed).unwrap();
+    framed.freeze()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_finds_no_room_for_ten_seconds_is_refused_with_the_limit_and_nothing_of_it_is_stored() {
+    let server = Limited::new();
+    let (first, second) = (noise(1, 60 << 10), noise(2, 50 << 10));
+    let slow = server.call();
+    let whole = message(&first);
+    let (begin, rest) = (whole.slice(..1000), whole.slice(1000..));
+    slow.sender.send(begin).await.unwrap();
+    // Its room is taken once the service has seen the beginning.
+    slow.sender.reserve().await.unwrap();
+    tokio::task::yield_now().await;
+
+    let started = tokio::time::Instant::now();
+    let refused = server.call();
+    refused.sender.send(message(&second)).await.unwrap();
+    let status = refused.answer.await.unwrap();
+    assert_eq!(started.elapsed().as_secs(), 10);
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    assert!(
+        status.message().contains("hold 64 KiB, which is the limit"),
+        "{status}"
+    );
+    assert!(status.message().contains("try again"), "{status}");
+    assert!(!server.has(&second).await);
+
+    // The slow one is not disturbed, and makes room when it is through.
+    slow.sender.send(rest).await.unwrap();
+    drop(slow.sender);
+    assert_eq!(slow.answer.await.unwrap().code(), Code::Ok);
+    assert!(server.has(&first).await);
+    let again = server.call();
+    again.sender.send(message(&second)).await.unwrap();
+    drop(again.sender);
+    assert_eq!(again.answer.await.unwrap().code(), Code::Ok);
+    assert!(server.has(&second).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_finds_room_in_time_only_waits() {
+    let server = Limited::new();
+    let (first, second) = (noise(1, 60 << 10), noise(2, 50 << 10));
+    let slow = server.call();
+    let whole = message(&first);
+    slow.sender.send(whole.slice(..1000)).await.unwrap();
+    slow.sender.reserve().await.unwrap();
+    tokio::task::yield_now().await;
+    let waiting = server.call();
+    waiting.sender.send(message(&second)).await.unwrap();
+    tokio::time::advance(std::time::Duration::from_secs(9)).await;
+    assert!(!waiting.answer.is_finished());
+    slow.sender.send(whole.slice(1000..)).await.unwrap();
+    drop((slow.sender, waiting.sender));
+    for answer in [slow.answer, waiting.answer] {
+        assert_eq!(answer.await.unwrap().code(), Code::Ok);
+    }
+    assert!(server.has(&first).await && server.has(&second).await);
+}

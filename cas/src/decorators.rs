@@ -1,0 +1,26 @@
+//! Behaviour around stores and action caches, one decorator per file.
+
+pub mod assistant;
+pub mod assisted_blob_store;
+pub mod coalescing_blob_store;
+pub mod completeness_checking_action_cache;
+pub mod counting_blob_store;
+pub mod deadline_action_cache;
+pub mod deadline_blob_store;
+pub mod denial_tolerating_action_cache;
+pub mod digest_remembering_blob_store;
+pub mod existence_caching_blob_store;
+pub mod metered_action_cache;
+pub mod metered_blob_store;
+pub mod mirrored_action_cache;
+pub mod mirrored_blob_store;
+pub mod read_only_action_cache;
+pub mod read_only_blob_store;
+pub(crate) mod rendezvous;
+pub mod sharded_action_cache;
+pub mod sharded_blob_store;
+pub mod sharing_action_cache;
+pub(crate) mod tee;
+pub mod tiered_action_cache;
+pub mod tiered_blob_store;
+pub mod verifying_blob_store;

@@ -1,0 +1,100 @@
+use futures::StreamExt;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::*;
+use crate::blob_store::{one_chunk, read_whole};
+use crate::decorators::counting_blob_store::CountingBlobStore;
+use crate::media::memory_blob_store::MemoryBlobStore;
+use crate::testing::{noise, sha256};
+
+fn store() -> Arc<CoalescingBlobStore> {
+    Arc::new(CoalescingBlobStore::new(Arc::new(MemoryBlobStore::default())))
+}
+
+/// A stream that fails the test when somebody asks for its bytes.
+fn untouchable() -> BlobStream {
+    futures::stream::poll_fn(|_| panic!("the second writer's bytes are not needed")).boxed()
+}
+
+#[tokio::test]
+async fn the_second_writer_of_a_blob_is_done_when_the_first_one_is_and_sends_nothing() {
+    let store = store();
+    let blob = noise(1, 10_000);
+    let digest = sha256(&blob);
+    let (sender, receiver) = mpsc::channel(1);
+    let first = {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move {
+            let bytes = ReceiverStream::new(receiver).map(Ok).boxed();
+            store.write(digest, bytes).await
+        })
+    };
+    sender.send(Bytes::copy_from_slice(&blob[..5000])).await.unwrap();
+    // The second place in the channel is free when the first writer has taken the first bytes: it has its turn.
+    sender.send(Bytes::new()).await.unwrap();
+    let second = {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.write(digest, untouchable()).await })
+    };
+    sender.send(Bytes::copy_from_slice(&blob[5000..])).await.unwrap();
+    while Arc::strong_count(&store.turns.lock()[&digest]) < 3 {
+        tokio::task::yield_now().await;
+    }
+    drop(sender);
+    first.await.unwrap().unwrap();
+    second.await.unwrap().unwrap();
+    assert_eq!(read_whole(&*store, digest).await.unwrap(), blob);
+    assert!(store.turns.lock().is_empty(), "nothing is left behind");
+}
+
+#[tokio::test]
+async fn when_the_first_writer_fails_the_second_one_writes() {
+    let store = store();
+    let blob = noise(2, 1000);
+    let digest = sha256(&blob);
+    let (sender, receiver) = mpsc::channel(1);
+    let first = {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move {
+            let bytes = ReceiverStream::new(receiver).map(Ok).boxed();
+            store.write(digest, bytes).await
+        })
+    };
+    sender.send(Bytes::from_static(b"wrong")).await.unwrap();
+    sender.send(Bytes::new()).await.unwrap();
+    let second = store.write(digest, one_chunk(blob.clone().into()));
+    drop(sender);
+    second.await.unwrap();
+    assert!(matches!(first.await.unwrap(), Err(Error::DigestMismatch { .. })));
+    assert_eq!(read_whole(&*store, digest).await.unwrap(), blob);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_writer_that_stands_still_does_not_hold_up_the_second_one_for_ever() {
+    let store = store();
+    let blob = noise(3, 1000);
+    let digest = sha256(&blob);
+    let stalled = {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.write(digest, futures::stream::pending().boxed()).await })
+    };
+    while store.turns.lock().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    store.write(digest, one_chunk(blob.clone().into())).await.unwrap();
+    assert_eq!(read_whole(&*store, digest).await.unwrap(), blob);
+    stalled.abort();
+}
+
+#[tokio::test]
+async fn what_is_not_a_stream_passes_through() {
+    let counting = Arc::new(CountingBlobStore::new(Arc::new(MemoryBlobStore::default())));
+    let store = CoalescingBlobStore::new(counting);
+    let blob = Bytes::from_static(b"small");
+    let digest = sha256(&blob);
+    let written = store.write_batch(vec![(digest, blob.clone())]).await;
+    assert!(written.iter().all(Result::is_ok));
+    assert_eq!(store.read_batch(&[digest]).await.remove(0).unwrap(), blob);
+    assert_eq!(store.find_missing(&[digest]).await.unwrap(), []);
+}

@@ -1,0 +1,97 @@
+//! Finds blobs by their hash in a store that needs the whole digest.
+
+use std::collections::HashSet;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bitzel_proto::{Digest, DigestFunction};
+use bytes::Bytes;
+use lru::LruCache;
+use parking_lot::Mutex;
+
+use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease};
+use crate::error::Error;
+
+/// Digests to remember; beyond, the least recently used are forgotten. About 100 bytes of memory each.
+const MAX_DIGESTS: NonZeroUsize = NonZeroUsize::new(1 << 18).unwrap();
+
+/// Remembers the digests of blobs that the store behind was seen to have, for [`BlobStore::resolve`].
+///
+/// For a store behind gRPC, where a blob cannot be asked for without its size. Clients of the HTTP cache do not send
+/// that, but before they get a blob they get the result that names it, and looking whether its blobs are there
+/// brings their digests through here. So what is found by hash is what came through since this process started: for a
+/// blob that somebody asks for out of the blue, the answer stays "not here".
+pub struct DigestRememberingBlobStore {
+    inner: Arc<dyn BlobStore>,
+    sizes: Mutex<LruCache<(DigestFunction, [u8; 32]), u64>>,
+}
+
+impl DigestRememberingBlobStore {
+    /// Decorates `inner`.
+    pub fn new(inner: Arc<dyn BlobStore>) -> Self {
+        Self {
+            inner,
+            sizes: Mutex::new(LruCache::new(MAX_DIGESTS)),
+        }
+    }
+
+    fn remember(&self, digests: impl IntoIterator<Item = Digest>) {
+        let mut sizes = self.sizes.lock();
+        for digest in digests {
+            sizes.put((digest.function(), *digest.hash()), digest.size_bytes());
+        }
+    }
+}
+
+#[async_trait]
+impl BlobStore for DigestRememberingBlobStore {
+    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error> {
+        let missing = self.inner.find_missing(digests).await?;
+        let absent: HashSet<&Digest> = missing.iter().collect();
+        self.remember(digests.iter().filter(|digest| !absent.contains(digest)).copied());
+        Ok(missing)
+    }
+
+    async fn read(&self, digest: Digest, range: BlobRange) -> Result<BlobStream, Error> {
+        let stream = self.inner.read(digest, range).await?;
+        self.remember([digest]);
+        Ok(stream)
+    }
+
+    async fn write(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
+        self.inner.write(digest, blob).await?;
+        self.remember([digest]);
+        Ok(())
+    }
+
+    async fn lease(&self, digests: &[Digest]) -> Result<Lease, Error> {
+        self.inner.lease(digests).await
+    }
+
+    async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {
+        if let Some(digest) = self.inner.resolve(function, hash).await? {
+            return Ok(Some(digest));
+        }
+        let size = self.sizes.lock().get(&(function, hash)).copied();
+        Ok(size.map(|size| Digest::new(function, hash, size)))
+    }
+
+    async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
+        let blobs = self.inner.read_batch(digests).await;
+        let read = digests.iter().zip(&blobs).filter(|(_, blob)| blob.is_ok());
+        self.remember(read.map(|(digest, _)| *digest));
+        blobs
+    }
+
+    async fn write_batch(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), Error>> {
+        let digests: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
+        let results = self.inner.write_batch(blobs).await;
+        let written = digests
+            .into_iter()
+            .zip(&results)
+            .filter(|(_, result)| result.is_ok());
+        self.remember(written.map(|(digest, _)| digest));
+        results
+    }
+}

@@ -1,0 +1,162 @@
+//! An action cache on disk.
+//!
+//! Each result takes a block or two in a directory kept like that of the store (`bounded_directory.rs`): what was put
+//! survives the death of the process at any point, and the least recently used make room for new ones.
+
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bitzel_proto::reapi::ActionResult;
+use bitzel_proto::{Digest, DigestFunction, InstanceName};
+use prost::Message;
+
+use crate::action_cache::ActionCache;
+use crate::blocking::run_blocking;
+use crate::error::Error;
+use crate::file_stream::{read_at, read_up_to};
+use crate::media::bounded_directory::{
+    BLOCK, BoundedDirectory, CHECKPOINT_RECORDS, Content, Encoding, Options, Parcel, Usage,
+};
+
+/// What each result counts for: one block of the file system. Results name their outputs by digest and rarely need
+/// more.
+const ENTRY_BYTES: u64 = 4096;
+/// Starts every result; a change of the format changes it.
+const MAGIC: &[u8; 8] = b"bitzela2";
+/// Where the checksum of all that follows is, and the length of the message.
+const CHECKSUM: Range<usize> = 8..12;
+const LENGTH: Range<usize> = 12..20;
+/// What stands before the message.
+const HEADER: usize = 20;
+
+/// Remembers results on disk.
+#[derive(Clone)]
+pub struct DiskActionCache {
+    directory: Arc<BoundedDirectory>,
+}
+
+impl DiskActionCache {
+    /// Opens the cache at `root`, which is created if it is not there, for at most `max_results` results. One
+    /// process at a time may have it open.
+    pub async fn open(root: &Path, max_results: u64) -> Result<Self, Error> {
+        Self::open_with(root, max_results, CHECKPOINT_RECORDS).await
+    }
+
+    pub(crate) async fn open_with(
+        root: &Path,
+        max_results: u64,
+        checkpoint_records: u64,
+    ) -> Result<Self, Error> {
+        let root = root.to_owned();
+        let options = Options {
+            limit: max_results.saturating_mul(ENTRY_BYTES),
+            free_space_floor: 0,
+            checkpoint_records,
+            is_intact: |path, _| fs::read(path).is_ok_and(|content| decode(&content).is_some()),
+        };
+        let directory = run_blocking(move || BoundedDirectory::open(&root, options)).await?;
+        Ok(Self {
+            directory: Arc::new(directory),
+        })
+    }
+
+    /// What the cache holds; its bytes are an estimate of one block for each result.
+    pub fn usage(&self) -> Usage {
+        self.directory.usage()
+    }
+
+    /// Makes everything that was put survive a power loss, at a clean shutdown. Nothing can be put from here on.
+    pub async fn close(&self) -> Result<(), Error> {
+        let directory = Arc::clone(&self.directory);
+        run_blocking(move || directory.close()).await
+    }
+}
+
+#[async_trait]
+impl ActionCache for DiskActionCache {
+    async fn get(&self, instance: &InstanceName, action: Digest) -> Result<Option<ActionResult>, Error> {
+        let key = key(instance, action);
+        if !self.directory.touch(key) {
+            return Ok(None);
+        }
+        // What was asked for a moment ago mostly is in memory.
+        let cached = self.directory.read_cached(key);
+        if let Some(result) = cached.and_then(|(_, content)| decode(&content)) {
+            return Ok(Some(result));
+        }
+        let directory = Arc::clone(&self.directory);
+        run_blocking(move || get(&directory, key)).await
+    }
+
+    async fn put(&self, instance: &InstanceName, action: Digest, result: ActionResult) -> Result<(), Error> {
+        let key = key(instance, action);
+        let directory = Arc::clone(&self.directory);
+        let parcel = Parcel {
+            digest: key,
+            encoding: Encoding::Raw,
+            content: encode(&result).into(),
+        };
+        let put = run_blocking(move || directory.put(&[parcel], true)).await;
+        put.into_iter().collect()
+    }
+}
+
+fn get(directory: &BoundedDirectory, key: Digest) -> Result<Option<ActionResult>, Error> {
+    let located = match directory.locate(&[key]).pop() {
+        Some(Ok(located)) => located,
+        Some(Err(Error::NotFound(_))) | None => return Ok(None),
+        Some(Err(error)) => return Err(error),
+    };
+    let entry = located.entry;
+    let bytes = u64::from(entry.blocks) * BLOCK;
+    let content = match located.content {
+        Content::Part(file, offset) => read_at(&file, offset, bytes),
+        Content::Whole(file) => read_up_to(&file, bytes),
+    };
+    let content = content.map_err(Error::io(format!("cannot read {}", directory.describe(&entry))))?;
+    match decode(&content) {
+        Some(result) => Ok(Some(result)),
+        None if directory.quarantine(&entry) => Ok(None),
+        // Evicted or replaced just now.
+        None => get(directory, key),
+    }
+}
+
+/// The name under which a result is kept. The instance is part of it; its end needs no mark, since it comes last.
+fn key(instance: &InstanceName, action: Digest) -> Digest {
+    let mut hasher = DigestFunction::Sha256.hasher();
+    hasher.update(&[u8::try_from(action.function().to_wire()).unwrap_or(u8::MAX)]);
+    hasher.update(action.hash());
+    hasher.update(&action.size_bytes().to_le_bytes());
+    hasher.update(instance.as_str().as_bytes());
+    Digest::new(DigestFunction::Sha256, *hasher.finish().hash(), ENTRY_BYTES)
+}
+
+fn encode(result: &ActionResult) -> Vec<u8> {
+    let length = result.encoded_len();
+    let mut content = vec![0; HEADER];
+    content.extend_from_slice(&result.encode_to_vec());
+    content[LENGTH].copy_from_slice(&(length as u64).to_le_bytes());
+    let checksum = crc32fast::hash(&content[LENGTH.start..]);
+    content[CHECKSUM].copy_from_slice(&checksum.to_le_bytes());
+    content[..MAGIC.len()].copy_from_slice(MAGIC);
+    content
+}
+
+/// `None` when it is not a result, whole and right. Something may lie behind it.
+fn decode(content: &[u8]) -> Option<ActionResult> {
+    let checksum = u32::from_le_bytes(content.get(CHECKSUM)?.try_into().ok()?);
+    let length = u64::from_le_bytes(content.get(LENGTH)?.try_into().ok()?);
+    let end = HEADER.checked_add(usize::try_from(length).ok()?)?;
+    let checked = content.get(LENGTH.start..end)?;
+    let is_right = content.starts_with(MAGIC) && crc32fast::hash(checked) == checksum;
+    is_right
+        .then(|| ActionResult::decode(&content[HEADER..end]).ok())
+        .flatten()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! What a server can do, as far as a client of its store has to know.
+
+use bitzel_proto::reapi::capabilities_client::CapabilitiesClient;
+use bitzel_proto::reapi::{CacheCapabilities, GetCapabilitiesRequest, compressor};
+use bitzel_proto::{Digest, DigestFunction, InstanceName};
+use tonic::Code;
+
+use crate::error::Error;
+use crate::retry::retried;
+use bitzel_rpc::endpoint::Channel;
+
+/// What a gRPC peer takes in one message unless it was told otherwise. No batch goes beyond, whatever the server
+/// allows: a batch of this size has no latency left to save.
+const GRPC_MESSAGE_LIMIT: u64 = 4 << 20;
+
+/// The limits and abilities that a server announces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Abilities {
+    /// Limit of one batch in bytes, overhead included.
+    pub(super) batch_limit: u64,
+    /// The digest functions that it speaks.
+    functions: Vec<DigestFunction>,
+    /// Whether streams, and batches that are read, may be compressed with Zstandard.
+    pub(super) zstd: bool,
+    /// Whether batches that are written may be.
+    pub(super) zstd_batch_update: bool,
+}
+
+impl Default for Abilities {
+    /// Of a server that announces nothing: what every server must do.
+    fn default() -> Self {
+        Self::of(&CacheCapabilities::default())
+    }
+}
+
+impl Abilities {
+    /// Asks the server. One without the service, or that leaves the cache out, is taken for the least that is allowed.
+    pub(super) async fn ask(channel: &Channel, instance: &InstanceName) -> Result<Self, Error> {
+        let ask = async || {
+            let request = GetCapabilitiesRequest {
+                instance_name: instance.to_string(),
+            };
+            let asked = CapabilitiesClient::new(channel.clone())
+                .get_capabilities(request)
+                .await;
+            match asked {
+                Ok(response) => Ok(response.into_inner().cache_capabilities),
+                Err(status) if status.code() == Code::Unimplemented => Ok(None),
+                Err(status) => Err(Error::remote("cannot ask the server for its capabilities")(
+                    status,
+                )),
+            }
+        };
+        Ok(retried(ask).await?.as_ref().map(Self::of).unwrap_or_default())
+    }
+
+    fn of(cache: &CacheCapabilities) -> Self {
+        // Zero means that the server sets no limit; gRPC does.
+        let batch_limit = match u64::try_from(cache.max_batch_total_size_bytes) {
+            Ok(0) | Err(_) => GRPC_MESSAGE_LIMIT,
+            Ok(limit) => limit.min(GRPC_MESSAGE_LIMIT),
+        };
+        let announced = |function: &DigestFunction| cache.digest_functions.contains(&function.to_wire());
+        let functions = if cache.digest_functions.is_empty() {
+            vec![DigestFunction::Sha256]
+        } else {
+            DigestFunction::ALL.into_iter().filter(announced).collect()
+        };
+        let zstd = i32::from(compressor::Value::Zstd);
+        Self {
+            batch_limit,
+            functions,
+            zstd: cache.supported_compressors.contains(&zstd),
+            zstd_batch_update: cache.supported_batch_update_compressors.contains(&zstd),
+        }
+    }
+
+    /// Without compression, whatever the server offers.
+    pub(super) fn without_compression(self) -> Self {
+        Self {
+            zstd: false,
+            zstd_batch_update: false,
+            ..self
+        }
+    }
+
+    /// Refuses digests of a function that the server does not speak: it would take the hash for one of another.
+    pub(super) fn check(&self, digest: Digest) -> Result<(), Error> {
+        self.check_function(digest.function())
+    }
+
+    pub(super) fn check_function(&self, function: DigestFunction) -> Result<(), Error> {
+        if self.functions.contains(&function) {
+            return Ok(());
+        }
+        Err(Error::InvalidArgument(format!(
+            "the remote store does not speak {function:?}, only {:?}; choose that digest function, or another store",
+            self.functions
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_limit_means_that_of_grpc_and_a_larger_one_too() {
+        for (announced, limit) in [
+            (0, 4 << 20),
+            (1 << 20, 1 << 20),
+            (1 << 30, 4 << 20),
+            (-1, 4 << 20),
+        ] {
+            let cache = CacheCapabilities {
+                max_batch_total_size_bytes: announced,
+                ..CacheCapabilities::default()
+            };
+            assert_eq!(Abilities::of(&cache).batch_limit, limit);
+        }
+    }
+
+    #[test]
+    fn what_is_not_announced_is_not_used() {
+        let none = Abilities::default();
+        assert!(!none.zstd && !none.zstd_batch_update);
+        none.check_function(DigestFunction::Sha256).unwrap();
+        let error = none
+            .check_function(DigestFunction::Blake3)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("Blake3") && error.contains("[Sha256]"), "{error}");
+        let blake3_only = Abilities::of(&CacheCapabilities {
+            digest_functions: vec![DigestFunction::Blake3.to_wire(), 77],
+            ..CacheCapabilities::default()
+        });
+        assert!(blake3_only.check_function(DigestFunction::Sha256).is_err());
+        blake3_only.check_function(DigestFunction::Blake3).unwrap();
+    }
+}

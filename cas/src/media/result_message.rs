@@ -1,0 +1,31 @@
+//! Results of Actions in back ends that keep them as they are encoded.
+
+use bitzel_proto::Digest;
+use bitzel_proto::reapi::ActionResult;
+use bytes::Bytes;
+use futures::{Stream, TryStreamExt};
+use prost::Message;
+
+use crate::error::{BackEndFailure, Error};
+use bitzel_proto::limits::MAX_MESSAGE_SIZE;
+
+/// Reads the result of `action` from `place`, which may send anything.
+pub(crate) async fn read_result(
+    action: Digest,
+    body: impl Stream<Item = Result<Bytes, Error>>,
+    place: &str,
+) -> Result<ActionResult, Error> {
+    let collected = body.try_fold(Vec::new(), |mut all, chunk: Bytes| async move {
+        all.extend_from_slice(&chunk);
+        if all.len() > MAX_MESSAGE_SIZE {
+            let context =
+                format!("the result of action {action} in {place} has more than {MAX_MESSAGE_SIZE} bytes");
+            return Err(Error::back_end(context, BackEndFailure::Faulty)("too many bytes"));
+        }
+        Ok(all)
+    });
+    ActionResult::decode(collected.await?.as_slice()).map_err(|source| Error::Decode {
+        context: format!("the result of action {action} in {place} is none"),
+        source,
+    })
+}

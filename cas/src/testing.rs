@@ -1,0 +1,28 @@
+//! Stores for tests of what stands above them, and the contract of every store as a model.
+
+#[cfg(test)]
+pub(crate) mod failing_action_cache;
+#[cfg(test)]
+pub(crate) mod failing_blob_store;
+pub mod model;
+
+use bitzel_proto::{Digest, DigestFunction};
+
+/// SHA-256 digest of a blob.
+pub fn sha256(blob: &[u8]) -> Digest {
+    DigestFunction::Sha256.digest(blob)
+}
+
+/// Bytes that compress badly and differ by `seed`.
+pub fn noise(seed: u64, size: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut bytes = Vec::with_capacity(size + 8);
+    while bytes.len() < size {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(size);
+    bytes
+}

@@ -1,0 +1,31 @@
+//! An action cache that misbehaves, for tests of what stands above it.
+
+use async_trait::async_trait;
+use bitzel_proto::reapi::ActionResult;
+use bitzel_proto::{Digest, InstanceName};
+
+use crate::action_cache::ActionCache;
+use crate::error::Error;
+use crate::testing::failing_blob_store::down;
+
+/// Fails every call, as a server does that is down.
+pub(crate) struct FailingActionCache;
+
+#[async_trait]
+impl ActionCache for FailingActionCache {
+    async fn get(&self, _: &InstanceName, _: Digest) -> Result<Option<ActionResult>, Error> {
+        Err(down())
+    }
+
+    async fn put(&self, _: &InstanceName, _: Digest, _: ActionResult) -> Result<(), Error> {
+        Err(down())
+    }
+}
+
+/// A result that differs by `exit_code`.
+pub(crate) fn result(exit_code: i32) -> ActionResult {
+    ActionResult {
+        exit_code,
+        ..ActionResult::default()
+    }
+}

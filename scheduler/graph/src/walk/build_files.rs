@@ -1,0 +1,38 @@
+//! Files that a build brings along.
+
+use std::io;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bitzel_cas::BlobSource;
+use bitzel_proto::Digest;
+
+use crate::plan::tree::Directories;
+
+/// Source of the files that the owner of a build has: metadata, snapshots and downloads.
+///
+/// A client reads them from its disk. They are uploaded when a task is executed that needs them and the store lacks
+/// them.
+#[async_trait]
+pub trait BuildFiles: Send + Sync + 'static {
+    /// All blobs of the metadata tree: its Directory messages and its files.
+    fn metadata(&self) -> Vec<(Digest, BlobSource)>;
+
+    /// The data store snapshot that the graph names by this digest.
+    fn snapshot(&self, digest: Digest) -> BlobSource;
+
+    /// A source in the download directory, which the graph calls present. `None` if it is no regular file: a directory,
+    /// for example, is left to the fetcher.
+    async fn download(&self, name: &str) -> io::Result<Option<(Digest, BlobSource)>>;
+}
+
+/// Inputs of a build beside its graph.
+#[derive(Clone)]
+pub struct BuildInputs {
+    /// Root of the metadata tree, which every input root holds: layers, `BitBake`, configuration and runner.
+    pub metadata: Digest,
+    /// Directory messages of that tree.
+    pub directories: Directories,
+    /// The files.
+    pub files: Arc<dyn BuildFiles>,
+}

@@ -1,0 +1,27 @@
+//! Execution of Actions, wherever they run.
+
+use async_trait::async_trait;
+use bitzel_proto::Digest;
+use bitzel_proto::reapi::ExecuteResponse;
+use tonic::Status;
+
+/// Action to execute.
+#[derive(Debug, Clone, Copy)]
+pub struct ExecutionRequest<'a> {
+    /// Digest of the Action, which is in the store with all of its inputs.
+    pub action: Digest,
+    /// Executes the Action even if the action cache has a result.
+    pub skip_cache_lookup: bool,
+    /// `RECIPE:TASK`, a description for people.
+    pub task: &'a str,
+}
+
+/// Executor of Actions: the Execution service of a server, or a part of the same process.
+#[async_trait]
+pub trait Executions: Send + Sync + 'static {
+    /// Executes an Action and waits for its end.
+    ///
+    /// The status inside the response says if the Action ran. An `Err` means that the execution itself failed, after
+    /// retries where a retry can help.
+    async fn execute(&self, request: ExecutionRequest<'_>) -> Result<ExecuteResponse, Status>;
+}

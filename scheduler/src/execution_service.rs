@@ -1,0 +1,192 @@
+//! The Execution service: `Execute` and `WaitExecution`.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bitzel_access::{Permission, authorize};
+use bitzel_cas::inlining::{InlineWishes, inline};
+use bitzel_cas::{ActionCache, BlobStore};
+use bitzel_proto::google::longrunning::Operation;
+use bitzel_proto::reapi::execution_server::{Execution, ExecutionServer};
+use bitzel_proto::reapi::{ActionResult, ExecuteRequest, RequestMetadata, WaitExecutionRequest};
+use bitzel_proto::{Digest, DigestFunction, InstanceName, InvalidDigest};
+use bitzel_rpc::telemetry::request_metadata;
+use futures::{Stream, StreamExt, stream};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::action_metrics;
+use super::action_reader::ActionReader;
+use super::dispatcher::{Attachment, Dispatcher};
+use super::error::ExecutionError;
+use super::operation_message::{cached_operation, operation_message, operation_name, parse_operation_name};
+use super::operation_queue::{ActionKey, OperationId, Outcome, Progress, QueuedAction, Update};
+
+type OperationStream = Pin<Box<dyn Stream<Item = Result<Operation, Status>> + Send>>;
+
+/// Takes Actions from clients and tells them how they go.
+#[derive(Clone)]
+pub struct ExecutionService {
+    pub(super) action_reader: Arc<ActionReader>,
+    pub(super) action_cache: Arc<dyn ActionCache>,
+    pub(super) dispatcher: Arc<Dispatcher>,
+    pub(super) shutdown: CancellationToken,
+}
+
+impl ExecutionService {
+    /// The service, ready to be added to a server.
+    pub fn into_server(self) -> ExecutionServer<Self> {
+        ExecutionServer::new(self)
+    }
+
+    async fn start(
+        &self,
+        mut request: ExecuteRequest,
+        request_metadata: Option<RequestMetadata>,
+    ) -> Result<OperationStream, ExecutionError> {
+        let queued = self.dispatcher.clock().wall();
+        let key = action_key(&request)?;
+        let digest = key.digest;
+        let wishes = InlineWishes {
+            stdout: request.inline_stdout,
+            stderr: request.inline_stderr,
+            files: std::mem::take(&mut request.inline_output_files)
+                .into_iter()
+                .collect(),
+        };
+        // Both at once: a hit does not need the Action to be there, unless it says that it must not be cached.
+        let (action, cached) = tokio::join!(
+            self.action_reader.read_action(digest),
+            self.look_up(&key, request.skip_cache_lookup)
+        );
+        if let Some(mut result) = cached?
+            && !action.as_ref().is_ok_and(|action| action.do_not_cache)
+        {
+            action_metrics::cached();
+            let name = operation_name(&key.instance, OperationId(Uuid::new_v4()));
+            inline(
+                &*self.action_reader.blob_store,
+                digest.function(),
+                &mut result,
+                &wishes,
+            )
+            .await;
+            let operation = cached_operation(&name, digest, result);
+            return Ok(stream::iter([Ok(operation)]).boxed());
+        }
+        let summary = self.action_reader.check(digest, &action?).await?;
+        let action = QueuedAction {
+            key,
+            do_not_cache: summary.do_not_cache,
+            requirements: summary.requirements,
+            priority: request.execution_policy.map_or(0, |policy| policy.priority),
+            queued,
+            request_metadata,
+        };
+        if self.shutdown.is_cancelled() {
+            return Err(ExecutionError::ShuttingDown);
+        }
+        let attachment = self
+            .dispatcher
+            .execute(action, summary.inputs, request.skip_cache_lookup)?;
+        Ok(self.follow(attachment, wishes))
+    }
+
+    async fn look_up(&self, key: &ActionKey, skip: bool) -> Result<Option<ActionResult>, ExecutionError> {
+        if skip {
+            return Ok(None);
+        }
+        let result = self.action_cache.get(&key.instance, key.digest).await;
+        result.map_err(ExecutionError::store("looking the Action up in the action cache"))
+    }
+
+    /// The states of an operation from the current one to the last. Dropping the stream detaches the client.
+    fn follow(&self, attachment: Attachment, wishes: InlineWishes) -> OperationStream {
+        let instance = attachment.updates.borrow().action.key.instance.clone();
+        let name = operation_name(&instance, attachment.operation);
+        let (shutdown, store) = (self.shutdown.clone(), Arc::clone(&self.action_reader.blob_store));
+        let wishes = Arc::new(wishes);
+        stream::unfold(Some(attachment), move |attachment| {
+            let (name, shutdown) = (name.clone(), shutdown.clone());
+            let (store, wishes) = (Arc::clone(&store), Arc::clone(&wishes));
+            async move {
+                let mut attachment = attachment?;
+                let changed = tokio::select! {
+                    biased;
+                    changed = attachment.updates.changed() => changed.is_ok(),
+                    () = shutdown.cancelled() => false,
+                };
+                if !changed {
+                    return Some((Err(ExecutionError::ShuttingDown.into()), None));
+                }
+                let update = attachment.updates.borrow_and_update().clone();
+                let done = matches!(update.progress, Progress::Completed(_));
+                let update = with_wishes(update, &*store, &wishes).await;
+                let operation = operation_message(&name, &update);
+                Some((Ok(operation), (!done).then_some(attachment)))
+            }
+        })
+        .boxed()
+    }
+}
+
+#[tonic::async_trait]
+impl Execution for ExecutionService {
+    type ExecuteStream = OperationStream;
+    type WaitExecutionStream = OperationStream;
+
+    async fn execute(&self, request: Request<ExecuteRequest>) -> Result<Response<OperationStream>, Status> {
+        let request_metadata = request_metadata(request.metadata().as_ref());
+        let (_, extensions, request) = request.into_parts();
+        let instance = InstanceName::new(request.instance_name.as_str()).map_err(ExecutionError::from)?;
+        authorize(&extensions, Permission::Execute, &instance)?;
+        let operations = self.start(request, request_metadata).await?;
+        Ok(Response::new(operations))
+    }
+
+    async fn wait_execution(
+        &self,
+        request: Request<WaitExecutionRequest>,
+    ) -> Result<Response<OperationStream>, Status> {
+        let (_, extensions, request) = request.into_parts();
+        let name = request.name;
+        let attachment = parse_operation_name(&name).and_then(|id| self.dispatcher.wait(id));
+        match attachment {
+            Some(attachment) => {
+                // The instance in the name is the client's word.
+                let instance = attachment.updates.borrow().action.key.instance.clone();
+                authorize(&extensions, Permission::Execute, &instance)?;
+                // The request has no hints.
+                Ok(Response::new(self.follow(attachment, InlineWishes::default())))
+            }
+            None => Err(ExecutionError::OperationNotFound(name.chars().take(300).collect()).into()),
+        }
+    }
+}
+
+/// The state with what this client wants within the result. Others may follow the same execution.
+async fn with_wishes(mut update: Update, store: &dyn BlobStore, wishes: &InlineWishes) -> Update {
+    if !wishes.is_empty()
+        && let Progress::Completed(outcome) = &update.progress
+        && let Outcome::Response(response) = outcome.as_ref()
+    {
+        let mut response = response.clone();
+        if let Some(result) = &mut response.result {
+            inline(store, update.action.key.digest.function(), result, wishes).await;
+        }
+        update.progress = Progress::Completed(Arc::new(Outcome::Response(response)));
+    }
+    update
+}
+
+fn action_key(request: &ExecuteRequest) -> Result<ActionKey, ExecutionError> {
+    const FIELD: &str = "ExecuteRequest.action_digest";
+    let function = DigestFunction::from_wire(request.digest_function)
+        .ok_or(InvalidDigest::Function(request.digest_function))
+        .map_err(ExecutionError::invalid_digest("ExecuteRequest.digest_function"))?;
+    let digest = Digest::from_wire_field(function, request.action_digest.as_ref())
+        .map_err(ExecutionError::invalid_digest(FIELD))?;
+    let instance = InstanceName::new(request.instance_name.as_str())?;
+    Ok(ActionKey { instance, digest })
+}

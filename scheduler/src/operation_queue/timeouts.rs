@@ -1,0 +1,111 @@
+//! What the queue does when time passes.
+
+use super::deadlines::Deadline;
+use super::effect::{Effect, Outcome};
+use super::operation::{OperationId, Stage};
+use super::worker::Leased;
+use super::{OperationQueue, serves};
+use crate::clock::Time;
+use crate::error::ExecutionError;
+
+impl OperationQueue {
+    /// When [`OperationQueue::tick`] has to be called next.
+    pub fn next_deadline(&self) -> Option<Time> {
+        let retention = self.completed.front();
+        let expiry = retention.map(|(completed, _)| *completed + self.config.completed_retention);
+        self.deadlines.first().into_iter().chain(expiry).min()
+    }
+
+    /// Carries out what is due.
+    pub fn tick(&mut self, now: Time) -> Vec<Effect> {
+        let mut effects = vec![];
+        while let Some(deadline) = self.deadlines.pop_due(now) {
+            match deadline {
+                Deadline::Abandoned(id) => self.check_abandoned(now, id, &mut effects),
+                Deadline::NoWorker(id) => self.check_no_worker(now, id, &mut effects),
+            }
+        }
+        self.forget_completed(now, &mut effects);
+        effects
+    }
+
+    pub(super) fn forget_completed(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        while let Some(&(completed, id)) = self.completed.front() {
+            let expired = now >= completed + self.config.completed_retention;
+            if !expired && self.completed.len() <= self.config.completed_limit {
+                break;
+            }
+            self.completed.pop_front();
+            self.operations.remove(&id);
+            effects.push(Effect::Forget { operation: id });
+        }
+    }
+
+    /// Notes which waiting Actions nobody can run any more.
+    pub(super) fn find_unserved(&mut self, now: Time) {
+        let workers = &self.workers;
+        let unserved = self
+            .waiting
+            .find_unserved(now, |requirements| serves(workers, requirements));
+        for id in unserved {
+            if let Some(operation) = self.operations.get_mut(&id) {
+                operation.arm_no_worker(&mut self.deadlines, id, now + self.config.no_worker_timeout);
+            }
+        }
+    }
+
+    fn check_no_worker(&mut self, now: Time, id: OperationId, effects: &mut Vec<Effect>) {
+        let Some(operation) = self.operations.get_mut(&id) else {
+            return;
+        };
+        operation.no_worker_armed = false;
+        let requirements = operation.action.requirements.clone();
+        let unserved = self.waiting.unserved_since(&requirements);
+        let (Stage::Queued, Some(unserved)) = (&operation.stage, unserved) else {
+            return;
+        };
+        let since = unserved.max(operation.waiting_since);
+        let due = since + self.config.no_worker_timeout;
+        if due > now {
+            operation.arm_no_worker(&mut self.deadlines, id, due);
+            return;
+        }
+        self.waiting.remove(&requirements, operation.ticket());
+        let waited = now.since(since);
+        let error = ExecutionError::NoWorker { requirements, waited };
+        self.conclude(now, id, Outcome::Failed(error), effects);
+    }
+
+    fn check_abandoned(&mut self, now: Time, id: OperationId, effects: &mut Vec<Effect>) {
+        let Some(operation) = self.operations.get_mut(&id) else {
+            return;
+        };
+        operation.abandoned_armed = false;
+        let Some(since) = operation.abandoned_since else {
+            return;
+        };
+        let due = since + self.config.abandoned_grace;
+        if due > now {
+            operation.arm_abandoned(&mut self.deadlines, id, due);
+            return;
+        }
+        match operation.stage {
+            // The result is there already; nothing is won by throwing it away.
+            Stage::Recording | Stage::Completed => return,
+            Stage::Queued => {
+                self.waiting
+                    .remove(&operation.action.requirements, operation.ticket());
+            }
+            Stage::Executing { worker, lease } => {
+                if let Some(worker) = self.workers.get_mut(&worker) {
+                    worker.leases.insert(lease, Leased::Cancelled);
+                }
+                effects.push(Effect::Cancel { worker, lease });
+            }
+        }
+        if let Some(operation) = self.operations.remove(&id) {
+            self.leave_in_flight(&operation.action.key, id);
+        }
+        effects.push(Effect::Forget { operation: id });
+    }
+}

@@ -1,0 +1,228 @@
+//! The `WorkerQueue` service: one stream for each worker.
+
+use std::sync::Arc;
+
+use bitzel_access::{Permission, authorize};
+use bitzel_cas::ActionCache;
+use bitzel_proto::InstanceName;
+use bitzel_proto::reapi::{ExecuteResponse, execution_stage};
+use bitzel_proto::worker::worker_queue_server::{WorkerQueue, WorkerQueueServer};
+use bitzel_proto::worker::{
+    Acknowledged, Hello, SchedulerMessage, WorkerMessage, scheduler_message, worker_message,
+};
+use futures::{Stream, StreamExt};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::dispatcher::{Connection, Dispatcher, ToWorker};
+use super::error::ExecutionError;
+use super::operation_queue::WorkerId;
+use super::result_recorder::ResultRecorder;
+
+/// No worker runs more Actions at once; bounds what a stream may have in flight.
+const MAXIMUM_SLOTS: u32 = 1024;
+/// Room for Assign, Cancel and Acknowledged of every slot, and for acknowledgements of what is long over.
+const OUTBOUND_CAPACITY: usize = 4 * MAXIMUM_SLOTS as usize;
+/// How many results of one worker may wait for the action cache before the worker's stream is read on.
+const RECORDINGS: usize = 64;
+/// Results with inlined output may be larger than tonic's default of 4 MiB.
+const MESSAGE_LIMIT: usize = 64 << 20;
+
+/// Hands Actions to workers and takes their results.
+#[derive(Clone)]
+pub struct WorkerQueueService {
+    pub(super) dispatcher: Arc<Dispatcher>,
+    pub(super) action_cache: Arc<dyn ActionCache>,
+    pub(super) tasks: TaskTracker,
+    pub(super) shutdown: CancellationToken,
+}
+
+impl WorkerQueueService {
+    /// The service, ready to be added to a server.
+    pub fn into_server(self) -> WorkerQueueServer<Self> {
+        WorkerQueueServer::new(self).max_decoding_message_size(MESSAGE_LIMIT)
+    }
+
+    /// Talks with a worker: takes what it says, and gives what it is to hear. For workers in this process; others come
+    /// through the gRPC service.
+    pub fn connect(
+        &self,
+        inbound: impl Stream<Item = Result<WorkerMessage, Status>> + Send + Unpin + 'static,
+    ) -> ReceiverStream<Result<SchedulerMessage, Status>> {
+        let (outbound, receiver) = mpsc::channel(OUTBOUND_CAPACITY);
+        self.tasks.spawn(self.clone().serve(inbound, outbound));
+        ReceiverStream::new(receiver)
+    }
+
+    async fn serve(
+        self,
+        mut inbound: impl Stream<Item = Result<WorkerMessage, Status>> + Send + Unpin,
+        outbound: ToWorker,
+    ) {
+        let hello = tokio::select! {
+            () = self.shutdown.cancelled() => Err(ExecutionError::ShuttingDown),
+            hello = read_hello(&mut inbound) => hello,
+        };
+        let hello = match hello {
+            Ok(hello) => hello,
+            Err(error) => {
+                // The worker may be gone, then nobody reads this.
+                let _ = outbound.send(Err(error.into())).await;
+                return;
+            }
+        };
+        tracing::info!(
+            worker = hello.worker_name,
+            slots = hello.slots,
+            "worker connected"
+        );
+        let session = self.register(&hello, outbound);
+        let ended = session.read(inbound).await;
+        tracing::info!(worker = hello.worker_name, ended, "worker disconnected");
+    }
+
+    fn register(self, hello: &Hello, outbound: ToWorker) -> Session {
+        let closed = self.shutdown.child_token();
+        let weak = outbound.downgrade();
+        let connection = Connection {
+            outbound,
+            closed: closed.clone(),
+        };
+        Session {
+            worker: self.dispatcher.register_worker(hello, connection),
+            name: hello.worker_name.as_str().into(),
+            outbound: weak,
+            closed,
+            recordings: Arc::new(Semaphore::new(RECORDINGS)),
+            service: self,
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl WorkerQueue for WorkerQueueService {
+    type WorkStream = ReceiverStream<Result<SchedulerMessage, Status>>;
+
+    async fn work(
+        &self,
+        request: Request<Streaming<WorkerMessage>>,
+    ) -> Result<Response<Self::WorkStream>, Status> {
+        // A worker serves all instances, so a rule for workers is one about the instance without a name.
+        let (_, extensions, inbound) = request.into_parts();
+        authorize(&extensions, Permission::Worker, &InstanceName::default())?;
+        // Without a wait for its hello: the worker may wait for the response's headers before it says that.
+        Ok(Response::new(self.connect(inbound)))
+    }
+}
+
+async fn read_hello(
+    inbound: &mut (impl Stream<Item = Result<WorkerMessage, Status>> + Unpin),
+) -> Result<Hello, ExecutionError> {
+    let first = inbound.next().await.and_then(Result::ok);
+    let problem = match first.and_then(|message| message.message) {
+        Some(worker_message::Message::Hello(hello)) => match &hello {
+            hello if hello.worker_name.is_empty() => "Hello.worker_name is empty",
+            hello if hello.worker_name.len() > 256 => "Hello.worker_name is longer than 256 bytes",
+            hello if hello.slots == 0 || hello.slots > MAXIMUM_SLOTS => {
+                "Hello.slots is not between 1 and 1024"
+            }
+            _ => return Ok(hello),
+        },
+        _ => "the first message of the stream must be Hello",
+    };
+    Err(ExecutionError::WorkerProtocol(problem))
+}
+
+/// A registered worker's side of the stream. Dropping it, for whatever reason, gives the leases to others.
+struct Session {
+    service: WorkerQueueService,
+    worker: WorkerId,
+    name: Arc<str>,
+    /// Weak: the stream to the worker ends as soon as the dispatcher has closed it and the last acknowledgement is
+    /// on its way.
+    outbound: mpsc::WeakSender<Result<SchedulerMessage, Status>>,
+    closed: CancellationToken,
+    recordings: Arc<Semaphore>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.service.dispatcher.lose_worker(self.worker);
+    }
+}
+
+impl Session {
+    /// Reads until the stream ends, and says why it did.
+    async fn read(&self, mut inbound: impl Stream<Item = Result<WorkerMessage, Status>> + Unpin) -> String {
+        loop {
+            let message = tokio::select! {
+                biased;
+                () = self.closed.cancelled() => return "closed by the scheduler".to_owned(),
+                message = inbound.next() => message,
+            };
+            match message {
+                Some(Ok(WorkerMessage {
+                    message: Some(message),
+                })) => self.handle(message).await,
+                Some(Ok(WorkerMessage { message: None })) => {}
+                None => return "closed by the worker".to_owned(),
+                Some(Err(status)) => return format!("broken: {}", status.message()),
+            }
+        }
+    }
+
+    async fn handle(&self, message: worker_message::Message) {
+        let dispatcher = &self.service.dispatcher;
+        match message {
+            worker_message::Message::Hello(_) => {}
+            worker_message::Message::StageChanged(change) => {
+                let executing = match execution_stage::Value::try_from(change.stage) {
+                    Ok(execution_stage::Value::Queued) => false,
+                    Ok(execution_stage::Value::Executing) => true,
+                    // The other stages are the server's to say.
+                    _ => return,
+                };
+                dispatcher.change_stage(self.worker, &change.lease, executing);
+            }
+            worker_message::Message::Completed(completed) => {
+                self.complete(completed.lease, completed.response.unwrap_or_default())
+                    .await;
+            }
+            worker_message::Message::Drain(_) => dispatcher.drain_worker(self.worker),
+        }
+    }
+
+    async fn complete(&self, lease: String, response: ExecuteResponse) {
+        let (Some(outbound), Ok(permit)) = (
+            self.outbound.upgrade(),
+            self.recordings.clone().acquire_owned().await,
+        ) else {
+            return;
+        };
+        let Some(completion) = self.service.dispatcher.complete(self.worker, &lease) else {
+            // Nobody waits for it, so the worker may forget it as well.
+            acknowledge(&outbound, lease).await;
+            return;
+        };
+        let recorder = ResultRecorder {
+            dispatcher: self.service.dispatcher.clone(),
+            action_cache: self.service.action_cache.clone(),
+            worker: self.name.clone(),
+        };
+        // A task of its own: the result is here, so it outlives the worker's stream.
+        self.service.tasks.spawn(async move {
+            recorder.record(completion, response).await;
+            acknowledge(&outbound, lease).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn acknowledge(outbound: &ToWorker, lease: String) {
+    let message = Some(scheduler_message::Message::Acknowledged(Acknowledged { lease }));
+    // A worker that has gone needs no acknowledgement.
+    let _ = outbound.send(Ok(SchedulerMessage { message })).await;
+}
