@@ -30,15 +30,7 @@ use command_error::CommandError;
 use directories::Directories;
 use telemetry::Telemetry;
 
-/// First argument of the process that sets a sandbox up. It has to be single-threaded, so it is told apart before
-/// anything else happens.
-pub(crate) const SANDBOX_LAUNCH: &str = "sandbox-launch";
-
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == SANDBOX_LAUNCH) {
-        return bitzel_worker::launcher::main(arguments);
-    }
     allocator::limit_arenas();
     let arguments = Arguments::parse();
     match run(arguments) {

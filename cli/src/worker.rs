@@ -7,7 +7,6 @@ use bitzel_worker::config::this_platform;
 use bitzel_worker::{ExecutorConfig, ServerConnection, WorkerConfig, worker_loop};
 use tokio_util::sync::CancellationToken;
 
-use crate::SANDBOX_LAUNCH;
 use crate::command_error::CommandError;
 
 /// Worker on this machine, before it is started.
@@ -33,9 +32,7 @@ impl LocalWorker {
             shutdown.cancelled().await;
             return Ok(());
         };
-        // A link to the running program, which stays valid when the file is replaced.
-        let launcher = vec!["/proc/self/exe".into(), SANDBOX_LAUNCH.into()];
-        let mut executor = ExecutorConfig::new(self.cache_directory, launcher);
+        let mut executor = ExecutorConfig::new(self.cache_directory);
         executor.scratch_directory = self.scratch_directory;
         executor.worker_name = format!("{}-{}", host_name(), std::process::id());
         let config = WorkerConfig {

@@ -1,6 +1,5 @@
 //! Configuration of a worker.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,8 +18,6 @@ pub struct ExecutorConfig {
     pub scratch_directory: Option<PathBuf>,
     /// Limit of the file cache in bytes. Files of running Actions stay even beyond it.
     pub cache_size_bytes: u64,
-    /// Command that runs [`crate::launcher::main`]: a program and its arguments.
-    pub launcher: Vec<OsString>,
     /// Directories of this machine that commands can read at the same path, in addition to `/usr`.
     pub host_directories: Vec<PathBuf>,
     /// Timeout of an Action that sets none.
@@ -33,13 +30,12 @@ pub struct ExecutorConfig {
 
 impl ExecutorConfig {
     /// A configuration with the default limits: 20 GiB of cache, one day for an Action.
-    pub fn new(cache_directory: impl Into<PathBuf>, launcher: Vec<OsString>) -> Self {
+    pub fn new(cache_directory: impl Into<PathBuf>) -> Self {
         const DAY: Duration = Duration::from_hours(24);
         Self {
             cache_directory: cache_directory.into(),
             scratch_directory: None,
             cache_size_bytes: 20 << 30,
-            launcher,
             host_directories: vec![],
             default_timeout: DAY,
             maximum_timeout: DAY,

@@ -2,7 +2,8 @@
 //!
 //! * [`file_cache`] keeps input files of Actions on this machine, one file for each content and mode.
 //! * [`input_root`] assembles an input root from the cache by hardlink: shared layers and a small remainder.
-//! * [`launcher`] and [`sandbox`] run a command in namespaces, on an overlay of those layers.
+//! * [`sandbox`] runs a command in namespaces, on an overlay of those layers. It embeds the program of
+//!   [`bitzel_launcher`], which creates the namespaces.
 //! * [`outputs`] turns the changes of the command into REAPI outputs without reading unchanged files.
 //! * [`action_executor`] is the trait of everything that executes Actions, [`composition`] stacks its layers, and
 //!   [`worker_loop`] takes Actions from the scheduler of a [`server_connection`].
@@ -18,7 +19,6 @@ pub mod file_cache;
 pub mod grpc_status;
 pub mod input_root;
 mod input_tree;
-pub mod launcher;
 pub mod metered_action_executor;
 pub mod node_properties;
 pub mod outputs;

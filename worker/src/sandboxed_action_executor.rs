@@ -62,12 +62,7 @@ impl SandboxedActionExecutor {
             Ok::<_, Error>((directories, files))
         })
         .await?;
-        let sandbox = Sandbox::open(
-            Arc::clone(&directories),
-            config.launcher,
-            &config.host_directories,
-        )
-        .await?;
+        let sandbox = Sandbox::open(Arc::clone(&directories), &config.host_directories).await?;
         Ok(Self {
             stores,
             reader: ActionReader::new(ExecutionTimeouts {

@@ -131,7 +131,7 @@ async fn a_new_worker_keeps_the_cache_and_removes_the_rest() {
     let inode = std::fs::metadata(files.join(&kept)).unwrap().ino();
 
     let taken = bitzel_worker::SandboxedActionExecutor::open(
-        bitzel_worker::ExecutorConfig::new(worker.cache(), launcher()),
+        bitzel_worker::ExecutorConfig::new(worker.cache()),
         std::sync::Arc::new(worker.store.clone() as std::sync::Arc<dyn bitzel_cas::BlobStore>),
     );
     assert!(matches!(

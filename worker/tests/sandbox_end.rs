@@ -50,7 +50,7 @@ async fn a_cancelled_action_leaves_no_process() {
 }
 
 #[tokio::test]
-async fn launcher_and_process_one_end_together() {
+async fn launcher_and_supervisor_end_together() {
     let worker = Worker::new().await;
     let root = worker.put_tree(&directory([])).await;
     for victim in [0, 1] {
@@ -64,10 +64,10 @@ async fn launcher_and_process_one_end_together() {
             stages.recv().await.unwrap();
             created_by_command(&worker, "started").await;
             let processes = processes_below(&worker);
-            let is_ours = |(_, command): &&(i32, String)| command.contains("bitzel-sandbox");
+            // The launcher, and the supervisor that it forked.
             let ours: Vec<i32> = processes
                 .iter()
-                .filter(is_ours)
+                .filter(|(_, command)| command.starts_with("bitzel-launcher"))
                 .map(|(process, _)| *process)
                 .collect();
             kill_process(Pid::from_raw(ours[victim]).unwrap(), Signal::KILL).unwrap();

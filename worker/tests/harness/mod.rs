@@ -15,4 +15,4 @@ mod worker;
 pub use disk::{contents, created_by_command};
 pub use input_tree::{Node, directory, file, plain_file, symlink};
 pub use watched_blob_store::WatchedBlobStore;
-pub use worker::{EXACT, FUNCTION, Run, USER_NAMESPACES, Worker, launcher};
+pub use worker::{EXACT, FUNCTION, Run, USER_NAMESPACES, Worker};

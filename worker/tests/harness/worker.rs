@@ -21,11 +21,6 @@ use super::input_tree::Node;
 use super::watched_blob_store::WatchedBlobStore;
 
 pub const FUNCTION: DigestFunction = DigestFunction::Sha256;
-/// Command that starts the sandbox launcher of this build.
-pub fn launcher() -> Vec<std::ffi::OsString> {
-    vec![env!("CARGO_BIN_EXE_bitzel-sandbox").into()]
-}
-
 /// Platform of commands that attack with the privileges of their own user namespace.
 pub const USER_NAMESPACES: &[(&str, &str)] = &[("user-namespaces", "on")];
 /// The properties that restore a tree exactly.
@@ -62,7 +57,7 @@ impl Worker {
 
     pub async fn on(store: Arc<WatchedBlobStore>, change: impl FnOnce(&mut ExecutorConfig)) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let mut config = ExecutorConfig::new(directory.path().join("cache"), launcher());
+        let mut config = ExecutorConfig::new(directory.path().join("cache"));
         change(&mut config);
         let mut worker = Self {
             executor: None,

@@ -1,26 +1,25 @@
-//! System calls that are refused to commands.
+//! Seccomp filters: system calls that commands may not make.
 //!
-//! They reach parts of the kernel that no build needs and that namespaces do not cover: what `io_uring` started goes on
-//! when its process has ended, keys count for the worker's user, leases stop whoever opens a file, and a user namespace
-//! gives capabilities over networks and mounts of its own, where most holes of the kernel are found. What programs try
-//! first and do without is answered as by a kernel that lacks it, so that they fall back.
+//! The refused calls reach parts of the kernel that no build needs and that namespaces do not cover: what `io_uring`
+//! started goes on when its process has ended, keys count for the worker's user, leases stop whoever opens a file, and a
+//! user namespace gives capabilities over networks and mounts of its own, where most holes of the kernel are found. Calls
+//! that programs try first and do without are answered as by a kernel that lacks them, so that programs fall back.
 //!
 //! Programs of the processor's 32-bit mode run under the same rules, with the numbers that calls have there. x32, the
-//! third way on x86-64, is not there for commands. See `docs/decisions/0031-system-calls-are-filtered.md`.
+//! third mode of x86-64, is refused as a whole. See `docs/decisions/0031-system-calls-are-filtered.md`.
 
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
 use std::io;
 
-use nix::libc;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
     TargetArch, apply_filter, sock_filter,
 };
 
-use super::{Failure, step};
+use crate::failure::{Failure, InStep as _};
 
-/// Rules for some calls: for each number, when it is refused; always if there is no condition.
+/// Conditions under which calls are refused, by number. Without a condition a call is always refused.
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 type Compiled<T> = Result<T, seccompiler::BackendError>;
 
@@ -28,21 +27,21 @@ type Compiled<T> = Result<T, seccompiler::BackendError>;
 const IO_URING: [i64; 3] = [425, 426, 427];
 const CLONE3: i64 = 435;
 
-/// Numbers of calls in one of the processor's modes.
-struct Numbers {
-    /// Refused whatever the arguments are.
+/// Numbers of the refused calls in one of the processor's modes.
+struct CallNumbers {
+    /// Calls that are refused whatever their arguments are.
     always: &'static [i64],
-    /// `socket` with the family as first argument.
+    /// `socket`, with the family as first argument.
     socket: i64,
-    /// One call for all that concerns sockets, with its arguments in memory, where no filter looks.
+    /// A single call for everything that concerns sockets, with its arguments in memory, which no filter can read.
     socketcall: Option<i64>,
     fcntl: &'static [i64],
     clone: i64,
     unshare: i64,
 }
 
-/// The mode that this program runs in.
-const NATIVE: Numbers = Numbers {
+/// Mode that this program runs in.
+const NATIVE: CallNumbers = CallNumbers {
     always: &[
         libc::SYS_add_key,
         libc::SYS_request_key,
@@ -66,7 +65,7 @@ const NATIVE: Numbers = Numbers {
 
 /// i386, in the order of [`NATIVE`]; there is no `kexec_file_load`.
 #[cfg(target_arch = "x86_64")]
-const COMPATIBLE: Numbers = Numbers {
+const COMPATIBLE: CallNumbers = CallNumbers {
     always: &[286, 287, 288, 374, 357, 336, 342, 338, 283, 128, 350],
     socket: 359,
     socketcall: Some(102),
@@ -74,13 +73,13 @@ const COMPATIBLE: Numbers = Numbers {
     clone: 120,
     unshare: 310,
 };
-/// As the kernel tells filters about it, `AUDIT_ARCH_I386`.
+/// `AUDIT_ARCH_I386`, the kernel's name of that mode.
 #[cfg(target_arch = "x86_64")]
 const COMPATIBLE_ARCH: u32 = 0x4000_0003;
 
 /// 32-bit ARM, in the order of [`NATIVE`].
 #[cfg(not(target_arch = "x86_64"))]
-const COMPATIBLE: Numbers = Numbers {
+const COMPATIBLE: CallNumbers = CallNumbers {
     always: &[309, 310, 311, 388, 386, 364, 371, 367, 347, 401, 128, 379],
     socket: 281,
     socketcall: None,
@@ -88,11 +87,11 @@ const COMPATIBLE: Numbers = Numbers {
     clone: 120,
     unshare: 337,
 };
-/// As the kernel tells filters about it, `AUDIT_ARCH_ARM`.
+/// `AUDIT_ARCH_ARM`, the kernel's name of that mode.
 #[cfg(not(target_arch = "x86_64"))]
 const COMPATIBLE_ARCH: u32 = 0x4000_0028;
 
-/// Families of sockets that are not bound to the network namespace, or see all of it.
+/// Socket families that network namespaces do not confine, or that see all traffic of one.
 const SOCKET_FAMILIES: [libc::c_int; 2] = [libc::AF_VSOCK, libc::AF_PACKET];
 /// The first argument of `socketcall` for `socket`.
 const SOCKETCALL_SOCKET: u64 = 1;
@@ -101,58 +100,60 @@ const F_SETLEASE: u64 = 1024;
 /// Bit in the numbers of x32.
 const X32: u32 = 0x4000_0000;
 
-/// Both sets of filters, ready for use.
-pub(super) struct SystemCallFilters {
-    usual: Vec<BpfProgram>,
+/// Compiled filters for both kinds of commands.
+pub(crate) struct SystemCallFilters {
+    /// For commands that may not create user namespaces.
+    default: Vec<BpfProgram>,
+    /// For commands that may.
     with_user_namespaces: Vec<BpfProgram>,
 }
 
 impl SystemCallFilters {
-    pub(super) fn new() -> Result<Self, Failure> {
-        let filters =
-            |user_namespaces| filters(user_namespaces).map_err(step("make a filter of system calls"));
+    pub(crate) fn new() -> Result<Self, Failure> {
+        let filters = |user_namespaces| filters(user_namespaces).in_step("compile the system call filters");
         Ok(Self {
-            usual: filters(false)?,
+            default: filters(false)?,
             with_user_namespaces: filters(true)?,
         })
     }
 
-    /// Filters what this process calls from now on, and all that it starts.
-    pub(super) fn apply(&self, user_namespaces: bool) -> Result<(), Failure> {
+    /// Filters the calls of this process from now on, and of all processes that it starts.
+    pub(crate) fn apply(&self, user_namespaces: bool) -> Result<(), Failure> {
         let filters = if user_namespaces {
             &self.with_user_namespaces
         } else {
-            &self.usual
+            &self.default
         };
         filters
             .iter()
             .try_for_each(|filter| apply_filter(filter))
-            .map_err(|error| step("filter system calls")(io::Error::other(error)))
+            .map_err(io::Error::other)
+            .in_step("filter system calls")
     }
 }
 
-/// The filters. Of several answers of the kernel takes the strictest, so each is for one mode or one answer.
+/// Filters, each for one mode or one answer: the kernel takes the strictest answer of all of them.
 fn filters(user_namespaces: bool) -> io::Result<Vec<BpfProgram>> {
-    let mut missing: Rules = IO_URING.iter().map(|call| (*call, vec![])).collect();
+    let mut unimplemented: Rules = IO_URING.iter().map(|call| (*call, vec![])).collect();
     if !user_namespaces {
-        // Its flags are in memory, where no filter looks. C libraries then take `clone`.
-        missing.insert(CLONE3, vec![]);
+        // Its flags are in memory, which no filter can read. C libraries then take `clone`.
+        unimplemented.insert(CLONE3, vec![]);
     }
-    let (_, missing) = compiled(missing, libc::ENOSYS)?;
+    let (_, unimplemented) = compiled(unimplemented, libc::ENOSYS)?;
     let refused = |numbers| {
         let rules = refused(numbers, user_namespaces).map_err(io::Error::other)?;
         compiled(rules, libc::EPERM)
     };
-    let (native_arch, native) = refused(&NATIVE)?;
+    let (native_mode, native) = refused(&NATIVE)?;
     let (_, compatible) = refused(&COMPATIBLE)?;
     Ok(vec![
-        [no_x32(), missing].concat(),
-        [only_in(native_arch), native].concat(),
+        [no_x32(), unimplemented].concat(),
+        [only_in(native_mode), native].concat(),
         [only_in(COMPATIBLE_ARCH), compatible].concat(),
     ])
 }
 
-fn refused(numbers: &Numbers, user_namespaces: bool) -> Compiled<Rules> {
+fn refused(numbers: &CallNumbers, user_namespaces: bool) -> Compiled<Rules> {
     let mut rules: Rules = numbers.always.iter().map(|call| (*call, vec![])).collect();
     let families = SOCKET_FAMILIES.map(|family| equal(0, u64::from(family.unsigned_abs())));
     rules.insert(numbers.socket, families.into_iter().collect::<Compiled<_>>()?);
@@ -175,7 +176,7 @@ fn equal(index: u8, value: u64) -> Compiled<SeccompRule> {
     argument(index, SeccompCmpOp::Eq, value)
 }
 
-/// The kernel looks at the lower half of all of these arguments.
+/// A condition on the lower half of an argument, which is all that the kernel uses of those that are compared here.
 fn argument(index: u8, operator: SeccompCmpOp, value: u64) -> Compiled<SeccompRule> {
     let condition = SeccompCondition::new(index, SeccompCmpArgLen::Dword, operator, value)?;
     SeccompRule::new(vec![condition])
@@ -194,8 +195,9 @@ fn instruction(code: u16, k: u32, [jt, jf]: [u8; 2]) -> sock_filter {
     sock_filter { code, jt, jf, k }
 }
 
-/// A program that answers `errno` where `rules` say so, in whatever mode, and what the kernel tells filters about the
-/// mode of this one. That stands before what the compiler makes, and kills all programs of other modes.
+/// A program that answers `errno` where `rules` say so, in any mode, and the kernel's name of this program's mode.
+///
+/// The compiler's output starts with a check of that mode, which kills programs of all other modes. It is cut off here.
 fn compiled(rules: Rules, errno: libc::c_int) -> io::Result<(u32, BpfProgram)> {
     let arch = TargetArch::try_from(ARCH).map_err(io::Error::other)?;
     let answer = SeccompAction::Errno(errno.unsigned_abs());
@@ -215,7 +217,7 @@ fn compiled(rules: Rules, errno: libc::c_int) -> io::Result<(u32, BpfProgram)> {
     }
 }
 
-/// The start of a program that is for one mode.
+/// First instructions of a program that applies to one mode.
 fn only_in(arch: u32) -> BpfProgram {
     vec![
         instruction(LOAD, MODE, [0, 0]),
@@ -224,7 +226,7 @@ fn only_in(arch: u32) -> BpfProgram {
     ]
 }
 
-/// The start of a program for all modes but x32. No call has such a number elsewhere.
+/// First instructions of a program that refuses x32. No other mode has calls with such numbers.
 fn no_x32() -> BpfProgram {
     vec![
         instruction(LOAD, NUMBER, [0, 0]),
