@@ -55,8 +55,9 @@ impl Sandbox {
             let (scratch, host_directories) = (Arc::clone(&scratch), host_directories.to_vec());
             blocking::run(move || {
                 let host = HostFileSystem::find(&scratch, &host_directories)?;
-                let program = LauncherProgram::create()
-                    .map_err(Error::io("create the sandbox launcher's executable in memory"))?;
+                let program = LauncherProgram::create().map_err(|error| {
+                    unavailable(format!("create the sandbox launcher's file in memory: {error}"))
+                })?;
                 Ok(LauncherPool::new(program, scratch, host))
             })
             .await?
@@ -83,10 +84,7 @@ impl Sandbox {
         blocking::run(move || directory.remove()).await?;
         match reason {
             None => Ok(()),
-            Some(reason) => Err(Error::SandboxUnavailable {
-                advice: blocking::run(|| Ok(advice::advice())).await?,
-                reason,
-            }),
+            Some(reason) => Err(blocking::run(|| Ok(unavailable(reason))).await?),
         }
     }
 
@@ -146,6 +144,14 @@ impl Sandbox {
             LaunchReport::CommandNotStarted(reason) => Err(Error::CommandNotStarted(reason)),
             LaunchReport::Failed { step, reason } => Err(Error::Sandbox(format!("{step}: {reason}"))),
         }
+    }
+}
+
+/// An error with advice for this machine. Blocks.
+fn unavailable(reason: String) -> Error {
+    Error::SandboxUnavailable {
+        advice: advice::advice(),
+        reason,
     }
 }
 
