@@ -58,8 +58,9 @@ impl Sandbox {
             let (directories, host_directories) = (Arc::clone(&directories), host_directories.to_vec());
             run_blocking(move || {
                 let host = HostFileSystem::find(&directories, &host_directories)?;
-                let program = LauncherProgram::create()
-                    .map_err(Error::io("create the sandbox launcher's executable in memory"))?;
+                let program = LauncherProgram::create().map_err(|error| {
+                    unavailable(format!("create the sandbox launcher's file in memory: {error}"))
+                })?;
                 Ok::<_, Error>(LauncherPool::new(program, directories, host))
             })
             .await?
@@ -89,10 +90,7 @@ impl Sandbox {
         run_blocking(move || directory.remove()).await?;
         match reason {
             None => Ok(()),
-            Some(reason) => Err(Error::SandboxUnavailable {
-                advice: run_blocking(advice::advice).await,
-                reason,
-            }),
+            Some(reason) => Err(run_blocking(|| unavailable(reason)).await),
         }
     }
 
@@ -152,6 +150,14 @@ impl Sandbox {
             LaunchReport::CommandNotStarted(reason) => Err(Error::CommandNotStarted(reason)),
             LaunchReport::Failed { step, reason } => Err(Error::Sandbox(format!("{step}: {reason}"))),
         }
+    }
+}
+
+/// An error with advice for this machine. Blocks.
+fn unavailable(reason: String) -> Error {
+    Error::SandboxUnavailable {
+        advice: advice::advice(),
+        reason,
     }
 }
 

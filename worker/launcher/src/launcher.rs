@@ -36,17 +36,17 @@ pub(crate) fn serve() -> Result<(), Failure> {
     let Some(setup) = control.receive::<LauncherSetup>()? else {
         return Ok(());
     };
-    let mut is_prepared = false;
+    let network = setup.network;
+    let mut setup = Some(setup);
     while let Some(request) = control.receive::<LaunchRequest>()? {
         // Not before the first request, because a failure is an answer to that.
-        if !is_prepared {
+        if let Some(setup) = setup.take() {
             prepare(&setup)?;
-            is_prepared = true;
         }
         let Some(report) = launch(&request, &mut handles, &control)? else {
             return Ok(());
         };
-        let reusable = setup.network || network::has_no_sockets().in_step("look at the network")?;
+        let reusable = network || network::has_no_sockets().in_step("look at the network")?;
         control
             .send(&LaunchAnswer { report, reusable })
             .in_step("answer the worker")?;

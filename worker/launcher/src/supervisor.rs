@@ -18,6 +18,7 @@ use rustix::process::{WaitOptions, wait};
 
 use crate::confinement::{die_with_launcher, drop_privileges, mount_writable, open_log};
 use crate::failure::{Failure, InStep as _};
+use crate::raw_calls;
 use crate::system_calls::SystemCallFilters;
 
 /// What a supervisor inherits from the launcher.
@@ -51,8 +52,7 @@ impl SupervisorHandles {
 pub(crate) fn main(request: &LaunchRequest, handles: &SupervisorHandles) -> ! {
     let report = run(request, handles).unwrap_or_else(LaunchReport::from);
     let written = serde_json::to_writer(&handles.report, &report);
-    // Not by returning: nothing of the launcher's that this copy has is to be dropped.
-    std::process::exit(i32::from(written.is_err()))
+    raw_calls::exit(i32::from(written.is_err()))
 }
 
 fn run(request: &LaunchRequest, handles: &SupervisorHandles) -> Result<LaunchReport, Failure> {
