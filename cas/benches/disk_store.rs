@@ -1,5 +1,5 @@
-//! What the disk store costs: its index, small blobs in batches, a large stream, each beside what the file system
-//! takes for the same bytes.
+//! Benchmark of the disk store: its index, small blobs in batches, and a large stream, each beside the file system alone
+//! with the same bytes.
 //!
 //! Prints one JSON object a line: name, value, unit, reference, `reference_value`, ratio.
 
@@ -24,18 +24,18 @@ const OPTIONS: DiskBlobStoreOptions = DiskBlobStoreOptions {
     compress: false,
 };
 /// Blobs in the store whose index is measured.
-const INDEXED: u64 = 2_000_000;
+const INDEXED_BLOBS: u64 = 2_000_000;
 /// Small blobs that are written and read.
-const SMALL: u64 = 100_000;
-const SMALL_SIZE: usize = 4096;
+const SMALL_BLOBS: u64 = 100_000;
+const SMALL_BLOB_BYTES: usize = 4096;
 /// Blobs in one batch.
-const BATCH: usize = 512;
-/// Batches under way at the same time.
-const CONCURRENCY: usize = 4;
+const BATCH_BLOBS: usize = 512;
+/// Batches at the same time.
+const CONCURRENT_BATCHES: usize = 4;
 /// Digests in one call of `find_missing`.
-const ASKED: u64 = 20_000;
-const LARGE: usize = 1 << 30;
-const CHUNK: usize = 1 << 20;
+const REQUESTED_DIGESTS: u64 = 20_000;
+const LARGE_BLOB_BYTES: usize = 1 << 30;
+const CHUNK_BYTES: usize = 1 << 20;
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -71,37 +71,37 @@ fn blob(number: u64, size: usize) -> Bytes {
 }
 
 async fn small_blobs(directory: &Path) -> Result<()> {
-    let blobs: Vec<(Digest, Bytes)> = (0..SMALL)
+    let blobs: Vec<(Digest, Bytes)> = (0..SMALL_BLOBS)
         .map(|number| {
-            let blob = blob(number, SMALL_SIZE);
+            let blob = blob(number, SMALL_BLOB_BYTES);
             (DigestFunction::Sha256.digest(&blob), blob)
         })
         .collect();
     let floor = directory.join("floor");
     let started = Instant::now();
     let file = File::create(&floor)?;
-    for batch in blobs.chunks(BATCH) {
+    for batch in blobs.chunks(BATCH_BLOBS) {
         for (digest, blob) in batch {
             assert_eq!(DigestFunction::Sha256.digest(blob), *digest);
             (&file).write_all(blob)?;
         }
     }
-    let floor_write = rate(SMALL, started);
+    let floor_write = rate(SMALL_BLOBS, started);
     let started = Instant::now();
     let file = File::open(&floor)?;
     for (number, (digest, _)) in (0..).zip(&blobs) {
-        let mut blob = vec![0; SMALL_SIZE];
-        file.read_exact_at(&mut blob, number * SMALL_SIZE as u64)?;
+        let mut blob = vec![0; SMALL_BLOB_BYTES];
+        file.read_exact_at(&mut blob, number * SMALL_BLOB_BYTES as u64)?;
         assert_eq!(DigestFunction::Sha256.digest(&blob), *digest);
     }
-    let floor_read = rate(SMALL, started);
+    let floor_read = rate(SMALL_BLOBS, started);
     fs::remove_file(&floor)?;
 
     let opened = DiskBlobStore::open(&directory.join("small"), OPTIONS).await?;
     let store = &opened;
     let reference = "hash and one file, one thread";
     let started = Instant::now();
-    let batches: Vec<Vec<(Digest, Bytes)>> = blobs.chunks(BATCH).map(<[_]>::to_vec).collect();
+    let batches: Vec<Vec<(Digest, Bytes)>> = blobs.chunks(BATCH_BLOBS).map(<[_]>::to_vec).collect();
     futures::stream::iter(batches)
         .map(|batch| async move {
             store
@@ -110,10 +110,10 @@ async fn small_blobs(directory: &Path) -> Result<()> {
                 .into_iter()
                 .collect::<std::result::Result<Vec<()>, _>>()
         })
-        .buffer_unordered(CONCURRENCY)
+        .buffer_unordered(CONCURRENT_BATCHES)
         .try_collect::<Vec<_>>()
         .await?;
-    let written = rate(SMALL, started);
+    let written = rate(SMALL_BLOBS, started);
     report(
         "disk store, blobs of 4 KiB, write_batch",
         written,
@@ -123,7 +123,7 @@ async fn small_blobs(directory: &Path) -> Result<()> {
     );
     let started = Instant::now();
     let batches: Vec<Vec<Digest>> = blobs
-        .chunks(BATCH)
+        .chunks(BATCH_BLOBS)
         .map(|batch| batch.iter().map(|(digest, _)| *digest).collect())
         .collect();
     futures::stream::iter(batches)
@@ -134,10 +134,10 @@ async fn small_blobs(directory: &Path) -> Result<()> {
                 .into_iter()
                 .collect::<std::result::Result<Vec<Bytes>, _>>()
         })
-        .buffer_unordered(CONCURRENCY)
+        .buffer_unordered(CONCURRENT_BATCHES)
         .try_for_each(|_| async { Ok(()) })
         .await?;
-    let read = rate(SMALL, started);
+    let read = rate(SMALL_BLOBS, started);
     report(
         "disk store, blobs of 4 KiB, read_batch",
         read,
@@ -150,8 +150,8 @@ async fn small_blobs(directory: &Path) -> Result<()> {
 }
 
 async fn large_blob(directory: &Path) -> Result<()> {
-    let chunk = blob(7, CHUNK);
-    let chunks = LARGE / CHUNK;
+    let chunk = blob(7, CHUNK_BYTES);
+    let chunks = LARGE_BLOB_BYTES / CHUNK_BYTES;
     let floor = directory.join("floor");
     let started = Instant::now();
     let mut hasher = DigestFunction::Sha256.hasher();
@@ -181,7 +181,7 @@ async fn large_blob(directory: &Path) -> Result<()> {
     while let Some(chunk) = stream.try_next().await? {
         bytes += chunk.len();
     }
-    assert_eq!(bytes, LARGE);
+    assert_eq!(bytes, LARGE_BLOB_BYTES);
     report(
         "disk store, 1 GiB, read",
         rate(chunks as u64, started),
@@ -193,12 +193,12 @@ async fn large_blob(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Blobs of one byte more than nothing: the index is the same for all.
+/// Measures the index, with blobs of eight bytes: it is the same for blobs of every size.
 async fn index(directory: &Path) -> Result<()> {
     let root = directory.join("index");
     let opened = DiskBlobStore::open(&root, OPTIONS).await?;
     let store = &opened;
-    let numbers: Vec<u64> = (0..INDEXED).collect();
+    let numbers: Vec<u64> = (0..INDEXED_BLOBS).collect();
     futures::stream::iter(numbers.chunks(8192).map(<[u64]>::to_vec))
         .map(|numbers| async move {
             let blobs = numbers.into_iter().map(|number| {
@@ -211,20 +211,23 @@ async fn index(directory: &Path) -> Result<()> {
                 .into_iter()
                 .collect::<std::result::Result<Vec<()>, _>>()
         })
-        .buffer_unordered(CONCURRENCY)
+        .buffer_unordered(CONCURRENT_BATCHES)
         .try_for_each(|_| async { Ok(()) })
         .await?;
-    // Half of them are there.
+    // Half of them are present.
     let asked = |start: u64| -> Vec<Digest> {
-        let number = |number: u64| start + number * (INDEXED / ASKED) * 2;
+        let number = |number: u64| start + number * (INDEXED_BLOBS / REQUESTED_DIGESTS) * 2;
         let digest = |asked| DigestFunction::Sha256.digest(&blob(number(asked), 8));
-        (0..ASKED).map(digest).collect()
+        (0..REQUESTED_DIGESTS).map(digest).collect()
     };
     let calls: Vec<Vec<Digest>> = (0..50).map(asked).collect();
     let mut times = Vec::new();
     for call in &calls {
         let started = Instant::now();
-        assert_eq!(store.find_missing(call).await?.len() as u64, ASKED / 2);
+        assert_eq!(
+            store.find_missing(call).await?.len() as u64,
+            REQUESTED_DIGESTS / 2
+        );
         times.push(started.elapsed().as_secs_f64() * 1e3);
     }
     times.sort_by(f64::total_cmp);
@@ -254,7 +257,7 @@ async fn index(directory: &Path) -> Result<()> {
     let started = Instant::now();
     let store = DiskBlobStore::open(&root, OPTIONS).await?;
     let opened = started.elapsed().as_secs_f64();
-    assert_eq!(store.usage().blobs, INDEXED);
+    assert_eq!(store.usage().blobs, INDEXED_BLOBS);
     report(
         "disk store of 2,000,000, open",
         opened,
@@ -262,8 +265,8 @@ async fn index(directory: &Path) -> Result<()> {
         "limit of the issue",
         Some(2.0),
     );
-    // As a process leaves it that was killed: nothing but the journal is new.
-    let extra: Vec<(Digest, Bytes)> = (INDEXED..INDEXED + 8192)
+    // As after `kill -9`: only the journal is new.
+    let extra: Vec<(Digest, Bytes)> = (INDEXED_BLOBS..INDEXED_BLOBS + 8192)
         .map(|number| (DigestFunction::Sha256.digest(&blob(number, 8)), blob(number, 8)))
         .collect();
     store
@@ -275,7 +278,7 @@ async fn index(directory: &Path) -> Result<()> {
     let started = Instant::now();
     let store = DiskBlobStore::open(&root, OPTIONS).await?;
     let opened = started.elapsed().as_secs_f64();
-    assert_eq!(store.usage().blobs, INDEXED + 8192);
+    assert_eq!(store.usage().blobs, INDEXED_BLOBS + 8192);
     report(
         "disk store of 2,000,000, open after kill -9",
         opened,

@@ -1,6 +1,6 @@
-//! Which of 10,000 blobs are missing in a bucket: the store's lists beside what S3 clients do, a HEAD for each blob, 128 at
-//! once. On s3s-fs in this process, with signatures checked. That server walks the whole directory for a list and is as
-//! near as can be, so it shows well how many requests are saved, and only roughly how much time.
+//! Benchmark of the look-up of 10,000 blobs in a bucket: the store's lists beside the usual way of S3 clients, a HEAD for
+//! each blob, 128 at the same time. The server is s3s-fs in this process, with checks of signatures. It walks the whole
+//! directory for a list and has no latency, so the saved requests are exact and the saved time is only rough.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
 
 const DIGESTS: u32 = 10_000;
-const AT_ONCE: usize = 128;
+const CONCURRENT_HEADS: usize = 128;
 
 #[tokio::main]
 async fn main() {
@@ -49,14 +49,14 @@ async fn main() {
     let written = store.write_batch(blobs[..half].to_vec()).await;
     assert!(written.iter().all(Result::is_ok));
 
-    // Fewer than twenty digests are always asked for with a HEAD each: so single ones are the naive way.
+    // Fewer than twenty digests are looked up with a HEAD each, so calls with a single one are the usual way.
     let naive = async || {
         let asked = futures::stream::iter(digests.clone())
             .map(|digest| {
                 let store = &store;
                 async move { store.find_missing(&[digest]).await.unwrap().len() }
             })
-            .buffer_unordered(AT_ONCE);
+            .buffer_unordered(CONCURRENT_HEADS);
         asked.fold(0, |sum, missing| async move { sum + missing }).await
     };
     for round in ["warm-up", "measured"] {
@@ -96,7 +96,7 @@ async fn store(endpoint: String) -> S3BlobStore {
     S3BlobStore::new(S3Bucket::open(options).await.unwrap())
 }
 
-/// Milliseconds and requests of some work.
+/// Milliseconds and number of requests that some work takes.
 #[expect(clippy::cast_precision_loss, reason = "small numbers")]
 async fn measure(requests: &AtomicU64, work: impl AsyncFnOnce()) -> (f64, f64) {
     let before = requests.load(Ordering::Relaxed);

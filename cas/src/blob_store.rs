@@ -93,15 +93,19 @@ pub fn one_chunk(blob: Bytes) -> BlobStream {
 
 /// Collects a stream. Only for blobs whose size is known to be small.
 pub async fn collect(stream: BlobStream) -> Result<Bytes, Error> {
-    let mut chunks: Vec<Bytes> = stream.try_collect().await?;
+    Ok(join(stream.try_collect().await?))
+}
+
+/// Joins the chunks of a blob. One chunk is not copied.
+pub(crate) fn join(mut chunks: Vec<Bytes>) -> Bytes {
     if chunks.len() == 1 {
-        return Ok(chunks.remove(0));
+        return chunks.remove(0);
     }
     let mut whole = BytesMut::with_capacity(chunks.iter().map(Bytes::len).sum());
     for chunk in chunks {
         whole.extend_from_slice(&chunk);
     }
-    Ok(whole.freeze())
+    whole.freeze()
 }
 
 /// Reads one small blob whole.

@@ -1,4 +1,4 @@
-//! Zstandard over streams.
+//! Zstandard compression of streams.
 
 use std::io::{self, Write};
 
@@ -10,13 +10,13 @@ use zstd::stream::raw::{DParameter, Decoder, Operation};
 use crate::blob_store::BlobStream;
 use crate::error::Error;
 
-/// Compression while a client waits: the fastest level.
+/// Compression level: the fastest, because a client waits.
 const LEVEL: i32 = 1;
-/// Bytes that one step of decompression makes at most.
-const PIECE: usize = 1 << 20;
-/// What a frame may have a decoder remember, as a power of two of its bytes: the 8 MiB that decoders should support
-/// (RFC 8878) and that HTTP allows (RFC 9659). All levels up to 19 keep to it. With a few bytes, a client could have 128 MiB
-/// remembered otherwise, for each transfer.
+/// Bytes that one step of decompression yields at most.
+const MAX_PIECE_BYTES: usize = 1 << 20;
+/// Largest window of a frame, as a power of two of its bytes: the 8 MiB that decoders should support (RFC 8878) and that
+/// HTTP allows (RFC 9659). All levels up to 19 keep to it. Without this limit, a client could make a decoder allocate
+/// 128 MiB for each transfer with a few bytes.
 const MAX_WINDOW_LOG: u32 = 23;
 
 /// Compresses a stream into one frame.
@@ -35,25 +35,26 @@ pub fn compressed(blob: BlobStream) -> Result<BlobStream, Error> {
     Ok(chunks.boxed())
 }
 
-/// Decompresses what a client sends, without ever making more than the blob's size.
+/// Decoder of Zstandard data from a client or server, with a limit for the decompressed bytes.
 pub struct Decompressor {
     decoder: Decoder<'static>,
-    /// Bytes that may come out.
+    /// Decompressed bytes that are allowed.
     limit: u64,
-    /// Whose data it is, for messages.
-    what: String,
-    made: u64,
+    /// Name of the data, for messages.
+    name: String,
+    /// Decompressed bytes so far.
+    produced: u64,
     is_between_frames: bool,
 }
 
 impl Decompressor {
-    /// For the data of one blob.
+    /// A decompressor for the data of one blob.
     pub fn new(digest: Digest) -> Result<Self, Error> {
         Self::bounded(digest.size_bytes(), digest.to_string())
     }
 
-    /// For data that has at most `limit` bytes once it is decompressed.
-    pub fn bounded(limit: u64, what: impl Into<String>) -> Result<Self, Error> {
+    /// A decompressor for data of at most `limit` decompressed bytes. `name` is for messages.
+    pub fn bounded(limit: u64, name: impl Into<String>) -> Result<Self, Error> {
         let mut decoder = Decoder::new().map_err(Error::io("cannot decompress"))?;
         let window = DParameter::WindowLogMax(MAX_WINDOW_LOG);
         decoder
@@ -62,30 +63,30 @@ impl Decompressor {
         Ok(Self {
             decoder,
             limit,
-            what: what.into(),
-            made: 0,
+            name: name.into(),
+            produced: 0,
             is_between_frames: true,
         })
     }
 
-    /// The next bytes out of `data`, which it shortens by what it read; `None` when all of it is used up.
+    /// Decompresses the next bytes of `data` and removes from `data` what it read. `None` when `data` is used up.
     pub fn next_piece(&mut self, data: &mut &[u8]) -> Result<Option<Bytes>, Error> {
-        let mut piece = vec![0; PIECE];
+        let mut piece = vec![0; MAX_PIECE_BYTES];
         loop {
             let step = self
                 .decoder
                 .run_on_buffers(data, &mut piece)
-                .map_err(|error| self.broken(&error))?;
+                .map_err(|error| self.invalid(&error))?;
             *data = &data[step.bytes_read..];
             if step.bytes_read > 0 || step.bytes_written > 0 {
                 self.is_between_frames = step.remaining == 0;
             }
             if step.bytes_written > 0 {
-                self.made += step.bytes_written as u64;
-                if self.made > self.limit {
+                self.produced += step.bytes_written as u64;
+                if self.produced > self.limit {
                     return Err(Error::InvalidArgument(format!(
                         "the data is more than the {} bytes of {}",
-                        self.limit, self.what
+                        self.limit, self.name
                     )));
                 }
                 piece.truncate(step.bytes_written);
@@ -95,20 +96,20 @@ impl Decompressor {
                 return Ok(None);
             }
             if step.bytes_read == 0 {
-                return Err(self.broken(&io::Error::other("no progress")));
+                return Err(self.invalid(&io::Error::other("no progress")));
             }
         }
     }
 
-    fn broken(&self, error: &io::Error) -> Error {
+    fn invalid(&self, error: &io::Error) -> Error {
         Error::InvalidArgument(format!(
-            "the zstd data of {} cannot be decompressed: {error} (windows of up to 8 MiB are taken)",
-            self.what
+            "the zstd data of {} cannot be decompressed: {error} (windows of up to 8 MiB are accepted)",
+            self.name
         ))
     }
 }
 
-/// Decompresses a stream as far as its reader asks. Data that ends within a frame is an error.
+/// Decompresses a stream as its consumer asks for chunks. Data that ends within a frame is an error.
 pub fn decompressed(data: BlobStream, decompressor: Decompressor) -> BlobStream {
     let state = (data, decompressor, Bytes::new());
     futures::stream::try_unfold(state, |(mut data, mut decompressor, mut chunk)| async move {
@@ -123,7 +124,7 @@ pub fn decompressed(data: BlobStream, decompressor: Decompressor) -> BlobStream 
             match data.next().await.transpose()? {
                 Some(next) => chunk = next,
                 None if decompressor.is_between_frames => return Ok(None),
-                None => return Err(decompressor.broken(&io::Error::other("it ends too early"))),
+                None => return Err(decompressor.invalid(&io::Error::other("it ends too early"))),
             }
         }
     })

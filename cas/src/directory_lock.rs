@@ -1,22 +1,23 @@
-//! The lock by which one process owns a directory.
+//! Lock that makes a directory the property of one process.
 
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::Path;
 
-/// An exclusive lock on a directory: the file `lock` in it, held until this is dropped.
+/// Exclusive lock on a directory: a `flock(2)` on its file `lock`, held until this is dropped.
 ///
-/// Closing the file would not do. A child that another thread starts at that moment has a duplicate of every
-/// descriptor until its `exec`, and `flock(2)` holds until the last duplicate is closed: the next one to open the
-/// directory would find it in use by nobody. An explicit unlock holds for all duplicates.
+/// Closing the file is not enough to unlock. A child process that another thread starts at the same time has a
+/// duplicate of every descriptor until its `exec`, and the lock is held until the last duplicate is closed: the next
+/// process to open the directory would be refused although no process uses it. An explicit unlock holds for all
+/// duplicates.
 #[derive(Debug)]
 pub struct DirectoryLock(File);
 
 impl DirectoryLock {
-    /// Locks `directory`, which exists.
+    /// Locks `directory`, which must exist.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] when somebody else has the lock; others when the file cannot be created.
+    /// [`io::ErrorKind::WouldBlock`] if the lock is held already; others if the file cannot be created.
     pub fn acquire(directory: &Path) -> io::Result<Self> {
         let file = File::create(directory.join("lock"))?;
         match file.try_lock() {
@@ -26,10 +27,10 @@ impl DirectoryLock {
         }
     }
 
-    /// Locks `directory`, which exists, as soon as nobody else has the lock. Blocks.
+    /// Waits for the lock on `directory`, which must exist. Blocks.
     ///
     /// # Errors
-    /// When the file cannot be created or locked.
+    /// If the file cannot be created or locked.
     pub fn wait(directory: &Path) -> io::Result<Self> {
         let file = File::create(directory.join("lock"))?;
         file.lock()?;
@@ -39,7 +40,7 @@ impl DirectoryLock {
 
 impl Drop for DirectoryLock {
     fn drop(&mut self) {
-        // When this fails, the kernel unlocks at the close.
+        // If this fails, the kernel unlocks when the file is closed.
         let _ = self.0.unlock();
     }
 }
@@ -51,12 +52,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_is_exclusive_and_a_duplicate_of_the_descriptor_does_not_keep_it() {
+    fn lock_is_exclusive_and_ends_despite_duplicate_descriptors() {
         let directory = TempDir::new().unwrap();
         let lock = DirectoryLock::acquire(directory.path()).unwrap();
         let refused = DirectoryLock::acquire(directory.path()).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
-        // What a child has between fork and exec.
+        // A child has such a duplicate between fork and exec.
         let _duplicate = lock.0.try_clone().unwrap();
         drop(lock);
         DirectoryLock::acquire(directory.path()).unwrap();

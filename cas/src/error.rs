@@ -1,136 +1,135 @@
-//! What can go wrong in a store.
+//! Errors of stores and action caches.
 
+use std::fmt::Display;
 use std::io;
 use std::time::Duration;
 
-use bitzel_proto::Digest;
+use bitzel_proto::{Digest, InvalidDirectory};
 use tonic::{Code, Status};
 
-use bitzel_proto::InvalidDirectory;
-
-/// Why a store did not do what it was asked.
+/// Failure of a call to a store or an action cache.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The blob is not there.
+    /// Absent blob.
     #[error("blob {0} is not in the store")]
     NotFound(Digest),
-    /// The bytes are not those that the digest names. Nothing was stored.
+    /// Bytes with another digest than the blob's. Nothing was stored.
     #[error("the data is not that of {expected}: it is {actual}")]
     DigestMismatch {
-        /// What the writer announced, or the reader asked for.
+        /// Digest that the writer announced, or the reader asked for.
         expected: Digest,
-        /// What the bytes are. With too many bytes, the digest of those up to the first one too many.
+        /// Digest of the bytes. If there are too many bytes, of those up to the first one too many.
         actual: Digest,
     },
-    /// A read beyond the end of the blob.
+    /// Read beyond the end of a blob.
     #[error("offset {offset} is beyond the end of {digest}")]
     OffsetOutOfRange {
-        /// The blob.
+        /// Digest of the blob.
         digest: Digest,
-        /// The offset asked for.
+        /// Offset asked for.
         offset: u64,
     },
-    /// The store has no room for the blob, even after evicting all that it may.
-    #[error("no room for {digest}: {reason}")]
+    /// Lack of space for a blob, even after the eviction of all that may be evicted.
+    #[error("no space for {digest}: {reason}")]
     NoSpace {
-        /// The blob that was refused.
+        /// Digest of the blob that was refused.
         digest: Digest,
-        /// Which limit, with numbers.
+        /// Limit that was reached, with numbers.
         reason: String,
     },
-    /// The request itself is wrong.
+    /// Invalid request.
     #[error("{0}")]
     InvalidArgument(String),
-    /// A Directory that no tree may hold.
+    /// Directory message that no tree may hold.
     #[error("directory {digest} is not valid")]
     InvalidDirectory {
-        /// The Directory.
+        /// Digest of the Directory.
         digest: Digest,
-        /// What is wrong with it.
+        /// Rule that the Directory breaks.
         #[source]
         source: InvalidDirectory,
     },
-    /// A tree beyond the limits of [`crate::directory_tree`].
+    /// Tree beyond the limits of [`crate::directory_tree`].
     #[error("the tree of {root} has {what}")]
     TreeTooLarge {
-        /// Its root.
+        /// Digest of the tree's root Directory.
         root: Digest,
-        /// Which limit, with numbers.
+        /// Limit that the tree exceeds, with numbers.
         what: String,
     },
-    /// Input or output on this machine failed.
+    /// Failure of input or output on this machine.
     #[error("{context}")]
     Io {
-        /// What was being done, with the path.
+        /// Operation that failed, with the path.
         context: String,
-        /// The system's reason.
+        /// Reason given by the system.
         #[source]
         source: io::Error,
     },
-    /// A remote store refused or failed.
+    /// Refusal or failure of a remote store.
     #[error("{context}")]
     Remote {
-        /// Which call to which store.
+        /// Call that failed, and the store that it went to.
         context: String,
-        /// Its answer.
+        /// Status in the store's answer.
         #[source]
         source: Box<Status>,
     },
-    /// A back end that does not speak gRPC (HTTP, S3) refused or failed.
+    /// Refusal or failure of a back end that does not speak gRPC (HTTP, S3).
     #[error("{context}")]
     BackEnd {
-        /// Which call to which store.
+        /// Call that failed, and the store that it went to.
         context: String,
-        /// What a caller can do about it.
+        /// Kind of the failure, by what a caller can do about it.
         failure: BackEndFailure,
-        /// Its answer, or what broke on the way.
+        /// The back end's answer, or the failure of the connection.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A store that only reads was asked to write.
+    /// Write to a store that only reads.
     #[error("{0} is read-only; write to the store that it is a view of")]
     ReadOnly(&'static str),
-    /// A call, or a part of a stream, took longer than the store's configuration allows.
+    /// A call, or a part of a stream, that took longer than the store's configuration allows.
     #[error("{context}: nothing within {} s, which is the limit", .limit.as_secs_f32())]
     Deadline {
-        /// What was waited for.
+        /// Operation that was waited for.
         context: String,
-        /// How long.
+        /// Limit that was exceeded.
         limit: Duration,
     },
-    /// The other end of a copy gave up before the blob was whole.
+    /// Copy whose other end gave up before the blob was complete.
     #[error("the transfer of {0} was abandoned before its end")]
     Abandoned(Digest),
-    /// The connection to a server cannot be made.
+    /// Failure to set up the connection to a server.
     #[error(transparent)]
     Endpoint(#[from] bitzel_rpc::Error),
-    /// A stored or received message cannot be decoded.
+    /// Stored or received message that cannot be decoded.
     #[error("{context}")]
     Decode {
-        /// Which message.
+        /// Name of the message.
         context: String,
-        /// The decoder's reason.
+        /// Reason given by the decoder.
         #[source]
         source: prost::DecodeError,
     },
 }
 
-/// The kinds of [`Error::BackEnd`].
+/// Kinds of [`Error::BackEnd`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackEndFailure {
-    /// Out of reach, overloaded or broken for now: another try may succeed.
+    /// Unreachable, overloaded or broken for now: another attempt may succeed.
     Unavailable,
-    /// The credentials are missing, wrong or not enough.
+    /// Missing, wrong or insufficient credentials.
     Denied,
-    /// It has no room left.
+    /// Lack of space.
     Full,
-    /// It does what its protocol does not allow, or refused a request for another reason: trying again is useless.
+    /// Violation of the protocol, or refusal of a request for another reason: another attempt is useless.
     Faulty,
 }
 
-/// Whether the call that a status answers may succeed in a moment.
+/// True if the call that a status answers may succeed soon.
 pub(crate) fn is_transient(status: &Status) -> bool {
-    // A status with a source was made on this side, of what the transport reported.
+    // A status with a source was made on this side, from an error of the transport.
     let broken = std::error::Error::source(status).is_some();
     broken
         || matches!(
@@ -139,28 +138,41 @@ pub(crate) fn is_transient(status: &Status) -> bool {
         )
 }
 
+/// Constructors for `map_err`. They format `context` only if there is an error: pass a `&str` or `format_args!(…)`,
+/// and a success costs no allocation.
 impl Error {
-    /// For `map_err`: an input or output error with what was being done.
-    pub fn io(context: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        let context = context.into();
-        move |source| Self::Io { context, source }
+    /// Makes an input or output error from the name of the failed operation.
+    pub fn io(context: impl Display) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io {
+            context: context.to_string(),
+            source,
+        }
     }
 
-    /// For `map_err`: a failed call of a back end that is not gRPC.
+    /// Makes an error from a failed call of a back end that is not gRPC.
     pub fn back_end<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
-        context: impl Into<String>,
+        context: impl Display,
         failure: BackEndFailure,
     ) -> impl FnOnce(E) -> Self {
-        let context = context.into();
         move |source| Self::BackEnd {
-            context,
+            context: context.to_string(),
             failure,
             source: source.into(),
         }
     }
 
-    /// Whether this says something about the blob or the request, so that every other store would answer the same
-    /// or another may simply have the blob; all else says that the store itself fails.
+    /// Makes an error from a failed gRPC call.
+    pub fn remote(context: impl Display) -> impl FnOnce(Status) -> Self {
+        move |source| Self::Remote {
+            context: context.to_string(),
+            source: Box::new(source),
+        }
+    }
+}
+
+impl Error {
+    /// True if the error is about the blob or the request: every other store would answer the same, or another one
+    /// may simply have the blob. All other errors are failures of the store itself.
     pub fn is_about_the_request(&self) -> bool {
         match self {
             Self::NotFound(_)
@@ -174,8 +186,8 @@ impl Error {
         }
     }
 
-    /// Whether the same call may succeed in a moment: a server that is out of reach or overloaded, a connection that
-    /// broke. For calls that change nothing when they are made twice, which is all that stores have.
+    /// True if the same call may succeed soon: the server is unreachable or overloaded, or a connection broke. Only
+    /// for calls that change nothing when they are made twice, which holds for all calls of stores.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::BackEnd { failure, .. } => *failure == BackEndFailure::Unavailable,
@@ -183,15 +195,6 @@ impl Error {
             Self::Endpoint(error) => error.is_transient(),
             Self::Deadline { .. } => true,
             _ => false,
-        }
-    }
-
-    /// For `map_err`: a failed remote call.
-    pub fn remote(context: impl Into<String>) -> impl FnOnce(Status) -> Self {
-        let context = context.into();
-        move |source| Self::Remote {
-            context,
-            source: Box::new(source),
         }
     }
 }

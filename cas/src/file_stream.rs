@@ -1,4 +1,4 @@
-//! Blobs in files as streams.
+//! Reads of files: as streams, at offsets, and from the page cache only.
 
 use std::fs::File;
 use std::io::{IoSliceMut, Read};
@@ -12,11 +12,11 @@ use crate::blob_store::BlobStream;
 use crate::blocking::run_blocking;
 use crate::error::Error;
 
-/// Bytes that one trip to the blocking threads reads: large enough that the trip costs little, small enough that
-/// many streams fit in memory.
-const CHUNK: u64 = 1 << 20;
+/// Bytes that one call on a blocking thread reads: large enough that the change of threads costs little, small enough
+/// that many streams fit in memory.
+const CHUNK_BYTES: u64 = 1 << 20;
 
-/// Streams at most `limit` bytes of `file` from where it stands. `path` is for messages. The reads run on the
+/// Streams at most `limit` bytes of `file` from its current position. `path` is for messages. The reads run on the
 /// threads for blocking work, one chunk at a time and only when the consumer asks.
 pub fn file_stream(file: File, path: PathBuf, limit: u64) -> BlobStream {
     futures::stream::try_unfold((file, path, limit), |(file, path, left)| async move {
@@ -24,8 +24,8 @@ pub fn file_stream(file: File, path: PathBuf, limit: u64) -> BlobStream {
             return Ok(None);
         }
         run_blocking(move || {
-            let chunk = read_up_to(&file, left.min(CHUNK))
-                .map_err(Error::io(format!("cannot read {}", path.display())))?;
+            let chunk = read_up_to(&file, left.min(CHUNK_BYTES))
+                .map_err(Error::io(format_args!("cannot read {}", path.display())))?;
             let left = left - chunk.len() as u64;
             Ok((!chunk.is_empty()).then_some((chunk, (file, path, left))))
         })
@@ -41,7 +41,7 @@ pub fn read_up_to(file: &File, size: u64) -> std::io::Result<Bytes> {
     Ok(chunk.into())
 }
 
-/// Reads `size` bytes from an offset, fewer only at the end of the file. Leaves the position of the file alone.
+/// Reads `size` bytes from an offset, fewer only at the end of the file. Does not move the position of the file.
 pub fn read_at(file: &File, offset: u64, size: u64) -> std::io::Result<Bytes> {
     let size = usize::try_from(size).unwrap_or(usize::MAX);
     let mut bytes = Vec::with_capacity(size);
@@ -57,9 +57,9 @@ pub fn read_at(file: &File, offset: u64, size: u64) -> std::io::Result<Bytes> {
     Ok(bytes.into())
 }
 
-/// Reads `size` bytes from an offset, fewer only at the end of the file, if the kernel has them in memory: quick enough
-/// for the threads of the async runtime, where a trip to a blocking thread and back costs several times the read.
-/// `None` when the disk would have to be waited for, or the file system cannot tell.
+/// Reads `size` bytes from an offset, fewer only at the end of the file, if they are in the page cache. That is fast
+/// enough for the threads of the async runtime, where a change to a blocking thread and back costs several times the
+/// read. `None` if the read would wait for the disk, or the file system cannot tell.
 pub fn read_cached_at(file: &File, offset: u64, size: usize) -> Option<Bytes> {
     let mut bytes = vec![0; size];
     let mut filled = 0;

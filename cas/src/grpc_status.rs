@@ -1,11 +1,10 @@
-//! How store errors look on the wire: the only place in this crate that turns an [`Error`] into a gRPC status.
+//! Conversion of an [`Error`] into a gRPC status. There is no other one in this crate.
 
-use bitzel_proto::google;
 use bitzel_proto::missing_blobs::to_rpc_status;
+use bitzel_proto::{google, with_causes};
 use tonic::{Code, Status};
 
 use crate::error::{BackEndFailure, Error};
-use bitzel_proto::with_causes;
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
@@ -31,14 +30,14 @@ impl From<Error> for Status {
             Error::ReadOnly(_) => Code::PermissionDenied,
             Error::Deadline { .. } => Code::DeadlineExceeded,
             Error::Abandoned(_) => Code::Aborted,
-            // What the remote store said is what this server's client has to act on.
+            // The client of this server has to act on the code of the remote store.
             Error::Remote { source, .. } => source.code(),
         };
         Self::new(code, message(&error))
     }
 }
 
-/// The status of one blob in the response to a batch.
+/// Status of one blob in the response to a batch.
 pub fn blob_status(result: Result<(), Error>) -> google::rpc::Status {
     match result {
         Ok(()) => google::rpc::Status::default(),
@@ -46,10 +45,10 @@ pub fn blob_status(result: Result<(), Error>) -> google::rpc::Status {
     }
 }
 
-/// The error with its causes, in one line: a status has no chain of sources.
+/// Text of an error and its causes in one line: a status has no chain of sources.
 fn message(error: &Error) -> String {
     match error {
-        // The display of a status also lists its metadata, which says nothing to a user.
+        // The display of a status also lists its metadata, which is of no use to a person.
         Error::Remote { source, .. } => format!("{error}: {}", source.message()),
         _ => with_causes(error),
     }

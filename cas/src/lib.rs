@@ -5,6 +5,7 @@
 //! stores that a configuration describes. The crate `bitzel-cas-server` serves them.
 
 pub mod action_cache;
+pub mod batching;
 pub mod blob_store;
 pub mod blocking;
 #[cfg(feature = "composition")]

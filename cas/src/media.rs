@@ -1,5 +1,6 @@
 //! Stores and action caches on a medium: memory, disk, another server, a bucket.
 
+pub(crate) mod action_result_message;
 pub(crate) mod bounded_directory;
 pub mod disk_action_cache;
 pub mod disk_blob_store;
@@ -13,7 +14,6 @@ pub mod memory_action_cache;
 pub mod memory_blob_store;
 pub mod remote_action_cache;
 pub mod remote_blob_store;
-pub(crate) mod result_message;
 pub(crate) mod resumed_stream;
 #[cfg(feature = "s3")]
 pub mod s3_action_cache;

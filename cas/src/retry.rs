@@ -1,15 +1,16 @@
-//! Trying again what may work the next time.
+//! Repetition of failed calls, with back-off.
 
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
+use bitzel_proto::with_causes;
 use tracing::debug;
 
 use crate::error::Error;
-use bitzel_proto::with_causes;
 
-/// Between tries: 0.1 s, then twice as long each time, up to twice that by chance, so that clients that were cut off
-/// together do not come back together. Four tries more, about 3 s, bridge a restart; who needs more waits above.
+/// Pauses between attempts: 0.1 s, then twice as long each time, each up to doubled at random, so that clients that
+/// lost a server together do not come back together. Four more attempts, about 3 s, bridge a restart of the server.
+/// Callers that must bridge more repeat the whole call.
 pub(crate) fn pauses() -> ExponentialBuilder {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(100))
@@ -18,8 +19,8 @@ pub(crate) fn pauses() -> ExponentialBuilder {
         .with_jitter()
 }
 
-/// Pauses without end for a connection that has to come back: 0.1 s, then twice as long each time up to `longest`, with
-/// jitter.
+/// Endless pauses for a connection that has to be set up again: 0.1 s, then twice as long each time up to `longest`,
+/// with jitter.
 pub fn reconnection_pauses(longest: Duration) -> impl Iterator<Item = Duration> + Send + Sync {
     let growing = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(100))
@@ -30,7 +31,7 @@ pub fn reconnection_pauses(longest: Duration) -> impl Iterator<Item = Duration> 
     growing.chain(std::iter::repeat(longest))
 }
 
-/// Makes a call until it succeeds, fails for good ([`Error::is_transient`]), or has been tried often enough.
+/// Repeats a call until it succeeds, fails permanently (see [`Error::is_transient`]), or all [`pauses`] are used up.
 pub async fn retried<T, Call: Future<Output = Result<T, Error>>>(
     call: impl FnMut() -> Call,
 ) -> Result<T, Error> {
@@ -38,7 +39,7 @@ pub async fn retried<T, Call: Future<Output = Result<T, Error>>>(
         .when(Error::is_transient)
         .notify(|error: &Error, pause: Duration| {
             let error = with_causes(error);
-            debug!(error, ?pause, "a call to a back end failed and is tried again");
+            debug!(error, ?pause, "a call to a back end failed and is repeated");
         })
         .await
 }
@@ -51,8 +52,8 @@ mod tests {
     use crate::error::BackEndFailure;
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_transient_is_tried_five_times_and_all_else_once() {
-        for (failure, tries) in [(BackEndFailure::Unavailable, 5), (BackEndFailure::Denied, 1)] {
+    async fn only_transient_failures_are_repeated_five_times_in_all() {
+        for (failure, attempts) in [(BackEndFailure::Unavailable, 5), (BackEndFailure::Denied, 1)] {
             let calls = Cell::new(0);
             let result = retried(async || {
                 calls.set(calls.get() + 1);
@@ -60,12 +61,12 @@ mod tests {
             })
             .await;
             assert!(result.is_err());
-            assert_eq!(calls.get(), tries);
+            assert_eq!(calls.get(), attempts);
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_success_counts() {
+    async fn repetition_ends_with_the_first_success() {
         let calls = Cell::new(0);
         let result = retried(async || {
             calls.set(calls.get() + 1);

@@ -1,16 +1,15 @@
 use std::io;
 
-use bitzel_proto::{Digest, DigestFunction, InvalidDigest};
+use bitzel_proto::{Digest, DigestFunction, InvalidDigest, InvalidDirectory};
 
 use super::*;
-use bitzel_proto::InvalidDirectory;
 
 fn digest() -> Digest {
     DigestFunction::Sha256.digest(b"blob")
 }
 
 #[test]
-fn every_error_has_the_code_that_tells_a_client_what_to_do() {
+fn each_error_has_the_code_that_a_client_acts_on() {
     let decode = <bitzel_proto::reapi::Directory as prost::Message>::decode(&b"\xff"[..]).unwrap_err();
     let cases = [
         (Error::NotFound(digest()), Code::NotFound),
@@ -75,7 +74,7 @@ fn every_error_has_the_code_that_tells_a_client_what_to_do() {
 }
 
 #[test]
-fn the_message_carries_the_causes() {
+fn message_contains_the_causes() {
     let status = Status::from(Error::io("cannot read /x")(io::Error::other("rot")));
     assert_eq!(status.message(), "cannot read /x: rot");
     let status = Status::from(Error::remote("cannot ask")(Status::internal("tilt")));
@@ -96,7 +95,7 @@ fn the_message_carries_the_causes() {
 }
 
 #[tokio::test]
-async fn an_unreachable_server_is_unavailable() {
+async fn unreachable_server_is_unavailable() {
     let error = bitzel_rpc::endpoint::connect("unix:/nowhere/at/all")
         .await
         .unwrap_err();

@@ -1,75 +1,81 @@
-//! A directory of files that never grows beyond its limit and survives the death of its process at any point.
+//! Directory of files with a size limit, which survives the death of its process at any point.
 //!
-//! Both the store and the action cache on disk are built on it. Files are named by digests and appear whole or not
-//! at all. When room is needed, the least recently used go. The order of use, and what is there at all, is kept in
-//! memory and in an index on disk:
+//! The store and the action cache on disk are built on it. Entries are named by digests and appear complete or not at
+//! all. When space is needed, the least recently used entries are evicted. The list of entries, in order of use, is
+//! kept in memory and in an index on disk:
 //!
 //! - `segments/{number}`: small entries, many in one file, each at the start of a block (`segments.rs`);
-//! - `blobs/{function}/{first two digits}/{hash}-{size}`: large ones, a read-only file each;
+//! - `blobs/{function}/{first two digits}/{hash}-{size}`: large entries, a read-only file each;
 //! - `temporary/`: files being written, removed when the directory is opened;
-//! - `quarantine/`: entries whose content was wrong, the first to go when room is needed;
-//! - `index/snapshot-{n}` and `index/journal-{n}`: the entries in order of use, and what happened since;
+//! - `quarantine/`: entries whose content was wrong, the first to be evicted;
+//! - `index/snapshot-{n}` and `index/journal-{n}`: the entries in order of use, and the changes since;
 //! - `lock`: held by the one process that uses the directory.
 //!
-//! **After the death of the process** (`kill -9` included) everything published is there, because the page cache
+//! **After the death of the process** (`kill -9` included) all published entries are there, because the page cache
 //! outlives processes. The journal names a small entry after its bytes were written, and a file before it appears or
-//! goes, so opening looks at the files that the journal names and at no others: two million entries take no directory
-//! scan. Blocks that were written and never named are given back.
+//! is removed, so opening examines the files that the journal names and no others: two million entries take no
+//! directory scan. Blocks that were written and never named are deallocated.
 //!
-//! **After a power loss** or a crash of the kernel (told by another boot id) only what the last snapshot lists is
-//! kept: the file system is synced before a snapshot counts, and never for single entries, which would cost
-//! milliseconds each. Snapshots are taken on clean shutdown, every five minutes of activity, and when the journal
-//! gets long. A scan then removes what is not in the snapshot and forgets what is gone. Lost blobs are blobs that
-//! have to be built again, never wrong ones.
+//! **After a power loss** or a crash of the kernel (detected by another boot id) only the entries in the last index
+//! snapshot are kept: the file system is synced before a snapshot counts, and never for single entries, which would
+//! cost milliseconds each. Snapshots are taken on clean shutdown, every five minutes of activity, and when the journal
+//! gets long. A scan then removes files that are not in the snapshot and forgets entries whose files are gone. Lost
+//! blobs have to be built again; wrong blobs are never served.
 //!
-//! **On a full disk** it opens and serves what is there. The journal is made by the first change that finds room;
-//! until then writes and evictions are refused for lack of space.
+//! **On a full disk** it opens and serves the entries that are there. The journal is made by the first change that
+//! finds space; until then writes and evictions are refused for lack of space.
 //!
-//! All functions here block; callers keep them off the threads of the async runtime. Exceptions say so.
+//! All functions here block; callers keep them off the threads of the async runtime. Exceptions are documented.
 
 mod checkpoint;
+mod disk_full;
 mod entries;
+mod entry;
 mod eviction;
+mod files;
+mod index_snapshot;
+mod insertion;
 mod journal;
 mod lease;
-mod looking;
-mod placing;
+mod lookup;
+mod quarantine;
 mod record;
 mod recovery;
+mod reservation;
 mod segments;
-mod snapshot;
 
 use std::collections::VecDeque;
-use std::fs::{self, Permissions};
+use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
 use bitzel_proto::{Digest, DigestFunction};
 use parking_lot::{Condvar, Mutex};
-use tempfile::{NamedTempFile, PersistError};
+use tempfile::NamedTempFile;
 
 pub(crate) use self::checkpoint::CHECKPOINT_RECORDS;
+pub(crate) use self::disk_full::disk_error;
 use self::entries::Entries;
-pub(crate) use self::entries::{Checksum, Encoding, Entry, Place};
+pub(crate) use self::entry::{Checksum, Encoding, Entry, Place};
+use self::files::{empty_directory, make_directory, quarantined_files};
+pub(crate) use self::insertion::{FinishedFile, SmallEntry};
 use self::journal::Journal;
 pub(crate) use self::lease::DirectoryLease;
-pub(crate) use self::looking::{Content, Located};
-pub(crate) use self::placing::{FileContent, Parcel, disk_error};
+pub(crate) use self::lookup::{Content, Located};
 use self::record::Change;
+pub(crate) use self::reservation::Reservation;
 use self::segments::Segments;
 use crate::directory_lock::DirectoryLock;
 use crate::error::Error;
 
-/// File systems give out space in blocks; small entries would otherwise hide most of what they take.
-pub(crate) const BLOCK: u64 = 4096;
-/// Ends the names of compressed files.
-const ZSTD_SUFFIX: &str = ".zst";
+/// Unit in which the size of entries is counted. File systems allocate blocks; without rounding, most of the space of
+/// small entries would not be counted.
+pub(crate) const BLOCK_BYTES: u64 = 4096;
 
-/// The limits and the content of a directory.
+/// Limits of a directory, and the check of its files.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Options {
     /// Bytes that all entries together may take, in blocks of 4 KiB.
@@ -78,93 +84,66 @@ pub(crate) struct Options {
     pub(crate) free_space_floor: u64,
     /// Records in the journal that start a snapshot.
     pub(crate) checkpoint_records: u64,
-    /// Whether a file that no index vouches for is what its name says.
+    /// Check of a file that is in no index: true if its content is that of the digest in its name.
     pub(crate) is_intact: fn(&Path, Digest) -> bool,
 }
 
-/// What a directory holds.
+/// Number and size of the blobs in a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
-    /// Blobs.
+    /// Number of blobs.
     pub blobs: u64,
-    /// Bytes that they take, in blocks of 4 KiB, quarantined ones included.
+    /// Bytes that they take, in blocks of 4 KiB, with those in quarantine.
     pub bytes: u64,
-    /// Bytes set aside for blobs being written.
+    /// Bytes reserved for blobs that are being written.
     pub reserved_bytes: u64,
-    /// Bytes that they may take.
+    /// Bytes that all blobs together may take.
     pub limit_bytes: u64,
-    /// Bytes that must not be evicted, because running actions need them.
+    /// Bytes that cannot be evicted, because running Actions need them.
     pub leased_bytes: u64,
-    /// Corrupt blobs found since the start.
+    /// Corrupt blobs detected since the start.
     pub corrupt_blobs: u64,
     /// Blobs evicted since the start.
     pub evicted_blobs: u64,
 }
 
+/// Directory of entries with a size limit.
 pub(crate) struct BoundedDirectory {
     root: PathBuf,
     options: Options,
-    /// Whether the file system can keep many entries in one file.
+    /// True if the file system can deallocate blocks inside a file, which segments need.
     has_segments: bool,
     state: Mutex<State>,
-    /// What dropped leases held.
-    released: Mutex<Vec<Vec<Digest>>>,
-    /// Signalled when evicted blocks were given back.
-    gave_back: Condvar,
+    /// Digests of dropped leases that are still protected from eviction.
+    pending_releases: Mutex<Vec<Vec<Digest>>>,
+    /// Signalled when blocks of evicted entries were deallocated.
+    deallocated: Condvar,
     /// Held while a snapshot is written: one at a time.
     checkpointing: Mutex<()>,
-    corrupt: AtomicU64,
-    /// Locked as long as it is open.
+    corrupt_blobs: AtomicU64,
+    /// Held as long as the directory is open.
     _lock: DirectoryLock,
 }
 
+/// The part of a directory that its mutex protects.
 struct State {
     entries: Entries,
     segments: Segments,
     /// Bytes of entries and quarantine.
-    used: u64,
-    /// Bytes of `used` that are about to be given back.
-    leaving: u64,
-    reserved: u64,
-    evictions: u64,
+    used_bytes: u64,
+    /// Part of `used_bytes` that is being deallocated.
+    deallocating_bytes: u64,
+    reserved_bytes: u64,
+    evicted_blobs: u64,
+    /// Paths and sizes of the files in quarantine, the oldest first.
     quarantine: VecDeque<(PathBuf, u64)>,
     journal: Journal,
+    /// Time of the last snapshot.
     checkpointed: Instant,
     checkpoint_requested: bool,
-    /// Whether the last one did not come about.
+    /// True if the last snapshot failed for lack of space.
     checkpoint_is_overdue: bool,
     closed: bool,
-}
-
-/// Room for what is being written, given back on drop unless it was published.
-pub(crate) struct Reservation {
-    directory: Arc<BoundedDirectory>,
-    bytes: u64,
-}
-
-impl Reservation {
-    /// Makes it `bytes` large if it is smaller; evicts for that.
-    pub(crate) fn grow_to(&mut self, digest: Digest, bytes: u64) -> Result<(), Error> {
-        let bytes = whole_blocks(bytes);
-        if bytes > self.bytes {
-            self.directory.make_room(digest, bytes - self.bytes)?;
-            self.bytes = bytes;
-        }
-        Ok(())
-    }
-
-    /// What was reserved is in use now.
-    fn spend(&mut self, state: &mut State) {
-        state.reserved -= std::mem::take(&mut self.bytes);
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        if self.bytes > 0 {
-            self.directory.state.lock().reserved -= self.bytes;
-        }
-    }
 }
 
 impl BoundedDirectory {
@@ -173,17 +152,17 @@ impl BoundedDirectory {
         for name in ["quarantine", "index"] {
             make_directory(&root.join(name))?;
         }
-        let lock = DirectoryLock::acquire(root).map_err(Error::io(format!(
+        let lock = DirectoryLock::acquire(root).map_err(Error::io(format_args!(
             "cannot lock {}: another process uses this store; stop it or choose another directory",
             root.join("lock").display()
         )))?;
         let temporary = root.join("temporary");
         make_directory(&temporary)?;
-        empty(&temporary)?;
+        empty_directory(&temporary)?;
         let recovered = recovery::recover(root, options.is_intact, options.checkpoint_records)?;
-        let quarantine = quarantined(&root.join("quarantine"))?;
+        let quarantine = quarantined_files(&root.join("quarantine"))?;
         let blocks = |entry: Entry| u64::from(entry.blocks);
-        let used = recovered.entries.iter().map(blocks).sum::<u64>() * BLOCK
+        let used_bytes = recovered.entries.iter().map(blocks).sum::<u64>() * BLOCK_BYTES
             + quarantine.iter().map(|(_, bytes)| bytes).sum::<u64>();
         let segments = Segments::open(root, &recovered.entries)?;
         let directory = Self {
@@ -193,10 +172,10 @@ impl BoundedDirectory {
             state: Mutex::new(State {
                 entries: recovered.entries,
                 segments,
-                used,
-                leaving: 0,
-                reserved: 0,
-                evictions: 0,
+                used_bytes,
+                deallocating_bytes: 0,
+                reserved_bytes: 0,
+                evicted_blobs: 0,
                 quarantine,
                 journal: recovered.journal,
                 checkpointed: Instant::now(),
@@ -204,22 +183,22 @@ impl BoundedDirectory {
                 checkpoint_is_overdue: false,
                 closed: false,
             }),
-            released: Mutex::default(),
-            gave_back: Condvar::new(),
+            pending_releases: Mutex::default(),
+            deallocated: Condvar::new(),
             checkpointing: Mutex::new(()),
-            corrupt: AtomicU64::new(0),
+            corrupt_blobs: AtomicU64::new(0),
             _lock: lock,
         };
-        // The limit may be lower than last time. A disk that is too full for the free space floor is no reason not
-        // to serve what is there.
-        match directory.make_room(DigestFunction::default().digest(&[]), 0) {
+        // The limit may be lower than last time. A disk that is too full for the free space floor is no reason not to
+        // serve the entries that are there.
+        match directory.make_space(DigestFunction::default().digest(&[]), 0) {
             Err(Error::NoSpace { reason, .. }) => tracing::warn!("no blob can be written: {reason}"),
             result => result?,
         }
         if recovered.needs_checkpoint {
             match directory.checkpoint() {
-                Err(Error::Io { context, source }) if placing::is_full(&source) => {
-                    tracing::warn!("{context}: {source}; the next change tries again");
+                Err(Error::Io { context, source }) if disk_full::is_full(&source) => {
+                    tracing::warn!("{context}: {source}; the next change repeats the attempt");
                     directory.state.lock().checkpoint_is_overdue = true;
                 }
                 result => result?,
@@ -228,52 +207,41 @@ impl BoundedDirectory {
         Ok(directory)
     }
 
-    /// Makes room for so many bytes of `digest`, evicting others. [`Error::NoSpace`] when that does not help.
-    pub(crate) fn reserve(self: &Arc<Self>, digest: Digest, bytes: u64) -> Result<Reservation, Error> {
-        let bytes = whole_blocks(bytes.max(1));
-        self.make_room(digest, bytes)?;
-        Ok(Reservation {
-            directory: Arc::clone(self),
-            bytes,
-        })
-    }
-
-    /// An empty file to fill and publish; it goes when dropped.
+    /// Creates an empty file to fill and publish; it is removed when dropped.
     pub(crate) fn new_file(&self, digest: Digest) -> Result<NamedTempFile, Error> {
         let temporary = self.root.join("temporary");
         tempfile::Builder::new()
             .permissions(Permissions::from_mode(0o444))
             .tempfile_in(&temporary)
-            .map_err(disk_error(digest, || {
-                format!("cannot create a file in {}", temporary.display())
-            }))
+            .map_err(disk_error(
+                digest,
+                format_args!("cannot create a file in {}", temporary.display()),
+            ))
     }
 
-    /// Everything, the least recently used first.
+    /// All entries, the least recently used first and the leased ones last.
     pub(crate) fn entries(&self) -> Vec<Entry> {
         self.state.lock().entries.iter().collect()
     }
 
+    /// Number and size of the entries.
     pub(crate) fn usage(&self) -> Usage {
-        self.release();
+        self.release_pending();
         let state = self.state.lock();
         Usage {
             blobs: state.entries.len() as u64,
-            bytes: state.used,
-            reserved_bytes: state.reserved,
+            bytes: state.used_bytes,
+            reserved_bytes: state.reserved_bytes,
             limit_bytes: self.options.limit,
-            leased_bytes: state.entries.leased_blocks() * BLOCK,
-            corrupt_blobs: self.corrupt.load(Ordering::Relaxed),
-            evicted_blobs: state.evictions,
+            leased_bytes: state.entries.leased_blocks() * BLOCK_BYTES,
+            corrupt_blobs: self.corrupt_blobs.load(Ordering::Relaxed),
+            evicted_blobs: state.evicted_blobs,
         }
     }
 }
 
-fn whole_blocks(bytes: u64) -> u64 {
-    bytes.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX)
-}
-
 impl State {
+    /// Appends a change of `entries` to the journal.
     fn append<'a>(
         &mut self,
         root: &Path,
@@ -290,85 +258,22 @@ impl State {
         } else {
             self.journal.append(change, entries)
         };
-        appended.map_err(disk_error(digest, || {
-            format!("cannot write the journal of {}", root.display())
-        }))
+        appended.map_err(disk_error(
+            digest,
+            format_args!("cannot write the journal of {}", root.display()),
+        ))
     }
 }
 
-/// Seconds since 1970.
+/// Current time in seconds since 1970.
 fn now() -> u32 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
 }
 
-/// Blocks that so many bytes take; nothing is larger than a file can be.
+/// Number of blocks that `bytes` take, at least one.
 fn blocks_of(bytes: u64) -> u32 {
-    u32::try_from(bytes.max(1).div_ceil(BLOCK)).unwrap_or(u32::MAX)
-}
-
-fn file_path(root: &Path, entry: &Entry) -> PathBuf {
-    let name = file_name(entry.digest, entry.encoding);
-    root.join("blobs")
-        .join(entry.digest.function().name())
-        .join(&name[..2])
-        .join(name)
-}
-
-fn file_name(digest: Digest, encoding: Encoding) -> String {
-    let suffix = match encoding {
-        Encoding::Raw => "",
-        Encoding::Zstd => ZSTD_SUFFIX,
-    };
-    format!("{}-{}{suffix}", digest.hash_hex(), digest.size_bytes())
-}
-
-fn make_directory(path: &Path) -> Result<(), Error> {
-    fs::create_dir_all(path).map_err(Error::io(format!("cannot create {}", path.display())))
-}
-
-/// The directory of a shard is made with its first file: a store of few blobs should not cost 512 directories.
-fn move_into_place(file: NamedTempFile, path: &Path) -> Result<(), Error> {
-    let failed = || Error::io(format!("cannot move a finished file to {}", path.display()));
-    match file.persist(path) {
-        Ok(_) => Ok(()),
-        Err(PersistError { error, file }) if error.kind() == io::ErrorKind::NotFound => {
-            make_directory(path.parent().unwrap_or(path))?;
-            file.persist(path).map_err(|error| failed()(error.error))?;
-            Ok(())
-        }
-        Err(error) => Err(failed()(error.error)),
-    }
-}
-
-/// Removes the files in a directory, and not the directory: a full disk could not make it again.
-fn empty(directory: &Path) -> Result<(), Error> {
-    let failed = || Error::io(format!("cannot list {}", directory.display()));
-    for entry in fs::read_dir(directory).map_err(failed())? {
-        remove_file(&entry.map_err(failed())?.path())?;
-    }
-    Ok(())
-}
-
-/// Removes a file; one that is gone already is fine.
-fn remove_file(path: &Path) -> Result<(), Error> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::io(format!("cannot remove {}", path.display()))(error))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn quarantined(directory: &Path) -> Result<VecDeque<(PathBuf, u64)>, Error> {
-    let failed = || format!("cannot list {}", directory.display());
-    let mut files = VecDeque::new();
-    for entry in fs::read_dir(directory).map_err(Error::io(failed()))? {
-        let entry = entry.map_err(Error::io(failed()))?;
-        let size = entry.metadata().map_err(Error::io(failed()))?.len();
-        files.push_back((entry.path(), size.max(1).next_multiple_of(BLOCK)));
-    }
-    Ok(files)
+    u32::try_from(bytes.max(1).div_ceil(BLOCK_BYTES)).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

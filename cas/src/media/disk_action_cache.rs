@@ -1,7 +1,7 @@
-//! An action cache on disk.
+//! Action cache on disk.
 //!
-//! Each result takes a block or two in a directory kept like that of the store (`bounded_directory.rs`): what was put
-//! survives the death of the process at any point, and the least recently used make room for new ones.
+//! Each result takes a block or two in a directory of the same kind as the store's (`bounded_directory.rs`): results
+//! survive the death of the process at any point, and the least recently used are evicted for new ones.
 
 use std::fs;
 use std::ops::Range;
@@ -18,29 +18,30 @@ use crate::blocking::run_blocking;
 use crate::error::Error;
 use crate::file_stream::{read_at, read_up_to};
 use crate::media::bounded_directory::{
-    BLOCK, BoundedDirectory, CHECKPOINT_RECORDS, Content, Encoding, Options, Parcel, Usage,
+    BLOCK_BYTES, BoundedDirectory, CHECKPOINT_RECORDS, Content, Encoding, Options, SmallEntry, Usage,
 };
 
-/// What each result counts for: one block of the file system. Results name their outputs by digest and rarely need
-/// more.
+/// Size that the limit assumes for each result: one block of the file system. Results name their outputs by digest and
+/// rarely need more.
 const ENTRY_BYTES: u64 = 4096;
-/// Starts every result; a change of the format changes it.
+/// First bytes of every result; a change of the format changes it.
 const MAGIC: &[u8; 8] = b"bitzela2";
-/// Where the checksum of all that follows is, and the length of the message.
+/// Position of the checksum of all bytes that follow it.
 const CHECKSUM: Range<usize> = 8..12;
+/// Position of the length of the message.
 const LENGTH: Range<usize> = 12..20;
-/// What stands before the message.
-const HEADER: usize = 20;
+/// Bytes before the message.
+const HEADER_BYTES: usize = 20;
 
-/// Remembers results on disk.
+/// Action cache on disk. Clones share it.
 #[derive(Clone)]
 pub struct DiskActionCache {
     directory: Arc<BoundedDirectory>,
 }
 
 impl DiskActionCache {
-    /// Opens the cache at `root`, which is created if it is not there, for at most `max_results` results. One
-    /// process at a time may have it open.
+    /// Opens the cache at `root`, which is created if necessary, for at most `max_results` results. One process at a time
+    /// may have it open.
     pub async fn open(root: &Path, max_results: u64) -> Result<Self, Error> {
         Self::open_with(root, max_results, CHECKPOINT_RECORDS).await
     }
@@ -63,12 +64,12 @@ impl DiskActionCache {
         })
     }
 
-    /// What the cache holds; its bytes are an estimate of one block for each result.
+    /// Number and size of the results in the cache.
     pub fn usage(&self) -> Usage {
         self.directory.usage()
     }
 
-    /// Makes everything that was put survive a power loss, at a clean shutdown. Nothing can be put from here on.
+    /// Makes all results survive a power loss, at a clean shutdown. Writes are refused from then on.
     pub async fn close(&self) -> Result<(), Error> {
         let directory = Arc::clone(&self.directory);
         run_blocking(move || directory.close()).await
@@ -82,7 +83,7 @@ impl ActionCache for DiskActionCache {
         if !self.directory.touch(key) {
             return Ok(None);
         }
-        // What was asked for a moment ago mostly is in memory.
+        // Results that were read or written recently are mostly in the page cache.
         let cached = self.directory.read_cached(key);
         if let Some(result) = cached.and_then(|(_, content)| decode(&content)) {
             return Ok(Some(result));
@@ -94,12 +95,12 @@ impl ActionCache for DiskActionCache {
     async fn put(&self, instance: &InstanceName, action: Digest, result: ActionResult) -> Result<(), Error> {
         let key = key(instance, action);
         let directory = Arc::clone(&self.directory);
-        let parcel = Parcel {
+        let small_entry = SmallEntry {
             digest: key,
             encoding: Encoding::Raw,
             content: encode(&result).into(),
         };
-        let put = run_blocking(move || directory.put(&[parcel], true)).await;
+        let put = run_blocking(move || directory.insert_small(&[small_entry], true)).await;
         put.into_iter().collect()
     }
 }
@@ -111,21 +112,23 @@ fn get(directory: &BoundedDirectory, key: Digest) -> Result<Option<ActionResult>
         Some(Err(error)) => return Err(error),
     };
     let entry = located.entry;
-    let bytes = u64::from(entry.blocks) * BLOCK;
+    let bytes = u64::from(entry.blocks) * BLOCK_BYTES;
     let content = match located.content {
         Content::Part(file, offset) => read_at(&file, offset, bytes),
         Content::Whole(file) => read_up_to(&file, bytes),
     };
-    let content = content.map_err(Error::io(format!("cannot read {}", directory.describe(&entry))))?;
+    let content = content
+        .map_err(|error| Error::io(format_args!("cannot read {}", directory.describe(&entry)))(error))?;
     match decode(&content) {
         Some(result) => Ok(Some(result)),
         None if directory.quarantine(&entry) => Ok(None),
-        // Evicted or replaced just now.
+        // Evicted or replaced meanwhile.
         None => get(directory, key),
     }
 }
 
-/// The name under which a result is kept. The instance is part of it; its end needs no mark, since it comes last.
+/// Digest that names a result in the directory. The instance name is part of it; it comes last, so that its end needs no
+/// mark.
 fn key(instance: &InstanceName, action: Digest) -> Digest {
     let mut hasher = DigestFunction::Sha256.hasher();
     hasher.update(&[u8::try_from(action.function().to_wire()).unwrap_or(u8::MAX)]);
@@ -137,7 +140,7 @@ fn key(instance: &InstanceName, action: Digest) -> Digest {
 
 fn encode(result: &ActionResult) -> Vec<u8> {
     let length = result.encoded_len();
-    let mut content = vec![0; HEADER];
+    let mut content = vec![0; HEADER_BYTES];
     content.extend_from_slice(&result.encode_to_vec());
     content[LENGTH].copy_from_slice(&(length as u64).to_le_bytes());
     let checksum = crc32fast::hash(&content[LENGTH.start..]);
@@ -146,15 +149,15 @@ fn encode(result: &ActionResult) -> Vec<u8> {
     content
 }
 
-/// `None` when it is not a result, whole and right. Something may lie behind it.
+/// Decodes a result, which padding may follow. `None` if it is incomplete or damaged.
 fn decode(content: &[u8]) -> Option<ActionResult> {
     let checksum = u32::from_le_bytes(content.get(CHECKSUM)?.try_into().ok()?);
     let length = u64::from_le_bytes(content.get(LENGTH)?.try_into().ok()?);
-    let end = HEADER.checked_add(usize::try_from(length).ok()?)?;
+    let end = HEADER_BYTES.checked_add(usize::try_from(length).ok()?)?;
     let checked = content.get(LENGTH.start..end)?;
     let is_right = content.starts_with(MAGIC) && crc32fast::hash(checked) == checksum;
     is_right
-        .then(|| ActionResult::decode(&content[HEADER..end]).ok())
+        .then(|| ActionResult::decode(&content[HEADER_BYTES..end]).ok())
         .flatten()
 }
 

@@ -1,25 +1,28 @@
-//! A store on disk: one file for each blob, bounded in size, safe against the death of the process at any point.
+//! Store on disk with a size limit, which survives the death of its process at any point. Small blobs lie side by side in
+//! segments, large ones in files of their own.
 //!
-//! What survives what:
+//! Failures and what survives them:
 //!
-//! - **Death of the process, `kill -9` included:** every blob whose write was acknowledged is served afterwards,
-//!   and nothing else is: a file appears under its name only when it is complete and its digest was verified.
-//! - **Power loss, crash of the kernel:** blobs up to the last checkpoint (a clean shutdown, or at most five
-//!   minutes of writing ago) are kept, later ones are gone as a whole. No write waits for the disk.
-//! - **Rot of the disk:** what is read is checked on the way, up to 1 MiB by its digest, above that by a checksum that was
-//!   taken when the digest was right (`docs/decisions/0003-disk-store.md`); wrong bytes end the read with
-//!   [`Error::NotFound`], and go to the quarantine. Only of blobs of more than 1 MiB a part can be read without the rest; it is checked by the
-//!   size of the file, or by the checksum of each frame where the blob is compressed.
+//! - **Death of the process, `kill -9` included:** every blob whose write was acknowledged is served afterwards, and no
+//!   other blob: a blob gets into the index only when it is complete and its digest was verified.
+//! - **Power loss, crash of the kernel:** blobs up to the last checkpoint (a clean shutdown, or at most five minutes of
+//!   writing ago) are kept, later ones are lost as a whole. No write waits for the disk.
+//! - **Corruption on the disk:** every read is checked, up to 1 MiB by the digest, above that by a checksum that was
+//!   computed when the digest was right (`docs/decisions/0003-disk-store.md`). Wrong bytes end the read with
+//!   [`Error::NotFound`] and are moved to the quarantine. Only of blobs of more than 1 MiB a part can be read without
+//!   the rest; it is checked by the size of the file, or by the checksum of each frame if the blob is compressed.
 //!
-//! The limit holds at every moment: room is reserved before a blob is written, by evicting the least recently used,
-//! and given up when it is not used. How the bytes are kept is described in `bounded_directory.rs`, why in
+//! The limit holds at any time: space is reserved before a blob is written, by evicting the least recently used blobs,
+//! and returned if it is not used. The format is described in `bounded_directory.rs`, its reasons in
 //! `docs/decisions/0003-disk-store.md` and `0014-segments.md`.
 
-mod checking;
 mod encoding;
+mod integrity;
+mod large_blob_reader;
+mod large_blob_writer;
 mod maintenance;
-mod reading;
-mod writing;
+mod reader;
+mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -29,39 +32,42 @@ use bitzel_proto::{Digest, DigestFunction};
 use bytes::Bytes;
 use futures::StreamExt;
 
-use self::writing::Target;
+use self::writer::Target;
+use crate::batching::{BatchLimits, batches};
 use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease, one_chunk};
 use crate::blocking::run_blocking;
 use crate::error::Error;
 use crate::media::bounded_directory::{BoundedDirectory, CHECKPOINT_RECORDS, DirectoryLease, Options};
 
-pub use self::maintenance::{Statistics, Tally, Verification};
+pub use self::maintenance::{BlobTotals, Statistics, Verification};
 pub use crate::media::bounded_directory::Usage;
 
-/// Blobs up to this size are read and written whole, in one trip to the blocking threads, and kept in segments.
-const SMALL: u64 = 1 << 20;
-/// Look-ups that are too quick for a trip to the blocking threads: some microseconds for each dozen.
-const AT_ONCE: usize = 512;
-/// Blobs of a batch that one trip takes along at most.
-const TRIP_BLOBS: usize = 256;
-/// Bytes that one trip takes along, about.
-const TRIP_BYTES: u64 = 4 << 20;
-/// Trips of one batch at the same time.
-const TRIPS: usize = 4;
+/// Largest size of a blob that is read and written whole, by one call on a blocking thread, and kept in a segment.
+const SMALL_BLOB_BYTES: u64 = 1 << 20;
+/// Largest number of look-ups that are made without a blocking thread: a dozen takes some microseconds.
+const MAX_INLINE_LOOKUPS: usize = 512;
+/// Blobs of a batch that one call on a blocking thread reads or writes.
+const BLOCKING_CALL_LIMITS: BatchLimits = BatchLimits {
+    items: 256,
+    bytes: 4 << 20,
+};
+/// Calls on blocking threads at the same time for one batch.
+const MAX_CONCURRENT_BLOCKING_CALLS: usize = 4;
 
-/// Limits of a [`DiskBlobStore`].
+/// Limits and compression of a [`DiskBlobStore`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskBlobStoreOptions {
     /// Bytes that the blobs may take on disk, each rounded up to 4 KiB.
     pub limit_bytes: u64,
-    /// Bytes that must stay free on the file system, whoever uses it. The store evicts and refuses for that.
+    /// Bytes that must stay free on the file system, whatever uses it. The store evicts, and refuses writes, to keep
+    /// them free.
     pub free_space_floor_bytes: u64,
-    /// Whether blobs are compressed where that saves something. Costs time for each write and read. Blobs that are
-    /// there stay as they are when this changes.
+    /// Enables the compression of blobs where that saves space. Costs time for each write and read. Existing blobs stay
+    /// as they are when this changes.
     pub compress: bool,
 }
 
-/// The store.
+/// Store on disk. Clones share it.
 #[derive(Clone)]
 pub struct DiskBlobStore {
     directory: Arc<BoundedDirectory>,
@@ -69,13 +75,13 @@ pub struct DiskBlobStore {
 }
 
 impl DiskBlobStore {
-    /// Opens the store at `root`, which is created if it is not there. One process at a time may have it open.
+    /// Opens the store at `root`, which is created if necessary. One process at a time may have it open.
     pub async fn open(root: &Path, options: DiskBlobStoreOptions) -> Result<Self, Error> {
         let directory = Options {
             limit: options.limit_bytes,
             free_space_floor: options.free_space_floor_bytes,
             checkpoint_records: CHECKPOINT_RECORDS,
-            is_intact: reading::is_intact,
+            is_intact: reader::is_intact,
         };
         Self::open_with(root, directory, options.compress).await
     }
@@ -96,19 +102,19 @@ impl DiskBlobStore {
         }
     }
 
-    /// What the store holds.
+    /// Number and size of the blobs in the store.
     pub fn usage(&self) -> Usage {
         self.directory.usage()
     }
 
-    /// Makes everything that is in the store survive a power loss. Also happens by itself from time to time.
+    /// Makes all blobs in the store survive a power loss. The store also does this by itself every few minutes.
     pub async fn checkpoint(&self) -> Result<(), Error> {
         let directory = Arc::clone(&self.directory);
         run_blocking(move || directory.checkpoint()).await
     }
 
-    /// Checkpoint at a clean shutdown: the next start, even after a reboot, needs no look at the files. Writes are
-    /// refused from here on.
+    /// Checkpoint at a clean shutdown: the next start, even after a reboot, does not scan the files. Writes are refused
+    /// from then on.
     pub async fn close(&self) -> Result<(), Error> {
         let directory = Arc::clone(&self.directory);
         run_blocking(move || directory.close()).await
@@ -123,7 +129,7 @@ impl BlobStore for DiskBlobStore {
             .filter(|digest| !digest.is_empty_blob())
             .copied()
             .collect();
-        if digests.len() <= AT_ONCE {
+        if digests.len() <= MAX_INLINE_LOOKUPS {
             return Ok(self.directory.missing(&digests));
         }
         let directory = Arc::clone(&self.directory);
@@ -138,20 +144,20 @@ impl BlobStore for DiskBlobStore {
         if digest.is_empty_blob() {
             return Ok(one_chunk(Bytes::new()));
         }
-        if let Some(blob) = reading::read_cached(&self.directory, digest) {
-            return Ok(one_chunk(reading::cut(&blob, range)));
+        if let Some(blob) = reader::read_cached(&self.directory, digest) {
+            return Ok(one_chunk(reader::cut(&blob, range)));
         }
         let directory = Arc::clone(&self.directory);
-        run_blocking(move || reading::read(directory, digest, range)).await
+        run_blocking(move || reader::read(directory, digest, range)).await
     }
 
     async fn write(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
-        writing::write(&self.target(), digest, blob).await
+        writer::write(&self.target(), digest, blob).await
     }
 
     async fn lease(&self, digests: &[Digest]) -> Result<Lease, Error> {
         let (directory, digests) = (Arc::clone(&self.directory), digests.to_vec());
-        if digests.len() <= AT_ONCE {
+        if digests.len() <= MAX_INLINE_LOOKUPS {
             return Ok(Lease::new(DirectoryLease::new(directory, digests)));
         }
         let lease = run_blocking(move || DirectoryLease::new(directory, digests)).await;
@@ -163,41 +169,22 @@ impl BlobStore for DiskBlobStore {
     }
 
     async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
-        let trips = trips(digests.to_vec(), Digest::size_bytes);
-        let read = futures::stream::iter(trips).map(|digests| {
+        let batches = batches(digests.iter().copied(), BLOCKING_CALL_LIMITS, Digest::size_bytes);
+        let read = futures::stream::iter(batches).map(|digests| {
             let directory = Arc::clone(&self.directory);
-            run_blocking(move || reading::read_all(&directory, &digests))
+            run_blocking(move || reader::read_all(&directory, &digests))
         });
-        read.buffered(TRIPS).concat().await
+        read.buffered(MAX_CONCURRENT_BLOCKING_CALLS).concat().await
     }
 
     async fn write_batch(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), Error>> {
-        let trips = trips(blobs, |(digest, _)| digest.size_bytes());
-        let written = futures::stream::iter(trips).map(|blobs| {
+        let batches = batches(blobs, BLOCKING_CALL_LIMITS, |(digest, _)| digest.size_bytes());
+        let written = futures::stream::iter(batches).map(|blobs| {
             let target = self.target();
-            run_blocking(move || writing::write_all(&target, blobs))
+            run_blocking(move || writer::write_all(&target, blobs))
         });
-        written.buffered(TRIPS).concat().await
+        written.buffered(MAX_CONCURRENT_BLOCKING_CALLS).concat().await
     }
-}
-
-/// Cuts a batch into what one trip to the blocking threads takes along.
-fn trips<T>(blobs: Vec<T>, size: impl Fn(&T) -> u64) -> Vec<Vec<T>> {
-    let mut trips = Vec::new();
-    let mut trip = Vec::new();
-    let mut bytes = 0_u64;
-    for blob in blobs {
-        bytes = bytes.saturating_add(size(&blob));
-        trip.push(blob);
-        if trip.len() == TRIP_BLOBS || bytes >= TRIP_BYTES {
-            trips.push(std::mem::take(&mut trip));
-            bytes = 0;
-        }
-    }
-    if !trip.is_empty() {
-        trips.push(trip);
-    }
-    trips
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! An action cache behind plain HTTP.
+//! Action cache behind plain HTTP.
 
 use std::sync::Arc;
 
@@ -11,20 +11,20 @@ use reqwest::Body;
 
 use crate::action_cache::ActionCache;
 use crate::error::Error;
+use crate::media::action_result_message::read_result;
 use crate::media::http_cache::HttpCache;
-use crate::media::result_message::read_result;
 use crate::retry::retried;
 
-/// The results of an [`HttpCache`]. The instance goes in front of `/ac/`, as bazel-remote and bitzel understand it.
+/// Results of an [`HttpCache`]. The instance name comes before `/ac/`, as bazel-remote and bitzel expect it.
 ///
-/// Servers like bazel-remote check that a result's blobs are there; others, like nginx, do not, and want
-/// [`crate::CompletenessCheckingActionCache`] above.
+/// Servers like bazel-remote check that a result's blobs are present; others, like nginx, do not, and need
+/// [`crate::CompletenessCheckingActionCache`] as a decorator.
 pub struct HttpActionCache {
     cache: Arc<HttpCache>,
 }
 
 impl HttpActionCache {
-    /// The results of `cache`.
+    /// Makes an action cache of the results of `cache`.
     pub fn new(cache: Arc<HttpCache>) -> Self {
         Self { cache }
     }
@@ -32,7 +32,9 @@ impl HttpActionCache {
     async fn read(&self, instance: &InstanceName, action: Digest) -> Result<Option<ActionResult>, Error> {
         match self.cache.get(self.cache.result(instance, action), None).await? {
             None => Ok(None),
-            Some(answer) => read_result(action, answer.body, "the HTTP cache").await.map(Some),
+            Some(response) => read_result(action, response.body, "the HTTP cache")
+                .await
+                .map(Some),
         }
     }
 }

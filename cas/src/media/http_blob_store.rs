@@ -1,4 +1,4 @@
-//! A store behind plain HTTP.
+//! Store behind plain HTTP.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,35 +14,35 @@ use crate::blob_store::verification::{is_whole, verified, verify};
 use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease, collect, one_chunk};
 use crate::blocking::run_blocking;
 use crate::error::{BackEndFailure, Error};
-use crate::media::http_cache::{Answer, HttpCache};
+use crate::media::http_cache::{GetResponse, HttpCache};
 use crate::media::resumed_stream::{OpenPart, cut, resumed};
 use crate::retry::retried;
 
-/// Requests of one call under way at the same time: HTTP has no batches.
-const CONCURRENCY: usize = 64;
-/// Blobs up to this size are sent from memory, so that the request can be made again when it fails.
-const SMALL: u64 = 1 << 20;
+/// Requests of one call at the same time: HTTP has no batches.
+const MAX_CONCURRENT_REQUESTS: usize = 64;
+/// Largest size of a blob that is sent from memory, so that a failed request can be repeated.
+const MAX_BUFFERED_WRITE_BYTES: u64 = 1 << 20;
 
-/// The blobs of an [`HttpCache`].
+/// Blobs of an [`HttpCache`].
 ///
-/// The protocol names a blob by its hash alone, so what the server says about sizes is checked, and every whole read
-/// and write is hashed: a faulty server or network cannot hand out wrong bytes. A read that breaks goes on where it
-/// broke. A write of more than 1 MiB that breaks is an error, for its source cannot be read twice and the protocol knows
-/// no resume; whoever has the source tries again. Servers that check what they are sent, like bazel-remote, take SHA-256 only and refuse other blobs.
+/// The protocol names a blob by its hash alone, so sizes that the server announces are checked, and every whole read and
+/// write is hashed: wrong bytes of a faulty server or network are never returned. A read that breaks continues where it
+/// broke. A write of more than 1 MiB that breaks is an error, because its source cannot be read twice and the protocol
+/// cannot resume; the caller has to repeat it. Servers that check blobs, like bazel-remote, accept SHA-256 only.
 pub struct HttpBlobStore {
     cache: Arc<HttpCache>,
 }
 
 impl HttpBlobStore {
-    /// The blobs of `cache`.
+    /// Makes a store of the blobs of `cache`.
     pub fn new(cache: Arc<HttpCache>) -> Self {
         Self { cache }
     }
 
-    /// Whether the server has the blob, as far as it says.
+    /// True if the server announces the blob.
     async fn has(&self, digest: Digest) -> Result<bool, Error> {
         let head = retried(|| self.cache.head(self.cache.blob(digest))).await?;
-        // One of another size is not this blob. Some servers do not tell.
+        // A resource of another size is not this blob. Some servers announce no size.
         Ok(head.is_some_and(|size| size.is_none_or(|size| size == digest.size_bytes())))
     }
 
@@ -59,7 +59,7 @@ impl HttpBlobStore {
     }
 
     async fn put_stream(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
-        // The stream can be sent once only, so the question comes first whether it has to be, and can be.
+        // The stream can be sent only once, so ask first whether that is necessary, and whether the server can be reached.
         if self.has(digest).await? {
             return Ok(());
         }
@@ -75,7 +75,7 @@ impl HttpBlobStore {
             .cache
             .put(url, digest.size_bytes(), Body::wrap_stream(chunks))
             .await;
-        // When the source failed, the broken request is not the cause.
+        // If the source failed, the broken request is not the cause.
         match failure.lock().take() {
             Some(error) => Err(error),
             None => put,
@@ -83,7 +83,7 @@ impl HttpBlobStore {
     }
 }
 
-/// Opens a part of a blob, wherever the server begins to send it.
+/// Opens a part of a blob. The server may send more than was requested.
 async fn open_part(
     cache: Arc<HttpCache>,
     digest: Digest,
@@ -91,14 +91,14 @@ async fn open_part(
     length: u64,
 ) -> Result<BlobStream, Error> {
     let part = (offset > 0 || length < digest.size_bytes()).then_some((offset, length));
-    let answer = cache.get(cache.blob(digest), part).await?;
-    let Answer {
+    let response = cache.get(cache.blob(digest), part).await?;
+    let GetResponse {
         start,
         length: announced,
         body,
-    } = answer.ok_or(Error::NotFound(digest))?;
+    } = response.ok_or(Error::NotFound(digest))?;
     let faulty = |reason: String| {
-        let context = format!("the HTTP cache answers wrongly for blob {digest}");
+        let context = format_args!("the response of the HTTP cache for blob {digest} is wrong");
         Error::back_end(context, BackEndFailure::Faulty)(reason)
     };
     if start > offset {
@@ -119,7 +119,7 @@ async fn open_part(
     }
     Ok(match part {
         Some(_) => cut(body, offset - start, length),
-        // Uncut, so that too many bytes are noticed.
+        // Not cut, so that too many bytes are detected.
         None => body,
     })
 }
@@ -135,7 +135,7 @@ impl BlobStore for HttpBlobStore {
             .collect();
         futures::stream::iter(distinct)
             .map(|digest| async move { Ok((!self.has(digest).await?).then_some(digest)) })
-            .buffered(CONCURRENCY)
+            .buffered(MAX_CONCURRENT_REQUESTS)
             .try_filter_map(|missing| async move { Ok(missing) })
             .try_collect()
             .await
@@ -148,7 +148,7 @@ impl BlobStore for HttpBlobStore {
         };
         let length = limit.map_or(rest, |limit| limit.min(rest));
         if length == 0 {
-            // No range of HTTP says this. The answer is known if the blob is there.
+            // A range of HTTP cannot be empty. The bytes are known if the blob is present.
             return if digest.is_empty_blob() || self.has(digest).await? {
                 Ok(one_chunk(Bytes::new()))
             } else {
@@ -168,10 +168,10 @@ impl BlobStore for HttpBlobStore {
     }
 
     async fn write(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
-        if digest.size_bytes() > SMALL {
+        if digest.size_bytes() > MAX_BUFFERED_WRITE_BYTES {
             return self.put_stream(digest, blob).await;
         }
-        // Verified on the way, so that a source without end is noticed before it fills the memory.
+        // Verified on the way, so that an endless source is detected before it fills the memory.
         let blob = collect(verified(digest, blob)).await?;
         self.put_bytes(digest, blob).await
     }
@@ -184,14 +184,14 @@ impl BlobStore for HttpBlobStore {
     async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {
         let url = self.cache.blob(Digest::new(function, hash, 0));
         let head = retried(|| self.cache.head(url.clone())).await?;
-        // Servers that do not tell the size are of no help.
+        // Without a size there is no digest.
         Ok(head.flatten().map(|size| Digest::new(function, hash, size)))
     }
 
     async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
         futures::stream::iter(digests.iter().copied())
             .map(|digest| crate::blob_store::read_whole(self, digest))
-            .buffered(CONCURRENCY)
+            .buffered(MAX_CONCURRENT_REQUESTS)
             .collect()
             .await
     }
@@ -199,7 +199,7 @@ impl BlobStore for HttpBlobStore {
     async fn write_batch(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), Error>> {
         futures::stream::iter(blobs)
             .map(|(digest, blob)| self.put_bytes(digest, blob))
-            .buffered(CONCURRENCY)
+            .buffered(MAX_CONCURRENT_REQUESTS)
             .collect()
             .await
     }

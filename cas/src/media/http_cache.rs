@@ -1,81 +1,29 @@
-//! A client of caches that speak plain HTTP: the protocol of Bazel's `--remote_cache=http://…`, which bazel-remote,
-//! nginx as a `WebDAV` server, and others serve. A blob is at `{url}/cas/{hash}`, the result of an Action at
-//! `{url}/{instance}/ac/{hash}`; GET, HEAD and PUT. Before a hash by BLAKE3 comes `blake3/`, as in resource names.
+//! Client of HTTP caches: the protocol of Bazel's `--remote_cache=http://…`, which bazel-remote, nginx as a `WebDAV`
+//! server, and others serve. A blob is at `{url}/cas/{hash}`, the result of an Action at `{url}/{instance}/ac/{hash}`;
+//! GET, HEAD and PUT. Before a hash by BLAKE3 comes `blake3/`, as in resource names.
 
-use std::fmt;
+mod options;
+
+use std::fmt::Display;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bitzel_proto::{Digest, DigestFunction, InstanceName};
 use futures::TryStreamExt;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE};
 use reqwest::{Body, Certificate, Client, Method, RequestBuilder, Response, StatusCode, Url};
 
+use self::options::without_secrets;
 use crate::blob_store::BlobStream;
 use crate::error::{BackEndFailure, Error};
 
-/// Connections to one server that are kept when nothing uses them.
-const IDLE_CONNECTIONS: usize = 64;
-/// Of an answer that says why not, as much as goes into a message.
-const REASON_BYTES: usize = 200;
+pub use self::options::{HttpCacheOptions, HttpCredentials};
 
-/// Who the client says it is.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub enum HttpCredentials {
-    /// Nobody.
-    #[default]
-    None,
-    /// A user with a password, as htpasswd-style servers want it.
-    Basic {
-        /// The user.
-        user: String,
-        /// The password.
-        password: String,
-    },
-    /// The bearer of a token.
-    Bearer(String),
-}
+/// Unused connections to one server that are kept open.
+const MAX_IDLE_CONNECTIONS: usize = 64;
+/// Bytes of the body of a refusal that are copied into the error message.
+const MAX_REASON_BYTES: usize = 200;
 
-impl fmt::Debug for HttpCredentials {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Never the secret: this ends in logs.
-        match self {
-            Self::None => formatter.write_str("None"),
-            Self::Basic { user, .. } => write!(formatter, "Basic({user})"),
-            Self::Bearer(_) => formatter.write_str("Bearer"),
-        }
-    }
-}
-
-/// Where a cache is and how to talk to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpCacheOptions {
-    /// `http://` or `https://`, with a path in front of `/cas/` and `/ac/` if the server has one.
-    pub url: String,
-    /// Sent with every request.
-    pub credentials: HttpCredentials,
-    /// Certificates in PEM to trust besides those of the system.
-    pub ca_certificates: Option<Vec<u8>>,
-    /// For setting up a connection.
-    pub connect_timeout: Duration,
-    /// For the next bytes of an answer, its first ones included.
-    pub read_timeout: Duration,
-}
-
-impl HttpCacheOptions {
-    /// The usual limits, no credentials.
-    pub fn new(url: impl Into<String>) -> Self {
-        Self {
-            url: url.into(),
-            credentials: HttpCredentials::None,
-            ca_certificates: None,
-            connect_timeout: Duration::from_secs(10),
-            read_timeout: Duration::from_mins(1),
-        }
-    }
-}
-
-/// One server; shared by an [`crate::HttpBlobStore`] and an [`crate::HttpActionCache`].
+/// Client of one server, shared by an [`crate::HttpBlobStore`] and an [`crate::HttpActionCache`].
 #[derive(Debug)]
 pub struct HttpCache {
     client: Client,
@@ -84,10 +32,12 @@ pub struct HttpCache {
 }
 
 impl HttpCache {
-    /// Checks the options. Connects with the first request.
+    /// Checks the options. The first request sets up the connection.
     pub fn new(options: HttpCacheOptions) -> Result<Arc<Self>, Error> {
-        let invalid =
-            |reason: String| Error::InvalidArgument(format!("HTTP cache {:?} {reason}", options.url));
+        let invalid = |reason: String| {
+            let url = without_secrets(&options.url);
+            Error::InvalidArgument(format!("HTTP cache {url:?} {reason}"))
+        };
         let mut base = Url::parse(&options.url).map_err(|error| invalid(format!("is not a URL: {error}")))?;
         if !matches!(base.scheme(), "http" | "https") {
             return Err(invalid(
@@ -96,11 +46,11 @@ impl HttpCache {
         }
         if !base.username().is_empty() || base.password().is_some() {
             return Err(invalid(
-                "holds credentials; give them apart, so that they stay out of logs".into(),
+                "contains credentials; configure them separately, so that they stay out of logs".into(),
             ));
         }
         if base.query().is_some() || base.fragment().is_some() {
-            return Err(invalid("has a query or a fragment; leave that out".into()));
+            return Err(invalid("has a query or a fragment; remove it".into()));
         }
         let path = base.path().trim_end_matches('/').to_owned();
         base.set_path(&path);
@@ -108,9 +58,9 @@ impl HttpCache {
         let mut client = Client::builder()
             .connect_timeout(options.connect_timeout)
             .read_timeout(options.read_timeout)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
             .tcp_nodelay(true)
-            // A cache that sends clients elsewhere would get its credentials sent there, too.
+            // The target of a redirect would receive the credentials.
             .redirect(reqwest::redirect::Policy::none());
         if let Some(pem) = &options.ca_certificates {
             let certificates = Certificate::from_pem_bundle(pem).map_err(|error| {
@@ -131,12 +81,12 @@ impl HttpCache {
         }))
     }
 
-    /// The URL of a blob.
+    /// URL of a blob.
     pub(crate) fn blob(&self, digest: Digest) -> Url {
         self.at(&[&["cas"], function_of(digest), &[&digest.hash_hex()]].concat())
     }
 
-    /// The URL of a result.
+    /// URL of a result.
     pub(crate) fn result(&self, instance: &InstanceName, action: Digest) -> Url {
         let instance = instance.to_string();
         let instance: Vec<&str> = instance
@@ -163,7 +113,7 @@ impl HttpCache {
         }
     }
 
-    /// Asks whether something is there, and how many bytes it has if the server says so.
+    /// Requests the existence of a resource, and its size if the server announces one. `None` if it is absent.
     pub(crate) async fn head(&self, url: Url) -> Result<Option<Option<u64>>, Error> {
         let response = self.send(self.request(Method::HEAD, url.clone()), &url).await?;
         match response.status() {
@@ -176,8 +126,8 @@ impl HttpCache {
         }
     }
 
-    /// Reads `length` bytes from `offset` on, or all if `part` is `None`. `None` if it is not there.
-    pub(crate) async fn get(&self, url: Url, part: Option<(u64, u64)>) -> Result<Option<Answer>, Error> {
+    /// Reads a part of a resource (offset and length), or all of it. `None` if it is absent.
+    pub(crate) async fn get(&self, url: Url, part: Option<(u64, u64)>) -> Result<Option<GetResponse>, Error> {
         let mut request = self.request(Method::GET, url.clone());
         if let Some((offset, length)) = part {
             request = request.header(RANGE, format!("bytes={offset}-{}", offset + length.max(1) - 1));
@@ -193,17 +143,17 @@ impl HttpCache {
             _ => return Err(refused(&url, response).await),
         };
         let start = start.ok_or_else(|| {
-            let context = format!("GET {url} yields a part without saying which");
+            let context = format_args!("GET {url} yields a part without its position");
             Error::back_end(context, BackEndFailure::Faulty)("no Content-Range")
         })?;
-        Ok(Some(Answer {
+        Ok(Some(GetResponse {
             start,
             length: response.content_length(),
             body: body(url, response),
         }))
     }
 
-    /// Stores something. `length` is what `body` has.
+    /// Stores a resource. `length` is the size of `body`.
     pub(crate) async fn put(&self, url: Url, length: u64, body: Body) -> Result<(), Error> {
         let request = self.request(Method::PUT, url.clone());
         let request = request.header(CONTENT_LENGTH, length).body(body);
@@ -217,12 +167,12 @@ impl HttpCache {
     async fn send(&self, request: RequestBuilder, url: &Url) -> Result<Response, Error> {
         request.send().await.map_err(|error| {
             let what = if error.is_timeout() { "timed out" } else { "failed" };
-            broken(format!("the request to {url} {what}"), error)
+            connection_error(format_args!("the request to {url} {what}"), error)
         })
     }
 }
 
-/// Servers take a hash alone for one of SHA-256.
+/// Part of the path before a hash. A hash alone is one of SHA-256.
 fn function_of(digest: Digest) -> &'static [&'static str] {
     match digest.function() {
         DigestFunction::Sha256 => &[],
@@ -230,16 +180,16 @@ fn function_of(digest: Digest) -> &'static [&'static str] {
     }
 }
 
-/// What a GET yields.
-pub(crate) struct Answer {
-    /// The offset of its first byte, which a server is free to put before the one asked for.
+/// Response to a GET.
+pub(crate) struct GetResponse {
+    /// Offset of the first byte, which a server may choose before the requested one.
     pub(crate) start: u64,
-    /// How many bytes it announces.
+    /// Number of bytes that the server announces.
     pub(crate) length: Option<u64>,
     pub(crate) body: BlobStream,
 }
 
-/// `bytes 7-9/10` begins with byte 7.
+/// Offset of the first byte in a `Content-Range`: 7 in `bytes 7-9/10`.
 fn first_byte(range: &str) -> Option<u64> {
     range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
 }
@@ -248,16 +198,16 @@ fn body(url: Url, response: Response) -> BlobStream {
     let chunks = response.bytes_stream();
     Box::pin(chunks.map_err(move |error| {
         let what = if error.is_timeout() { "stopped" } else { "broke" };
-        broken(format!("the answer of {url} {what} in the middle"), error)
+        connection_error(format_args!("the response of {url} {what} in the middle"), error)
     }))
 }
 
-/// Whatever goes wrong between client and server may go right the next time.
-fn broken(context: String, error: reqwest::Error) -> Error {
+/// Error of a connection. Another attempt may succeed.
+fn connection_error(context: impl Display, error: reqwest::Error) -> Error {
     Error::back_end(context, BackEndFailure::Unavailable)(error.without_url())
 }
 
-/// The error of an answer that is none of those that a call expects.
+/// Error of a response with a status that the call does not expect.
 async fn refused(url: &Url, mut response: Response) -> Error {
     let status = response.status();
     let failure = match status.as_u16() {
@@ -267,13 +217,13 @@ async fn refused(url: &Url, mut response: Response) -> Error {
         _ => BackEndFailure::Faulty,
     };
     let mut reason = Vec::new();
-    while reason.len() < REASON_BYTES {
+    while reason.len() < MAX_REASON_BYTES {
         let Ok(Some(chunk)) = response.chunk().await else {
             break;
         };
         reason.extend_from_slice(&chunk);
     }
-    reason.truncate(REASON_BYTES);
+    reason.truncate(MAX_REASON_BYTES);
     let reason = String::from_utf8_lossy(&reason);
     let reason: String = reason
         .chars()
@@ -284,7 +234,7 @@ async fn refused(url: &Url, mut response: Response) -> Error {
     } else {
         reason.trim()
     };
-    Error::back_end(format!("{url} answers {status}"), failure)(reason)
+    Error::back_end(format_args!("{url} answers {status}"), failure)(reason)
 }
 
 #[cfg(test)]

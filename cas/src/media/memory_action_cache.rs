@@ -1,4 +1,4 @@
-//! An action cache in memory, for tests and servers that need not remember.
+//! Action cache in memory, for tests and for servers that need not survive a restart.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 use crate::action_cache::ActionCache;
 use crate::error::Error;
 
-/// Keeps every result in memory and never evicts.
+/// Action cache in memory, without eviction.
 #[derive(Debug, Default)]
 pub struct MemoryActionCache {
     results: RwLock<HashMap<(InstanceName, Digest), ActionResult>>,

@@ -1,4 +1,4 @@
-//! A store in memory, for tests and small caches.
+//! Store in memory, for tests and small caches.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -11,15 +11,15 @@ use crate::blob_store::verification::verified;
 use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease, collect, one_chunk};
 use crate::error::Error;
 
-/// Keeps every blob in memory and never evicts.
+/// Store in memory, without eviction.
 #[derive(Debug, Default)]
 pub struct MemoryBlobStore {
-    /// In order of hashes, so that one is found without its size.
+    /// Blobs in order of their hashes, so that one can be looked up without its size.
     blobs: RwLock<BTreeMap<Digest, Bytes>>,
 }
 
 impl MemoryBlobStore {
-    /// Makes a blob disappear, as eviction does in other stores.
+    /// Removes a blob, as eviction does in other stores.
     pub fn remove(&self, digest: Digest) {
         self.blobs.write().remove(&digest);
     }

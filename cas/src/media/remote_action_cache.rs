@@ -1,25 +1,25 @@
-//! An action cache behind the Remote Execution API.
+//! Action cache behind the Remote Execution API.
 
 use async_trait::async_trait;
+use bitzel_proto::limits::MAX_MESSAGE_SIZE;
 use bitzel_proto::reapi::action_cache_client::ActionCacheClient;
 use bitzel_proto::reapi::{ActionResult, GetActionResultRequest, UpdateActionResultRequest};
 use bitzel_proto::{Digest, InstanceName};
+use bitzel_rpc::endpoint::Channel;
 use tonic::Code;
 
 use crate::action_cache::ActionCache;
 use crate::error::Error;
 use crate::retry::retried;
-use bitzel_proto::limits::MAX_MESSAGE_SIZE;
-use bitzel_rpc::endpoint::Channel;
 
-/// A client of the `ActionCache` service. Calls that fail for now are made again after growing pauses.
+/// Client of the `ActionCache` service. Calls with a transient failure are repeated with back-off.
 #[derive(Debug, Clone)]
 pub struct RemoteActionCache {
     client: ActionCacheClient<Channel>,
 }
 
 impl RemoteActionCache {
-    /// A client on a channel from [`bitzel_rpc::endpoint::connect`].
+    /// Makes a client on a channel from [`bitzel_rpc::endpoint::connect`].
     pub fn new(channel: Channel) -> Self {
         let client = ActionCacheClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_SIZE)
@@ -40,7 +40,7 @@ impl ActionCache for RemoteActionCache {
         let get = async || match self.client.clone().get_action_result(request.clone()).await {
             Ok(response) => Ok(Some(response.into_inner())),
             Err(status) if status.code() == Code::NotFound => Ok(None),
-            Err(status) => Err(Error::remote(format!(
+            Err(status) => Err(Error::remote(format_args!(
                 "cannot look up action {action} in the action cache"
             ))(status)),
         };
@@ -57,7 +57,7 @@ impl ActionCache for RemoteActionCache {
         };
         let update = async || {
             let updated = self.client.clone().update_action_result(request.clone()).await;
-            updated.map_err(Error::remote(format!(
+            updated.map_err(Error::remote(format_args!(
                 "cannot put the result of action {action} into the action cache"
             )))
         };

@@ -1,4 +1,4 @@
-//! A store behind the Remote Execution API.
+//! Store behind the Remote Execution API.
 
 mod batches;
 mod byte_stream;
@@ -11,57 +11,57 @@ use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use bitzel_proto::google::bytestream::byte_stream_client::ByteStreamClient;
+use bitzel_proto::limits::MAX_MESSAGE_SIZE;
 use bitzel_proto::reapi::FindMissingBlobsRequest;
 use bitzel_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
 use bitzel_proto::{Digest, DigestFunction, InstanceName};
+use bitzel_rpc::endpoint::Channel;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 
+use self::capabilities::ServerCapabilities;
 use crate::blob_store::verification::{is_whole, verified};
 use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease};
 use crate::error::Error;
 use crate::retry::retried;
-use bitzel_proto::limits::MAX_MESSAGE_SIZE;
-use bitzel_rpc::endpoint::Channel;
 
-use capabilities::Abilities;
-
-/// What a digest costs in a message beside its blob, rounded up: 64 digits, size, tags, status.
-const DIGEST_OVERHEAD: u64 = 128;
+/// Size of a digest in a message, beside its blob, rounded up: 64 digits, size, tags, status.
+const DIGEST_OVERHEAD_BYTES: u64 = 128;
 /// Digests in one `FindMissingBlobs` request: about 1 MiB.
-const DIGESTS_PER_REQUEST: usize = 8 << 10;
-/// Requests of one call under way at the same time.
-const CONCURRENCY: usize = 8;
+const MAX_DIGESTS_PER_REQUEST: usize = 8 << 10;
+/// Requests of one call at the same time.
+const MAX_CONCURRENT_REQUESTS: usize = 8;
 
-/// A client of the `ContentAddressableStorage` and `ByteStream` services.
+/// Client of the `ContentAddressableStorage` and `ByteStream` services.
 ///
-/// Many small blobs go in batches within the server's limits, large ones as streams. Whatever is read whole is checked
-/// against its digest, so that a faulty server or network cannot hand out wrong bytes. Calls that fail because the
-/// server is out of reach or overloaded (`UNAVAILABLE`, `ABORTED`, `RESOURCE_EXHAUSTED`, or a broken connection) are
-/// made again after growing pauses; streams go on where they broke, writes as far as the server knows
-/// `QueryWriteStatus` or 16 MiB reach back.
+/// Small blobs go in batches within the server's limits, large ones as streams. Every blob that is read whole is checked
+/// against its digest, so that wrong bytes of a faulty server or network are never returned. Calls that fail because the
+/// server is unreachable or overloaded (`UNAVAILABLE`, `ABORTED`, `RESOURCE_EXHAUSTED`, or a broken connection) are
+/// repeated with back-off. Reads continue where they broke; writes continue if the server supports `QueryWriteStatus`, or
+/// if no more than 16 MiB have been sent.
 #[derive(Debug, Clone)]
 pub struct RemoteBlobStore {
     storage: ContentAddressableStorageClient<Channel>,
     streams: Streams,
     instance: InstanceName,
-    abilities: Abilities,
-    /// Whether the server takes a limit of a read. bazel-remote ends one with `OUT_OF_RANGE` where the limit is.
-    takes_read_limit: Arc<AtomicBool>,
+    capabilities: ServerCapabilities,
+    /// False if the server does not support the limit of a read. bazel-remote ends such a read with `OUT_OF_RANGE` at the
+    /// limit.
+    supports_read_limit: Arc<AtomicBool>,
 }
 
 type Streams = ByteStreamClient<Channel>;
 
-/// How to use a [`RemoteBlobStore`].
+/// Options of a [`RemoteBlobStore`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RemoteBlobStoreOptions {
-    /// Compresses transfers with Zstandard if the server offers it. Worth it where the network is slower than a core
+    /// Compresses transfers with Zstandard if the server supports it. Useful if the network is slower than a core
     /// compresses, some 300 MiB a second: not on one machine, nor in a fast local network.
     pub compression: bool,
 }
 
 impl RemoteBlobStore {
-    /// A client on a channel from [`bitzel_rpc::endpoint::connect`]. Asks the server for its limits.
+    /// Makes a client on a channel from [`bitzel_rpc::endpoint::connect`], and asks the server for its capabilities.
     pub async fn connect(channel: Channel, instance: InstanceName) -> Result<Self, Error> {
         Self::connect_with(channel, instance, RemoteBlobStoreOptions::default()).await
     }
@@ -72,7 +72,7 @@ impl RemoteBlobStore {
         instance: InstanceName,
         options: RemoteBlobStoreOptions,
     ) -> Result<Self, Error> {
-        let abilities = Abilities::ask(&channel, &instance).await?;
+        let capabilities = ServerCapabilities::ask(&channel, &instance).await?;
         Ok(Self {
             storage: ContentAddressableStorageClient::new(channel.clone())
                 .max_decoding_message_size(MAX_MESSAGE_SIZE)
@@ -81,11 +81,11 @@ impl RemoteBlobStore {
                 .max_decoding_message_size(MAX_MESSAGE_SIZE)
                 .max_encoding_message_size(MAX_MESSAGE_SIZE),
             instance,
-            takes_read_limit: Arc::new(AtomicBool::new(true)),
-            abilities: if options.compression {
-                abilities
+            supports_read_limit: Arc::new(AtomicBool::new(true)),
+            capabilities: if options.compression {
+                capabilities
             } else {
-                abilities.without_compression()
+                capabilities.without_compression()
             },
         })
     }
@@ -100,7 +100,7 @@ impl RemoteBlobStore {
             blob_digests: digests.iter().map(Digest::to_wire).collect(),
             digest_function: function.to_wire(),
         };
-        self.abilities.check_function(function)?;
+        self.capabilities.check_function(function)?;
         let ask = async || {
             let response = self.storage.clone().find_missing_blobs(request.clone()).await;
             response.map_err(Error::remote("cannot ask the store which blobs are missing"))
@@ -112,7 +112,7 @@ impl RemoteBlobStore {
             .map(|digest| Digest::from_wire(function, digest))
             .collect::<Result<_, _>>()
             .map_err(|error| {
-                Error::InvalidArgument(format!("the store answered with a digest that is none: {error}"))
+                Error::InvalidArgument(format!("the store answered with an invalid digest: {error}"))
             })
     }
 }
@@ -122,12 +122,12 @@ impl BlobStore for RemoteBlobStore {
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error> {
         let mut requests = Vec::new();
         for (function, digests) in by_function(digests) {
-            for chunk in digests.chunks(DIGESTS_PER_REQUEST) {
+            for chunk in digests.chunks(MAX_DIGESTS_PER_REQUEST) {
                 requests.push(self.find_missing_chunk(function, chunk.to_vec()));
             }
         }
         futures::stream::iter(requests)
-            .buffered(CONCURRENCY)
+            .buffered(MAX_CONCURRENT_REQUESTS)
             .try_concat()
             .await
     }
@@ -164,7 +164,7 @@ impl BlobStore for RemoteBlobStore {
     }
 }
 
-/// The distinct digests that are not the empty blob, by function: a request speaks of one function only.
+/// Distinct digests other than that of the empty blob, by function: a request is for one function only.
 fn by_function(digests: &[Digest]) -> Vec<(DigestFunction, Vec<Digest>)> {
     let mut seen = HashSet::with_capacity(digests.len());
     let distinct: Vec<Digest> = digests

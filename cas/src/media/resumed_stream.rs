@@ -1,8 +1,9 @@
-//! Streams that go on where their source broke.
+//! Streams that continue where their source broke.
 
 use std::sync::Arc;
 
 use backon::BackoffBuilder;
+use bitzel_proto::with_causes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use tracing::debug;
@@ -10,9 +11,8 @@ use tracing::debug;
 use crate::blob_store::BlobStream;
 use crate::error::{BackEndFailure, Error};
 use crate::retry::pauses;
-use bitzel_proto::with_causes;
 
-/// Opens a part of a blob: so many bytes from an offset on.
+/// Function that opens a part of a blob, given its offset and length.
 pub(crate) type OpenPart =
     Arc<dyn Fn(u64, u64) -> BoxFuture<'static, Result<BlobStream, Error>> + Send + Sync>;
 
@@ -24,9 +24,9 @@ struct Resumed {
     pauses: <backon::ExponentialBuilder as BackoffBuilder>::Backoff,
 }
 
-/// Exactly `length` bytes, of which `source` is the stream that was opened at `offset`. Where it breaks or ends too
-/// early, `open` is asked for the rest, as often as [`pauses`] allows in all: a source that brings one byte for each
-/// try comes to an end too. More bytes than asked for are an error.
+/// Streams exactly `length` bytes from `source`, which was opened at `offset`. If it breaks or ends too early, `open`
+/// opens the rest, as often as [`pauses`] allows in all: a source that yields one byte for each attempt ends, too. More
+/// bytes than requested are an error.
 pub(crate) fn resumed(source: BlobStream, offset: u64, length: u64, open: OpenPart) -> BlobStream {
     let state = Resumed {
         source,
@@ -44,7 +44,7 @@ pub(crate) fn resumed(source: BlobStream, offset: u64, length: u64, open: OpenPa
                 Some(Ok(chunk)) => {
                     let size = chunk.len() as u64;
                     if size > state.left {
-                        let context = format!("the store sends more than the {} bytes left", state.left);
+                        let context = format_args!("the store sends more than the {} bytes left", state.left);
                         return Err(Error::back_end(context, BackEndFailure::Faulty)("too many bytes"));
                     }
                     state.offset += size;
@@ -53,7 +53,7 @@ pub(crate) fn resumed(source: BlobStream, offset: u64, length: u64, open: OpenPa
                 }
                 Some(Err(error)) => error,
                 None => {
-                    let context = format!("the store ended a blob {} bytes too early", state.left);
+                    let context = format_args!("the store ended a blob {} bytes too early", state.left);
                     Error::back_end(context, BackEndFailure::Unavailable)("too few bytes")
                 }
             };
@@ -64,7 +64,7 @@ pub(crate) fn resumed(source: BlobStream, offset: u64, length: u64, open: OpenPa
 }
 
 impl Resumed {
-    /// Opens the rest, or gives up with the reason for which that is necessary.
+    /// Opens the rest after `error`, or fails with the last error.
     async fn reopen(&mut self, mut error: Error) -> Result<(), Error> {
         loop {
             if !error.is_transient() {
@@ -76,7 +76,7 @@ impl Resumed {
             let reason = with_causes(&error);
             debug!(
                 offset = self.offset,
-                reason, "a blob's stream broke; reading on from there"
+                reason, "a blob's stream broke and continues at this offset"
             );
             tokio::time::sleep(pause).await;
             match (self.open)(self.offset, self.left).await {
@@ -90,7 +90,7 @@ impl Resumed {
     }
 }
 
-/// Leaves out `skip` bytes and ends after `length` more, for servers that send more than they were asked for.
+/// Skips `skip` bytes and ends after `length` more, for servers that send more than was requested.
 pub(crate) fn cut(body: BlobStream, skip: u64, length: u64) -> BlobStream {
     let state = (body, skip, length);
     futures::stream::try_unfold(state, |(mut body, mut skip, mut left)| async move {
@@ -122,7 +122,7 @@ mod tests {
     use crate::testing::failing_blob_store::down;
     use crate::testing::noise;
 
-    /// Opens parts of `blob` that break after `each` bytes, by an error or by an early end.
+    /// Makes a function that opens parts of `blob`. They break after `each` bytes, by an error or by an early end.
     fn open(blob: &Bytes, each: usize, quietly: bool) -> OpenPart {
         let blob = blob.clone();
         Arc::new(move |offset, length| {
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_break_is_not_seen() {
+    async fn reader_gets_all_bytes_despite_breaks() {
         let blob = Bytes::from(noise(1, 1000));
         for quietly in [false, true] {
             let read = read(open(&blob, 300, quietly), 100, 900).await;
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_byte_for_each_try_comes_to_an_end() {
+    async fn one_byte_for_each_attempt_ends_in_an_error() {
         let blob = Bytes::from(noise(1, 1000));
         for quietly in [false, true] {
             let read = read(open(&blob, 1, quietly), 0, 1000).await;

@@ -1,4 +1,4 @@
-//! An action cache in an S3 bucket.
+//! Action cache in an S3 bucket.
 
 use std::sync::Arc;
 
@@ -9,18 +9,18 @@ use prost::Message;
 
 use crate::action_cache::ActionCache;
 use crate::error::Error;
-use crate::media::result_message::read_result;
+use crate::media::action_result_message::read_result;
 use crate::media::s3_bucket::S3Bucket;
 
-/// The results of an [`S3Bucket`], under `ac/{instance}/{function}/{hash}-{size}`.
+/// Results of an [`S3Bucket`], under `ac/{instance}/{function}/{hash}-{size}`.
 ///
-/// S3 does not know which blobs a result needs: put [`crate::CompletenessCheckingActionCache`] above.
+/// S3 does not know which blobs a result needs: use [`crate::CompletenessCheckingActionCache`] as a decorator.
 pub struct S3ActionCache {
     bucket: Arc<S3Bucket>,
 }
 
 impl S3ActionCache {
-    /// The results of `bucket`.
+    /// Makes an action cache of the results of `bucket`.
     pub fn new(bucket: Arc<S3Bucket>) -> Self {
         Self { bucket }
     }
@@ -62,7 +62,7 @@ mod tests {
     use crate::testing::sha256;
 
     #[tokio::test]
-    async fn results_make_the_round_trip_under_their_instance() {
+    async fn results_are_kept_apart_by_instance() {
         let server = TestS3Server::start().await;
         let cache = S3ActionCache::new(server.bucket().await);
         let (one, other) = (InstanceName::default(), InstanceName::new("team/one").unwrap());

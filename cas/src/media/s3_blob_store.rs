@@ -1,6 +1,6 @@
-//! A store in an S3 bucket.
+//! Store in an S3 bucket.
 
-mod finding;
+mod find_missing;
 mod multipart;
 
 use std::sync::Arc;
@@ -18,24 +18,24 @@ use crate::error::{BackEndFailure, Error};
 use crate::media::resumed_stream::{OpenPart, resumed};
 use crate::media::s3_bucket::{Object, S3Bucket};
 
-/// Requests of one call under way at the same time. S3 answers each in 10 to 50 ms and thousands in a second.
-const CONCURRENCY: usize = 128;
-/// Larger blobs go in parts.
-const SINGLE_PUT: u64 = 16 << 20;
-/// Mebibytes that all writes together hold in memory at a time: S3 takes bytes whose hash is known beforehand.
-const MEMORY_MIB: usize = 128;
+/// Requests of one call at the same time. S3 answers each in 10 to 50 ms and thousands in a second.
+const MAX_CONCURRENT_REQUESTS: usize = 128;
+/// Largest size of a blob that is sent with one request; larger ones are uploaded in parts.
+const MAX_SINGLE_PUT_BYTES: u64 = 16 << 20;
+/// Mebibytes that all writes together may hold in memory: S3 needs the hash of the bytes before they are sent.
+const WRITE_MEMORY_MIB: usize = 128;
 const MIB: u64 = 1 << 20;
 
-/// The blobs of an [`S3Bucket`], under `cas/{function}/{hash}-{size}`.
+/// Blobs of an [`S3Bucket`], under `cas/{function}/{hash}-{size}`.
 ///
-/// Whole reads and all writes are hashed on the way, so neither the network nor the bucket's other users can make it
-/// hand out wrong bytes. A read that breaks goes on where it broke. An upload in parts that fails is aborted; one that
-/// was cut off by the death of the process stays until a lifecycle rule for incomplete uploads removes it, which the
-/// bucket should have.
+/// Whole reads and all writes are hashed on the way, so wrong bytes from the network or from other users of the bucket
+/// are never returned. A read that breaks continues where it broke. An upload in parts that fails is aborted; after the
+/// death of the process its parts stay until a lifecycle rule for incomplete uploads removes them, which the bucket
+/// should have.
 ///
 /// Writes wait while others hold the memory for their parts, which includes writes whose sources are slow.
 ///
-/// S3 evicts nothing and knows no last use: see [`crate::S3Options::renew_after`] for how blobs grow old. Those above
+/// S3 evicts nothing and records no last use: see [`crate::S3Options::renew_after`] for the age of blobs. Those above
 /// 5 GiB are not renewed.
 pub struct S3BlobStore {
     bucket: Arc<S3Bucket>,
@@ -43,11 +43,11 @@ pub struct S3BlobStore {
 }
 
 impl S3BlobStore {
-    /// The blobs of `bucket`.
+    /// Makes a store of the blobs of `bucket`.
     pub fn new(bucket: Arc<S3Bucket>) -> Self {
         Self {
             bucket,
-            memory: Arc::new(Semaphore::new(MEMORY_MIB)),
+            memory: Arc::new(Semaphore::new(WRITE_MEMORY_MIB)),
         }
     }
 
@@ -55,7 +55,7 @@ impl S3BlobStore {
         format!("{}-{}", self.start_of(digest), digest.size_bytes())
     }
 
-    /// Comes before the key of `digest` and after that of every smaller hash.
+    /// Start of the key of `digest`, which sorts before the key itself and after the keys of smaller hashes.
     fn start_of(&self, digest: Digest) -> String {
         format!("{}{}", self.prefix_of(digest.function()), digest.hash_hex())
     }
@@ -67,16 +67,16 @@ impl S3BlobStore {
         })
     }
 
-    /// Whether a blob is there. Renews one that is old.
+    /// True if a blob is present. Renews an old one.
     async fn has(&self, digest: Digest) -> Result<bool, Error> {
         match self.bucket.head(self.key(digest)).await? {
-            Some(object) => self.keep(digest, &object).await,
+            Some(object) => self.is_present(digest, &object).await,
             None => Ok(false),
         }
     }
 
-    /// Whether an object that was found is the blob, and still is after it was renewed if it is old.
-    async fn keep(&self, digest: Digest, object: &Object) -> Result<bool, Error> {
+    /// True if an object is the blob, and an old object could be renewed.
+    async fn is_present(&self, digest: Digest, object: &Object) -> Result<bool, Error> {
         if object.size != digest.size_bytes() {
             return Ok(false);
         }
@@ -91,11 +91,11 @@ impl S3BlobStore {
         self.bucket.put(&self.key(digest), blob).await
     }
 
-    /// Room in memory for some bytes; given back when the permit is dropped.
-    async fn room(&self, bytes: u64) -> Option<tokio::sync::OwnedSemaphorePermit> {
+    /// Reserves memory for some bytes until the permit is dropped.
+    async fn reserve_memory(&self, bytes: u64) -> Option<tokio::sync::OwnedSemaphorePermit> {
         let mebibytes = usize::try_from(bytes.div_ceil(MIB))
-            .unwrap_or(MEMORY_MIB)
-            .clamp(1, MEMORY_MIB);
+            .unwrap_or(WRITE_MEMORY_MIB)
+            .clamp(1, WRITE_MEMORY_MIB);
         let permits = u32::try_from(mebibytes).unwrap_or(1);
         Arc::clone(&self.memory).acquire_many_owned(permits).await.ok()
     }
@@ -112,7 +112,7 @@ async fn open_part(
     let (announced, body) = bucket.get(&key, part).await?.ok_or(Error::NotFound(digest))?;
     match announced {
         Some(announced) if announced != length => {
-            let context = format!("S3 announces {announced} bytes of {key} instead of {length}");
+            let context = format_args!("S3 announces {announced} bytes of {key} instead of {length}");
             Err(Error::back_end(context, BackEndFailure::Faulty)("wrong length"))
         }
         _ => Ok(body),
@@ -122,7 +122,7 @@ async fn open_part(
 #[async_trait]
 impl BlobStore for S3BlobStore {
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error> {
-        self.find(digests).await
+        self.find_absent(digests).await
     }
 
     async fn read(&self, digest: Digest, range: BlobRange) -> Result<BlobStream, Error> {
@@ -132,7 +132,7 @@ impl BlobStore for S3BlobStore {
         };
         let length = limit.map_or(rest, |limit| limit.min(rest));
         if length == 0 {
-            // No range of HTTP says this. The answer is known if the blob is there.
+            // A range of HTTP cannot be empty. The bytes are known if the blob is present.
             return if digest.is_empty_blob() || self.has(digest).await? {
                 Ok(one_chunk(Bytes::new()))
             } else {
@@ -158,14 +158,14 @@ impl BlobStore for S3BlobStore {
     }
 
     async fn write(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
-        if digest.size_bytes() > SINGLE_PUT {
-            // Parts are worth a question first.
+        if digest.size_bytes() > MAX_SINGLE_PUT_BYTES {
+            // A look-up costs less than an upload in parts.
             if self.has(digest).await? {
                 return Ok(());
             }
             return self.put_parts(digest, blob).await;
         }
-        let _room = self.room(digest.size_bytes()).await;
+        let _memory = self.reserve_memory(digest.size_bytes()).await;
         let blob = collect(verified(digest, blob)).await?;
         self.bucket.put(&self.key(digest), blob).await
     }
@@ -176,7 +176,7 @@ impl BlobStore for S3BlobStore {
     }
 
     async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {
-        // The size is a part of the key, so a list of what begins with the hash tells it.
+        // The size is a part of the key, so a list of the keys that begin with the hash contains it.
         let start = self.start_of(Digest::new(function, hash, 0));
         let (page, _) = self.bucket.list(&start, &start).await?;
         let digests = page.iter().map(|object| Digest::new(function, hash, object.size));
@@ -189,7 +189,7 @@ impl BlobStore for S3BlobStore {
     async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
         futures::stream::iter(digests.iter().copied())
             .map(|digest| read_whole(self, digest))
-            .buffered(CONCURRENCY)
+            .buffered(MAX_CONCURRENT_REQUESTS)
             .collect()
             .await
     }
@@ -197,7 +197,7 @@ impl BlobStore for S3BlobStore {
     async fn write_batch(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), Error>> {
         futures::stream::iter(blobs)
             .map(|(digest, blob)| self.put(digest, blob))
-            .buffered(CONCURRENCY)
+            .buffered(MAX_CONCURRENT_REQUESTS)
             .collect()
             .await
     }

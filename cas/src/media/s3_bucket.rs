@@ -1,107 +1,32 @@
-//! A part of a bucket of Amazon S3 or of a server that speaks its protocol.
+//! Bucket of Amazon S3 or of a server with the same protocol, or a part of one.
 
-use std::fmt;
+mod options;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use aws_config::BehaviorVersion;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
-use aws_sdk_s3::config::retry::RetryConfig;
-use aws_sdk_s3::config::timeout::TimeoutConfig;
-use aws_sdk_s3::config::{
-    Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient,
-    StalledStreamProtectionConfig,
-};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::MetadataDirective;
-use aws_smithy_http_client::tls;
 use bytes::Bytes;
 use futures::StreamExt;
 
+use self::options::configuration;
 use crate::blob_store::BlobStream;
 use crate::error::{BackEndFailure, Error};
 
-/// Tries of one request in all, with the SDK's exponential backoff and jitter in between.
-const ATTEMPTS: u32 = 5;
+pub use self::options::{S3Credentials, S3Options};
 
-/// What one copy in S3 takes; larger objects age, which the documentation of the store says.
-const COPY_LIMIT: u64 = 5 << 30;
+/// Largest object that S3 copies with one request. Larger objects are not renewed, which the documentation of the store
+/// says.
+const MAX_COPY_BYTES: u64 = 5 << 30;
 
-/// Who the client is to S3.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub enum S3Credentials {
-    /// Whoever the environment says: variables, profiles, the identity of the machine or pod (the SDK's usual chain).
-    #[default]
-    FromEnvironment,
-    /// These keys.
-    Given {
-        /// The access key's name.
-        access_key_id: String,
-        /// The key itself.
-        secret_access_key: String,
-        /// For temporary keys.
-        session_token: Option<String>,
-    },
-}
-
-impl fmt::Debug for S3Credentials {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::FromEnvironment => formatter.write_str("FromEnvironment"),
-            Self::Given { access_key_id, .. } => write!(formatter, "Given({access_key_id})"),
-        }
-    }
-}
-
-/// Where a bucket is and how to use it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct S3Options {
-    /// The bucket, which must exist.
-    pub bucket: String,
-    /// In front of every key, with a `/` in between. May be empty.
-    pub prefix: String,
-    /// The server, for others than Amazon's: `https://minio.example:9000`.
-    pub endpoint: Option<String>,
-    /// The region; with `None` that of the environment, or `us-east-1`.
-    pub region: Option<String>,
-    /// Puts the bucket into the path and not into the host name, as most servers other than Amazon's want it.
-    pub force_path_style: bool,
-    /// Who is asking.
-    pub credentials: S3Credentials,
-    /// S3 does not know when an object was last used; what expires there expires by the age of its last write. With
-    /// this, an object that is asked for and older is copied onto itself, so that a lifecycle rule that deletes what
-    /// is older than, say, twice as long removes only what nobody asks for. `None`: nothing is copied, and a rule
-    /// may remove what a build was just told to be there.
-    pub renew_after: Option<Duration>,
-    /// For setting up a connection.
-    pub connect_timeout: Duration,
-    /// For an answer to begin, and the time for which its body may stand still.
-    pub read_timeout: Duration,
-}
-
-impl S3Options {
-    /// Amazon's S3 with the environment's credentials and the usual limits.
-    pub fn new(bucket: impl Into<String>) -> Self {
-        Self {
-            bucket: bucket.into(),
-            prefix: String::new(),
-            endpoint: None,
-            region: None,
-            force_path_style: false,
-            credentials: S3Credentials::FromEnvironment,
-            renew_after: None,
-            connect_timeout: Duration::from_secs(10),
-            read_timeout: Duration::from_mins(1),
-        }
-    }
-}
-
-/// One bucket; shared by an [`crate::S3BlobStore`] and an [`crate::S3ActionCache`].
+/// Client of one bucket, shared by an [`crate::S3BlobStore`] and an [`crate::S3ActionCache`].
 ///
 /// The credentials need `s3:GetObject`, `s3:PutObject`, `s3:AbortMultipartUpload`, and `s3:ListBucket`, without which
-/// S3 does not tell a missing object from a forbidden one.
+/// S3 does not distinguish a missing object from a forbidden one.
 #[derive(Debug)]
 pub struct S3Bucket {
     client: Client,
@@ -111,7 +36,7 @@ pub struct S3Bucket {
     renew_after: Option<Duration>,
 }
 
-/// What a bucket says about an object.
+/// Key, size and age of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Object {
     pub(crate) key: String,
@@ -120,7 +45,7 @@ pub(crate) struct Object {
 }
 
 impl S3Bucket {
-    /// Sets up a client and asks whether the bucket is there.
+    /// Sets up a client and checks that the bucket exists.
     pub async fn open(options: S3Options) -> Result<Arc<Self>, Error> {
         let prefix = options.prefix.trim_matches('/');
         let bucket = Self {
@@ -138,7 +63,7 @@ impl S3Bucket {
         Ok(Arc::new(bucket))
     }
 
-    /// The full key of `name`.
+    /// Full key of `name`.
     pub(crate) fn key(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
@@ -151,7 +76,7 @@ impl S3Bucket {
         &self.bucket
     }
 
-    /// What is known about an object, `None` if it is not there.
+    /// Looks up an object. `None` if it is absent.
     pub(crate) async fn head(&self, key: String) -> Result<Option<Object>, Error> {
         let head = self
             .client
@@ -171,7 +96,8 @@ impl S3Bucket {
         }
     }
 
-    /// `length` bytes from `offset` on, `None` if the object is not there; all of it with `None`.
+    /// Reads a part of an object (offset and length), or all of it. Returns the number of bytes that S3 announces, and the
+    /// bytes. `None` if the object is absent.
     pub(crate) async fn get(
         &self,
         key: &str,
@@ -198,8 +124,8 @@ impl S3Bucket {
         Ok(())
     }
 
-    /// One page of the objects whose keys begin with `prefix` and come after `after`, in the order of their keys, and
-    /// whether there are more.
+    /// Lists one page of the objects whose keys begin with `prefix` and come after `after`, in the order of their keys.
+    /// The flag is true if there are more.
     pub(crate) async fn list(&self, prefix: &str, after: &str) -> Result<(Vec<Object>, bool), Error> {
         let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix);
         let page = list.start_after(after).send().await;
@@ -213,18 +139,18 @@ impl S3Bucket {
         Ok((page.contents().iter().map(object).collect(), more))
     }
 
-    /// Whether an object is to be renewed now that it was asked for.
+    /// True if an object is to be renewed when it is looked up.
     pub(crate) fn is_old(&self, object: &Object) -> bool {
         let (Some(limit), Some(modified)) = (self.renew_after, object.modified) else {
             return false;
         };
-        object.size <= COPY_LIMIT
+        object.size <= MAX_COPY_BYTES
             && SystemTime::now()
                 .duration_since(modified)
                 .is_ok_and(|age| age > limit)
     }
 
-    /// Copies an object onto itself, so that its age starts again. Says whether it was there.
+    /// Copies an object onto itself, so that its age starts again. `false` if it is absent.
     pub(crate) async fn renew(&self, key: &str) -> Result<bool, Error> {
         let copy = self.client.copy_object().bucket(&self.bucket).key(key);
         // S3 copies an object onto itself only if something changes.
@@ -236,59 +162,6 @@ impl S3Bucket {
             Err(error) if is_absent(&error) => Ok(false),
             Err(error) => Err(failed(format!("cannot renew {key} in S3"), error)),
         }
-    }
-}
-
-async fn configuration(options: &S3Options) -> aws_sdk_s3::Config {
-    let tls = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
-    let http: SharedHttpClient = aws_smithy_http_client::Builder::new()
-        .tls_provider(tls)
-        .build_https();
-    let region = options.region.clone().map(Region::new);
-    let builder = match &options.credentials {
-        S3Credentials::Given {
-            access_key_id,
-            secret_access_key,
-            session_token,
-        } => {
-            let token = session_token.clone();
-            let keys = Credentials::new(access_key_id, secret_access_key, token, None, "configuration");
-            let region = region.unwrap_or_else(|| Region::from_static("us-east-1"));
-            Builder::new()
-                .behavior_version(BehaviorVersion::latest())
-                .region(region)
-                .credentials_provider(keys)
-                .http_client(http)
-        }
-        S3Credentials::FromEnvironment => {
-            let loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
-            let loader = match region {
-                Some(region) => loader.region(region),
-                None => loader.region(
-                    aws_config::meta::region::RegionProviderChain::default_provider().or_else("us-east-1"),
-                ),
-            };
-            Builder::from(&loader.load().await)
-        }
-    };
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(options.connect_timeout)
-        .read_timeout(options.read_timeout)
-        .build();
-    let stalls = StalledStreamProtectionConfig::enabled()
-        .grace_period(options.read_timeout)
-        .build();
-    let builder = builder
-        .force_path_style(options.force_path_style)
-        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
-        .timeout_config(timeouts)
-        .stalled_stream_protection(stalls)
-        // Digests are checked here, over the whole way; and servers other than Amazon's know few of the checksums.
-        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
-        .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
-    match &options.endpoint {
-        Some(endpoint) => builder.endpoint_url(endpoint).build(),
-        None => builder.build(),
     }
 }
 
@@ -305,7 +178,7 @@ fn body(key: &str, body: ByteStream) -> BlobStream {
     let state = (body, key);
     futures::stream::try_unfold(state, |(mut body, key)| async move {
         let chunk = body.try_next().await.map_err(|error| {
-            let context = format!("the answer of S3 for {key} broke in the middle");
+            let context = format_args!("the response of S3 for {key} broke in the middle");
             Error::back_end(context, BackEndFailure::Unavailable)(error)
         })?;
         Ok(chunk.map(|chunk| (chunk, (body, key))))
@@ -313,13 +186,13 @@ fn body(key: &str, body: ByteStream) -> BlobStream {
     .boxed()
 }
 
-/// Whether an object is not there. A bucket that is not there is another matter, as far as the answer tells.
+/// True if the object is absent. A missing bucket is an error instead, if the response says so.
 fn is_absent<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
     let status = error.raw_response().map(|response| response.status().as_u16());
     status == Some(404) && error.code() != Some("NoSuchBucket")
 }
 
-/// The error of a request after all its tries.
+/// Error of a request after all its attempts.
 pub(crate) fn failed<E>(context: String, error: SdkError<E, HttpResponse>) -> Error
 where
     E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
@@ -334,7 +207,7 @@ where
             _ => BackEndFailure::Unavailable,
         },
     };
-    // The code says more than the chain of sources, which ends in "service error".
+    // The code is more useful than the chain of sources, which ends in "service error".
     let context = match (error.code(), error.message()) {
         (Some(code), Some(message)) => format!("{context}: {code}: {message}"),
         (Some(code), None) => format!("{context}: {code}"),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use bitzel_cas::media::disk_blob_store::{Statistics, Tally};
+use bitzel_cas::media::disk_blob_store::{BlobTotals, Statistics};
 use bitzel_cas::{DiskBlobStore, DiskBlobStoreOptions};
 use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ pub(crate) async fn run(
     let done = match arguments.command {
         StoreCommand::Verify => verify(&store).await,
         StoreCommand::Stats { json } => stats(&store, &directory, json).await,
-        StoreCommand::Gc(arguments) => collect_garbage(&store, &arguments).await,
+        StoreCommand::Gc(arguments) => evict(&store, &arguments).await,
     };
     store.close().await?;
     done
@@ -115,7 +115,7 @@ async fn stats(store: &DiskBlobStore, directory: &Path, json: bool) -> Result<Ex
 }
 
 fn as_json(statistics: &Statistics, directory: &Path) -> Value {
-    let tally = |tally: Tally| {
+    let tally = |tally: BlobTotals| {
         json!({
             "blobs": tally.blobs,
             "logical_bytes": tally.logical_bytes,
@@ -138,8 +138,8 @@ fn as_json(statistics: &Statistics, directory: &Path) -> Value {
     })
 }
 
-async fn collect_garbage(store: &DiskBlobStore, arguments: &GcArguments) -> Result<ExitCode, CommandError> {
-    let (blobs, bytes) = store.collect_garbage(arguments.size, arguments.max_age).await?;
+async fn evict(store: &DiskBlobStore, arguments: &GcArguments) -> Result<ExitCode, CommandError> {
+    let (blobs, bytes) = store.evict(arguments.size, arguments.max_age).await?;
     let usage = store.usage();
     writeln!(
         io::stdout(),

@@ -1,4 +1,4 @@
-//! Writing the index down, so that a power loss costs little and a start need not read a long journal.
+//! Checkpoints: index snapshots, so that a power loss costs little and a start reads no long journal.
 
 use std::fs::File;
 use std::io;
@@ -6,18 +6,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::journal::Journal;
-use super::{BoundedDirectory, State, recovery, snapshot};
+use super::{BoundedDirectory, State, index_snapshot, recovery};
 use crate::error::Error;
 
 /// Age of the last snapshot at which the next change starts a new one.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_mins(5);
-/// Records in the journal that make a snapshot worth while, whatever its age: this many take a start half a second.
+/// Number of records in the journal that start a snapshot, whatever the age of the last one: a start takes half a second
+/// to read so many.
 pub(crate) const CHECKPOINT_RECORDS: u64 = 1 << 20;
-/// Entries that are copied before other threads get their turn.
-const COPIED_AT_ONCE: usize = 4096;
+/// Entries that are copied before other threads can take the lock.
+const COPY_BATCH_ENTRIES: usize = 4096;
 
 impl BoundedDirectory {
-    /// Writes a snapshot after syncing the file system, so that everything up to now survives a power loss.
+    /// Writes a snapshot after syncing the file system, so that all entries up to now survive a power loss.
     pub(crate) fn checkpoint(&self) -> Result<(), Error> {
         let _guard = self.checkpointing.lock();
         self.write_snapshot()
@@ -37,17 +38,17 @@ impl BoundedDirectory {
             let mut state = self.state.lock();
             state.journal = journal;
             state.checkpointed = Instant::now();
-            state.entries.freeze()
+            state.entries.begin_snapshot()
         };
-        let entries = order.chunks(COPIED_AT_ONCE).flat_map(|indices| {
+        let entries = order.chunks(COPY_BATCH_ENTRIES).flat_map(|indices| {
             let state = self.state.lock();
-            let frozen = indices.iter().map(|index| state.entries.frozen(*index));
-            frozen.collect::<Vec<_>>()
+            let copied = indices.iter().map(|index| state.entries.snapshot_entry(*index));
+            copied.collect::<Vec<_>>()
         });
         let written = self
             .sync_files(order.is_empty())
-            .and_then(|()| snapshot::write(&index, number, entries));
-        self.state.lock().entries.thaw();
+            .and_then(|()| index_snapshot::write(&index, number, entries));
+        self.state.lock().entries.end_snapshot();
         written?;
         recovery::remove_older(&index, number)
     }
@@ -57,18 +58,15 @@ impl BoundedDirectory {
         if is_empty {
             return Ok(());
         }
-        let root =
-            File::open(&self.root).map_err(Error::io(format!("cannot open {}", self.root.display())))?;
+        let path = self.root.display();
+        let root = File::open(&self.root).map_err(Error::io(format_args!("cannot open {path}")))?;
         rustix::fs::syncfs(&root)
             .map_err(io::Error::from)
-            .map_err(Error::io(format!(
-                "cannot sync the file system of {}",
-                self.root.display()
-            )))
+            .map_err(Error::io(format_args!("cannot sync the file system of {path}")))
     }
 
-    /// Ends the use of the directory: a snapshot that needs no journal beside it, so that even a start after a
-    /// reboot relies on it. Changes are refused from here on.
+    /// Ends the use of the directory with a snapshot that needs no journal beside it, so that even a start after a
+    /// reboot can rely on it. Changes are refused from then on.
     pub(crate) fn close(&self) -> Result<(), Error> {
         let _guard = self.checkpointing.lock();
         let mut state = self.state.lock();
@@ -79,11 +77,11 @@ impl BoundedDirectory {
         let index = self.root.join("index");
         let number = state.journal.number() + 1;
         self.sync_files(state.entries.len() == 0)?;
-        snapshot::write(&index, number, state.entries.iter())?;
+        index_snapshot::write(&index, number, state.entries.iter())?;
         recovery::remove_older(&index, number)
     }
 
-    /// On a thread of its own.
+    /// Writes a snapshot on a thread of its own.
     pub(super) fn checkpoint_in_background(self: &Arc<Self>) {
         let directory = Arc::clone(self);
         std::thread::spawn(move || {
@@ -96,7 +94,7 @@ impl BoundedDirectory {
 }
 
 impl State {
-    /// Whether it is time for a snapshot that nobody has asked for yet; the caller does.
+    /// True if a snapshot is due and not requested yet. It counts as requested then: the caller has to start it.
     pub(super) fn request_checkpoint(&mut self, records: u64) -> bool {
         let is_due = self.journal.records() >= records
             || self.checkpointed.elapsed() >= CHECKPOINT_INTERVAL

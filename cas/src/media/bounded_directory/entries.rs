@@ -1,10 +1,10 @@
-//! What a directory holds and in which order it was used.
+//! Entries of a directory in order of use, in memory.
 //!
-//! Millions of entries are looked up, moved and evicted, so they live side by side in one vector, linked by index, and
-//! a table of indices finds them: some 75 bytes for each entry, no allocation for any.
+//! Millions of entries are looked up, moved and evicted. So they lie in one vector, linked by index, and a hash table
+//! of indices finds them: 64 bytes for each entry in the vector and 6 to 11 in the table, and no allocation for each.
 
-mod frozen;
 mod node;
+mod snapshot;
 
 use std::collections::HashMap;
 use std::hash::BuildHasher as _;
@@ -12,62 +12,21 @@ use std::hash::BuildHasher as _;
 use bitzel_proto::{Digest, DigestFunction};
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use self::frozen::Frozen;
 use self::node::Node;
+use self::snapshot::ChangedSince;
+use super::Entry;
 
-/// No entry.
+/// Index that stands for no node.
 const NONE: u32 = u32::MAX;
 
-/// Where the bytes of an entry are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// In a file of their own, which the digest names. With the checksum of what the file stands for, if it was taken
-    /// when the file was written: much quicker to check than the digest.
-    File(Option<Checksum>),
-    /// In a segment, from a block on.
-    Segment { number: u32, block: u32 },
-}
-
-impl Place {
-    pub(crate) fn is_file(self) -> bool {
-        matches!(self, Self::File(_))
-    }
-}
-
-/// XXH3 with 64 bits, little-endian. It finds what a disk does to bytes, not what an attacker does. Bytes and no number: an
-/// entry needs no more memory for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Checksum(pub(crate) [u8; 8]);
-
-/// How the bytes are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Encoding {
-    /// As they are.
-    Raw,
-    /// Compressed.
-    Zstd,
-}
-
-/// One thing that a directory holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) digest: Digest,
-    pub(crate) place: Place,
-    pub(crate) encoding: Encoding,
-    /// Blocks of 4 KiB that it takes.
-    pub(crate) blocks: u32,
-    /// When it was last used, in seconds since 1970, as far as the journal knows.
-    pub(crate) used: u32,
-}
-
-/// Linked nodes, the least recently used first.
+/// List of linked nodes, the least recently used first.
 #[derive(Clone, Copy)]
 struct List {
     first: u32,
     last: u32,
 }
 
-const EMPTY: List = List {
+const EMPTY_LIST: List = List {
     first: NONE,
     last: NONE,
 };
@@ -75,18 +34,20 @@ const EMPTY: List = List {
 /// All entries of a directory.
 pub(super) struct Entries {
     nodes: Vec<Node>,
+    /// Indices of nodes that are in no list.
     vacant: Vec<u32>,
+    /// Indices of nodes by hash.
     table: HashTable<u32>,
     hasher: DefaultHashBuilder,
-    /// What may be evicted.
+    /// Entries that may be evicted.
     evictable: List,
-    /// What may not.
+    /// Entries that are protected from eviction.
     leased: List,
     leased_blocks: u64,
-    /// How often each digest is leased, whether it is there or not.
+    /// Number of leases of each digest, present or absent.
     leases: HashMap<Digest, u32>,
-    /// While a snapshot is being written.
-    frozen: Option<Frozen>,
+    /// Point-in-time snapshot, while it is written to disk.
+    snapshot: Option<ChangedSince>,
 }
 
 impl Entries {
@@ -96,15 +57,15 @@ impl Entries {
             vacant: Vec::new(),
             table: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
-            evictable: EMPTY,
-            leased: EMPTY,
+            evictable: EMPTY_LIST,
+            leased: EMPTY_LIST,
             leased_blocks: 0,
             leases: HashMap::new(),
-            frozen: None,
+            snapshot: None,
         }
     }
 
-    /// Makes room for so many more, which saves growing step by step.
+    /// Allocates memory for so many more entries, which saves growing step by step.
     pub(super) fn reserve(&mut self, additional: usize) {
         self.nodes.reserve_exact(additional);
         let (nodes, hasher) = (&self.nodes, &self.hasher);
@@ -126,8 +87,8 @@ impl Entries {
         Some(self.promote_at(index))
     }
 
-    /// Makes those of many entries that are there the most recently used ones, in this order. All are found before the
-    /// first one moves: so the processor waits for the memory of several at a time.
+    /// Makes those of many entries that are present the most recently used ones, in this order. All are looked up
+    /// before the first one moves, so that the processor can load the memory of several at the same time.
     pub(super) fn promote_all(&mut self, digests: &[Digest], mut visit: impl FnMut(&Digest, Option<Entry>)) {
         let found: Vec<Option<u32>> = digests.iter().map(|digest| self.find(digest)).collect();
         for (digest, index) in digests.iter().zip(found) {
@@ -141,19 +102,19 @@ impl Entries {
         self.node(index).entry()
     }
 
-    /// Changes the time that an entry was used at.
-    pub(super) fn set_used(&mut self, digest: &Digest, used: u32) {
+    /// Changes the time of last use of an entry.
+    pub(super) fn set_last_use(&mut self, digest: &Digest, last_use: u32) {
         if let Some(index) = self.find(digest) {
-            self.node(index).used = used;
+            self.node(index).last_use = last_use;
         }
     }
 
-    /// Adds an entry as the most recently used one; gives back the one whose place it takes.
+    /// Adds an entry as the most recently used one. Returns the entry that it replaces.
     pub(super) fn insert(&mut self, entry: Entry) -> Option<Entry> {
         if let Some(index) = self.find(&entry.digest) {
             self.unlink(index);
             let before = self.node(index).entry();
-            self.keep_frozen(index, before);
+            self.copy_for_snapshot(index, before);
             self.node(index).set_entry(&entry);
             self.link(index);
             return Some(before);
@@ -167,7 +128,7 @@ impl Entries {
             }
             None => {
                 self.nodes.push(node);
-                // Four billion entries of 64 bytes fit in no memory.
+                // Four billion entries of 64 bytes exceed the memory of every machine.
                 u32::try_from(self.nodes.len() - 1).unwrap_or(NONE)
             }
         };
@@ -189,26 +150,26 @@ impl Entries {
         self.unlink(index);
         self.vacant.push(index);
         let entry = self.node(index).entry();
-        self.keep_frozen(index, entry);
+        self.copy_for_snapshot(index, entry);
         Some(entry)
     }
 
-    /// What may be evicted, the least recently used first.
+    /// Entries that may be evicted, the least recently used first.
     pub(super) fn evictable(&self) -> impl Iterator<Item = Entry> {
         self.iterate(self.evictable)
     }
 
-    /// Everything, the least recently used first and what is leased last.
+    /// All entries, the least recently used first and the leased ones last.
     pub(super) fn iter(&self) -> impl Iterator<Item = Entry> {
         self.iterate(self.evictable).chain(self.iterate(self.leased))
     }
 
-    /// Blocks that may not be evicted.
+    /// Number of blocks that are protected from eviction.
     pub(super) fn leased_blocks(&self) -> u64 {
         self.leased_blocks
     }
 
-    /// Takes what `digest` names, now or later, out of the eviction until [`Entries::release`].
+    /// Protects the entry of `digest`, present or added later, from eviction until [`Entries::release`].
     pub(super) fn lease(&mut self, digest: &Digest) {
         let count = self.leases.entry(*digest).or_default();
         *count += 1;
@@ -217,7 +178,7 @@ impl Entries {
         }
     }
 
-    /// Ends one lease. What nobody leases any more counts as used just now.
+    /// Ends one lease. An entry without further leases counts as used now.
     pub(super) fn release(&mut self, digest: &Digest) {
         let Some(count) = self.leases.get_mut(digest) else {
             return;
@@ -238,17 +199,19 @@ impl Entries {
     }
 
     fn find(&self, digest: &Digest) -> Option<u32> {
-        let is_it = |index: &u32| at(&self.nodes, *index).digest() == *digest;
-        self.table.find(hash(&self.hasher, digest.hash()), is_it).copied()
+        let matches = |index: &u32| at(&self.nodes, *index).digest() == *digest;
+        self.table
+            .find(hash(&self.hasher, digest.hash()), matches)
+            .copied()
     }
 
-    /// What has this hash, whatever its size.
+    /// Digest of the entry with this hash, whatever its size.
     pub(super) fn resolve(&self, function: DigestFunction, wanted: &[u8; 32]) -> Option<Digest> {
-        let is_it = |index: &u32| {
+        let matches = |index: &u32| {
             let node = at(&self.nodes, *index);
             node.function() == function && node.hash() == wanted
         };
-        let found = self.table.find(hash(&self.hasher, wanted), is_it);
+        let found = self.table.find(hash(&self.hasher, wanted), matches);
         found.map(|index| at(&self.nodes, *index).digest())
     }
 
@@ -273,7 +236,7 @@ impl Entries {
         }
     }
 
-    /// Puts a node at the end of its list.
+    /// Adds a node at the end of its list.
     fn link(&mut self, index: u32) {
         let node = self.node(index);
         let (leased, blocks) = (node.is_leased(), node.blocks());
@@ -289,7 +252,7 @@ impl Entries {
         (node.previous, node.next) = (last, NONE);
     }
 
-    /// Takes a node out of its list.
+    /// Removes a node from its list.
     fn unlink(&mut self, index: u32) {
         let node = self.node(index);
         let (previous, next, leased) = (node.previous, node.next, node.is_leased());
@@ -312,8 +275,8 @@ fn at(nodes: &[Node], index: u32) -> &Node {
     &nodes[index as usize]
 }
 
-/// Digests are uniform already; the seed keeps others from choosing what collides. Without the size, so that
-/// [`Entries::resolve`] finds what it does not know the size of.
+/// Hash for the table. Digests are uniform already; the seed prevents a client from choosing digests that collide. The
+/// size is left out, so that [`Entries::resolve`] can look up a hash of unknown size.
 fn hash(hasher: &DefaultHashBuilder, hash: &[u8; 32]) -> u64 {
     let start = hash.first_chunk().copied().unwrap_or_default();
     hasher.hash_one(u64::from_le_bytes(start))

@@ -1,8 +1,9 @@
-//! What happened since the last snapshot.
+//! Journal: the changes since the last index snapshot.
 //!
-//! A file of records, the first of which names the boot that wrote it. A record of a blob in a file of its own is
-//! appended before that file appears or goes, so a process that dies in between leaves a record to check, never a file
-//! that nobody knows. A record of a blob in a segment is appended after its bytes were written and before they go.
+//! A file of records, the first of which names the boot that wrote it. A record of an entry in a file of its own is
+//! appended before that file appears or is removed, so a process that dies in between leaves a record to check, never
+//! an unknown file. A record of an entry in a segment is appended after its bytes were written and before they are
+//! removed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -10,37 +11,38 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FallocateFlags;
 
-use super::entries::Entry;
-use super::placing::is_full;
-use super::record::{self, Change, RECORD};
-use super::snapshot::sync_directory;
+use super::Entry;
+use super::disk_full::is_full;
+use super::index_snapshot::sync_directory;
+use super::record::{self, Change, RECORD_BYTES};
 use crate::error::Error;
 
 const MAGIC: [u8; 8] = *b"bitzelj3";
-/// The name of a journal whose header is being written.
+/// Name of a journal whose header is being written.
 pub(super) const UNFINISHED: &str = "unfinished-journal";
-/// Bytes that the journal takes from the disk in advance: a full disk must not keep the store from writing down
-/// that it evicts.
-const CUSHION: u64 = 1 << 20;
+/// Bytes that the journal allocates in advance: a full disk must not prevent the journal from recording evictions.
+const PREALLOCATED_BYTES: u64 = 1 << 20;
 
+/// Journal that is being written.
 pub(super) struct Journal {
-    /// Where it belongs.
+    /// Directory of the journal.
     index: PathBuf,
-    /// `None` until the disk has room for it.
+    /// `None` until the disk has space for it.
     file: Option<File>,
     number: u64,
+    /// Bytes of the header and the records.
     length: u64,
-    /// Bytes that the file system has set aside.
+    /// Bytes that the file system has allocated.
     allocated: u64,
 }
 
-/// A journal read back.
+/// Content of a journal.
 pub(super) struct Replay {
-    /// The changes, in order.
+    /// Changes in order.
     pub(super) changes: Vec<(Change, Entry)>,
-    /// Whether this boot wrote it. Otherwise nothing in it can be relied on.
+    /// True if the machine was not restarted since the journal was written. Otherwise it cannot be relied on.
     pub(super) is_of_this_boot: bool,
-    /// Whether all records are right.
+    /// True if no record is damaged.
     pub(super) is_whole: bool,
 }
 
@@ -49,28 +51,28 @@ pub(super) fn path(index: &Path, number: u64) -> PathBuf {
 }
 
 impl Journal {
-    /// Starts a journal, on disk for good, so that the next start sees which boot it belongs to.
+    /// Starts a journal and syncs it to disk, so that the next start can read which boot it belongs to.
     ///
-    /// It gets its name when its header is complete: a process that dies before leaves a file that no start looks
-    /// at. A journal without a header would say that the machine went down, and cost every blob since the last
-    /// snapshot.
+    /// It gets its name when its header is complete: a process that dies before leaves a file that no start reads. A
+    /// journal without a header would look like a crash of the machine, and all entries since the last snapshot would
+    /// be lost.
     pub(super) fn create(index: &Path, number: u64) -> Result<Self, Error> {
         let path = path(index, number);
         let file =
-            make_file(index, number).map_err(Error::io(format!("cannot create {}", path.display())))?;
+            make_file(index, number).map_err(Error::io(format_args!("cannot create {}", path.display())))?;
         let mut journal = Self::without_file(index, number);
         journal.allocated = allocate(&file, journal.length).unwrap_or(0);
         journal.file = Some(file);
         Ok(journal)
     }
 
-    /// The same, but on a full disk the file is made by the first change that finds room for it. Until then every change
-    /// is refused, and what the index says stays true.
+    /// Starts a journal as [`Journal::create`] does. On a full disk, the file is made by the first change that finds
+    /// space for it; until then every change is refused, and the index stays correct.
     pub(super) fn start(index: &Path, number: u64) -> Result<Self, Error> {
         match Self::create(index, number) {
             Err(Error::Io { context, source }) if is_full(&source) => {
                 tracing::warn!(
-                    "{context}: {source}; what is there is served, and nothing changes until there is room"
+                    "{context}: {source}; blobs that are there are served, and nothing changes until there is space"
                 );
                 Ok(Self::without_file(index, number))
             }
@@ -83,7 +85,7 @@ impl Journal {
             index: index.to_owned(),
             file: None,
             number,
-            length: RECORD as u64,
+            length: RECORD_BYTES as u64,
             allocated: 0,
         }
     }
@@ -93,7 +95,7 @@ impl Journal {
     }
 
     pub(super) fn records(&self) -> u64 {
-        self.length / RECORD as u64 - 1
+        self.length / RECORD_BYTES as u64 - 1
     }
 
     pub(super) fn append<'a>(
@@ -112,13 +114,13 @@ impl Journal {
         };
         let written = file.write_all(&records);
         if written.is_err() {
-            // A full disk may have taken half a record; what follows must not start there.
+            // A full disk may have stored half a record; the next record must not start after it.
             file.set_len(length)?;
             self.allocated = length;
             return written;
         }
         self.length += records.len() as u64;
-        if self.length + CUSHION / 2 > self.allocated
+        if self.length + PREALLOCATED_BYTES / 2 > self.allocated
             && let Some(allocated) = allocate(file, self.length)
         {
             self.allocated = allocated;
@@ -138,25 +140,25 @@ fn make_file(index: &Path, number: u64) -> io::Result<File> {
     Ok(file)
 }
 
-/// Sets blocks aside for a journal of this length; gives where they end. Not every file system can; then the journal takes
-/// what it needs when it needs it.
+/// Allocates blocks beyond a journal of this length, and returns where they end. `None` on a file system that cannot;
+/// the journal then allocates with each write.
 fn allocate(file: &File, length: u64) -> Option<u64> {
-    rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, length, CUSHION).ok()?;
-    Some(length + CUSHION)
+    rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, length, PREALLOCATED_BYTES).ok()?;
+    Some(length + PREALLOCATED_BYTES)
 }
 
-/// Reads a journal. A record that is cut off at the end was never acknowledged to anybody and is left out.
+/// Reads a journal. A record that is cut off at the end was never acknowledged and is left out.
 pub(super) fn replay(path: &Path) -> Result<Replay, Error> {
-    let failed = || Error::io(format!("cannot read {}", path.display()));
-    let file = File::open(path).map_err(failed())?;
-    let own_header = record::header(MAGIC).map_err(failed())?;
+    let failed = |error| Error::io(format_args!("cannot read {}", path.display()))(error);
+    let file = File::open(path).map_err(failed)?;
+    let own_header = record::header(MAGIC).map_err(failed)?;
     let mut replay = Replay {
         changes: Vec::new(),
         is_of_this_boot: false,
         is_whole: true,
     };
     let mut is_first = true;
-    let visit = |record: &[u8; RECORD]| {
+    let visit = |record: &[u8; RECORD_BYTES]| {
         if std::mem::take(&mut is_first) {
             replay.is_of_this_boot = *record == own_header;
             return;
@@ -166,6 +168,6 @@ pub(super) fn replay(path: &Path) -> Result<Replay, Error> {
             None => replay.is_whole = false,
         }
     };
-    record::for_each(&file, visit).map_err(failed())?;
+    record::for_each(&file, visit).map_err(failed)?;
     Ok(replay)
 }

@@ -1,4 +1,4 @@
-//! Entries that must stay.
+//! Leases, which protect entries from eviction.
 
 use std::sync::Arc;
 
@@ -6,24 +6,24 @@ use bitzel_proto::Digest;
 
 use super::BoundedDirectory;
 
-/// Entries before other threads get their turn.
-const STEP: usize = 1024;
-/// Dropped leases that may wait.
-const RELEASED: usize = 256;
+/// Entries that are leased or released before other threads can take the lock.
+const BATCH_ENTRIES: usize = 1024;
+/// Dropped leases that may wait for their release.
+const MAX_PENDING_RELEASES: usize = 256;
 
-/// Keeps entries from eviction for as long as it lives.
+/// Protection of entries from eviction, until it is dropped.
 pub(crate) struct DirectoryLease {
     directory: Arc<BoundedDirectory>,
     digests: Vec<Digest>,
 }
 
 impl DirectoryLease {
-    /// Also holds for what is not there yet.
+    /// Leases the entries of `digests`, present or added later.
     pub(crate) fn new(directory: Arc<BoundedDirectory>, digests: Vec<Digest>) -> Self {
-        if directory.released.lock().len() > RELEASED {
-            directory.release();
+        if directory.pending_releases.lock().len() > MAX_PENDING_RELEASES {
+            directory.release_pending();
         }
-        for digests in digests.chunks(STEP) {
+        for digests in digests.chunks(BATCH_ENTRIES) {
             let mut state = directory.state.lock();
             for digest in digests {
                 state.entries.lease(digest);
@@ -33,19 +33,19 @@ impl DirectoryLease {
     }
 }
 
-/// Cheap, however many digests there are: they are released when somebody needs room.
+/// Cheap, however many digests there are: they are released when space is needed.
 impl Drop for DirectoryLease {
     fn drop(&mut self) {
         let digests = std::mem::take(&mut self.digests);
-        self.directory.released.lock().push(digests);
+        self.directory.pending_releases.lock().push(digests);
     }
 }
 
 impl BoundedDirectory {
-    /// Ends the leases that were dropped.
-    pub(super) fn release(&self) {
-        let released = std::mem::take(&mut *self.released.lock());
-        for digests in released.iter().flat_map(|digests| digests.chunks(STEP)) {
+    /// Releases the entries of all dropped leases.
+    pub(super) fn release_pending(&self) {
+        let released = std::mem::take(&mut *self.pending_releases.lock());
+        for digests in released.iter().flat_map(|digests| digests.chunks(BATCH_ENTRIES)) {
             let mut state = self.state.lock();
             for digest in digests {
                 state.entries.release(digest);

@@ -1,31 +1,32 @@
-//! The form of the index on disk: records of 64 bytes, each with a checksum of its own.
+//! Format of the index on disk: records of 64 bytes, each with a checksum of its own.
 
 use std::fs::File;
 use std::io::{self, Read};
 
 use bitzel_proto::{Digest, DigestFunction};
 
-use super::entries::{Checksum, Encoding, Entry, Place};
+use super::{Checksum, Encoding, Entry, Place};
 
-/// Bytes of a record.
-pub(super) const RECORD: usize = 64;
-const CHECKED: usize = RECORD - 4;
-/// Records that are read at once.
-const READ_AHEAD: usize = 1 << 14;
+/// Size of a record.
+pub(super) const RECORD_BYTES: usize = 64;
+/// Part of a record that its checksum covers.
+const CHECKED_BYTES: usize = RECORD_BYTES - 4;
+/// Records that are read with one system call.
+const RECORDS_PER_READ: usize = 1 << 14;
 
-/// What happened to an entry.
+/// Kind of change of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
-    /// It is there. For a file of its own: it is about to appear.
+    /// The entry was added. For a file of its own: it is about to appear.
     Add,
-    /// It is about to go.
+    /// The entry is about to be removed.
     Remove,
-    /// It was used.
+    /// The entry was used.
     Touch,
 }
 
-pub(super) fn encode(change: Change, entry: &Entry) -> [u8; RECORD] {
-    let mut record = [0; RECORD];
+pub(super) fn encode(change: Change, entry: &Entry) -> [u8; RECORD_BYTES] {
+    let mut record = [0; RECORD_BYTES];
     record[0] = match change {
         Change::Add => 1,
         Change::Remove => 2,
@@ -54,11 +55,11 @@ pub(super) fn encode(change: Change, entry: &Entry) -> [u8; RECORD] {
     record[8..16].copy_from_slice(&entry.digest.size_bytes().to_le_bytes());
     record[16..48].copy_from_slice(entry.digest.hash());
     record[48..56].copy_from_slice(&location);
-    record[56..60].copy_from_slice(&entry.used.to_le_bytes());
+    record[56..60].copy_from_slice(&entry.last_use.to_le_bytes());
     seal(record)
 }
 
-pub(super) fn decode(record: &[u8; RECORD]) -> Option<(Change, Entry)> {
+pub(super) fn decode(record: &[u8; RECORD_BYTES]) -> Option<(Change, Entry)> {
     if seal(*record) != *record {
         return None;
     }
@@ -94,37 +95,38 @@ pub(super) fn decode(record: &[u8; RECORD]) -> Option<(Change, Entry)> {
         place,
         encoding,
         blocks: number(4)?,
-        used: number(56)?,
+        last_use: number(56)?,
     };
     Some((change, entry))
 }
 
-/// Starts a file of records: its kind, and the boot that writes it.
-pub(super) fn header(magic: [u8; 8]) -> io::Result<[u8; RECORD]> {
+/// First record of a file: the kind of the file, and the boot that writes it.
+pub(super) fn header(magic: [u8; 8]) -> io::Result<[u8; RECORD_BYTES]> {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     let boot = boot.trim().as_bytes();
-    let mut header = [0; RECORD];
+    let mut header = [0; RECORD_BYTES];
     header[..8].copy_from_slice(&magic);
-    let length = boot.len().min(CHECKED - 8);
+    let length = boot.len().min(CHECKED_BYTES - 8);
     header[8..8 + length].copy_from_slice(&boot[..length]);
     Ok(seal(header))
 }
 
-/// Whether this is a header of that kind, of whatever boot.
-pub(super) fn is_header(record: &[u8; RECORD], magic: [u8; 8]) -> bool {
+/// True for a header of a file of that kind, of any boot.
+pub(super) fn is_header(record: &[u8; RECORD_BYTES], magic: [u8; 8]) -> bool {
     record.starts_with(&magic) && seal(*record) == *record
 }
 
-/// Puts the checksum at the end.
-fn seal(mut record: [u8; RECORD]) -> [u8; RECORD] {
-    let checksum = crc32fast::hash(&record[..CHECKED]);
-    record[CHECKED..].copy_from_slice(&checksum.to_le_bytes());
+/// Sets the checksum at the end of a record.
+fn seal(mut record: [u8; RECORD_BYTES]) -> [u8; RECORD_BYTES] {
+    let checksum = crc32fast::hash(&record[..CHECKED_BYTES]);
+    record[CHECKED_BYTES..].copy_from_slice(&checksum.to_le_bytes());
     record
 }
 
-/// Calls `visit` with every whole record of a file, from where it stands. What is cut off at the end is left out.
-pub(super) fn for_each(mut file: &File, mut visit: impl FnMut(&[u8; RECORD])) -> io::Result<()> {
-    let mut buffer = vec![0; READ_AHEAD * RECORD];
+/// Calls `visit` with every complete record from the current position of a file. A record that is cut off at the end is
+/// left out.
+pub(super) fn for_each(mut file: &File, mut visit: impl FnMut(&[u8; RECORD_BYTES])) -> io::Result<()> {
+    let mut buffer = vec![0; RECORDS_PER_READ * RECORD_BYTES];
     let mut filled = 0;
     loop {
         let read = match file.read(&mut buffer[filled..]) {
@@ -132,7 +134,7 @@ pub(super) fn for_each(mut file: &File, mut visit: impl FnMut(&[u8; RECORD])) ->
             read => read?,
         };
         filled += read;
-        let (records, rest) = buffer[..filled].as_chunks::<RECORD>();
+        let (records, rest) = buffer[..filled].as_chunks::<RECORD_BYTES>();
         records.iter().for_each(&mut visit);
         let rest = filled - rest.len()..filled;
         if read == 0 {

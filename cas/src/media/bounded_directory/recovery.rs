@@ -1,4 +1,4 @@
-//! What is in a directory that is being opened: from the index when it can be relied on, else from the files.
+//! Recovery of the entries when a directory is opened: from the index if it can be relied on, else from the files.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -9,28 +9,32 @@ use std::time::SystemTime;
 use bitzel_proto::{Digest, DigestFunction};
 use faster_hex::hex_string;
 
-use super::entries::{Encoding, Entries, Entry, Place};
+use super::entries::Entries;
+use super::files::{ZSTD_SUFFIX, file_name, file_path, list_error, numbers, remove_file};
 use super::journal::{self, Journal};
 use super::record::Change;
-use super::{blocks_of, file_path, remove_file, segments, snapshot};
+use super::segments::reconciliation::reconcile;
+use super::{Encoding, Entry, Place, blocks_of, index_snapshot};
 use crate::error::Error;
 
+/// Result of the recovery.
 pub(super) struct Recovered {
-    /// What is there.
+    /// All entries.
     pub(super) entries: Entries,
-    /// A fresh journal.
+    /// New journal.
     pub(super) journal: Journal,
-    /// Whether the index on disk says something else than `entries`, or takes long to read.
+    /// True if the index on disk differs from `entries`, or takes long to read.
     pub(super) needs_checkpoint: bool,
 }
 
+/// Recovers the entries of the directory at `root`.
 pub(super) fn recover(
     root: &Path,
     is_intact: fn(&Path, Digest) -> bool,
     checkpoint_records: u64,
 ) -> Result<Recovered, Error> {
     let index = root.join("index");
-    for unfinished in [journal::UNFINISHED, snapshot::UNFINISHED] {
+    for unfinished in [journal::UNFINISHED, index_snapshot::UNFINISHED] {
         remove_file(&index.join(unfinished))?;
     }
     let snapshots = numbers(&index, "snapshot-")?;
@@ -39,7 +43,7 @@ pub(super) fn recover(
     let mut is_damaged = false;
     let mut found = None;
     for number in snapshots.iter().rev() {
-        if let Some(listing) = snapshot::read(&snapshot::path(&index, *number))? {
+        if let Some(listing) = index_snapshot::read(&index_snapshot::path(&index, *number))? {
             found = Some((*number, listing));
             break;
         }
@@ -48,7 +52,7 @@ pub(super) fn recover(
     }
     let Some((number, listing)) = found else {
         let mut entries = adopt(root, is_intact)?;
-        segments::reconcile(root, &mut entries, true)?;
+        reconcile(root, &mut entries, true)?;
         return Ok(Recovered {
             entries,
             journal: Journal::start(&index, highest + 1)?,
@@ -76,22 +80,24 @@ pub(super) fn recover(
     if is_of_this_boot {
         apply(root, &mut entries, &changes)?;
     } else {
-        tracing::warn!("the machine went down with the store open; keeping what its last snapshot lists");
+        tracing::warn!(
+            "the machine went down while the store was open; only the blobs in its last snapshot are kept"
+        );
     }
     let is_reliable = is_of_this_boot && !is_damaged;
     if !is_reliable {
         sweep(root, &mut entries)?;
     }
-    segments::reconcile(root, &mut entries, !is_reliable)?;
+    reconcile(root, &mut entries, !is_reliable)?;
     Ok(Recovered {
         entries,
         journal: Journal::start(&index, highest + 1)?,
-        // Old journals stay valid and are replayed again until the next snapshot; long ones not for ever.
+        // Old journals stay valid and are replayed at each start until the next snapshot, which long ones start.
         needs_checkpoint: !is_reliable || changes.len() as u64 > checkpoint_records,
     })
 }
 
-/// Replays the journal, then looks at the files that it names: the process may have died before the last change.
+/// Replays the journal, then examines the files that it names: the process may have died before the last change.
 fn apply(root: &Path, entries: &mut Entries, changes: &[(Change, Entry)]) -> Result<(), Error> {
     let mut files: HashMap<Digest, (Change, Entry)> = HashMap::new();
     for (change, entry) in changes {
@@ -104,7 +110,7 @@ fn apply(root: &Path, entries: &mut Entries, changes: &[(Change, Entry)]) -> Res
             }
             Change::Touch => {
                 entries.promote(&entry.digest);
-                entries.set_used(&entry.digest, entry.used);
+                entries.set_last_use(&entry.digest, entry.last_use);
                 continue;
             }
         }
@@ -123,7 +129,7 @@ fn apply(root: &Path, entries: &mut Entries, changes: &[(Change, Entry)]) -> Res
     Ok(())
 }
 
-/// Removes files that no entry knows, and forgets entries whose files are gone.
+/// Removes files without an entry, and entries without a file.
 fn sweep(root: &Path, entries: &mut Entries) -> Result<(), Error> {
     let mut present = HashSet::new();
     for_each_file(root, |path, named| {
@@ -150,15 +156,15 @@ fn sweep(root: &Path, entries: &mut Entries) -> Result<(), Error> {
     Ok(())
 }
 
-/// Builds the index of files that have none, oldest first; what is not intact goes. Segments do not say what is in
-/// them, so that is lost.
+/// Builds an index from the files, the oldest first. Files that are not intact are removed. Segments do not name their
+/// entries, so these are lost.
 fn adopt(root: &Path, is_intact: fn(&Path, Digest) -> bool) -> Result<Entries, Error> {
     let mut found: Vec<(SystemTime, Entry)> = Vec::new();
     for_each_file(root, |path, named| {
         match named.filter(|(digest, _)| is_intact(path, *digest)) {
             Some((digest, encoding)) => {
-                let metadata =
-                    fs::metadata(path).map_err(Error::io(format!("cannot look at {}", path.display())))?;
+                let metadata = fs::metadata(path)
+                    .map_err(Error::io(format_args!("cannot examine {}", path.display())))?;
                 let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
                 let since = modified
                     .duration_since(SystemTime::UNIX_EPOCH)
@@ -168,7 +174,7 @@ fn adopt(root: &Path, is_intact: fn(&Path, Digest) -> bool) -> Result<Entries, E
                     place: Place::File(None),
                     encoding,
                     blocks: blocks_of(metadata.len()),
-                    used: u32::try_from(since.as_secs()).unwrap_or(u32::MAX),
+                    last_use: u32::try_from(since.as_secs()).unwrap_or(u32::MAX),
                 };
                 found.push((modified, entry));
                 Ok(())
@@ -190,7 +196,7 @@ fn adopt(root: &Path, is_intact: fn(&Path, Digest) -> bool) -> Result<Entries, E
     Ok(entries)
 }
 
-/// Calls `visit` with every file and what its name says, if it says something.
+/// Calls `visit` with the path of every file and with the digest and encoding in its name, if the name is valid.
 fn for_each_file(
     root: &Path,
     mut visit: impl FnMut(&Path, Option<(Digest, Encoding)>) -> Result<(), Error>,
@@ -201,13 +207,13 @@ fn for_each_file(
                 .join("blobs")
                 .join(function.name())
                 .join(hex_string(&[shard]));
-            let failed = || format!("cannot list {}", directory.display());
+            let failed = |error| list_error(&directory, error);
             let listing = match fs::read_dir(&directory) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                listing => listing.map_err(Error::io(failed()))?,
+                listing => listing.map_err(failed)?,
             };
             for entry in listing {
-                let entry = entry.map_err(Error::io(failed()))?;
+                let entry = entry.map_err(failed)?;
                 let name = entry.file_name();
                 let named = name.to_str().and_then(|name| parse_name(function, name));
                 visit(&entry.path(), named)?;
@@ -218,17 +224,17 @@ fn for_each_file(
 }
 
 fn parse_name(function: DigestFunction, name: &str) -> Option<(Digest, Encoding)> {
-    let (stem, encoding) = match name.strip_suffix(super::ZSTD_SUFFIX) {
+    let (stem, encoding) = match name.strip_suffix(ZSTD_SUFFIX) {
         Some(stem) => (stem, Encoding::Zstd),
         None => (name, Encoding::Raw),
     };
     let (hash, size) = stem.split_once('-')?;
     let digest = Digest::from_parts(function, hash, size.parse().ok()?).ok()?;
-    // Only the one right spelling: the file is looked for under that.
-    (super::file_name(digest, encoding) == name).then_some((digest, encoding))
+    // Only the canonical spelling: the file is looked up under that name.
+    (file_name(digest, encoding) == name).then_some((digest, encoding))
 }
 
-/// Removes the parts of the index that snapshot `number` makes superfluous.
+/// Removes the parts of the index that snapshot `number` replaces.
 pub(super) fn remove_older(index: &Path, number: u64) -> Result<(), Error> {
     for old in numbers(index, "journal-")?
         .into_iter()
@@ -240,22 +246,7 @@ pub(super) fn remove_older(index: &Path, number: u64) -> Result<(), Error> {
         .into_iter()
         .filter(|old| *old < number)
     {
-        remove_file(&snapshot::path(index, old))?;
+        remove_file(&index_snapshot::path(index, old))?;
     }
     Ok(())
-}
-
-/// The numbers of the files with `prefix`, ascending.
-fn numbers(index: &Path, prefix: &str) -> Result<Vec<u64>, Error> {
-    let failed = || format!("cannot list {}", index.display());
-    let mut numbers = Vec::new();
-    for entry in fs::read_dir(index).map_err(Error::io(failed()))? {
-        let name = entry.map_err(Error::io(failed()))?.file_name();
-        let number = name
-            .to_str()
-            .and_then(|name| name.strip_prefix(prefix)?.parse().ok());
-        numbers.extend::<Option<u64>>(number);
-    }
-    numbers.sort_unstable();
-    Ok(numbers)
 }

@@ -1,11 +1,15 @@
-//! The moments at which a process may die, made by hand.
+mod recovery;
 
+use std::fs;
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 use tempfile::TempDir;
 
+use super::files::file_path;
+use super::lookup::TOUCH_INTERVAL_SECONDS;
 use super::*;
+use crate::file_stream::read_at;
 
 const OPTIONS: Options = Options {
     limit: 1 << 30,
@@ -23,23 +27,27 @@ fn digest(number: u8) -> Digest {
 }
 
 fn publish(directory: &Arc<BoundedDirectory>, number: u8) {
-    let parcel = Parcel {
+    let small_entry = SmallEntry {
         digest: digest(number),
         encoding: Encoding::Raw,
         content: vec![number].into(),
     };
-    directory.put(&[parcel], false).pop().unwrap().unwrap();
+    directory
+        .insert_small(&[small_entry], false)
+        .pop()
+        .unwrap()
+        .unwrap();
 }
 
-/// As a file of its own.
+/// Adds an entry in a file of its own.
 fn publish_file(directory: &Arc<BoundedDirectory>, number: u8) {
     let reservation = directory.reserve(digest(number), 1).unwrap();
     let mut file = directory.new_file(digest(number)).unwrap();
     file.write_all(&[number]).unwrap();
     directory
-        .publish(
+        .insert_file(
             digest(number),
-            FileContent {
+            FinishedFile {
                 file,
                 encoding: Encoding::Raw,
                 length: 1,
@@ -57,7 +65,7 @@ fn file_entry(number: u8) -> Entry {
         place: Place::File(None),
         encoding: Encoding::Raw,
         blocks: 1,
-        used: 0,
+        last_use: 0,
     }
 }
 
@@ -66,141 +74,34 @@ fn present(directory: &BoundedDirectory, numbers: impl IntoIterator<Item = u8>) 
     numbers.into_iter().filter(is_present).collect()
 }
 
-fn append_to_journal(directory: &BoundedDirectory, change: Change, numbers: &[u8]) {
-    let entries: Vec<Entry> = numbers.iter().map(|number| file_entry(*number)).collect();
-    let mut state = directory.state.lock();
-    state.journal.append(change, &entries).unwrap();
-}
-
-fn journal_path(directory: &BoundedDirectory) -> PathBuf {
-    journal::path(
-        &directory.root.join("index"),
-        directory.state.lock().journal.number(),
-    )
-}
-
-#[test]
-fn death_between_the_record_and_the_file_leaves_neither() {
-    let root = TempDir::new().unwrap();
-    let directory = open(&root);
-    publish(&directory, 1);
-    append_to_journal(&directory, Change::Add, &[2]);
-    drop(directory);
-    let directory = open(&root);
-    assert_eq!(present(&directory, 1..3), [1]);
-    assert_eq!(directory.usage().bytes, BLOCK);
-}
-
-#[test]
-fn death_between_the_record_and_the_removal_removes() {
-    let root = TempDir::new().unwrap();
-    let directory = open(&root);
-    publish_file(&directory, 1);
-    publish_file(&directory, 2);
-    append_to_journal(&directory, Change::Remove, &[1]);
-    let path = file_path(root.path(), &file_entry(1));
-    drop(directory);
-    assert!(path.exists());
-    let directory = open(&root);
-    assert_eq!(present(&directory, 1..3), [2]);
-    assert!(!path.exists());
-}
-
-#[test]
-fn what_was_removed_and_came_back_stays() {
-    let root = TempDir::new().unwrap();
-    let directory = open(&root);
-    publish(&directory, 1);
-    publish_file(&directory, 2);
-    drop(directory.reserve(digest(9), OPTIONS.limit).unwrap());
-    assert_eq!(present(&directory, 1..3), [0; 0]);
-    publish(&directory, 1);
-    publish_file(&directory, 2);
-    drop(directory);
-    assert_eq!(present(&open(&root), 1..3), [1, 2]);
-}
-
-#[test]
-fn a_record_cut_off_at_the_end_is_left_out() {
-    let root = TempDir::new().unwrap();
-    let directory = open(&root);
-    publish(&directory, 1);
-    publish(&directory, 2);
-    let journal = journal_path(&directory);
-    drop(directory);
-    let mut file = fs::OpenOptions::new().append(true).open(&journal).unwrap();
-    file.write_all(&[1; 20]).unwrap();
-    let directory = open(&root);
-    assert_eq!(present(&directory, 1..3), [1, 2]);
-}
-
-#[test]
-fn a_wrong_record_costs_what_it_names_and_nothing_else() {
-    let root = TempDir::new().unwrap();
-    let directory = open(&root);
-    publish(&directory, 1);
-    directory.checkpoint().unwrap();
-    for number in 2..5 {
-        publish_file(&directory, number);
+impl BoundedDirectory {
+    /// Changes bytes on the disk, as a faulty disk does.
+    pub(crate) fn damage(&self, digest: Digest, change: impl FnOnce(&mut Vec<u8>)) {
+        use std::os::unix::fs::FileExt;
+        let mut state = self.state.lock();
+        let entry = state.entries.get(&digest).unwrap();
+        let length = u64::from(entry.blocks) * BLOCK_BYTES;
+        match entry.place {
+            Place::File(_) => {
+                let path = file_path(&self.root, &entry);
+                let mut content = fs::read(&path).unwrap();
+                change(&mut content);
+                fs::remove_file(&path).unwrap();
+                fs::write(&path, content).unwrap();
+            }
+            Place::Segment { number, block } => {
+                let file = state.segments.file(number).unwrap();
+                let offset = u64::from(block) * BLOCK_BYTES;
+                let mut content = read_at(&file, offset, length).unwrap().to_vec();
+                change(&mut content);
+                file.write_all_at(&content, offset).unwrap();
+            }
+        }
     }
-    let journal = journal_path(&directory);
-    drop(directory);
-    let mut bytes = fs::read(&journal).unwrap();
-    bytes[2 * record::RECORD + 20] ^= 1;
-    fs::write(&journal, bytes).unwrap();
-    let directory = open(&root);
-    assert_eq!(present(&directory, 1..5), [1, 2, 4]);
-    assert!(!file_path(root.path(), &file_entry(3)).exists());
-    drop(directory);
-    assert_eq!(present(&open(&root), 1..5), [1, 2, 4]);
 }
 
 #[test]
-fn a_wrong_record_in_a_snapshot_costs_what_it_names_and_nothing_else() {
-    let root = TempDir::new().unwrap();
-    let directory = open(&root);
-    (1..5).for_each(|number| publish(&directory, number));
-    directory.close().unwrap();
-    let snapshot = snapshot::path(
-        &root.path().join("index"),
-        directory.state.lock().journal.number() + 1,
-    );
-    drop(directory);
-    let mut bytes = fs::read(&snapshot).unwrap();
-    bytes[2 * record::RECORD + 20] ^= 1;
-    fs::write(&snapshot, bytes).unwrap();
-    assert_eq!(present(&open(&root), 1..5), [1, 3, 4]);
-}
-
-#[test]
-fn blocks_that_no_record_names_are_given_back() {
-    let root = TempDir::new().unwrap();
-    let directory = open(&root);
-    publish(&directory, 1);
-    // The process dies after the bytes were written, before the record.
-    let extent = directory.state.lock().segments.allocate(8).unwrap();
-    extent.write(&vec![7; 8 * 4096]).unwrap();
-    publish(&directory, 2);
-    let taken = || extent.file.metadata().unwrap().blocks() * 512;
-    assert_eq!(taken(), 10 * BLOCK);
-    drop(directory);
-    let directory = open(&root);
-    assert_eq!(present(&directory, 1..3), [1, 2]);
-    assert_eq!(taken(), 2 * BLOCK);
-    let contents = directory
-        .locate(&[digest(1), digest(2)])
-        .into_iter()
-        .map(|located| {
-            let Content::Part(file, offset) = located.unwrap().content else {
-                panic!("not in a segment");
-            };
-            crate::file_stream::read_at(&file, offset, 1).unwrap()[0]
-        });
-    assert_eq!(contents.collect::<Vec<_>>(), [1, 2]);
-}
-
-#[test]
-fn a_segment_goes_with_its_last_entry() {
+fn segment_is_removed_with_its_last_entry() {
     let root = TempDir::new().unwrap();
     let directory = open(&root);
     let segments = || fs::read_dir(root.path().join("segments")).unwrap().count();
@@ -214,10 +115,10 @@ fn a_segment_goes_with_its_last_entry() {
 }
 
 #[test]
-fn a_lease_keeps_what_is_there_and_what_comes_later() {
+fn lease_protects_present_and_later_entries() {
     let root = TempDir::new().unwrap();
     let options = Options {
-        limit: 4 * BLOCK,
+        limit: 4 * BLOCK_BYTES,
         ..OPTIONS
     };
     let directory = Arc::new(BoundedDirectory::open(root.path(), options).unwrap());
@@ -227,10 +128,10 @@ fn a_lease_keeps_what_is_there_and_what_comes_later() {
     publish_file(&directory, 2);
     (3..20).for_each(|number| publish(&directory, number));
     assert_eq!(present(&directory, 1..20), [1, 2, 18, 19]);
-    assert_eq!(directory.usage().leased_bytes, 2 * BLOCK);
-    // What does not fit beside the leased ones evicts nobody.
+    assert_eq!(directory.usage().leased_bytes, 2 * BLOCK_BYTES);
+    // A reservation that does not fit beside the leased entries evicts nothing.
     assert!(matches!(
-        directory.reserve(digest(20), 3 * BLOCK),
+        directory.reserve(digest(20), 3 * BLOCK_BYTES),
         Err(Error::NoSpace { .. })
     ));
     assert_eq!(present(&directory, 1..20), [1, 2, 18, 19]);
@@ -238,101 +139,21 @@ fn a_lease_keeps_what_is_there_and_what_comes_later() {
     (20..30).for_each(|number| publish(&directory, number));
     assert_eq!(present(&directory, 1..30), [1, 27, 28, 29]);
     drop(again);
-    drop(directory.reserve(digest(9), 4 * BLOCK).unwrap());
+    drop(directory.reserve(digest(9), 4 * BLOCK_BYTES).unwrap());
     assert_eq!(directory.usage().blobs, 0);
 }
 
-#[test]
-fn journals_of_several_starts_are_replayed_in_order_until_a_snapshot_takes_their_place() {
-    let root = TempDir::new().unwrap();
-    for number in 1..=4 {
-        publish(&open(&root), number);
-    }
-    let directory = open(&root);
-    assert_eq!(present(&directory, 1..=4), [1, 2, 3, 4]);
-    let files = || fs::read_dir(root.path().join("index")).unwrap().count();
-    assert!(files() > 5, "a journal for each start");
-    directory.checkpoint().unwrap();
-    assert_eq!(files(), 2, "a snapshot and its journal");
-    publish(&directory, 5);
-    drop(directory);
-    assert_eq!(present(&open(&root), 1..=5), [1, 2, 3, 4, 5]);
-}
-
-#[test]
-fn an_unfinished_snapshot_does_not_count() {
-    let root = TempDir::new().unwrap();
-    let directory = open(&root);
-    publish(&directory, 1);
-    // The process dies after the new journal, before the new snapshot.
-    let index = root.path().join("index");
-    let number = directory.state.lock().journal.number() + 1;
-    drop(Journal::create(&index, number).unwrap());
-    fs::write(index.join(snapshot::UNFINISHED), b"bitzels3 and then").unwrap();
-    drop(directory);
-    let directory = open(&root);
-    assert_eq!(present(&directory, [1]), [1]);
-    publish(&directory, 2);
-    drop(directory);
-    assert_eq!(present(&open(&root), 1..3), [1, 2]);
-}
-
-#[test]
-fn an_unfinished_journal_does_not_count_and_goes() {
-    // The process dies at every byte of the header, at a start and at a checkpoint.
-    for length in 0..record::RECORD {
-        let root = TempDir::new().unwrap();
-        let directory = open(&root);
-        publish(&directory, 1);
-        directory.checkpoint().unwrap();
-        publish(&directory, 2);
-        drop(directory);
-        let unfinished = root.path().join("index").join(journal::UNFINISHED);
-        fs::write(&unfinished, vec![b'b'; length]).unwrap();
-        assert_eq!(present(&open(&root), 1..3), [1, 2], "{length} bytes");
-        assert!(!unfinished.exists());
-    }
-}
-
-#[test]
-fn uses_reach_the_journal_and_with_it_the_next_start() {
-    let root = TempDir::new().unwrap();
-    let directory = open(&root);
-    for number in 1..=3 {
-        publish(&directory, number);
-    }
-    append_to_journal(&directory, Change::Touch, &[1]);
-    drop(directory);
-    let directory = open(&root);
-    let order: Vec<Digest> = directory.entries().iter().map(|entry| entry.digest).collect();
-    assert_eq!(order, [digest(2), digest(3), digest(1)]);
-}
-
-/// As if the entry had been used last so many seconds earlier.
+/// Makes the last use of an entry so many seconds older.
 fn make_older(directory: &BoundedDirectory, number: u8, seconds: u32) {
     let mut state = directory.state.lock();
     let entry = state.entries.get(&digest(number)).unwrap();
-    state.entries.set_used(&entry.digest, entry.used - seconds);
+    state
+        .entries
+        .set_last_use(&entry.digest, entry.last_use - seconds);
 }
 
 #[test]
-fn times_and_order_of_use_survive_the_death_of_the_process() {
-    let root = TempDir::new().unwrap();
-    let directory = open(&root);
-    (1..4).for_each(|number| publish(&directory, number));
-    (1..4).for_each(|number| make_older(&directory, number, 86_400));
-    directory.checkpoint().unwrap();
-    assert!(directory.touch(digest(1)));
-    let before = directory.entries();
-    drop(directory);
-    let after = open(&root).entries();
-    assert_eq!(after, before);
-    assert_eq!(after.last().unwrap().digest, digest(1));
-    assert!(after[0].used + 80_000 < after[2].used);
-}
-
-#[test]
-fn a_use_is_journaled_at_most_once_per_interval() {
+fn use_is_journaled_at_most_once_per_interval() {
     let root = TempDir::new().unwrap();
     let directory = open(&root);
     publish(&directory, 1);
@@ -340,14 +161,14 @@ fn a_use_is_journaled_at_most_once_per_interval() {
     let before = records();
     assert!(directory.touch(digest(1)));
     assert_eq!(records(), before, "published just now");
-    make_older(&directory, 1, 2 * looking::TOUCH_INTERVAL);
+    make_older(&directory, 1, 2 * TOUCH_INTERVAL_SECONDS);
     assert!(directory.touch(digest(1)));
     assert!(directory.touch(digest(1)));
     assert_eq!(records(), before + 1);
 }
 
 #[test]
-fn a_long_journal_starts_one_snapshot() {
+fn long_journal_starts_one_snapshot() {
     let root = TempDir::new().unwrap();
     let directory = open(&root);
     (1..4).for_each(|number| publish(&directory, number));
@@ -361,17 +182,7 @@ fn a_long_journal_starts_one_snapshot() {
 }
 
 #[test]
-fn temporary_files_of_an_earlier_process_are_removed() {
-    let root = TempDir::new().unwrap();
-    drop(open(&root));
-    let left = root.path().join("temporary").join("left");
-    fs::write(&left, "half").unwrap();
-    drop(open(&root));
-    assert!(!left.exists());
-}
-
-#[test]
-fn records_survive_their_encoding() {
+fn record_is_decoded_as_it_was_encoded() {
     for function in DigestFunction::ALL {
         for (encoding, place) in [
             (Encoding::Raw, Place::File(None)),
@@ -383,7 +194,7 @@ fn records_survive_their_encoding() {
                 place,
                 encoding,
                 blocks: 12345,
-                used: u32::MAX,
+                last_use: u32::MAX,
             };
             for change in [Change::Add, Change::Remove, Change::Touch] {
                 let mut record = record::encode(change, &entry);

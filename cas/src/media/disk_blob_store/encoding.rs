@@ -1,8 +1,8 @@
-//! Blobs compressed at rest.
+//! Compression of blobs on the disk.
 //!
-//! A small blob is one zstd frame. A large one is a frame for each MiB of it, so that a read with an offset starts
-//! there and not at the beginning, and behind the frames a table: the length of each as `u32`, all little-endian, then
-//! the magic. Frames have checksums, which a read of a part relies on.
+//! A small blob is one zstd frame. A large blob is one frame for each MiB of it, so that a read with an offset can start
+//! there and not at the beginning. After the frames comes a table with the length of each as little-endian `u32`, and
+//! then the magic. Frames have checksums, which protect the read of a part.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -13,11 +13,11 @@ use bytes::Bytes;
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::CParameter;
 
-use crate::media::bounded_directory::BLOCK;
+use crate::media::bounded_directory::BLOCK_BYTES;
 
-/// Bytes of a blob in one frame.
-pub(super) const FRAME: u64 = 1 << 20;
-/// Fast, and nearly as small as the default.
+/// Uncompressed bytes in one frame.
+pub(super) const FRAME_BYTES: u64 = 1 << 20;
+/// Compression level: fast, with nearly the compression of the default level.
 const LEVEL: i32 = 1;
 const MAGIC: &[u8; 8] = b"bitzelz1";
 
@@ -27,9 +27,9 @@ fn compressor() -> io::Result<Compressor<'static>> {
     Ok(compressor)
 }
 
-/// A small blob compressed, if that saves a block.
+/// Compresses a small blob, if that saves a block.
 pub(super) fn compress(blob: &[u8]) -> Option<Bytes> {
-    let blocks = |bytes: usize| (bytes as u64).div_ceil(BLOCK);
+    let blocks = |bytes: usize| (bytes as u64).div_ceil(BLOCK_BYTES);
     if blocks(blob.len()) < 2 {
         return None;
     }
@@ -37,7 +37,7 @@ pub(super) fn compress(blob: &[u8]) -> Option<Bytes> {
     (blocks(compressed.len()) < blocks(blob.len())).then(|| compressed.into())
 }
 
-/// What a frame holds, whatever is behind it; at most one byte more than `size`. `None` when it is no frame.
+/// Decompresses a frame, which other bytes may follow; at most one byte more than `size`. `None` if it is no frame.
 pub(super) fn decompress(frame: &[u8], size: u64) -> Option<Bytes> {
     let decoder = zstd::Decoder::with_buffer(frame).ok()?.single_frame();
     let mut blob = Vec::with_capacity(usize::try_from(size).ok()?.min(1 << 22));
@@ -45,15 +45,17 @@ pub(super) fn decompress(frame: &[u8], size: u64) -> Option<Bytes> {
     Some(blob.into())
 }
 
-/// Bytes that a blob may take in frames at most.
-pub(super) fn bound(size: u64) -> u64 {
-    size.saturating_add(size / 128).saturating_add(BLOCK)
+/// Upper bound of the size of a blob in frames.
+pub(super) fn max_encoded_bytes(size: u64) -> u64 {
+    size.saturating_add(size / 128).saturating_add(BLOCK_BYTES)
 }
 
-/// A large blob being compressed.
+/// Encoder of a large blob.
 pub(super) struct FrameWriter {
     compressor: Compressor<'static>,
+    /// Uncompressed bytes of the next frame.
     pending: Vec<u8>,
+    /// Compressed lengths of the frames so far.
     lengths: Vec<u32>,
 }
 
@@ -61,20 +63,20 @@ impl FrameWriter {
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
             compressor: compressor()?,
-            pending: Vec::with_capacity(usize::try_from(FRAME).unwrap_or(0)),
+            pending: Vec::with_capacity(usize::try_from(FRAME_BYTES).unwrap_or(0)),
             lengths: Vec::new(),
         })
     }
 
-    /// Whether compression is worth while, judged by the start of a blob.
-    pub(super) fn is_worth_while(&mut self, start: &[u8]) -> bool {
+    /// True if compression saves more than a tenth of the first 256 KiB of a blob.
+    pub(super) fn saves_space(&mut self, start: &[u8]) -> bool {
         let start = &start[..start.len().min(1 << 18)];
         let compressed = self.compressor.compress(start);
         compressed.is_ok_and(|compressed| compressed.len() < start.len() / 10 * 9)
     }
 
     pub(super) fn write(&mut self, mut bytes: &[u8], out: &mut impl Write) -> io::Result<()> {
-        let frame = usize::try_from(FRAME).unwrap_or(usize::MAX);
+        let frame = usize::try_from(FRAME_BYTES).unwrap_or(usize::MAX);
         while !bytes.is_empty() {
             let (taken, rest) = bytes.split_at(bytes.len().min(frame - self.pending.len()));
             self.pending.extend_from_slice(taken);
@@ -94,7 +96,7 @@ impl FrameWriter {
         out.write_all(&compressed)
     }
 
-    /// Writes the table.
+    /// Writes the last frame and the table.
     pub(super) fn finish(mut self, out: &mut impl Write) -> io::Result<()> {
         if !self.pending.is_empty() {
             self.flush(out)?;
@@ -109,21 +111,22 @@ impl FrameWriter {
     }
 }
 
-/// Reads a large blob frame by frame.
+/// Decoder of a large blob, frame by frame.
 pub(super) struct FrameReader {
     file: File,
     size: u64,
-    /// Where each frame starts, and where the last one ends.
+    /// Offsets of the frames, and of the end of the last one.
     offsets: Vec<u64>,
+    /// Number of the next frame.
     next: usize,
 }
 
 impl FrameReader {
-    /// `None` when the file is not the frames of such a blob.
+    /// Opens a file. `None` if it does not have the format and size of the blob.
     pub(super) fn open(file: File, digest: Digest) -> io::Result<Option<Self>> {
         let size = digest.size_bytes();
         let length = file.metadata()?.len();
-        let table = size.div_ceil(FRAME) * 4;
+        let table = size.div_ceil(FRAME_BYTES) * 4;
         let Some(start) = length.checked_sub(table + MAGIC.len() as u64) else {
             return Ok(None);
         };
@@ -154,7 +157,7 @@ impl FrameReader {
         self.next + 1 >= self.offsets.len()
     }
 
-    /// The next frame; `None` at the end, and when it is damaged.
+    /// Reads the next frame. `None` at the end, and if the frame is damaged.
     pub(super) fn next(&mut self) -> io::Result<Option<Bytes>> {
         let [start, end] = match self.offsets.get(self.next..self.next.saturating_add(2)) {
             Some([start, end]) => [*start, *end],
@@ -162,8 +165,8 @@ impl FrameReader {
         };
         let mut frame = vec![0; usize::try_from(end - start).map_err(io::Error::other)?];
         self.file.read_exact_at(&mut frame, start)?;
-        let before = self.next as u64 * FRAME;
-        let expected = (self.size - before).min(FRAME);
+        let before = self.next as u64 * FRAME_BYTES;
+        let expected = (self.size - before).min(FRAME_BYTES);
         self.next += 1;
         Ok(decompress(&frame, expected).filter(|frame| frame.len() as u64 == expected))
     }

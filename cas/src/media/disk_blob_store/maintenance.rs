@@ -1,83 +1,83 @@
-//! Looking after a store: what is in it, whether it is right, making it smaller.
+//! Maintenance of a store: statistics, verification and eviction.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bitzel_proto::Digest;
 
-use super::{DiskBlobStore, reading};
+use super::{DiskBlobStore, reader};
 use crate::blocking::run_blocking;
 use crate::error::Error;
-use crate::media::bounded_directory::{BLOCK, Encoding, Entry, Place, Usage};
+use crate::media::bounded_directory::{BLOCK_BYTES, Encoding, Entry, Place, Usage};
 
-/// Blobs that are verified in one trip to the blocking threads.
-const VERIFIED_AT_ONCE: usize = 64;
+/// Blobs that are verified by one call on a blocking thread.
+const VERIFICATION_BATCH_BLOBS: usize = 64;
 
-/// Some of the blobs of a store.
+/// Number and size of some of the blobs of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tally {
-    /// How many.
+pub struct BlobTotals {
+    /// Number of blobs.
     pub blobs: u64,
-    /// Bytes that their digests name.
+    /// Sum of the sizes in their digests.
     pub logical_bytes: u64,
     /// Bytes that they take on the disk, in blocks of 4 KiB.
     pub disk_bytes: u64,
 }
 
-/// What a store holds.
+/// Statistics of the blobs of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Statistics {
-    /// The whole.
+    /// All blobs.
     pub usage: Usage,
     /// Blobs in segments.
-    pub in_segments: Tally,
+    pub in_segments: BlobTotals,
     /// Blobs in files of their own.
-    pub in_files: Tally,
-    /// Those of either kind that are compressed.
-    pub compressed: Tally,
-    /// When the least recently used blob was used, to about ten minutes.
+    pub in_files: BlobTotals,
+    /// Compressed blobs, in segments and in files.
+    pub compressed: BlobTotals,
+    /// Time of the last use of the least recently used blob, exact to about ten minutes.
     pub oldest_use: Option<SystemTime>,
 }
 
-/// How far a verification is.
+/// Progress of a verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Verification {
-    /// Blobs looked at.
+    /// Verified blobs.
     pub blobs: u64,
-    /// Their bytes.
+    /// Bytes of the verified blobs.
     pub bytes: u64,
-    /// Those that were wrong and went to the quarantine.
+    /// Corrupt blobs, which were moved to the quarantine.
     pub corrupt: u64,
-    /// Blobs that there are to look at.
+    /// All blobs that are to be verified.
     pub total_blobs: u64,
-    /// Their bytes.
+    /// Bytes of all blobs that are to be verified.
     pub total_bytes: u64,
 }
 
-impl Tally {
+impl BlobTotals {
     fn add(&mut self, entry: &Entry) {
         self.blobs += 1;
         self.logical_bytes += entry.digest.size_bytes();
-        self.disk_bytes += u64::from(entry.blocks) * BLOCK;
+        self.disk_bytes += u64::from(entry.blocks) * BLOCK_BYTES;
     }
 }
 
 impl DiskBlobStore {
-    /// What the store holds, in more detail than [`DiskBlobStore::usage`], which takes longer.
+    /// Statistics of the store. They are more detailed than [`DiskBlobStore::usage`] and take longer.
     pub async fn statistics(&self) -> Statistics {
         let directory = Arc::clone(&self.directory);
         run_blocking(move || {
             let entries = directory.entries();
             let mut statistics = Statistics {
                 usage: directory.usage(),
-                in_segments: Tally::default(),
-                in_files: Tally::default(),
-                compressed: Tally::default(),
+                in_segments: BlobTotals::default(),
+                in_files: BlobTotals::default(),
+                compressed: BlobTotals::default(),
                 oldest_use: entries
                     .iter()
-                    .map(|entry| entry.used)
+                    .map(|entry| entry.last_use)
                     .min()
-                    .map(|used| SystemTime::UNIX_EPOCH + Duration::from_secs(used.into())),
+                    .map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.into())),
             };
             for entry in &entries {
                 match entry.place {
@@ -93,8 +93,8 @@ impl DiskBlobStore {
         .await
     }
 
-    /// Reads and hashes every blob; those that are wrong go to the quarantine and are gone. Does not count as use.
-    /// `progress` hears of every step and of the digests that were wrong in it.
+    /// Reads and hashes every blob. Corrupt ones are moved to the quarantine, and are absent from then on. Does not count
+    /// as use. `progress` is called after every step with the digests that were corrupt in it.
     pub async fn verify(
         &self,
         mut progress: impl FnMut(&Verification, &[Digest]) + Send,
@@ -110,34 +110,34 @@ impl DiskBlobStore {
             total_bytes: digests.iter().map(Digest::size_bytes).sum(),
             ..Verification::default()
         };
-        for digests in digests.chunks(VERIFIED_AT_ONCE) {
+        for digests in digests.chunks(VERIFICATION_BATCH_BLOBS) {
             let (directory, checked) = (Arc::clone(&self.directory), digests.to_vec());
-            let wrong = run_blocking(move || {
-                let mut wrong = Vec::new();
+            let corrupt = run_blocking(move || {
+                let mut corrupt = Vec::new();
                 for digest in checked {
                     let before = directory.usage().corrupt_blobs;
-                    match reading::verify(&directory, digest) {
+                    match reader::verify(&directory, digest) {
                         Ok(()) => {}
-                        // Gone in the meantime, if it was not this that took it away.
+                        // Evicted meanwhile: it did not go to the quarantine.
                         Err(Error::NotFound(_)) if directory.usage().corrupt_blobs == before => {}
-                        Err(Error::NotFound(_)) => wrong.push(digest),
+                        Err(Error::NotFound(_)) => corrupt.push(digest),
                         Err(error) => return Err(error),
                     }
                 }
-                Ok(wrong)
+                Ok(corrupt)
             })
             .await?;
             verification.blobs += digests.len() as u64;
             verification.bytes += digests.iter().map(Digest::size_bytes).sum::<u64>();
-            verification.corrupt += wrong.len() as u64;
-            progress(&verification, &wrong);
+            verification.corrupt += corrupt.len() as u64;
+            progress(&verification, &corrupt);
         }
         Ok(verification)
     }
 
-    /// Evicts the least recently used blobs until at most `target_bytes` are in use, and all that was not used for
-    /// `unused_for`. Leased blobs stay. Gives the number of blobs and their bytes on disk.
-    pub async fn collect_garbage(
+    /// Evicts the least recently used blobs until at most `target_bytes` are in use, and all blobs that were not used for
+    /// `unused_for`. Leased blobs stay. Returns the number of evicted blobs and their bytes on disk.
+    pub async fn evict(
         &self,
         target_bytes: Option<u64>,
         unused_for: Option<Duration>,
@@ -148,6 +148,6 @@ impl DiskBlobStore {
             let cutoff = since.unwrap_or_default().saturating_sub(age).as_secs();
             u32::try_from(cutoff).unwrap_or(u32::MAX)
         });
-        run_blocking(move || directory.collect(target_bytes.unwrap_or(u64::MAX), cutoff)).await
+        run_blocking(move || directory.evict(target_bytes.unwrap_or(u64::MAX), cutoff)).await
     }
 }

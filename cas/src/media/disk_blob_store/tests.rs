@@ -10,10 +10,11 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use tokio::sync::oneshot;
+
 use super::*;
 use crate::blob_store::{collect, read_whole};
-use crate::testing::model;
-use crate::testing::{noise, sha256};
+use crate::testing::{model, noise, sha256};
 
 const ROOMY: DiskBlobStoreOptions = DiskBlobStoreOptions {
     limit_bytes: 1 << 30,
@@ -47,7 +48,47 @@ fn files_in(directory: PathBuf) -> Vec<PathBuf> {
     files
 }
 
-/// Bytes of blobs on the disk, in blocks, that are no holes.
+/// Stream that delivers `start` and then nothing more. The receiver gets a message when the consumer asks for more: the
+/// store has reserved space for a large blob by then.
+fn stalled(start: impl Into<Bytes>) -> (BlobStream, oneshot::Receiver<()>) {
+    let (asked_for_more, receiver) = oneshot::channel();
+    let stall = futures::stream::once(async move {
+        let _ = asked_for_more.send(());
+        std::future::pending().await
+    });
+    (one_chunk(start.into()).chain(stall).boxed(), receiver)
+}
+
+/// Starts a write that stalls after `start`, and returns when space is reserved for it.
+async fn start_stalled_write(
+    store: &DiskBlobStore,
+    digest: Digest,
+    start: impl Into<Bytes>,
+) -> impl Future<Output = Result<(), Error>> {
+    let (blob, reserved) = stalled(start);
+    let store = store.clone();
+    let mut write = Box::pin(async move { store.write(digest, blob).await });
+    tokio::select! {
+        written = &mut write => panic!("the write ended: {written:?}"),
+        reserved = reserved => reserved.unwrap(),
+    }
+    write
+}
+
+/// Runtime with one thread for blocking work. Its tasks run one after the other, so that [`finish_blocking_work`] can
+/// wait for the steps of a dropped write.
+fn runtime_with_one_blocking_thread() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap()
+}
+
+async fn finish_blocking_work() {
+    run_blocking(|| ()).await;
+}
+
+/// Bytes of blobs on the disk, in blocks, without holes.
 fn bytes_on_disk(root: &TempDir) -> u64 {
     bytes_in(root.path())
 }
@@ -89,7 +130,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn behaves_like_every_store_also_when_opened_again(steps in prop::collection::vec(model::step(), 1..30)) {
+    fn behaves_like_every_store_across_restarts(steps in prop::collection::vec(model::step(), 1..30)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let root = TempDir::new().unwrap();
         let reopen = async |store: Option<DiskBlobStore>| {
@@ -102,7 +143,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn one_store_is_open_in_one_process_only() {
+async fn store_can_be_opened_only_once_at_a_time() {
     let root = TempDir::new().unwrap();
     let _first = open(&root).await;
     let Err(error) = DiskBlobStore::open(root.path(), ROOMY).await else {
@@ -115,7 +156,7 @@ async fn one_store_is_open_in_one_process_only() {
 }
 
 #[tokio::test]
-async fn files_are_read_only() {
+async fn blob_files_are_read_only() {
     use std::os::unix::fs::PermissionsExt;
     let root = TempDir::new().unwrap();
     add(&open(&root).await, &noise(1, 2 << 20)).await;
@@ -124,7 +165,7 @@ async fn files_are_read_only() {
 }
 
 #[tokio::test]
-async fn many_writers_of_one_blob_all_succeed() {
+async fn concurrent_writes_of_one_blob_all_succeed() {
     let root = TempDir::new().unwrap();
     let store = open(&root).await;
     let blob = Bytes::from(noise(1, 3 << 20));
@@ -139,30 +180,25 @@ async fn many_writers_of_one_blob_all_succeed() {
     assert_eq!(blob_files(&root).len(), 1);
 }
 
-#[tokio::test]
-async fn a_dropped_write_leaves_nothing_behind() {
-    let root = TempDir::new().unwrap();
-    let store = open(&root).await;
-    let blob = Bytes::from(noise(2, 5 << 20));
-    let digest = sha256(&blob);
-    let half = one_chunk(blob.slice(..3 << 20)).chain(futures::stream::pending());
-    // Polled until the stream has nothing more, then dropped.
-    let mut write = Box::pin(store.write(digest, half.boxed()));
-    while store.usage().reserved_bytes == 0 {
-        assert!(futures::poll!(&mut write).is_pending());
-        tokio::task::yield_now().await;
-    }
-    drop(write);
-    // A step may still be running on a blocking thread.
-    while store.usage().reserved_bytes != 0 {
-        tokio::task::yield_now().await;
-    }
-    assert!(!is_present(&store, digest).await);
-    assert_eq!(files_in(root.path().join("temporary")), Vec::<PathBuf>::new());
+#[test]
+fn dropped_write_leaves_nothing_behind() {
+    runtime_with_one_blocking_thread().block_on(async {
+        let root = TempDir::new().unwrap();
+        let store = open(&root).await;
+        let blob = Bytes::from(noise(2, 5 << 20));
+        let digest = sha256(&blob);
+        let write = start_stalled_write(&store, digest, blob.slice(..3 << 20)).await;
+        assert!(store.usage().reserved_bytes > 0);
+        drop(write);
+        finish_blocking_work().await;
+        assert_eq!(store.usage().reserved_bytes, 0);
+        assert!(!is_present(&store, digest).await);
+        assert_eq!(files_in(root.path().join("temporary")), Vec::<PathBuf>::new());
+    });
 }
 
 #[tokio::test]
-async fn a_clean_close_leaves_one_snapshot_and_refuses_writes() {
+async fn close_leaves_one_snapshot_and_refuses_writes() {
     let root = TempDir::new().unwrap();
     let store = open(&root).await;
     let digest = add(&store, b"blob").await;
@@ -181,7 +217,7 @@ async fn a_clean_close_leaves_one_snapshot_and_refuses_writes() {
 }
 
 #[tokio::test]
-async fn a_checkpoint_while_writing_loses_nothing() {
+async fn checkpoint_during_writes_loses_nothing() {
     let root = TempDir::new().unwrap();
     let store = open(&root).await;
     let mut digests = Vec::new();
@@ -198,7 +234,7 @@ async fn a_checkpoint_while_writing_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_hash_is_enough_to_find_a_blob_also_after_a_restart() {
+async fn hash_resolves_to_a_blob_after_a_restart() {
     let root = TempDir::new().unwrap();
     let store = open(&root).await;
     let digests = [add(&store, b"small").await, add(&store, &noise(1, 2 << 20)).await];

@@ -6,7 +6,7 @@ use crate::testing::failing_action_cache::result;
 use crate::testing::sha256;
 
 #[tokio::test]
-async fn results_make_the_round_trip_under_their_instance() {
+async fn results_are_kept_apart_by_instance() {
     let server = TestHttpServer::start(true, None).await;
     let cache = HttpActionCache::new(server.cache());
     let (one, other) = (
@@ -22,7 +22,7 @@ async fn results_make_the_round_trip_under_their_instance() {
 }
 
 #[tokio::test]
-async fn what_is_no_result_is_an_error() {
+async fn invalid_result_is_an_error() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
     let server = ScriptedServer::start(&[answer], false).await;
     let cache = HttpActionCache::new(server.cache(Duration::from_secs(10)));
@@ -34,7 +34,7 @@ async fn what_is_no_result_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_answer_is_an_error_in_the_end() {
+async fn silent_server_is_an_error_after_the_timeout() {
     let server = ScriptedServer::start(&[""], true).await;
     let cache = HttpActionCache::new(server.cache(Duration::from_millis(200)));
     let error = cache

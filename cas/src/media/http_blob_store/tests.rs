@@ -8,8 +8,7 @@ use crate::blob_store::read_whole;
 use crate::decorators::tiered_blob_store::TieredBlobStore;
 use crate::media::http_cache::tests::{ScriptedServer, TestHttpServer};
 use crate::media::memory_blob_store::MemoryBlobStore;
-use crate::testing::model;
-use crate::testing::{noise, sha256};
+use crate::testing::{model, noise, sha256};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
@@ -32,10 +31,10 @@ fn answer(status: &str, length: usize, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
 }
 
-/// Reads through a memory cache from a server that gives these answers; nothing may stay in the cache.
+/// Reads through a memory store from a server with these responses; nothing may stay in the memory store.
 async fn read_through(digest: Digest, answers: &[&str], hangs: bool) -> (Error, usize) {
     let server = ScriptedServer::start(answers, hangs).await;
-    // Short only where it has to pass: a busy machine answers late.
+    // Short only if it has to expire: a busy machine responds late.
     let timeout = Duration::from_millis(if hangs { 300 } else { 60_000 });
     let remote = HttpBlobStore::new(server.cache(timeout));
     let fast = Arc::new(MemoryBlobStore::default());
@@ -50,7 +49,7 @@ async fn read_through(digest: Digest, answers: &[&str], hangs: bool) -> (Error, 
 }
 
 #[tokio::test]
-async fn wrong_bytes_are_noticed_before_the_last_of_them() {
+async fn wrong_bytes_are_detected_before_the_last_of_them() {
     let digest = sha256(b"hello");
     let (error, tries) = read_through(digest, &[&answer("200 OK", 5, "HELLO")], false).await;
     assert!(matches!(error, Error::DigestMismatch { .. }), "{error:?}");
@@ -58,7 +57,7 @@ async fn wrong_bytes_are_noticed_before_the_last_of_them() {
 }
 
 #[tokio::test]
-async fn a_wrong_length_is_faulty_at_once() {
+async fn wrong_length_fails_without_another_attempt() {
     let digest = sha256(b"hello");
     let (error, tries) = read_through(digest, &[&answer("200 OK", 6, "hello!")], false).await;
     let faulty = matches!(
@@ -72,7 +71,7 @@ async fn a_wrong_length_is_faulty_at_once() {
 }
 
 #[tokio::test]
-async fn a_body_shorter_than_its_length_and_500s_are_tried_again_and_then_an_error() {
+async fn short_bodies_and_server_errors_are_repeated() {
     let digest = sha256(b"hello");
     for answer in [
         answer("200 OK", 5, ""),
@@ -92,7 +91,7 @@ async fn a_body_shorter_than_its_length_and_500s_are_tried_again_and_then_an_err
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_in_the_middle_is_given_up_on() {
+async fn hanging_response_ends_with_the_timeout() {
     let digest = sha256(b"hello");
     let (error, _) = read_through(digest, &[&answer("200 OK", 5, "h")], true).await;
     assert!(
@@ -108,7 +107,7 @@ async fn a_server_that_hangs_in_the_middle_is_given_up_on() {
 }
 
 #[tokio::test]
-async fn a_read_goes_on_where_it_broke() {
+async fn read_continues_where_it_broke() {
     let rest = "HTTP/1.1 206 Partial\r\nContent-Range: bytes 2-4/5\r\nContent-Length: 3\r\nConnection: close\r\n\r\nllo";
     let answers = [answer("200 OK", 5, "he"), answer("503 Busy", 0, ""), rest.into()];
     let answers: Vec<&str> = answers.iter().map(String::as_str).collect();
@@ -119,7 +118,7 @@ async fn a_read_goes_on_where_it_broke() {
 }
 
 #[tokio::test]
-async fn parts_are_right_with_and_without_ranges_of_the_server() {
+async fn parts_are_right_with_and_without_server_ranges() {
     for ranges in [true, false] {
         let server = TestHttpServer::start(ranges, None).await;
         let store = HttpBlobStore::new(server.cache());
@@ -138,7 +137,7 @@ async fn parts_are_right_with_and_without_ranges_of_the_server() {
 }
 
 #[tokio::test]
-async fn nothing_listening_is_unavailable() {
+async fn absent_server_is_unavailable() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
@@ -160,7 +159,7 @@ async fn nothing_listening_is_unavailable() {
 }
 
 #[tokio::test]
-async fn a_torn_or_wrong_source_stores_nothing() {
+async fn failed_or_wrong_source_stores_nothing() {
     let server = TestHttpServer::start(true, None).await;
     let store = HttpBlobStore::new(server.cache());
     let blob = Bytes::from(noise(1, 3 << 20));
@@ -178,13 +177,13 @@ async fn a_torn_or_wrong_source_stores_nothing() {
     wrong[3_000_000] ^= 1;
     let error = store.write(digest, one_chunk(wrong.into())).await.unwrap_err();
     assert!(matches!(error, Error::DigestMismatch { .. }), "{error:?}");
-    assert!(server.held.files.lock().is_empty());
+    assert!(server.state.files.lock().is_empty());
     store.write(digest, one_chunk(blob.clone())).await.unwrap();
     assert!(read_whole(&store, digest).await.unwrap() == blob);
 }
 
 #[tokio::test]
-async fn a_thousand_digests_are_asked_for_at_once_and_each_once() {
+async fn find_missing_requests_each_digest_once() {
     let server = TestHttpServer::start(true, None).await;
     let store = HttpBlobStore::new(server.cache());
     let blobs: Vec<(Digest, Bytes)> = (0..1000_u32)
@@ -199,8 +198,8 @@ async fn a_thousand_digests_are_asked_for_at_once_and_each_once() {
             .iter()
             .all(Result::is_ok)
     );
-    server.held.requests.lock().clear();
+    server.state.requests.lock().clear();
     let twice = [digests.clone(), digests.clone()].concat();
     assert_eq!(store.find_missing(&twice).await.unwrap(), digests[500..]);
-    assert_eq!(server.held.requests.lock().len(), 1000);
+    assert_eq!(server.state.requests.lock().len(), 1000);
 }

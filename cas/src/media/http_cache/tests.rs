@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use axum::body::Body as ServerBody;
 use axum::extract::Request;
@@ -14,35 +15,35 @@ use super::*;
 use crate::blob_store::collect;
 use crate::testing::sha256;
 
-/// What an HTTP cache holds, by path, and what was asked of it.
+/// Files of a test server by path, and the requests that it received.
 #[derive(Default)]
-pub(crate) struct Held {
+pub(crate) struct TestServerState {
     pub(crate) files: Mutex<HashMap<String, Bytes>>,
     pub(crate) requests: Mutex<Vec<String>>,
 }
 
-/// A cache that stores what it is sent, like nginx with `WebDAV`: it checks nothing.
+/// Cache server that checks nothing, like nginx with `WebDAV`.
 pub(crate) struct TestHttpServer {
     pub(crate) url: String,
-    pub(crate) held: Arc<Held>,
+    pub(crate) state: Arc<TestServerState>,
     _server: AbortOnDropHandle<()>,
 }
 
 impl TestHttpServer {
-    /// `ranges`: whether it knows them. `authorization`: what requests must carry.
+    /// Starts a server that supports ranges if `ranges`, and requires this `Authorization` header of requests.
     pub(crate) async fn start(ranges: bool, authorization: Option<&'static str>) -> Self {
-        let held = Arc::new(Held::default());
-        let state = Arc::clone(&held);
+        let state = Arc::new(TestServerState::default());
+        let handler_state = Arc::clone(&state);
         let app = axum::Router::new().fallback(move |request: Request| {
-            let held = Arc::clone(&state);
-            async move { serve(&held, request, ranges, authorization).await }
+            let state = Arc::clone(&handler_state);
+            async move { serve(&state, request, ranges, authorization).await }
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/pre/fix/", listener.local_addr().unwrap());
         let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         Self {
             url,
-            held,
+            state,
             _server: AbortOnDropHandle::new(server),
         }
     }
@@ -53,7 +54,7 @@ impl TestHttpServer {
 }
 
 async fn serve(
-    held: &Held,
+    state: &TestServerState,
     request: Request,
     ranges: bool,
     authorization: Option<&str>,
@@ -64,7 +65,8 @@ async fn serve(
     };
     let (request, body) = request.into_parts();
     let header = |name| request.headers.get(name).and_then(|value| value.to_str().ok());
-    held.requests
+    state
+        .requests
         .lock()
         .push(format!("{} {}", request.method, request.uri.path()));
     if header(AUTHORIZATION) != authorization {
@@ -77,10 +79,10 @@ async fn serve(
             return answer(400, "torn".into());
         };
         assert_eq!(length, Some(body.len().to_string()), "sent with its length");
-        held.files.lock().insert(path, body);
+        state.files.lock().insert(path, body);
         return answer(201, Bytes::new());
     }
-    let Some(file) = held.files.lock().get(&path).cloned() else {
+    let Some(file) = state.files.lock().get(&path).cloned() else {
         return answer(404, "not here".into());
     };
     match header(RANGE).filter(|_| ranges) {
@@ -97,7 +99,7 @@ async fn serve(
     }
 }
 
-/// A server that answers every request with fixed bytes; the last answer is repeated for further requests.
+/// Server that answers each connection with the next of some fixed responses, and further ones with the last of them.
 pub(crate) struct ScriptedServer {
     pub(crate) url: String,
     pub(crate) connections: Arc<AtomicUsize>,
@@ -105,7 +107,7 @@ pub(crate) struct ScriptedServer {
 }
 
 impl ScriptedServer {
-    /// `hangs`: whether it keeps the connection open after an answer and says nothing more.
+    /// Starts a server. If it `hangs`, it keeps the connection open after a response and sends nothing more.
     pub(crate) async fn start(answers: &[&str], hangs: bool) -> Self {
         let answers: Vec<String> = answers.iter().map(|&answer| answer.into()).collect();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -124,7 +126,7 @@ impl ScriptedServer {
                             return;
                         }
                     }
-                    // A client that has left does not matter.
+                    // The client may have closed the connection.
                     let _left = socket.write_all(answer.as_bytes()).await;
                     if hangs {
                         std::future::pending::<()>().await;
@@ -149,7 +151,7 @@ impl ScriptedServer {
 }
 
 #[tokio::test]
-async fn paths_have_the_prefix_and_the_instance() {
+async fn paths_contain_the_prefix_and_the_instance() {
     let cache = HttpCache::new(HttpCacheOptions::new("http://host:1/pre/fix/")).unwrap();
     let digest = sha256(b"x");
     let hash = digest.hash_hex();
@@ -169,23 +171,25 @@ async fn paths_have_the_prefix_and_the_instance() {
 }
 
 #[test]
-fn urls_that_are_wrong_are_refused_with_the_reason() {
+fn invalid_urls_are_refused_without_their_secrets() {
     for (url, reason) in [
         ("host:80", "unknown scheme"),
         ("nonsense", "is not a URL"),
         ("ftp://host", "unknown scheme"),
-        ("http://user:secret@host", "give them apart"),
-        ("http://host/?x=1", "query"),
+        ("http://user:secret@host", "configure them separately"),
+        ("http://user:secret@host:port", "is not a URL"),
+        ("user:secret@host", "unknown scheme"),
+        ("http://host/?token=secret", "query"),
     ] {
-        let error = HttpCache::new(HttpCacheOptions::new(url))
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains(reason), "{error}");
+        let error = HttpCache::new(HttpCacheOptions::new(url)).unwrap_err();
+        let text = bitzel_proto::with_causes(&error);
+        assert!(text.contains(reason), "{text}");
+        assert!(!format!("{text} {error:?}").contains("secret"), "{text}");
     }
 }
 
 #[tokio::test]
-async fn credentials_are_sent_and_never_shown() {
+async fn credentials_are_sent_and_never_printed() {
     let basic = HttpCredentials::Basic {
         user: "me".into(),
         password: "hunter2".into(),
@@ -215,7 +219,7 @@ async fn credentials_are_sent_and_never_shown() {
 }
 
 #[tokio::test]
-async fn refusals_say_what_the_server_said() {
+async fn refusals_contain_the_text_of_the_server() {
     let answer = "HTTP/1.1 507 Full\r\nContent-Length: 9\r\nConnection: close\r\n\r\ndisk full";
     let server = ScriptedServer::start(&[answer], false).await;
     let cache = server.cache(Duration::from_secs(10));
@@ -232,7 +236,7 @@ async fn refusals_say_what_the_server_said() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_not_followed() {
+async fn redirects_are_not_followed() {
     let elsewhere = TestHttpServer::start(true, None).await;
     let answer = format!(
         "HTTP/1.1 302 Found\r\nLocation: {}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
@@ -241,11 +245,11 @@ async fn a_redirect_is_not_followed() {
     let server = ScriptedServer::start(&[&answer], false).await;
     let cache = server.cache(Duration::from_secs(10));
     assert!(cache.get(cache.blob(sha256(b"x")), None).await.is_err());
-    assert!(elsewhere.held.requests.lock().is_empty());
+    assert!(elsewhere.state.requests.lock().is_empty());
 }
 
 #[tokio::test]
-async fn without_a_part_all_is_sent() {
+async fn get_reads_a_part_or_all() {
     let server = TestHttpServer::start(true, None).await;
     let cache = server.cache();
     let url = cache.blob(sha256(b"hello"));

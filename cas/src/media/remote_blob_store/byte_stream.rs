@@ -1,37 +1,36 @@
 //! Single blobs of any size, over `ByteStream`.
 
-use std::pin::Pin;
+mod write_requests;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
 
 use backon::BackoffBuilder;
-use bitzel_proto::google::bytestream::{QueryWriteStatusRequest, ReadRequest, WriteRequest};
+use bitzel_proto::google::bytestream::{QueryWriteStatusRequest, ReadRequest};
 use bitzel_proto::resource_name::Compressor;
-use bitzel_proto::{Digest, ResourceName};
+use bitzel_proto::{Digest, ResourceName, with_causes};
 use bytes::Bytes;
-use futures::stream::BoxStream;
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt};
 use tonic::{Code, Status};
 use tracing::debug;
 use uuid::Uuid;
 
+use self::write_requests::write_requests;
 use super::upload_source::UploadSource;
 use super::{RemoteBlobStore, Streams};
 use crate::blob_store::{BlobRange, BlobStore, BlobStream, one_chunk};
-use crate::compression::{Decompressor, compressed};
+use crate::compression::Decompressor;
 use crate::error::{BackEndFailure, Error};
 use crate::media::resumed_stream::{OpenPart, cut, resumed};
 use crate::retry::{pauses, retried};
-use bitzel_proto::with_causes;
 
-/// Smaller blobs are not worth compressing on their own.
-const COMPRESS_FROM: u64 = 4096;
+/// Smallest size of a blob that is compressed; smaller ones gain too little.
+const MIN_COMPRESSED_BLOB_BYTES: u64 = 4096;
 
 impl RemoteBlobStore {
-    /// Reads without checking the digest. A stream that breaks goes on where it broke.
+    /// Reads without a check of the digest. A stream that breaks continues where it broke.
     pub(super) async fn read_stream(&self, digest: Digest, range: BlobRange) -> Result<BlobStream, Error> {
-        self.abilities.check(digest)?;
+        self.capabilities.check(digest)?;
         let BlobRange { offset, limit } = range;
         let Some(rest) = digest.size_bytes().checked_sub(offset) else {
             return Err(Error::OffsetOutOfRange { digest, offset });
@@ -51,7 +50,7 @@ impl RemoteBlobStore {
         });
         let first = retried(|| open(offset, length)).await?;
         if length == 0 {
-            // The end of the blob, which is there: the server said so.
+            // The range is the end of the blob, and the server has confirmed that the blob is present.
             return Ok(one_chunk(Bytes::new()));
         }
         Ok(resumed(first, offset, length, open))
@@ -60,37 +59,37 @@ impl RemoteBlobStore {
     async fn open_part(&self, digest: Digest, offset: u64, length: u64) -> Result<BlobStream, Error> {
         let out_of_range = move || Error::OffsetOutOfRange { digest, offset };
         let to_the_end = offset + length == digest.size_bytes();
-        let zstd = self.abilities.zstd && to_the_end && length >= COMPRESS_FROM;
+        let zstd = self.capabilities.zstd && to_the_end && length >= MIN_COMPRESSED_BLOB_BYTES;
         let mut name = ResourceName::read(self.instance.clone(), digest);
         if zstd {
             name.compressor = Compressor::Zstd;
         }
-        let limited = !to_the_end && self.takes_read_limit.load(Ordering::Relaxed);
+        let limited = !to_the_end && self.supports_read_limit.load(Ordering::Relaxed);
         let request = ReadRequest {
             resource_name: name.to_string(),
             read_offset: i64::try_from(offset).map_err(|_| out_of_range())?,
-            // A compressed read takes no limit.
+            // A compressed read has no limit.
             read_limit: if limited {
                 i64::try_from(length).unwrap_or(0)
             } else {
                 0
             },
         };
-        let takes_read_limit = Arc::clone(&self.takes_read_limit);
+        let supports_read_limit = Arc::clone(&self.supports_read_limit);
         let failed = move |status: Status| match status.code() {
             Code::NotFound => Error::NotFound(digest),
-            // The offset lies within the blob. The next try comes without the limit.
+            // The offset lies within the blob. The next attempt is made without the limit.
             Code::OutOfRange if limited && length > 0 => {
-                takes_read_limit.store(false, Ordering::Relaxed);
-                let context = format!("the store does not take the limit of a read of blob {digest}");
+                supports_read_limit.store(false, Ordering::Relaxed);
+                let context = format_args!("the store does not support the limit of a read of blob {digest}");
                 Error::back_end(context, BackEndFailure::Unavailable)(status.message().to_owned())
             }
             Code::OutOfRange => out_of_range(),
-            _ => Error::remote(format!("cannot read blob {digest} from the store"))(status),
+            _ => Error::remote(format_args!("cannot read blob {digest} from the store"))(status),
         };
         let response = self.streams.clone().read(request).await.map_err(&failed)?;
         let mut messages = response.into_inner();
-        // Some servers say that a blob is missing only with the first message.
+        // Some servers report a missing blob only instead of the first message.
         let first = messages.message().await.map_err(&failed)?;
         let first = futures::stream::iter(first.map(Ok));
         let chunks = first.chain(messages).map_err(failed);
@@ -105,10 +104,10 @@ impl RemoteBlobStore {
         })
     }
 
-    /// Writes a blob. When the connection breaks, goes on from where the server says that it is; when it does not know,
-    /// from the beginning, as long as that is still there to be sent.
+    /// Writes a blob. After a broken connection, the upload continues at the offset that the server has committed; if the
+    /// server cannot tell, from the beginning, as long as the source still has that.
     pub(super) async fn write_stream(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
-        self.abilities.check(digest)?;
+        self.capabilities.check(digest)?;
         let source = UploadSource::new(digest, blob);
         let mut name = self.new_upload(digest);
         let mut start = 0;
@@ -122,7 +121,7 @@ impl RemoteBlobStore {
                 start,
             )
             .await;
-            // When the source failed, the server's complaint about the torn upload is not the cause.
+            // If the source failed, the server's error about the incomplete upload is not the cause.
             if let Some(error) = source.take_failure() {
                 return Err(error);
             }
@@ -147,20 +146,20 @@ impl RemoteBlobStore {
                 name = self.new_upload(digest);
             }
             let reason = with_causes(&error);
-            debug!(%digest, start, reason, "an upload broke and goes on");
+            debug!(%digest, start, reason, "an upload broke and continues");
         }
     }
 
     fn new_upload(&self, digest: Digest) -> ResourceName {
         let mut name = ResourceName::write(self.instance.clone(), Uuid::new_v4().to_string(), digest);
-        if self.abilities.zstd && digest.size_bytes() >= COMPRESS_FROM {
+        if self.capabilities.zstd && digest.size_bytes() >= MIN_COMPRESSED_BLOB_BYTES {
             name.compressor = Compressor::Zstd;
         }
         name
     }
 }
 
-/// How far an upload has come, `None` if the server does not know or cannot tell.
+/// Progress of an upload. `None` if the server cannot tell.
 async fn committed(mut streams: Streams, name: String) -> Option<Committed> {
     let request = QueryWriteStatusRequest { resource_name: name };
     let status = streams.query_write_status(request).await.ok()?.into_inner();
@@ -170,7 +169,7 @@ async fn committed(mut streams: Streams, name: String) -> Option<Committed> {
     u64::try_from(status.committed_size).ok().map(Committed::Bytes)
 }
 
-/// Sends the blob from `start` on, an offset in the blob itself.
+/// Sends the blob from `start` on, an offset in the uncompressed blob.
 async fn write_from(
     mut streams: Streams,
     digest: Digest,
@@ -178,26 +177,29 @@ async fn write_from(
     source: Arc<UploadSource>,
     start: u64,
 ) -> Result<(), Error> {
-    let requests = requests(digest, &name, source, start)?;
+    let requests = write_requests(digest, &name, source, start)?;
     let response = streams.write(requests).await;
-    let response = response.map_err(Error::remote(format!("cannot write blob {digest} to the store")))?;
+    let response = response.map_err(Error::remote(format_args!(
+        "cannot write blob {digest} to the store"
+    )))?;
     let committed = response.into_inner().committed_size;
-    // Of a compressed write servers announce -1 or compressed bytes, which say nothing here.
+    // For a compressed write, servers return -1 or the number of compressed bytes, which cannot be compared.
     if name.compressor == Compressor::Zstd || u64::try_from(committed) == Ok(digest.size_bytes()) {
         return Ok(());
     }
-    let status = Status::data_loss(format!("the store took {committed} bytes only"));
-    Err(Error::remote(format!("blob {digest} was not written whole"))(
-        status,
-    ))
+    let status = Status::data_loss(format!("the store committed only {committed} bytes"));
+    Err(Error::remote(format_args!(
+        "blob {digest} was not written completely"
+    ))(status))
 }
 
+/// Committed part of an upload.
 enum Committed {
     Everything,
     Bytes(u64),
 }
 
-/// Decompresses what a server sends, up to the size of the blob.
+/// Decompresses the data of a server, up to the size of the blob.
 fn decompressed(digest: Digest, chunks: BlobStream) -> Result<BlobStream, Error> {
     let state = (chunks, Bytes::new(), Decompressor::new(digest)?);
     let pieces = futures::stream::try_unfold(state, |(mut chunks, mut chunk, mut decompressor)| async move {
@@ -215,90 +217,4 @@ fn decompressed(digest: Digest, chunks: BlobStream) -> Result<BlobStream, Error>
         }
     });
     Ok(pieces.boxed())
-}
-
-/// The requests that write a blob from `start` on.
-fn requests(
-    digest: Digest,
-    name: &ResourceName,
-    source: Arc<UploadSource>,
-    start: u64,
-) -> Result<RequestStream, Error> {
-    let zstd = name.compressor == Compressor::Zstd;
-    let requests = Requests {
-        resource_name: Some(name.to_string()),
-        offset: start,
-        // The last byte of a blob finishes its write; what is compressed ends when it ends.
-        size: (!zstd).then_some(digest.size_bytes()),
-        finished: false,
-    };
-    let chunks = source.from(start).boxed();
-    Ok(RequestStream(if zstd {
-        requests.of(compressed(chunks)?).boxed()
-    } else {
-        requests.of(chunks).boxed()
-    }))
-}
-
-/// Write requests. A type of its own because the compiler loses sight of the `'static` of a boxed stream that a future
-/// holds.
-struct RequestStream(BoxStream<'static, WriteRequest>);
-
-impl Stream for RequestStream {
-    type Item = WriteRequest;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<WriteRequest>> {
-        self.0.poll_next_unpin(context)
-    }
-}
-
-/// Makes write requests of chunks.
-struct Requests {
-    /// Taken by the first request: later ones need not repeat it.
-    resource_name: Option<String>,
-    offset: u64,
-    /// The offset that finishes the write, if one does.
-    size: Option<u64>,
-    finished: bool,
-}
-
-impl Requests {
-    fn of(
-        self,
-        chunks: impl Stream<Item = Result<Bytes, Error>> + Send + 'static,
-    ) -> impl Stream<Item = WriteRequest> + Send + 'static {
-        let state = (self, Box::pin(chunks));
-        futures::stream::unfold(state, |(mut requests, mut chunks)| async move {
-            if requests.finished {
-                return None;
-            }
-            // The encoder makes nothing of some chunks.
-            let chunk = loop {
-                match chunks.next().await.transpose() {
-                    Ok(Some(chunk)) if chunk.is_empty() => {}
-                    Ok(chunk) => break chunk,
-                    // The end of the requests without the end of the write: the server has a torn upload.
-                    Err(_) => return None,
-                }
-            };
-            Some((requests.next(chunk), (requests, chunks)))
-        })
-    }
-
-    /// The request for a chunk, or for the end, where a blob that is too short is for the server to refuse.
-    fn next(&mut self, chunk: Option<Bytes>) -> WriteRequest {
-        let write_offset = i64::try_from(self.offset).unwrap_or(i64::MAX);
-        self.finished = chunk.is_none();
-        let data = chunk.unwrap_or_default();
-        self.offset += data.len() as u64;
-        if self.size.is_some_and(|size| self.offset >= size) {
-            self.finished = true;
-        }
-        WriteRequest {
-            resource_name: self.resource_name.take().unwrap_or_default(),
-            write_offset,
-            finish_write: self.finished,
-            data: data.into(),
-        }
-    }
 }

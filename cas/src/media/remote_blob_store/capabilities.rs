@@ -1,40 +1,40 @@
-//! What a server can do, as far as a client of its store has to know.
+//! Capabilities of a server that a client of its store depends on.
 
 use bitzel_proto::reapi::capabilities_client::CapabilitiesClient;
 use bitzel_proto::reapi::{CacheCapabilities, GetCapabilitiesRequest, compressor};
 use bitzel_proto::{Digest, DigestFunction, InstanceName};
+use bitzel_rpc::endpoint::Channel;
 use tonic::Code;
 
 use crate::error::Error;
 use crate::retry::retried;
-use bitzel_rpc::endpoint::Channel;
 
-/// What a gRPC peer takes in one message unless it was told otherwise. No batch goes beyond, whatever the server
-/// allows: a batch of this size has no latency left to save.
-const GRPC_MESSAGE_LIMIT: u64 = 4 << 20;
+/// Largest message that a gRPC peer accepts by default. No batch exceeds it, whatever the server allows: larger batches
+/// would save no more latency.
+const GRPC_MESSAGE_LIMIT_BYTES: u64 = 4 << 20;
 
-/// The limits and abilities that a server announces.
+/// Capabilities that a server announces.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Abilities {
+pub(super) struct ServerCapabilities {
     /// Limit of one batch in bytes, overhead included.
     pub(super) batch_limit: u64,
-    /// The digest functions that it speaks.
+    /// Digest functions that the server supports.
     functions: Vec<DigestFunction>,
-    /// Whether streams, and batches that are read, may be compressed with Zstandard.
+    /// True if streams, and batches that are read, may be compressed with Zstandard.
     pub(super) zstd: bool,
-    /// Whether batches that are written may be.
+    /// True if batches that are written may be compressed with Zstandard.
     pub(super) zstd_batch_update: bool,
 }
 
-impl Default for Abilities {
-    /// Of a server that announces nothing: what every server must do.
+impl Default for ServerCapabilities {
+    /// Capabilities of a server that announces none: the minimum for every server.
     fn default() -> Self {
         Self::of(&CacheCapabilities::default())
     }
 }
 
-impl Abilities {
-    /// Asks the server. One without the service, or that leaves the cache out, is taken for the least that is allowed.
+impl ServerCapabilities {
+    /// Asks the server. For a server without the service, or without cache capabilities, the minimum is assumed.
     pub(super) async fn ask(channel: &Channel, instance: &InstanceName) -> Result<Self, Error> {
         let ask = async || {
             let request = GetCapabilitiesRequest {
@@ -55,10 +55,10 @@ impl Abilities {
     }
 
     fn of(cache: &CacheCapabilities) -> Self {
-        // Zero means that the server sets no limit; gRPC does.
+        // Zero means that the server sets no limit; that of gRPC remains.
         let batch_limit = match u64::try_from(cache.max_batch_total_size_bytes) {
-            Ok(0) | Err(_) => GRPC_MESSAGE_LIMIT,
-            Ok(limit) => limit.min(GRPC_MESSAGE_LIMIT),
+            Ok(0) | Err(_) => GRPC_MESSAGE_LIMIT_BYTES,
+            Ok(limit) => limit.min(GRPC_MESSAGE_LIMIT_BYTES),
         };
         let announced = |function: &DigestFunction| cache.digest_functions.contains(&function.to_wire());
         let functions = if cache.digest_functions.is_empty() {
@@ -75,7 +75,7 @@ impl Abilities {
         }
     }
 
-    /// Without compression, whatever the server offers.
+    /// The same capabilities without compression.
     pub(super) fn without_compression(self) -> Self {
         Self {
             zstd: false,
@@ -84,7 +84,7 @@ impl Abilities {
         }
     }
 
-    /// Refuses digests of a function that the server does not speak: it would take the hash for one of another.
+    /// Refuses a digest of a function that the server does not support: it would read the hash as one of another function.
     pub(super) fn check(&self, digest: Digest) -> Result<(), Error> {
         self.check_function(digest.function())
     }
@@ -94,7 +94,7 @@ impl Abilities {
             return Ok(());
         }
         Err(Error::InvalidArgument(format!(
-            "the remote store does not speak {function:?}, only {:?}; choose that digest function, or another store",
+            "the remote store does not support {function:?}, only {:?}; choose that digest function, or another store",
             self.functions
         )))
     }
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_limit_means_that_of_grpc_and_a_larger_one_too() {
+    fn batch_limit_is_at_most_that_of_grpc() {
         for (announced, limit) in [
             (0, 4 << 20),
             (1 << 20, 1 << 20),
@@ -116,13 +116,13 @@ mod tests {
                 max_batch_total_size_bytes: announced,
                 ..CacheCapabilities::default()
             };
-            assert_eq!(Abilities::of(&cache).batch_limit, limit);
+            assert_eq!(ServerCapabilities::of(&cache).batch_limit, limit);
         }
     }
 
     #[test]
-    fn what_is_not_announced_is_not_used() {
-        let none = Abilities::default();
+    fn capabilities_that_are_not_announced_are_not_used() {
+        let none = ServerCapabilities::default();
         assert!(!none.zstd && !none.zstd_batch_update);
         none.check_function(DigestFunction::Sha256).unwrap();
         let error = none
@@ -130,7 +130,7 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("Blake3") && error.contains("[Sha256]"), "{error}");
-        let blake3_only = Abilities::of(&CacheCapabilities {
+        let blake3_only = ServerCapabilities::of(&CacheCapabilities {
             digest_functions: vec![DigestFunction::Blake3.to_wire(), 77],
             ..CacheCapabilities::default()
         });

@@ -1,4 +1,4 @@
-//! A blob on its way to a server, of which the last part can be sent again.
+//! Source of an upload that keeps the last bytes, so that they can be sent again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,26 +12,27 @@ use tokio::sync::Mutex as AsyncMutex;
 use crate::blob_store::BlobStream;
 use crate::error::Error;
 
-/// Bytes of a chunk: bulk enough to cost nothing, small enough for every server's messages.
-const CHUNK: usize = 1 << 20;
-/// Bytes that are kept after they were sent. What a server has not committed when the connection breaks was on the way
-/// in windows and buffers, which hold less than this; servers whose windows are larger get a new upload, or none.
-const KEPT: u64 = 16 << 20;
+/// Largest size of a chunk: large enough to cost little, small enough for the messages of every server.
+const CHUNK_BYTES: usize = 1 << 20;
+/// Bytes that are kept after they were sent. Bytes that a server has not committed when the connection breaks were in
+/// windows and buffers, which hold less than this. With larger windows the upload starts again or fails.
+const RESEND_WINDOW_BYTES: u64 = 16 << 20;
 
-/// Reads a stream once and remembers the end of what it read.
+/// Blob that is uploaded: a stream that is read once, and the last bytes that were read.
 pub(super) struct UploadSource {
     digest: Digest,
-    /// Locked while somebody reads: the request of a broken connection may live for a moment beside its successor.
+    /// Locked during a read: the request of a broken connection may still exist beside its successor.
     window: AsyncMutex<Window>,
-    /// Why the blob does not come.
+    /// Error of the blob's stream.
     failure: Mutex<Option<Error>>,
 }
 
 struct Window {
     blob: BlobStream,
     kept: VecDeque<Bytes>,
-    /// Offset of the first byte kept, and of the first one not read yet.
+    /// Offset of the first kept byte.
     start: u64,
+    /// Offset of the first byte that was not read yet.
     end: u64,
 }
 
@@ -49,18 +50,18 @@ impl UploadSource {
         })
     }
 
-    /// The error that the stream ended with, if it did, once.
+    /// Takes the error of the stream, if it ended with one.
     pub(super) fn take_failure(&self) -> Option<Error> {
         self.failure.lock().take()
     }
 
-    /// Whether the blob can be sent from `offset` on.
+    /// True if the blob can be sent from `offset` on.
     pub(super) async fn covers(&self, offset: u64) -> bool {
         let window = self.window.lock().await;
         (window.start..=window.end).contains(&offset)
     }
 
-    /// The blob from `offset` on. When it does not come, the reason goes to [`UploadSource::take_failure`].
+    /// Streams the blob from `offset` on. If the source fails, [`UploadSource::take_failure`] has the error.
     pub(super) fn from(
         self: Arc<Self>,
         offset: u64,
@@ -80,7 +81,7 @@ impl UploadSource {
 }
 
 impl Window {
-    /// Bytes from `offset` on, `None` at the end.
+    /// Chunk at `offset`, `None` at the end.
     async fn at(&mut self, offset: u64) -> Result<Option<Bytes>, Error> {
         while offset >= self.end {
             let Some(chunk) = self.blob.next().await.transpose()? else {
@@ -96,7 +97,7 @@ impl Window {
                 .checked_sub(start)
                 .and_then(|within| usize::try_from(within).ok());
             if let Some(within) = within.filter(|within| *within < chunk.len()) {
-                return Ok(Some(chunk.slice(within..chunk.len().min(within + CHUNK))));
+                return Ok(Some(chunk.slice(within..chunk.len().min(within + CHUNK_BYTES))));
             }
             start += chunk.len() as u64;
         }
@@ -108,8 +109,8 @@ impl Window {
         self.kept.push_back(chunk);
         while let Some(first) = self.kept.front() {
             let size = first.len() as u64;
-            // The last one is about to be sent.
-            if self.kept.len() == 1 || self.end - self.start - size < KEPT {
+            // The last chunk is about to be sent.
+            if self.kept.len() == 1 || self.end - self.start - size < RESEND_WINDOW_BYTES {
                 break;
             }
             self.start += size;
@@ -134,11 +135,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_end_can_be_read_again_and_the_beginning_is_let_go() {
+    async fn only_the_end_can_be_read_again() {
         let blob = Bytes::from(noise(1, 20 << 20));
         let source = source(&blob, 700_000);
         let all: Vec<Bytes> = Arc::clone(&source).from(0).try_collect().await.unwrap();
-        assert!(all.concat() == blob && all.iter().all(|chunk| chunk.len() <= CHUNK));
+        assert!(all.concat() == blob && all.iter().all(|chunk| chunk.len() <= CHUNK_BYTES));
         let offset = (4 << 20) + 12_345;
         assert!(source.covers(offset as u64).await && source.covers(20 << 20).await);
         assert!(!source.covers(0).await && !source.covers((20 << 20) + 1).await);
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_one_reader_took_is_not_lost_for_the_next() {
+    async fn second_reader_gets_the_bytes_of_the_first() {
         let blob = Bytes::from(noise(1, 10_000));
         let source = source(&blob, 1000);
         let mut first = Box::pin(Arc::clone(&source).from(0));
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failure_ends_it_and_is_kept() {
+    async fn failure_ends_the_stream_and_is_kept() {
         let chunks = vec![Ok("a".into()), Err(Error::InvalidArgument("torn".into()))];
         let source = UploadSource::new(sha256(b"x"), futures::stream::iter(chunks).boxed());
         let read: Vec<Result<Bytes, Error>> = Arc::clone(&source).from(0).collect().await;

@@ -1,4 +1,4 @@
-//! Large blobs, in parts.
+//! Uploads of large blobs in parts.
 
 use std::sync::Arc;
 
@@ -15,19 +15,22 @@ use crate::blob_store::verification::verified;
 use crate::error::{BackEndFailure, Error};
 use crate::media::s3_bucket::{S3Bucket, failed};
 
-/// Bytes of a part, as long as the blob has not more than [`PARTS`] of them. S3 wants 5 MiB at least.
-const PART: u64 = 8 << 20;
-/// S3 takes 10,000 parts at most.
-const PARTS: u64 = 10_000;
-/// Parts of one blob under way at the same time.
-const CONCURRENCY: usize = 4;
+/// Size of a part, unless the blob has more than [`MAX_PARTS`] of them. S3 requires 5 MiB at least.
+const MIN_PART_BYTES: u64 = 8 << 20;
+/// Largest number of parts that S3 accepts.
+const MAX_PARTS: u64 = 10_000;
+/// Parts of one blob that are uploaded at the same time.
+const MAX_CONCURRENT_PARTS: usize = 4;
 
-/// Bytes in each part of a blob but the last.
+/// Size of each part of a blob but the last.
 fn part_size(blob: u64) -> u64 {
-    blob.div_ceil(PARTS).div_ceil(MIB).saturating_mul(MIB).max(PART)
+    blob.div_ceil(MAX_PARTS)
+        .div_ceil(MIB)
+        .saturating_mul(MIB)
+        .max(MIN_PART_BYTES)
 }
 
-/// Cuts a stream into parts of `size` bytes, the last one smaller.
+/// Divides a stream into parts of `size` bytes, the last one smaller.
 fn parts(stream: BlobStream, size: usize) -> impl Stream<Item = Result<Bytes, Error>> + Send {
     let state = (stream, BytesMut::new());
     futures::stream::try_unfold(state, move |(mut stream, mut part)| async move {
@@ -43,7 +46,7 @@ fn parts(stream: BlobStream, size: usize) -> impl Stream<Item = Result<Bytes, Er
     })
 }
 
-/// An upload that is aborted unless it is completed, also when the write is abandoned.
+/// Upload in parts, which is aborted on drop unless it was completed.
 struct Upload {
     bucket: Arc<S3Bucket>,
     key: String,
@@ -56,7 +59,7 @@ impl Upload {
         let created = create.bucket(bucket.bucket()).key(&key).send().await;
         let created = created.map_err(|error| failed(format!("cannot begin to write {key} to S3"), error))?;
         let id = created.upload_id().ok_or_else(|| {
-            let context = format!("S3 gives no id to the upload of {key}");
+            let context = format_args!("S3 returns no id for the upload of {key}");
             Error::back_end(context, BackEndFailure::Faulty)("no UploadId")
         })?;
         let id = Some(id.to_owned());
@@ -131,7 +134,7 @@ impl Drop for Upload {
 }
 
 impl S3BlobStore {
-    /// Uploads a blob part by part. It appears when all of it was there and its digest was right.
+    /// Uploads a blob part by part. It appears when it is complete and its digest was right.
     pub(super) async fn put_parts(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
         let size = part_size(digest.size_bytes());
         let upload = Upload::begin(Arc::clone(&self.bucket), self.key(digest)).await?;
@@ -140,19 +143,19 @@ impl S3BlobStore {
             usize::try_from(size).unwrap_or(usize::MAX),
         );
         let uploaded: Result<Vec<CompletedPart>, Error> = self
-            .with_room(stream, size)
+            .with_memory(stream, size)
             .enumerate()
             .map(|(index, part)| {
                 let number = i32::try_from(index + 1).unwrap_or(i32::MAX);
-                part.map(|(bytes, room)| {
+                part.map(|(bytes, memory)| {
                     let upload = &upload;
                     async move {
-                        let _room = room;
+                        let _memory = memory;
                         upload.part(number, bytes).await
                     }
                 })
             })
-            .try_buffered(CONCURRENCY)
+            .try_buffered(MAX_CONCURRENT_PARTS)
             .try_collect()
             .await;
         match uploaded {
@@ -164,17 +167,17 @@ impl S3BlobStore {
         }
     }
 
-    /// Takes room in memory before each part is collected.
-    fn with_room<'a>(
+    /// Reserves memory before each part is collected.
+    fn with_memory<'a>(
         &'a self,
         parts: impl Stream<Item = Result<Bytes, Error>> + Send + 'a,
         size: u64,
     ) -> impl Stream<Item = Result<(Bytes, Option<tokio::sync::OwnedSemaphorePermit>), Error>> + Send + 'a
     {
         futures::stream::try_unfold(Box::pin(parts), move |mut parts| async move {
-            let room = self.room(size).await;
+            let memory = self.reserve_memory(size).await;
             let part = parts.next().await.transpose()?;
-            Ok(part.map(|bytes| ((bytes, room), parts)))
+            Ok(part.map(|bytes| ((bytes, memory), parts)))
         })
     }
 }
@@ -184,15 +187,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_blob_has_too_many_or_too_small_parts() {
-        for blob in [1, PART, PART * PARTS, PART * PARTS + 1, 5 << 40] {
+    fn parts_are_never_too_many_or_too_small() {
+        for blob in [
+            1,
+            MIN_PART_BYTES,
+            MIN_PART_BYTES * MAX_PARTS,
+            MIN_PART_BYTES * MAX_PARTS + 1,
+            5 << 40,
+        ] {
             let size = part_size(blob);
-            assert!(size >= PART && blob.div_ceil(size) <= PARTS, "{blob}");
+            assert!(
+                size >= MIN_PART_BYTES && blob.div_ceil(size) <= MAX_PARTS,
+                "{blob}"
+            );
         }
     }
 
     #[tokio::test]
-    async fn parts_are_full_but_the_last() {
+    async fn all_parts_but_the_last_are_full() {
         for (total, chunk) in [(0, 1), (10, 3), (12, 4), (12, 100), (13, 1)] {
             let bytes: Vec<u8> = (0..total).collect();
             let chunks: Vec<Result<Bytes, Error>> = bytes

@@ -8,14 +8,13 @@ use crate::S3Options;
 use crate::decorators::tiered_blob_store::TieredBlobStore;
 use crate::media::memory_blob_store::MemoryBlobStore;
 use crate::media::s3_bucket::tests::{BUCKET, TestS3Server};
-use crate::testing::model;
-use crate::testing::{noise, sha256};
+use crate::testing::{model, noise, sha256};
 
 async fn store(server: &TestS3Server) -> S3BlobStore {
     S3BlobStore::new(server.bucket().await)
 }
 
-/// The files of the bucket, parts of unfinished uploads included.
+/// Files of the bucket, and parts of unfinished uploads.
 fn files(server: &TestS3Server) -> Vec<String> {
     let mut found = Vec::new();
     let mut directories = vec![server.directory.path().to_owned()];
@@ -29,7 +28,7 @@ fn files(server: &TestS3Server) -> Vec<String> {
             }
         }
     }
-    // What the server keeps beside the objects.
+    // The server has JSON files of its own.
     found.retain(|path| !path.contains("json"));
     found
 }
@@ -65,7 +64,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn large_blobs_go_in_parts_and_come_back_in_ranges() {
+async fn large_blobs_are_written_in_parts_and_read_in_ranges() {
     let server = TestS3Server::start().await;
     let store = store(&server).await;
     let blob = Bytes::from(noise(1, 21 << 20));
@@ -74,12 +73,12 @@ async fn large_blobs_go_in_parts_and_come_back_in_ranges() {
         .chunks(1_000_000)
         .map(|chunk| Ok(Bytes::copy_from_slice(chunk)))
         .collect();
-    server.seen.requests.lock().clear();
+    server.state.requests.lock().clear();
     store
         .write(digest, futures::stream::iter(chunks).boxed())
         .await
         .unwrap();
-    assert_eq!(server.seen.take("PUT"), 3, "8 + 8 + 5 MiB");
+    assert_eq!(server.state.take("PUT"), 3, "8 + 8 + 5 MiB");
     assert!(read_whole(&store, digest).await.unwrap() == blob);
     let range = BlobRange {
         offset: 9_999_999,
@@ -87,16 +86,16 @@ async fn large_blobs_go_in_parts_and_come_back_in_ranges() {
     };
     let read = collect(store.read(digest, range).await.unwrap()).await.unwrap();
     assert!(read == blob[9_999_999..9_999_999 + 1_234_567]);
-    server.seen.requests.lock().clear();
+    server.state.requests.lock().clear();
     store
         .write(digest, futures::stream::pending().boxed())
         .await
         .unwrap();
-    assert_eq!(server.seen.take("POST"), 0, "it is there already");
+    assert_eq!(server.state.take("POST"), 0, "the blob is present already");
 }
 
 #[tokio::test]
-async fn an_upload_that_fails_leaves_no_part_behind() {
+async fn failed_upload_leaves_no_part_behind() {
     let server = TestS3Server::start().await;
     let store = store(&server).await;
     let blob = Bytes::from(noise(1, 20 << 20));
@@ -113,17 +112,17 @@ async fn an_upload_that_fails_leaves_no_part_behind() {
     let error = store.write(digest, one_chunk(wrong.into())).await.unwrap_err();
     assert!(matches!(error, Error::DigestMismatch { .. }), "{error:?}");
     for refused in ["partNumber=2", "POST /some-bucket/some/prefix/cas/sha256"] {
-        *server.seen.refused.lock() = Some(refused);
+        *server.state.refused.lock() = Some(refused);
         let error = store.write(digest, one_chunk(blob.clone())).await.unwrap_err();
         assert!(matches!(error, Error::BackEnd { .. }), "{error:?}");
     }
-    *server.seen.refused.lock() = None;
+    *server.state.refused.lock() = None;
     assert_eq!(files(&server), Vec::<String>::new());
     assert_eq!(store.find_missing(&[digest]).await.unwrap(), [digest]);
 }
 
 #[tokio::test]
-async fn an_upload_that_is_abandoned_is_aborted() {
+async fn abandoned_upload_is_aborted() {
     let server = TestS3Server::start().await;
     let store = store(&server).await;
     let blob = Bytes::from(noise(1, 20 << 20));
@@ -133,32 +132,23 @@ async fn an_upload_that_is_abandoned_is_aborted() {
     let write = store.write(sha256(&blob), head);
     tokio::select! {
         written = write => panic!("{written:?}"),
-        () = async {
-            while server.seen.requests.lock().iter().filter(|request| request.contains("partNumber")).count() < 2 {
-                tokio::task::yield_now().await;
-            }
-        } => {}
+        () = server.state.wait_for(2, |request| request.contains("partNumber")) => {}
     }
-    // Dropped now; the abort follows by itself.
-    while !server
-        .seen
-        .requests
-        .lock()
-        .iter()
-        .any(|request| request.starts_with("DELETE"))
-    {
-        tokio::task::yield_now().await;
-    }
+    // The write is dropped now, which starts the abort.
+    server
+        .state
+        .wait_for(1, |request| request.starts_with("DELETE"))
+        .await;
 }
 
 #[tokio::test]
-async fn a_busy_server_is_asked_again_and_a_down_one_is_an_error() {
+async fn requests_to_a_busy_server_are_repeated() {
     let server = TestS3Server::start().await;
     let store = store(&server).await;
     let digest = sha256(b"blob");
-    server.seen.busy.store(2, Ordering::SeqCst);
+    server.state.busy.store(2, Ordering::SeqCst);
     store.write(digest, one_chunk("blob".into())).await.unwrap();
-    server.seen.busy.store(1000, Ordering::SeqCst);
+    server.state.busy.store(1000, Ordering::SeqCst);
     let error = read_whole(&store, digest).await.unwrap_err();
     assert!(
         matches!(
@@ -174,15 +164,15 @@ async fn a_busy_server_is_asked_again_and_a_down_one_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_read_that_breaks_goes_on_and_one_that_breaks_always_is_an_error() {
+async fn broken_read_continues_unless_it_always_breaks() {
     let server = TestS3Server::start().await;
     let store = store(&server).await;
     let blob = Bytes::from(noise(1, 100_000));
     let digest = sha256(&blob);
     store.write(digest, one_chunk(blob.clone())).await.unwrap();
-    *server.seen.cut.lock() = Some(30_000);
+    *server.state.cut.lock() = Some(30_000);
     assert!(read_whole(&store, digest).await.unwrap() == blob);
-    *server.seen.cut.lock() = Some(10);
+    *server.state.cut.lock() = Some(10);
     let fast = Arc::new(MemoryBlobStore::default());
     let tiered = TieredBlobStore::write_through(Arc::clone(&fast) as _, Arc::new(store));
     let error = read_whole(&tiered, digest).await.unwrap_err();
@@ -191,7 +181,7 @@ async fn a_read_that_breaks_goes_on_and_one_that_breaks_always_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_in_the_middle_is_given_up_on() {
+async fn hanging_response_ends_with_the_timeout() {
     let server = TestS3Server::start().await;
     let options = S3Options {
         read_timeout: Duration::from_millis(300),
@@ -201,8 +191,8 @@ async fn a_server_that_hangs_in_the_middle_is_given_up_on() {
     let blob = Bytes::from(noise(1, 100_000));
     let digest = sha256(&blob);
     store.write(digest, one_chunk(blob)).await.unwrap();
-    *server.seen.cut.lock() = Some(1000);
-    server.seen.hangs.store(true, Ordering::SeqCst);
+    *server.state.cut.lock() = Some(1000);
+    server.state.hangs.store(true, Ordering::SeqCst);
     let error = read_whole(&store, digest).await.unwrap_err();
     assert!(
         matches!(
@@ -217,7 +207,7 @@ async fn a_server_that_hangs_in_the_middle_is_given_up_on() {
 }
 
 #[tokio::test]
-async fn wrong_bytes_in_the_bucket_are_not_handed_out() {
+async fn wrong_bytes_in_the_bucket_are_not_returned() {
     let server = TestS3Server::start().await;
     let store = store(&server).await;
     let digest = sha256(b"right");
@@ -239,7 +229,7 @@ async fn wrong_bytes_in_the_bucket_are_not_handed_out() {
 }
 
 #[tokio::test]
-async fn many_digests_in_a_small_bucket_take_few_lists() {
+async fn many_digests_in_a_small_bucket_need_few_lists() {
     let server = TestS3Server::start().await;
     let store = store(&server).await;
     let blobs = many(0..3000);
@@ -250,10 +240,10 @@ async fn many_digests_in_a_small_bucket_take_few_lists() {
             .iter()
             .all(Result::is_ok)
     );
-    server.seen.requests.lock().clear();
+    server.state.requests.lock().clear();
     let missing = store.find_missing(&digests(&blobs)).await.unwrap();
     assert_eq!(sorted(missing), digests(&blobs[2000..]));
-    let requests = server.seen.requests.lock().len();
+    let requests = server.state.requests.lock().len();
     assert!(
         requests <= 6,
         "{requests} requests for 3000 digests among 2000 objects"
@@ -261,7 +251,7 @@ async fn many_digests_in_a_small_bucket_take_few_lists() {
 }
 
 #[tokio::test]
-async fn few_digests_in_a_large_bucket_are_asked_for_one_by_one() {
+async fn few_digests_in_a_large_bucket_need_a_head_each() {
     let server = TestS3Server::start().await;
     let store = store(&server).await;
     let blobs = many(0..1500);
@@ -274,14 +264,14 @@ async fn few_digests_in_a_large_bucket_are_asked_for_one_by_one() {
     );
     // One page covers two thirds of the bucket, and so 20 of 30 or more; or less, by chance.
     let few = [&blobs[..5], &blobs[1490..]].concat();
-    server.seen.requests.lock().clear();
+    server.state.requests.lock().clear();
     let missing = store.find_missing(&digests(&few)).await.unwrap();
     assert_eq!(sorted(missing), digests(&blobs[1490..]));
-    assert_eq!(server.seen.take("HEAD"), few.len());
+    assert_eq!(server.state.take("HEAD"), few.len());
 }
 
 #[tokio::test]
-async fn what_is_old_is_renewed_when_it_is_asked_for() {
+async fn old_blobs_are_renewed_when_they_are_looked_up() {
     let server = TestS3Server::start().await;
     let options = S3Options {
         renew_after: Some(Duration::from_hours(24)),
@@ -314,14 +304,14 @@ async fn what_is_old_is_renewed_when_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn a_hash_is_looked_up_with_one_list() {
+async fn hash_is_resolved_with_one_list() {
     let server = TestS3Server::start().await;
     let store = store(&server).await;
     let (digest, blob) = many(7..8).remove(0);
     let resolve = async || store.resolve(digest.function(), *digest.hash()).await.unwrap();
     assert_eq!(resolve().await, None);
     store.write(digest, one_chunk(blob)).await.unwrap();
-    server.seen.requests.lock().clear();
+    server.state.requests.lock().clear();
     assert_eq!(resolve().await, Some(digest));
-    assert_eq!(server.seen.take("GET"), 1);
+    assert_eq!(server.state.take("GET"), 1);
 }

@@ -7,6 +7,7 @@ use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
@@ -15,30 +16,44 @@ const KEY: &str = "AKIATEST";
 const SECRET: &str = "not-so-secret";
 pub(crate) const BUCKET: &str = "some-bucket";
 
-/// A real S3 server on a directory, with the checks of signatures on.
+/// S3 server on a directory, which checks signatures.
 pub(crate) struct TestS3Server {
     endpoint: String,
     pub(crate) directory: TempDir,
-    pub(crate) seen: Arc<Seen>,
+    pub(crate) state: Arc<TestS3State>,
     _server: AbortOnDropHandle<()>,
 }
 
-/// What was asked, and what is to go wrong.
+/// Requests that a test server received, and the failures that it is to simulate.
 #[derive(Default)]
-pub(crate) struct Seen {
+pub(crate) struct TestS3State {
     pub(crate) requests: Mutex<Vec<String>>,
-    /// How many of the next requests are answered with 503.
+    /// Notified after each request.
+    received: Notify,
+    /// Number of the next requests that are answered with 503.
     pub(crate) busy: AtomicUsize,
-    /// Requests that hold this in their URL are refused for good.
+    /// Text in the URL of requests that are refused with 400.
     pub(crate) refused: Mutex<Option<&'static str>>,
-    /// Answers to GETs are cut off after so many bytes.
+    /// Number of bytes after which responses to GETs are cut off.
     pub(crate) cut: Mutex<Option<usize>>,
-    /// Instead of being cut off, they stand still.
+    /// True if these responses hang instead of being cut off.
     pub(crate) hangs: AtomicBool,
 }
 
-impl Seen {
-    /// How many requests began with `start` since the last look; forgets them.
+impl TestS3State {
+    /// Waits until `count` of the requests fulfil the condition.
+    pub(crate) async fn wait_for(&self, count: usize, condition: impl Fn(&str) -> bool) {
+        loop {
+            let received = self.received.notified();
+            let requests = self.requests.lock().clone();
+            if requests.iter().filter(|request| condition(request)).count() >= count {
+                return;
+            }
+            received.await;
+        }
+    }
+
+    /// Number of requests that began with `start` since the last call. Forgets all requests.
     pub(crate) fn take(&self, start: &str) -> usize {
         let requests = std::mem::take(&mut *self.requests.lock());
         requests
@@ -55,11 +70,11 @@ impl TestS3Server {
         let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(directory.path()).unwrap());
         builder.set_auth(SimpleAuth::from_single(KEY, SECRET));
         let service = builder.build();
-        let seen = Arc::new(Seen::default());
-        let state = Arc::clone(&seen);
+        let state = Arc::new(TestS3State::default());
+        let handler_state = Arc::clone(&state);
         let app = axum::Router::new().fallback(move |request: Request| {
-            let (service, seen) = (service.clone(), Arc::clone(&state));
-            async move { serve(service, &seen, request).await }
+            let (service, state) = (service.clone(), Arc::clone(&handler_state));
+            async move { serve(service, &state, request).await }
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -67,7 +82,7 @@ impl TestS3Server {
         Self {
             endpoint,
             directory,
-            seen,
+            state,
             _server: AbortOnDropHandle::new(server),
         }
     }
@@ -91,19 +106,24 @@ impl TestS3Server {
     }
 }
 
-async fn serve(service: S3Service, seen: &Seen, request: Request) -> axum::http::Response<ServerBody> {
+async fn serve(
+    service: S3Service,
+    state: &TestS3State,
+    request: Request,
+) -> axum::http::Response<ServerBody> {
     let answer = |status: u16| {
         let response = axum::http::Response::builder().status(status);
         response.body(ServerBody::empty()).unwrap()
     };
     let what = format!("{} {}", request.method(), request.uri());
-    let refused = seen.refused.lock().is_some_and(|part| what.contains(part));
+    let refused = state.refused.lock().is_some_and(|part| what.contains(part));
     let is_get = what.starts_with("GET") && !what.contains("list-type");
-    seen.requests.lock().push(what);
+    state.requests.lock().push(what);
+    state.received.notify_waiters();
     if refused {
         return answer(400);
     }
-    let busy = seen
+    let busy = state
         .busy
         .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |busy| busy.checked_sub(1));
     if busy.is_ok() {
@@ -112,8 +132,8 @@ async fn serve(service: S3Service, seen: &Seen, request: Request) -> axum::http:
     let request = request.map(s3s::Body::http_body_unsync);
     let response = service.call(request).await.unwrap();
     let response = response.map(ServerBody::new);
-    let cut = *seen.cut.lock();
-    let hangs = seen.hangs.load(Ordering::SeqCst);
+    let cut = *state.cut.lock();
+    let hangs = state.hangs.load(Ordering::SeqCst);
     match cut {
         Some(cut) if is_get && response.status().is_success() => response.map(|body| {
             let whole = body.into_data_stream();
@@ -129,7 +149,7 @@ async fn serve(service: S3Service, seen: &Seen, request: Request) -> axum::http:
                     if hangs {
                         std::future::pending::<()>().await;
                     }
-                    // Lets the server send what it has, which it would drop with the connection.
+                    // Not ready once: the server flushes the bytes before, which it would drop with the connection.
                     tokio::task::yield_now().await;
                     Some(Err(std::io::Error::other("the power went out")))
                 }
@@ -141,7 +161,7 @@ async fn serve(service: S3Service, seen: &Seen, request: Request) -> axum::http:
 }
 
 #[tokio::test]
-async fn wrong_keys_are_denied_and_never_shown() {
+async fn wrong_keys_are_denied_and_never_printed() {
     let server = TestS3Server::start().await;
     let credentials = S3Credentials::Given {
         access_key_id: KEY.into(),
@@ -169,7 +189,7 @@ async fn wrong_keys_are_denied_and_never_shown() {
 }
 
 #[tokio::test]
-async fn a_bucket_that_is_not_there_is_an_error_that_names_it() {
+async fn error_of_a_missing_bucket_contains_its_name() {
     let server = TestS3Server::start().await;
     let options = S3Options {
         bucket: "other-bucket".into(),
@@ -180,7 +200,7 @@ async fn a_bucket_that_is_not_there_is_an_error_that_names_it() {
 }
 
 #[tokio::test]
-async fn pages_go_on_after_a_key() {
+async fn list_begins_after_the_given_key() {
     let server = TestS3Server::start().await;
     let bucket = server.bucket().await;
     for name in ["a", "b", "c"] {

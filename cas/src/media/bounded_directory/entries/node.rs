@@ -1,28 +1,28 @@
-//! An entry in memory, packed into the size of one line of the processor's cache: a look-up waits for one line, and a
-//! million entries take 64 MB.
+//! Entry in memory, packed into 64 bytes, the size of a cache line of the processor: a look-up waits for one line, and
+//! a million entries take 64 MB.
 
 use bitzel_proto::{Digest, DigestFunction};
 
-use super::{Checksum, Encoding, Entry, Place};
+use crate::media::bounded_directory::{Checksum, Encoding, Entry, Place};
 
-/// An entry in a list. In this order, so that what a look-up compares is side by side. Not aligned to cache lines: a vector
-/// of such things grows by being copied, which takes its memory twice for a moment; others are moved by the kernel.
+/// Entry in a list. The fields that a look-up compares are side by side. Not aligned to cache lines: a vector of aligned
+/// values grows by a copy, which needs its memory twice for a short time; without alignment the kernel moves the pages.
 #[repr(C)]
 pub(super) struct Node {
     hash: [u8; 32],
-    /// The size in bytes in the lower 56 bits, below them of the [`Flags`].
+    /// Size in bytes in the lower 56 bits, flags above.
     size_and_flags: u64,
-    /// What the kind of place needs: a checksum, or segment and block.
+    /// Checksum of a file, or number and block of a segment.
     location: [u8; 8],
     blocks: u32,
-    pub(super) used: u32,
+    pub(super) last_use: u32,
     pub(super) previous: u32,
     pub(super) next: u32,
 }
 
 const _: () = assert!(size_of::<Node>() == 64);
 
-/// Size that no blob on a disk reaches: 64 PiB.
+/// Bits of the size. Blobs of 64 PiB and more do not occur.
 const SIZE_MASK: u64 = (1 << 56) - 1;
 
 const LEASED: u64 = 1 << 56;
@@ -36,14 +36,14 @@ fn flag(flag: u64, is_set: bool) -> u64 {
 }
 
 impl Node {
-    /// A node that is in no list.
+    /// Makes a node that is in no list.
     pub(super) fn new(entry: &Entry, leased: bool, none: u32) -> Self {
         let mut node = Self {
             hash: *entry.digest.hash(),
             size_and_flags: flag(LEASED, leased),
             location: [0; 8],
             blocks: 0,
-            used: 0,
+            last_use: 0,
             previous: none,
             next: none,
         };
@@ -51,7 +51,7 @@ impl Node {
         node
     }
 
-    /// Puts another entry where this one is.
+    /// Replaces the entry and keeps the position in the list.
     pub(super) fn set_entry(&mut self, entry: &Entry) {
         let (place, location) = match entry.place {
             Place::File(None) => (0, [0; 8]),
@@ -69,7 +69,7 @@ impl Node {
             | place;
         self.location = location;
         self.blocks = entry.blocks;
-        self.used = entry.used;
+        self.last_use = entry.last_use;
     }
 
     pub(super) fn entry(&self) -> Entry {
@@ -91,7 +91,7 @@ impl Node {
                 Encoding::Raw
             },
             blocks: self.blocks,
-            used: self.used,
+            last_use: self.last_use,
         }
     }
 
@@ -115,7 +115,7 @@ impl Node {
         self.blocks.into()
     }
 
-    /// Whether it is in the list of the leased ones.
+    /// True if the node is in the list of leased entries.
     pub(super) fn is_leased(&self) -> bool {
         self.has(LEASED)
     }

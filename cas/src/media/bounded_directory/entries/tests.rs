@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::media::bounded_directory::{Checksum, Encoding, Place};
 
 fn entry(number: u8, blocks: u32) -> Entry {
     Entry {
@@ -8,7 +9,7 @@ fn entry(number: u8, blocks: u32) -> Entry {
         place: Place::File(None),
         encoding: Encoding::Raw,
         blocks,
-        used: 0,
+        last_use: 0,
     }
 }
 
@@ -19,7 +20,7 @@ enum Step {
     Promote(u8),
     Lease(u8),
     Release(u8),
-    Freeze,
+    BeginSnapshot,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -30,7 +31,7 @@ fn step() -> impl Strategy<Value = Step> {
         number.clone().prop_map(Step::Promote),
         number.clone().prop_map(Step::Lease),
         number.prop_map(Step::Release),
-        Just(Step::Freeze),
+        Just(Step::BeginSnapshot),
     ]
 }
 
@@ -40,7 +41,7 @@ proptest! {
         let mut entries = Entries::new();
         let mut model: Vec<Entry> = Vec::new();
         let mut leases = [0_u32; 6];
-        let mut frozen: Option<(Vec<u32>, Vec<Entry>)> = None;
+        let mut snapshot: Option<(Vec<u32>, Vec<Entry>)> = None;
         for step in steps {
             match step {
                 Step::Insert(number, blocks) => {
@@ -85,14 +86,14 @@ proptest! {
                     }
                     entries.release(&digest);
                 }
-                Step::Freeze => {
-                    let order = entries.freeze();
-                    frozen = Some((order, entries.iter().collect()));
+                Step::BeginSnapshot => {
+                    let order = entries.begin_snapshot();
+                    snapshot = Some((order, entries.iter().collect()));
                 }
             }
-            if let Some((order, expected)) = &frozen {
-                let kept: Vec<Entry> = order.iter().map(|index| entries.frozen(*index)).collect();
-                prop_assert_eq!(&kept, expected);
+            if let Some((order, expected)) = &snapshot {
+                let read: Vec<Entry> = order.iter().map(|index| entries.snapshot_entry(*index)).collect();
+                prop_assert_eq!(&read, expected);
             }
             let is_leased = |one: &&Entry| (0..6).any(|number| {
                 leases[usize::from(number)] > 0 && entry(number, 0).digest == one.digest
@@ -118,7 +119,7 @@ proptest! {
 
 proptest! {
     #[test]
-    fn a_node_keeps_what_it_is_given(
+    fn node_returns_the_entry_it_was_given(
         hash in any::<[u8; 32]>(),
         size in 0_u64..1 << 56,
         place in prop_oneof![
@@ -129,11 +130,11 @@ proptest! {
         is_blake3 in any::<bool>(),
         is_zstd in any::<bool>(),
         leased in any::<bool>(),
-        (blocks, used) in any::<(u32, u32)>(),
+        (blocks, last_use) in any::<(u32, u32)>(),
     ) {
         let function = if is_blake3 { DigestFunction::Blake3 } else { DigestFunction::Sha256 };
         let encoding = if is_zstd { Encoding::Zstd } else { Encoding::Raw };
-        let wanted = Entry { digest: Digest::new(function, hash, size), place, encoding, blocks, used };
+        let wanted = Entry { digest: Digest::new(function, hash, size), place, encoding, blocks, last_use };
         let mut node = Node::new(&entry(1, 2), leased, NONE);
         node.set_entry(&wanted);
         prop_assert_eq!(node.entry(), wanted);

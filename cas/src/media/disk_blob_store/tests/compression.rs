@@ -1,4 +1,4 @@
-//! Blobs compressed at rest.
+//! Blobs compressed on the disk.
 
 use faster_hex::hex_string;
 
@@ -9,7 +9,7 @@ const COMPRESSING: DiskBlobStoreOptions = DiskBlobStoreOptions {
     ..ROOMY
 };
 
-/// Compresses to about a quarter.
+/// Text that compresses to about a quarter.
 fn text(seed: u64, size: usize) -> Vec<u8> {
     let digits = hex_string(&noise(seed, size / 4 + 1));
     digits
@@ -20,7 +20,7 @@ fn text(seed: u64, size: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn compressed_blobs_read_like_others_and_the_limit_counts_what_they_take() {
+async fn compressed_blobs_read_as_others_and_take_less_space() {
     let root = TempDir::new().unwrap();
     let store = DiskBlobStore::open(root.path(), COMPRESSING).await.unwrap();
     let mut blobs = Vec::new();
@@ -41,7 +41,7 @@ async fn compressed_blobs_read_like_others_and_the_limit_counts_what_they_take()
     assert_eq!(bytes_on_disk(&root), store.usage().bytes);
     store.close().await.unwrap();
     drop(store);
-    // What is there can be read whatever the option says now.
+    // Existing blobs can be read whatever the option is now.
     let store = open(&root).await;
     for (digest, blob) in &blobs {
         assert_eq!(read_whole(&store, *digest).await.unwrap(), blob);
@@ -68,7 +68,7 @@ async fn compressed_blobs_read_like_others_and_the_limit_counts_what_they_take()
 }
 
 #[tokio::test]
-async fn a_flipped_bit_in_a_compressed_blob_is_found_also_when_a_part_is_read() {
+async fn flipped_bit_in_a_compressed_blob_is_detected() {
     let root = TempDir::new().unwrap();
     let store = DiskBlobStore::open(root.path(), COMPRESSING).await.unwrap();
     let part = BlobRange {

@@ -1,14 +1,14 @@
-//! Files that are not what they were.
+//! Corrupt files and segments.
 
 use super::*;
 
-/// Changes one bit, as a bad disk does.
+/// Changes one bit, as a faulty disk does.
 fn flip(store: &DiskBlobStore, digest: Digest, at: usize) {
     store.directory.damage(digest, |bytes| bytes[at] ^= 0x40);
 }
 
 #[tokio::test]
-async fn a_corrupt_blob_is_not_found_counted_and_in_quarantine() {
+async fn corrupt_blob_is_quarantined_and_counted() {
     // Small, as a stream, and beyond the first chunk of a stream.
     for (size, at) in [(1000, 500), (3 << 20, 10), (3 << 20, (3 << 20) - 1)] {
         let root = TempDir::new().unwrap();
@@ -27,9 +27,9 @@ async fn a_corrupt_blob_is_not_found_counted_and_in_quarantine() {
     }
 }
 
-/// The checksum that large blobs are read with is in the index alone.
+/// The checksum of large blobs is in the index alone.
 #[tokio::test]
-async fn a_corrupt_large_blob_is_noticed_after_a_restart_also_when_the_index_was_lost() {
+async fn corrupt_large_blob_is_detected_after_a_restart() {
     for keep_index in [true, false] {
         let root = TempDir::new().unwrap();
         let store = open(&root).await;
@@ -49,7 +49,7 @@ async fn a_corrupt_large_blob_is_noticed_after_a_restart_also_when_the_index_was
 }
 
 #[tokio::test]
-async fn a_corrupt_blob_in_a_batch_spoils_only_itself() {
+async fn corrupt_blob_in_a_batch_fails_alone() {
     let root = TempDir::new().unwrap();
     let store = open(&root).await;
     let bad = add(&store, b"bad").await;
@@ -63,7 +63,7 @@ async fn a_corrupt_blob_in_a_batch_spoils_only_itself() {
 }
 
 #[tokio::test]
-async fn a_corrupt_small_blob_is_noticed_also_when_only_another_part_is_read() {
+async fn corrupt_small_blob_is_detected_by_a_partial_read() {
     let root = TempDir::new().unwrap();
     let store = open(&root).await;
     let digest = add(&store, &noise(1, 10_000)).await;
@@ -78,7 +78,7 @@ async fn a_corrupt_small_blob_is_noticed_also_when_only_another_part_is_read() {
 }
 
 #[tokio::test]
-async fn a_truncated_or_grown_large_blob_is_noticed_also_when_only_a_part_is_read() {
+async fn wrong_size_of_a_large_blob_is_detected_by_a_partial_read() {
     let root = TempDir::new().unwrap();
     let store = open(&root).await;
     for size in [2 << 20, 4 << 20] {
@@ -94,7 +94,7 @@ async fn a_truncated_or_grown_large_blob_is_noticed_also_when_only_a_part_is_rea
 }
 
 #[tokio::test]
-async fn a_file_that_somebody_removed_is_forgotten() {
+async fn entry_of_a_removed_file_is_forgotten() {
     let root = TempDir::new().unwrap();
     let store = open(&root).await;
     let digest = add(&store, &noise(1, 2 << 20)).await;
@@ -108,7 +108,7 @@ async fn a_file_that_somebody_removed_is_forgotten() {
 }
 
 #[tokio::test]
-async fn the_quarantine_is_the_first_to_make_room() {
+async fn quarantine_is_evicted_first() {
     let root = TempDir::new().unwrap();
     let options = DiskBlobStoreOptions {
         limit_bytes: 2 * 4096,
@@ -126,7 +126,7 @@ async fn the_quarantine_is_the_first_to_make_room() {
 }
 
 #[tokio::test]
-async fn without_an_index_the_large_intact_blobs_are_kept() {
+async fn intact_large_blobs_survive_the_loss_of_the_index() {
     let root = TempDir::new().unwrap();
     let store = open(&root).await;
     let bad = add(&store, &noise(1, 2 << 20)).await;
@@ -145,7 +145,7 @@ async fn without_an_index_the_large_intact_blobs_are_kept() {
     assert_eq!(bytes_on_disk(&root), 2 << 20);
 }
 
-/// As if the machine had gone down and come up again: the id of the boot stands behind the magic of a journal.
+/// Simulates a restart of the machine: changes the boot id after the magic of each journal.
 fn reboot(root: &TempDir) {
     for journal in files_in(root.path().join("index")) {
         if journal.to_string_lossy().contains("journal") {
@@ -157,7 +157,7 @@ fn reboot(root: &TempDir) {
 }
 
 #[tokio::test]
-async fn after_a_power_loss_what_the_last_checkpoint_lists_is_kept_and_the_rest_removed() {
+async fn power_loss_keeps_exactly_the_last_checkpoint() {
     for size in [1000, 2 << 20] {
         let root = TempDir::new().unwrap();
         let store = open(&root).await;
@@ -168,7 +168,7 @@ async fn after_a_power_loss_what_the_last_checkpoint_lists_is_kept_and_the_rest_
         // Evicted after the checkpoint, which still lists it.
         let entries = store.directory.entries();
         let kept = DirectoryLease::new(Arc::clone(&store.directory), vec![synced, late]);
-        store.directory.collect(0, 0).unwrap();
+        store.directory.evict(0, 0).unwrap();
         assert_eq!(entries.len(), 3);
         drop(kept);
         drop(store);

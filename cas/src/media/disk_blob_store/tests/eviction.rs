@@ -1,19 +1,19 @@
-//! The limit, and who has to go.
+//! The limit, and the order of eviction.
 
 use super::*;
 
-const BLOCK: u64 = 4096;
+const BLOCK_BYTES: u64 = 4096;
 
 async fn open_with_blocks(root: &TempDir, blocks: u64) -> DiskBlobStore {
     let options = DiskBlobStoreOptions {
-        limit_bytes: blocks * BLOCK,
+        limit_bytes: blocks * BLOCK_BYTES,
         ..ROOMY
     };
     DiskBlobStore::open(root.path(), options).await.unwrap()
 }
 
 #[tokio::test]
-async fn the_least_recently_used_go_and_uses_count() {
+async fn evicts_the_least_recently_used_blob_first() {
     let root = TempDir::new().unwrap();
     let store = open_with_blocks(&root, 4).await;
     let mut digests = Vec::new();
@@ -29,11 +29,11 @@ async fn the_least_recently_used_go_and_uses_count() {
     digests.push(add(&store, &noise(5, 1000)).await);
     let missing = store.find_missing(&digests).await.unwrap();
     assert_eq!(missing, digests[2..4]);
-    assert_eq!(bytes_on_disk(&root), 4 * BLOCK);
+    assert_eq!(bytes_on_disk(&root), 4 * BLOCK_BYTES);
 }
 
 #[tokio::test]
-async fn the_order_of_use_survives_a_clean_restart() {
+async fn order_of_use_survives_a_clean_restart() {
     let root = TempDir::new().unwrap();
     let store = open_with_blocks(&root, 3).await;
     let mut digests = Vec::new();
@@ -49,7 +49,7 @@ async fn the_order_of_use_survives_a_clean_restart() {
 }
 
 #[tokio::test]
-async fn what_can_never_fit_is_refused_and_costs_nobody_a_place() {
+async fn blob_beyond_the_limit_is_refused_and_evicts_nothing() {
     let root = TempDir::new().unwrap();
     let store = open_with_blocks(&root, 4).await;
     let kept = add(&store, b"kept").await;
@@ -61,7 +61,7 @@ async fn what_can_never_fit_is_refused_and_costs_nobody_a_place() {
 }
 
 #[tokio::test]
-async fn a_wrong_blob_costs_nobody_a_place() {
+async fn wrong_blob_evicts_nothing() {
     let root = TempDir::new().unwrap();
     let store = open_with_blocks(&root, 1).await;
     let kept = add(&store, b"kept").await;
@@ -75,30 +75,24 @@ async fn a_wrong_blob_costs_nobody_a_place() {
     assert!(is_present(&store, kept).await);
 }
 
-#[tokio::test]
-async fn writes_under_way_count_towards_the_limit() {
-    let root = TempDir::new().unwrap();
-    let store = open_with_blocks(&root, 1024).await;
-    let large = Bytes::from(noise(1, 3 << 20));
-    let digest = sha256(&large);
-    let stalled = one_chunk(large.slice(..2 << 20)).chain(futures::stream::pending());
-    let mut write = Box::pin(store.write(digest, stalled.boxed()));
-    while store.usage().reserved_bytes == 0 {
-        assert!(futures::poll!(&mut write).is_pending());
-        tokio::task::yield_now().await;
-    }
-    let other = noise(2, 2 << 20);
-    let refused = store.write(sha256(&other), one_chunk(other.clone().into())).await;
-    assert!(matches!(refused, Err(Error::NoSpace { .. })), "{refused:?}");
-    drop(write);
-    while store.usage().reserved_bytes != 0 {
-        tokio::task::yield_now().await;
-    }
-    add(&store, &other).await;
+#[test]
+fn unfinished_writes_count_towards_the_limit() {
+    runtime_with_one_blocking_thread().block_on(async {
+        let root = TempDir::new().unwrap();
+        let store = open_with_blocks(&root, 1024).await;
+        let large = Bytes::from(noise(1, 3 << 20));
+        let write = start_stalled_write(&store, sha256(&large), large.slice(..2 << 20)).await;
+        let other = noise(2, 2 << 20);
+        let refused = store.write(sha256(&other), one_chunk(other.clone().into())).await;
+        assert!(matches!(refused, Err(Error::NoSpace { .. })), "{refused:?}");
+        drop(write);
+        finish_blocking_work().await;
+        add(&store, &other).await;
+    });
 }
 
 #[tokio::test]
-async fn a_free_space_floor_that_the_disk_does_not_have_refuses_with_the_numbers() {
+async fn free_space_floor_refuses_writes_with_numbers() {
     let root = TempDir::new().unwrap();
     let options = DiskBlobStoreOptions {
         free_space_floor_bytes: 1 << 60,
@@ -115,7 +109,7 @@ async fn a_free_space_floor_that_the_disk_does_not_have_refuses_with_the_numbers
 }
 
 #[tokio::test]
-async fn a_lowered_limit_is_kept_from_the_start() {
+async fn lowered_limit_is_kept_from_the_start() {
     let root = TempDir::new().unwrap();
     let store = open_with_blocks(&root, 100).await;
     for seed in 0..100 {
@@ -124,14 +118,14 @@ async fn a_lowered_limit_is_kept_from_the_start() {
     drop(store);
     let store = open_with_blocks(&root, 10).await;
     assert_eq!(store.usage().blobs, 10);
-    assert_eq!(bytes_on_disk(&root), 10 * BLOCK);
+    assert_eq!(bytes_on_disk(&root), 10 * BLOCK_BYTES);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
-    fn the_limit_holds_at_every_step(sizes in prop::collection::vec(1..40_000_usize, 1..60)) {
+    fn limit_holds_at_every_step(sizes in prop::collection::vec(1..40_000_usize, 1..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let root = TempDir::new().unwrap();
@@ -141,18 +135,22 @@ proptest! {
                 assert!(is_present(&store, digest).await);
                 let bytes = bytes_on_disk(&root);
                 assert_eq!(bytes, store.usage().bytes);
-                assert!(bytes <= 20 * BLOCK);
+                assert!(bytes <= 20 * BLOCK_BYTES);
             }
         });
     }
 }
 
-/// The size in a digest is the client's word.
-#[tokio::test]
-async fn who_declares_much_and_sends_little_costs_nobody_a_place() {
+/// The client declares the size in a digest.
+#[test]
+fn declaring_much_and_sending_little_evicts_nothing() {
+    runtime_with_one_blocking_thread().block_on(declare_much_and_send_little());
+}
+
+async fn declare_much_and_send_little() {
     const MIB: u64 = 1 << 20;
     let root = TempDir::new().unwrap();
-    let store = open_with_blocks(&root, 64 * MIB / BLOCK).await;
+    let store = open_with_blocks(&root, 64 * MIB / BLOCK_BYTES).await;
     let mut kept = Vec::new();
     for seed in 0..4 {
         kept.push(add(&store, &noise(seed, 8 << 20)).await);
@@ -164,17 +162,14 @@ async fn who_declares_much_and_sends_little_costs_nobody_a_place() {
         matches!(refused, Err(Error::DigestMismatch { .. })),
         "{refused:?}"
     );
-    // 2 MiB and then nothing any more: room for 16 MiB is reserved, and there is that much.
-    let stalled = one_chunk(Bytes::from(noise(9, 2 << 20))).chain(futures::stream::pending());
-    let mut write = Box::pin(store.write(large, stalled.boxed()));
-    while store.usage().reserved_bytes == 0 {
-        assert!(futures::poll!(&mut write).is_pending());
-        tokio::task::yield_now().await;
-    }
+    // 2 MiB and then nothing more: space for 16 MiB is reserved, and there is that much.
+    let write = start_stalled_write(&store, large, noise(9, 2 << 20)).await;
+    assert_eq!(store.usage().reserved_bytes, 16 * MIB);
     assert_eq!(store.usage().evicted_blobs, 0);
     drop(write);
+    finish_blocking_work().await;
     assert_eq!(store.find_missing(&kept).await.unwrap(), []);
-    // One that sends all that it declares gets the room, a piece at a time.
+    // A client that sends all that it declares gets the space, one reservation after the other.
     let honest = noise(10, 60 << 20);
     let chunks: Vec<_> = honest
         .chunks(1 << 20)
@@ -184,8 +179,6 @@ async fn who_declares_much_and_sends_little_costs_nobody_a_place() {
     let written = store.write(sha256(&honest), futures::stream::iter(chunks).boxed());
     written.await.unwrap();
     assert_eq!(store.find_missing(&[sha256(&honest)]).await.unwrap(), []);
-    while store.usage().reserved_bytes != 0 {
-        tokio::task::yield_now().await;
-    }
+    assert_eq!(store.usage().reserved_bytes, 0);
     assert!(store.usage().bytes <= 64 * MIB);
 }

@@ -1,4 +1,4 @@
-//! A file system that others fill.
+//! File system that other programs fill.
 
 use std::io::Write;
 
@@ -9,13 +9,13 @@ use super::*;
 const SIZE: u64 = 24 << 20;
 const FLOOR: u64 = 2 << 20;
 
-/// A small file system of its own, gone with the test.
+/// Small file system for one test, unmounted on drop.
 struct SmallDisk {
     root: TempDir,
 }
 
 impl SmallDisk {
-    /// `None`, said loudly, where this process may not mount.
+    /// Mounts a file system. `None`, with a message, if this process may not mount.
     fn mount(test: &str) -> Option<Self> {
         let root = TempDir::new().unwrap();
         let options = std::ffi::CString::new(format!("size={SIZE}")).unwrap();
@@ -39,7 +39,7 @@ impl SmallDisk {
         status.f_bavail * status.f_frsize
     }
 
-    /// Another program takes all but `left` bytes.
+    /// Fills the disk, as another program does, except for `left` bytes.
     fn fill(&self, left: u64) {
         let mut file = fs::File::create(self.root.path().join("other")).unwrap();
         while self.free() > left {
@@ -53,7 +53,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Detached: files may still be open.
+        // Detached, because files may still be open.
         let _ = rustix::mount::unmount(self.root.path(), UnmountFlags::DETACH);
     }
 }
@@ -71,8 +71,8 @@ fn sizes() -> impl Iterator<Item = (u64, usize)> {
 }
 
 #[tokio::test]
-async fn the_floor_stays_free_whoever_writes() {
-    let Some(disk) = SmallDisk::mount("the_floor_stays_free_whoever_writes") else {
+async fn floor_stays_free_whatever_writes() {
+    let Some(disk) = SmallDisk::mount("floor_stays_free_whatever_writes") else {
         return;
     };
     let store = open_with_floor(&disk, FLOOR).await;
@@ -83,7 +83,7 @@ async fn the_floor_stays_free_whoever_writes() {
     }
     let before = store.usage();
     assert!(before.evicted_blobs > 0);
-    // The others take what was to stay free; the store gives way.
+    // Another program takes the space that was to stay free; the store evicts.
     disk.fill(0);
     for (seed, size) in sizes().skip(150).take(50) {
         add(&store, &noise(seed, size)).await;
@@ -93,11 +93,11 @@ async fn the_floor_stays_free_whoever_writes() {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_no_room_and_no_other_error() {
-    let Some(disk) = SmallDisk::mount("a_full_disk_is_no_room_and_no_other_error") else {
+async fn full_disk_is_no_space_and_no_other_error() {
+    let Some(disk) = SmallDisk::mount("full_disk_is_no_space_and_no_other_error") else {
         return;
     };
-    // Nothing to stay free: others can be faster at any moment.
+    // No floor: another program can fill the disk at any time.
     let store = open_with_floor(&disk, 0).await;
     let mut kept = Vec::new();
     for (seed, size) in sizes().take(20) {
@@ -124,7 +124,7 @@ async fn a_full_disk_is_no_room_and_no_other_error() {
         }
     }
     assert_eq!(store.usage().reserved_bytes, 0);
-    // What is there is right, and the store recovers with the disk.
+    // Existing blobs are intact, and the store recovers when the disk has space.
     assert_eq!(store.verify(|_, _| ()).await.unwrap().corrupt, 0);
     fs::remove_file(disk.root.path().join("other")).unwrap();
     for (_, seed, size) in kept {
@@ -136,11 +136,11 @@ async fn a_full_disk_is_no_room_and_no_other_error() {
 }
 
 #[tokio::test]
-async fn a_store_on_a_full_disk_opens_serves_what_is_there_and_writes_again_when_there_is_room() {
-    let Some(disk) = SmallDisk::mount("a_store_on_a_full_disk_opens") else {
+async fn store_on_a_full_disk_serves_and_later_writes_again() {
+    let Some(disk) = SmallDisk::mount("store_on_a_full_disk_serves_and_later_writes_again") else {
         return;
     };
-    // Shut down, or gone without a word.
+    // Closed, or dropped as by a crash.
     for is_closed in [true, false] {
         let store = open_with_floor(&disk, 0).await;
         let kept = [
@@ -151,7 +151,7 @@ async fn a_store_on_a_full_disk_opens_serves_what_is_there_and_writes_again_when
             store.close().await.unwrap();
         }
         drop(store);
-        // Twice: what a start does must not use up what the next one needs.
+        // Several starts: one must not use up the space that the next one needs.
         for floor in [0, FLOOR, 0] {
             disk.fill(0);
             assert_eq!(disk.free(), 0);

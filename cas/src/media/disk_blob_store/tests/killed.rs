@@ -1,4 +1,4 @@
-//! A process that uses a store and an action cache under load and is killed, again and again.
+//! Process that uses a store and an action cache under load, and is killed again and again.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -12,25 +12,27 @@ use super::*;
 use crate::action_cache::ActionCache;
 use crate::media::disk_action_cache::DiskActionCache;
 
-/// Where the child finds its store. Set only for the child.
-const ROOT: &str = "BITZEL_TEST_KILLED_STORE";
-/// How often to kill.
-const KILLS: &str = "BITZEL_KILLS";
+/// Variable with the directory of the child's store. Set only for the child.
+const CHILD_STORE_VARIABLE: &str = "BITZEL_TEST_KILLED_STORE";
+/// Variable with the number of kills.
+const KILLS_VARIABLE: &str = "BITZEL_KILLS";
+/// Lines that the child writes.
 const OPENING: &str = "opening the store";
 const BLOB: &str = "acknowledged blob ";
 const RESULT: &str = "acknowledged result ";
 /// Small enough that the child evicts and writes snapshots all the time.
-const LIMIT: u64 = 16 << 20;
-/// Bytes of the last blobs that must be there: the limit without what may have been under way.
-const KEPT: u64 = 8 << 20;
-const RESULTS: i32 = 100;
+const LIMIT_BYTES: u64 = 16 << 20;
+/// Bytes of the last blobs that must be there: the limit without the writes that may have been unfinished.
+const KEPT_BYTES: u64 = 8 << 20;
+/// Number of Actions whose results are put, again and again.
+const ACTIONS: u64 = 100;
 const WRITERS: u64 = 4;
 
 const OPTIONS: Options = Options {
-    limit: LIMIT,
+    limit: LIMIT_BYTES,
     free_space_floor: 0,
     checkpoint_records: 60,
-    is_intact: reading::is_intact,
+    is_intact: reader::is_intact,
 };
 
 async fn open_all(root: &Path) -> (DiskBlobStore, DiskActionCache) {
@@ -49,15 +51,14 @@ fn blob(seed: u64) -> Vec<u8> {
 }
 
 fn action(seed: u64) -> Digest {
-    sha256(&(seed % u64::try_from(RESULTS).unwrap()).to_le_bytes())
+    sha256(&(seed % ACTIONS).to_le_bytes())
 }
 
-/// Not a test by itself: the child of the one below, which kills it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn child_that_writes_until_it_is_killed() {
-    let Ok(root) = std::env::var(ROOT) else {
-        return;
-    };
+#[ignore = "the child process of acknowledged_blobs_survive_kill_9, which starts it by name"]
+async fn child_process_that_writes_until_it_is_killed() {
+    let root =
+        std::env::var(CHILD_STORE_VARIABLE).expect("only acknowledged_blobs_survive_kill_9 starts this");
     let (root, first) = root.rsplit_once('@').unwrap();
     say(OPENING);
     let (store, cache) = open_all(Path::new(root)).await;
@@ -121,26 +122,24 @@ fn say(line: &str) {
     out.flush().unwrap();
 }
 
-/// The test harness may write something of its own before it on the same line. The last line may be cut off, which
-/// its missing end tells.
+/// Number in a line of the child. The test harness may write text of its own before it on the same line. A line that is
+/// cut off has no end of line.
 fn number(line: &str, kind: &str) -> Option<u64> {
     line.strip_suffix('\n')?.split_once(kind)?.1.parse().ok()
 }
 
 fn start_child(root: &Path, first: u64) -> Child {
+    let (_crate, module) = module_path!().split_once("::").unwrap();
+    let test = format!("{module}::child_process_that_writes_until_it_is_killed");
     Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "--nocapture",
-            "disk_blob_store::tests::killed::child_that_writes_until_it_is_killed",
-        ])
-        .env(ROOT, format!("{}@{first}", root.display()))
+        .args(["--ignored", "--exact", "--nocapture", &test])
+        .env(CHILD_STORE_VARIABLE, format!("{}@{first}", root.display()))
         .stdout(Stdio::piped())
         .spawn()
         .unwrap()
 }
 
-/// What a child was told is safe.
+/// Writes that the store acknowledged to the children.
 #[derive(Default)]
 struct Acknowledged {
     blobs: Vec<u64>,
@@ -148,7 +147,7 @@ struct Acknowledged {
 }
 
 impl Acknowledged {
-    fn hear(&mut self, line: &str) {
+    fn add_line(&mut self, line: &str) {
         self.blobs.extend(number(line, BLOB));
         if let Some(seed) = number(line, RESULT) {
             self.results.insert(action(seed), seed);
@@ -160,7 +159,7 @@ impl Acknowledged {
     }
 }
 
-/// Lets a child run to some point of its life, another one in every round, and kills it.
+/// Starts a child and kills it at a random point, another one in every round.
 fn run_and_kill(root: &Path, round: u64, acknowledged: &mut Acknowledged) {
     let before = acknowledged.len();
     let mut child = start_child(root, round * 1_000_000);
@@ -178,26 +177,26 @@ fn run_and_kill(root: &Path, round: u64, acknowledged: &mut Acknowledged) {
         assert_ne!(
             lines.read_line(&mut line).unwrap(),
             0,
-            "the child ended by itself"
+            "the child ended before it was killed"
         );
         is_opening |= line.contains(OPENING);
-        acknowledged.hear(&line);
+        acknowledged.add_line(&line);
     }
-    // Not to wait for something, but to meet any moment.
+    // Not to wait for an event, but to kill at any time between two of them.
     std::thread::sleep(Duration::from_micros((random >> 32) % 4000));
     child.kill().unwrap();
     child.wait().unwrap();
-    // What was acknowledged while the signal was on its way.
+    // Lines that were written before the signal arrived.
     line.clear();
     while lines.read_line(&mut line).unwrap() > 0 {
-        acknowledged.hear(&line);
+        acknowledged.add_line(&line);
         line.clear();
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_acknowledged_blob_survives_kill_9_and_nothing_half_written_is_served() {
-    let kills: u64 = std::env::var(KILLS).map_or(40, |kills| kills.parse().unwrap());
+async fn acknowledged_blobs_survive_kill_9() {
+    let kills: u64 = std::env::var(KILLS_VARIABLE).map_or(40, |kills| kills.parse().unwrap());
     let root = TempDir::new().unwrap();
     let mut acknowledged = Acknowledged::default();
     for round in 0..kills {
@@ -212,7 +211,7 @@ async fn every_acknowledged_blob_survives_kill_9_and_nothing_half_written_is_ser
             bytes_in(&cas),
             "index and disk agree in round {round}"
         );
-        assert!(usage.bytes <= LIMIT);
+        assert!(usage.bytes <= LIMIT_BYTES);
         assert_eq!(files_in(cas.join("temporary")), Vec::<PathBuf>::new());
         let verification = store.verify(|_, _| ()).await.unwrap();
         assert_eq!((verification.corrupt, verification.blobs), (0, usage.blobs));
@@ -222,13 +221,13 @@ async fn every_acknowledged_blob_survives_kill_9_and_nothing_half_written_is_ser
     println!("{kills} kills: {blobs} blobs and {results} results were acknowledged and there");
 }
 
-/// The limit takes the oldest, never the last ones.
+/// Checks that the last blobs are there: the limit evicts the oldest ones, never the last ones.
 async fn check_blobs(store: &DiskBlobStore, seeds: &[u64], round: u64) {
     let mut bytes = 0;
     for seed in seeds.iter().rev() {
         let blob = blob(*seed);
         bytes += (blob.len() as u64).next_multiple_of(4096);
-        if bytes > KEPT {
+        if bytes > KEPT_BYTES {
             break;
         }
         let read = read_whole(store, sha256(&blob)).await;
@@ -236,7 +235,7 @@ async fn check_blobs(store: &DiskBlobStore, seeds: &[u64], round: u64) {
     }
 }
 
-/// A result that was put later, and not acknowledged, may be there instead.
+/// Checks that every result is there, or a later one of the same Action that was not acknowledged.
 async fn check_results(cache: &DiskActionCache, results: &HashMap<Digest, u64>, round: u64) {
     for (action, seed) in results {
         let result = cache.get(&InstanceName::default(), *action).await.unwrap();

@@ -1,5 +1,4 @@
-//! Telling right bytes from wrong ones: by the digest when a blob comes in, and by a quicker checksum when a large one is
-//! read again.
+//! Integrity checks: by the digest when a blob is written, and by a faster checksum when a large blob is read.
 
 use std::hash::Hasher as _;
 
@@ -7,17 +6,18 @@ use bitzel_proto::{Digest, Hasher};
 use bytes::Bytes;
 use twox_hash::XxHash3_64;
 
+use crate::blob_store::verification::check;
 use crate::error::Error;
 use crate::media::bounded_directory::{Checksum, Entry, Place};
 
-/// A blob coming in: checked against its digest, and summed up for those who read it.
-pub(super) struct Arriving {
+/// Check of a blob that is being written: compares its digest, and computes the checksum for later reads.
+pub(super) struct WriteCheck {
     expected: Digest,
     hasher: Hasher,
     checksum: XxHash3_64,
 }
 
-impl Arriving {
+impl WriteCheck {
     pub(super) fn new(expected: Digest) -> Self {
         Self {
             expected,
@@ -26,14 +26,14 @@ impl Arriving {
         }
     }
 
-    /// All of a blob at once.
+    /// Checks all chunks of a blob.
     pub(super) fn whole(expected: Digest, chunks: &[Bytes]) -> Result<Checksum, Error> {
-        let mut arriving = Self::new(expected);
-        arriving.update(chunks)?;
-        arriving.finish()
+        let mut check = Self::new(expected);
+        check.update(chunks)?;
+        check.finish()
     }
 
-    /// Stops at the first byte too many.
+    /// Adds chunks. Fails at the first byte too many.
     pub(super) fn update(&mut self, chunks: &[Bytes]) -> Result<(), Error> {
         for chunk in chunks {
             self.hasher.update(chunk);
@@ -49,38 +49,29 @@ impl Arriving {
     }
 
     pub(super) fn finish(self) -> Result<Checksum, Error> {
-        matches(self.expected, self.hasher.finish())?;
+        check(self.expected, self.hasher)?;
         Ok(Checksum(self.checksum.finish().to_le_bytes()))
     }
 }
 
-/// Whether bytes with the digest `actual` are the blob.
-pub(super) fn matches(expected: Digest, actual: Digest) -> Result<(), Error> {
-    if actual == expected {
-        Ok(())
-    } else {
-        Err(Error::DigestMismatch { expected, actual })
-    }
-}
-
-/// A blob being read.
-pub(super) enum Check {
-    /// Against its digest.
+/// Check of a blob that is being read.
+pub(super) enum ReadCheck {
+    /// Comparison with the digest.
     Digest(Digest, Hasher),
-    /// Against the checksum of the bytes whose digest was right when they were written.
+    /// Comparison with the checksum that was computed when the blob was written and its digest was right.
     Checksum(Checksum, XxHash3_64),
 }
 
-impl Check {
-    /// The quickest that finds a fault of the disk.
-    pub(super) fn quickest(entry: &Entry) -> Self {
+impl ReadCheck {
+    /// The fastest check that detects an error of the disk.
+    pub(super) fn fastest(entry: &Entry) -> Self {
         match entry.place {
             Place::File(Some(checksum)) => Self::Checksum(checksum, XxHash3_64::new()),
             _ => Self::thorough(entry),
         }
     }
 
-    /// The one that relies on nothing but the digest.
+    /// The check that relies on the digest alone.
     pub(super) fn thorough(entry: &Entry) -> Self {
         Self::Digest(entry.digest, entry.digest.function().hasher())
     }
@@ -92,7 +83,7 @@ impl Check {
         }
     }
 
-    /// Whether all bytes were right.
+    /// True if all bytes were right.
     pub(super) fn finish(self) -> bool {
         match self {
             Self::Digest(expected, hasher) => hasher.finish() == expected,

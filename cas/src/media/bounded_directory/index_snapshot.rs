@@ -1,23 +1,24 @@
-//! All entries of a directory in order of use, in one file: a header, then a record for each.
+//! Index snapshot: a file with all entries of a directory in order of use, a header and then a record for each.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use super::entries::{Entries, Entry};
-use super::record::{self, Change, RECORD};
+use super::Entry;
+use super::entries::Entries;
+use super::record::{self, Change, RECORD_BYTES};
 use crate::error::Error;
 
 const MAGIC: [u8; 8] = *b"bitzels3";
-/// The name of a snapshot that is being written.
+/// Name of a snapshot that is being written.
 pub(super) const UNFINISHED: &str = "unfinished-snapshot";
-const BUFFER: usize = 1 << 20;
+const WRITE_BUFFER_BYTES: usize = 1 << 20;
 
 pub(super) fn path(index: &Path, number: u64) -> PathBuf {
     index.join(format!("snapshot-{number:020}"))
 }
 
-/// Writes a snapshot; on return it is on disk for good.
+/// Writes a snapshot. On return it survives a power loss.
 pub(super) fn write(
     index: &Path,
     number: u64,
@@ -26,7 +27,7 @@ pub(super) fn write(
     let path = path(index, number);
     let unfinished = index.join(UNFINISHED);
     let write = || {
-        let mut file = BufWriter::with_capacity(BUFFER, File::create(&unfinished)?);
+        let mut file = BufWriter::with_capacity(WRITE_BUFFER_BYTES, File::create(&unfinished)?);
         file.write_all(&record::header(MAGIC)?)?;
         for entry in entries {
             file.write_all(&record::encode(Change::Add, &entry))?;
@@ -34,27 +35,27 @@ pub(super) fn write(
         file.into_inner()?.sync_all()?;
         fs::rename(&unfinished, &path)
     };
-    write().map_err(Error::io(format!("cannot write {}", path.display())))?;
-    sync_directory(index).map_err(Error::io(format!("cannot sync {}", index.display())))
+    write().map_err(Error::io(format_args!("cannot write {}", path.display())))?;
+    sync_directory(index).map_err(Error::io(format_args!("cannot sync {}", index.display())))
 }
 
-/// What a snapshot lists.
+/// Content of a snapshot.
 pub(super) struct Listing {
     pub(super) entries: Entries,
-    /// Records that were damaged, and are missing.
+    /// Number of records that are damaged and therefore missing.
     pub(super) damaged: u64,
 }
 
-/// Reads a snapshot; `None` when it is none.
+/// Reads a snapshot. `None` if the file is not a snapshot.
 pub(super) fn read(path: &Path) -> Result<Option<Listing>, Error> {
-    let failed = || Error::io(format!("cannot read {}", path.display()));
-    let file = File::open(path).map_err(failed())?;
-    let length = file.metadata().map_err(failed())?.len();
+    let failed = |error| Error::io(format_args!("cannot read {}", path.display()))(error);
+    let file = File::open(path).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
     let mut entries = Entries::new();
-    entries.reserve(usize::try_from(length).unwrap_or(0) / RECORD);
+    entries.reserve(usize::try_from(length).unwrap_or(0) / RECORD_BYTES);
     let mut damaged = 0;
     let mut has_header = None;
-    let visit = |record: &[u8; RECORD]| {
+    let visit = |record: &[u8; RECORD_BYTES]| {
         if has_header.is_none() {
             has_header = Some(record::is_header(record, MAGIC));
             return;
@@ -66,12 +67,12 @@ pub(super) fn read(path: &Path) -> Result<Option<Listing>, Error> {
             _ => damaged += 1,
         }
     };
-    record::for_each(&file, visit).map_err(failed())?;
-    damaged += u64::from(length % RECORD as u64 != 0);
+    record::for_each(&file, visit).map_err(failed)?;
+    damaged += u64::from(length % RECORD_BYTES as u64 != 0);
     Ok((has_header == Some(true)).then_some(Listing { entries, damaged }))
 }
 
-/// Makes renames and creations in a directory durable.
+/// Makes the creation and renaming of files in a directory survive a power loss.
 pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }

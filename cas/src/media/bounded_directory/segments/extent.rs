@@ -1,0 +1,78 @@
+//! Blocks of segments, and their deallocation.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::fs::FallocateFlags;
+
+use crate::error::Error;
+use crate::media::bounded_directory::BLOCK_BYTES;
+use crate::media::bounded_directory::files::remove_file;
+
+/// Consecutive blocks of a segment.
+#[derive(Debug, Clone)]
+pub(in super::super) struct Extent {
+    pub(in super::super) segment: u32,
+    pub(in super::super) block: u32,
+    pub(in super::super) blocks: u32,
+    pub(in super::super) file: Arc<File>,
+}
+
+/// Space of removed entries that the file system still has to deallocate, which is done outside of the lock.
+pub(in super::super) enum FreedSpace {
+    /// Blocks of a segment.
+    Extent(Extent),
+    /// File: a segment without entries, or a file in quarantine.
+    File(PathBuf),
+}
+
+impl FreedSpace {
+    /// Deallocates the space; adjacent blocks with one system call.
+    pub(in super::super) fn deallocate(mut freed: Vec<Self>) -> Result<(), Error> {
+        freed.sort_by_key(|space| match space {
+            Self::Extent(extent) => (extent.segment, extent.block),
+            Self::File(_) => (u32::MAX, 0),
+        });
+        let mut hole: Option<Extent> = None;
+        for space in freed {
+            match (space, &mut hole) {
+                (Self::File(path), _) => remove_file(&path)?,
+                (Self::Extent(next), Some(hole))
+                    if next.segment == hole.segment && next.block == hole.block + hole.blocks =>
+                {
+                    hole.blocks += next.blocks;
+                }
+                (Self::Extent(next), hole) => {
+                    if let Some(hole) = hole.replace(next) {
+                        hole.punch_hole()?;
+                    }
+                }
+            }
+        }
+        hole.map_or(Ok(()), |hole| hole.punch_hole())
+    }
+}
+
+impl Extent {
+    pub(in super::super) fn write(&self, content: &[u8]) -> io::Result<()> {
+        self.file
+            .write_all_at(content, u64::from(self.block) * BLOCK_BYTES)
+    }
+
+    fn punch_hole(&self) -> Result<(), Error> {
+        punch_hole(
+            &self.file,
+            u64::from(self.block) * BLOCK_BYTES,
+            u64::from(self.blocks) * BLOCK_BYTES,
+        )
+        .map_err(Error::io("cannot deallocate blocks of a segment"))
+    }
+}
+
+pub(super) fn punch_hole(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    Ok(rustix::fs::fallocate(file, flags, offset, length)?)
+}
