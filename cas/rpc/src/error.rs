@@ -2,6 +2,8 @@
 
 use std::io;
 
+use tonic::Code;
+
 /// Reasons why a server cannot be reached.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -32,5 +34,14 @@ impl Error {
     /// True if the same call may succeed in a moment.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Connect { .. })
+    }
+
+    /// The gRPC status code for a client of this process.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::InvalidArgument(_) => Code::InvalidArgument,
+            Self::Io { .. } => Code::Internal,
+            Self::Connect { .. } => Code::Unavailable,
+        }
     }
 }
