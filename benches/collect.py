@@ -3,11 +3,11 @@
 """Runs every benchmark, writes target/bench.json and prints it as a table.
 
 A benchmark is a `[[bench]]` of a crate, or a Python program beside this file. It prints each result as one line of
-JSON with these keys, and whatever else it likes on other lines:
+JSON with these keys, and any other text on other lines:
 
     {"name", "value", "unit", "reference", "reference_value", "ratio"}
 
-`reference` names the floor or the peer that ran in the same process of measurement; `ratio` is value divided by
+`reference` is the name of the floor or peer that was measured in the same run; `ratio` is value divided by
 reference_value.
 """
 
@@ -27,7 +27,7 @@ def cargo_metadata() -> dict:
     return json.loads(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout)
 
 
-def benchmarks(metadata: dict) -> list[list[str]]:
+def benchmark_commands(metadata: dict) -> list[list[str]]:
     commands = [
         ["cargo", "bench", "--package", package["name"], "--bench", target["name"]]
         for package in metadata["packages"]
@@ -39,6 +39,7 @@ def benchmarks(metadata: dict) -> list[list[str]]:
 
 
 def result_in(line: str) -> dict | None:
+    """The result in a line of output, if it has one."""
     if not line.startswith("{"):
         return None
     try:
@@ -49,6 +50,7 @@ def result_in(line: str) -> dict | None:
 
 
 def run(command: list[str]) -> tuple[list[dict], bool]:
+    """Runs one benchmark; returns its results and True if it succeeded with at least one."""
     print(f"\n=== {' '.join(command)}", flush=True)
     results = []
     with subprocess.Popen(
@@ -61,7 +63,7 @@ def run(command: list[str]) -> tuple[list[dict], bool]:
     return results, process.returncode == 0 and bool(results)
 
 
-def number(value: float | None) -> str:
+def formatted(value: float | None) -> str:
     return "" if value is None else f"{value:,.3f}".rstrip("0").rstrip(".")
 
 
@@ -70,11 +72,11 @@ def table(results: list[dict]) -> str:
     rows += [
         (
             result["name"],
-            number(result["value"]),
+            formatted(result["value"]),
             result["unit"],
             result["reference"] or "",
-            number(result["reference_value"]),
-            number(result["ratio"]),
+            formatted(result["reference_value"]),
+            formatted(result["ratio"]),
         )
         for result in results
     ]
@@ -87,7 +89,7 @@ def table(results: list[dict]) -> str:
 def main() -> int:
     metadata = cargo_metadata()
     results, failed = [], []
-    for command in benchmarks(metadata):
+    for command in benchmark_commands(metadata):
         found, succeeded = run(command)
         results += found
         if not succeeded:

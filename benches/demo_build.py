@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Whole builds of the demo layer: from nothing, unchanged, and from a filled store on a wiped client.
+"""Benchmark of whole builds of the demo layer: from nothing, unchanged, and on a wiped client with a filled store.
 
-With BITBAKE_CHECKOUT set to a checkout of BitBake (the PyPI package has no `bitbake` command) the build from nothing
-is compared with plain BitBake's on the same layer and cores. BitBake needs the locale en_US.UTF-8.
+BITBAKE_CHECKOUT can be a checkout of BitBake (the PyPI package has no `bitbake` command). The build from nothing is
+then compared with plain BitBake on the same layer and cores. BitBake needs the locale en_US.UTF-8.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ TARGET = "demo-image"
 
 
 def build_program() -> Path:
+    """Builds the optimised bitzel program and returns its path."""
     command = ["cargo", "build", "--release", "--package", "bitzel", "--message-format", "json"]
     output = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True).stdout
     programs = [
@@ -38,7 +39,7 @@ def build_program() -> Path:
 
 
 class Client:
-    """A build directory, a home and a cache of its own below one directory."""
+    """A client with its own build directory, home and cache below one directory."""
 
     def __init__(self, program: Path, directory: Path) -> None:
         self.program = program
@@ -52,7 +53,7 @@ class Client:
         (directory / "home").mkdir()
 
     def run(self, *arguments: str, runs_nothing: bool = False) -> float:
-        """Builds the target; returns the seconds that it took."""
+        """Builds the target; returns the time in seconds."""
         events = self.build.parent / "events.jsonl"
         command = [
             str(self.program),
@@ -72,12 +73,12 @@ class Client:
         lines = [json.loads(line) for line in events.read_text(encoding="utf-8").splitlines()]
         summary = next(line for line in reversed(lines) if line["event"] == "summary")
         if (summary["tasks_run"] == 0) != runs_nothing:
-            raise SystemExit(f"{summary['tasks_run']} tasks ran: this measures something else")
+            raise SystemExit(f"{summary['tasks_run']} tasks ran; this is not the build to measure")
         return seconds
 
     @contextlib.contextmanager
     def serve(self) -> Iterator[str]:
-        """Serves this client's store; gives the URL of it."""
+        """Serves this client's store and yields its URL."""
         command = [str(self.program), "serve", "--listen", "127.0.0.1:0"]
         with subprocess.Popen(
             command, env=self.environment, stdout=subprocess.PIPE, text=True, cwd=self.build
@@ -88,12 +89,13 @@ class Client:
                         yield f"grpc://{match[0]}"
                         break
                 else:
-                    raise SystemExit("bitzel serve ended without saying where it listens")
+                    raise SystemExit("bitzel serve ended without printing its address")
             finally:
                 server.send_signal(signal.SIGTERM)
 
 
 def plain_bitbake(checkout: Path, directory: Path) -> float:
+    """Builds the target with BitBake alone; returns the time in seconds."""
     shutil.copytree(DEMO / "build" / "conf", directory / "build" / "conf")
     environment = {**os.environ, "LANG": "en_US.UTF-8", "BB_SERVER_TIMEOUT": "0"}
     started = time.monotonic()

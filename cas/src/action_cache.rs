@@ -1,4 +1,4 @@
-//! The trait of action caches.
+//! The trait that every action cache and its decorators implement.
 
 use async_trait::async_trait;
 use bitzel_proto::reapi::ActionResult;
@@ -6,13 +6,13 @@ use bitzel_proto::{Digest, InstanceName};
 
 use crate::error::Error;
 
-/// Remembers what Actions resulted in.
+/// A store of the results of Actions.
 #[async_trait]
 pub trait ActionCache: Send + Sync + 'static {
-    /// The result of an Action, `None` when none is known.
+    /// Looks up the result of an Action; `None` if there is none.
     async fn get(&self, instance: &InstanceName, action: Digest) -> Result<Option<ActionResult>, Error>;
 
-    /// Remembers a result, replacing an older one. The caller answers for the result being right and for its blobs
-    /// being in the store already.
+    /// Stores a result and replaces an older one. The caller guarantees that the result is correct and that its blobs are
+    /// in the blob store already.
     async fn put(&self, instance: &InstanceName, action: Digest, result: ActionResult) -> Result<(), Error>;
 }

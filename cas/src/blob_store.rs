@@ -1,6 +1,9 @@
-//! The one trait that every store and decorator implements.
+//! The trait that every store and decorator implements.
 
+#[doc(hidden)]
+pub mod forwarding;
 mod lease;
+pub mod verification;
 
 use std::pin::Pin;
 
@@ -16,78 +19,74 @@ pub use lease::Lease;
 /// A blob in transit: chunks of any size, in order. An `Err` ends the stream.
 pub type BlobStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
 
-/// Which part of a blob a read asks for.
+/// The part of a blob that is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BlobRange {
-    /// Bytes to leave out at the start. An offset beyond the end is an error, the end itself is not.
+    /// Bytes to skip at the start. An offset beyond the end is an error, the end itself is not.
     pub offset: u64,
     /// At most this many bytes; `None` reads to the end.
     pub limit: Option<u64>,
 }
 
+/// Calls that run at the same time for the batches of a store without batches of its own.
+const MAX_CONCURRENT_CALLS: usize = 32;
+
 /// A content-addressable store.
 ///
-/// Contract: what [`BlobStore::write`] accepted is found by every later call until it is evicted; a blob is either
-/// there whole or not at all; a store never serves bytes that do not belong to the digest, as far as it can know.
+/// Contract: a blob that [`BlobStore::write`] accepted is found by every later call until it is evicted. A blob is
+/// either present whole or absent. A store never serves bytes that do not belong to the digest, as far as it can check.
 /// Dropping a future or a stream abandons that call and leaves nothing behind.
 ///
-/// The empty blob is always there: implementations need not store it, [`crate::services`] and
-/// [`BlobStore::find_missing`] treat it as present.
+/// The empty blob is always present: implementations need not store it, but [`BlobStore::find_missing`] never reports
+/// it.
 #[async_trait]
 pub trait BlobStore: Send + Sync + 'static {
-    /// The digests that are absent, each once. Extends the lifetime of those that are present: a client that was
-    /// told "present" relies on it for as long as its build takes.
+    /// Returns the digests that are absent, each once. Extends the lifetime of those that are present: a client that
+    /// was told "present" relies on it for as long as its build takes.
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error>;
 
     /// Streams a blob. [`Error::NotFound`] when it is absent.
     async fn read(&self, digest: Digest, range: BlobRange) -> Result<BlobStream, Error>;
 
-    /// Stores a blob. Success means that the blob is there, complete and right. Storing a blob that exists already
-    /// is a success and may leave the stream unread.
+    /// Stores a blob. Success means that the blob is present, complete and correct. Storing a blob that exists already
+    /// succeeds and may leave the stream unread.
     async fn write(&self, digest: Digest, blob: BlobStream) -> Result<(), Error>;
 
-    /// Keeps those of `digests` that are present from being evicted for as long as the guard lives; it says nothing
-    /// about absent ones. For inputs of a running action: what was there when it started must be there when it reads.
+    /// Protects those of `digests` that are present from eviction until the lease is dropped; it says nothing about
+    /// absent ones. For inputs of a running action: a blob that was present when it started must be present when it
+    /// reads.
     ///
-    /// Stores that never evict, or cannot know, do nothing. Decorators pass the call on.
-    async fn lease(&self, digests: &[Digest]) -> Result<Lease, Error> {
-        let _ = digests;
-        Ok(Lease::default())
-    }
+    /// Stores that never evict, or cannot prevent it, return [`Lease::none`]. Decorators forward the call.
+    async fn lease(&self, digests: &[Digest]) -> Result<Lease, Error>;
 
-    /// The digest of a blob of which only the hash is known, as in the paths of HTTP caches; `None` when none is there.
+    /// Finds the digest of a blob by its hash alone, as in the paths of HTTP caches; `None` if the blob is absent.
     /// Counts as a use of the blob.
     ///
-    /// A hint: read the blob to be sure. Stores that cannot look up by hash alone say `None`, which is the default; those
-    /// behind HTTP and S3 ask their server, those behind gRPC cannot
-    /// (see [`crate::DigestRememberingBlobStore`]). Decorators pass the call on.
-    async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {
-        let _ = (function, hash);
-        Ok(None)
-    }
+    /// A hint: read the blob to be sure. Stores behind HTTP and S3 ask their server. Stores that cannot look up by hash
+    /// alone return `None`, like those behind gRPC (see [`crate::DigestRememberingBlobStore`]). Decorators forward the
+    /// call.
+    async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error>;
 
     /// Reads small blobs whole, in the order of `digests`. Stores with a cheaper way than one read each override it.
     async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
-        const CONCURRENCY: usize = 32;
         futures::stream::iter(digests.iter().copied())
             .map(|digest| async move { read_whole(self, digest).await })
-            .buffered(CONCURRENCY)
+            .buffered(MAX_CONCURRENT_CALLS)
             .collect()
             .await
     }
 
-    /// Writes small blobs whole, answering in their order.
+    /// Writes small blobs whole, with the results in their order.
     async fn write_batch(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), Error>> {
-        const CONCURRENCY: usize = 32;
         futures::stream::iter(blobs)
             .map(|(digest, blob)| async move { self.write(digest, one_chunk(blob)).await })
-            .buffered(CONCURRENCY)
+            .buffered(MAX_CONCURRENT_CALLS)
             .collect()
             .await
     }
 }
 
-/// A stream of one chunk.
+/// Streams a blob in memory as one chunk.
 pub fn one_chunk(blob: Bytes) -> BlobStream {
     futures::stream::once(async move { Ok(blob) }).boxed()
 }

@@ -1,4 +1,4 @@
-//! Stores put together as a configuration file describes them.
+//! Stores as a configuration file describes them.
 
 pub mod store_configuration;
 pub mod store_factory;

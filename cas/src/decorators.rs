@@ -1,7 +1,6 @@
-//! Behaviour around stores and action caches, one decorator per file.
+//! Behaviour around blob stores and action caches, one decorator per file.
 
-pub mod assistant;
-pub mod assisted_blob_store;
+pub mod circuit_breaker;
 pub mod coalescing_blob_store;
 pub mod completeness_checking_action_cache;
 pub mod counting_blob_store;
@@ -16,10 +15,11 @@ pub mod mirrored_action_cache;
 pub mod mirrored_blob_store;
 pub mod read_only_action_cache;
 pub mod read_only_blob_store;
+pub mod read_through_action_cache;
+pub mod read_through_blob_store;
 pub(crate) mod rendezvous;
 pub mod sharded_action_cache;
 pub mod sharded_blob_store;
-pub mod sharing_action_cache;
 pub(crate) mod tee;
 pub mod tiered_action_cache;
 pub mod tiered_blob_store;

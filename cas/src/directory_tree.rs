@@ -1,4 +1,4 @@
-//! Input and output trees as their Directory messages.
+//! Trees of Directory messages: input roots and outputs.
 
 mod cache;
 
@@ -12,31 +12,31 @@ use prost::Message;
 pub use cache::DirectoryCache;
 
 use crate::blob_store::BlobStore;
-use crate::decorators::verifying_blob_store::verify;
+use crate::blob_store::verification::verify;
 use crate::error::Error;
 
-/// Directories below each other. Linux paths end at 4096 bytes, so no usable tree comes close.
+/// Limit of the levels of a tree. Linux paths end at 4096 bytes, so no usable tree comes close.
 pub const MAX_DEPTH: usize = 512;
-/// Distinct Directories in one tree.
+/// Limit of the distinct Directories in one tree.
 pub const MAX_DIRECTORIES: usize = 1 << 20;
-/// Directories in one tree with every occurrence counted: a small message can name the same child many times, level
-/// by level, and so ask for more directories than there are atoms.
+/// Limit of the Directories in one tree with every occurrence counted: a small message can name the same child many
+/// times, level by level, and so describe more directories than any disk holds.
 pub const MAX_OCCURRENCES: u64 = 1 << 23;
-/// Bytes of one Directory message: some hundred thousand files.
+/// Limit of one Directory message in bytes: some hundred thousand files.
 pub const MAX_DIRECTORY_SIZE: u64 = 64 << 20;
-/// Bytes of all Directory messages of one tree: some million files. What they become in memory is several times that.
+/// Limit of all Directory messages of one tree in bytes: some million files. Decoded they take several times that.
 pub const MAX_TREE_SIZE: u64 = 128 << 20;
-/// Directories asked for at once.
-const READ_AHEAD: usize = 2048;
-/// Bytes of Directories asked for at once.
-const READ_AHEAD_BYTES: u64 = 4 << 20;
+/// Directories that are read in one batch.
+const MAX_BATCH_DIRECTORIES: usize = 2048;
+/// Bytes of Directories that are read in one batch.
+const MAX_BATCH_BYTES: u64 = 4 << 20;
 
-/// All Directories of a tree, checked: digests right, names valid, limits kept.
+/// All Directories of a tree, validated: digests match, names are valid, limits are kept.
 #[derive(Debug, Clone)]
 pub struct DirectoryTree {
     /// The digest of the root.
     pub root: Digest,
-    /// Every Directory below and including the root. Every digest that one of them names as a child is a key.
+    /// The root and every Directory below it. Every digest that one of them names as a child is a key.
     pub directories: HashMap<Digest, Arc<reapi::Directory>>,
 }
 
@@ -115,7 +115,7 @@ async fn fetch_level(
     }
     let mut unknown = unknown.as_slice();
     while !unknown.is_empty() {
-        let (digests, later) = unknown.split_at(readable_at_once(unknown, READ_AHEAD));
+        let (digests, later) = unknown.split_at(batch_length(unknown, MAX_BATCH_DIRECTORIES));
         unknown = later;
         let blobs = store.read_batch(digests).await;
         for (digest, blob) in digests.iter().zip(blobs) {
@@ -127,12 +127,12 @@ async fn fetch_level(
     Ok(())
 }
 
-/// How many of the first `digests` to read at once, `most` at most, so that their size is bounded too. At least one.
-pub fn readable_at_once<'a>(digests: impl IntoIterator<Item = &'a Digest>, most: usize) -> usize {
+/// Counts the first `digests` that fit into one batch: at least one, at most `max_blobs`, and of bounded size.
+pub fn batch_length<'a>(digests: impl IntoIterator<Item = &'a Digest>, max_blobs: usize) -> usize {
     let mut bytes = 0_u64;
-    let fitting = digests.into_iter().take(most).take_while(|digest| {
+    let fitting = digests.into_iter().take(max_blobs).take_while(|digest| {
         bytes = bytes.saturating_add(digest.size_bytes());
-        bytes <= READ_AHEAD_BYTES
+        bytes <= MAX_BATCH_BYTES
     });
     fitting.count().max(1)
 }
@@ -147,7 +147,7 @@ fn decode(digest: Digest, blob: Bytes) -> Result<reapi::Directory, Error> {
     Ok(directory)
 }
 
-/// The digests of a Directory's children, under the function of its own.
+/// The digests of the children of a Directory, under its own digest function.
 fn children(parent: Digest, directory: &reapi::Directory) -> impl Iterator<Item = Result<Digest, Error>> {
     directory.directories.iter().map(move |child| {
         Digest::from_wire_field(parent.function(), child.digest.as_ref()).map_err(|error| {
@@ -169,7 +169,7 @@ fn too_deep(root: Digest) -> Error {
     }
 }
 
-/// What a Directory amounts to when all its children are laid out.
+/// Size of the tree below a Directory when every occurrence is counted.
 #[derive(Clone, Copy)]
 struct Extent {
     depth: usize,
@@ -177,8 +177,8 @@ struct Extent {
 }
 
 impl DirectoryTree {
-    /// Levels were counted by the shortest way to each Directory; this finds the longest, and the number of
-    /// directories on disk. Verified digests rule out cycles, so children can be finished before their parents.
+    /// Checks the longest path to each Directory, where the fetch counted the shortest, and the number of directories on
+    /// disk. Verified digests rule out cycles, so children can be finished before their parents.
     fn check_shape(&self) -> Result<(), Error> {
         let mut extents: HashMap<Digest, Extent> = HashMap::with_capacity(self.directories.len());
         let mut stack = vec![(self.root, false)];

@@ -18,9 +18,7 @@ impl From<Error> for Status {
             Error::OffsetOutOfRange { .. } => Code::OutOfRange,
             Error::NoSpace { .. } => Code::ResourceExhausted,
             Error::Io { .. } => Code::Internal,
-            Error::Endpoint(bitzel_rpc::Error::Connect { .. }) => Code::Unavailable,
-            Error::Endpoint(bitzel_rpc::Error::InvalidArgument(_)) => Code::InvalidArgument,
-            Error::Endpoint(bitzel_rpc::Error::Io { .. }) => Code::Internal,
+            Error::Endpoint(error) => error.code(),
             Error::BackEnd { failure, .. } => match failure {
                 BackEndFailure::Unavailable => Code::Unavailable,
                 BackEndFailure::Denied => Code::PermissionDenied,

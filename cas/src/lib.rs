@@ -1,9 +1,8 @@
-//! Content-addressable stores and action caches behind two small traits, and the Remote Execution API services on
-//! top of them.
+//! Content-addressable stores and action caches behind two small traits.
 //!
-//! [`BlobStore`] and [`ActionCache`] are the traits; everything else either implements one on some medium
-//! (`memory_…`, `disk_…`, `remote_…`), decorates one with a behaviour (adjective + trait), or serves one over gRPC
-//! (`services`).
+//! [`BlobStore`] and [`ActionCache`] are the traits. `media` implements them on some medium (`memory_…`, `disk_…`,
+//! `remote_…`), `decorators` adds one behaviour each to another store (adjective + trait), and `composition` opens the
+//! stores that a configuration describes. The crate `bitzel-cas-server` serves them.
 
 pub mod action_cache;
 pub mod batching;
@@ -21,16 +20,17 @@ pub mod free_space;
 pub mod grpc_status;
 pub mod inlining;
 pub mod media;
+pub mod notice;
 mod result_blobs;
 pub mod retry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod upload;
+mod weighted_cache;
 
 pub use action_cache::ActionCache;
 pub use blob_store::{BlobRange, BlobStore, BlobStream, Lease};
-pub use decorators::assistant::Assistant;
-pub use decorators::assisted_blob_store::AssistedBlobStore;
+pub use decorators::circuit_breaker::CircuitBreaker;
 pub use decorators::coalescing_blob_store::CoalescingBlobStore;
 pub use decorators::completeness_checking_action_cache::CompletenessCheckingActionCache;
 pub use decorators::counting_blob_store::CountingBlobStore;
@@ -44,10 +44,11 @@ pub use decorators::metered_blob_store::MeteredBlobStore;
 pub use decorators::mirrored_action_cache::MirroredActionCache;
 pub use decorators::mirrored_blob_store::{MirroredBlobStore, OneSideDown};
 pub use decorators::read_only_action_cache::ReadOnlyActionCache;
-pub use decorators::read_only_blob_store::{ReadOnlyBlobStore, Writes};
+pub use decorators::read_only_blob_store::ReadOnlyBlobStore;
+pub use decorators::read_through_action_cache::ReadThroughActionCache;
+pub use decorators::read_through_blob_store::ReadThroughBlobStore;
 pub use decorators::sharded_action_cache::ShardedActionCache;
 pub use decorators::sharded_blob_store::{Shard, ShardedBlobStore};
-pub use decorators::sharing_action_cache::SharingActionCache;
 pub use decorators::tiered_action_cache::TieredActionCache;
 pub use decorators::tiered_blob_store::{TieredBlobStore, WriteBackOptions, WriteBackStatus};
 pub use decorators::verifying_blob_store::VerifyingBlobStore;

@@ -1,44 +1,49 @@
-//! Which blobs a result stands for.
+//! The blobs that the result of an Action depends on.
 
 use std::sync::Arc;
 
 use bitzel_proto::reapi::{ActionResult, OutputDirectory, Tree};
 use bitzel_proto::{Digest, DigestFunction, InvalidDigest, reapi};
-use lru::LruCache;
-use parking_lot::Mutex;
 use prost::Message;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
 
 use crate::blob_store::{BlobStore, read_whole};
 use crate::directory_tree::{DirectoryCache, MAX_TREE_SIZE, fetch_directory_tree};
 use crate::error::Error;
+use crate::weighted_cache::weighted_cache;
 
-/// Digests that remembered Trees may name together: 48 bytes each.
-const REMEMBERED_DIGESTS: usize = 1 << 21;
+/// Digests that all cached Trees may name together: 48 bytes each.
+const MAX_TREE_CACHE_DIGESTS: u64 = 1 << 21;
+/// Digests that one Tree names, roughly.
+const TYPICAL_TREE_DIGESTS: u64 = 64;
 /// Memory for Directories of outputs, in bytes.
-const DIRECTORY_CACHE: u64 = 128 << 20;
+const DIRECTORY_CACHE_SIZE: u64 = 128 << 20;
 
-/// Finds the blobs that results name, reading Trees and Directories from a store.
+/// Finds the blobs that results name. Reads Trees and Directories from a store.
 pub(crate) struct ResultBlobs {
     store: Arc<dyn BlobStore>,
     directories: DirectoryCache,
-    trees: Mutex<RememberedTrees>,
+    /// The files of Trees, so that only the first check of an output directory reads its Tree.
+    trees: Cache<Digest, Arc<Vec<Digest>>, DigestCount>,
 }
 
-/// What Trees name, so that only the first look at an output directory reads its Tree.
-struct RememberedTrees {
-    files: LruCache<Digest, Arc<Vec<Digest>>>,
-    digests: usize,
+/// Weighs a Tree by its digest and those that it names.
+#[derive(Clone, Copy)]
+struct DigestCount;
+
+impl Weighter<Digest, Arc<Vec<Digest>>> for DigestCount {
+    fn weight(&self, _: &Digest, files: &Arc<Vec<Digest>>) -> u64 {
+        files.len() as u64 + 1
+    }
 }
 
 impl ResultBlobs {
     pub(crate) fn new(store: Arc<dyn BlobStore>) -> Self {
         Self {
             store,
-            directories: DirectoryCache::new(DIRECTORY_CACHE),
-            trees: Mutex::new(RememberedTrees {
-                files: LruCache::unbounded(),
-                digests: 0,
-            }),
+            directories: DirectoryCache::new(DIRECTORY_CACHE_SIZE),
+            trees: weighted_cache(MAX_TREE_CACHE_DIGESTS, TYPICAL_TREE_DIGESTS, DigestCount),
         }
     }
 
@@ -93,8 +98,7 @@ impl ResultBlobs {
     }
 
     async fn files_of_tree(&self, digest: Digest) -> Result<Arc<Vec<Digest>>, Error> {
-        let remembered = self.trees.lock().files.get(&digest).cloned();
-        if let Some(files) = remembered {
+        if let Some(files) = self.trees.get(&digest) {
             return Ok(files);
         }
         if digest.size_bytes() > MAX_TREE_SIZE {
@@ -113,23 +117,8 @@ impl ResultBlobs {
             add_files(digest.function(), directory, &mut files)?;
         }
         let files = Arc::new(files);
-        self.trees.lock().insert(digest, Arc::clone(&files));
+        self.trees.insert(digest, Arc::clone(&files));
         Ok(files)
-    }
-}
-
-impl RememberedTrees {
-    fn insert(&mut self, tree: Digest, files: Arc<Vec<Digest>>) {
-        self.digests += files.len() + 1;
-        if let Some(before) = self.files.put(tree, files) {
-            self.digests -= before.len() + 1;
-        }
-        while self.digests > REMEMBERED_DIGESTS {
-            let Some((_, evicted)) = self.files.pop_lru() else {
-                break;
-            };
-            self.digests -= evicted.len() + 1;
-        }
     }
 }
 

@@ -1,4 +1,6 @@
-//! Stores for tests of what stands above them, and the contract of every store as a model.
+//! Stores for the tests of decorators and services, and the contract of every store as a model.
+
+#![allow(clippy::unwrap_used, reason = "only for tests")]
 
 #[cfg(test)]
 pub(crate) mod failing_action_cache;

@@ -1,4 +1,4 @@
-//! Bringing blobs into a store, each only if it is missing there.
+//! Uploads of blobs into a store, each only if it is missing there.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,21 +15,21 @@ use crate::blocking::run_blocking;
 use crate::error::Error;
 use crate::file_stream::file_stream;
 
-/// Blobs up to this size go in batches.
-const SMALL: u64 = 1 << 20;
-/// Bytes in one batch: below what a message holds.
-const BATCH_BYTES: u64 = 3 << 20;
-/// Blobs in one batch.
-const BATCH_BLOBS: usize = 1024;
-/// Batches and large blobs under way at the same time.
-const CONCURRENCY: usize = 8;
+/// Size in bytes up to which blobs are uploaded in batches.
+const MAX_BATCHED_BLOB_SIZE: u64 = 1 << 20;
+/// Bytes of one batch: below the limit of a message.
+const MAX_BATCH_BYTES: u64 = 3 << 20;
+/// Blobs of one batch.
+const MAX_BATCH_BLOBS: usize = 1024;
+/// Batches and large blobs that are uploaded at the same time.
+const MAX_CONCURRENT_TRANSFERS: usize = 8;
 
-/// Where the bytes of a blob are.
+/// Source of the bytes of a blob.
 #[derive(Clone)]
 pub enum BlobSource {
     /// In memory.
     Bytes(Bytes),
-    /// In a file, which must not change until the upload is done: the store refuses bytes that are not the digest's.
+    /// In a file, which must not change until the upload has ended: the store refuses bytes that do not match the digest.
     File(PathBuf),
     /// In another store.
     Store(Arc<dyn BlobStore>),
@@ -45,7 +45,7 @@ impl fmt::Debug for BlobSource {
     }
 }
 
-/// What an upload had to move.
+/// Count of the blobs that an upload sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct UploadSummary {
     /// Blobs that were missing.
@@ -76,46 +76,47 @@ pub async fn upload(
     blobs: impl IntoIterator<Item = (Digest, BlobSource)>,
 ) -> Result<UploadSummary, Error> {
     let mut summary = UploadSummary::default();
-    let mut work = Vec::new();
+    let mut transfers = Vec::new();
     let mut batch = Vec::new();
     let mut batch_bytes = 0;
     for (digest, source) in blobs {
         summary.blobs += 1;
         summary.bytes += digest.size_bytes();
-        if digest.size_bytes() > SMALL {
-            work.push(Work::Large(digest, source));
+        if digest.size_bytes() > MAX_BATCHED_BLOB_SIZE {
+            transfers.push(Transfer::Large(digest, source));
             continue;
         }
-        if batch_bytes + digest.size_bytes() > BATCH_BYTES || batch.len() == BATCH_BLOBS {
-            work.push(Work::Batch(std::mem::take(&mut batch)));
+        if batch_bytes + digest.size_bytes() > MAX_BATCH_BYTES || batch.len() == MAX_BATCH_BLOBS {
+            transfers.push(Transfer::Batch(std::mem::take(&mut batch)));
             batch_bytes = 0;
         }
         batch_bytes += digest.size_bytes();
         batch.push((digest, source));
     }
     if !batch.is_empty() {
-        work.push(Work::Batch(batch));
+        transfers.push(Transfer::Batch(batch));
     }
-    let running = work.into_iter().map(|work| Ok(work.run(store)));
+    let running = transfers.into_iter().map(|transfer| Ok(transfer.run(store)));
     futures::stream::iter(running)
-        .try_buffer_unordered(CONCURRENCY)
+        .try_buffer_unordered(MAX_CONCURRENT_TRANSFERS)
         .try_collect::<()>()
         .await?;
     Ok(summary)
 }
 
-enum Work {
+/// Blobs that are sent by one call.
+enum Transfer {
     Batch(Vec<(Digest, BlobSource)>),
     Large(Digest, BlobSource),
 }
 
-impl Work {
+impl Transfer {
     async fn run(self, store: &dyn BlobStore) -> Result<(), Error> {
         match self {
             Self::Large(digest, BlobSource::Bytes(blob)) => store.write(digest, one_chunk(blob)).await,
             Self::Large(digest, BlobSource::File(path)) => {
                 let (file, path) = run_blocking(move || open(path)).await?;
-                // One byte more than announced, so that a file that has grown is noticed.
+                // One byte more than announced, so that a file that has grown is detected.
                 let limit = digest.size_bytes().saturating_add(1);
                 store.write(digest, file_stream(file, path, limit)).await
             }
@@ -125,15 +126,15 @@ impl Work {
             }
             Self::Batch(batch) => {
                 let mut stored: Vec<(Digest, Arc<dyn BlobStore>)> = vec![];
-                let mut here = vec![];
+                let mut local = vec![];
                 for (digest, source) in batch {
                     match source {
                         BlobSource::Store(from) => stored.push((digest, from)),
-                        BlobSource::Bytes(blob) => here.push((digest, Here::Bytes(blob))),
-                        BlobSource::File(path) => here.push((digest, Here::File(path))),
+                        BlobSource::Bytes(blob) => local.push((digest, LocalSource::Bytes(blob))),
+                        BlobSource::File(path) => local.push((digest, LocalSource::File(path))),
                     }
                 }
-                let mut blobs = run_blocking(move || read_all(here)).await?;
+                let mut blobs = run_blocking(move || read_all(local)).await?;
                 for group in stored.chunk_by(|(_, one), (_, other)| Arc::ptr_eq(one, other)) {
                     let digests: Vec<Digest> = group.iter().map(|(digest, _)| *digest).collect();
                     let read = group[0].1.read_batch(&digests).await;
@@ -148,8 +149,8 @@ impl Work {
     }
 }
 
-/// What can be read where blocking is allowed.
-enum Here {
+/// Source of a blob on this machine, read on a thread for blocking work.
+enum LocalSource {
     Bytes(Bytes),
     File(PathBuf),
 }
@@ -159,10 +160,10 @@ fn open(path: PathBuf) -> Result<(File, PathBuf), Error> {
     Ok((file, path))
 }
 
-fn read_all(batch: Vec<(Digest, Here)>) -> Result<Vec<(Digest, Bytes)>, Error> {
-    let read = |(digest, source): (Digest, Here)| match source {
-        Here::Bytes(blob) => Ok((digest, blob)),
-        Here::File(path) => {
+fn read_all(batch: Vec<(Digest, LocalSource)>) -> Result<Vec<(Digest, Bytes)>, Error> {
+    let read = |(digest, source): (Digest, LocalSource)| match source {
+        LocalSource::Bytes(blob) => Ok((digest, blob)),
+        LocalSource::File(path) => {
             let (file, path) = open(path)?;
             let limit = digest.size_bytes().saturating_add(1);
             let blob = crate::file_stream::read_up_to(&file, limit)

@@ -1,10 +1,10 @@
-//! The C library's allocator, told what a server needs of it.
+//! Settings of the C library's allocator.
 
-/// Lets threads share as many arenas as there are processors.
+/// Limits the arenas of glibc to the number of processors. Must be called before the first other thread starts.
 ///
-/// glibc makes eight for each processor, and what was freed in one is of no use to the others. The buffers of large
-/// blobs pass through all threads, so each arena grew to hold its share of them: a quarter of a busy server's memory
-/// (decision 0027). Other C libraries have no arenas. Has to come before the first other thread.
+/// By default glibc creates up to eight arenas for each processor, and memory that was freed in one arena cannot be used in
+/// another. The buffers of large blobs pass through all threads, so each arena grew to hold its share of them: a quarter of
+/// a busy server's memory (decision 0027). Other C libraries have no arenas.
 pub(crate) fn limit_arenas() {
     #[cfg(target_env = "gnu")]
     {
@@ -14,9 +14,9 @@ pub(crate) fn limit_arenas() {
         let arenas = libc::c_int::try_from(processors).unwrap_or(libc::c_int::MAX);
         #[expect(
             unsafe_code,
-            reason = "std has no such call; it takes two numbers, and there is one thread yet"
+            reason = "std has no such call; it takes two numbers, and no other thread runs yet"
         )]
-        let understood = unsafe { libc::mallopt(libc::M_ARENA_MAX, arenas) };
-        debug_assert_eq!(understood, 1, "glibc knows M_ARENA_MAX");
+        let accepted = unsafe { libc::mallopt(libc::M_ARENA_MAX, arenas) };
+        debug_assert_eq!(accepted, 1, "glibc has M_ARENA_MAX");
     }
 }

@@ -1,67 +1,101 @@
-//! What people see when a command fails.
+//! Errors of commands, as people see them.
 
 use std::error::Error;
 use std::fmt;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-/// A failed command: what went wrong, and what to do about it where that is known.
+use bitzel_proto::chain;
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
+
+/// Failure of a command: the cause, excerpts of files that explain it, and the next step where there is one.
 #[derive(Debug)]
 pub(crate) struct CommandError {
     cause: Box<dyn Error + Send + Sync>,
+    diagnostics: Vec<Box<dyn Diagnostic + Send + Sync>>,
     hint: Option<String>,
 }
 
 impl CommandError {
-    /// A failure of our own words.
+    /// Error with a message of our own.
     pub(crate) fn new(message: impl Into<String>) -> Self {
         Self {
             cause: message.into().into(),
+            diagnostics: vec![],
             hint: None,
         }
     }
 
-    /// Adds what the user can do.
+    /// Adds the next step.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Says what was being done; what went wrong becomes the cause.
-    pub(crate) fn context(self, what: impl Into<String>) -> Self {
-        Self {
-            cause: Box::new(InContext {
-                what: what.into(),
-                cause: self.cause,
-            }),
-            hint: self.hint,
-        }
+    /// Adds mistakes in a file, which are shown with the lines around them.
+    pub(crate) fn diagnostics<D: Diagnostic + Send + Sync + 'static>(
+        mut self,
+        diagnostics: impl IntoIterator<Item = D>,
+    ) -> Self {
+        let boxed = |diagnostic| -> Box<dyn Diagnostic + Send + Sync> { Box::new(diagnostic) };
+        self.diagnostics.extend(diagnostics.into_iter().map(boxed));
+        self
     }
 
-    /// Prints the chain of causes and the hint, and gives the exit code.
+    /// Puts a message in front: the operation that failed. The message so far becomes its cause.
+    pub(crate) fn context(self, message: impl Into<String>) -> Self {
+        let cause = Box::new(InContext {
+            message: message.into(),
+            cause: self.cause,
+        });
+        Self { cause, ..self }
+    }
+
+    /// The cause and everything behind it.
+    pub(crate) fn cause(&self) -> &(dyn Error + 'static) {
+        &*self.cause
+    }
+
+    /// Prints the error to standard error, and returns the exit code.
     pub(crate) fn report(&self) -> ExitCode {
+        let theme = match std::env::var_os("NO_COLOR") {
+            _ if !io::stderr().is_terminal() => GraphicalTheme::none(),
+            Some(value) if !value.is_empty() => GraphicalTheme::unicode_nocolor(),
+            _ => GraphicalTheme::unicode(),
+        };
         // With standard error gone there is nobody left to tell.
-        io::stderr().write_all(format!("error: {self}").as_bytes()).ok();
+        io::stderr()
+            .write_all(format!("error: {}", Rendered(self, theme)).as_bytes())
+            .ok();
         ExitCode::FAILURE
     }
 }
 
-/// Several lines: what went wrong, the chain of causes, the hint.
+/// Several lines without colours: the message, its causes, the diagnostics, the hint.
 impl fmt::Display for CommandError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(formatter, "{}", self.cause)?;
-        let mut source = self.cause.source();
-        let mut before = self.cause.to_string();
-        while let Some(cause) = source {
-            let message = cause.to_string();
-            // Transparent wrappers say the same twice.
-            if message != before {
-                writeln!(formatter, "  caused by: {message}")?;
-            }
-            before = message;
-            source = cause.source();
+        Rendered(self, GraphicalTheme::none()).fmt(formatter)
+    }
+}
+
+/// An error in the colours of a theme.
+struct Rendered<'error>(&'error CommandError, GraphicalTheme);
+
+impl fmt::Display for Rendered<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(error, theme) = self;
+        let mut messages = chain(error.cause()).into_iter();
+        writeln!(formatter, "{}", messages.next().unwrap_or_default())?;
+        for cause in messages {
+            writeln!(formatter, "  caused by: {cause}")?;
         }
-        if let Some(hint) = &self.hint {
+        // Lines that break anywhere else than in the file cannot be searched for.
+        let handler = GraphicalReportHandler::new_themed(theme.clone()).with_wrap_lines(false);
+        for diagnostic in &error.diagnostics {
+            writeln!(formatter)?;
+            handler.render_report(formatter, &**diagnostic)?;
+        }
+        if let Some(hint) = &error.hint {
             writeln!(formatter, "  hint: {hint}")?;
         }
         Ok(())
@@ -70,13 +104,13 @@ impl fmt::Display for CommandError {
 
 #[derive(Debug)]
 struct InContext {
-    what: String,
+    message: String,
     cause: Box<dyn Error + Send + Sync>,
 }
 
 impl fmt::Display for InContext {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.what)
+        formatter.write_str(&self.message)
     }
 }
 
@@ -90,7 +124,34 @@ impl<E: Error + Send + Sync + 'static> From<E> for CommandError {
     fn from(error: E) -> Self {
         Self {
             cause: Box::new(error),
+            diagnostics: vec![],
             hint: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::{Code, Status};
+
+    use super::*;
+
+    #[test]
+    fn shows_the_text_of_a_status() {
+        let status = Status::permission_denied("no rule lets \"ci\" write");
+        let error = bitzel_cas::Error::remote("asking grpc://farm:8980 for its capabilities")(status);
+        assert_eq!(
+            CommandError::from(error).hint("ask for a rule").to_string(),
+            "asking grpc://farm:8980 for its capabilities\n  caused by: no rule lets \"ci\" write\n  hint: ask for a rule\n"
+        );
+    }
+
+    #[test]
+    fn shows_the_code_of_a_status_without_a_text() {
+        let error = CommandError::from(Status::new(Code::Unavailable, "")).context("cannot build");
+        assert_eq!(
+            error.to_string(),
+            "cannot build\n  caused by: The service is currently unavailable\n"
+        );
     }
 }

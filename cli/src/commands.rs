@@ -1,9 +1,11 @@
 //! One module for each command.
 
 pub(crate) mod build;
+pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod graph;
 pub(crate) mod log;
+pub(crate) mod man;
 pub(crate) mod serve;
 pub(crate) mod store;
 pub(crate) mod worker;

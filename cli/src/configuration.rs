@@ -1,113 +1,54 @@
-//! The file of `bitzel serve --config`: one place for all that a server is.
+//! Configuration file of `bitzel serve`.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use bitzel_access::{AccessConfiguration, AccessTable, Limits, TlsTable};
-use bitzel_cas::composition::store_configuration::{Problem, Problems, StoreConfiguration, Use};
+use bitzel_cas::composition::store_configuration::{Problem, Problems, StoreConfiguration, StorePurpose};
 use bitzel_cas_server::services::Chunking;
-use bytesize::ByteSize;
-use serde::Deserialize;
-use toml::Spanned;
+use schemars::schema_for;
 
 use crate::command_error::CommandError;
 
+mod mistake;
+#[cfg(test)]
+mod reference;
+pub(crate) mod schema;
+mod server_tables;
 mod tables;
 
+use schema::KeySchemas;
+use server_tables::{ChunksTable, ExecutionTable, ListenTable};
 use tables::Tables;
 
-/// The tables of the file. Every one may be left out; then the command line says what it says, or its defaults do.
-const TABLES: [&str; 8] = [
-    "listen",
-    "execution",
-    "blobs",
-    "actions",
-    "tls",
-    "access",
-    "limits",
-    "chunks",
-];
-/// Those of a file that only says who gets in.
-const ACCESS_TABLES: [&str; 3] = ["tls", "access", "limits"];
-
-/// `[chunks]`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ChunksTable {
-    /// What the chunks of large blobs have on average.
-    average_size: Spanned<ByteSize>,
-}
-
-/// `[listen]`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ListenTable {
-    /// For clients and workers.
-    pub(crate) grpc: Option<SocketAddr>,
-    /// For clients of the HTTP cache.
-    pub(crate) http: Option<SocketAddr>,
-    /// For `/metrics` and probes.
-    pub(crate) admin: Option<SocketAddr>,
-}
-
-/// `[execution]`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ExecutionTable {
-    /// Whether Actions are executed at all; a server without is a cache.
-    #[serde(default = "enabled")]
-    pub(crate) enabled: bool,
-    /// Actions that this machine itself runs at the same time.
-    pub(crate) jobs: Option<usize>,
-    /// Where those write.
-    scratch: Option<PathBuf>,
-}
-
-impl Default for ExecutionTable {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            jobs: None,
-            scratch: None,
-        }
-    }
-}
-
-fn enabled() -> bool {
-    true
-}
-
-/// A file that was read and makes sense.
+/// Valid configuration of a server.
 #[derive(Debug)]
 pub(crate) struct Configuration {
     pub(crate) listen: ListenTable,
     pub(crate) execution: ExecutionTable,
-    /// Stores of blobs and of results; none, and the server keeps both in its own directory.
+    /// Stores of blobs and of results. Default: both in the server's own directory.
     pub(crate) stores: Option<(StoreConfiguration, StoreConfiguration)>,
-    /// Who gets in; none, and everybody does, within `limits`.
+    /// Access rules. Default: full access for everybody, within `limits`.
     pub(crate) access: Option<AccessConfiguration>,
-    /// What one caller may take from the others.
+    /// Limits per connection and per identity.
     pub(crate) limits: Limits,
-    /// How large blobs are cut.
+    /// Chunks of large blobs.
     pub(crate) chunking: Chunking,
-    /// What relative paths are relative to.
+    /// Directory that relative paths start at: that of the file.
     pub(crate) base: PathBuf,
 }
 
 impl Configuration {
-    /// Reads a file. What is wrong with it is told at once, a line for each thing: of every table the first thing that
-    /// cannot be read, and all that makes no sense.
+    /// Reads a file. The error lists all mistakes at once: of each table the first one that makes it unreadable, and all
+    /// values that cannot work.
     pub(crate) fn read(path: &Path) -> Result<Self, CommandError> {
-        let text = std::fs::read_to_string(path);
-        let text = text.map_err(|error| cannot_be_used(path, error.into()))?;
-        Self::parse(path, &text)
+        Self::parse(path, &read_file(path)?)
     }
 
-    /// The same for what is written in the file.
+    /// Parses the content of a file. See [`Self::read`].
     pub(crate) fn parse(path: &Path, text: &str) -> Result<Self, CommandError> {
-        let mut tables = Tables::parse(path, text).map_err(|lines| CommandError::new(lines.join("\n")))?;
+        let mut tables = Tables::parse(path, text, schema::of_file())?;
         let names_access = tables.has("tls") || tables.has("access");
-        let one_store = tables.has("blobs") != tables.has("actions");
+        let (has_blobs, has_actions) = (tables.has("blobs"), tables.has("actions"));
         let (listen, execution) = (tables.take("listen"), tables.take("execution"));
         let blobs: Option<StoreConfiguration> = tables.take("blobs");
         let actions: Option<StoreConfiguration> = tables.take("actions");
@@ -117,24 +58,23 @@ impl Configuration {
         let chunks: Option<ChunksTable> = tables.take("chunks");
         let mut problems = Problems::default();
         if let Some(blobs) = &blobs {
-            problems.look_at("blobs", blobs, Use::Blobs);
+            problems.check("blobs", blobs, StorePurpose::Blobs);
         }
         if let Some(actions) = &actions {
-            problems.look_at("actions", actions, Use::Results);
+            problems.check("actions", actions, StorePurpose::Results);
         }
-        let mut problems = problems.into_found();
+        let mut problems = problems.into_vec();
         let chunking = chunks.map_or(Ok(Chunking::default()), |chunks| chunks.chunking());
         problems.extend(chunking.as_ref().err().cloned());
-        let mut lines = tables.finish(path, &TABLES, problems);
-        if one_store {
-            lines.push(format!(
-                "{}: [blobs] and [actions] go together; write both, or none for a store in the server's own directory",
-                path.display()
-            ));
+        if has_blobs != has_actions {
+            problems.push(Problem {
+                key: if has_blobs { "blobs" } else { "actions" }.to_owned(),
+                span: None,
+                message: "[blobs] and [actions] go together".to_owned(),
+                hint: Some("write both, or none for a store in the server's own directory".to_owned()),
+            });
         }
-        if !lines.is_empty() {
-            return Err(CommandError::new(lines.join("\n")));
-        }
+        tables.finish(problems)?;
         Ok(Self {
             listen: listen.unwrap_or_default(),
             execution: execution.unwrap_or_default(),
@@ -150,63 +90,49 @@ impl Configuration {
         })
     }
 
-    /// Where the Actions of this machine write, if not in the worker's directory.
+    /// Directory that Actions on this machine write to. Default: that of the worker.
     pub(crate) fn scratch(&self) -> Option<PathBuf> {
         let scratch = self.execution.scratch.as_ref()?;
         Some(self.base.join(scratch))
     }
 
-    /// What the file comes to, in a few lines.
+    /// Summary for people, in a few lines.
     pub(crate) fn summary(&self) -> String {
         let stores = match &self.stores {
             None => "in the server's own directory".to_owned(),
             Some((blobs, actions)) => format!("blobs in {}, results in {}", blobs.kinds(), actions.kinds()),
         };
         let access = if self.access.is_some() {
-            "as [tls] and [access] say"
+            "by [tls] and [access]"
         } else {
-            "everybody"
+            "full access for everybody"
         };
         let execution = if self.execution.enabled {
             "yes"
         } else {
             "no, only a cache"
         };
-        format!("stores: {stores}\nexecution: {execution}\nlets in: {access}")
+        format!("stores: {stores}\nexecution: {execution}\naccess: {access}")
     }
 }
 
-/// Reads a file that only says who gets in.
+/// Reads a file that has only access rules: that of `--access`.
 pub(crate) fn read_access(path: &Path) -> Result<AccessConfiguration, CommandError> {
-    let text = std::fs::read_to_string(path).map_err(|error| cannot_be_used(path, error.into()))?;
-    let mut tables = Tables::parse(path, &text).map_err(|lines| CommandError::new(lines.join("\n")))?;
+    let text = read_file(path)?;
+    let schemas = KeySchemas::new(schema_for!(AccessConfiguration));
+    let mut tables = Tables::parse(path, &text, schemas)?;
     let configuration = AccessConfiguration {
         tls: tables.take("tls"),
         access: tables.take("access").unwrap_or_default(),
         limits: tables.take("limits").unwrap_or_default(),
     };
-    let lines = tables.finish(path, &ACCESS_TABLES, vec![]);
-    if lines.is_empty() {
-        Ok(configuration)
-    } else {
-        Err(CommandError::new(lines.join("\n")))
-    }
+    tables.finish(vec![])?;
+    Ok(configuration)
 }
 
-impl ChunksTable {
-    fn chunking(&self) -> Result<Chunking, Problem> {
-        let size = self.average_size.get_ref().as_u64();
-        let average = u32::try_from(size).unwrap_or(u32::MAX);
-        Chunking::new(average).map_err(|error| Problem {
-            key: "chunks.average_size".to_owned(),
-            place: Some(self.average_size.span()),
-            what: error.to_string(),
-        })
-    }
-}
-
-fn cannot_be_used(path: &Path, error: CommandError) -> CommandError {
-    error.context(format!("{} cannot be used", path.display()))
+fn read_file(path: &Path) -> Result<String, CommandError> {
+    std::fs::read_to_string(path)
+        .map_err(|error| CommandError::from(error).context(format!("cannot read {}", path.display())))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The server that a command works with: one in this process, or a remote one.
+//! Connection of a command to its server: a remote one, or one embedded in this process.
 
 use std::num::NonZero;
 use std::sync::Arc;
@@ -6,20 +6,20 @@ use std::thread::available_parallelism;
 
 use bitzel_cas::{CountingBlobStore, DenialToleratingActionCache, RemoteActionCache, RemoteBlobStore};
 use bitzel_proto::InstanceName;
+use bitzel_proto::find_status;
 use bitzel_rpc::endpoint::{self, Channel, ClientCredentials};
-
-use tonic::Code;
 
 use crate::arguments::RemoteArguments;
 use crate::command_error::CommandError;
 use crate::directories::Directories;
 use crate::embedded::Embedded;
 use crate::remote_cache;
+use crate::status_hint::status_hint;
 
-/// Tasks under way at the same time on a farm whose size is not known.
-const REMOTE_JOBS: usize = 200;
+/// Default of `--jobs` with `--remote`, because the size of the farm is not known.
+const MAX_CONCURRENT_REMOTE_TASKS: usize = 200;
 
-/// Clients of one server, and the server itself where it is embedded.
+/// Clients of one server, and the server itself if it is embedded.
 pub(crate) struct Connection {
     pub(crate) channel: Channel,
     pub(crate) instance: InstanceName,
@@ -30,7 +30,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Connects to the remote server that was asked for, else starts an embedded one.
+    /// Connects to the server of `--remote`, or starts an embedded one.
     pub(crate) async fn open(
         directories: &Directories,
         arguments: &RemoteArguments,
@@ -41,7 +41,7 @@ impl Connection {
         let (mut embedded, address, jobs) = match &arguments.remote {
             Some(remote) => {
                 credentials = arguments.credentials.credentials()?;
-                (None, remote.clone(), jobs.unwrap_or(REMOTE_JOBS))
+                (None, remote.clone(), jobs.unwrap_or(MAX_CONCURRENT_REMOTE_TASKS))
             }
             None => {
                 let slots = jobs.unwrap_or_else(processors);
@@ -66,15 +66,15 @@ impl Connection {
                 })?;
             let store = RemoteBlobStore::connect(channel.clone(), instance.clone())
                 .await
-                .map_err(refused)?;
+                .map_err(with_hint)?;
             Ok((channel, store))
         };
-        // An embedded server that cannot start says why; the connection could only say that nobody is there.
+        // An embedded server that cannot start has the real cause; the connection would only be refused.
         let connected: Result<_, CommandError> = match &mut embedded {
             None => connect.await,
             Some(embedded) => tokio::select! {
                 connected = connect => connected,
-                error = embedded.ended() => Err(error),
+                error = embedded.failure() => Err(error),
             },
         };
         let (channel, store) = match (connected, embedded.take()) {
@@ -101,15 +101,15 @@ impl Connection {
         })
     }
 
-    /// Why the embedded server ended by itself; never returns for a remote one.
-    pub(crate) async fn broke_down(&mut self) -> CommandError {
+    /// Waits until the embedded server ends by itself, and returns the cause. Never returns for a remote server.
+    pub(crate) async fn server_failure(&mut self) -> CommandError {
         match &mut self.embedded {
-            Some(embedded) => embedded.ended().await,
+            Some(embedded) => embedded.failure().await,
             None => std::future::pending().await,
         }
     }
 
-    /// Stops what was started.
+    /// Stops the embedded server, if any.
     pub(crate) async fn close(self) -> Result<(), CommandError> {
         match self.embedded {
             Some(embedded) => embedded.stop().await,
@@ -118,26 +118,17 @@ impl Connection {
     }
 }
 
-/// What to do about a server that does not let this client in.
-fn refused(error: bitzel_cas::Error) -> CommandError {
-    let code = match &error {
-        bitzel_cas::Error::Remote { source, .. } => source.code(),
-        _ => return error.into(),
-    };
-    let hint = match code {
-        Code::Unauthenticated => {
-            "say who you are with --token-file FILE, --tls-cert and --tls-key, or BITZEL_USER and BITZEL_PASSWORD; a \
-             token may have expired"
-        }
-        Code::PermissionDenied => {
-            "ask who runs the server for a rule that lets you in, or give another --instance"
-        }
-        _ => return error.into(),
-    };
-    CommandError::from(error).hint(hint)
+/// Adds the next step for the server's answer, if it gave one.
+fn with_hint(error: bitzel_cas::Error) -> CommandError {
+    let hint = find_status(&error).and_then(|status| status_hint(status.code()));
+    let error = CommandError::from(error);
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
 }
 
-/// Processors that this process may use.
+/// Number of processors that this process may use.
 pub(crate) fn processors() -> usize {
     available_parallelism().map_or(1, NonZero::get)
 }

@@ -1,12 +1,13 @@
-//! Where bitzel keeps things on this machine.
+//! Directories of bitzel on this machine.
 
 use std::path::PathBuf;
 
 use directories::ProjectDirs;
 
+use crate::arguments::DirectoryArguments;
 use crate::command_error::CommandError;
 
-/// The cache directory and its parts. Everything in it can be made again.
+/// The cache directory and its parts. Everything in it can be recreated.
 #[derive(Debug, Clone)]
 pub(crate) struct Directories {
     cache: PathBuf,
@@ -14,9 +15,9 @@ pub(crate) struct Directories {
 }
 
 impl Directories {
-    /// The directory that was asked for, else `bitzel` in the XDG cache directory; `scratch` is as it was asked for.
-    pub(crate) fn find(asked_for: Option<PathBuf>, scratch: Option<PathBuf>) -> Result<Self, CommandError> {
-        let cache = match asked_for {
+    /// Finds the cache directory, by default `bitzel` in the XDG cache directory, and creates it if it does not exist.
+    pub(crate) fn find(arguments: DirectoryArguments) -> Result<Self, CommandError> {
+        let cache = match arguments.cache_dir {
             Some(directory) => std::path::absolute(directory)?,
             None => ProjectDirs::from("", "", "bitzel")
                 .map(|directories| directories.cache_dir().to_owned())
@@ -25,15 +26,17 @@ impl Directories {
                 })?,
         };
         std::fs::create_dir_all(&cache).map_err(|error| {
-            CommandError::from(error).hint(format!(
-                "{} must be a directory that you can write",
-                cache.display()
-            ))
+            CommandError::from(error)
+                .context(format!("cannot use the cache directory {}", cache.display()))
+                .hint("give a directory that you can write to with --cache-dir")
         })?;
-        Ok(Self { cache, scratch })
+        Ok(Self {
+            cache,
+            scratch: arguments.scratch_dir,
+        })
     }
 
-    /// Exports of the front end.
+    /// Exported graphs of the front end.
     pub(crate) fn exports(&self) -> PathBuf {
         self.cache.join("exports")
     }
@@ -48,12 +51,12 @@ impl Directories {
         self.cache.join("worker")
     }
 
-    /// Where running Actions write, if not in the directory of the worker.
+    /// Directory that running Actions write to. Default: that of the worker.
     pub(crate) fn scratch(&self) -> Option<PathBuf> {
         self.scratch.clone()
     }
 
-    /// What was built last, by build directory.
+    /// Graph of the last build, by build directory.
     pub(crate) fn builds(&self) -> PathBuf {
         self.cache.join("builds")
     }

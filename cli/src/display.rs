@@ -1,6 +1,6 @@
-//! What people see while a build runs: a status line on a terminal, plain lines elsewhere.
+//! Progress of a build for people: a status line on a terminal, plain lines elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::path::Path;
@@ -10,28 +10,39 @@ use bitzel_graph::walk::{BuildEvent, Outcome, Summary};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use tally::Tally;
+use failures::RemoteFailures;
+use outage::Outage;
+use outcome_counts::OutcomeCounts;
 
-mod tally;
+use crate::console;
+use crate::status_hint::status_hint;
 
-/// How often the status line counts up the seconds of running tasks.
-const TICK: Duration = Duration::from_millis(250);
+mod failures;
+mod outage;
+mod outcome_counts;
+
+/// Interval of updates that follow from time alone: the seconds of running tasks, the end of a short outage.
+const REFRESH_INTERVAL: Duration = Duration::from_millis(250);
 /// Running tasks named on the status line.
-const NAMED: usize = 4;
+const MAX_NAMED_TASKS: usize = 4;
 
-/// Shows the events of one build.
+/// Displays the events of one build.
 pub(crate) struct Display {
     bar: ProgressBar,
     terminal: bool,
     events: Option<BufWriter<File>>,
     running: BTreeMap<String, Instant>,
-    tally: Tally,
+    counts: OutcomeCounts,
+    outage: Outage,
+    failures: RemoteFailures,
+    /// Status codes whose hint was shown.
+    hinted: BTreeSet<i32>,
     done: usize,
     wanted: usize,
 }
 
 impl Display {
-    /// Shows on standard error, and writes events to a file when asked to.
+    /// Displays on standard error, and writes the events to a file if one is given.
     pub(crate) fn new(events: Option<&Path>) -> io::Result<Self> {
         let terminal = io::stderr().is_terminal();
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
@@ -39,28 +50,31 @@ impl Display {
             bar.set_style(style);
         }
         if terminal {
-            bar.enable_steady_tick(TICK);
+            bar.enable_steady_tick(REFRESH_INTERVAL);
+            console::set_status_line(Some(bar.clone()));
         }
         Ok(Self {
             bar,
             terminal,
             events: events.map(File::create).transpose()?.map(BufWriter::new),
             running: BTreeMap::new(),
-            tally: Tally::default(),
+            counts: OutcomeCounts::default(),
+            outage: Outage::default(),
+            failures: RemoteFailures::default(),
+            hinted: BTreeSet::new(),
             done: 0,
             wanted: 0,
         })
     }
 
-    /// Shows events until their sender is gone.
+    /// Displays events until their sender is gone.
     pub(crate) async fn show(mut self, mut events: UnboundedReceiver<BuildEvent>) -> io::Result<()> {
-        let mut tick = tokio::time::interval(TICK);
+        let mut refresh = tokio::time::interval(REFRESH_INTERVAL);
         loop {
             let event = tokio::select! {
                 event = events.recv() => event,
-                // The bar redraws the message that it has; the seconds in it are counted up here.
-                _ = tick.tick(), if self.terminal => {
-                    self.bar.set_message(self.status());
+                _ = refresh.tick() => {
+                    self.refresh();
                     continue;
                 }
             };
@@ -75,8 +89,21 @@ impl Display {
             }
             self.show_event(event);
         }
+        self.show_remote_failures();
+        console::set_status_line(None);
         self.bar.finish_and_clear();
         Ok(())
+    }
+
+    /// Shows what has changed with time alone. The bar redraws only the message that it has.
+    fn refresh(&mut self) {
+        self.show_remote_failures();
+        if self.terminal {
+            self.outage.announce(Instant::now());
+            self.bar.set_message(self.status());
+        } else if let Some(line) = self.outage.line(Instant::now()) {
+            console::print(&line);
+        }
     }
 
     fn show_event(&mut self, event: BuildEvent) {
@@ -87,7 +114,27 @@ impl Display {
             BuildEvent::TaskPostponed { recipe, task, reason } => {
                 let name = format!("{recipe}:{task}");
                 self.running.remove(&name);
-                self.line(&format!("{name} waits until its inputs are made again: {reason}"));
+                console::print(&format!(
+                    "{name} waits until its inputs are built again: {reason}"
+                ));
+            }
+            BuildEvent::ExecutionInterrupted {
+                recipe,
+                task,
+                condition,
+                reason,
+                retry_milliseconds,
+            } => {
+                let pause = Duration::from_millis(retry_milliseconds);
+                let name = format!("{recipe}:{task}");
+                self.outage
+                    .interrupted(name, condition, reason, pause, Instant::now());
+            }
+            BuildEvent::ExecutionResumed { recipe, task } => {
+                let name = format!("{recipe}:{task}");
+                if let Some(line) = self.outage.resumed(&name, Instant::now()) {
+                    console::print(&line);
+                }
             }
             BuildEvent::TaskFinished {
                 recipe,
@@ -95,19 +142,27 @@ impl Display {
                 outcome,
                 milliseconds,
                 error,
+                status,
                 log,
             } => {
                 let name = format!("{recipe}:{task}");
                 self.running.remove(&name);
+                self.outage.ended(&name);
                 match outcome {
-                    Outcome::Failed => self.show_failure(&name, error.as_deref(), log.as_deref()),
+                    Outcome::Failed => {
+                        let error = error.unwrap_or_default();
+                        match status {
+                            Some(code) => self.failures.add(name.clone(), code, error),
+                            None => show_failure(&name, &error, log.as_deref()),
+                        }
+                    }
                     Outcome::Ran => {
                         let seconds = Duration::from_millis(milliseconds).as_secs_f64();
-                        self.line(&format!("{name} done in {seconds:.1} s"));
+                        console::print(&format!("{name} done in {seconds:.1} s"));
                     }
                     Outcome::Hit | Outcome::CutOff | Outcome::Noexec => {}
                 }
-                self.tally.record(name, outcome);
+                self.counts.record(name, outcome);
             }
             BuildEvent::Progress { done, wanted, .. } => (self.done, self.wanted) = (done, wanted),
             BuildEvent::Summary(_) => {}
@@ -115,44 +170,51 @@ impl Display {
         self.bar.set_message(self.status());
     }
 
-    fn show_failure(&self, name: &str, error: Option<&str>, log: Option<&str>) {
-        self.line(&format!("{name} FAILED: {}", error.unwrap_or_default()));
-        for line in log.unwrap_or_default().lines() {
-            self.line(&format!("  | {line}"));
-        }
-    }
-
-    fn line(&self, text: &str) {
-        if self.terminal {
-            self.bar.println(text);
-        } else {
-            writeln!(io::stderr(), "{text}").ok();
+    /// Shows the tasks that a server failed since the last call, and the next step once for each status code.
+    fn show_remote_failures(&mut self) {
+        for (code, text) in self.failures.take() {
+            console::print(&text);
+            if let Some(hint) = status_hint(code)
+                && self.hinted.insert(code as i32)
+            {
+                console::print(&format!("  hint: {hint}"));
+            }
         }
     }
 
     fn status(&self) -> String {
-        let mut text = format!(
+        let outage = self.outage.status(Instant::now());
+        let mut text = outage.map_or_else(String::new, |outage| format!("{outage} | "));
+        text.push_str(&format!(
             "{}/{} tasks, {} ran, {} hits, {} cut off, {} remaining",
             self.done,
             self.wanted,
-            self.tally.count(Outcome::Ran),
-            self.tally.count(Outcome::Hit),
-            self.tally.count(Outcome::CutOff),
+            self.counts.count(Outcome::Ran),
+            self.counts.count(Outcome::Hit),
+            self.counts.count(Outcome::CutOff),
             self.wanted.saturating_sub(self.done),
-        );
+        ));
         let mut running: Vec<(&String, &Instant)> = self.running.iter().collect();
         running.sort_by_key(|(_, started)| **started);
-        for (name, started) in running.iter().take(NAMED) {
+        for (name, started) in running.iter().take(MAX_NAMED_TASKS) {
             text.push_str(&format!(" | {name} {} s", started.elapsed().as_secs()));
         }
-        if running.len() > NAMED {
-            text.push_str(&format!(" | and {} more", running.len() - NAMED));
+        if running.len() > MAX_NAMED_TASKS {
+            text.push_str(&format!(" | and {} more", running.len() - MAX_NAMED_TASKS));
         }
         text
     }
 }
 
-/// The end of a build in words.
+fn show_failure(name: &str, error: &str, log: Option<&str>) {
+    let mut text = format!("{name} FAILED: {error}");
+    for line in log.unwrap_or_default().lines() {
+        text.push_str(&format!("\n  | {line}"));
+    }
+    console::print(&text);
+}
+
+/// Summary of a build in words.
 pub(crate) fn summary_text(summary: &Summary) -> String {
     let mut text = format!(
         "tasks: {} run, {} signature hits, {} early cut-offs, {} failed, {} skipped\n\
@@ -173,8 +235,9 @@ pub(crate) fn summary_text(summary: &Summary) -> String {
     text
 }
 
-/// The two ends of a long chain.
+/// Both ends of a long chain.
 fn shortened(path: &[String]) -> Vec<String> {
+    /// Tasks named at each end.
     const ENDS: usize = 3;
     match path {
         [first @ .., _, _, _] if path.len() > 2 * ENDS => {

@@ -1,4 +1,4 @@
-//! The farm in one process: server and worker beside the build, which speaks the same protocol as with any other.
+//! A server with a worker in the process of a build, which uses the same protocol as with a remote server.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use tokio_util::sync::CancellationToken;
 use crate::command_error::CommandError;
 use crate::directories::Directories;
 use crate::server::Server;
-use crate::worker::Work;
+use crate::worker::LocalWorker;
 
 type Running = JoinHandle<Result<(), CommandError>>;
 
-/// A server with one worker in this process.
+/// Server and worker in this process.
 pub(crate) struct Embedded {
-    /// Its socket lies in a directory that only this user can enter, which is all the protection it needs.
+    /// Directory of the socket. Only this user can enter it, which is enough protection.
     socket: TempDir,
     server: Running,
     server_shutdown: CancellationToken,
@@ -28,7 +28,7 @@ pub(crate) struct Embedded {
 }
 
 impl Embedded {
-    /// Starts both; with no slots the server alone.
+    /// Starts both, or only the server if `slots` is 0.
     pub(crate) async fn start(
         directories: &Directories,
         store_size: u64,
@@ -40,7 +40,7 @@ impl Embedded {
         let server_shutdown = CancellationToken::new();
         let config = ServerConfig {
             stores: StoreLayout::in_directory(&directories.server(), store_size),
-            // Nobody waits for a disk at the end of every build.
+            // A sync would delay the end of every build.
             syncs: false,
             chunking: Chunking::default(),
             shared_cache,
@@ -49,14 +49,14 @@ impl Embedded {
         let for_worker = server.for_worker();
         let server = tokio::spawn(server.run(vec![listener], None, server_shutdown.clone()));
         let worker_shutdown = CancellationToken::new();
-        // Nobody waits for what an embedded worker still runs when the build is over.
-        let work = Work {
+        // After the build, nobody needs the results of Actions that still run.
+        let worker = LocalWorker {
             cache_directory: directories.worker(),
             scratch_directory: directories.scratch(),
             slots,
             drain_timeout: Duration::ZERO,
         };
-        let worker = tokio::spawn(work.run(for_worker, worker_shutdown.clone()));
+        let worker = tokio::spawn(worker.run(for_worker, worker_shutdown.clone()));
         Ok(Self {
             socket,
             server,
@@ -66,25 +66,25 @@ impl Embedded {
         })
     }
 
-    /// Where clients connect.
+    /// Address for clients.
     pub(crate) fn endpoint(&self) -> String {
         format!("unix:{}", self.socket.path().join("socket").display())
     }
 
-    /// Why the server or the worker ended by itself, which it should not.
-    pub(crate) async fn ended(&mut self) -> CommandError {
+    /// Waits until the server or the worker ends by itself, which is a failure, and returns the cause.
+    pub(crate) async fn failure(&mut self) -> CommandError {
         let ended = tokio::select! {
             ended = &mut self.server => ended,
             ended = &mut self.worker => ended,
         };
         match ended {
             Ok(Err(error)) => error,
-            Ok(Ok(())) => CommandError::new("the embedded server ended"),
+            Ok(Ok(())) => CommandError::new("the embedded server ended unexpectedly"),
             Err(error) => error.into(),
         }
     }
 
-    /// Stops the worker, which kills what it runs and removes its temporary trees, then the server.
+    /// Stops the worker, which kills running Actions and removes their directories, then the server.
     pub(crate) async fn stop(self) -> Result<(), CommandError> {
         self.worker_shutdown.cancel();
         let worker = if self.worker.is_finished() {

@@ -1,16 +1,17 @@
-//! Running the front end with what the command line and the environment say.
+//! Run of the front end with the settings of the command line and the environment.
 
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
 
 use bitzel_bitbake::{Export, ExportRequest, FrontEndConfig, FrontEndEvent, export};
 
 use crate::arguments::{MetadataArguments, TargetArguments};
 use crate::command_error::CommandError;
+use crate::console;
 use crate::directories::Directories;
 
-/// Exports the graph of the targets, telling on standard error what takes time.
+/// Exports the graph of the targets. Shows phases and messages on standard error.
 pub(crate) async fn export_graph(
     directories: &Directories,
     metadata: &MetadataArguments,
@@ -18,7 +19,7 @@ pub(crate) async fn export_graph(
 ) -> Result<Export, CommandError> {
     let mut config = FrontEndConfig::new(metadata.build_dir.clone(), directories.exports());
     config.bitbake.clone_from(&metadata.bitbake);
-    // Variables that are not text cannot be BitBake's.
+    // BitBake has no use for variables that are not UTF-8.
     let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         Some((name.into_string().ok()?, value.into_string().ok()?))
     };
@@ -27,17 +28,19 @@ pub(crate) async fn export_graph(
         .collect::<BTreeMap<String, String>>();
     if let Some(epoch) = config.environment.get("SOURCE_DATE_EPOCH") {
         config.source_date_epoch = epoch.parse().map_err(|error| {
-            CommandError::from(error).hint(format!("SOURCE_DATE_EPOCH={epoch} has to be seconds since 1970"))
+            CommandError::from(error)
+                .context(format!("SOURCE_DATE_EPOCH={epoch} is not a time"))
+                .hint("write seconds since 1970")
         })?;
     }
     let terminal = io::stderr().is_terminal();
     config.observer = Arc::new(move |event| match event {
         FrontEndEvent::Phase(phase) if terminal => {
-            writeln!(io::stderr(), "front end: {phase}").ok();
+            console::print(&format!("front end: {phase}"));
         }
         FrontEndEvent::Phase(_) => {}
         FrontEndEvent::Message(message) => {
-            writeln!(io::stderr(), "{message}").ok();
+            console::print(message);
         }
     });
     let request = ExportRequest {

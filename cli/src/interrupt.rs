@@ -1,11 +1,11 @@
-//! Ctrl-C, and what service managers send instead.
+//! Requests to end: Ctrl-C (SIGINT), and SIGTERM of service managers.
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Exit code of a command that was interrupted: 128 and the number of SIGINT.
+/// Exit code of an interrupted command: 128 plus the number of SIGINT.
 pub(crate) const INTERRUPTED: u8 = 130;
 
-/// Returns when somebody asks the process to end.
+/// Waits for a request to end this process.
 pub(crate) async fn interrupted() {
     let terminate = async {
         match signal(SignalKind::terminate()) {

@@ -1,4 +1,4 @@
-//! The graph of the last build in a build directory, so that `bitzel log` knows the signatures of its tasks.
+//! Graph of the last build in a build directory, in which `bitzel log` finds the signatures of tasks.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use prost::Message as _;
 use crate::command_error::CommandError;
 use crate::directories::Directories;
 
-/// Written once a build, read by people who wait.
+/// Zstandard level: fast, because the graph is written in every build.
 const COMPRESSION_LEVEL: i32 = 3;
 
 fn path(directories: &Directories, build_directory: &Path) -> std::io::Result<PathBuf> {
@@ -21,7 +21,7 @@ fn path(directories: &Directories, build_directory: &Path) -> std::io::Result<Pa
     Ok(directories.builds().join(format!("{name}.pb.zst")))
 }
 
-/// Remembers the graph.
+/// Saves the graph of a build. Replaces the file atomically.
 pub(crate) fn save(
     directories: &Directories,
     build_directory: &Path,
@@ -36,14 +36,16 @@ pub(crate) fn save(
     Ok(())
 }
 
-/// The graph of the last build.
+/// Loads the graph of the last build.
 pub(crate) fn load(directories: &Directories, build_directory: &Path) -> Result<TaskGraph, CommandError> {
     let path = path(directories, build_directory)?;
     let encoded = fs::read(&path).map_err(|error| {
-        CommandError::from(error).hint(format!(
-            "nothing was built in {} yet; run bitzel build first",
-            build_directory.display()
-        ))
+        CommandError::from(error)
+            .context(format!(
+                "there is no graph of a build in {}",
+                build_directory.display()
+            ))
+            .hint("run bitzel build first")
     })?;
     Ok(TaskGraph::decode(
         zstd::decode_all(encoded.as_slice())?.as_slice(),

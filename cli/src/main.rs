@@ -1,4 +1,4 @@
-//! The `bitzel` command: reads the command line and the environment, and puts the parts together.
+//! The `bitzel` command: reads the command line and the environment, and composes the roles of a farm.
 
 mod admin;
 mod allocator;
@@ -7,6 +7,7 @@ mod command_error;
 mod commands;
 mod configuration;
 mod connection;
+mod console;
 mod directories;
 mod display;
 mod embedded;
@@ -16,6 +17,7 @@ mod last_graph;
 mod local_action_source;
 mod remote_cache;
 mod server;
+mod status_hint;
 mod telemetry;
 mod worker;
 
@@ -25,17 +27,10 @@ use clap::Parser as _;
 
 use arguments::{Arguments, Command};
 use command_error::CommandError;
+use directories::Directories;
 use telemetry::Telemetry;
 
-/// First argument of the process that sets a sandbox up. It has to be single-threaded, so it is told apart before
-/// anything else happens.
-pub(crate) const SANDBOX_LAUNCH: &str = "sandbox-launch";
-
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == SANDBOX_LAUNCH) {
-        return bitzel_worker::launcher::main(arguments);
-    }
     allocator::limit_arenas();
     let arguments = Arguments::parse();
     match run(arguments) {
@@ -45,21 +40,27 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<ExitCode, CommandError> {
+    let command = match arguments.command {
+        Command::Config(arguments) => return commands::config::run(arguments),
+        Command::Completions { shell } => return commands::completions::run(shell),
+        Command::Man { directory } => return commands::man::run(&directory),
+        command => command,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let telemetry = {
         let _entered = runtime.enter();
-        Telemetry::start(&arguments.telemetry)?
+        Telemetry::start(&arguments.telemetry, command.is_service())?
     };
-    let directories = directories::Directories::find(arguments.cache_dir, arguments.scratch_dir)?;
+    let directories = Directories::find(arguments.directories)?;
     let ended = runtime.block_on(async {
-        match arguments.command {
+        match command {
             Command::Build(arguments) => commands::build::run(&directories, arguments).await,
             Command::Graph(arguments) => commands::graph::run(&directories, arguments).await,
             Command::Log(arguments) => commands::log::run(&directories, arguments).await,
             Command::Serve(arguments) => commands::serve::run(&directories, arguments).await,
             Command::Worker(arguments) => commands::worker::run(&directories, arguments).await,
-            Command::Config(arguments) => commands::config::run(arguments),
             Command::Store(arguments) => commands::store::run(&directories, arguments).await,
+            Command::Config(_) | Command::Completions { .. } | Command::Man { .. } => Ok(ExitCode::SUCCESS),
         }
     });
     telemetry.end();

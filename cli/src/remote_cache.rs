@@ -1,9 +1,9 @@
-//! A cache that builds on this machine share with others: `--remote-cache`.
+//! Remote cache that shares results with other machines: `--remote-cache`.
 
 use std::sync::Arc;
 
 use bitzel_cas::{
-    ActionCache, Assistant, BlobStore, DeadlineBlobStore, DeadlineOptions, Error, HttpActionCache,
+    ActionCache, BlobStore, CircuitBreaker, DeadlineBlobStore, DeadlineOptions, Error, HttpActionCache,
     HttpBlobStore, HttpCache, HttpCacheOptions, HttpCredentials, RemoteActionCache, RemoteBlobStore,
     S3ActionCache, S3BlobStore, S3Bucket, S3Options, VerifyingBlobStore,
 };
@@ -14,33 +14,32 @@ use url::Url;
 
 use crate::arguments::RemoteArguments;
 use crate::command_error::CommandError;
+use crate::console;
 
-/// The remote store and the remote action cache, as they come.
+/// Remote store and remote action cache, without decorators.
 type BackEnd = (Arc<dyn BlobStore>, Arc<dyn ActionCache>);
 
-/// Connects to the cache that was asked for. One that cannot be reached is told as a warning and left out: a
-/// cache makes builds faster, it must not make them fail. An address that cannot be right is an error.
+/// Connects to the cache of `--remote-cache`, if given. A cache that cannot be reached is a warning: a cache makes builds
+/// faster, it must not make them fail. A malformed address is an error.
 pub(crate) async fn open(arguments: &RemoteArguments) -> Result<Option<SharedCache>, CommandError> {
     let Some(address) = &arguments.remote_cache else {
         return Ok(None);
     };
-    let url = Url::parse(address).map_err(|error| wrong(address, &error.to_string()))?;
+    let url = Url::parse(address).map_err(|error| malformed(address, &error.to_string()))?;
     let credentials = arguments.credentials.credentials()?;
     let opened = match url.scheme() {
         "grpc" | "grpcs" | "unix" => grpc(address, &arguments.instance, &credentials).await?,
         "http" | "https" => Ok(http(address, &credentials)?),
         "s3" => s3(&url, address).await?,
-        scheme => return Err(wrong(address, &format!("the scheme {scheme} is not known"))),
+        scheme => return Err(malformed(address, &format!("unknown scheme {scheme}"))),
     };
     let (blobs, results) = match opened {
         Ok(back_end) => back_end,
         Err(error) => {
             let reason = bitzel_proto::with_causes(&error);
-            tracing::warn!(
-                cache = address,
-                reason,
-                "the remote cache cannot be used; the build goes on without it"
-            );
+            console::warn(&format!(
+                "the remote cache {address} cannot be used, the build goes on without it: {reason}"
+            ));
             return Ok(None);
         }
     };
@@ -48,12 +47,12 @@ pub(crate) async fn open(arguments: &RemoteArguments) -> Result<Option<SharedCac
     Ok(Some(SharedCache {
         blobs: Arc::new(blobs),
         results,
-        assistant: Arc::new(Assistant::new(address)),
+        circuit_breaker: Arc::new(CircuitBreaker::new(address)),
         is_written: !arguments.remote_cache_read_only,
     }))
 }
 
-fn wrong(address: &str, reason: &str) -> CommandError {
+fn malformed(address: &str, reason: &str) -> CommandError {
     CommandError::new(format!("--remote-cache {address}: {reason}")).hint(
         "write grpc://host:port, grpcs://host:port, http://host:port/path, https://…, or \
          s3://bucket/prefix?endpoint=https://host:port&region=…",
@@ -73,7 +72,7 @@ async fn grpc(
     };
     let blobs = RemoteBlobStore::connect(channel.clone(), instance).await;
     Ok(blobs.map(|blobs| -> BackEnd {
-        // Unlike the others, it checks only what it reads.
+        // Unlike the other remote stores, this one verifies only reads.
         let blobs = VerifyingBlobStore::new(Arc::new(blobs));
         (Arc::new(blobs), Arc::new(RemoteActionCache::new(channel)))
     }))
@@ -104,11 +103,11 @@ fn http(address: &str, credentials: &ClientCredentials) -> Result<BackEnd, Comma
     ))
 }
 
-/// The bucket is the host of the URL, the prefix its path. Whoever names an endpoint means a server that is not
-/// Amazon's, and those want the bucket in the path.
+/// Opens a bucket: the host of the URL is its name, the path the prefix of the keys. An endpoint means a server other than
+/// Amazon's, and those expect the bucket in the path.
 async fn s3(url: &Url, address: &str) -> Result<Result<BackEnd, Error>, CommandError> {
     let bucket = url.host_str().filter(|host| !host.is_empty());
-    let bucket = bucket.ok_or_else(|| wrong(address, "it names no bucket"))?;
+    let bucket = bucket.ok_or_else(|| malformed(address, "the bucket is missing"))?;
     let mut options = S3Options::new(bucket);
     url.path().trim_matches('/').clone_into(&mut options.prefix);
     for (name, value) in url.query_pairs() {
@@ -118,7 +117,7 @@ async fn s3(url: &Url, address: &str) -> Result<Result<BackEnd, Error>, CommandE
                 options.force_path_style = true;
             }
             "region" => options.region = Some(value.into_owned()),
-            name => return Err(wrong(address, &format!("the parameter {name} is not known"))),
+            name => return Err(malformed(address, &format!("unknown parameter {name}"))),
         }
     }
     let bucket = S3Bucket::open(options).await;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bitzel_cas_server::{Extension, Listener, Server as CacheServer, ServerConfig};
+use bitzel_cas_server::{CacheServer, Extension, Listener, ServerConfig};
 use bitzel_scheduler::{ExecutionConfig, ExecutionServer, SystemClock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -42,9 +42,9 @@ impl Server {
     }
 
     /// This server as a worker in this process reaches it: without protocol or credentials. `None` if it executes nothing.
-    pub(crate) fn for_worker(&self) -> Option<bitzel_worker::Server> {
+    pub(crate) fn for_worker(&self) -> Option<bitzel_worker::ServerConnection> {
         let execution = self.execution.as_ref()?;
-        Some(bitzel_worker::Server {
+        Some(bitzel_worker::ServerConnection {
             actions: Arc::new(LocalActionSource(execution.worker_queue.clone())),
             blobs: Arc::new(self.cache.blobs()),
         })

@@ -1,41 +1,38 @@
-//! A worker on this machine.
+//! Worker on this machine.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bitzel_worker::config::this_platform;
-use bitzel_worker::{ExecutorConfig, Server, WorkerConfig, worker_loop};
+use bitzel_worker::{ExecutorConfig, ServerConnection, WorkerConfig, worker_loop};
 use tokio_util::sync::CancellationToken;
 
-use crate::SANDBOX_LAUNCH;
 use crate::command_error::CommandError;
 
-/// What a worker is told beside its server.
-pub(crate) struct Work {
-    /// File cache and running Actions.
+/// Worker on this machine, before it is started.
+pub(crate) struct LocalWorker {
+    /// Directory of the file cache and of running Actions.
     pub(crate) cache_directory: PathBuf,
-    /// Where running Actions write, if not there.
+    /// Directory that running Actions write to. Default: `cache_directory`.
     pub(crate) scratch_directory: Option<PathBuf>,
-    /// Actions at the same time; with none it only waits to be shut down.
+    /// Maximum number of concurrent Actions. With 0, the worker only waits for its shutdown.
     pub(crate) slots: usize,
-    /// How long running Actions may go on after the shutdown began.
+    /// Time that running Actions have after the shutdown began.
     pub(crate) drain_timeout: Duration,
 }
 
-impl Work {
-    /// Takes Actions from `server` until `shutdown`. Without a server or slots it only waits for the shutdown.
+impl LocalWorker {
+    /// Runs Actions of `server` until `shutdown`. Without a server or slots it only waits for the shutdown.
     pub(crate) async fn run(
         self,
-        server: Option<Server>,
+        server: Option<ServerConnection>,
         shutdown: CancellationToken,
     ) -> Result<(), CommandError> {
         let Some(server) = server.filter(|_| self.slots > 0) else {
             shutdown.cancelled().await;
             return Ok(());
         };
-        // A link, so that the program that runs now is meant even when the file is replaced meanwhile.
-        let launcher = vec!["/proc/self/exe".into(), SANDBOX_LAUNCH.into()];
-        let mut executor = ExecutorConfig::new(self.cache_directory, launcher);
+        let mut executor = ExecutorConfig::new(self.cache_directory);
         executor.scratch_directory = self.scratch_directory;
         executor.worker_name = format!("{}-{}", host_name(), std::process::id());
         let config = WorkerConfig {
@@ -48,7 +45,7 @@ impl Work {
     }
 }
 
-/// What builds on this machine ask of workers: to be like it.
+/// Platform properties of Actions of builds on this machine: workers must have the same platform.
 pub(crate) fn platform_properties() -> Vec<(String, String)> {
     this_platform()
         .properties

@@ -1,6 +1,4 @@
-//! `bitzel store` on a real store.
-
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+//! `bitzel store` on a store on disk.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +10,8 @@ use bitzel_proto::{Digest, DigestFunction};
 use serde_json::Value;
 use tempfile::TempDir;
 
-const OPTIONS: DiskBlobStoreOptions = DiskBlobStoreOptions {
+/// Options of the stores in these tests.
+const STORE_OPTIONS: DiskBlobStoreOptions = DiskBlobStoreOptions {
     limit_bytes: 1 << 30,
     free_space_floor_bytes: 0,
     compress: false,
@@ -23,7 +22,7 @@ struct Site {
 }
 
 impl Site {
-    /// A store of blobs of these sizes, the first one used last.
+    /// Store with blobs of these sizes. The first one was used last.
     async fn with_blobs(sizes: &[usize]) -> (Self, Vec<Digest>) {
         let site = Self {
             root: TempDir::new().unwrap(),
@@ -46,7 +45,7 @@ impl Site {
     }
 
     async fn open(&self) -> DiskBlobStore {
-        DiskBlobStore::open(&self.store(), OPTIONS).await.unwrap()
+        DiskBlobStore::open(&self.store(), STORE_OPTIONS).await.unwrap()
     }
 
     async fn missing(&self, digests: &[Digest]) -> Vec<Digest> {
@@ -74,7 +73,7 @@ fn only_file_in(directory: &Path) -> PathBuf {
 }
 
 #[tokio::test]
-async fn stats_are_for_people_and_for_programs() {
+async fn prints_stats_as_text_and_as_json() {
     let (site, _) = Site::with_blobs(&[100, 5000, 2 << 20]).await;
     let json = site.bitzel(&["stats", "--json"]);
     let json: Value = serde_json::from_slice(&json.stdout).unwrap();
@@ -91,12 +90,12 @@ async fn stats_are_for_people_and_for_programs() {
 }
 
 #[tokio::test]
-async fn verify_finds_a_flipped_bit_says_which_blob_and_fails() {
+async fn verify_names_the_blob_with_a_flipped_bit() {
     let (site, digests) = Site::with_blobs(&[100, 5000, 2 << 20]).await;
     let right = site.bitzel(&["verify"]);
     assert!(right.status.success());
     assert!(
-        text(&right.stdout).contains("3 blobs of 2.00 MiB are right"),
+        text(&right.stdout).contains("3 blobs of 2.00 MiB are intact"),
         "{right:?}"
     );
     let segment = only_file_in(&site.store().join("segments"));
@@ -115,7 +114,7 @@ async fn verify_finds_a_flipped_bit_says_which_blob_and_fails() {
 }
 
 #[tokio::test]
-async fn gc_evicts_the_least_recently_used_down_to_a_size_or_an_age() {
+async fn gc_evicts_the_least_recently_used_blobs_first() {
     let (site, digests) = Site::with_blobs(&[100, 5000, 2 << 20]).await;
     let young = site.bitzel(&["gc", "--max-age", "1h"]);
     assert!(text(&young.stdout).starts_with("evicted 0 blobs"), "{young:?}");
@@ -127,7 +126,7 @@ async fn gc_evicts_the_least_recently_used_down_to_a_size_or_an_age() {
 }
 
 #[tokio::test]
-async fn a_store_in_use_and_one_that_is_not_there_are_refused_with_the_way_out() {
+async fn refuses_a_store_in_use_and_a_missing_one() {
     let (site, _) = Site::with_blobs(&[100]).await;
     let store = site.open().await;
     let locked = site.bitzel(&["stats"]);

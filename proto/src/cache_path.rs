@@ -9,25 +9,25 @@ use crate::digest::{Digest, InvalidDigest};
 use crate::digest_function::DigestFunction;
 use crate::instance_name::{InstanceName, InvalidInstanceName};
 
-/// Ends the instance name; everything after it is the client's own key.
-const NAMED: &str = "dav";
-/// Longest key of a value, in bytes.
-const MAX_NAME: usize = 512;
-/// What [`CachePath`] writes as it is: RFC 3986 calls them unreserved.
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+/// Segment that ends the instance name. All segments after it are the client's own key.
+const VALUE_SEGMENT: &str = "dav";
+/// Maximum size of a value's name, in bytes.
+const MAX_NAME_BYTES: usize = 512;
+/// Characters that [`CachePath`] escapes: all but the unreserved ones of RFC 3986.
+const ESCAPED_CHARACTERS: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
 
-/// What a path of the HTTP cache protocol names.
+/// Object that a path of the HTTP cache protocol names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CacheEntry {
     /// `cas/[blake3/]{hash}`: a blob.
     Blob(DigestFunction, [u8; 32]),
-    /// `ac/[blake3/]{hash}`: the result of an Action, or what a client keeps under a key that looks like one.
+    /// `ac/[blake3/]{hash}`: the result of an Action, or a client's own value under a key of that form.
     Result(DigestFunction, [u8; 32]),
-    /// `dav/{name}`: a value under a name of the client's own choice, as ccache and sccache have them.
+    /// `dav/{name}`: a value under a name that the client chose, as ccache and sccache do.
     Value(String),
     /// `dav` and everything below it that ends with a slash: a collection, in the terms of `WebDAV`.
     Collection(String),
@@ -35,36 +35,36 @@ pub enum CacheEntry {
 
 /// A parsed path: `/[{instance}/](cas|ac)/[blake3/]{hash}` or `/[{instance}/]dav/{name}`.
 ///
-/// Unlike the resource names of gRPC, a hash comes without its size. Instance names may contain slashes, and `cas` and
-/// `ac` as segments, for only the last ones count; not `dav`, of which the first ends the instance name.
+/// Unlike in resource names of gRPC, a hash has no size. Instance names may contain slashes, and the segments `cas` and
+/// `ac`, of which only the last ones count. They may not contain `dav`, of which the first one ends the instance name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CachePath {
     /// Instance of the server.
     pub instance: InstanceName,
-    /// What is meant there.
+    /// Object on this instance.
     pub entry: CacheEntry,
 }
 
-/// A path that names nothing.
+/// Error of a path that names no object.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidCachePath {
-    /// Not of the form.
+    /// The path has another form.
     #[error(
         "path {0:?} is none of /[instance/]cas/{{hash}}, /[instance/]ac/{{hash}} and /[instance/]dav/{{name}}"
     )]
     Form(String),
-    /// A segment that no name has, once its `%` escapes are undone.
+    /// A segment that is not valid after its `%` escapes are decoded.
     #[error(
         "segment {0:?} of the path is not UTF-8, or is `.` or `..`, or has a slash or control character in it"
     )]
     Segment(String),
-    /// A name that is too long.
-    #[error("the name of the value has more than {MAX_NAME} bytes")]
+    /// The name is too long.
+    #[error("the name of the value has more than {MAX_NAME_BYTES} bytes")]
     Name,
-    /// Malformed hash.
+    /// The hash is malformed.
     #[error(transparent)]
     Digest(#[from] InvalidDigest),
-    /// Malformed instance name.
+    /// The instance name is malformed.
     #[error(transparent)]
     Instance(#[from] InvalidInstanceName),
 }
@@ -77,9 +77,9 @@ impl CachePath {
         let segments = rest.split('/').filter(|segment| !segment.is_empty());
         let segments: Vec<String> = segments.map(decoded).collect::<Result<_, _>>()?;
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-        if let Some(at) = segments.iter().position(|segment| *segment == NAMED) {
+        if let Some(at) = segments.iter().position(|segment| *segment == VALUE_SEGMENT) {
             let name = segments[at + 1..].join("/");
-            if name.len() > MAX_NAME {
+            if name.len() > MAX_NAME_BYTES {
                 return Err(InvalidCachePath::Name);
             }
             let is_collection = name.is_empty() || path.ends_with('/');
@@ -113,7 +113,7 @@ impl CachePath {
     }
 }
 
-/// Undoes the `%` escapes of one segment, which must not make more than one of it.
+/// Decodes the `%` escapes of one segment, which must stay one segment.
 fn decoded(segment: &str) -> Result<String, InvalidCachePath> {
     let invalid = || InvalidCachePath::Segment(shortened(segment));
     let decoded = percent_decode_str(segment).decode_utf8().map_err(|_| invalid())?;
@@ -130,7 +130,8 @@ fn shortened(text: &str) -> String {
 
 impl fmt::Display for CachePath {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut write = |segment: &str| write!(formatter, "/{}", utf8_percent_encode(segment, ESCAPED));
+        let mut write =
+            |segment: &str| write!(formatter, "/{}", utf8_percent_encode(segment, ESCAPED_CHARACTERS));
         let mut write_all = |segments: &str| {
             let mut segments = segments.split('/').filter(|segment| !segment.is_empty());
             segments.try_for_each(&mut write)
@@ -144,11 +145,11 @@ impl fmt::Display for CachePath {
                 write_all(&hex_string(hash))
             }
             CacheEntry::Value(name) => {
-                write_all(NAMED)?;
+                write_all(VALUE_SEGMENT)?;
                 write_all(name)
             }
             CacheEntry::Collection(name) => {
-                write_all(NAMED)?;
+                write_all(VALUE_SEGMENT)?;
                 write_all(name)?;
                 formatter.write_str("/")
             }

@@ -1,4 +1,4 @@
-//! What names a blob.
+//! Names of blobs.
 
 use std::fmt;
 
@@ -8,10 +8,10 @@ use prost::Message;
 use crate::digest_function::DigestFunction;
 use crate::reapi;
 
-/// The name of a blob: hash, size, and the function that made the hash.
+/// Name of a blob: hash, size, and digest function.
 ///
-/// A digest is only ever built from checked input, so code that holds one never meets a malformed hash. Two
-/// digests with the same hash and other sizes are different blobs: a wrong size MUST be rejected.
+/// A digest is built only from checked input, so its hash is never malformed. Two digests with the same hash and different
+/// sizes name different blobs: a wrong size MUST be rejected.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest {
     function: DigestFunction,
@@ -19,25 +19,25 @@ pub struct Digest {
     size_bytes: u64,
 }
 
-/// A digest on the wire that names no blob.
+/// Error of a digest on the wire.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidDigest {
-    /// The message field was not set.
+    /// The message field is not set.
     #[error("the digest is missing")]
     Missing,
-    /// Not 64 lower-case hex digits.
+    /// The hash is not 64 lower-case hex digits.
     #[error("digest hash {0:?} is not 64 lower-case hexadecimal digits")]
     Hash(String),
-    /// Negative size.
+    /// The size is negative.
     #[error("digest size {0} is negative")]
     Size(i64),
-    /// A digest function that bitzel does not support.
+    /// bitzel does not support the digest function.
     #[error("digest function {0} is not supported; use SHA256 or BLAKE3")]
     Function(i32),
 }
 
 impl Digest {
-    /// A digest from its parts.
+    /// Creates a digest from its parts.
     pub fn new(function: DigestFunction, hash: [u8; 32], size_bytes: u64) -> Self {
         Self {
             function,
@@ -46,18 +46,18 @@ impl Digest {
         }
     }
 
-    /// The SHA-256 digest of a message's encoding, as Directories, Commands and Actions are named.
+    /// Encodes a message and computes the digest of the encoding, by which Directories, Commands and Actions are named.
     pub fn of_message(function: DigestFunction, message: &impl Message) -> (Self, Vec<u8>) {
         let bytes = message.encode_to_vec();
         (function.digest(&bytes), bytes)
     }
 
-    /// Reads a digest off the wire under the function that its request named.
+    /// Reads a digest from the wire, with the digest function of its request.
     pub fn from_wire(function: DigestFunction, digest: &reapi::Digest) -> Result<Self, InvalidDigest> {
         Self::from_parts(function, &digest.hash, digest.size_bytes)
     }
 
-    /// Like [`Digest::from_wire`], for a message field that may be absent.
+    /// Reads a digest as [`Digest::from_wire`] does, from a message field that may be absent.
     pub fn from_wire_field(
         function: DigestFunction,
         digest: Option<&reapi::Digest>,
@@ -77,7 +77,7 @@ impl Digest {
         })
     }
 
-    /// The function that made the hash.
+    /// The digest function.
     pub fn function(&self) -> DigestFunction {
         self.function
     }
@@ -97,7 +97,7 @@ impl Digest {
         self.size_bytes
     }
 
-    /// Whether this names the empty blob, which is always available, even if nobody uploaded it.
+    /// True if this names the empty blob, which always exists, even if it was never uploaded.
     pub fn is_empty_blob(&self) -> bool {
         self.size_bytes == 0 && *self == self.function.digest(&[])
     }

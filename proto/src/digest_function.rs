@@ -1,4 +1,4 @@
-//! The digest functions that bitzel speaks.
+//! Digest functions that bitzel supports.
 
 use sha2::Digest as _;
 
@@ -8,7 +8,7 @@ use crate::reapi;
 /// A digest function of the Remote Execution API that bitzel supports. Both make 32 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub enum DigestFunction {
-    /// SHA-256: what every client and cache speaks; the default, also where a request leaves the function out.
+    /// SHA-256, which every client and cache supports. The default, also for a request without a digest function.
     #[default]
     Sha256,
     /// BLAKE3, 32-byte output.
@@ -19,8 +19,8 @@ impl DigestFunction {
     /// All supported functions, in the order in which capabilities list them.
     pub const ALL: [Self; 2] = [Self::Sha256, Self::Blake3];
 
-    /// The function that a request names by enum value. `UNKNOWN` (0) means that the client left it out: by the
-    /// length of a hash of 64 hex digits that is SHA-256. `None` for functions that bitzel does not support.
+    /// Reads the function of a request. `UNKNOWN` (0) means that the client left it out: for a hash of 64 hex digits that is
+    /// SHA-256. `None` for functions that bitzel does not support.
     pub fn from_wire(value: i32) -> Option<Self> {
         match reapi::digest_function::Value::try_from(value) {
             Ok(reapi::digest_function::Value::Unknown | reapi::digest_function::Value::Sha256) => {
@@ -39,8 +39,7 @@ impl DigestFunction {
         }
     }
 
-    /// The segment that resource names and precondition failures carry before the hash. SHA-256 MUST be left
-    /// out, BLAKE3 MUST be given (`remote_execution.proto`, `digest_function` in resource names).
+    /// Segment before the hash in resource names and precondition failures. SHA-256 MUST be left out, BLAKE3 MUST be given (`remote_execution.proto`, `digest_function` in resource names).
     pub fn resource_segment(self) -> Option<&'static str> {
         match self {
             Self::Sha256 => None,
@@ -48,7 +47,7 @@ impl DigestFunction {
         }
     }
 
-    /// Its name in names of files and objects that bitzel writes. What was written stays: never change one.
+    /// Name in the names of files and objects that bitzel writes. It must never change, because written data stays.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sha256 => "sha256",
@@ -56,24 +55,24 @@ impl DigestFunction {
         }
     }
 
-    /// The function with a [`DigestFunction::name`].
+    /// Finds the function with this [`DigestFunction::name`].
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|function| function.name() == name)
     }
 
-    /// A new running hash.
+    /// Creates a hasher.
     pub fn hasher(self) -> Hasher {
         Hasher {
             function: self,
             size_bytes: 0,
             state: match self {
-                Self::Sha256 => State::Sha256(sha2::Sha256::new()),
-                Self::Blake3 => State::Blake3(Box::new(blake3::Hasher::new())),
+                Self::Sha256 => HasherState::Sha256(sha2::Sha256::new()),
+                Self::Blake3 => HasherState::Blake3(Box::new(blake3::Hasher::new())),
             },
         }
     }
 
-    /// The digest of `bytes`.
+    /// Computes the digest of `bytes`.
     pub fn digest(self, bytes: &[u8]) -> Digest {
         let mut hasher = self.hasher();
         hasher.update(bytes);
@@ -81,16 +80,16 @@ impl DigestFunction {
     }
 }
 
-/// A running hash that also counts its bytes, so that what it yields is a whole [`Digest`].
+/// Hasher that also counts bytes, so that it gives a complete [`Digest`].
 #[derive(Clone)]
 pub struct Hasher {
     function: DigestFunction,
     size_bytes: u64,
-    state: State,
+    state: HasherState,
 }
 
 #[derive(Clone)]
-enum State {
+enum HasherState {
     Sha256(sha2::Sha256),
     Blake3(Box<blake3::Hasher>),
 }
@@ -100,8 +99,8 @@ impl Hasher {
     pub fn update(&mut self, bytes: &[u8]) {
         self.size_bytes += bytes.len() as u64;
         match &mut self.state {
-            State::Sha256(state) => state.update(bytes),
-            State::Blake3(state) => {
+            HasherState::Sha256(state) => state.update(bytes),
+            HasherState::Blake3(state) => {
                 state.update(bytes);
             }
         }
@@ -112,11 +111,11 @@ impl Hasher {
         self.size_bytes
     }
 
-    /// The digest of everything that was added.
+    /// Computes the digest of all bytes that were added.
     pub fn finish(self) -> Digest {
         let hash = match self.state {
-            State::Sha256(state) => state.finalize().into(),
-            State::Blake3(state) => state.finalize().into(),
+            HasherState::Sha256(state) => state.finalize().into(),
+            HasherState::Blake3(state) => state.finalize().into(),
         };
         Digest::new(self.function, hash, self.size_bytes)
     }
@@ -138,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn functions_come_back_from_their_names() {
+    fn every_function_is_found_by_its_name() {
         assert_eq!(
             DigestFunction::ALL.map(DigestFunction::name),
             ["sha256", "blake3"]

@@ -1,68 +1,72 @@
-//! Validation of Directory messages before they are laid out on a disk.
+//! Directory messages: canonical encoding, and validation before they are laid out on a disk.
+
+mod encoder;
 
 use std::collections::HashSet;
 
 use crate::{Digest, DigestFunction, InvalidDigest, reapi};
 
-/// Why a Directory is refused.
+pub use encoder::{DirectoryEncoder, EncodedDirectory};
+
+/// Error of a Directory message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidDirectory {
-    /// A name that is not one path segment.
+    /// A name is not one path segment.
     #[error("name {name:?} {reason}")]
     Name {
         /// The name.
         name: String,
-        /// What is wrong with it.
+        /// The defect.
         reason: &'static str,
     },
-    /// One name for two things.
+    /// Two nodes have the same name.
     #[error("name {0:?} occurs twice")]
     Duplicate(String),
-    /// The specification wants files, directories and symlinks each sorted by name, so that equal directories have
-    /// equal digests.
+    /// The nodes are not sorted. The specification requires files, directories and symlinks each sorted by name, so that
+    /// equal directories have equal digests.
     #[error("{kind} are not sorted: {second:?} comes after {first:?}")]
     Unsorted {
-        /// Files, directories or symlinks.
+        /// Kind of the nodes: files, directories or symlinks.
         kind: &'static str,
-        /// The one that comes first.
+        /// The name that comes first.
         first: String,
-        /// The one that should come before it.
+        /// The name that should come before it.
         second: String,
     },
-    /// A child without a proper digest.
+    /// The digest of a node is malformed.
     #[error("the digest of {name:?} is malformed")]
     Digest {
-        /// The child.
+        /// The node.
         name: String,
-        /// What is wrong.
+        /// The defect.
         #[source]
         source: InvalidDigest,
     },
-    /// A symlink that no system can make.
+    /// A symlink that cannot be created.
     #[error("the target of symlink {name:?} {reason}")]
     Target {
         /// The symlink.
         name: String,
-        /// What is wrong with its target.
+        /// The defect of its target.
         reason: &'static str,
     },
 }
 
-/// Longest name that Linux file systems take, in bytes.
-const MAX_NAME: usize = 255;
-/// Longest symlink target that Linux takes, in bytes.
-const MAX_TARGET: usize = 4095;
+/// Maximum size of a name in Linux file systems, in bytes.
+const MAX_NAME_BYTES: usize = 255;
+/// Maximum size of a symlink's target in Linux, in bytes.
+const MAX_TARGET_BYTES: usize = 4095;
 
-/// Checks that a Directory can be laid out without writing anywhere else: every name is one segment and names one
-/// thing, digests are well formed, symlink targets are possible. Where a symlink points is not judged here: the
-/// sandbox confines what follows it.
+/// Checks that a Directory can be laid out without a write anywhere else: every name is one segment and is used once,
+/// digests are well formed, and symlink targets are possible. A symlink may point anywhere: the sandbox confines the
+/// processes that follow it.
 pub fn validate_directory(directory: &reapi::Directory) -> Result<(), InvalidDirectory> {
     let files = directory.files.iter().map(|file| &file.name);
     let directories = directory.directories.iter().map(|child| &child.name);
     let symlinks = directory.symlinks.iter().map(|symlink| &symlink.name);
-    sorted("files", files.clone())?;
-    sorted("directories", directories.clone())?;
-    sorted("symlinks", symlinks.clone())?;
+    check_order("files", files.clone())?;
+    check_order("directories", directories.clone())?;
+    check_order("symlinks", symlinks.clone())?;
     let mut names = HashSet::new();
     for name in files.chain(directories).chain(symlinks) {
         if let Some(reason) = wrong_name(name) {
@@ -74,17 +78,17 @@ pub fn validate_directory(directory: &reapi::Directory) -> Result<(), InvalidDir
         }
     }
     for file in &directory.files {
-        well_formed(&file.name, file.digest.as_ref())?;
+        check_digest(&file.name, file.digest.as_ref())?;
     }
     for child in &directory.directories {
-        well_formed(&child.name, child.digest.as_ref())?;
+        check_digest(&child.name, child.digest.as_ref())?;
     }
     for symlink in &directory.symlinks {
         let reason = if symlink.target.is_empty() {
             "is empty"
         } else if symlink.target.contains('\0') {
             "contains NUL"
-        } else if symlink.target.len() > MAX_TARGET {
+        } else if symlink.target.len() > MAX_TARGET_BYTES {
             "is longer than 4095 bytes"
         } else {
             continue;
@@ -95,6 +99,7 @@ pub fn validate_directory(directory: &reapi::Directory) -> Result<(), InvalidDir
     Ok(())
 }
 
+/// Returns the defect of a name.
 fn wrong_name(name: &str) -> Option<&'static str> {
     if name.is_empty() {
         Some("is empty")
@@ -104,15 +109,15 @@ fn wrong_name(name: &str) -> Option<&'static str> {
         Some("contains a slash")
     } else if name.contains('\0') {
         Some("contains NUL")
-    } else if name.len() > MAX_NAME {
+    } else if name.len() > MAX_NAME_BYTES {
         Some("is longer than 255 bytes")
     } else {
         None
     }
 }
 
-/// Names in ascending order; equal ones are reported as duplicates later.
-fn sorted<'a>(
+/// Checks that names are in ascending order. Equal names are reported as duplicates later.
+fn check_order<'a>(
     kind: &'static str,
     names: impl Iterator<Item = &'a String> + Clone,
 ) -> Result<(), InvalidDirectory> {
@@ -130,8 +135,8 @@ fn sorted<'a>(
     }
 }
 
-/// Hashes of both functions look the same, so that the check needs no function.
-fn well_formed(name: &str, digest: Option<&reapi::Digest>) -> Result<(), InvalidDirectory> {
+/// Checks the digest of a node. Hashes of both functions have the same form, so the check needs no function.
+fn check_digest(name: &str, digest: Option<&reapi::Digest>) -> Result<(), InvalidDirectory> {
     match Digest::from_wire_field(DigestFunction::default(), digest) {
         Ok(_) => Ok(()),
         Err(source) => Err(InvalidDirectory::Digest {

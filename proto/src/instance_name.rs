@@ -1,9 +1,9 @@
-//! What separates the users of one server.
+//! Names of instances, which separate the users of one server.
 
 use std::fmt;
 
-/// Keywords of resource names: an instance name must not have them as a segment (`remote_execution.proto`).
-const RESERVED: [&str; 6] = [
+/// Keywords of resource names, which are not allowed as segments of an instance name (`remote_execution.proto`).
+const RESERVED_SEGMENTS: [&str; 6] = [
     "blobs",
     "uploads",
     "actions",
@@ -12,11 +12,11 @@ const RESERVED: [&str; 6] = [
     "capabilities",
 ];
 
-/// The name of an instance of the server's services: empty, or segments joined by slashes.
+/// Name of an instance of the server's services: empty, or segments joined by slashes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct InstanceName(String);
 
-/// A name that no instance can have.
+/// Error of an instance name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("instance name {name:?}: {reason}")]
 pub struct InvalidInstanceName {
@@ -34,7 +34,10 @@ impl InstanceName {
             "is longer than 255 bytes"
         } else if name.split('/').any(str::is_empty) {
             "has an empty segment; write it without leading, trailing or double slashes"
-        } else if name.split('/').any(|segment| RESERVED.contains(&segment)) {
+        } else if name
+            .split('/')
+            .any(|segment| RESERVED_SEGMENTS.contains(&segment))
+        {
             "has a segment that is a keyword of resource names (blobs, uploads, actions, actionResults, operations, capabilities)"
         } else {
             return Ok(Self(name));
@@ -42,7 +45,7 @@ impl InstanceName {
         Err(InvalidInstanceName { name, reason })
     }
 
-    /// A name for the server's own use, which [`InstanceName::new`] refuses and therefore no client can give.
+    /// Creates a name for the server's own use. [`InstanceName::new`] refuses it, so no client can send it.
     pub fn reserved(purpose: &str) -> Self {
         Self(format!("capabilities/{purpose}"))
     }

@@ -1,5 +1,5 @@
-//! The wire types of the Remote Execution API v2 and of bitzel's own protocols, and the small value types that
-//! every other crate builds on: [`Digest`], [`DigestFunction`], [`InstanceName`], [`ResourceName`].
+//! Wire types of the Remote Execution API v2 and of bitzel's own protocols, and the value types that all other crates
+//! use: [`Digest`], [`DigestFunction`], [`InstanceName`], [`ResourceName`].
 //!
 //! Nothing in this crate does I/O.
 
@@ -15,10 +15,10 @@ pub mod resource_name;
 pub mod timestamp;
 
 pub use cache_path::{CacheEntry, CachePath, InvalidCachePath};
-pub use causes::with_causes;
+pub use causes::{chain, find_status, status_text, with_causes};
 pub use digest::{Digest, InvalidDigest};
 pub use digest_function::{DigestFunction, Hasher};
-pub use directory::{InvalidDirectory, validate_directory};
+pub use directory::{DirectoryEncoder, EncodedDirectory, InvalidDirectory, validate_directory};
 pub use instance_name::{InstanceName, InvalidInstanceName};
 pub use resource_name::{Compressor, InvalidResourceName, ResourceName};
 

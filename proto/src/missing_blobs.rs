@@ -1,4 +1,4 @@
-//! How a server says that blobs are not there, so that a client can upload them and try again.
+//! Statuses that name missing blobs, so that a client can upload them and try again.
 
 use prost::Message;
 use tonic::{Code, Status};
@@ -7,10 +7,10 @@ use tonic_types::{ErrorDetails, PreconditionViolation, StatusExt};
 use crate::digest::Digest;
 use crate::google;
 
-const MISSING: &str = "MISSING";
+/// Type of the precondition violations that name missing blobs.
+const MISSING_VIOLATION_TYPE: &str = "MISSING";
 
-/// The text by which `PreconditionFailure` violations name a blob: `blobs/[blake3/]{hash}/{size}`, never with
-/// the instance name (`remote_execution.proto`, `Execute`).
+/// Name of a blob in `PreconditionFailure` violations: `blobs/[blake3/]{hash}/{size}`, never with the instance name (`remote_execution.proto`, `Execute`).
 fn subject(digest: &Digest) -> String {
     match digest.function().resource_segment() {
         Some(function) => format!("blobs/{function}/{digest}"),
@@ -18,11 +18,11 @@ fn subject(digest: &Digest) -> String {
     }
 }
 
-/// `FAILED_PRECONDITION` with one `MISSING` violation for each blob.
+/// Creates a status `FAILED_PRECONDITION` with one `MISSING` violation for each blob.
 pub fn missing_blobs_status(digests: &[Digest]) -> Status {
     let violations = digests.iter().map(|digest| {
         let advice = "the blob is not in the content-addressable store; upload it and try again";
-        PreconditionViolation::new(MISSING, subject(digest), advice)
+        PreconditionViolation::new(MISSING_VIOLATION_TYPE, subject(digest), advice)
     });
     let message = match digests {
         [digest] => format!("blob {digest} is missing from the content-addressable store"),
@@ -35,7 +35,7 @@ pub fn missing_blobs_status(digests: &[Digest]) -> Status {
     Status::with_error_details(Code::FailedPrecondition, message, details)
 }
 
-/// A gRPC status as the `google.rpc.Status` that `ExecuteResponse` carries, with its details.
+/// Converts a gRPC status, with its details, into the `google.rpc.Status` of an `ExecuteResponse`.
 pub fn to_rpc_status(status: &Status) -> google::rpc::Status {
     google::rpc::Status::decode(status.details())
         .ok()
@@ -47,7 +47,7 @@ pub fn to_rpc_status(status: &Status) -> google::rpc::Status {
         })
 }
 
-/// The subjects (`blobs/…`) of the `MISSING` violations in a status; empty when it says nothing of the kind.
+/// Subjects (`blobs/…`) of the `MISSING` violations in a status; empty for a status without such violations.
 pub fn missing_blob_subjects(status: &google::rpc::Status) -> Vec<String> {
     let encoded = status.encode_to_vec();
     let status = Status::with_details(
@@ -58,7 +58,7 @@ pub fn missing_blob_subjects(status: &google::rpc::Status) -> Vec<String> {
     let failure = status.get_details_precondition_failure();
     let violations = failure.into_iter().flat_map(|failure| failure.violations);
     violations
-        .filter(|violation| violation.r#type == MISSING)
+        .filter(|violation| violation.r#type == MISSING_VIOLATION_TYPE)
         .map(|violation| violation.subject)
         .collect()
 }
@@ -69,7 +69,7 @@ mod tests {
     use crate::digest_function::DigestFunction;
 
     #[test]
-    fn a_client_reads_back_what_is_missing_without_instance_name() {
+    fn missing_blobs_are_named_without_instance() {
         let sha256 = DigestFunction::Sha256.digest(b"a");
         let blake3 = DigestFunction::Blake3.digest(b"b");
         let status = to_rpc_status(&missing_blobs_status(&[sha256, blake3]));

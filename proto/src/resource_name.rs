@@ -6,10 +6,10 @@ use crate::digest::{Digest, InvalidDigest};
 use crate::digest_function::DigestFunction;
 use crate::instance_name::{InstanceName, InvalidInstanceName};
 
-/// How the bytes of a transfer are compressed.
+/// Compression of the bytes of a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Compressor {
-    /// As they are.
+    /// No compression.
     Identity,
     /// Zstandard.
     Zstd,
@@ -20,33 +20,33 @@ pub enum Compressor {
 pub struct ResourceName {
     /// Instance of the server.
     pub instance: InstanceName,
-    /// The client's name for this upload, `None` for a read.
+    /// The client's name for the upload; `None` for a read.
     pub upload: Option<String>,
     /// Compression of the transferred bytes.
     pub compressor: Compressor,
-    /// The blob, always of the uncompressed bytes.
+    /// Digest of the uncompressed bytes.
     pub digest: Digest,
 }
 
-/// A resource name that names no blob.
+/// Error of a resource name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidResourceName {
-    /// Not of the form.
+    /// The name has another form.
     #[error("resource name {0:?} is not of the form {{instance}}/[uploads/{{uuid}}/]blobs/{{hash}}/{{size}}")]
     Form(String),
-    /// Compression that bitzel does not speak.
+    /// bitzel does not support the compression.
     #[error("compressor {0:?} is not supported; use zstd or identity")]
     Compressor(String),
-    /// Malformed digest.
+    /// The digest is malformed.
     #[error(transparent)]
     Digest(#[from] InvalidDigest),
-    /// Malformed instance name.
+    /// The instance name is malformed.
     #[error(transparent)]
     Instance(#[from] InvalidInstanceName),
 }
 
 impl ResourceName {
-    /// A name to read `digest` as it is.
+    /// Creates a name to read `digest` without compression.
     pub fn read(instance: InstanceName, digest: Digest) -> Self {
         Self {
             instance,
@@ -56,7 +56,7 @@ impl ResourceName {
         }
     }
 
-    /// A name to write `digest` as it is.
+    /// Creates a name to write `digest` without compression.
     pub fn write(instance: InstanceName, upload: impl Into<String>, digest: Digest) -> Self {
         Self {
             instance,
@@ -71,7 +71,7 @@ impl ResourceName {
         Self::parse(name, false)
     }
 
-    /// Parses the name of a write request. What follows the size is the client's own and ignored.
+    /// Parses the name of a write request. Segments after the size belong to the client and are ignored.
     pub fn parse_write(name: &str) -> Result<Self, InvalidResourceName> {
         Self::parse(name, true)
     }
@@ -123,7 +123,7 @@ impl ResourceName {
             [hash, size, ..] if write => (hash, size),
             _ => return Err(form()),
         };
-        // `parse` alone would also take "+5".
+        // `parse` alone would also accept "+5".
         if !size.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(form());
         }

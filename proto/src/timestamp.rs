@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::google::protobuf::Timestamp;
 
-/// The time of this moment.
+/// Present time.
 pub fn now() -> Timestamp {
     from_system_time(SystemTime::now())
 }

@@ -1,4 +1,4 @@
-//! What operators see of Actions and of the queue. `docs/operations.md` lists the metrics.
+//! Metrics of Actions and of the operation queue. `docs/operations.md` lists them.
 
 use std::sync::Arc;
 
@@ -9,21 +9,21 @@ use metrics::{counter, gauge, histogram};
 
 use super::dispatcher::Dispatcher;
 
-const ACTIONS: &str = "bitzel_actions_total";
+const ACTIONS_METRIC: &str = "bitzel_actions_total";
 
-/// An Action was answered from the action cache.
+/// Counts an Action whose result came from the action cache.
 pub(super) fn cached() {
-    counter!(ACTIONS, "outcome" => "cached").increment(1);
+    counter!(ACTIONS_METRIC, "outcome" => "cached").increment(1);
 }
 
-/// A worker gave an Action back; it is queued again.
+/// Counts an Action that a worker could not run and that is queued again.
 pub(super) fn retried() {
-    counter!(ACTIONS, "outcome" => "retried").increment(1);
+    counter!(ACTIONS_METRIC, "outcome" => "retried").increment(1);
 }
 
-/// An Action has an answer from a worker.
+/// Counts an Action with a worker's response, and records the times of its stages.
 pub(super) fn answered(response: &ExecuteResponse) {
-    counter!(ACTIONS, "outcome" => execution_outcome(response)).increment(1);
+    counter!(ACTIONS_METRIC, "outcome" => execution_outcome(response)).increment(1);
     let metadata = response
         .result
         .as_ref()
@@ -38,10 +38,10 @@ pub(super) fn answered(response: &ExecuteResponse) {
     }
 }
 
-type Moment<'a> = Option<&'a Timestamp>;
+type StageTime<'a> = Option<&'a Timestamp>;
 
-/// The parts of an Action's life (`remote_execution.proto`, `ExecutedActionMetadata`).
-fn stages(metadata: &ExecutedActionMetadata) -> [(&'static str, Moment<'_>, Moment<'_>); 4] {
+/// Stages of an Action with their start and end (`remote_execution.proto`, `ExecutedActionMetadata`).
+fn stages(metadata: &ExecutedActionMetadata) -> [(&'static str, StageTime<'_>, StageTime<'_>); 4] {
     [
         (
             "queued",
@@ -67,18 +67,18 @@ fn stages(metadata: &ExecutedActionMetadata) -> [(&'static str, Moment<'_>, Mome
 }
 
 #[expect(clippy::cast_precision_loss, reason = "microseconds are left")]
-fn seconds(moment: &Timestamp) -> f64 {
-    moment.seconds as f64 + f64::from(moment.nanos) / 1e9
+fn seconds(time: &Timestamp) -> f64 {
+    time.seconds as f64 + f64::from(time.nanos) / 1e9
 }
 
-/// Sets the gauges of the queue when somebody wants to read them.
+/// Gauges of the operation queue, set when they are read.
 #[derive(Clone)]
 pub struct QueueGauges {
     pub(super) dispatcher: Arc<Dispatcher>,
 }
 
 impl QueueGauges {
-    /// Sets them to what is true now.
+    /// Sets the gauges to the present values.
     #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
     pub fn publish(&self) {
         let occupancy = self.dispatcher.occupancy();

@@ -1,4 +1,4 @@
-//! From an Action's digest to what the queue has to know about it.
+//! Reader of Actions for the operation queue.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,35 +12,35 @@ use prost::Message;
 
 use super::error::ExecutionError;
 use super::input_leases::InputLeases;
-use super::platform::Requirements;
+use super::platform::RequiredProperties;
 
-/// No honest Action or Command comes near this many bytes.
-const MESSAGE_LIMIT: u64 = 16 << 20;
+/// Maximum size of an Action or Command in bytes: far more than a valid one has.
+const MAX_MESSAGE_BYTES: u64 = 16 << 20;
 
-/// What the queue has to know about an Action.
+/// Properties of an Action that the queue needs.
 #[derive(Debug)]
 pub(super) struct ActionSummary {
     pub(super) do_not_cache: bool,
-    pub(super) requirements: Requirements,
-    /// Keeps Action, Command and input root in the store.
+    pub(super) requirements: RequiredProperties,
+    /// Lease of Action, Command and input root.
     pub(super) inputs: Lease,
 }
 
-/// Reads Actions from the store and checks that they can run at all.
+/// Reader of Actions that checks if they can run.
 pub(super) struct ActionReader {
     pub(super) blob_store: Arc<dyn BlobStore>,
     pub(super) input_leases: InputLeases,
-    pub(super) maximum_timeout: Duration,
+    pub(super) max_action_timeout: Duration,
 }
 
 impl ActionReader {
-    /// Reads the Action only, for what concerns the cache.
+    /// Reads the Action alone, to decide if the action cache may be used.
     pub(super) async fn read_action(&self, digest: Digest) -> Result<Action, ExecutionError> {
         self.read_message("Action", "reading the Action", digest).await
     }
 
-    /// Leases the Action's inputs and checks that it can run: its timeout is allowed, its Command and input root are there. What lies
-    /// deeper in the input root the worker finds out, which has to walk it anyway.
+    /// Leases the Action's inputs and checks that it can run: its timeout is allowed, and its Command and input root exist.
+    /// The rest of the input root is checked by the worker, which has to read it anyway.
     pub(super) async fn check(
         &self,
         digest: Digest,
@@ -52,15 +52,15 @@ impl ActionReader {
             .map_err(ExecutionError::invalid_digest("Action.command_digest"))?;
         let input_root = Digest::from_wire_field(function, action.input_root_digest.as_ref())
             .map_err(ExecutionError::invalid_digest("Action.input_root_digest"))?;
-        // First the lease, then the look: what is found stays.
+        // The lease comes before the search, so that blobs that are found are not evicted.
         let inputs = self.input_leases.lease(digest, command, input_root).await;
         let inputs = inputs.map_err(ExecutionError::store("leasing the Action's inputs"))?;
         let missing = self.blob_store.find_missing(&[command, input_root]).await;
-        let missing = missing.map_err(ExecutionError::store("looking for the Action's inputs"))?;
+        let missing = missing.map_err(ExecutionError::store("searching the Action's inputs"))?;
         if !missing.is_empty() {
             return Err(ExecutionError::MissingBlobs(missing));
         }
-        let requirements = Requirements::new(&self.platform(action, command).await?);
+        let requirements = RequiredProperties::new(&self.platform(action, command).await?);
         Ok(ActionSummary {
             do_not_cache: action.do_not_cache,
             requirements,
@@ -68,7 +68,7 @@ impl ActionReader {
         })
     }
 
-    /// Since version 2.2 the Action's platform is preferred; older clients set only the Command's.
+    /// Reads the platform. Since version 2.2 that of the Action is preferred; older clients set only that of the Command.
     async fn platform(&self, action: &Action, command: Digest) -> Result<Platform, ExecutionError> {
         if let Some(platform) = &action.platform {
             return Ok(platform.clone());
@@ -76,7 +76,7 @@ impl ActionReader {
         let command: Command = self
             .read_message("Command", "reading the Command", command)
             .await?;
-        #[expect(deprecated, reason = "what clients older than version 2.2 set")]
+        #[expect(deprecated, reason = "clients older than version 2.2 set it")]
         Ok(command.platform.unwrap_or_default())
     }
 
@@ -91,12 +91,12 @@ impl ActionReader {
         let duration = seconds
             .zip(nanos)
             .map(|(seconds, nanos)| Duration::new(seconds, nanos));
-        if duration.is_some_and(|duration| duration <= self.maximum_timeout) {
+        if duration.is_some_and(|duration| duration <= self.max_action_timeout) {
             return Ok(());
         }
         Err(ExecutionError::Timeout {
             requested: format!("{} s", timeout.seconds),
-            maximum: self.maximum_timeout,
+            maximum: self.max_action_timeout,
         })
     }
 
@@ -106,8 +106,8 @@ impl ActionReader {
         context: &'static str,
         digest: Digest,
     ) -> Result<M, ExecutionError> {
-        if digest.size_bytes() > MESSAGE_LIMIT {
-            let limit = MESSAGE_LIMIT;
+        if digest.size_bytes() > MAX_MESSAGE_BYTES {
+            let limit = MAX_MESSAGE_BYTES;
             return Err(ExecutionError::MessageTooLarge {
                 message,
                 digest,

@@ -1,21 +1,16 @@
-//! Where time comes from, so that tests decide what time it is.
+//! Source of time, which tests replace.
 
 use std::ops::Add;
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 
-/// A moment on the clock's own monotonic scale. Only differences and order mean something.
+/// Point in time on the clock's own monotonic scale. Only differences and order have a meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Time(Duration);
 
 impl Time {
-    /// The moment `elapsed` after the clock's start.
-    pub fn since_start(elapsed: Duration) -> Self {
-        Self(elapsed)
-    }
-
-    /// How long after `earlier` this is; zero when it is not.
+    /// Duration since `earlier`; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
@@ -29,20 +24,20 @@ impl Add<Duration> for Time {
     }
 }
 
-/// The time, and waiting for it.
+/// A clock that can be waited for.
 #[async_trait]
 pub trait Clock: Send + Sync + 'static {
-    /// Now, for durations and deadlines: never goes back, not even when somebody sets the machine's clock.
+    /// Present time for durations and deadlines: never goes back, not even when the machine's clock is set.
     fn now(&self) -> Time;
 
-    /// Now, for timestamps that people and clients read.
+    /// Present time for timestamps that people and clients read.
     fn wall(&self) -> SystemTime;
 
     /// Returns once [`Clock::now`] is at least `time`.
     async fn sleep_until(&self, time: Time);
 }
 
-/// The machine's clocks.
+/// Clocks of the machine.
 #[derive(Debug, Clone, Copy)]
 pub struct SystemClock {
     start: Instant,

@@ -1,4 +1,4 @@
-//! The operation queue with what it acts on: the clients' updates, the workers' streams, the clock.
+//! Dispatcher: connects the operation queue with clients, workers and the clock.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -16,43 +16,43 @@ use super::clock::{Clock, Time};
 use super::error::ExecutionError;
 use super::execution_config::ExecutionConfig;
 use super::operation_queue::{
-    Completion, Effect, LeaseId, Occupancy, OperationId, OperationQueue, Outcome, Progress, QueuedAction,
-    Update, WorkerId,
+    CompletedLease, Effect, LeaseId, Occupancy, OperationId, OperationOutcome, OperationQueue, Progress,
+    QueuedAction, Update, WorkerId,
 };
 
-/// What a worker's stream carries.
-pub(super) type ToWorker = mpsc::Sender<Result<SchedulerMessage, Status>>;
+/// Sender of the messages to one worker.
+pub(super) type WorkerSender = mpsc::Sender<Result<SchedulerMessage, Status>>;
 
-/// A worker as the dispatcher reaches it.
+/// Connection to a worker.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) outbound: ToWorker,
+    pub(super) outbound: WorkerSender,
     /// Cancelled when the scheduler has closed the connection.
     pub(super) closed: CancellationToken,
 }
 
-/// Runs the operation queue: takes the lock, lets the queue decide, carries out the effects.
+/// Dispatcher of the operation queue: takes the lock, lets the queue decide, and carries out the effects.
 ///
-/// Nothing waits under the lock: updates go into `watch` channels, messages to workers into channels with room for
-/// everything that the leases of a worker can cause.
+/// Nothing waits under the lock: updates go into `watch` channels, and messages to workers into channels with space for
+/// all messages that the leases of a worker can cause.
 pub(super) struct Dispatcher {
-    state: Mutex<State>,
+    state: Mutex<DispatcherState>,
     clock: Arc<dyn Clock>,
-    /// The next deadline is earlier than the ticking task knows.
+    /// Notified when the next deadline is earlier than the one that [`Self::keep_time`] waits for.
     earlier_deadline: Notify,
-    /// Begins the leases' names, so that a lease from before a restart names nothing.
+    /// Prefix of the names of leases, so that the name of a lease from before a restart is not valid.
     lease_prefix: String,
 }
 
-struct State {
+struct DispatcherState {
     queue: OperationQueue,
     operations: HashMap<OperationId, watch::Sender<Update>>,
-    /// Keep the inputs of what is queued or running in the store.
+    /// Leases of the inputs of Actions that are queued or run.
     inputs: HashMap<OperationId, Lease>,
     workers: HashMap<WorkerId, Connection>,
 }
 
-/// A client that follows an operation. Dropping it tells the queue that the client has gone.
+/// A client's attachment to an operation. Dropping it detaches the client.
 pub(super) struct Attachment {
     pub(super) operation: OperationId,
     pub(super) updates: watch::Receiver<Update>,
@@ -62,7 +62,7 @@ pub(super) struct Attachment {
 impl Drop for Attachment {
     fn drop(&mut self) {
         let operation = self.operation;
-        self.dispatcher.with(|queue, now| {
+        self.dispatcher.change(|queue, now| {
             queue.detach(now, operation);
             ((), vec![])
         });
@@ -71,7 +71,7 @@ impl Drop for Attachment {
 
 impl Dispatcher {
     pub(super) fn new(config: ExecutionConfig, clock: Arc<dyn Clock>) -> Arc<Self> {
-        let state = State {
+        let state = DispatcherState {
             queue: OperationQueue::new(config),
             operations: HashMap::new(),
             inputs: HashMap::new(),
@@ -85,6 +85,7 @@ impl Dispatcher {
         })
     }
 
+    /// Counts the waiting Actions, workers and slots.
     pub(super) fn occupancy(&self) -> Occupancy {
         self.state.lock().queue.occupancy()
     }
@@ -93,7 +94,7 @@ impl Dispatcher {
         &*self.clock
     }
 
-    /// Enqueues an Action, or joins an operation in flight. `inputs` is held until the operation has ended.
+    /// Enqueues an Action, or joins an operation in flight. The lease `inputs` is held until the operation has ended.
     pub(super) fn execute(
         self: &Arc<Self>,
         action: QueuedAction,
@@ -115,14 +116,14 @@ impl Dispatcher {
             .ok_or(ExecutionError::Internal("the operation was not announced"))
     }
 
-    /// Follows an operation that exists.
+    /// Attaches to an existing operation.
     pub(super) fn wait(self: &Arc<Self>, id: OperationId) -> Option<Attachment> {
         let mut state = self.state.lock();
         let found = state.queue.attach(id);
         found.then(|| self.attachment(&state, id)).flatten()
     }
 
-    fn attachment(self: &Arc<Self>, state: &State, operation: OperationId) -> Option<Attachment> {
+    fn attachment(self: &Arc<Self>, state: &DispatcherState, operation: OperationId) -> Option<Attachment> {
         let mut updates = state.operations.get(&operation)?.subscribe();
         updates.mark_changed();
         Some(Attachment {
@@ -133,7 +134,7 @@ impl Dispatcher {
     }
 
     pub(super) fn register_worker(&self, hello: &Hello, connection: Connection) -> WorkerId {
-        let register = |state: &mut State, _| {
+        let register = |state: &mut DispatcherState, _| {
             let (worker, effects) = state.queue.register_worker(hello);
             state.workers.insert(worker, connection);
             (worker, effects)
@@ -149,29 +150,29 @@ impl Dispatcher {
     }
 
     pub(super) fn drain_worker(&self, worker: WorkerId) {
-        self.with(|queue, now| ((), queue.drain_worker(now, worker)));
+        self.change(|queue, now| ((), queue.drain_worker(now, worker)));
     }
 
     pub(super) fn change_stage(&self, worker: WorkerId, lease: &str, executing: bool) {
         if let Some(lease) = self.parse_lease(lease) {
-            self.with(|queue, _| ((), queue.change_stage(worker, lease, executing)));
+            self.change(|queue, _| ((), queue.change_stage(worker, lease, executing)));
         }
     }
 
-    pub(super) fn complete(&self, worker: WorkerId, lease: &str) -> Option<Completion> {
+    pub(super) fn complete(&self, worker: WorkerId, lease: &str) -> Option<CompletedLease> {
         let lease = self.parse_lease(lease)?;
-        self.with(|queue, _| queue.complete(worker, lease))
+        self.change(|queue, _| queue.complete(worker, lease))
     }
 
-    pub(super) fn finish(&self, operation: OperationId, outcome: Outcome) {
-        self.with(|queue, now| ((), queue.finish(now, operation, outcome)));
+    pub(super) fn finish(&self, operation: OperationId, outcome: OperationOutcome) {
+        self.change(|queue, now| ((), queue.finish(now, operation, outcome)));
     }
 
     pub(super) fn retry(&self, operation: OperationId, attempt: String) {
-        self.with(|queue, now| ((), queue.retry(now, operation, attempt)));
+        self.change(|queue, now| ((), queue.retry(now, operation, attempt)));
     }
 
-    /// Lets deadlines pass until `shutdown`.
+    /// Ticks the queue at its deadlines until `shutdown`.
     pub(super) async fn keep_time(self: Arc<Self>, shutdown: CancellationToken) {
         loop {
             let deadline = self.state.lock().queue.next_deadline();
@@ -184,21 +185,22 @@ impl Dispatcher {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = self.earlier_deadline.notified() => {}
-                () = due => self.with(|queue, now| ((), queue.tick(now))),
+                () = due => self.change(|queue, now| ((), queue.tick(now))),
             }
         }
     }
 
-    fn with<T>(&self, transition: impl FnOnce(&mut OperationQueue, Time) -> (T, Vec<Effect>)) -> T {
+    /// Changes the queue, and carries out the effects.
+    fn change<T>(&self, transition: impl FnOnce(&mut OperationQueue, Time) -> (T, Vec<Effect>)) -> T {
         self.transition(|state, now| transition(&mut state.queue, now)).0
     }
 
-    /// One step: decides, carries out, and wakes the ticking task where a deadline came closer. Still holds the lock
-    /// when it returns.
+    /// Makes one transition: decides, carries out, and wakes [`Self::keep_time`] if the next deadline is earlier. The lock is
+    /// still held on return.
     fn transition<T>(
         &self,
-        transition: impl FnOnce(&mut State, Time) -> (T, Vec<Effect>),
-    ) -> (T, MutexGuard<'_, State>) {
+        transition: impl FnOnce(&mut DispatcherState, Time) -> (T, Vec<Effect>),
+    ) -> (T, MutexGuard<'_, DispatcherState>) {
         let now = self.clock.now();
         let mut state = self.state.lock();
         let before = state.queue.next_deadline();
@@ -211,7 +213,7 @@ impl Dispatcher {
         (value, state)
     }
 
-    fn carry_out(&self, state: &mut State, now: Time, effects: Vec<Effect>) {
+    fn carry_out(&self, state: &mut DispatcherState, now: Time, effects: Vec<Effect>) {
         let mut effects = VecDeque::from(effects);
         while let Some(effect) = effects.pop_front() {
             match effect {
@@ -261,9 +263,9 @@ impl Dispatcher {
         }
     }
 
-    /// A worker whose channel is full does not read its stream: it counts as lost.
+    /// Sends a message to a worker. A worker whose channel is full does not read its stream and counts as lost.
     fn send(
-        state: &mut State,
+        state: &mut DispatcherState,
         now: Time,
         worker: WorkerId,
         message: scheduler_message::Message,

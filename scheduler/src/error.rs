@@ -1,54 +1,54 @@
-//! What can go wrong between a client's request and a worker's result.
+//! Errors of the Execution service.
 
 use std::time::Duration;
 
 use bitzel_proto::{Digest, InvalidDigest, InvalidInstanceName};
 
-use super::platform::Requirements;
+use super::platform::RequiredProperties;
 
-/// Why the Execution service did not do what it was asked.
+/// Error of a request to the Execution service, or of an operation.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecutionError {
-    /// The request names no instance that can exist.
+    /// The instance name of the request is malformed.
     #[error(transparent)]
     InstanceName(#[from] InvalidInstanceName),
-    /// A digest in the request, or in the Action, names no blob.
+    /// A digest in the request or in the Action is malformed.
     #[error("{field}")]
     InvalidDigest {
-        /// Where the digest stands.
+        /// Field of the digest.
         field: &'static str,
-        /// What is wrong with it.
+        /// The defect.
         source: InvalidDigest,
     },
-    /// A blob that is no message of the kind that it should be.
+    /// A blob is not a message of the expected type.
     #[error("blob {digest} is not a valid {message}")]
     MalformedMessage {
-        /// What it should be.
+        /// The expected type.
         message: &'static str,
         /// The blob.
         digest: Digest,
-        /// The decoder's reason.
+        /// The decoder's error.
         source: prost::DecodeError,
     },
-    /// An Action or Command that is too large to be one.
+    /// An Action or Command is too large.
     #[error("{message} {digest} is larger than the {limit} bytes that a {message} may have")]
     MessageTooLarge {
-        /// What it should be.
+        /// The expected type.
         message: &'static str,
         /// The blob.
         digest: Digest,
         /// The limit in bytes.
         limit: u64,
     },
-    /// The Action's timeout is no duration, or longer than what the server lets anybody run.
+    /// The Action's timeout is malformed, or longer than the server's maximum.
     #[error(
-        "the Action's timeout {requested} is not between 0 s and the server's maximum of {} s; ask for less",
+        "the Action's timeout {requested} is not between 0 s and the server's maximum of {} s; request less",
         maximum.as_secs()
     )]
     Timeout {
-        /// What the Action asks for.
+        /// The timeout of the Action.
         requested: String,
-        /// What the server allows.
+        /// The server's maximum.
         maximum: Duration,
     },
     /// Blobs that the Action needs are not in the store.
@@ -57,57 +57,57 @@ pub enum ExecutionError {
     /// The store failed.
     #[error("{context}")]
     Store {
-        /// What was being done.
+        /// The purpose of the call.
         context: &'static str,
-        /// The store's reason.
+        /// The store's error.
         source: Box<bitzel_cas::Error>,
     },
-    /// No operation has this name (any more).
+    /// No operation has this name, or it has been forgotten.
     #[error(
         "no operation {0:?}: it never existed, was cancelled, or completed too long ago; execute it again"
     )]
     OperationNotFound(String),
-    /// Too many Actions wait already.
-    #[error("{limit} Actions are waiting for workers already; try again later")]
+    /// The queue of Actions is full.
+    #[error("{limit} Actions are already waiting for workers; try again later")]
     QueueFull {
         /// The limit.
         limit: usize,
     },
-    /// Nobody could run the Action.
+    /// No worker could run the Action.
     #[error(
         "no worker that could run the Action for {} s; it needs one that offers: {requirements}",
         waited.as_secs()
     )]
     NoWorker {
-        /// What the Action asks for.
-        requirements: Requirements,
-        /// How long it waited.
+        /// Platform properties that the Action requires.
+        requirements: RequiredProperties,
+        /// Time that it waited.
         waited: Duration,
     },
-    /// The Action was tried as often as allowed, and every time the worker was lost.
+    /// The Action was tried the maximum number of times, and the worker was lost or failed each time.
     #[error("gave up after {} attempts: {}", attempts.len(), attempts.join("; "))]
     AttemptsExhausted {
-        /// What became of each attempt, with the worker's name.
+        /// Outcome of each attempt, with the worker's name.
         attempts: Vec<String>,
     },
-    /// The server lost hold of the Action by a fault of its own.
+    /// A fault of the server.
     #[error("internal error: {0}")]
     Internal(&'static str),
-    /// The server stops.
+    /// The server is shutting down.
     #[error("the server is shutting down; try again")]
     ShuttingDown,
-    /// A worker does not keep to the protocol.
+    /// A worker violated the protocol.
     #[error("worker protocol: {0}")]
     WorkerProtocol(&'static str),
 }
 
 impl ExecutionError {
-    /// For `map_err`: which field held the digest.
+    /// For `map_err`: a malformed digest in `field`.
     pub(super) fn invalid_digest(field: &'static str) -> impl FnOnce(InvalidDigest) -> Self {
         move |source| Self::InvalidDigest { field, source }
     }
 
-    /// For `map_err`: what was being done when the store failed.
+    /// For `map_err`: a failed store call with its purpose.
     pub(super) fn store(context: &'static str) -> impl FnOnce(bitzel_cas::Error) -> Self {
         move |source| match source {
             bitzel_cas::Error::NotFound(digest) => Self::MissingBlobs(vec![digest]),

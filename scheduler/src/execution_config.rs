@@ -1,40 +1,98 @@
-//! The policies of the Execution service.
+//! Policies of the Execution service.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
-/// Limits and waiting times. The defaults suit one machine and a farm alike.
-#[derive(Debug, Clone)]
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// Limits and timeouts of the operation queue. The defaults suit one machine and a farm alike.
+///
+/// A configuration file may set each of them; durations are texts like `2m` or `1h 30m`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct ExecutionConfig {
-    /// How many workers may be lost with an Action before its clients get `UNAVAILABLE`: an Action that kills its
-    /// worker must not go round the farm for ever. At least 1.
-    pub maximum_attempts: usize,
-    /// How long an Action waits while no registered worker could run it, busy or not. After that its clients get
-    /// `FAILED_PRECONDITION` with the properties. Waiting for a busy worker is not limited.
+    /// Maximum number of workers that may be lost with an Action before its clients get `UNAVAILABLE`: an Action that
+    /// kills its worker must not be given to one worker after the other for ever.
+    pub max_attempts: NonZeroUsize,
+    /// Maximum time that an Action waits while no registered worker could run it, busy or not. After that its clients
+    /// get `FAILED_PRECONDITION` with the properties. Waiting for a busy worker is not limited.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "duration", "examples" = ["10m"]))]
     pub no_worker_timeout: Duration,
-    /// How long an Action whose last client has gone goes on, so that `WaitExecution` or another `Execute` can
-    /// attach again. After that it is cancelled: an interrupted build must leave no processes.
-    pub abandoned_grace: Duration,
-    /// How long `WaitExecution` finds a completed operation.
+    /// Time that an Action continues after its last client has disconnected, so that `WaitExecution` or another
+    /// `Execute` can attach again. After that it is cancelled: an interrupted build must leave no processes.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "duration", "examples" = ["10m"]))]
+    pub abandoned_timeout: Duration,
+    /// Time for which `WaitExecution` finds a completed operation.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "duration", "examples" = ["10m"]))]
     pub completed_retention: Duration,
-    /// How many completed operations are kept at most.
-    pub completed_limit: usize,
-    /// How many Actions may wait for a worker. More are refused with `RESOURCE_EXHAUSTED`.
-    pub queue_limit: usize,
-    /// The longest `Action.timeout` that is accepted; a longer one MUST be rejected (`remote_execution.proto`,
-    /// `Action.timeout`).
-    pub maximum_timeout: Duration,
+    /// Maximum number of completed operations that are kept.
+    pub max_completed_operations: usize,
+    /// Maximum number of Actions that wait for a worker. More are refused with `RESOURCE_EXHAUSTED`.
+    pub max_queued_actions: usize,
+    /// Maximum `Action.timeout`; a longer one MUST be rejected (`remote_execution.proto`, `Action.timeout`).
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "duration", "examples" = ["10m"]))]
+    pub max_action_timeout: Duration,
 }
 
 impl Default for ExecutionConfig {
     fn default() -> Self {
         Self {
-            maximum_attempts: 3,
+            max_attempts: NonZeroUsize::MIN.saturating_add(2),
             no_worker_timeout: Duration::from_mins(2),
-            abandoned_grace: Duration::from_secs(10),
+            abandoned_timeout: Duration::from_secs(10),
             completed_retention: Duration::from_mins(5),
-            completed_limit: 4096,
-            queue_limit: 200_000,
-            maximum_timeout: Duration::from_hours(24),
+            max_completed_operations: 4096,
+            max_queued_actions: 200_000,
+            max_action_timeout: Duration::from_hours(24),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_changes_only_the_policies_that_it_names() {
+        let config: ExecutionConfig =
+            toml::from_str("no_worker_timeout = \"10m\"\nmax_queued_actions = 5").unwrap();
+        let expected = ExecutionConfig {
+            no_worker_timeout: Duration::from_mins(10),
+            max_queued_actions: 5,
+            ..ExecutionConfig::default()
+        };
+        assert_eq!(config, expected);
+        assert_eq!(config.max_attempts.get(), 3);
+    }
+
+    #[test]
+    fn policies_may_be_part_of_a_larger_table() {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct ExecutionTable {
+            enabled: bool,
+            #[serde(flatten)]
+            policies: ExecutionConfig,
+        }
+        let table: ExecutionTable = toml::from_str("enabled = true\nmax_action_timeout = \"2h\"").unwrap();
+        assert!(table.enabled);
+        assert_eq!(table.policies.max_action_timeout, Duration::from_hours(2));
+        assert!(toml::from_str::<ExecutionTable>("enabled = true\nunknown = 1").is_err());
+    }
+
+    #[test]
+    fn unknown_policies_and_zero_attempts_are_refused() {
+        for text in [
+            "no_worker_timout = \"10m\"",
+            "max_attempts = 0",
+            "abandoned_timeout = 10",
+        ] {
+            assert!(toml::from_str::<ExecutionConfig>(text).is_err(), "{text}");
         }
     }
 }

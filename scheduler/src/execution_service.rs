@@ -1,10 +1,10 @@
-//! The Execution service: `Execute` and `WaitExecution`.
+//! Execution service: `Execute` and `WaitExecution`.
 
 use std::pin::Pin;
 use std::sync::Arc;
 
 use bitzel_access::{Permission, authorize};
-use bitzel_cas::inlining::{InlineWishes, inline};
+use bitzel_cas::inlining::{InlineRequest, inline};
 use bitzel_cas::{ActionCache, BlobStore};
 use bitzel_proto::google::longrunning::Operation;
 use bitzel_proto::reapi::execution_server::{Execution, ExecutionServer};
@@ -21,11 +21,11 @@ use super::action_reader::ActionReader;
 use super::dispatcher::{Attachment, Dispatcher};
 use super::error::ExecutionError;
 use super::operation_message::{cached_operation, operation_message, operation_name, parse_operation_name};
-use super::operation_queue::{ActionKey, OperationId, Outcome, Progress, QueuedAction, Update};
+use super::operation_queue::{ActionKey, OperationId, OperationOutcome, Progress, QueuedAction, Update};
 
 type OperationStream = Pin<Box<dyn Stream<Item = Result<Operation, Status>> + Send>>;
 
-/// Takes Actions from clients and tells them how they go.
+/// Execution service: takes Actions from clients and reports the state of their operations.
 #[derive(Clone)]
 pub struct ExecutionService {
     pub(super) action_reader: Arc<ActionReader>,
@@ -35,11 +35,12 @@ pub struct ExecutionService {
 }
 
 impl ExecutionService {
-    /// The service, ready to be added to a server.
+    /// Creates the gRPC service for a server.
     pub fn into_server(self) -> ExecutionServer<Self> {
         ExecutionServer::new(self)
     }
 
+    /// Answers from the action cache, or enqueues the Action.
     async fn start(
         &self,
         mut request: ExecuteRequest,
@@ -48,14 +49,14 @@ impl ExecutionService {
         let queued = self.dispatcher.clock().wall();
         let key = action_key(&request)?;
         let digest = key.digest;
-        let wishes = InlineWishes {
+        let inline_request = InlineRequest {
             stdout: request.inline_stdout,
             stderr: request.inline_stderr,
             files: std::mem::take(&mut request.inline_output_files)
                 .into_iter()
                 .collect(),
         };
-        // Both at once: a hit does not need the Action to be there, unless it says that it must not be cached.
+        // Both at the same time: a hit does not need the Action to exist, unless it must not be cached.
         let (action, cached) = tokio::join!(
             self.action_reader.read_action(digest),
             self.look_up(&key, request.skip_cache_lookup)
@@ -69,7 +70,7 @@ impl ExecutionService {
                 &*self.action_reader.blob_store,
                 digest.function(),
                 &mut result,
-                &wishes,
+                &inline_request,
             )
             .await;
             let operation = cached_operation(&name, digest, result);
@@ -90,26 +91,27 @@ impl ExecutionService {
         let attachment = self
             .dispatcher
             .execute(action, summary.inputs, request.skip_cache_lookup)?;
-        Ok(self.follow(attachment, wishes))
+        Ok(self.follow(attachment, inline_request))
     }
 
+    /// Looks up the result of an Action.
     async fn look_up(&self, key: &ActionKey, skip: bool) -> Result<Option<ActionResult>, ExecutionError> {
         if skip {
             return Ok(None);
         }
         let result = self.action_cache.get(&key.instance, key.digest).await;
-        result.map_err(ExecutionError::store("looking the Action up in the action cache"))
+        result.map_err(ExecutionError::store("looking up the Action in the action cache"))
     }
 
-    /// The states of an operation from the current one to the last. Dropping the stream detaches the client.
-    fn follow(&self, attachment: Attachment, wishes: InlineWishes) -> OperationStream {
+    /// Streams the states of an operation from the current one to the last. Dropping the stream detaches the client.
+    fn follow(&self, attachment: Attachment, inline_request: InlineRequest) -> OperationStream {
         let instance = attachment.updates.borrow().action.key.instance.clone();
         let name = operation_name(&instance, attachment.operation);
         let (shutdown, store) = (self.shutdown.clone(), Arc::clone(&self.action_reader.blob_store));
-        let wishes = Arc::new(wishes);
+        let inline_request = Arc::new(inline_request);
         stream::unfold(Some(attachment), move |attachment| {
             let (name, shutdown) = (name.clone(), shutdown.clone());
-            let (store, wishes) = (Arc::clone(&store), Arc::clone(&wishes));
+            let (store, inline_request) = (Arc::clone(&store), Arc::clone(&inline_request));
             async move {
                 let mut attachment = attachment?;
                 let changed = tokio::select! {
@@ -122,7 +124,7 @@ impl ExecutionService {
                 }
                 let update = attachment.updates.borrow_and_update().clone();
                 let done = matches!(update.progress, Progress::Completed(_));
-                let update = with_wishes(update, &*store, &wishes).await;
+                let update = with_inlined_contents(update, &*store, &inline_request).await;
                 let operation = operation_message(&name, &update);
                 Some((Ok(operation), (!done).then_some(attachment)))
             }
@@ -154,32 +156,37 @@ impl Execution for ExecutionService {
         let attachment = parse_operation_name(&name).and_then(|id| self.dispatcher.wait(id));
         match attachment {
             Some(attachment) => {
-                // The instance in the name is the client's word.
+                // The instance in the name comes from the client and is not trusted.
                 let instance = attachment.updates.borrow().action.key.instance.clone();
                 authorize(&extensions, Permission::Execute, &instance)?;
-                // The request has no hints.
-                Ok(Response::new(self.follow(attachment, InlineWishes::default())))
+                // The request cannot ask for inlined contents.
+                Ok(Response::new(self.follow(attachment, InlineRequest::default())))
             }
             None => Err(ExecutionError::OperationNotFound(name.chars().take(300).collect()).into()),
         }
     }
 }
 
-/// The state with what this client wants within the result. Others may follow the same execution.
-async fn with_wishes(mut update: Update, store: &dyn BlobStore, wishes: &InlineWishes) -> Update {
-    if !wishes.is_empty()
+/// Inlines the contents that this client requested. Other clients may follow the same execution.
+async fn with_inlined_contents(
+    mut update: Update,
+    store: &dyn BlobStore,
+    inline_request: &InlineRequest,
+) -> Update {
+    if !inline_request.is_empty()
         && let Progress::Completed(outcome) = &update.progress
-        && let Outcome::Response(response) = outcome.as_ref()
+        && let OperationOutcome::Response(response) = outcome.as_ref()
     {
         let mut response = response.clone();
         if let Some(result) = &mut response.result {
-            inline(store, update.action.key.digest.function(), result, wishes).await;
+            inline(store, update.action.key.digest.function(), result, inline_request).await;
         }
-        update.progress = Progress::Completed(Arc::new(Outcome::Response(response)));
+        update.progress = Progress::Completed(Arc::new(OperationOutcome::Response(response)));
     }
     update
 }
 
+/// Reads the key of the requested Action.
 fn action_key(request: &ExecuteRequest) -> Result<ActionKey, ExecutionError> {
     const FIELD: &str = "ExecuteRequest.action_digest";
     let function = DigestFunction::from_wire(request.digest_function)

@@ -1,4 +1,4 @@
-//! How execution errors look on the wire: the only place that turns an [`ExecutionError`] into a gRPC status.
+//! Conversion of an [`ExecutionError`] into a gRPC status: the only one of this crate.
 //!
 //! The codes are those that `remote_execution.proto` lists at `Execution.Execute`.
 
@@ -24,7 +24,7 @@ impl From<&ExecutionError> for Status {
             ExecutionError::NoWorker { .. } => Code::FailedPrecondition,
             ExecutionError::AttemptsExhausted { .. } | ExecutionError::ShuttingDown => Code::Unavailable,
             ExecutionError::Store { source, .. } => match source.as_ref() {
-                // A store on another machine answers with what the client has to act on, such as UNAVAILABLE.
+                // A store on another machine answers with a code that the client has to act on, such as UNAVAILABLE.
                 bitzel_cas::Error::Remote { source, .. } => source.code(),
                 _ => Code::Internal,
             },
@@ -40,14 +40,14 @@ impl From<ExecutionError> for Status {
     }
 }
 
-/// The error with its causes, in one line: a status has no chain of sources.
+/// Text of an error with its causes, in one line: a status has no chain of sources.
 fn message(error: &ExecutionError) -> String {
     let mut message = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         message.push_str(": ");
         match error.downcast_ref::<Status>() {
-            // The display of a status also lists its metadata, which says nothing to a user.
+            // The display of a status also lists its metadata, which has no meaning for people.
             Some(status) => message.push_str(status.message()),
             None => message.push_str(&error.to_string()),
         }

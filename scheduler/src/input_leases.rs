@@ -1,5 +1,4 @@
-//! Keeping the inputs of Actions in the store while they wait and run. (Leases of blobs; those of workers on Actions
-//! are another thing.)
+//! Leases of blobs for the inputs of Actions that wait or run. (Leases of Actions are something else.)
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -9,28 +8,28 @@ use bitzel_proto::{Digest, reapi};
 use parking_lot::Mutex;
 
 /// Memory for decoded Directories, in bytes.
-const CACHE: u64 = 64 << 20;
-/// Directories that nothing leases any more are forgotten when so many have come since the last time.
-const FORGET_AFTER: usize = 4096;
+const DIRECTORY_CACHE_BYTES: u64 = 64 << 20;
+/// Minimum number of new entries between two removals of entries without a lease.
+const MIN_INSERTIONS_BETWEEN_REMOVALS: usize = 4096;
 
-/// Leases Commands and input roots.
+/// Leases of Commands and input roots.
 ///
 /// The trees of a build share most of their Directories, and a hundred thousand Actions may be queued. So each Directory
-/// is leased once, by a node that all trees share which it is part of: an Action costs what is new in its tree.
+/// is leased once, and all trees with this Directory share the lease: an Action costs only the new part of its tree.
 pub(super) struct InputLeases {
     blob_store: Arc<dyn BlobStore>,
     cache: DirectoryCache,
-    nodes: Mutex<Nodes>,
+    directories: Mutex<LeasedDirectories>,
 }
 
 #[derive(Default)]
-struct Nodes {
-    table: HashMap<Digest, Weak<Node>>,
-    since_forgetting: usize,
+struct LeasedDirectories {
+    table: HashMap<Digest, Weak<LeasedDirectory>>,
+    insertions_since_removal: usize,
 }
 
-/// A Directory with its files, and with everything below it.
-struct Node {
+/// Lease of a Directory, its files, and everything below it.
+struct LeasedDirectory {
     _blobs: Lease,
     _children: Vec<Arc<Self>>,
 }
@@ -39,13 +38,13 @@ impl InputLeases {
     pub(super) fn new(blob_store: Arc<dyn BlobStore>) -> Self {
         Self {
             blob_store,
-            cache: DirectoryCache::new(CACHE),
-            nodes: Mutex::default(),
+            cache: DirectoryCache::new(DIRECTORY_CACHE_BYTES),
+            directories: Mutex::default(),
         }
     }
 
-    /// Leases the blobs of an Action until the lease is dropped. Of a tree that is not valid or not complete only the
-    /// root: what is wrong the worker finds out, which has to walk it anyway.
+    /// Leases the blobs of an Action until the lease is dropped. Of an invalid or incomplete tree, only the root is leased:
+    /// the worker reports the defect, because it has to read the tree anyway.
     pub(super) async fn lease(
         &self,
         action: Digest,
@@ -53,7 +52,7 @@ impl InputLeases {
         input_root: Digest,
     ) -> Result<Lease, Error> {
         let lease = self.blob_store.lease(&[action, command, input_root]).await?;
-        if let Some(node) = self.nodes.lock().get(&input_root) {
+        if let Some(node) = self.directories.lock().get(&input_root) {
             return Ok(lease.and(Lease::new(node)));
         }
         match fetch_directory_tree(&*self.blob_store, input_root, &self.cache).await {
@@ -72,16 +71,16 @@ impl InputLeases {
         }
     }
 
-    /// Children before their parents, each once.
-    async fn lease_tree(&self, tree: &DirectoryTree) -> Result<Arc<Node>, Error> {
-        let mut done: HashMap<Digest, Arc<Node>> = HashMap::new();
+    /// Leases the Directories of a tree, children before their parents, each once.
+    async fn lease_tree(&self, tree: &DirectoryTree) -> Result<Arc<LeasedDirectory>, Error> {
+        let mut done: HashMap<Digest, Arc<LeasedDirectory>> = HashMap::new();
         let mut stack = vec![(tree.root, false)];
         while let Some((digest, children_are_done)) = stack.pop() {
             if done.contains_key(&digest) {
                 continue;
             }
             if !children_are_done {
-                let known = self.nodes.lock().get(&digest);
+                let known = self.directories.lock().get(&digest);
                 if let Some(node) = known {
                     done.insert(digest, node);
                     continue;
@@ -90,35 +89,35 @@ impl InputLeases {
                 stack.extend(children(tree, digest).map(|child| (child, false)));
                 continue;
             }
-            let node = Arc::new(Node {
+            let node = Arc::new(LeasedDirectory {
                 _blobs: self.blob_store.lease(&blobs(tree, digest)).await?,
                 _children: children(tree, digest)
                     .filter_map(|child| done.get(&child).cloned())
                     .collect(),
             });
-            self.nodes.lock().insert(digest, &node);
+            self.directories.lock().insert(digest, &node);
             done.insert(digest, node);
         }
         done.remove(&tree.root).ok_or(Error::NotFound(tree.root))
     }
 }
 
-impl Nodes {
-    fn get(&self, digest: &Digest) -> Option<Arc<Node>> {
+impl LeasedDirectories {
+    fn get(&self, digest: &Digest) -> Option<Arc<LeasedDirectory>> {
         self.table.get(digest)?.upgrade()
     }
 
-    fn insert(&mut self, digest: Digest, node: &Arc<Node>) {
-        self.since_forgetting += 1;
-        if self.since_forgetting > FORGET_AFTER.max(self.table.len() / 2) {
+    fn insert(&mut self, digest: Digest, node: &Arc<LeasedDirectory>) {
+        self.insertions_since_removal += 1;
+        if self.insertions_since_removal > MIN_INSERTIONS_BETWEEN_REMOVALS.max(self.table.len() / 2) {
             self.table.retain(|_, node| node.strong_count() > 0);
-            self.since_forgetting = 0;
+            self.insertions_since_removal = 0;
         }
         self.table.insert(digest, Arc::downgrade(node));
     }
 }
 
-/// The trees were checked: what does not parse is not there.
+/// Parses digests. The trees were validated, so all digests are well formed.
 fn digests<'a>(
     function: Digest,
     digests: impl Iterator<Item = &'a Option<reapi::Digest>>,
@@ -126,13 +125,14 @@ fn digests<'a>(
     digests.filter_map(move |digest| Digest::from_wire_field(function.function(), digest.as_ref()).ok())
 }
 
+/// Child Directories of a Directory.
 fn children(tree: &DirectoryTree, parent: Digest) -> impl Iterator<Item = Digest> {
     let directory = tree.directories.get(&parent).into_iter();
     let children = directory.flat_map(|directory| &directory.directories);
     digests(parent, children.map(|child| &child.digest))
 }
 
-/// A Directory and its files.
+/// Blobs of a Directory: itself and its files.
 fn blobs(tree: &DirectoryTree, digest: Digest) -> Vec<Digest> {
     let directory = tree.directories.get(&digest).into_iter();
     let files = directory.flat_map(|directory| &directory.files);

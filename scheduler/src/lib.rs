@@ -1,8 +1,8 @@
-//! The server side of the Remote Execution API's Execution service.
+//! Server side of the Remote Execution API's Execution service.
 //!
-//! * [`operation_queue`] decides: a state machine without I/O.
-//! * The dispatcher carries its decisions out, with the time from a [`clock`].
-//! * [`execution_service`] speaks with clients, [`worker_queue_service`] with workers.
+//! * [`operation_queue`] decides which worker runs which Action: a state machine without I/O.
+//! * The dispatcher carries out its decisions, with the time from a [`clock`].
+//! * [`execution_service`] answers clients, [`worker_queue_service`] answers workers.
 //!
 //! ```text
 //!  client ── Execute ──▶ execution_service ──▶ dispatcher ◀── worker_queue_service ◀── Work ── worker
@@ -43,23 +43,23 @@ use action_reader::ActionReader;
 use dispatcher::Dispatcher;
 use input_leases::InputLeases;
 
-/// The two services, which share one operation queue, and what runs beside them.
+/// The two services, which share one operation queue, with their gauges and background tasks.
 pub struct ExecutionServer {
-    /// For clients.
+    /// Service for clients.
     pub execution: ExecutionService,
-    /// For workers.
+    /// Service for workers.
     pub worker_queue: WorkerQueueService,
-    /// For metrics: how busy the farm is.
+    /// Gauges of the farm.
     pub gauges: QueueGauges,
-    /// Ends both.
+    /// Background tasks of both services.
     pub background: ExecutionTasks,
 }
 
 impl ExecutionServer {
-    /// Starts the server side. Has to be called within a tokio runtime.
+    /// Starts the background tasks, and creates the services. Must be called within a tokio runtime.
     ///
-    /// The gRPC server that takes the services should set `TCP_NODELAY`, and HTTP/2 keep-alive: a worker whose
-    /// machine vanishes without closing its connection is noticed by that alone.
+    /// The gRPC server of the services should set `TCP_NODELAY`, and HTTP/2 keep-alive: only keep-alive detects a worker
+    /// whose machine is lost without closing its connection.
     pub fn new(
         blob_store: Arc<dyn BlobStore>,
         action_cache: Arc<dyn ActionCache>,
@@ -71,7 +71,7 @@ impl ExecutionServer {
         let action_reader = Arc::new(ActionReader {
             input_leases: InputLeases::new(blob_store.clone()),
             blob_store,
-            maximum_timeout: config.maximum_timeout,
+            max_action_timeout: config.max_action_timeout,
         });
         let dispatcher = Dispatcher::new(config, clock);
         tasks.spawn(dispatcher.clone().keep_time(shutdown.clone()));
@@ -96,7 +96,7 @@ impl ExecutionServer {
     }
 }
 
-/// The tasks of an [`ExecutionServer`].
+/// Background tasks of an [`ExecutionServer`].
 #[must_use = "the tasks run until they are shut down"]
 pub struct ExecutionTasks {
     tasks: TaskTracker,
@@ -104,8 +104,8 @@ pub struct ExecutionTasks {
 }
 
 impl ExecutionTasks {
-    /// Ends the streams of clients (with `UNAVAILABLE`) and workers, and waits until the results that workers
-    /// handed over are in the action cache. Call it before waiting for the gRPC server to end gracefully: that
+    /// Ends the streams of clients (with `UNAVAILABLE`) and workers, and waits until the results that workers have
+    /// delivered are in the action cache. It must be called before the wait for the graceful end of the gRPC server, which
     /// waits for the streams.
     pub async fn shut_down(self) {
         self.shutdown.cancel();

@@ -1,4 +1,4 @@
-//! Operations as clients see them: `google.longrunning.Operation` and its two payloads.
+//! Operation messages for clients: `google.longrunning.Operation` and its two payloads.
 
 use bitzel_proto::google::longrunning::{Operation, operation};
 use bitzel_proto::google::protobuf::Any;
@@ -12,19 +12,19 @@ use tonic::Status;
 use uuid::Uuid;
 
 use super::error::ExecutionError;
-use super::operation_queue::{OperationId, Outcome, Progress, Update};
+use super::operation_queue::{OperationId, OperationOutcome, Progress, Update};
 
 const METADATA_TYPE: &str = "type.googleapis.com/build.bazel.remote.execution.v2.ExecuteOperationMetadata";
 const RESPONSE_TYPE: &str = "type.googleapis.com/build.bazel.remote.execution.v2.ExecuteResponse";
 
-/// `{instance}/operations/{uuid}`: with the instance, so that a proxy that routes by it can route
-/// `WaitExecution` too.
+/// Name of an operation: `{instance}/operations/{uuid}`. The instance lets a proxy that routes by it route `WaitExecution`
+/// too.
 pub(super) fn operation_name(instance: &InstanceName, id: OperationId) -> String {
     let separator = if instance.as_str().is_empty() { "" } else { "/" };
     format!("{instance}{separator}operations/{}", id.0)
 }
 
-/// The operation that a name names.
+/// Parses the name of an operation.
 pub(super) fn parse_operation_name(name: &str) -> Option<OperationId> {
     let (instance, id) = name.rsplit_once("operations/")?;
     let whole_segment = instance.is_empty() || instance.ends_with('/');
@@ -34,7 +34,7 @@ pub(super) fn parse_operation_name(name: &str) -> Option<OperationId> {
         .map(OperationId)
 }
 
-/// An operation in some state.
+/// Message of an operation in its present state.
 pub(super) fn operation_message(name: &str, update: &Update) -> Operation {
     let mut partial = ExecutedActionMetadata {
         queued_timestamp: Some(timestamp::from_system_time(update.action.queued)),
@@ -48,8 +48,8 @@ pub(super) fn operation_message(name: &str, update: &Update) -> Operation {
         }
         Progress::Completed(outcome) => {
             let response = match outcome.as_ref() {
-                Outcome::Response(response) => response.encode_to_vec(),
-                Outcome::Failed(error) => failure(error).encode_to_vec(),
+                OperationOutcome::Response(response) => response.encode_to_vec(),
+                OperationOutcome::Failed(error) => failure(error).encode_to_vec(),
             };
             (execution_stage::Value::Completed, Some(response))
         }
@@ -57,7 +57,7 @@ pub(super) fn operation_message(name: &str, update: &Update) -> Operation {
     message(name, stage, update.action.key.digest, Some(partial), response)
 }
 
-/// A completed operation whose result came from the action cache.
+/// Message of a completed operation whose result came from the action cache.
 pub(super) fn cached_operation(name: &str, action: Digest, result: ActionResult) -> Operation {
     let response = ExecuteResponse {
         result: Some(result),
@@ -69,7 +69,7 @@ pub(super) fn cached_operation(name: &str, action: Digest, result: ActionResult)
     message(name, stage, action, None, Some(response.encode_to_vec()))
 }
 
-/// Errors of an execution go into the response: `Operation.error` MUST NOT be set.
+/// Response for the error of an execution: `Operation.error` MUST NOT be set.
 fn failure(error: &ExecutionError) -> ExecuteResponse {
     ExecuteResponse {
         status: Some(to_rpc_status(&Status::from(error))),

@@ -1,7 +1,7 @@
-//! Which Action runs where, and who is told: a state machine without I/O, clock or threads.
+//! Operation queue: a state machine without I/O, clock or threads that decides which worker runs which Action.
 //!
-//! Every method takes the time and gives back [`Effect`]s for the caller to carry out, in order. Nothing else
-//! leaves the machine, so every interleaving of clients, workers and time can be tested as a list of calls.
+//! Methods take the time and return [`Effect`]s, which the caller carries out in order. The machine has no other output, so
+//! every interleaving of clients, workers and time can be tested as a list of calls.
 //!
 //! ```text
 //!            execute            place                 complete               finish
@@ -11,12 +11,13 @@
 //!                          └─▶ no worker for too long, or lost too often ───────────▶ Completed
 //! ```
 //!
-//! An operation whose clients have all gone is forgotten from Queued and Executing after a grace time; its worker
-//! is told to cancel and keeps the slot until it says that the Action has ended.
+//! An operation without clients is forgotten from Queued and Executing after a timeout. Its worker gets a Cancel, and the
+//! slot stays in use until the worker reports the end of the Action.
 
 mod action;
 mod deadlines;
 mod effect;
+mod ids;
 mod occupancy;
 mod operation;
 mod timeouts;
@@ -29,27 +30,26 @@ use std::sync::Arc;
 use bitzel_proto::worker::Hello;
 
 pub use action::{ActionKey, QueuedAction};
-pub use effect::{Effect, Outcome, Progress, Update};
+pub use effect::{Effect, OperationOutcome, Progress, Update};
+pub use ids::{LeaseId, OperationId, WorkerId};
 pub use occupancy::Occupancy;
-pub use operation::OperationId;
-pub use worker::{LeaseId, WorkerId};
 
 use deadlines::Deadlines;
 use operation::{Operation, Stage};
 use waiting_actions::WaitingActions;
-use worker::{Leased, Worker};
+use worker::{LeaseUse, Worker};
 
 use super::clock::Time;
 use super::error::ExecutionError;
 use super::execution_config::ExecutionConfig;
-use super::platform::Requirements;
+use super::platform::RequiredProperties;
 
-/// A worker reported the end of a lease: the caller records the result, then calls [`OperationQueue::finish`].
+/// Lease whose end a worker reported: the caller records the result, then calls [`OperationQueue::finish`].
 #[derive(Debug)]
-pub struct Completion {
+pub struct CompletedLease {
     /// The operation to finish.
     pub operation: OperationId,
-    /// What ran.
+    /// The Action that ran.
     pub action: Arc<QueuedAction>,
 }
 
@@ -68,7 +68,7 @@ pub struct OperationQueue {
     completed: VecDeque<(Time, OperationId)>,
     last_worker: u64,
     last_lease: u64,
-    last_ticket: u64,
+    last_arrival: u64,
 }
 
 impl OperationQueue {
@@ -84,15 +84,15 @@ impl OperationQueue {
             completed: VecDeque::new(),
             last_worker: 0,
             last_lease: 0,
-            last_ticket: 0,
+            last_arrival: 0,
         }
     }
 
-    /// A client wants `action` run. Joins an operation in flight where that is allowed; otherwise `fresh_id` becomes
-    /// the name of a new one. The client counts as attached to the operation that is returned.
+    /// Executes `action` for a client. Joins an operation in flight where that is allowed; otherwise creates an operation
+    /// with the identifier `fresh_id`. The client is attached to the operation that is returned.
     ///
     /// `not_yet_visible` is `skip_cache_lookup`: the result must not have been visible before this request, so an
-    /// operation whose result is just being written is not joined.
+    /// operation whose result is being recorded is not joined.
     pub fn execute(
         &mut self,
         now: Time,
@@ -105,12 +105,12 @@ impl OperationQueue {
             self.attach(id);
             return Ok((id, vec![]));
         }
-        if self.waiting.len() >= self.config.queue_limit {
-            let limit = self.config.queue_limit;
+        if self.waiting.len() >= self.config.max_queued_actions {
+            let limit = self.config.max_queued_actions;
             return Err(ExecutionError::QueueFull { limit });
         }
-        self.last_ticket += 1;
-        let operation = Operation::new(now, self.last_ticket, action);
+        self.last_arrival += 1;
+        let operation = Operation::new(now, self.last_arrival, action);
         if !operation.action.do_not_cache {
             self.in_flight.insert(operation.action.key.clone(), fresh_id);
         }
@@ -120,7 +120,7 @@ impl OperationQueue {
         Ok((fresh_id, effects))
     }
 
-    /// A client wants to follow an operation that exists already. Whether there is one.
+    /// Attaches a client to an existing operation. Returns true if the operation exists.
     pub fn attach(&mut self, id: OperationId) -> bool {
         let Some(operation) = self.operations.get_mut(&id) else {
             return false;
@@ -130,7 +130,7 @@ impl OperationQueue {
         true
     }
 
-    /// A client that was attached has gone.
+    /// Detaches a client.
     pub fn detach(&mut self, now: Time, id: OperationId) {
         let Some(operation) = self.operations.get_mut(&id) else {
             return;
@@ -140,22 +140,22 @@ impl OperationQueue {
             return;
         }
         operation.abandoned_since = Some(now);
-        operation.arm_abandoned(&mut self.deadlines, id, now + self.config.abandoned_grace);
+        operation.arm_abandoned(&mut self.deadlines, id, now + self.config.abandoned_timeout);
     }
 
-    /// A worker has come.
+    /// Registers a worker.
     pub fn register_worker(&mut self, hello: &Hello) -> (WorkerId, Vec<Effect>) {
         self.last_worker += 1;
         let id = WorkerId(self.last_worker);
         let worker = Worker::new(hello);
-        self.waiting.served_by(&worker.offer);
+        self.waiting.served_by(&worker.properties);
         self.workers.insert(id, worker);
         let mut effects = vec![];
         self.fill(id, &mut effects);
         (id, effects)
     }
 
-    /// A worker takes no more leases; it is closed once it has none.
+    /// Drains a worker: it gets no more leases, and is closed when it has none.
     pub fn drain_worker(&mut self, now: Time, id: WorkerId) -> Vec<Effect> {
         let mut effects = vec![];
         if let Some(worker) = self.workers.get_mut(&id) {
@@ -166,15 +166,15 @@ impl OperationQueue {
         effects
     }
 
-    /// A worker has gone: what it was running goes to others, or fails when that has happened too often.
+    /// Removes a lost worker. Its Actions go to other workers, or fail after the maximum number of attempts.
     pub fn lose_worker(&mut self, now: Time, id: WorkerId) -> Vec<Effect> {
         let mut effects = vec![];
         let Some(worker) = self.workers.remove(&id) else {
             return effects;
         };
         self.find_unserved(now);
-        let mut orphans: Vec<_> = worker.leases.values().filter_map(Leased::operation).collect();
-        orphans.sort_by_key(|id| self.operations.get(id).map(Operation::ticket));
+        let mut orphans: Vec<_> = worker.leases.values().filter_map(LeaseUse::operation).collect();
+        orphans.sort_by_key(|id| self.operations.get(id).map(Operation::position));
         for operation in orphans {
             let attempt = format!("worker {} was lost", worker.name);
             self.requeue(now, operation, attempt, &mut effects);
@@ -182,8 +182,8 @@ impl OperationQueue {
         effects
     }
 
-    /// A worker says how far an Action has got. Only `QUEUED` (it still fetches inputs) and `EXECUTING` mean
-    /// something; the rest is the server's to say.
+    /// Publishes the stage of an Action that a worker reported: `QUEUED` (it still fetches inputs) or `EXECUTING`. The server
+    /// itself decides the other stages.
     pub fn change_stage(&self, worker: WorkerId, lease: LeaseId, executing: bool) -> Vec<Effect> {
         let worker = self.workers.get(&worker);
         let Some((id, name)) = worker.and_then(|worker| Some((worker.operation(lease)?, &worker.name)))
@@ -202,9 +202,9 @@ impl OperationQueue {
             .collect()
     }
 
-    /// A worker says that a lease has ended, which frees the slot. `None` when nobody waits for the result: the lease
-    /// is unknown, has ended before, or was cancelled.
-    pub fn complete(&mut self, worker: WorkerId, lease: LeaseId) -> (Option<Completion>, Vec<Effect>) {
+    /// Ends a lease, which frees the slot. `None` if no operation waits for the result: the lease is unknown, has ended
+    /// before, or was cancelled.
+    pub fn complete(&mut self, worker: WorkerId, lease: LeaseId) -> (Option<CompletedLease>, Vec<Effect>) {
         let mut effects = vec![];
         let Some(leased) = self
             .workers
@@ -216,7 +216,7 @@ impl OperationQueue {
         let completion = leased.operation().and_then(|id| {
             let operation = self.operations.get_mut(&id)?;
             operation.stage = Stage::Recording;
-            Some(Completion {
+            Some(CompletedLease {
                 operation: id,
                 action: operation.action.clone(),
             })
@@ -226,8 +226,8 @@ impl OperationQueue {
         (completion, effects)
     }
 
-    /// The result of a [`Completion`] is safe: tells everybody.
-    pub fn finish(&mut self, now: Time, id: OperationId, outcome: Outcome) -> Vec<Effect> {
+    /// Completes an operation, after the result of its [`CompletedLease`] was recorded.
+    pub fn finish(&mut self, now: Time, id: OperationId, outcome: OperationOutcome) -> Vec<Effect> {
         let mut effects = vec![];
         if self.is_recording(id) {
             self.conclude(now, id, outcome, &mut effects);
@@ -235,8 +235,8 @@ impl OperationQueue {
         effects
     }
 
-    /// The result of a [`Completion`] says that the worker, not the Action, failed: tries again. `attempt` says what
-    /// happened, with the worker's name.
+    /// Queues an operation again, after the worker of its [`CompletedLease`] failed, not the Action. `attempt` describes the
+    /// failure, with the worker's name.
     pub fn retry(&mut self, now: Time, id: OperationId, attempt: String) -> Vec<Effect> {
         let mut effects = vec![];
         if self.is_recording(id) {
@@ -245,7 +245,7 @@ impl OperationQueue {
         effects
     }
 
-    /// The operation that a request for `action` may join.
+    /// Finds the operation that a request for `action` may join.
     fn joinable(&self, action: &QueuedAction, not_yet_visible: bool) -> Option<OperationId> {
         if action.do_not_cache {
             return None;
@@ -260,7 +260,7 @@ impl OperationQueue {
         operation.is_some_and(|operation| matches!(operation.stage, Stage::Recording))
     }
 
-    /// Lets an operation that a more urgent request has joined move forward.
+    /// Moves an operation forward that a more urgent request has joined.
     fn raise_priority(&mut self, id: OperationId, priority: i32) {
         let Some(operation) = self.operations.get_mut(&id) else {
             return;
@@ -269,14 +269,14 @@ impl OperationQueue {
             return;
         }
         let requirements = &operation.action.requirements;
-        let waiting = self.waiting.remove(requirements, operation.ticket());
+        let waiting = self.waiting.remove(requirements, operation.position());
         operation.priority = priority;
         if let Some(waiting) = waiting {
-            self.waiting.insert(requirements, operation.ticket(), waiting);
+            self.waiting.insert(requirements, operation.position(), waiting);
         }
     }
 
-    /// Gives a queued operation to a worker with a free slot, the least busy one, or lets it wait.
+    /// Assigns a queued operation to the least busy worker with a free slot, or puts it into a queue.
     fn place(&mut self, now: Time, id: OperationId, effects: &mut Vec<Effect>) {
         let Some(operation) = self.operations.get_mut(&id) else {
             return;
@@ -285,24 +285,24 @@ impl OperationQueue {
         let candidates = self
             .workers
             .iter()
-            .filter(|(_, worker)| worker.has_room_for(requirements));
+            .filter(|(_, worker)| worker.can_run(requirements));
         if let Some((&worker, _)) = candidates.min_by_key(|(_, worker)| worker.leases.len()) {
             self.assign(worker, id, effects);
             return;
         }
         let served = serves(&self.workers, requirements);
         operation.waiting_since = now;
-        self.waiting.insert(requirements, operation.ticket(), id);
+        self.waiting.insert(requirements, operation.position(), id);
         if !served {
             self.waiting.set_unserved(requirements, now);
             operation.arm_no_worker(&mut self.deadlines, id, now + self.config.no_worker_timeout);
         }
     }
 
-    /// Gives a worker what waits for it, most urgent first, until it is full.
+    /// Assigns waiting operations to a worker, most urgent first, until it has no free slot.
     fn fill(&mut self, id: WorkerId, effects: &mut Vec<Effect>) {
-        while let Some(worker) = self.workers.get(&id).filter(|worker| worker.has_room()) {
-            let Some(operation) = self.waiting.pop_first(&worker.offer) else {
+        while let Some(worker) = self.workers.get(&id).filter(|worker| worker.has_free_slot()) {
+            let Some(operation) = self.waiting.pop_first(&worker.properties) else {
                 break;
             };
             self.assign(id, operation, effects);
@@ -317,7 +317,7 @@ impl OperationQueue {
         };
         self.last_lease += 1;
         let lease = LeaseId(self.last_lease);
-        worker.leases.insert(lease, Leased::Operation(id));
+        worker.leases.insert(lease, LeaseUse::Operation(id));
         operation.stage = Stage::Executing {
             worker: worker_id,
             lease,
@@ -339,28 +339,29 @@ impl OperationQueue {
         }
     }
 
-    /// An attempt came to nothing.
+    /// Queues an operation again after a failed attempt, or fails it after the maximum number of attempts.
     fn requeue(&mut self, now: Time, id: OperationId, attempt: String, effects: &mut Vec<Effect>) {
         let Some(operation) = self.operations.get_mut(&id) else {
             return;
         };
         operation.attempts.push(attempt);
-        if operation.attempts.len() >= self.config.maximum_attempts {
+        if operation.attempts.len() >= self.config.max_attempts.get() {
             let attempts = std::mem::take(&mut operation.attempts);
-            let outcome = Outcome::Failed(ExecutionError::AttemptsExhausted { attempts });
+            let outcome = OperationOutcome::Failed(ExecutionError::AttemptsExhausted { attempts });
             self.conclude(now, id, outcome, effects);
             return;
         }
         operation.stage = Stage::Queued;
         if operation.abandoned_since.is_some() {
-            // The deadline may have come while the result was being recorded, when there was nothing to cancel.
+            // The deadline may have passed during the recording, when there was nothing to cancel.
             operation.arm_abandoned(&mut self.deadlines, id, now);
         }
         effects.push(operation.publish(id, Progress::Queued));
         self.place(now, id, effects);
     }
 
-    fn conclude(&mut self, now: Time, id: OperationId, outcome: Outcome, effects: &mut Vec<Effect>) {
+    /// Completes an operation with its outcome.
+    fn conclude(&mut self, now: Time, id: OperationId, outcome: OperationOutcome, effects: &mut Vec<Effect>) {
         let Some(operation) = self.operations.get_mut(&id) else {
             return;
         };
@@ -372,7 +373,7 @@ impl OperationQueue {
         self.forget_completed(now, effects);
     }
 
-    /// A `skip_cache_lookup` request may have put a later operation in the place of `id`.
+    /// Removes an operation from those in flight, unless a `skip_cache_lookup` request has replaced it by a later one.
     fn leave_in_flight(&mut self, key: &ActionKey, id: OperationId) {
         if self.in_flight.get(key) == Some(&id) {
             self.in_flight.remove(key);
@@ -380,10 +381,10 @@ impl OperationQueue {
     }
 }
 
-/// Whether some worker could run Actions with these requirements once it has a free slot.
-fn serves(workers: &BTreeMap<WorkerId, Worker>, requirements: &Requirements) -> bool {
+/// True if a worker could run Actions with these requirements when it has a free slot.
+fn serves(workers: &BTreeMap<WorkerId, Worker>, requirements: &RequiredProperties) -> bool {
     let mut workers = workers.values();
-    workers.any(|worker| !worker.draining && worker.offer.meets(requirements))
+    workers.any(|worker| !worker.draining && worker.properties.satisfy(requirements))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Which worker may run which Action.
+//! Platform properties that Actions require and workers offer.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -6,17 +6,17 @@ use std::sync::Arc;
 
 use bitzel_proto::reapi::Platform;
 
-/// Properties that tell the worker how to run the Action rather than which worker may run it: every bitzel worker
-/// understands them, so none has to offer them.
+/// Properties that select the way in which a worker runs the Action, not the worker: every bitzel worker supports them, so
+/// none has to offer them.
 const INTERPRETED_BY_WORKER: [&str; 3] = ["network", "undeclared-writes", "user-namespaces"];
 
-/// The platform properties that an Action asks for, sorted, each once. Cheap to clone: Actions that ask for the
-/// same wait in the same line.
+/// Platform properties that an Action requires, sorted, each once. Cheap to clone: Actions with the same requirements wait
+/// in the same queue.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct Requirements(Arc<[(String, String)]>);
+pub struct RequiredProperties(Arc<[(String, String)]>);
 
-impl Requirements {
-    /// What `platform` asks of the worker.
+impl RequiredProperties {
+    /// Selects the properties of `platform` that a worker must offer.
     pub fn new(platform: &Platform) -> Self {
         let mut properties: Vec<_> = platform
             .properties
@@ -30,7 +30,7 @@ impl Requirements {
     }
 }
 
-impl fmt::Display for Requirements {
+impl fmt::Display for RequiredProperties {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
             return formatter.write_str("no platform properties");
@@ -43,12 +43,12 @@ impl fmt::Display for Requirements {
     }
 }
 
-/// What a worker offers. A name may have several values: the worker satisfies each of them.
+/// Platform properties that a worker offers. A name may have several values, and the worker satisfies each of them.
 #[derive(Debug, Clone, Default)]
-pub struct Offer(HashSet<(String, String)>);
+pub struct OfferedProperties(HashSet<(String, String)>);
 
-impl Offer {
-    /// What a worker with this `platform` offers.
+impl OfferedProperties {
+    /// Reads the properties of a worker's `platform`.
     pub fn new(platform: &Platform) -> Self {
         let properties = platform.properties.iter();
         Self(
@@ -58,16 +58,17 @@ impl Offer {
         )
     }
 
-    /// Whether everything that the Action asks for is offered.
-    pub fn meets(&self, requirements: &Requirements) -> bool {
+    /// True if all required properties are offered.
+    pub fn satisfy(&self, requirements: &RequiredProperties) -> bool {
         requirements.0.iter().all(|property| self.0.contains(property))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use bitzel_proto::reapi::platform::Property;
+
+    use super::*;
 
     fn platform(properties: &[(&str, &str)]) -> Platform {
         let property = |(name, value): &(&str, &str)| Property {
@@ -81,22 +82,23 @@ mod tests {
 
     #[test]
     fn a_worker_must_offer_every_property_with_its_value() {
-        let offer = Offer::new(&platform(&[
+        let offered = OfferedProperties::new(&platform(&[
             ("OSFamily", "linux"),
             ("ISA", "x86-64"),
             ("ISA", "x86-64-v3"),
         ]));
-        let meets = |properties: &[(&str, &str)]| offer.meets(&Requirements::new(&platform(properties)));
-        assert!(meets(&[]));
-        assert!(meets(&[("ISA", "x86-64"), ("OSFamily", "linux")]));
-        assert!(meets(&[("ISA", "x86-64-v3"), ("ISA", "x86-64")]));
-        assert!(!meets(&[("ISA", "aarch64"), ("OSFamily", "linux")]));
-        assert!(!meets(&[("gpu", "1")]));
+        let satisfies =
+            |properties: &[(&str, &str)]| offered.satisfy(&RequiredProperties::new(&platform(properties)));
+        assert!(satisfies(&[]));
+        assert!(satisfies(&[("ISA", "x86-64"), ("OSFamily", "linux")]));
+        assert!(satisfies(&[("ISA", "x86-64-v3"), ("ISA", "x86-64")]));
+        assert!(!satisfies(&[("ISA", "aarch64"), ("OSFamily", "linux")]));
+        assert!(!satisfies(&[("gpu", "1")]));
     }
 
     #[test]
-    fn what_the_worker_interprets_is_not_matched() {
-        let requirements = Requirements::new(&platform(&[
+    fn properties_that_the_worker_interprets_are_not_required() {
+        let requirements = RequiredProperties::new(&platform(&[
             ("network", "on"),
             ("undeclared-writes", "error"),
             ("user-namespaces", "on"),
@@ -104,7 +106,7 @@ mod tests {
         ]));
         assert_eq!(
             requirements,
-            Requirements::new(&platform(&[("OSFamily", "linux")]))
+            RequiredProperties::new(&platform(&[("OSFamily", "linux")]))
         );
         assert_eq!(requirements.to_string(), "OSFamily=linux");
     }

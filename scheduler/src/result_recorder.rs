@@ -1,4 +1,4 @@
-//! What happens to a worker's result.
+//! Recorder of workers' results.
 
 use std::sync::Arc;
 
@@ -11,31 +11,31 @@ use tonic::Code;
 use super::action_metrics;
 use super::dispatcher::Dispatcher;
 use super::error::ExecutionError;
-use super::operation_queue::{Completion, OperationId, Outcome, QueuedAction};
+use super::operation_queue::{CompletedLease, OperationId, OperationOutcome, QueuedAction};
 
-/// Writes results to the action cache, and only then tells the clients: whoever was told of a success finds it in
-/// the cache.
+/// Recorder that writes results to the action cache before clients get them: a client that got a success finds it in the
+/// cache.
 pub(super) struct ResultRecorder {
     pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) action_cache: Arc<dyn ActionCache>,
     pub(super) worker: Arc<str>,
 }
 
-/// What a worker's answer means.
+/// Treatment of a worker's response.
 enum Verdict {
-    /// Goes to the clients as it is.
+    /// The response goes to the clients unchanged.
     Report,
-    /// Succeeded, so it may be cached.
+    /// The Action succeeded, so its result may be cached.
     Cacheable(Box<ActionResult>),
-    /// The worker could not do its part; another one may.
+    /// The worker failed; another one may succeed.
     Retry(String),
 }
 
 impl ResultRecorder {
-    /// Sees a result through until the queue knows about it.
-    pub(super) async fn record(&self, completion: Completion, response: ExecuteResponse) {
+    /// Records a result and reports it to the queue.
+    pub(super) async fn record(&self, completion: CompletedLease, response: ExecuteResponse) {
         let operation = completion.operation;
-        let mut unfinished = Unfinished {
+        let mut guard = FinishGuard {
             dispatcher: &self.dispatcher,
             operation: Some(operation),
         };
@@ -45,19 +45,19 @@ impl ResultRecorder {
             Verdict::Cacheable(result) => self.cache(&completion.action, *result, response).await,
             Verdict::Retry(reason) => {
                 let attempt = format!("worker {} answered: {reason}", self.worker);
-                unfinished.operation = None;
+                guard.operation = None;
                 action_metrics::retried();
                 self.dispatcher.retry(operation, attempt);
                 return;
             }
         };
         action_metrics::answered(&response);
-        let outcome = Outcome::Response(Box::new(response));
-        unfinished.operation = None;
+        let outcome = OperationOutcome::Response(Box::new(response));
+        guard.operation = None;
         self.dispatcher.finish(operation, outcome);
     }
 
-    /// A failing action cache costs a later build time, it does not make this result wrong.
+    /// Writes a result to the action cache. A failure costs a later build time, but this result is valid.
     async fn cache(
         &self,
         action: &QueuedAction,
@@ -72,7 +72,7 @@ impl ResultRecorder {
         response
     }
 
-    /// Fills in what the server knows and the worker left out.
+    /// Adds data of the server that the worker left out.
     fn complete_response(&self, action: &QueuedAction, mut response: ExecuteResponse) -> ExecuteResponse {
         let status = response.status.get_or_insert_default();
         response.cached_result = false;
@@ -99,14 +99,14 @@ impl ResultRecorder {
     }
 }
 
-/// A result is cached when it is good: OK status and exit code 0. `remote_execution.proto` forbids the first;
-/// a failing command is run again because its failure may be the machine's.
+/// Decides the treatment of a response. A result is cached with OK status and exit code 0. `remote_execution.proto` forbids
+/// to cache another status; a failing command runs again, because the machine may be the cause.
 fn verdict(response: &ExecuteResponse, do_not_cache: bool) -> Verdict {
     let status = response.status.as_ref();
     match status.map_or(Code::Ok, |status| Code::from_i32(status.code)) {
         Code::Ok => {}
-        // No fault of the Action: the worker cannot reach the store, or has stopped the Action by itself because it
-        // shuts down. What the server told it to cancel does not get here.
+        // Not a fault of the Action: the worker cannot reach the store, or stopped the Action because it shuts down.
+        // Responses to a Cancel of the server do not get here.
         Code::Unavailable | Code::Aborted | Code::Cancelled => {
             return Verdict::Retry(status.map(|status| status.message.clone()).unwrap_or_default());
         }
@@ -120,17 +120,17 @@ fn verdict(response: &ExecuteResponse, do_not_cache: bool) -> Verdict {
     }
 }
 
-/// Ends an operation whose recording was dropped or panicked: without it, its clients would wait for ever.
-struct Unfinished<'a> {
+/// Guard that fails an operation whose recording was dropped or panicked: its clients would wait for ever.
+struct FinishGuard<'a> {
     dispatcher: &'a Dispatcher,
     operation: Option<OperationId>,
 }
 
-impl Drop for Unfinished<'_> {
+impl Drop for FinishGuard<'_> {
     fn drop(&mut self) {
         if let Some(operation) = self.operation {
             let error = ExecutionError::Internal("the result could not be recorded");
-            self.dispatcher.finish(operation, Outcome::Failed(error));
+            self.dispatcher.finish(operation, OperationOutcome::Failed(error));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The two services over a real gRPC server, with a worker that does what each test says.
+//! Tests of the two services on a real gRPC server, with a worker that each test controls.
 
 mod cache_policy;
 mod cancellation;

@@ -1,4 +1,4 @@
-//! The `WorkerQueue` service: one stream for each worker.
+//! `WorkerQueue` service: one stream for each worker.
 
 use std::sync::Arc;
 
@@ -17,21 +17,22 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::dispatcher::{Connection, Dispatcher, ToWorker};
+use super::dispatcher::{Connection, Dispatcher, WorkerSender};
 use super::error::ExecutionError;
 use super::operation_queue::WorkerId;
 use super::result_recorder::ResultRecorder;
 
-/// No worker runs more Actions at once; bounds what a stream may have in flight.
-const MAXIMUM_SLOTS: u32 = 1024;
-/// Room for Assign, Cancel and Acknowledged of every slot, and for acknowledgements of what is long over.
-const OUTBOUND_CAPACITY: usize = 4 * MAXIMUM_SLOTS as usize;
-/// How many results of one worker may wait for the action cache before the worker's stream is read on.
-const RECORDINGS: usize = 64;
-/// Results with inlined output may be larger than tonic's default of 4 MiB.
-const MESSAGE_LIMIT: usize = 64 << 20;
+/// Maximum number of slots of a worker; limits the messages of a stream in flight.
+const MAX_SLOTS: u32 = 1024;
+/// Capacity of a worker's channel, in messages: Assign, Cancel and Acknowledged of every slot, and acknowledgements of
+/// leases that ended long ago.
+const OUTBOUND_CAPACITY: usize = 4 * MAX_SLOTS as usize;
+/// Maximum number of results of one worker that wait for the action cache. With more, the worker's stream is not read.
+const MAX_CONCURRENT_RECORDINGS: usize = 64;
+/// Maximum size of a worker's message in bytes: results with inlined output may be larger than tonic's default of 4 MiB.
+const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
-/// Hands Actions to workers and takes their results.
+/// `WorkerQueue` service: assigns Actions to workers and takes their results.
 #[derive(Clone)]
 pub struct WorkerQueueService {
     pub(super) dispatcher: Arc<Dispatcher>,
@@ -41,13 +42,13 @@ pub struct WorkerQueueService {
 }
 
 impl WorkerQueueService {
-    /// The service, ready to be added to a server.
+    /// Creates the gRPC service for a server.
     pub fn into_server(self) -> WorkerQueueServer<Self> {
-        WorkerQueueServer::new(self).max_decoding_message_size(MESSAGE_LIMIT)
+        WorkerQueueServer::new(self).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
-    /// Talks with a worker: takes what it says, and gives what it is to hear. For workers in this process; others come
-    /// through the gRPC service.
+    /// Connects a worker of this process: takes its messages and returns those for it. Other workers connect through the gRPC
+    /// service.
     pub fn connect(
         &self,
         inbound: impl Stream<Item = Result<WorkerMessage, Status>> + Send + Unpin + 'static,
@@ -60,7 +61,7 @@ impl WorkerQueueService {
     async fn serve(
         self,
         mut inbound: impl Stream<Item = Result<WorkerMessage, Status>> + Send + Unpin,
-        outbound: ToWorker,
+        outbound: WorkerSender,
     ) {
         let hello = tokio::select! {
             () = self.shutdown.cancelled() => Err(ExecutionError::ShuttingDown),
@@ -69,7 +70,7 @@ impl WorkerQueueService {
         let hello = match hello {
             Ok(hello) => hello,
             Err(error) => {
-                // The worker may be gone, then nobody reads this.
+                // The worker may be gone, and then nobody reads this.
                 let _ = outbound.send(Err(error.into())).await;
                 return;
             }
@@ -84,19 +85,19 @@ impl WorkerQueueService {
         tracing::info!(worker = hello.worker_name, ended, "worker disconnected");
     }
 
-    fn register(self, hello: &Hello, outbound: ToWorker) -> Session {
+    fn register(self, hello: &Hello, outbound: WorkerSender) -> WorkerSession {
         let closed = self.shutdown.child_token();
         let weak = outbound.downgrade();
         let connection = Connection {
             outbound,
             closed: closed.clone(),
         };
-        Session {
+        WorkerSession {
             worker: self.dispatcher.register_worker(hello, connection),
             name: hello.worker_name.as_str().into(),
             outbound: weak,
             closed,
-            recordings: Arc::new(Semaphore::new(RECORDINGS)),
+            recordings: Arc::new(Semaphore::new(MAX_CONCURRENT_RECORDINGS)),
             service: self,
         }
     }
@@ -110,10 +111,10 @@ impl WorkerQueue for WorkerQueueService {
         &self,
         request: Request<Streaming<WorkerMessage>>,
     ) -> Result<Response<Self::WorkStream>, Status> {
-        // A worker serves all instances, so a rule for workers is one about the instance without a name.
+        // A worker serves all instances, so the permission is that on the instance with the empty name.
         let (_, extensions, inbound) = request.into_parts();
         authorize(&extensions, Permission::Worker, &InstanceName::default())?;
-        // Without a wait for its hello: the worker may wait for the response's headers before it says that.
+        // Does not wait for Hello: the worker may wait for the response's headers before it sends that.
         Ok(Response::new(self.connect(inbound)))
     }
 }
@@ -126,9 +127,7 @@ async fn read_hello(
         Some(worker_message::Message::Hello(hello)) => match &hello {
             hello if hello.worker_name.is_empty() => "Hello.worker_name is empty",
             hello if hello.worker_name.len() > 256 => "Hello.worker_name is longer than 256 bytes",
-            hello if hello.slots == 0 || hello.slots > MAXIMUM_SLOTS => {
-                "Hello.slots is not between 1 and 1024"
-            }
+            hello if hello.slots == 0 || hello.slots > MAX_SLOTS => "Hello.slots is not between 1 and 1024",
             _ => return Ok(hello),
         },
         _ => "the first message of the stream must be Hello",
@@ -136,26 +135,25 @@ async fn read_hello(
     Err(ExecutionError::WorkerProtocol(problem))
 }
 
-/// A registered worker's side of the stream. Dropping it, for whatever reason, gives the leases to others.
-struct Session {
+/// Stream of a registered worker. Dropping it gives its leases of Actions to other workers.
+struct WorkerSession {
     service: WorkerQueueService,
     worker: WorkerId,
     name: Arc<str>,
-    /// Weak: the stream to the worker ends as soon as the dispatcher has closed it and the last acknowledgement is
-    /// on its way.
+    /// Weak, so that the stream to the worker ends when the dispatcher has closed it and the last acknowledgement is sent.
     outbound: mpsc::WeakSender<Result<SchedulerMessage, Status>>,
     closed: CancellationToken,
     recordings: Arc<Semaphore>,
 }
 
-impl Drop for Session {
+impl Drop for WorkerSession {
     fn drop(&mut self) {
         self.service.dispatcher.lose_worker(self.worker);
     }
 }
 
-impl Session {
-    /// Reads until the stream ends, and says why it did.
+impl WorkerSession {
+    /// Reads until the stream ends, and returns the reason.
     async fn read(&self, mut inbound: impl Stream<Item = Result<WorkerMessage, Status>> + Unpin) -> String {
         loop {
             let message = tokio::select! {
@@ -174,6 +172,7 @@ impl Session {
         }
     }
 
+    /// Applies a message of the worker.
     async fn handle(&self, message: worker_message::Message) {
         let dispatcher = &self.service.dispatcher;
         match message {
@@ -182,7 +181,7 @@ impl Session {
                 let executing = match execution_stage::Value::try_from(change.stage) {
                     Ok(execution_stage::Value::Queued) => false,
                     Ok(execution_stage::Value::Executing) => true,
-                    // The other stages are the server's to say.
+                    // Only the server reports the other stages.
                     _ => return,
                 };
                 dispatcher.change_stage(self.worker, &change.lease, executing);
@@ -203,7 +202,7 @@ impl Session {
             return;
         };
         let Some(completion) = self.service.dispatcher.complete(self.worker, &lease) else {
-            // Nobody waits for it, so the worker may forget it as well.
+            // No client waits for the result, so the worker may forget it too.
             acknowledge(&outbound, lease).await;
             return;
         };
@@ -212,7 +211,7 @@ impl Session {
             action_cache: self.service.action_cache.clone(),
             worker: self.name.clone(),
         };
-        // A task of its own: the result is here, so it outlives the worker's stream.
+        // A background task: the result has arrived, so it outlives the worker's stream.
         self.service.tasks.spawn(async move {
             recorder.record(completion, response).await;
             acknowledge(&outbound, lease).await;
@@ -221,8 +220,8 @@ impl Session {
     }
 }
 
-async fn acknowledge(outbound: &ToWorker, lease: String) {
+async fn acknowledge(outbound: &WorkerSender, lease: String) {
     let message = Some(scheduler_message::Message::Acknowledged(Acknowledged { lease }));
-    // A worker that has gone needs no acknowledgement.
+    // A worker that is gone needs no acknowledgement.
     let _ = outbound.send(Ok(SchedulerMessage { message })).await;
 }

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Runs every fuzz target for some seconds, 20 if nothing else is said: tests/fuzz/run.sh [SECONDS [TARGET...]]
-# What they learn is kept in .demo/fuzz, so that the next run goes on from there.
+# Runs fuzz targets, all of them by default, for some seconds each: tests/fuzz/run.sh [SECONDS [TARGET...]], default 20.
+# The corpora are kept in .demo/fuzz for the next run.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -10,8 +10,9 @@ seconds=${1:-20}
 shift || true
 tools=$root/.demo/tools/bin
 export PATH=$tools:$PATH
-# Coverage instrumentation is a compiler option that stable Rust hides. Without the address sanitizer: there is no
-# unsafe code to find faults in, and it would halve the speed.
+# Coverage instrumentation needs a compiler option that stable Rust hides. Without the address sanitizer, which would
+# halve the speed: the workspace denies unsafe code, and its few reasoned exceptions (system calls in `worker` and `cli`)
+# are not in the code that the targets call.
 export RUSTC_BOOTSTRAP=1
 cd "$root/tests"
 mapfile -t targets < <(cargo fuzz list)

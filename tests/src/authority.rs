@@ -1,4 +1,4 @@
-//! A certificate authority for servers with TLS.
+//! Certificate authority for servers with TLS.
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
@@ -6,8 +6,8 @@ use rcgen::{
 
 use crate::site::Site;
 
-/// Writes into a site, each with its key in PKCS #8: `server.pem` and `server.key` for a server at 127.0.0.1,
-/// `client.pem` and `client.key` for a client called `ci`; and the authority of both as `ca.pem`.
+/// Writes certificates with their keys (PKCS #8) into a site: `server.pem` and `server.key` for a server at 127.0.0.1,
+/// `client.pem` and `client.key` for a client with the name `ci`, and the authority of both as `ca.pem`.
 pub fn write_certificates(site: &Site) {
     let mut params = CertificateParams::new(Vec::<String>::new()).expect("parameters");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -24,7 +24,7 @@ pub fn write_certificates(site: &Site) {
     ] {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(address).expect("parameters");
-        // One of the authority's name would be taken for one that it made for itself.
+        // A certificate with the authority's own name would count as self-signed.
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![usage];
         let certificate = params.signed_by(&key, &authority).expect("a certificate");

@@ -1,4 +1,4 @@
-//! Bazel on a small workspace of its own, as a client of a server of ours.
+//! Bazel with a small workspace, as a client of `bitzel serve`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,11 +6,13 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-/// Longer than any of these builds takes; only a Bazel that hangs reaches it.
-const HANGING_SECONDS: &str = "300";
+use crate::program_output::text_of;
 
-/// Two genrules, one on top of the other, and a test of what comes out. Bazel's own `sh_test` wants a C++ toolchain
-/// and downloads, so the test is a rule of the workspace.
+/// Longer than any of these builds takes; only a Bazel that hangs reaches it.
+const TIMEOUT_SECONDS: &str = "300";
+
+/// Two genrules, of which `above` reads the output of `below`, and a test of the output of `above`. Bazel's own
+/// `sh_test` needs a C++ toolchain and downloads, so the test is a rule of the workspace.
 const BUILD: &str = r#"
 load(":contains_test.bzl", "contains_test")
 genrule(name = "below", outs = ["below.txt"], cmd = "echo below > $@")
@@ -31,38 +33,37 @@ contains_test = rule(
 )
 "##;
 
-/// Every test rule depends on this one, which Bazel would download although nothing here asks for coverage.
+/// A target on which every test rule depends. Bazel would download it, although nothing here measures coverage.
 const COVERAGE_TOOLS: &str =
     "filegroup(name = \"coverage_report_generator\", visibility = [\"//visibility:public\"])\n";
 
-/// Actions of the workspace that can run elsewhere: two genrules and the test.
+/// Actions of the workspace that can run remotely: two genrules and the test.
 pub const REMOTE_ACTIONS: u64 = 3;
 
-/// A workspace and a Bazel server of its own for it. Both are gone when it is dropped.
+/// A workspace with its own Bazel server. Both are removed when it is dropped.
 pub struct Bazel {
     program: PathBuf,
     directory: TempDir,
-    /// What its server is started with.
-    startup: Vec<String>,
+    startup_flags: Vec<String>,
 }
 
-/// How a run of Bazel went.
+/// Result of a run of Bazel.
 #[derive(Debug)]
 pub struct BazelReport {
-    /// Whether it succeeded.
+    /// True if Bazel succeeded.
     pub success: bool,
-    /// All that Bazel said.
+    /// Standard output and, after it, standard error.
     pub text: String,
 }
 
 impl Bazel {
-    /// A workspace in which nothing was built.
+    /// A workspace without any builds.
     pub fn new(program: PathBuf) -> Self {
         let directory = TempDir::with_prefix("bitzel-bazel-").expect("a temporary directory");
         let bazel = Self {
             program,
             directory,
-            startup: Vec::new(),
+            startup_flags: Vec::new(),
         };
         bazel.write("workspace/WORKSPACE", "");
         bazel.write("workspace/BUILD", BUILD);
@@ -73,11 +74,11 @@ impl Bazel {
         bazel
     }
 
-    /// The same, believing servers that this authority (a PEM file) vouches for by HTTP, for which Bazel has no flag.
+    /// As [`new`](Self::new), and trusts an authority (a PEM file) for HTTPS, for which Bazel has no flag.
     pub fn trusting(program: PathBuf, authority: &Path) -> Self {
         let mut bazel = Self::new(program);
         let store = bazel.directory.path().join("authorities");
-        // Comes with the Java that Bazel runs on.
+        // A program of the Java that runs Bazel.
         let output = Command::new("keytool")
             .args([
                 "-importcert",
@@ -94,24 +95,24 @@ impl Bazel {
             .output()
             .expect("keytool starts");
         assert!(output.status.success(), "{output:?}");
-        bazel.startup = vec![
+        bazel.startup_flags = vec![
             format!("--host_jvm_args=-Djavax.net.ssl.trustStore={}", store.display()),
             "--host_jvm_args=-Djavax.net.ssl.trustStorePassword=changeit".to_owned(),
         ];
         bazel
     }
 
-    /// The same, able to speak gRPC over TLS. Debian builds netty, which Bazel connects with, without the class that has
-    /// Java's own TLS agree on HTTP/2 (`JdkAlpnApplicationProtocolNegotiator`), so that `grpcs://` ends with "JDK provider
-    /// does not support ALPN protocol", whatever the Java. netty also does TLS by OpenSSL, by a library that Debian packages:
+    /// As [`new`](Self::new), with gRPC over TLS. Bazel connects with netty, and Debian builds netty without the class for
+    /// HTTP/2 with Java's own TLS (`JdkAlpnApplicationProtocolNegotiator`), so `grpcs://` fails with "JDK provider does
+    /// not support ALPN protocol" on every Java. netty can also use OpenSSL, through a library that Debian packages:
     /// `netty_tcnative`.
     pub fn with_grpc_over_tls(program: PathBuf, netty_tcnative: &Path) -> Self {
         let mut bazel = Self::new(program);
         let libraries = bazel.directory.path().join("libraries");
         std::fs::create_dir(&libraries).expect("a directory of libraries");
-        // A copy: the library looks at its own file's name, symbolic links resolved, and refuses Debian's.
+        // A copy: the library checks its own file name, after resolving symbolic links, and refuses Debian's name.
         std::fs::copy(netty_tcnative, libraries.join("libnetty_tcnative.so")).expect("a copy of the library");
-        bazel.startup = vec![format!(
+        bazel.startup_flags = vec![format!(
             "--host_jvm_args=-Djava.library.path={}",
             libraries.display()
         )];
@@ -130,8 +131,8 @@ impl Bazel {
 
     /// Runs `bazel test //:all` with these flags.
     pub fn test(&self, flags: &[&str]) -> BazelReport {
-        // The report in XML is made by the test's own Action. As an Action of its own it has the seconds that the test took
-        // as an argument, and may be another one each time.
+        // Makes the XML report part of the test's Action. A separate Action has the test's duration as an argument, so its
+        // digest may differ each time.
         self.run(
             "test",
             &[&["--noexperimental_split_xml_generation"], flags].concat(),
@@ -160,7 +161,7 @@ impl Bazel {
         BazelReport::new(&output)
     }
 
-    /// Forgets everything that was built here.
+    /// Runs `bazel clean`, which removes all outputs from the workspace.
     pub fn clean(&self) {
         let output = self.command().arg("clean").output().expect("bazel starts");
         assert!(output.status.success(), "{output:?}");
@@ -169,17 +170,17 @@ impl Bazel {
     fn command(&self) -> Command {
         let mut command = Command::new("timeout");
         command
-            .args(["--kill-after=10", HANGING_SECONDS])
+            .args(["--kill-after=10", TIMEOUT_SECONDS])
             .arg(&self.program)
-            // The system's own file says where Debian keeps the parts of Bazel.
+            // Not `--nosystem_rc`: that file has the paths of Debian's parts of Bazel.
             .arg("--nohome_rc")
             .arg(format!(
                 "--output_user_root={}",
                 self.directory.path().join("output").display()
             ))
-            // Should this program die, the server goes by itself.
+            // Ends the server if this program is killed.
             .arg("--max_idle_secs=60")
-            .args(&self.startup)
+            .args(&self.startup_flags)
             .current_dir(self.path(""));
         command
     }
@@ -194,7 +195,7 @@ impl Bazel {
 
 impl Drop for Bazel {
     fn drop(&mut self) {
-        // A server that does not end keeps the directory from going, which is all.
+        // A server that does not end only prevents the removal of the directory.
         let _ = self.command().arg("shutdown").output();
         // Bazel makes its outputs read-only.
         let _ = Command::new("chmod")
@@ -206,21 +207,20 @@ impl Drop for Bazel {
 
 impl BazelReport {
     fn new(output: &Output) -> Self {
-        let text = [&output.stdout, &output.stderr].map(|part| String::from_utf8_lossy(part).into_owned());
         Self {
             success: output.status.success(),
-            text: text.concat(),
+            text: text_of(output),
         }
     }
 
-    /// This, after checking that the run succeeded.
+    /// Panics with the output unless the run succeeded.
     #[must_use]
     pub fn succeeded(self) -> Self {
         assert!(self.success, "bazel failed:\n{}", self.text);
         self
     }
 
-    /// Bazel's own summary, `INFO: 7 processes: 4 remote cache hit, 3 internal.`, by kind of process.
+    /// Numbers of processes by kind, from Bazel's summary `INFO: 7 processes: 4 remote cache hit, 3 internal.`.
     pub fn processes(&self) -> BTreeMap<String, u64> {
         let summary = self.text.lines().find_map(|line| {
             let (total, kinds) = line.strip_prefix("INFO: ")?.split_once(": ")?;
@@ -236,7 +236,7 @@ impl BazelReport {
             .collect()
     }
 
-    /// How many processes of one kind there were.
+    /// Number of processes of one kind.
     pub fn count(&self, kind: &str) -> u64 {
         self.processes().get(kind).copied().unwrap_or(0)
     }

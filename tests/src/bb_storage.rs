@@ -1,4 +1,4 @@
-//! Buildbarn's bb-storage, as its README sets it up: blocks and keys in files, results only while their outputs are there.
+//! Configuration of Buildbarn's bb-storage, as in its README: blocks and keys in files, completeness-checked results.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -6,45 +6,45 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-/// How much a bb-storage holds.
+/// Size of a bb-storage.
 #[derive(Debug, Clone, Copy)]
 pub struct BbStorageSize {
-    /// The largest blob, in bytes: blobs lie in blocks of this size, and there are 38 of them.
+    /// Bytes of each of the 38 blocks, which is also the size of the largest blob.
     pub block_bytes: u64,
-    /// The table of where each blob lies, in bytes; 66 for a blob, and a few times as many for it to be found.
+    /// Bytes of the key-location map: 66 for each blob, and a few times that to keep collisions rare.
     pub key_bytes: u64,
 }
 
 impl BbStorageSize {
-    /// That of the README: blobs of 269 MiB, and about a hundred thousand.
+    /// The size in its README: blobs up to 269 MiB, about 100,000 of them.
     pub const README: Self = Self {
         block_bytes: (10 << 30) / BLOCKS,
         key_bytes: 16 << 20,
     };
 }
 
-const OLD: u64 = 8;
-const CURRENT: u64 = 24;
-const NEW: u64 = 3;
-const SPARE: u64 = 3;
-const BLOCKS: u64 = OLD + CURRENT + NEW + SPARE;
-const RESULTS: BbStorageSize = BbStorageSize {
+const OLD_BLOCKS: u64 = 8;
+const CURRENT_BLOCKS: u64 = 24;
+const NEW_BLOCKS: u64 = 3;
+const SPARE_BLOCKS: u64 = 3;
+const BLOCKS: u64 = OLD_BLOCKS + CURRENT_BLOCKS + NEW_BLOCKS + SPARE_BLOCKS;
+const ACTION_CACHE_SIZE: BbStorageSize = BbStorageSize {
     block_bytes: (100 << 20) / BLOCKS,
     key_bytes: 1 << 20,
 };
 
-/// Writes its configuration file into `directory`, where it will also keep its data, and makes the directories that it
-/// expects. Everybody may do everything.
+/// Writes a configuration without access control into `directory`, which also gets the data, and makes the directories
+/// that bb-storage expects. Returns the path of the configuration.
 pub fn configure_bb_storage(directory: &Path, address: SocketAddr, size: BbStorageSize) -> PathBuf {
     let allow = json!({"allow": {}});
     let configuration = json!({
         "contentAddressableStorage": {
-            "backend": local(&directory.join("cas"), size, NEW),
+            "backend": local(&directory.join("cas"), size, NEW_BLOCKS),
             "getAuthorizer": allow, "putAuthorizer": allow, "findMissingAuthorizer": allow,
         },
         "actionCache": {
             "backend": {"completenessChecking": {
-                "backend": local(&directory.join("ac"), RESULTS, 1),
+                "backend": local(&directory.join("ac"), ACTION_CACHE_SIZE, 1),
                 "maximumTotalTreeSizeBytes": 16 << 20,
             }},
             "getAuthorizer": allow, "putAuthorizer": allow,
@@ -66,12 +66,12 @@ fn local(directory: &Path, size: BbStorageSize, new_blocks: u64) -> Value {
         "keyLocationMapOnBlockDevice": file("key_location_map", size.key_bytes),
         "keyLocationMapMaximumGetAttempts": 16,
         "keyLocationMapMaximumPutAttempts": 64,
-        "oldBlocks": OLD,
-        "currentBlocks": CURRENT,
+        "oldBlocks": OLD_BLOCKS,
+        "currentBlocks": CURRENT_BLOCKS,
         "newBlocks": new_blocks,
         "blocksOnBlockDevice": {
             "source": file("blocks", size.block_bytes * BLOCKS),
-            "spareBlocks": SPARE,
+            "spareBlocks": SPARE_BLOCKS,
         },
         "persistent": {"stateDirectoryPath": state, "minimumEpochInterval": "300s"},
     }})

@@ -1,15 +1,17 @@
-//! What one run of `bitzel build` said and did.
+//! Result of one run of `bitzel build`.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Output;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-/// The exit code, the texts and the events of one build.
+use crate::program_output::text_of;
+
+/// Exit code, output and events of one build.
 #[derive(Clone, Debug)]
 pub struct BuildReport {
-    /// The exit code; `None` when a signal ended the program.
+    /// The exit code; `None` if a signal ended the program.
     pub exit_code: Option<i32>,
     /// Standard output and, after it, standard error.
     pub text: String,
@@ -26,23 +28,34 @@ impl BuildReport {
             .collect();
         Self {
             exit_code: output.status.code(),
-            text: format!(
-                "{}{}",
-                String::from_utf8_lossy(&output.stdout),
-                String::from_utf8_lossy(&output.stderr)
-            ),
+            text: text_of(output),
             events,
         }
     }
 
-    /// Panics with everything that the build said unless it ended well.
+    /// A form from which another process can make an equal report.
+    pub(crate) fn to_json(&self) -> String {
+        json!({"exit_code": self.exit_code, "text": self.text, "events": self.events}).to_string()
+    }
+
+    pub(crate) fn from_json(text: &str) -> Self {
+        let document: Value = serde_json::from_str(text).expect("a report in JSON");
+        let exit_code = document["exit_code"].as_i64();
+        Self {
+            exit_code: exit_code.map(|code| i32::try_from(code).expect("an exit code")),
+            text: document["text"].as_str().expect("a text").to_owned(),
+            events: document["events"].as_array().expect("a list of events").clone(),
+        }
+    }
+
+    /// Panics with the output unless the build succeeded.
     #[must_use = "or call it for its check alone and drop the result with `drop`"]
     pub fn succeeded(self) -> Self {
         assert_eq!(self.exit_code, Some(0), "the build failed:\n{}", self.text);
         self
     }
 
-    /// Panics unless the build ended with exit code 1, which says that a task or the metadata failed.
+    /// Panics unless the build ended with exit code 1: a task or the metadata failed.
     #[must_use = "or call it for its check alone and drop the result with `drop`"]
     pub fn failed(self) -> Self {
         assert_eq!(
@@ -54,18 +67,18 @@ impl BuildReport {
         self
     }
 
-    /// Panics unless the build said all of these.
+    /// Panics unless the output contains all of these texts.
     pub fn assert_says(&self, expected: &[&str]) {
         for text in expected {
             assert!(
                 self.text.contains(text),
-                "the build does not say {text:?}:\n{}",
+                "the output does not contain {text:?}:\n{}",
                 self.text
             );
         }
     }
 
-    /// The tasks that came out so (`ran`, `hit`, `cut_off`, `failed`, `noexec`), as `recipe:do_task`.
+    /// The tasks with an outcome (`ran`, `hit`, `cut_off`, `failed`, `noexec`), as `recipe:do_task`.
     pub fn tasks(&self, outcome: &str) -> BTreeSet<String> {
         self.events("task_finished")
             .filter(|event| event["outcome"] == outcome)
@@ -78,7 +91,7 @@ impl BuildReport {
         self.events("task_started").map(task_name).collect()
     }
 
-    /// The recipes of which a task ran.
+    /// The recipes with at least one task that ran.
     pub fn recipes_that_ran(&self) -> BTreeSet<String> {
         let tasks = self.tasks("ran");
         tasks

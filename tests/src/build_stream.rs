@@ -1,33 +1,34 @@
-//! `BuildStream` on a small project of its own.
+//! `BuildStream` with a small project.
 
 use std::path::PathBuf;
 use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::site::copy_directory;
+use crate::program_output::text_of;
+use crate::tree::copy_directory;
 
-/// Longer than any of these commands takes; only one that hangs reaches it.
-const HANGING_SECONDS: &str = "120";
+/// Longer than any of these commands takes; only a command that hangs reaches it.
+const TIMEOUT_SECONDS: &str = "120";
 
-/// `BuildStream` keeps 5 % of the disk free otherwise, and waits for ever where less is.
+/// By default `BuildStream` keeps 5 % of the disk free, and waits forever if less is free.
 const SETTINGS: &str = "cache:\n  reserved-disk-space: 0\n";
 const PROJECT: &str = "name: peer\nmin-version: 2.0\nelement-path: elements\n";
 const IMPORT: &str = "kind: import\nsources:\n- kind: local\n  path: files\n";
-/// Composing runs no command, so no sandbox has to be there.
+/// Composition runs no command, so it needs no sandbox.
 const COMPOSE: &str = "kind: compose\nbuild-depends:\n- files.bst\n";
 
-/// Elements of the project, and so artifacts.
+/// Elements of the project, each of which gives an artifact.
 pub const ELEMENTS: usize = 2;
 
-/// A project, and a home directory that holds `BuildStream`'s local cache.
+/// A project, and a home directory with `BuildStream`'s local cache.
 pub struct BuildStream {
     program: PathBuf,
     directory: TempDir,
 }
 
 impl BuildStream {
-    /// A project of which nothing was built.
+    /// A project without any builds.
     pub fn new(program: PathBuf) -> Self {
         let directory = TempDir::with_prefix("bitzel-buildstream-").expect("a temporary directory");
         let files = [
@@ -55,15 +56,15 @@ impl BuildStream {
         other
     }
 
-    /// A path beside the project.
+    /// A path inside the directory of project and home.
     pub fn path(&self, relative: &str) -> PathBuf {
         self.directory.path().join(relative)
     }
 
-    /// Runs `bst` with these arguments, which has to succeed, and gives all that it said.
+    /// Runs `bst` with these arguments; panics unless it succeeds. Returns standard output and standard error.
     pub fn run(&self, arguments: &[&str]) -> String {
         let output = Command::new("timeout")
-            .args(["--kill-after=10", HANGING_SECONDS])
+            .args(["--kill-after=10", TIMEOUT_SECONDS])
             .arg(&self.program)
             .args(["--no-interactive", "--no-colors"])
             .args(arguments)
@@ -73,8 +74,7 @@ impl BuildStream {
             .current_dir(self.path("project"))
             .output()
             .expect("bst starts");
-        let text = [&output.stdout, &output.stderr].map(|part| String::from_utf8_lossy(part).into_owned());
-        let text = text.concat();
+        let text = text_of(&output);
         assert!(output.status.success(), "bst {arguments:?} failed:\n{text}");
         text
     }

@@ -1,4 +1,4 @@
-//! A collector of traces: OTLP over gRPC, in memory.
+//! In-memory trace collector: OTLP over gRPC.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -15,22 +15,24 @@ use tokio::runtime::Runtime;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
-/// A span as it came in.
+use crate::s3_server::single_worker_runtime;
+
+/// A received span.
 #[derive(Debug, Clone)]
 pub struct CollectedSpan {
-    /// Of the span itself, its parent, and the trace of both.
+    /// Id of the span.
     pub id: Vec<u8>,
-    /// Empty for the root of a trace.
+    /// Id of the parent; empty for the root of a trace.
     pub parent: Vec<u8>,
-    /// The trace.
+    /// Id of the trace.
     pub trace: Vec<u8>,
-    /// Its name.
+    /// Name of the span.
     pub name: String,
-    /// Its attributes of type string.
+    /// Attributes of type string.
     pub attributes: Vec<(String, String)>,
 }
 
-/// A running collector, gone when it is dropped.
+/// A running collector. Stopped when it is dropped.
 pub struct Collector {
     _runtime: Runtime,
     address: SocketAddr,
@@ -44,11 +46,7 @@ struct Service(Spans);
 impl Collector {
     /// Starts on a free port of this machine.
     pub fn start() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("a runtime");
+        let runtime = single_worker_runtime();
         let listener = runtime
             .block_on(TcpListener::bind("127.0.0.1:0"))
             .expect("a free port");
@@ -67,12 +65,12 @@ impl Collector {
         }
     }
 
-    /// What programs get as `--otlp-endpoint`.
+    /// The value of `--otlp-endpoint` for a program.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// What has come in so far. Programs send the last of it when they end.
+    /// All spans received so far. Programs send the last ones before they end.
     pub fn spans(&self) -> Vec<CollectedSpan> {
         self.spans.lock().expect("nobody panics with the lock").clone()
     }

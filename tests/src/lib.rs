@@ -1,35 +1,44 @@
-//! What the end-to-end tests in `tests/tests/` share: places to build in, the bitzel program itself, and what a
-//! build says about itself.
+//! Harness of the end-to-end tests in `tests/tests/` and of the benchmarks in `tests/benches/`: build directories, the
+//! bitzel program, and programs of other projects.
 //!
-//! A test gets a [`Site`] of its own, with a copy of the demo layer, a build directory and a cache directory, so
-//! that tests neither see nor disturb each other. Everything here panics when something is wrong: it is part of
-//! tests.
+//! Every test has its own [`Site`] with a copy of the demo layer, a build directory and a cache directory, so tests do
+//! not depend on each other. All functions panic on errors, because the harness is part of tests.
 
 mod authority;
 pub mod bazel;
 mod bb_storage;
+mod bitzel_server;
 mod build_report;
 pub mod build_stream;
-mod cache_server;
 mod cold_build;
 mod collector;
+mod listening_process;
+mod module_list;
+mod observed_process;
 pub mod peers;
+mod polling;
 mod program;
+mod program_output;
 mod release;
-mod server;
+mod s3_server;
 mod site;
 mod tree;
 mod worker_process;
 
 pub use authority::write_certificates;
 pub use bb_storage::{BbStorageSize, configure_bb_storage};
+pub use bitzel_server::BitzelServer;
 pub use build_report::BuildReport;
-pub use cache_server::{CacheServer, S3_KEYS, S3Server, free_address};
 pub use cold_build::cold_build;
 pub use collector::{CollectedSpan, Collector};
+pub use listening_process::{ListeningProcess, free_address};
+pub use module_list::assert_declares_all_modules;
+pub use observed_process::ObservedProcess;
+pub use polling::poll_until;
 pub use program::{bitbake_directory, bitzel_program, downloads_directory};
+pub use program_output::{run, text_of};
 pub use release::Release;
-pub use server::Server;
-pub use site::{Site, copy_directory};
-pub use tree::{Entry, tree_of};
+pub use s3_server::{S3_KEYS, S3Server};
+pub use site::Site;
+pub use tree::{Entry, copy_directory, tree_of};
 pub use worker_process::WorkerProcess;

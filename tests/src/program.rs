@@ -1,13 +1,13 @@
-//! Where the program under test and what the set-up made are found.
+//! Paths of the program under test and of the files from `make setup`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The bitzel program: the one that `BITZEL_BIN` names, else the workspace's own, built now if it is out of date.
+/// Path of the bitzel program: from `BITZEL_BIN`, else the workspace's own, which is built if it is out of date.
 ///
-/// Cargo builds a package's programs only for that package's own tests, so the tests ask for it themselves;
-/// otherwise they would run whatever an earlier build left.
+/// Cargo builds the programs of a package only for that package's own tests, so these tests build it themselves;
+/// otherwise they would run the program of an earlier build.
 pub fn bitzel_program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| std::env::var_os("BITZEL_BIN").map_or_else(build_program, PathBuf::from))
@@ -16,13 +16,13 @@ pub fn bitzel_program() -> &'static Path {
 fn build_program() -> PathBuf {
     let status = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--package", "bitzel", "--bin", "bitzel"])
-        // Benchmarks are optimised, and so is what they measure.
+        // Benchmarks are optimised, so the program has to be too.
         .args((!cfg!(debug_assertions)).then_some("--release"))
         .current_dir(project_directory())
         .status()
         .expect("cargo starts");
     assert!(status.success(), "cargo build --package bitzel failed");
-    // target/debug/deps/end_to_end-… is beside target/debug/bitzel, whatever the target directory is.
+    // From target/debug/deps/end_to_end-… to target/debug/bitzel, for any target directory.
     let test_program = std::env::current_exe().expect("this test program has a path");
     let program = test_program
         .ancestors()
@@ -37,17 +37,17 @@ fn build_program() -> PathBuf {
     program
 }
 
-/// BitBake as `make setup` installs it.
+/// BitBake from `make setup`.
 pub fn bitbake_directory() -> PathBuf {
     set_up("bitbake")
 }
 
-/// The upstream sources as `make setup` downloads them, for `DL_DIR`.
+/// Upstream sources from `make setup`, for `DL_DIR`.
 pub fn downloads_directory() -> PathBuf {
     set_up("downloads")
 }
 
-/// The demo layer as it is committed. Tests change copies of it only.
+/// The committed demo layer. Tests change copies of it only.
 pub(crate) fn layer_directory() -> PathBuf {
     project_directory().join("tests/layer")
 }

@@ -1,4 +1,4 @@
-//! Released `BitBake` and openembedded-core, where this machine has them.
+//! Releases of `BitBake` and openembedded-core, if installed.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -16,8 +16,7 @@ pub struct Release {
 }
 
 impl Release {
-    /// The release with this tag, or `None` after a line that says loudly that it is missing. `make test` counts
-    /// these lines.
+    /// The release with this tag, or `None` after [`skip`].
     pub fn find_or_skip(tag: &str) -> Option<Self> {
         let releases = project_directory().join(".demo/releases");
         let release = Self {
@@ -34,7 +33,7 @@ impl Release {
         None
     }
 
-    /// The release's own `bitbake`, with the locale that it insists on.
+    /// The release's own `bitbake`, with the locale that it requires.
     pub fn bitbake_command(&self) -> Command {
         let mut command = Command::new(self.bitbake.join("bin/bitbake"));
         command

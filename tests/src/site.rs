@@ -1,4 +1,4 @@
-//! A place to build in.
+//! Build directories for tests.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -9,19 +9,21 @@ use tempfile::TempDir;
 use crate::build_report::BuildReport;
 use crate::cold_build::cold_build;
 use crate::program::{bitbake_directory, bitzel_program, downloads_directory, layer_directory};
+use crate::program_output::{run, text_of};
 use crate::release::Release;
+use crate::tree::copy_directory;
 
 /// Longer than any build takes on a slow machine; only a program that hangs reaches it.
-const HANGING_SECONDS: &str = "1200";
+const TIMEOUT_SECONDS: &str = "1200";
 
-/// A copy of the demo layer, a build directory, and a cache and a home of its own. Gone when it is dropped.
+/// A build directory with its own layer, cache and home directory. Removed when it is dropped.
 pub struct Site {
     directory: TempDir,
     bitbake: PathBuf,
 }
 
 impl Site {
-    /// A site with a copy of the demo layer that has built nothing yet.
+    /// A site with a copy of the demo layer and an empty cache.
     pub fn empty() -> Self {
         let site = Self::new(bitbake_directory());
         copy_directory(&layer_directory(), &site.layer());
@@ -33,7 +35,7 @@ impl Site {
         site
     }
 
-    /// A site with openembedded-core and the `BitBake` of a release that has built nothing yet.
+    /// A site with openembedded-core and the `BitBake` of a release, and an empty cache.
     pub fn of_release(release: &Release, local: &str) -> Self {
         let site = Self::new(release.bitbake.clone());
         site.write_configuration(&release.core.join("meta"), local);
@@ -61,7 +63,7 @@ impl Site {
         std::fs::write(self.path("build/conf/local.conf"), local).expect("local.conf");
     }
 
-    /// A site whose cache holds the results of a cold build of `demo-image` in another directory.
+    /// A site with a copy of the demo layer and the results of a cold build of `demo-image` in another directory.
     pub fn with_results_of_cold_build() -> Self {
         let site = Self::empty();
         std::fs::remove_dir(site.cache()).expect("the cache is empty");
@@ -79,12 +81,12 @@ impl Site {
         self.path("layer")
     }
 
-    /// What `XDG_CACHE_HOME` is here: everything that bitzel keeps from one build to the next.
+    /// The value of `XDG_CACHE_HOME`: everything that bitzel keeps from one build to the next.
     pub fn cache(&self) -> PathBuf {
         self.path("cache")
     }
 
-    /// Where programs put temporary files here (`TMPDIR` in the environment).
+    /// The value of `TMPDIR` in the environment: temporary files of programs.
     pub fn temporary(&self) -> PathBuf {
         self.path("temporary")
     }
@@ -103,7 +105,7 @@ impl Site {
         std::fs::write(&path, text + lines).expect("local.conf");
     }
 
-    /// Changes a file of the layer; the text to replace must be in it.
+    /// Replaces a text in a file of the layer; panics if the file does not have it.
     pub fn edit_layer(&self, file: &str, old: &str, new: &str) {
         let path = self.layer().join(file);
         let text =
@@ -112,21 +114,21 @@ impl Site {
         std::fs::write(&path, text.replace(old, new)).expect("a file of the layer");
     }
 
-    /// The bitzel program with a subcommand, set up for this site and nothing else of this machine's user.
+    /// The bitzel program with a subcommand, in the environment of this site.
     pub fn bitzel(&self, subcommand: &str) -> Command {
         let mut command = self.command(bitzel_program());
         command.arg(subcommand);
         command
     }
 
-    /// Another program with the same environment.
+    /// Another program in the environment of this site.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         self.set_environment(&mut command);
         command
     }
 
-    /// The arguments that every command on this site's build directory has.
+    /// The arguments that select this site's build directory and its `BitBake`.
     pub fn build_directory_arguments(&self) -> Vec<String> {
         vec![
             "--build-dir".to_owned(),
@@ -141,7 +143,7 @@ impl Site {
         self.build_with(&[], arguments)
     }
 
-    /// The same with more environment variables.
+    /// As [`build`](Self::build), with more environment variables.
     pub fn build_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> BuildReport {
         let events = self.path("events.jsonl");
         if events.exists() {
@@ -151,7 +153,7 @@ impl Site {
         self.set_environment(&mut command);
         let output = command
             .envs(variables.iter().copied())
-            .args(["--kill-after=10", HANGING_SECONDS])
+            .args(["--kill-after=10", TIMEOUT_SECONDS])
             .arg(bitzel_program())
             .arg("build")
             .args(self.build_directory_arguments())
@@ -165,9 +167,15 @@ impl Site {
             output.status.code(),
             Some(124),
             "the build hangs:\n{}",
-            String::from_utf8_lossy(&output.stderr)
+            text_of(&output)
         );
         BuildReport::new(&output, &events)
+    }
+
+    /// Standard output of a subcommand on this site's build directory; panics unless it succeeds.
+    pub fn output_of(&self, subcommand: &str, arguments: &[&str]) -> String {
+        let mut command = self.bitzel(subcommand);
+        run(command.args(self.build_directory_arguments()).args(arguments))
     }
 
     fn set_environment(&self, command: &mut Command) {
@@ -181,19 +189,4 @@ impl Site {
             .env("TMPDIR", self.temporary())
             .current_dir(self.directory.path());
     }
-}
-
-/// A real copy, not hardlinks: the copies of a store must not share files that a program writes in place.
-pub fn copy_directory(source: &Path, destination: &Path) {
-    let status = Command::new("cp")
-        .args(["--archive", "--reflink=auto", "--no-target-directory"])
-        .args([source, destination])
-        .status()
-        .expect("cp starts");
-    assert!(
-        status.success(),
-        "cannot copy {} to {}",
-        source.display(),
-        destination.display()
-    );
 }

@@ -1,12 +1,13 @@
-//! Directory trees as values that can be compared.
+//! Directory trees: comparison and copies.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use walkdir::WalkDir;
 
-/// One entry of a tree, with all that two equal trees share.
+/// One entry of a tree, with all properties that are compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
     /// A file with its permissions, its content and the first path of the tree that is the same inode.
@@ -23,14 +24,14 @@ pub enum Entry {
         /// The lower twelve bits of the mode.
         u32,
     ),
-    /// A symbolic link with its target, which need not exist.
+    /// A symbolic link with its target, which may be missing.
     SymbolicLink(
         /// The text of the link.
         PathBuf,
     ),
 }
 
-/// Reads a tree, by path relative to its top.
+/// All entries of a tree, by path relative to its top.
 pub fn tree_of(top: &Path) -> BTreeMap<PathBuf, Entry> {
     let mut first_links = BTreeMap::new();
     let mut entries = BTreeMap::new();
@@ -60,4 +61,19 @@ pub fn tree_of(top: &Path) -> BTreeMap<PathBuf, Entry> {
         entries.insert(path, value);
     }
     entries
+}
+
+/// Copies a tree without sharing files: a store has files that a program writes in place.
+pub fn copy_directory(source: &Path, destination: &Path) {
+    let status = Command::new("cp")
+        .args(["--archive", "--reflink=auto", "--no-target-directory"])
+        .args([source, destination])
+        .status()
+        .expect("cp starts");
+    assert!(
+        status.success(),
+        "cannot copy {} to {}",
+        source.display(),
+        destination.display()
+    );
 }

@@ -1,13 +1,12 @@
-//! `bitzel worker`, a process of its own.
+//! `bitzel worker` as a child process.
 
 use std::process::{Child, Stdio};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::site::Site;
 
-/// A running worker. Asked to end when it is dropped.
+/// A running worker. Ended when it is dropped.
 pub struct WorkerProcess(Child);
 
 impl WorkerProcess {
@@ -23,7 +22,7 @@ impl WorkerProcess {
         Self(process)
     }
 
-    /// Kills it, as the kernel does when memory runs out.
+    /// Kills it with `SIGKILL`, as the kernel does when memory runs out.
     pub fn kill(mut self) {
         self.0.kill().expect("the worker can be killed");
         self.0.wait().expect("the worker ends");
@@ -32,9 +31,9 @@ impl WorkerProcess {
 
 impl Drop for WorkerProcess {
     fn drop(&mut self) {
-        // One that was waited for has no process any more.
-        if let (Ok(None), Ok(id)) = (self.0.try_wait(), self.0.id().try_into()) {
-            let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
+        // A worker that has ended has no process to signal.
+        if let Ok(None) = self.0.try_wait() {
+            let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
             let _ = self.0.wait();
         }
     }

@@ -1,6 +1,11 @@
 //! End-to-end tests: the real program, real BitBake, real bubblewrap, real upstream software.
 //!
-//! They need what `make setup` installs.
+//! They need the files that `make setup` installs.
+
+#[test]
+fn every_file_is_a_module() {
+    bitzel_tests::assert_declares_all_modules("tests/end_to_end.rs");
+}
 
 mod end_to_end {
     mod access;

@@ -1,14 +1,19 @@
-//! Other people's programs against bitzel's server, on loopback.
+//! Tests with programs of other projects on loopback: clients of `bitzel serve`, and caches for `bitzel build`.
 //!
-//! They need what `make setup` installs where it can. A test whose program is missing says so and passes; `make test`
-//! counts it as skipped.
+//! `make setup` installs these programs if it can. A test without its program passes after a line with `SKIPPED`;
+//! `make test` counts it as skipped.
+
+#[test]
+fn every_file_is_a_module() {
+    bitzel_tests::assert_declares_all_modules("tests/peers.rs");
+}
 
 mod peers {
     mod bazel;
     mod bazel_lost_blob;
     mod bazel_tls;
     mod build_stream;
-    mod caches;
-    mod guarded;
+    mod guarded_server;
     mod http_cache;
+    mod remote_caches;
 }

@@ -1,6 +1,6 @@
-//! How fast input roots are assembled, and what a sandboxed Action costs over bubblewrap alone.
+//! Measures the assembly of input roots, and a sandboxed Action against bubblewrap alone.
 //!
-//! Prints one JSON object a line: `{name, value, unit, reference, reference_value, ratio}`.
+//! Prints one JSON object per line: `{name, value, unit, reference, reference_value, ratio}`.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a program for people")]
 
@@ -14,25 +14,24 @@ use bitzel_cas::{DirectoryCache, fetch_directory_tree};
 use bitzel_proto::Digest;
 use bitzel_worker::file_cache::FileCache;
 use bitzel_worker::input_root::InputRoots;
-use bitzel_worker::scratch::Scratch;
+use bitzel_worker::worker_directories::{ActionDirectory, WorkerDirectories};
 use tokio_util::sync::CancellationToken;
 
-#[path = "../tests/support/mod.rs"]
-mod support;
+#[path = "../tests/harness/mod.rs"]
+mod harness;
 
-use support::{Node, Run, Worker, directory, file};
+use harness::{Node, Run, Worker, directory, file};
 
 const FILES: usize = 50_000;
-const FILES_IN_DIRECTORY: usize = 50;
+const FILES_PER_DIRECTORY: usize = 50;
 const ROUNDS: usize = 5;
 const ACTIONS: usize = 20;
 
-/// A tree of the shape of a sysroot: many directories with some dozen files each. `prefix` makes its paths, and so its
-/// layers, differ from those of other rounds; the files are the same.
+/// A tree in the shape of a sysroot: many directories with some dozen files each.
 fn tree() -> Node {
     let mut directories = BTreeMap::new();
-    for index in 0..FILES / FILES_IN_DIRECTORY {
-        let files = (0..FILES_IN_DIRECTORY).map(|number| {
+    for index in 0..FILES / FILES_PER_DIRECTORY {
+        let files = (0..FILES_PER_DIRECTORY).map(|number| {
             let content = format!("{index} {number}");
             (format!("file-{number}.h"), Node::File(content.into_bytes(), None))
         });
@@ -56,7 +55,7 @@ fn median(mut durations: Vec<Duration>) -> Duration {
     durations[durations.len() / 2]
 }
 
-/// The time of `cp -al` of the tree, and of its removal, which is not measured.
+/// Runs `cp -al` of the tree and returns its time. The removal of the copy is not measured.
 fn copy_links(source: &Path, target: &Path) -> Duration {
     let start = Instant::now();
     assert!(
@@ -90,17 +89,17 @@ fn bubblewrap() -> Duration {
 async fn main() {
     let worker = Worker::new().await;
     let node = tree();
-    let scratch = Scratch::open(&worker.directory.path().join("assembly"), None).unwrap();
-    let files = FileCache::open(Arc::clone(&scratch), u64::MAX).unwrap();
-    let input_roots = InputRoots::new(Arc::clone(&scratch), files);
+    let directories = WorkerDirectories::open(&worker.directory.path().join("assembly"), None).unwrap();
+    let files = FileCache::open(Arc::clone(&directories), u64::MAX).unwrap();
+    let input_roots = InputRoots::new(Arc::clone(&directories), files);
     let assemble = async |root: Digest| {
-        let directories = DirectoryCache::new(0);
+        let directory_cache = DirectoryCache::new(0);
         let tree = Arc::new(
-            fetch_directory_tree(&*worker.store, root, &directories)
+            fetch_directory_tree(&*worker.store, root, &directory_cache)
                 .await
                 .unwrap(),
         );
-        let action = scratch.action_directory().unwrap();
+        let action = ActionDirectory::create(&directories).unwrap();
         let start = Instant::now();
         let input_root = input_roots
             .assemble(
@@ -115,14 +114,14 @@ async fn main() {
             .unwrap();
         (start.elapsed(), input_root)
     };
-    // Warms the file cache. The layer that this makes is at another path than those of the measurement.
+    // Fills the file cache. The layer of this tree has another path than those that are measured.
     let root = worker.put_tree(&directory([("warm", node.clone())])).await;
     let (_, warm) = assemble(root).await;
 
     let mut assembled = vec![];
     let mut copied = vec![];
     let mut again = vec![];
-    let source = scratch.root().join(&warm.lower[1]).join("warm");
+    let source = directories.cache().join(&warm.lower[1]).join("warm");
     for round in 0..ROUNDS {
         copied.push(copy_links(&source, &worker.directory.path().join("copy")));
         let name = format!("round-{round}");

@@ -10,13 +10,13 @@ use tokio_util::sync::CancellationToken;
 /// An Action to execute.
 #[derive(Debug, Clone)]
 pub struct ActionRequest {
-    /// Where its blobs are and where those of its result go.
+    /// Instance whose store holds the blobs of the Action and receives those of its result.
     pub instance: InstanceName,
-    /// The Action.
+    /// Digest of the Action message.
     pub action: Digest,
-    /// When it entered the scheduler's queue.
+    /// Time at which it entered the scheduler's queue.
     pub queued: Option<Timestamp>,
-    /// Where to say that the command starts; never blocks, and nobody has to listen.
+    /// Receives the stage of the execution when the command starts. Never blocks; the receiver may be gone.
     pub stages: Option<UnboundedSender<execution_stage::Value>>,
     /// Ends the execution early: all processes are killed, and the response has the status `CANCELLED`.
     pub cancellation: CancellationToken,
@@ -25,7 +25,7 @@ pub struct ActionRequest {
 /// Executes Actions.
 #[async_trait]
 pub trait ActionExecutor: Send + Sync + 'static {
-    /// Executes one Action. Failures of every kind are in the response's status. With an `OK` status all blobs of the
-    /// result are in the store.
+    /// Executes one Action. The status of the response reports failures of every kind. With the status `OK` all blobs
+    /// of the result are in the store.
     async fn execute(&self, request: ActionRequest) -> ExecuteResponse;
 }

@@ -1,4 +1,4 @@
-//! Where a worker takes Actions from.
+//! Sources of the Actions that a worker executes.
 
 use async_trait::async_trait;
 use bitzel_proto::worker::worker_queue_client::WorkerQueueClient;
@@ -10,22 +10,23 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-/// Results with many outputs may be larger than tonic's default of 4 MiB; Assign is small.
-const MESSAGE_LIMIT: usize = 64 << 20;
+/// Limit of a message to the scheduler. Results with many outputs may be larger than tonic's default of 4 MiB. The
+/// messages of the scheduler are small.
+const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
-/// What the scheduler says. When it ends, or fails, leases and results on it are void.
+/// Messages of the scheduler. When the stream ends or fails, leases and results on it are void.
 pub type SchedulerMessages = BoxStream<'static, Result<SchedulerMessage, Status>>;
 
-/// The scheduler's `WorkerQueue` service, as its workers reach it.
+/// Access of a worker to the scheduler's `WorkerQueue` service.
 #[async_trait]
 pub trait ActionSource: Send + Sync + 'static {
-    /// Opens a stream to the scheduler, on which `messages` go to it. Its end is that of the worker.
+    /// Opens a stream to the scheduler and sends it `messages`. When the messages end, the worker has left.
     ///
-    /// The error is for people: the worker tries again, whatever it is.
+    /// The error is text for a log: the worker tries again after every error.
     async fn connect(&self, messages: mpsc::Receiver<WorkerMessage>) -> Result<SchedulerMessages, String>;
 }
 
-/// The scheduler of a server.
+/// Client of a scheduler on another machine or in another process.
 #[derive(Debug, Clone)]
 pub struct RemoteActionSource {
     endpoint: String,
@@ -33,7 +34,7 @@ pub struct RemoteActionSource {
 }
 
 impl RemoteActionSource {
-    /// The scheduler of the server at `endpoint`.
+    /// A client of the scheduler of the server at `endpoint`.
     pub fn new(endpoint: impl Into<String>, credentials: ClientCredentials) -> Self {
         Self {
             endpoint: endpoint.into(),
@@ -49,7 +50,7 @@ impl ActionSource for RemoteActionSource {
         let channel = endpoint::connect_with(&self.endpoint, &self.credentials)
             .await
             .map_err(|error| failed(error.to_string()))?;
-        let mut client = WorkerQueueClient::new(channel).max_encoding_message_size(MESSAGE_LIMIT);
+        let mut client = WorkerQueueClient::new(channel).max_encoding_message_size(MAX_MESSAGE_BYTES);
         let response = client
             .work(ReceiverStream::new(messages))
             .await

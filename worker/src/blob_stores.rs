@@ -1,4 +1,4 @@
-//! Which store belongs to which instance.
+//! The stores of the instances.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,16 +6,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bitzel_cas::{BlobStore, RemoteBlobStore};
 use bitzel_proto::InstanceName;
-use bitzel_rpc::endpoint;
-use bitzel_rpc::endpoint::{Channel, ClientCredentials};
+use bitzel_rpc::endpoint::{self, Channel, ClientCredentials};
 use tokio::sync::Mutex;
 
 use crate::error::Error;
 
-/// Gives the store of an instance.
+/// Finds the store of an instance.
 #[async_trait]
 pub trait BlobStores: Send + Sync + 'static {
-    /// The store in which the Actions of `instance` find their blobs and leave those of their results.
+    /// The store that holds the blobs of the Actions of `instance` and receives those of their results.
     async fn store(&self, instance: &InstanceName) -> Result<Arc<dyn BlobStore>, Error>;
 }
 
@@ -27,7 +26,7 @@ impl BlobStores for Arc<dyn BlobStore> {
     }
 }
 
-/// The stores of a server, connected to when the first Action needs them.
+/// Clients of the stores of a server, connected when the first Action needs them.
 #[derive(Debug)]
 pub struct RemoteBlobStores {
     endpoint: String,
@@ -42,7 +41,7 @@ struct Connections {
 }
 
 impl RemoteBlobStores {
-    /// The stores of the server at `endpoint`.
+    /// Clients of the stores of the server at `endpoint`.
     pub fn new(endpoint: String, credentials: ClientCredentials) -> Self {
         Self {
             endpoint,
@@ -62,7 +61,7 @@ impl BlobStores for RemoteBlobStores {
         let channel = if let Some(channel) = &connections.channel {
             channel.clone()
         } else {
-            // A channel connects again by itself when the server restarts.
+            // A channel reconnects by itself when the server restarts.
             let channel = endpoint::connect_with(&self.endpoint, &self.credentials)
                 .await
                 .map_err(bitzel_cas::Error::from)?;

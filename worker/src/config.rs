@@ -1,45 +1,41 @@
-//! What a worker has to be told.
+//! Configuration of a worker.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bitzel_proto::reapi::Platform;
 use bitzel_proto::reapi::platform::Property;
 
-/// How Actions are executed on this machine.
+/// Configuration of the execution of Actions on this machine.
 #[derive(Debug, Clone)]
 pub struct ExecutorConfig {
-    /// Directory of the file cache, of layers and of running Actions. One worker only; it is created with mode 0700.
-    /// It has to be on one file system that knows hardlinks and user extended attributes (ext4, xfs, btrfs).
+    /// Directory of the file cache, of layers and of running Actions, created with mode 0700. One worker only. It has to
+    /// lie on one file system with hardlinks and user extended attributes (ext4, xfs, btrfs).
     pub cache_directory: PathBuf,
-    /// Where Actions write: what they change in their tree, and their output. `None` for the cache directory. One in memory
-    /// makes small Actions faster; what all running Actions write has to fit into it, as a command that finds it full
-    /// fails. One worker only; it is created with mode 0700.
+    /// Directory of the scratch space, created with mode 0700: the changes of Actions to their trees, and their logs. `None`
+    /// for the cache directory. One worker only. A directory in memory makes small Actions faster, but everything that
+    /// running Actions write has to fit into it: a command that finds it full fails.
     pub scratch_directory: Option<PathBuf>,
-    /// How many bytes the file cache may keep. Files of running Actions stay even beyond it.
+    /// Limit of the file cache in bytes. Files of running Actions stay even beyond it.
     pub cache_size_bytes: u64,
-    /// Command prefix that reaches [`crate::launcher::main`]: a program and the arguments before the launcher's own.
-    pub launcher: Vec<OsString>,
-    /// Directories of this machine that commands can read besides `/usr`, at the same path.
+    /// Directories of this machine that commands can read at the same path, in addition to `/usr`.
     pub host_directories: Vec<PathBuf>,
-    /// How long an Action without a timeout may run.
+    /// Timeout of an Action that sets none.
     pub default_timeout: Duration,
-    /// The longest timeout that an Action may ask for.
+    /// Longest timeout that an Action may set.
     pub maximum_timeout: Duration,
     /// Name of this worker in `ExecutedActionMetadata`.
     pub worker_name: String,
 }
 
 impl ExecutorConfig {
-    /// A configuration with the usual limits: 20 GiB of cache, one day for an Action.
-    pub fn new(cache_directory: impl Into<PathBuf>, launcher: Vec<OsString>) -> Self {
+    /// A configuration with the default limits: 20 GiB of cache, one day for an Action.
+    pub fn new(cache_directory: impl Into<PathBuf>) -> Self {
         const DAY: Duration = Duration::from_hours(24);
         Self {
             cache_directory: cache_directory.into(),
             scratch_directory: None,
             cache_size_bytes: 20 << 30,
-            launcher,
             host_directories: vec![],
             default_timeout: DAY,
             maximum_timeout: DAY,
@@ -48,22 +44,22 @@ impl ExecutorConfig {
     }
 }
 
-/// A worker: what Actions it takes, and how many.
+/// Configuration of a worker: its slots, its platform and its executor.
 #[derive(Debug, Clone)]
 pub struct WorkerConfig {
-    /// How many Actions run at the same time, at least 1.
+    /// Number of Actions that run at the same time, at least 1.
     pub slots: u32,
-    /// What Actions may ask for in their platform properties.
+    /// Platform properties that Actions may require.
     pub platform: Platform,
-    /// How long Actions may go on running after a shutdown was asked for. They are cancelled then; the scheduler
-    /// gives them to others.
+    /// Time that running Actions have after the start of a shutdown. After it they are cancelled, and the scheduler
+    /// assigns them to other workers.
     pub drain_timeout: Duration,
-    /// How Actions are executed.
+    /// Configuration of the execution of Actions.
     pub executor: ExecutorConfig,
 }
 
 impl WorkerConfig {
-    /// A worker that describes this machine and stops at once when asked to.
+    /// A worker with the platform of this machine that shuts down without a drain time.
     pub fn new(slots: u32, executor: ExecutorConfig) -> Self {
         Self {
             slots,
@@ -74,7 +70,7 @@ impl WorkerConfig {
     }
 }
 
-/// The platform properties of this machine, named as the specification's list of standard properties does.
+/// The platform properties of this machine, under the names of the specification's list of standard properties.
 pub fn this_platform() -> Platform {
     let isa = match std::env::consts::ARCH {
         "x86_64" => "x86-64",

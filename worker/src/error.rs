@@ -1,47 +1,47 @@
-//! What can go wrong on a worker.
+//! Errors of a worker.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bitzel_proto::{Digest, InvalidDigest};
 
-/// Why an Action did not run, or why its result cannot be used.
+/// The reason why an Action did not run, or why its result cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Blobs that the Action needs are not in the store.
     #[error("{} blobs of the input are not in the store, the first is {:?}", .0.len(), .0.first())]
     MissingBlobs(Vec<Digest>),
-    /// The Action, its Command or its input root breaks the rules of the Remote Execution API.
+    /// The Action, its Command or its input root violates the Remote Execution API.
     #[error("{0}")]
     InvalidAction(String),
     /// A digest inside the Action is malformed.
     #[error("{field}: {source}")]
     InvalidDigest {
-        /// Which field of which message.
+        /// Message and field.
         field: &'static str,
-        /// What is wrong with it.
+        /// The defect.
         #[source]
         source: InvalidDigest,
     },
-    /// The input root is none that could be laid out.
+    /// The input root cannot be assembled.
     #[error("the input root cannot be used")]
     InvalidInputRoot(#[source] bitzel_cas::Error),
-    /// The command left something that cannot be an output.
+    /// The command left a file that cannot be an output.
     #[error("output {path:?} {reason}")]
     InvalidOutput {
         /// Path relative to the input root.
         path: String,
-        /// Which rule it breaks.
+        /// Rule that it violates.
         reason: String,
     },
-    /// The command wrote where it had not announced to write.
+    /// The command wrote outside its declared outputs.
     #[error("the command wrote outside its declared outputs: {}", listed(.paths))]
     UndeclaredWrites {
         /// Paths relative to the input root, sorted.
         paths: Vec<String>,
     },
-    /// The command ran longer than its Action allows.
+    /// The command ran longer than its timeout.
     #[error("the command was killed after its timeout of {0:?}")]
     TimedOut(Duration),
     /// The scheduler took the Action back, or the worker shuts down.
@@ -56,15 +56,15 @@ pub enum Error {
     /// This machine cannot run sandboxes at all.
     #[error("this machine cannot run sandboxes: {reason}\n{advice}")]
     SandboxUnavailable {
-        /// What was tried and how it failed.
+        /// The step that failed, and its error.
         reason: String,
-        /// What to install or to set.
+        /// Programs to install or settings to change.
         advice: String,
     },
-    /// Another process uses the cache directory, or the one of the changes of Actions.
+    /// Another process uses the cache directory or the scratch directory.
     #[error("{} is in use by another worker; give each worker directories of its own", .0.display())]
-    CacheInUse(PathBuf),
-    /// A directory that is to be the worker's alone is not.
+    DirectoryInUse(PathBuf),
+    /// Other users own the scratch directory or can write to it.
     #[error("{} belongs to others or can be written to by them; give the worker a directory of its own", .0.display())]
     SharedDirectory(PathBuf),
     /// The store refused or failed.
@@ -73,36 +73,43 @@ pub enum Error {
     /// Input or output on this machine failed.
     #[error("{context}")]
     Io {
-        /// What was being done, with the path.
+        /// The operation, with the path.
         context: String,
-        /// The system's reason.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
 }
 
-/// How many paths a message names before it only counts.
-const LISTED_PATHS: usize = 20;
+/// Number of paths that a message names. It only counts further ones.
+const MAX_LISTED_PATHS: usize = 20;
 
 fn listed(paths: &[String]) -> String {
-    let listed = paths[..paths.len().min(LISTED_PATHS)].join(", ");
-    match paths.len().saturating_sub(LISTED_PATHS) {
+    let listed = paths[..paths.len().min(MAX_LISTED_PATHS)].join(", ");
+    match paths.len().saturating_sub(MAX_LISTED_PATHS) {
         0 => listed,
         more => format!("{listed} and {more} more"),
     }
 }
 
 impl Error {
-    /// For `map_err`: an input or output error with what was being done.
-    pub fn io<E: Into<io::Error>>(context: impl Into<String>) -> impl FnOnce(E) -> Self {
-        let context = context.into();
+    /// For `map_err`: an input or output error with the operation that failed.
+    pub fn io<E: Into<io::Error>>(operation: impl Into<String>) -> impl FnOnce(E) -> Self {
         move |source| Self::Io {
-            context,
+            context: operation.into(),
             source: source.into(),
         }
     }
 
-    /// For `map_err`: fetching the input root failed, which is the client's fault or the store's.
+    /// For `map_err`: an input or output error of the operation `verb` on `path`.
+    pub fn io_at<E: Into<io::Error>>(verb: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
+        move |source| Self::Io {
+            context: format!("{verb} {}", path.display()),
+            source: source.into(),
+        }
+    }
+
+    /// For `map_err`: an error of the fetch of the input root, which is the fault of the client or of the store.
     pub fn input_root(error: bitzel_cas::Error) -> Self {
         use bitzel_cas::Error::{Decode, InvalidDirectory, TreeTooLarge};
         match error {

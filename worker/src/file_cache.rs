@@ -1,14 +1,14 @@
 //! The worker's local cache of input files.
 //!
-//! A file of an input root is a hardlink to a file of this cache. What can be shared that way is what has the same
-//! content *and* the same inode attributes, so the mode is part of a file's key, and where a node gives a
-//! modification time, that is part too. Such nodes describe a tree that is restored exactly, so each of them gets an
-//! inode of its own (the key holds the path), unless hardlinks were recorded: programs such as `tar` and `cp`
-//! would otherwise take two equal files for hardlinks of each other.
+//! A file of an input root is a hardlink to a file of this cache. Only files with the same content *and* the same inode
+//! attributes can share an inode. So the mode is part of a file's key, and if a node sets a modification time, that is
+//! part of the key, too. Such nodes describe a tree that is restored exactly, so each of them gets an inode of its own
+//! (the key holds the path), unless hardlinks were recorded: programs such as `tar` and `cp` would otherwise take two
+//! equal files for hardlinks of each other.
 //!
-//! Nothing writes to a file after its atomic rename into place: commands only see the cache through the lower side
-//! of an overlay, and no file of it was ever open to a command. What a command left becomes a file of the cache as a
-//! copy, made while it is hashed (decision 0030). A file that an earlier worker left is used once it is hashed again.
+//! Nothing writes to a file after its atomic rename into place: commands see the cache only through the lower side of
+//! an overlay, and no command ever had a file of it open. Outputs of a command enter the cache as copies, made while
+//! they are hashed (decision 0030). A file that an earlier worker left is hashed again before it is used.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -22,30 +22,30 @@ use rayon::prelude::*;
 use tokio::sync::Notify;
 
 use crate::error::Error;
-use crate::scratch::Scratch;
+use crate::worker_directories::WorkerDirectories;
 
 mod disk;
 mod download;
+mod index;
 mod key;
 mod output_copy;
 mod reuse;
-mod state;
 
+use index::{CachedFile, FileIndex};
 pub use key::FileKey;
 pub(crate) use output_copy::CopyWriter;
 pub use output_copy::OutputCopy;
-use state::{CachedFile, State};
 
-/// The cache. Cheap to share; all methods can be called at the same time.
+/// The cache of input files. All methods can be called concurrently.
 #[derive(Debug)]
 pub struct FileCache {
-    scratch: Arc<Scratch>,
+    directories: Arc<WorkerDirectories>,
     limit_bytes: u64,
-    state: Mutex<State>,
-    fetched: Notify,
+    index: Mutex<FileIndex>,
+    claims_released: Notify,
 }
 
-/// Keeps files in the cache for as long as it lives.
+/// Keeps files in the cache while it lives.
 #[derive(Debug)]
 pub struct FileLease {
     cache: Arc<FileCache>,
@@ -54,24 +54,24 @@ pub struct FileLease {
 
 impl Drop for FileLease {
     fn drop(&mut self) {
-        let mut state = self.cache.state.lock();
+        let mut index = self.cache.index.lock();
         for key in &self.keys {
-            state.unpin(key);
+            index.unpin(key);
         }
     }
 }
 
-/// What one claim under the lock found.
+/// Result of one claim, made under the lock.
 struct Claim {
-    /// Keys that are there now and that the lease holds from now on.
+    /// Keys that are present. The lease holds them from now on.
     present: Vec<FileKey>,
-    /// Keys to fetch or to verify, by digest; nobody else does either before the claim is given back.
+    /// Keys to fetch or to verify, by digest. No other Action does so before the claim is released.
     own: HashMap<Digest, Vec<FileKey>>,
-    /// Keys whose digests somebody else is fetching.
+    /// Keys whose digests another Action has claimed.
     others: Vec<FileKey>,
 }
 
-/// Gives claimed digests back, also when the fetching future is dropped.
+/// Releases claimed digests, even if the future that fetches them is dropped.
 struct ClaimGuard<'cache> {
     cache: &'cache FileCache,
     digests: Vec<Digest>,
@@ -79,36 +79,36 @@ struct ClaimGuard<'cache> {
 
 impl Drop for ClaimGuard<'_> {
     fn drop(&mut self) {
-        let mut state = self.cache.state.lock();
+        let mut index = self.cache.index.lock();
         for digest in &self.digests {
-            state.give_back(*digest);
+            index.release_claim(*digest);
         }
-        drop(state);
-        self.cache.fetched.notify_waiters();
+        drop(index);
+        self.cache.claims_released.notify_waiters();
     }
 }
 
 impl FileCache {
-    /// Opens the cache in `scratch` and reads what is there. Blocks.
-    pub fn open(scratch: Arc<Scratch>, limit_bytes: u64) -> Result<Arc<Self>, Error> {
-        let mut state = State::default();
-        for file in disk::scan(&scratch)? {
-            state.insert_found(file);
+    /// Opens the cache in `directories` and lists its files. Blocks.
+    pub fn open(directories: Arc<WorkerDirectories>, limit_bytes: u64) -> Result<Arc<Self>, Error> {
+        let mut index = FileIndex::default();
+        for file in disk::scan(&directories)? {
+            index.insert_unverified(file);
         }
         let cache = Arc::new(Self {
-            scratch,
+            directories,
             limit_bytes,
-            state: Mutex::new(state),
-            fetched: Notify::new(),
+            index: Mutex::new(index),
+            claims_released: Notify::new(),
         });
         cache.evict();
         Ok(cache)
     }
 
-    /// Makes sure that all of `keys` are in the cache and stay there while the lease lives. Each blob is downloaded
-    /// once, however many Actions ask for it at the same time.
+    /// Brings all of `keys` into the cache, where they stay while the lease lives. Each blob is downloaded once, even if
+    /// many Actions ask for it at the same time.
     ///
-    /// [`Error::MissingBlobs`] names all blobs that the store does not have.
+    /// [`Error::MissingBlobs`] names all blobs that the store lacks.
     pub async fn fetch(
         self: &Arc<Self>,
         store: &dyn BlobStore,
@@ -122,12 +122,12 @@ impl FileCache {
         wanted.sort_unstable();
         wanted.dedup();
         while !wanted.is_empty() {
-            let fetched = self.fetched.notified();
-            tokio::pin!(fetched);
-            // Before looking: what is announced between the look and the wait must not be missed.
-            fetched.as_mut().enable();
+            let released = self.claims_released.notified();
+            tokio::pin!(released);
+            // Before the claim: a release between the claim and the wait must not be missed.
+            released.as_mut().enable();
             let claim = self.claim(&wanted);
-            count("cached", claim.present.len());
+            count_input_files("cached", claim.present.len());
             lease.keys.extend(claim.present);
             if !claim.own.is_empty() {
                 let guard = ClaimGuard {
@@ -138,7 +138,7 @@ impl FileCache {
                 download::download(self, store, wanted, &mut lease).await?;
                 drop(guard);
             } else if !claim.others.is_empty() {
-                fetched.await;
+                released.await;
             }
             wanted = claim.others;
         }
@@ -147,16 +147,16 @@ impl FileCache {
     }
 
     fn claim(&self, wanted: &[FileKey]) -> Claim {
-        let mut state = self.state.lock();
+        let mut index = self.index.lock();
         let mut claim = Claim {
             present: vec![],
             own: HashMap::new(),
             others: vec![],
         };
         for key in wanted {
-            if state.pin(key) {
+            if index.pin(key) {
                 claim.present.push(*key);
-            } else if claim.own.contains_key(&key.digest) || state.claim(key.digest) {
+            } else if claim.own.contains_key(&key.digest) || index.claim(key.digest) {
                 claim.own.entry(key.digest).or_default().push(*key);
             } else {
                 claim.others.push(*key);
@@ -165,53 +165,53 @@ impl FileCache {
         claim
     }
 
-    /// Where a file is, relative to the worker's directory.
+    /// The path of a file relative to the cache directory.
     pub fn relative_path(key: &FileKey) -> String {
         format!("files/{key}")
     }
 
     fn path(&self, key: &FileKey) -> PathBuf {
-        self.scratch.root().join(Self::relative_path(key))
+        self.directories.cache().join(Self::relative_path(key))
     }
 
-    /// Registers a file that was just renamed into place, held by `lease`.
-    fn published(&self, file: CachedFile, lease: &mut FileLease) {
-        let mut state = self.state.lock();
-        state.insert(file);
-        if state.pin(&file.key) {
+    /// Registers a file that was renamed into place, held by `lease`.
+    fn register(&self, file: CachedFile, lease: &mut FileLease) {
+        let mut index = self.index.lock();
+        index.insert(file);
+        if index.pin(&file.key) {
             lease.keys.push(file.key);
         }
     }
 
-    /// Takes copies of what an Action left into the cache: the next Action that has them as input, on the way of a recipe
-    /// from configure to install, finds them here. Blocks.
+    /// Moves copies of outputs into the cache. The next Action of a recipe, on its way from configure to install, has them
+    /// as inputs and finds them here. Blocks.
     pub fn adopt(&self, copies: Vec<(FileKey, OutputCopy)>) {
         copies.into_par_iter().for_each(|(key, copy)| {
-            if self.state.lock().contains(&key) {
+            if self.index.lock().contains(&key) {
                 return;
             }
-            match copy.publish(&self.scratch, &key) {
-                Ok(file) => self.state.lock().insert(file),
-                // Nothing is lost: it is in the store.
+            match copy.publish(&self.directories, &key) {
+                Ok(file) => self.index.lock().insert(file),
+                // Nothing is lost: the output is in the store.
                 Err(error) => tracing::debug!(%error, "an output is not kept in the file cache"),
             }
         });
         self.evict();
     }
 
-    /// Whether the cache holds more than it may.
+    /// True if the cache holds more bytes than its limit.
     pub fn is_over_limit(&self) -> bool {
-        self.state.lock().total_bytes() > self.limit_bytes
+        self.index.lock().total_bytes() > self.limit_bytes
     }
 
-    /// Removes the files that were not used for longest, until the limit is kept with a tenth to spare or only
-    /// files in use are left. Blocks for as long as the unlinking takes.
-    #[expect(clippy::cast_precision_loss, reason = "a number for people")]
+    /// If the limit is exceeded, removes the files that were not used for longest, until a tenth of the limit is free or
+    /// only files in use are left. Blocks while it unlinks.
+    #[expect(clippy::cast_precision_loss, reason = "a metric needs no exact value")]
     pub fn evict(&self) {
         let victims = {
-            let mut state = self.state.lock();
-            let victims = state.choose_victims(self.limit_bytes);
-            gauge!("bitzel_worker_cache_bytes").set(state.total_bytes() as f64);
+            let mut index = self.index.lock();
+            let victims = index.take_victims(self.limit_bytes);
+            gauge!("bitzel_worker_cache_bytes").set(index.total_bytes() as f64);
             victims
         };
         for key in victims {
@@ -223,8 +223,8 @@ impl FileCache {
     }
 }
 
-/// Counts input files by where they came from.
-fn count(outcome: &'static str, files: usize) {
+/// Counts input files by their origin.
+fn count_input_files(outcome: &'static str, files: usize) {
     counter!("bitzel_worker_input_files_total", "outcome" => outcome).increment(files as u64);
 }
 

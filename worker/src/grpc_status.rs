@@ -1,4 +1,4 @@
-//! The one place where a worker's errors become gRPC statuses.
+//! Conversion of a worker's errors to gRPC statuses.
 
 use std::io::ErrorKind;
 
@@ -8,10 +8,10 @@ use tonic::Status;
 
 use crate::error::Error;
 
-/// What the client of an Action sees for `error`.
+/// The status that the client of an Action receives for `error`.
 ///
-/// Faults of the Action are `INVALID_ARGUMENT` or `FAILED_PRECONDITION`, so that nobody tries it again elsewhere;
-/// faults of this machine are `INTERNAL` or `UNAVAILABLE`, or `RESOURCE_EXHAUSTED` where its disk is full.
+/// Faults of the Action are `INVALID_ARGUMENT` or `FAILED_PRECONDITION`, so that no other worker tries it again. Faults
+/// of this machine are `INTERNAL` or `UNAVAILABLE`, or `RESOURCE_EXHAUSTED` if its disk is full.
 pub fn grpc_status(error: &Error) -> Status {
     match error {
         Error::MissingBlobs(digests) => missing_blobs_status(digests),
@@ -33,7 +33,7 @@ pub fn grpc_status(error: &Error) -> Status {
         }
         Error::Sandbox(_)
         | Error::SandboxUnavailable { .. }
-        | Error::CacheInUse(_)
+        | Error::DirectoryInUse(_)
         | Error::SharedDirectory(_)
         | Error::Io { .. } => Status::internal(with_causes(error)),
     }
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn missing_blobs_are_named_and_machine_faults_are_not_blamed_on_the_action() {
+    fn tells_faults_of_the_action_from_faults_of_the_machine() {
         let digest = DigestFunction::Sha256.digest(b"x");
         let status = grpc_status(&Error::MissingBlobs(vec![digest]));
         assert_eq!(

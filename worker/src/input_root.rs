@@ -1,24 +1,23 @@
-//! Assembles input roots out of the file cache.
+//! Assembly of input roots from the file cache.
 //!
-//! An input root is a stack of directories that overlayfs merges: big subtrees that recur are *layers*, assembled
-//! once for a path and a Directory digest and shared by all Actions that have that subtree at that path; the rest is
-//! a small *skeleton* of the Action's own, on top. See `docs/decisions/0004-input-roots-and-sandbox.md`.
+//! An input root is a stack of directories that overlayfs merges. Big subtrees that recur are *layers*: each is
+//! assembled once for a path and a Directory digest, and shared by all Actions that have the subtree at that path. The
+//! rest is a small *skeleton* on top, which belongs to the Action. See `docs/decisions/0004-input-roots-and-sandbox.md`.
 //!
-//! A small input root is copied instead, to where the command writes. See
+//! A small input root is copied instead, into the directory where the command writes. See
 //! `docs/decisions/0028-small-input-roots-are-copied.md`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bitzel_cas::BlobStore;
-use bitzel_proto::Digest;
+use bitzel_cas::blocking::run_blocking;
+use bitzel_cas::{BlobStore, DirectoryTree};
 use tokio_util::sync::CancellationToken;
 
-use crate::blocking::{self, unless_cancelled};
+use crate::cancellation::unless_cancelled;
 use crate::error::Error;
 use crate::file_cache::{FileCache, FileKey, FileLease};
-use crate::scratch::{ActionDirectory, Scratch};
-use bitzel_cas::DirectoryTree;
+use crate::worker_directories::{ActionDirectory, WorkerDirectories};
 
 mod assembly;
 mod layer_cache;
@@ -26,41 +25,41 @@ mod layer_selection;
 mod small_tree;
 
 use assembly::Assembly;
-pub(crate) use assembly::{DEFAULT_DIRECTORY_MODE, restore};
+pub(crate) use assembly::{DEFAULT_DIRECTORY_MODE, set_attributes};
 use layer_cache::{LayerCache, LayerClaim, LayerLease};
 use layer_selection::{LayerKey, select_layers};
 use small_tree::is_small;
 
-/// Makes input roots.
+/// Assembler of input roots.
 #[derive(Debug)]
 pub struct InputRoots {
-    scratch: Arc<Scratch>,
+    directories: Arc<WorkerDirectories>,
     files: Arc<FileCache>,
     layers: Arc<LayerCache>,
 }
 
-/// An assembled input root. What it consists of stays in place while this lives.
+/// An assembled input root. Its files and layers stay in place while it lives.
 #[derive(Debug)]
 pub struct InputRoot {
-    /// Directories to stack, uppermost first, relative to the worker's directory. None if the input root was copied to
-    /// where the command writes.
+    /// Lower directories of the overlay, uppermost first, relative to the cache directory. Empty if the input root was
+    /// copied into the directory where the command writes.
     pub lower: Vec<String>,
     _layers: Vec<LayerLease>,
     _files: FileLease,
 }
 
 impl InputRoots {
-    /// Input roots on top of a file cache.
-    pub fn new(scratch: Arc<Scratch>, files: Arc<FileCache>) -> Self {
+    /// An assembler that takes files from a file cache.
+    pub fn new(directories: Arc<WorkerDirectories>, files: Arc<FileCache>) -> Self {
         Self {
-            layers: LayerCache::new(Arc::clone(&scratch)),
-            scratch,
+            layers: LayerCache::new(Arc::clone(&directories)),
+            directories,
             files,
         }
     }
 
-    /// Assembles `tree`, the Action's own part of it in `directory`, in the entry `lower` or, if `may_copy` and it is
-    /// small, in `upper`. `then` runs when all is in place, where it may block.
+    /// Assembles `tree`. The part that belongs to the Action is placed in `directory`: in the entry `lower` or, if `may_copy`
+    /// is true and the tree is small, in `upper`. Runs `then` at the end, where it may block.
     pub async fn assemble(
         &self,
         store: &dyn BlobStore,
@@ -79,7 +78,7 @@ impl InputRoots {
                 path: directory.path("upper"),
             };
             let files = self.place(store, planned, cancellation, then).await?;
-            self.keep_limit().await?;
+            self.enforce_cache_limit().await;
             return Ok(InputRoot {
                 lower: vec![],
                 _layers: vec![],
@@ -88,18 +87,18 @@ impl InputRoots {
         }
         let selected = {
             let (tree, layers) = (Arc::clone(tree), Arc::clone(&self.layers));
-            blocking::run(move || select_layers(&tree, |key| layers.contains(key))).await?
+            run_blocking(move || select_layers(&tree, |key| layers.contains(key))).await?
         };
         let mut leases = vec![];
         for key in &selected {
             leases.push(self.layer(store, tree, key, cancellation).await?);
         }
         let skeleton = Assembly::skeleton(tree, selected);
-        let planned = PlannedAssembly::find(skeleton, directory.path("lower")).await?;
+        let planned = PlannedAssembly::new(skeleton, directory.path("lower")).await?;
         let files = self.place(store, planned, cancellation, then).await?;
-        self.keep_limit().await?;
+        self.enforce_cache_limit().await;
         let lower = std::iter::once(directory.relative("lower"))
-            .chain(leases.iter().map(LayerLease::relative))
+            .chain(leases.iter().map(LayerLease::relative_path))
             .collect();
         Ok(InputRoot {
             lower,
@@ -108,20 +107,15 @@ impl InputRoots {
         })
     }
 
-    /// Evicts layers as long as the file cache is over its limit because of the files in them.
-    async fn keep_limit(&self) -> Result<(), Error> {
+    /// Evicts layers while their files keep the file cache over its limit.
+    async fn enforce_cache_limit(&self) {
         while self.files.is_over_limit() && self.layers.evict_one().await {
             let files = Arc::clone(&self.files);
-            blocking::run(move || {
-                files.evict();
-                Ok(())
-            })
-            .await?;
+            run_blocking(move || files.evict()).await;
         }
-        Ok(())
     }
 
-    /// Leases a layer, and assembles it if nobody has.
+    /// Leases a layer. Assembles it if it is not assembled yet.
     async fn layer(
         &self,
         store: &dyn BlobStore,
@@ -131,17 +125,18 @@ impl InputRoots {
     ) -> Result<LayerLease, Error> {
         match unless_cancelled(cancellation, async { Ok(self.layers.claim(key).await) }).await? {
             LayerClaim::Ready(lease) => Ok(lease),
-            LayerClaim::Build(claim) => {
+            LayerClaim::Assemble(claim) => {
                 let assembly = Assembly::layer(Arc::clone(tree), key.clone());
                 let planned =
-                    PlannedAssembly::find(assembly, self.scratch.root().join(claim.relative())).await?;
+                    PlannedAssembly::new(assembly, self.directories.cache().join(claim.relative_path()))
+                        .await?;
                 let files = self.place(store, planned, cancellation, || Ok(())).await?;
                 Ok(claim.finish(files))
             }
         }
     }
 
-    /// Assembles in a directory, after fetching what it takes.
+    /// Fetches the files of a planned assembly and assembles them.
     async fn place(
         &self,
         store: &dyn BlobStore,
@@ -151,9 +146,9 @@ impl InputRoots {
     ) -> Result<FileLease, Error> {
         let PlannedAssembly { assembly, keys, path } = planned;
         let lease = unless_cancelled(cancellation, self.files.fetch(store, keys)).await?;
-        let scratch = Arc::clone(&self.scratch);
-        blocking::run(move || {
-            assembly.run(&scratch, &path)?;
+        let directories = Arc::clone(&self.directories);
+        run_blocking(move || {
+            assembly.run(&directories, &path)?;
             then()
         })
         .await?;
@@ -161,7 +156,7 @@ impl InputRoots {
     }
 }
 
-/// What is to be assembled, of which files, and in which directory.
+/// An assembly with its files and its target directory.
 struct PlannedAssembly {
     assembly: Assembly,
     keys: Vec<FileKey>,
@@ -169,21 +164,14 @@ struct PlannedAssembly {
 }
 
 impl PlannedAssembly {
-    /// Looks up the files, which takes a while where there are many.
-    async fn find(assembly: Assembly, path: PathBuf) -> Result<Self, Error> {
-        blocking::run(move || {
+    /// Lists the files, which takes a while for large trees.
+    async fn new(assembly: Assembly, path: PathBuf) -> Result<Self, Error> {
+        run_blocking(move || {
             let keys = assembly.file_keys()?;
             Ok(Self { assembly, keys, path })
         })
         .await
     }
-}
-
-/// The Directory of `digest`. It is there: a tree is only made whole.
-fn directory_of(tree: &DirectoryTree, digest: Digest) -> Result<&Arc<bitzel_proto::reapi::Directory>, Error> {
-    tree.directories
-        .get(&digest)
-        .ok_or_else(|| Error::MissingBlobs(vec![digest]))
 }
 
 #[cfg(test)]

@@ -1,37 +1,43 @@
-//! Fetches input roots, runs Actions in bubblewrap and uploads what they leave.
+//! Fetches input roots, runs Actions in sandboxes and uploads their outputs.
 //!
-//! * [`file_cache`] keeps the input files of Actions on this machine, one file for each content and mode.
-//! * [`input_root`] assembles an input root out of the cache by hardlink: shared layers and a small rest.
-//! * [`launcher`] and [`sandbox`] run a command in namespaces, on an overlay of those layers.
-//! * [`outputs`] turns what the command changed into REAPI outputs without reading what it did not touch.
-//! * [`action_executor`] is the trait that puts these together, [`worker_loop`] takes Actions from the scheduler of a
-//!   [`server`].
+//! * [`file_cache`] keeps input files of Actions on this machine, one file for each content and mode.
+//! * [`input_root`] assembles an input root from the cache by hardlink: shared layers and a small remainder.
+//! * [`sandbox`] runs a command in namespaces, on an overlay of those layers. It embeds the program of
+//!   [`bitzel_launcher`], which creates the namespaces.
+//! * [`outputs`] turns the changes of the command into REAPI outputs without reading unchanged files.
+//! * [`action_executor`] is the trait of everything that executes Actions, [`composition`] stacks its layers, and
+//!   [`worker_loop`] takes Actions from the scheduler of a [`server_connection`].
 
 pub mod action_executor;
 pub mod action_source;
 pub mod blob_stores;
-mod blocking;
+mod cancellation;
+pub mod composition;
 pub mod config;
 pub mod error;
 pub mod file_cache;
 pub mod grpc_status;
 pub mod input_root;
-pub mod launcher;
+mod input_tree;
 pub mod metered_action_executor;
 pub mod node_properties;
 pub mod outputs;
 mod recursion;
+mod relative_path;
 pub mod sandbox;
 pub mod sandboxed_action_executor;
-pub mod scratch;
-pub mod server;
+pub mod server_connection;
+pub mod timestamped_action_executor;
+pub mod worker_directories;
 pub mod worker_loop;
 
 pub use action_executor::{ActionExecutor, ActionRequest};
 pub use action_source::{ActionSource, RemoteActionSource, SchedulerMessages};
 pub use blob_stores::{BlobStores, RemoteBlobStores};
+pub use composition::compose_executor;
 pub use config::{ExecutorConfig, WorkerConfig};
 pub use error::Error;
 pub use metered_action_executor::MeteredActionExecutor;
 pub use sandboxed_action_executor::SandboxedActionExecutor;
-pub use server::Server;
+pub use server_connection::ServerConnection;
+pub use timestamped_action_executor::TimestampedActionExecutor;

@@ -1,4 +1,4 @@
-//! Counts what a worker executes, for operators.
+//! Decorator that counts the Actions of a worker.
 
 use std::sync::Arc;
 
@@ -9,48 +9,48 @@ use metrics::{counter, gauge};
 
 use crate::action_executor::{ActionExecutor, ActionRequest};
 
-const RUNNING: &str = "bitzel_worker_actions_running";
+const RUNNING_GAUGE: &str = "bitzel_worker_actions_running";
 
-/// Metrics of the executor behind it, through the `metrics` facade:
+/// Records metrics of the executor behind it, through the `metrics` facade:
 ///
 /// - `bitzel_worker_actions_running`: Actions from the fetch of their inputs to the upload of their outputs;
 /// - `bitzel_worker_actions_total`, by `outcome`: `succeeded`, `failed` (the exit code) or `error` (anything else, an
 ///   Action that was cancelled included).
 ///
-/// Where their time goes, the server measures for all its workers (`bitzel_action_stage_seconds`).
+/// The server measures the time of each stage, for all its workers (`bitzel_action_stage_seconds`).
 pub struct MeteredActionExecutor {
     inner: Arc<dyn ActionExecutor>,
 }
 
 impl MeteredActionExecutor {
-    /// Metrics of `inner`.
+    /// Decorates `inner`.
     pub fn new(inner: Arc<dyn ActionExecutor>) -> Self {
-        // There before the first Action: a worker without work is not one without metrics.
-        gauge!(RUNNING).set(0.0);
+        // Set before the first Action, so that an idle worker has the metric, too.
+        gauge!(RUNNING_GAUGE).set(0.0);
         Self { inner }
     }
 }
 
-/// One more Action runs while this lives, however the execution ends.
-struct Running;
+/// Counts an Action as running while it lives, however the execution ends.
+struct RunningGuard;
 
-impl Running {
+impl RunningGuard {
     fn start() -> Self {
-        gauge!(RUNNING).increment(1.0);
+        gauge!(RUNNING_GAUGE).increment(1.0);
         Self
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningGuard {
     fn drop(&mut self) {
-        gauge!(RUNNING).decrement(1.0);
+        gauge!(RUNNING_GAUGE).decrement(1.0);
     }
 }
 
 #[async_trait]
 impl ActionExecutor for MeteredActionExecutor {
     async fn execute(&self, request: ActionRequest) -> ExecuteResponse {
-        let running = Running::start();
+        let running = RunningGuard::start();
         let response = self.inner.execute(request).await;
         drop(running);
         counter!("bitzel_worker_actions_total", "outcome" => execution_outcome(&response)).increment(1);
@@ -68,11 +68,11 @@ mod tests {
 
     use super::*;
 
-    /// Answers with this.
-    struct Answering(ExecuteResponse);
+    /// Executor that returns one fixed response.
+    struct FixedResponse(ExecuteResponse);
 
     #[async_trait]
-    impl ActionExecutor for Answering {
+    impl ActionExecutor for FixedResponse {
         async fn execute(&self, _: ActionRequest) -> ExecuteResponse {
             self.0.clone()
         }
@@ -93,13 +93,13 @@ mod tests {
     }
 
     #[test]
-    fn actions_are_counted_by_what_became_of_them_and_none_runs_in_the_end() {
+    fn counts_actions_by_outcome() {
         let recorder = DebuggingRecorder::new();
         let snapshotter = recorder.snapshotter();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let work = async {
             for response in [response(0, 0), response(1, 0), response(1, 0), response(0, 9)] {
-                let metered = MeteredActionExecutor::new(Arc::new(Answering(response.clone())));
+                let metered = MeteredActionExecutor::new(Arc::new(FixedResponse(response.clone())));
                 let request = ActionRequest {
                     instance: InstanceName::default(),
                     action: DigestFunction::Sha256.digest(b"action"),

@@ -1,8 +1,8 @@
-//! Turns what a command left into REAPI outputs.
+//! Conversion of the changes of a command to REAPI outputs.
 //!
-//! The overlay's upper directory holds exactly what the command changed, so an output is the known input tree merged
-//! with that: what is not in the upper directory is neither read nor hashed, and a directory that is not there keeps
-//! its Directory message byte for byte.
+//! The upper directory of the overlay holds exactly the changes of the command. An output is the known input tree merged
+//! with them: unchanged files are neither read nor hashed, and an unchanged directory keeps its Directory message byte
+//! for byte.
 #![expect(
     deprecated,
     reason = "clients of older versions of the specification set and read these fields"
@@ -10,6 +10,7 @@
 
 use std::path::PathBuf;
 
+use bitzel_cas::{BlobSource, DirectoryTree};
 use bitzel_proto::reapi::command::OutputDirectoryFormat;
 use bitzel_proto::reapi::{ActionResult, OutputDirectory, OutputFile, OutputSymlink};
 use bitzel_proto::{Digest, DigestFunction};
@@ -17,41 +18,46 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 use crate::file_cache::{FileCache, FileKey, OutputCopy};
-use bitzel_cas::{BlobSource, DirectoryTree};
 
-mod copied_inputs;
+mod changed_file;
 mod declaration;
 mod directory_builder;
+mod file_digest;
+mod hashed_files;
 mod merged_tree;
 mod opening;
+mod output_parents;
 mod scan;
-mod undeclared;
+mod size_limit;
+mod undeclared_writes;
+mod upper_directory;
 
-pub use copied_inputs::leave_changes;
-pub use declaration::{Expected, OutputDeclaration, components};
+pub use declaration::{DeclaredOutput, ExpectedType, OutputDeclaration};
 use directory_builder::DirectoryBuilder;
+pub(crate) use file_digest::hash_file;
+use hashed_files::HashedFiles;
 use merged_tree::MergedTree;
-pub use merged_tree::prepare_upper;
-pub(crate) use opening::digest_of;
-pub(crate) use scan::check_size;
+pub use output_parents::create_output_parents;
 use scan::{ScannedNode, Scanner};
-pub use undeclared::undeclared_writes;
+pub(crate) use size_limit::check_size;
+pub use undeclared_writes::find_undeclared_writes;
+pub use upper_directory::derive_upper_directory;
 
 /// The outputs of a command.
 #[derive(Debug, Default)]
 pub struct Outputs {
-    /// The output fields of the result; nothing else is set.
+    /// A result in which only the output fields are set.
     pub result: ActionResult,
-    /// What the result refers to and the input root did not have. May name a blob twice.
+    /// Blobs that the result refers to and that are not in the input root. May name a blob twice.
     pub blobs: Vec<(Digest, BlobSource)>,
-    /// Copies of the changed files among them, from which those are uploaded, and what they are as inputs at the same
-    /// path.
+    /// Copies of changed files, from which those are uploaded, with their keys as inputs at the same path.
     pub copies: Vec<(FileKey, OutputCopy)>,
 }
 
-/// Collects the declared outputs from `upper`, the overlay's upper directory, on top of the input `tree`. Outputs
-/// that do not exist are left out. What the `cache` may keep is copied for it. Blocks, hashes in parallel, unless
-/// `cancellation` comes.
+/// Collects the declared outputs from `upper`, the upper directory of the overlay, on top of the input `tree`.
+///
+/// Outputs that do not exist are left out. Changed files are copied for the `cache`. Blocks and hashes in parallel; ends
+/// early with [`Error::Cancelled`].
 pub fn collect_outputs(
     function: DigestFunction,
     tree: &DirectoryTree,
@@ -63,12 +69,13 @@ pub fn collect_outputs(
     let merged = MergedTree::new(tree, upper);
     let mut scanner = Scanner::new(&merged);
     let mut scanned = vec![];
-    for path in &declaration.paths {
-        if let Some(node) = scanner.scan(&path.components)? {
-            scanned.push((path, node));
+    for output in &declaration.outputs {
+        if let Some(node) = scanner.scan(&output.components)? {
+            scanned.push((output, node));
         }
     }
-    let hashed = scanner.hash(function, declaration.properties, cache, cancellation)?;
+    let changed = scanner.into_changed_files();
+    let hashed = HashedFiles::hash(changed, function, declaration.properties, cache, cancellation)?;
     let mut builder = DirectoryBuilder::new(function, tree, &hashed, declaration.properties);
     let mut result = ActionResult::default();
     for (declared, node) in scanned {
@@ -79,7 +86,7 @@ pub fn collect_outputs(
         let path = declared.path.clone();
         match node {
             ScannedNode::File(file) => {
-                if declared.expected == Expected::Directory {
+                if declared.expected == ExpectedType::Directory {
                     return Err(wrong_type("a file", "a directory"));
                 }
                 let node = hashed.file_node(String::new(), &file);
@@ -93,14 +100,14 @@ pub fn collect_outputs(
             }
             ScannedNode::Symlink(symlink) => {
                 let leads_to_directory = match declared.expected {
-                    Expected::Anything => None,
+                    ExpectedType::Any => None,
                     _ => merged.leads_to_directory(&declared.components, &symlink.target)?,
                 };
                 match (declared.expected, leads_to_directory) {
-                    (Expected::File, Some(true)) => {
+                    (ExpectedType::File, Some(true)) => {
                         return Err(wrong_type("a symlink to a directory", "a file"));
                     }
-                    (Expected::Directory, Some(false)) => {
+                    (ExpectedType::Directory, Some(false)) => {
                         return Err(wrong_type("a symlink to a file", "a directory"));
                     }
                     _ => {}
@@ -111,13 +118,13 @@ pub fn collect_outputs(
                     target: symlink.target,
                 };
                 match declared.expected {
-                    Expected::Anything => result.output_symlinks.push(symlink),
-                    Expected::File => result.output_file_symlinks.push(symlink),
-                    Expected::Directory => result.output_directory_symlinks.push(symlink),
+                    ExpectedType::Any => result.output_symlinks.push(symlink),
+                    ExpectedType::File => result.output_file_symlinks.push(symlink),
+                    ExpectedType::Directory => result.output_directory_symlinks.push(symlink),
                 }
             }
             ScannedNode::Directory(directory) => {
-                if declared.expected == Expected::File {
+                if declared.expected == ExpectedType::File {
                     return Err(wrong_type("a directory", "a file"));
                 }
                 let root = builder.build(&directory)?;

@@ -1,13 +1,14 @@
-//! Recursion over trees that somebody else made.
+//! Recursion over trees whose depth others choose.
 
-/// What one level takes at most, with all that it calls in between: rayon's part is the largest.
-const LEVEL_BYTES: usize = 128 << 10;
-/// A further piece of stack.
-const PIECE_BYTES: usize = 1 << 20;
+/// Most stack that one level takes, with everything that it calls in between. The part of rayon is the largest.
+const STACK_BYTES_PER_LEVEL: usize = 128 << 10;
+/// Size of a further segment of stack.
+const STACK_SEGMENT_BYTES: usize = 1 << 20;
 
-/// Runs one level of a recursion, on a new piece of stack when this thread has little left. Trees of the depth that we
-/// allow do not fit otherwise, and rayon puts further ones on top: a thread that waits for its part of one tree works
-/// at another.
-pub(crate) fn level<T>(work: impl FnOnce() -> T) -> T {
-    stacker::maybe_grow(LEVEL_BYTES, PIECE_BYTES, work)
+/// Runs one level of a recursion, on a new segment of stack if this thread has little left.
+///
+/// Trees of the allowed depth do not fit otherwise. Rayon puts further ones on top: a thread that waits for its part of
+/// one tree works at another.
+pub(crate) fn descend<T>(work: impl FnOnce() -> T) -> T {
+    stacker::maybe_grow(STACK_BYTES_PER_LEVEL, STACK_SEGMENT_BYTES, work)
 }

@@ -1,32 +1,35 @@
-//! Runs one command in namespaces of its own.
+//! Sandboxes: each command runs in namespaces of its own.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::blocking;
+use bitzel_cas::blocking::run_blocking;
+use bitzel_launcher::{INPUT_ROOT, LaunchReport, LaunchRequest};
+
 use crate::error::Error;
-use crate::launcher::{LaunchReport, LaunchRequest, WORK};
-use crate::scratch::{ActionDirectory, Scratch};
+use crate::worker_directories::{ActionDirectory, WorkerDirectories};
 
 mod advice;
 mod bubblewrap;
-mod launchers;
+mod launcher;
+mod launcher_pool;
+mod launcher_program;
 
 use bubblewrap::HostFileSystem;
-use launchers::Launchers;
+use launcher_pool::LauncherPool;
+use launcher_program::LauncherProgram;
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const DEFAULT_HOME: &str = "/tmp";
 
-/// Starts sandboxes.
+/// Runs commands in sandboxes.
 #[derive(Debug)]
 pub struct Sandbox {
-    scratch: Arc<Scratch>,
-    launchers: Launchers,
+    directories: Arc<WorkerDirectories>,
+    launchers: LauncherPool,
 }
 
-/// A command and what it may see.
+/// A command and what it has access to.
 #[derive(Debug, Clone, Default)]
 pub struct SandboxedCommand {
     /// Lower layers of the tree at /work, uppermost first, relative to the worker's directory. Without any the tree is
@@ -34,39 +37,45 @@ pub struct SandboxedCommand {
     pub lower: Vec<String>,
     /// Program and arguments.
     pub arguments: Vec<String>,
-    /// Environment: exactly this, and `PATH` and `HOME` where it does not set them.
+    /// Environment. `PATH` and `HOME` are added if it does not set them, and nothing else but `PWD`.
     pub environment: Vec<(String, String)>,
-    /// Where it starts, relative to /work.
+    /// Directory that it starts in, relative to /work.
     pub working_directory: String,
-    /// Whether it sees this machine's network.
+    /// Gives it access to this machine's network.
     pub network: bool,
-    /// Whether it may make user namespaces of its own.
+    /// Allows it to create user namespaces.
     pub user_namespaces: bool,
 }
 
 impl Sandbox {
-    /// Prepares sandboxes and runs `true` in one. [`Error::SandboxUnavailable`] says what this machine lacks; there
-    /// is no way to run commands without isolation.
+    /// Prepares sandboxes and runs `true` in one. [`Error::SandboxUnavailable`] names what this machine lacks; there is
+    /// no way to run commands without isolation.
     pub async fn open(
-        scratch: Arc<Scratch>,
-        launcher: Vec<OsString>,
+        directories: Arc<WorkerDirectories>,
         host_directories: &[PathBuf],
     ) -> Result<Self, Error> {
-        let host = {
-            let (scratch, host_directories) = (Arc::clone(&scratch), host_directories.to_vec());
-            blocking::run(move || HostFileSystem::find(&scratch, &host_directories)).await?
+        let launchers = {
+            let (directories, host_directories) = (Arc::clone(&directories), host_directories.to_vec());
+            run_blocking(move || {
+                let host = HostFileSystem::find(&directories, &host_directories)?;
+                let program = LauncherProgram::create().map_err(|error| {
+                    unavailable(format!("create the sandbox launcher's file in memory: {error}"))
+                })?;
+                Ok::<_, Error>(LauncherPool::new(program, directories, host))
+            })
+            .await?
         };
         let sandbox = Self {
-            launchers: Launchers::new(launcher, Arc::clone(&scratch), host),
-            scratch,
+            directories,
+            launchers,
         };
         sandbox.check().await?;
         Ok(sandbox)
     }
 
     async fn check(&self) -> Result<(), Error> {
-        let scratch = Arc::clone(&self.scratch);
-        let directory = blocking::run(move || scratch.action_directory()).await?;
+        let directories = Arc::clone(&self.directories);
+        let directory = run_blocking(move || ActionDirectory::create(&directories)).await?;
         let command = SandboxedCommand {
             lower: vec![directory.relative("lower")],
             arguments: vec!["true".into()],
@@ -78,19 +87,16 @@ impl Sandbox {
             Err(Error::Sandbox(reason) | Error::CommandNotStarted(reason)) => Some(reason),
             Err(error) => return Err(error),
         };
-        blocking::run(move || directory.remove()).await?;
+        run_blocking(move || directory.remove()).await?;
         match reason {
             None => Ok(()),
-            Some(reason) => Err(Error::SandboxUnavailable {
-                advice: blocking::run(|| Ok(advice::advice())).await?,
-                reason,
-            }),
+            Some(reason) => Err(run_blocking(|| unavailable(reason)).await),
         }
     }
 
-    /// Runs a command on an overlay in `directory` and gives its exit code, 128 and the signal's number if a signal
-    /// ended it. Standard output and error go to the files `stdout` and `stderr` of the directory, what the command
-    /// changes in its tree to the directory `upper`.
+    /// Runs a command on an overlay in `directory` and returns its exit code: 128 plus the signal's number if a signal
+    /// ended it. Standard output and error go to the files `stdout` and `stderr` of the directory, changes of the tree
+    /// to the directory `upper`.
     ///
     /// Dropping the future kills all of the command's processes, without waiting for their end; see
     /// [`Sandbox::run_until`].
@@ -100,8 +106,8 @@ impl Sandbox {
             .ok_or(Error::Cancelled)
     }
 
-    /// Like a plain run, but ends early when `stop` is ready: all processes of the sandbox are killed, and `None`
-    /// comes back when the last of them is gone.
+    /// Like a plain run, but stops early when `stop` is ready: it kills all processes of the sandbox and returns `None`
+    /// when the last of them has ended.
     pub async fn run_until(
         &self,
         command: &SandboxedCommand,
@@ -109,9 +115,9 @@ impl Sandbox {
         stop: impl Future<Output = ()>,
     ) -> Result<Option<i32>, Error> {
         let request = LaunchRequest {
-            lower: command.lower.clone(),
-            upper: directory.relative("upper"),
-            work: directory.relative("work"),
+            lower_directories: command.lower.clone(),
+            upper_directory: directory.relative("upper"),
+            overlay_work_directory: directory.relative("work"),
             command: command.arguments.clone(),
             environment: command.whole_environment(),
             working_directory: command.absolute_working_directory(),
@@ -147,22 +153,30 @@ impl Sandbox {
     }
 }
 
+/// An error with advice for this machine. Blocks.
+fn unavailable(reason: String) -> Error {
+    Error::SandboxUnavailable {
+        advice: advice::advice(),
+        reason,
+    }
+}
+
 impl SandboxedCommand {
     fn absolute_working_directory(&self) -> String {
         match self.working_directory.as_str() {
-            "" => WORK.to_owned(),
-            relative => format!("{WORK}/{relative}"),
+            "" => INPUT_ROOT.to_owned(),
+            relative => format!("{INPUT_ROOT}/{relative}"),
         }
     }
 
     fn whole_environment(&self) -> Vec<(String, String)> {
-        let own = |name: &str, value: String| (name.to_owned(), value);
+        let variable = |name: &str, value: String| (name.to_owned(), value);
         let mut environment = vec![
-            own("PATH", DEFAULT_PATH.to_owned()),
-            own("HOME", DEFAULT_HOME.to_owned()),
+            variable("PATH", DEFAULT_PATH.to_owned()),
+            variable("HOME", DEFAULT_HOME.to_owned()),
         ];
         environment.extend_from_slice(&self.environment);
-        environment.push(own("PWD", self.absolute_working_directory()));
+        environment.push(variable("PWD", self.absolute_working_directory()));
         environment
     }
 }

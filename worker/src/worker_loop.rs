@@ -1,42 +1,44 @@
 //! Takes Actions from the scheduler, executes them and reports the results.
 //!
-//! A lease is bound to the stream on which it came: when the stream breaks, the scheduler gives the Action to somebody
-//! else. So the worker then stops what it runs, and connects again. A result is only forgotten when the scheduler
-//! has acknowledged it, and a worker that shuts down leaves after that, so that no finished work is lost.
+//! A lease is bound to the stream on which it was assigned: when the stream breaks, the scheduler assigns the Action to
+//! another worker. So the worker then cancels its executions and reconnects. It forgets a result only when the scheduler
+//! has acknowledged it, and a shutdown waits for that, so that no finished work is lost.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bitzel_cas::retry::reconnection_pauses;
 use bitzel_proto::worker::Hello;
 use tokio_util::sync::CancellationToken;
 
 use crate::action_executor::ActionExecutor;
 use crate::action_source::ActionSource;
+use crate::composition::compose_executor;
 use crate::config::WorkerConfig;
 use crate::error::Error;
-use crate::metered_action_executor::MeteredActionExecutor;
-use crate::sandboxed_action_executor::SandboxedActionExecutor;
-use crate::server::Server;
+use crate::server_connection::ServerConnection;
 
 mod session;
 
-use session::{Ended, Session};
+use session::{Session, SessionEnd};
 
-/// First and last pause between attempts to reach the scheduler.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Longest pause between two attempts to reach the scheduler.
+const MAX_RECONNECTION_PAUSE: Duration = Duration::from_secs(10);
 
-/// Runs a worker of `server` until `shutdown`. The scheduler may come and go meanwhile.
+/// Runs a worker of `server` until `shutdown`. Reconnects whenever it loses the scheduler.
 ///
-/// An error means that this machine cannot execute Actions at all, see [`SandboxedActionExecutor::open`].
-pub async fn run(config: WorkerConfig, server: Server, shutdown: CancellationToken) -> Result<(), Error> {
+/// Fails only if this machine cannot execute Actions at all: see [`compose_executor`].
+pub async fn run(
+    config: WorkerConfig,
+    server: ServerConnection,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
     let hello = Hello {
         worker_name: config.executor.worker_name.clone(),
         slots: config.slots,
         platform: Some(config.platform),
     };
-    let executor = Arc::new(SandboxedActionExecutor::open(config.executor, server.blobs).await?);
-    let executor = Arc::new(MeteredActionExecutor::new(executor));
+    let executor = compose_executor(config.executor, server.blobs).await?;
     take_actions(
         &*server.actions,
         &hello,
@@ -48,8 +50,8 @@ pub async fn run(config: WorkerConfig, server: Server, shutdown: CancellationTok
     Ok(())
 }
 
-/// Takes Actions from `source` for `executor` until `shutdown`. Running Actions then have `drain_timeout` to end by
-/// themselves before they are cancelled.
+/// Takes Actions from `source` and executes them by `executor` until `shutdown`. Running Actions then have `drain_timeout`
+/// to end before they are cancelled.
 pub async fn take_actions(
     source: &dyn ActionSource,
     hello: &Hello,
@@ -57,24 +59,28 @@ pub async fn take_actions(
     drain_timeout: Duration,
     shutdown: &CancellationToken,
 ) {
-    let mut pause = FIRST_PAUSE;
+    let mut pauses = reconnection_pauses(MAX_RECONNECTION_PAUSE);
     while !shutdown.is_cancelled() {
         let session = Session::new(Arc::clone(&executor), drain_timeout, shutdown.clone());
         let reason = match session.run(source, hello.clone()).await {
-            Ended::Drained => return,
-            Ended::Broken { registered, reason } => {
+            SessionEnd::Drained => return,
+            SessionEnd::Broken { registered, reason } => {
                 if registered {
-                    pause = FIRST_PAUSE;
+                    pauses = reconnection_pauses(MAX_RECONNECTION_PAUSE);
                 }
                 reason
             }
         };
-        tracing::warn!(reason, ?pause, "no connection to the scheduler, trying again");
+        let pause = pauses.next().unwrap_or(MAX_RECONNECTION_PAUSE);
+        tracing::warn!(
+            reason,
+            ?pause,
+            "no connection to the scheduler; the worker tries again after the pause"
+        );
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = shutdown.cancelled() => return,
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 

@@ -1,17 +1,10 @@
 //! Actions that attack their worker, each other or the machine.
 
-#![allow(clippy::unwrap_used, reason = "tests may panic")]
-
-mod support;
-
-use std::ffi::OsString;
-
-use bitzel_worker::ActionExecutor;
-use support::*;
-use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
-/// Makes directories below each other in the working directory.
+use crate::harness::*;
+
+/// Script that nests directories in the working directory.
 fn nested(levels: usize) -> String {
     format!(
         "exec /usr/bin/python3 -c '
@@ -24,11 +17,11 @@ for _ in range({levels}):
 }
 
 #[tokio::test]
-async fn directories_without_end_neither_end_the_worker_nor_stay() {
+async fn survives_and_removes_endlessly_nested_directories() {
     let worker = Worker::new().await;
-    // More than a thread's stack or a process's file descriptors are good for, and more than a path can name.
+    // Deeper than the stack of a thread or the file descriptors of a process allow, and deeper than a path can be.
     let (endless, deep) = (nested(25_000), nested(1_900));
-    let [copied, below] = directory([("out", directory([]))]).both_ways();
+    let [copied, below] = directory([("out", directory([]))]).copied_and_overlaid();
     let in_output = |script| Run {
         script,
         working_directory: "out",
@@ -66,7 +59,7 @@ async fn directories_without_end_neither_end_the_worker_nor_stay() {
 }
 
 #[tokio::test]
-async fn an_input_root_as_deep_as_allowed_is_laid_out_and_comes_back() {
+async fn assembles_the_deepest_allowed_input_root() {
     let worker = Worker::new().await;
     let mut tree = directory([("f", file("bottom"))]);
     for _ in 0..510 {
@@ -82,9 +75,9 @@ async fn an_input_root_as_deep_as_allowed_is_laid_out_and_comes_back() {
     assert_eq!(worker.tree(&result, "d").await.children.len(), 509);
 }
 
-/// What the user of the worker may do is nothing that a command may do: these tests say most where that is root.
+/// A command must not have the permissions of the worker's user. This test covers most if that user is root.
 #[tokio::test]
-async fn what_belongs_to_the_machine_cannot_be_changed() {
+async fn a_command_cannot_change_the_machine() {
     let worker = Worker::new().await;
     let script = "
         set -x
@@ -118,58 +111,36 @@ async fn what_belongs_to_the_machine_cannot_be_changed() {
         .await;
 }
 
-/// A launcher that `script`, for Python, starts with `launch()`.
-fn started_by(script: &str) -> Vec<OsString> {
-    let [launcher] = launcher().try_into().unwrap();
-    let script = format!(
-        "import ctypes, os, sys\nlibc = ctypes.CDLL(None)\ndef launch(): os.execv(sys.argv[1], \
-         sys.argv[1:])\n{script}"
-    );
-    vec!["/usr/bin/python3".into(), "-c".into(), script.into(), launcher]
-}
-
 #[tokio::test]
-async fn keys_are_out_of_reach() {
-    // Joins a session keyring, as a login does, and puts a key into it.
-    let launcher = started_by(
-        "libc.syscall(250, 1, None)
-if libc.syscall(248, b'user', b'of the worker', b'secret', 6, -3) < 0: sys.exit('no keyrings')
-launch()",
-    );
-    let worker = Worker::with(|config| config.launcher = launcher).await;
-    let script = "exec /usr/bin/python3 -c '
-import ctypes
-libc = ctypes.CDLL(None, use_errno=True)
-print(libc.syscall(250, 10, -3, b\"user\", b\"of the worker\", 0), ctypes.get_errno())
-print(libc.syscall(248, b\"user\", b\"of an action\", b\"secret\", 6, -3), ctypes.get_errno())
-'";
-    let run = Run {
-        script,
-        ..Run::default()
-    };
-    let result = worker.run(&directory([]), run).await;
-    assert_eq!(worker.stdout(&result).await, "-1 1\n-1 1\n");
-}
-
-#[tokio::test]
-async fn a_launcher_has_nothing_of_the_workers_environment_but_the_path() {
+async fn launchers_have_no_environment_but_the_path() {
     assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
-    let written = tempfile::NamedTempFile::new().unwrap();
-    let launcher = started_by(&format!(
-        "open({:?}, 'wb').write(open('/proc/self/environ', 'rb').read())\nlaunch()",
-        written.path()
-    ));
-    let _worker = Worker::with(|config| config.launcher = launcher).await;
-    let environment = std::fs::read_to_string(written.path()).unwrap();
-    let names: Vec<_> = environment
-        .split_terminator('\0')
-        .map(|variable| variable.split_once('=').unwrap().0)
-        .collect();
-    assert_eq!(names, ["PATH"]);
+    let _worker = Worker::new().await;
+    let mut launchers = 0;
+    for entry in std::fs::read_dir("/proc").unwrap() {
+        let process = entry.unwrap().path();
+        // Other processes end meanwhile.
+        let read = |name: &str| std::fs::read_to_string(process.join(name)).unwrap_or_default();
+        let parent = format!("\nPPid:\t{}\n", std::process::id());
+        if read("cmdline") != "bitzel-launcher\0" || !read("status").contains(&parent) {
+            continue;
+        }
+        let environment = read("environ");
+        if environment.is_empty() {
+            // The launcher of another test that has just ended.
+            continue;
+        }
+        launchers += 1;
+        let names: Vec<_> = environment
+            .split_terminator('\0')
+            .map(|variable| variable.split_once('=').unwrap().0)
+            .collect();
+        assert_eq!(names, ["PATH"]);
+    }
+    assert!(launchers > 0);
 }
 
 #[tokio::test]
-async fn files_of_vast_size_are_refused_and_hashing_them_ends_when_the_action_is_cancelled() {
+async fn refuses_vast_files_and_cancels_their_hashing() {
     let worker = Worker::new().await;
     for script in [
         "truncate -s 2T out",
@@ -195,24 +166,12 @@ async fn files_of_vast_size_are_refused_and_hashing_them_ends_when_the_action_is
         outputs: &["out"],
         ..Run::default()
     };
-    let request = Worker::request(worker.action(root, &run).await);
+    let (request, mut stages) = Worker::observed_request(worker.action(root, &run).await);
     let cancellation = request.cancellation.clone();
-    let ended = CancellationToken::new();
-    let execution = async {
-        let _ended = ended.clone().drop_guard();
-        worker.executor().execute(request).await
-    };
-    let (response, ()) = tokio::join!(execution, async {
-        // The command has run when its file is there; whether it is being hashed by then or soon, it has to end.
-        let actions = worker.cache().join("changes");
-        let made = || {
-            let mut directories = std::fs::read_dir(&actions).unwrap();
-            directories.any(|directory| directory.unwrap().path().join("upper/out").exists())
-        };
-        while !made() {
-            assert!(!ended.is_cancelled(), "the command made no file");
-            tokio::task::yield_now().await;
-        }
+    let (response, ()) = tokio::join!(worker.executor().execute(request), async {
+        stages.recv().await.unwrap();
+        // The hashing starts soon after the file is created. It has to end early in any case.
+        created_by_command(&worker, "out").await;
         cancellation.cancel();
     });
     assert_eq!(response.status.unwrap().code, Code::Cancelled as i32);
@@ -220,7 +179,7 @@ async fn files_of_vast_size_are_refused_and_hashing_them_ends_when_the_action_is
 }
 
 #[tokio::test]
-async fn an_action_in_the_machines_network_cannot_hand_its_files_on() {
+async fn network_actions_cannot_pass_files_to_each_other() {
     let worker = Worker::new().await;
     let network: &[_] = &[("network", "on")];
     let listener = "exec /usr/bin/python3 -c '
@@ -268,7 +227,7 @@ if not scopes: print(\"this kernel lets them\")
         cancellation.cancel();
         response
     });
-    // Wherever it was stopped: nothing that somebody may still write to becomes an input of another Action.
+    // In any case: a file to which a process may still write never becomes an input of another Action.
     let digest = FUNCTION.digest(b"good").hash_hex();
     let kept = contents(&worker.cache().join("files"));
     assert!(
@@ -278,7 +237,7 @@ if not scopes: print(\"this kernel lets them\")
     let stdout = worker.stdout(response.result.as_ref().unwrap()).await;
     if stdout.contains("this kernel lets them") {
         println!(
-            "SKIPPED: an_action_in_the_machines_network_cannot_hand_its_files_on: Linux before 6.12 has no such rule"
+            "SKIPPED: network_actions_cannot_pass_files_to_each_other: Linux before 6.12 cannot restrict abstract sockets"
         );
         return;
     }
@@ -288,7 +247,7 @@ if not scopes: print(\"this kernel lets them\")
 }
 
 #[tokio::test]
-async fn notes_of_overlayfs_cannot_be_forged_and_process_one_cannot_be_killed() {
+async fn overlay_marks_and_process_one_are_out_of_reach() {
     let worker = Worker::new().await;
     let tree = directory([(
         "in",
@@ -298,11 +257,11 @@ async fn notes_of_overlayfs_cannot_be_forged_and_process_one_cannot_be_killed() 
             ("sub", directory([("c", file("three"))])),
         ]),
     )]);
-    let [copied, below] = tree.both_ways();
-    // Where there is no overlay, a whiteout is a file like others for the kernel, and none that an output can be.
+    let [copied, below] = tree.copied_and_overlaid();
+    // Without an overlay the kernel treats a whiteout as an ordinary device, which cannot be an output.
     let ways = [(copied, ""), (below, "fails ")];
     for (number, (tree, whiteout)) in ways.iter().cycle().take(4).enumerate() {
-        // Writing, linking and attributes go to the upper directory, or nowhere.
+        // Writes, links and attributes go to the upper directory or fail.
         let script = format!(
             "# {number}
             set -x

@@ -1,20 +1,17 @@
-//! A project that is configured, compiled and installed in three sandboxes: what one of them made is up to date for the
-//! build tool in the next.
-
-#![allow(clippy::unwrap_used, reason = "only tests use this")]
-
-mod support;
+//! Projects that are configured, compiled and installed in three sandboxes: the build tool in each one finds the outputs of
+//! the one before up to date.
 
 use bitzel_proto::Digest;
 use bitzel_proto::reapi::{Directory, DirectoryNode};
-use support::{EXACT, Node, Run, Worker, directory, file};
 
-/// A compiler that keeps a list of its calls.
+use crate::harness::{EXACT, Node, Run, Worker, directory, file};
+
+/// A compiler that records its calls.
 const COMPILER: &[u8] = b"#!/bin/sh\necho \"$*\" >> /work/src/calls\nexec gcc \"$@\"\n";
 const A: &str = "#include \"config.h\"\nint answer(void);\nint main(void) { return answer() != ANSWER; }\n";
 const B: &str = "#include \"config.h\"\nint answer(void) { return ANSWER; }\n";
 
-/// A program of two files and the build system `files`.
+/// A program of two source files, with the `files` of its build system.
 fn project<const N: usize>(files: [(&str, Node); N]) -> Node {
     let Node::Directory(mut entries, properties) = directory(files) else {
         unreachable!("it is a directory");
@@ -25,7 +22,7 @@ fn project<const N: usize>(files: [(&str, Node); N]) -> Node {
     directory([("src", Node::Directory(entries, properties))])
 }
 
-/// Runs `script` in the project and gives the root with what it made, and the compiler's calls.
+/// Runs `script` in the project. Returns the root with its outputs, and the calls of the compiler.
 async fn step(worker: &Worker, root: Digest, script: &str) -> (Digest, Vec<String>) {
     let run = Run {
         script: &format!("rm -f calls; {script}; touch calls; cat calls >&2"),
@@ -56,8 +53,8 @@ async fn step(worker: &Worker, root: Digest, script: &str) -> (Digest, Vec<Strin
     )
 }
 
-/// Both files are compiled in the second sandbox and nothing is in the third, which installs a program that works.
-async fn nothing_is_rebuilt(tree: Node, [configure, compile, install]: [&str; 3]) {
+/// Checks that both files are compiled in the second sandbox and none in the third, and that the installed program works.
+async fn check_that_nothing_is_rebuilt(tree: Node, [configure, compile, install]: [&str; 3]) {
     let worker = Worker::new().await;
     let root = worker.put_tree(&tree).await;
     let (root, _) = step(&worker, root, configure).await;
@@ -74,12 +71,12 @@ async fn nothing_is_rebuilt(tree: Node, [configure, compile, install]: [&str; 3]
 }
 
 #[tokio::test]
-async fn a_make_project() {
+async fn rebuilds_nothing_with_make() {
     let makefile = "prog: a.o b.o\n\t$(CC) -o $@ $^\n%.o: %.c config.h\n\t$(CC) -c -o $@ $<\n\
                     install: prog\n\tinstall -D prog image/usr/bin/prog\n";
     let configure = Node::Executable(b"#!/bin/sh\necho '#define ANSWER 42' > config.h\n".to_vec());
     let tree = project([("Makefile", file(makefile)), ("configure", configure)]);
-    nothing_is_rebuilt(tree, ["./configure", "make", "make install"]).await;
+    check_that_nothing_is_rebuilt(tree, ["./configure", "make", "make install"]).await;
 }
 
 const CMAKE: &str = "cmake_minimum_required(VERSION 3.10)\nproject(prog C)\nset(ANSWER 42)\n\
@@ -94,27 +91,27 @@ fn cmake_project() -> Node {
 }
 
 #[tokio::test]
-async fn a_cmake_project_with_make() {
+async fn rebuilds_nothing_with_cmake_and_make() {
     let steps = [
         "cmake -G 'Unix Makefiles' -DCMAKE_INSTALL_PREFIX=/usr -S . -B build",
         "cmake --build build",
         "DESTDIR=/work/src/image cmake --build build --target install",
     ];
-    nothing_is_rebuilt(cmake_project(), steps).await;
+    check_that_nothing_is_rebuilt(cmake_project(), steps).await;
 }
 
 #[tokio::test]
-async fn a_cmake_project_with_ninja() {
+async fn rebuilds_nothing_with_cmake_and_ninja() {
     let steps = [
         "cmake -G Ninja -DCMAKE_INSTALL_PREFIX=/usr -S . -B build",
         "cmake --build build",
         "DESTDIR=/work/src/image cmake --build build --target install",
     ];
-    nothing_is_rebuilt(cmake_project(), steps).await;
+    check_that_nothing_is_rebuilt(cmake_project(), steps).await;
 }
 
 #[tokio::test]
-async fn a_meson_project() {
+async fn rebuilds_nothing_with_meson() {
     let meson = "project('prog', 'c')\nconfigure_file(output: 'config.h', configuration: {'ANSWER': 42})\n\
                  executable('prog', 'a.c', 'b.c', install: true)\n";
     let tree = project([("meson.build", file(meson))]);
@@ -123,5 +120,5 @@ async fn a_meson_project() {
         "ninja -C build",
         "DESTDIR=/work/src/image ninja -C build install",
     ];
-    nothing_is_rebuilt(tree, steps).await;
+    check_that_nothing_is_rebuilt(tree, steps).await;
 }

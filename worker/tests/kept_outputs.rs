@@ -1,8 +1,4 @@
-//! What the file cache keeps of an Action is what was hashed, whoever still has the Action's own files open.
-
-#![allow(clippy::unwrap_used, reason = "tests may panic")]
-
-mod support;
+//! The file cache keeps exactly the hashed bytes of outputs, even if a process still has the output files open.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -13,10 +9,10 @@ use std::time::Instant;
 
 use bitzel_cas::{DiskBlobStore, DiskBlobStoreOptions};
 use bitzel_proto::Digest;
-use bitzel_worker::ActionExecutor;
-use support::*;
 
-/// Everything in the file cache has the content that its name says.
+use crate::harness::*;
+
+/// Checks that every cached file has the content of its name.
 fn assert_intact(worker: &Worker) {
     for (path, content) in contents(&worker.cache().join("files")) {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
@@ -24,16 +20,16 @@ fn assert_intact(worker: &Worker) {
     }
 }
 
-/// The one file in the cache that has this content.
+/// The only cached file with this content.
 fn cached(worker: &Worker, content: &[u8]) -> PathBuf {
     let files = worker.cache().join("files");
     let mut found = contents(&files).into_iter().filter(|(_, kept)| kept == content);
-    let path = files.join(found.next().expect("it is kept").0);
-    assert!(found.next().is_none(), "it is kept once");
+    let path = files.join(found.next().expect("the file is kept").0);
+    assert!(found.next().is_none(), "the file is kept once");
     path
 }
 
-/// Writes over a file of the cache, whose mode forbids it to others than root.
+/// Overwrites a file of the cache. Its mode allows that only to root, so the mode is changed first.
 fn overwrite(path: &Path, content: &[u8]) {
     fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     File::options()
@@ -44,36 +40,20 @@ fn overwrite(path: &Path, content: &[u8]) {
         .unwrap();
 }
 
-async fn wait_for(path: impl Fn() -> Option<PathBuf>) -> PathBuf {
-    loop {
-        match path() {
-            Some(path) => return path,
-            None => tokio::task::yield_now().await,
-        }
-    }
-}
-
 #[tokio::test]
-async fn f1_who_can_still_write_to_an_output_does_not_change_the_cache() {
+async fn f1_a_late_write_to_an_output_spares_the_cache() {
     let worker = Worker::new().await;
     let root = worker.put_tree(&directory([])).await;
-    // A descriptor of this process stands for whatever outlives a command, such as a transfer of io_uring's.
+    // A descriptor of this process stands for anything that outlives a command, such as a transfer of io_uring.
     let run = Run {
         script: "printf good > out; mkfifo go; cat go > /dev/null; rm go",
         outputs: &["out"],
         ..Run::default()
     };
-    let request = Worker::request(worker.action(root, &run).await);
-    let changes = worker.cache().join("changes");
+    let (request, mut stages) = Worker::observed_request(worker.action(root, &run).await);
     let (response, writer) = tokio::join!(worker.executor().execute(request), async {
-        let go = wait_for(|| {
-            let mut actions = fs::read_dir(&changes).unwrap();
-            actions.find_map(|action| {
-                let go = action.unwrap().path().join("upper/go");
-                go.exists().then_some(go)
-            })
-        })
-        .await;
+        stages.recv().await.unwrap();
+        let go = created_by_command(&worker, "go").await;
         let out = go.with_file_name("out");
         let writer = OpenOptions::new().read(true).write(true).open(out).unwrap();
         tokio::task::spawn_blocking(move || File::options().write(true).open(go).unwrap())
@@ -92,14 +72,14 @@ async fn f1_who_can_still_write_to_an_output_does_not_change_the_cache() {
         ..Run::default()
     };
     let result = worker.run(&directory([("in", plain_file("good"))]), run).await;
-    // It was kept, and is what the command read.
+    // The command read the kept copy.
     assert_eq!(worker.store.reads_of(b"good"), 0);
     assert_eq!(worker.stdout(&result).await, "good");
 }
 
-/// Reads of a large file past the page cache keep the disk busy, and behind them in the queue is one of other bytes into
-/// a page of the output. The process ends before that is served.
-const DMA: &str = r#"
+/// Program that queues direct reads of a large file, which keep the disk busy, and behind them a read of other bytes into
+/// a page of the output. It ends before the kernel serves that read.
+const LATE_TRANSFER: &str = r#"
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <linux/io_uring.h>
@@ -140,9 +120,9 @@ int main(void) {
 "#;
 
 #[tokio::test]
-async fn f1_a_transfer_that_outlives_its_command_does_not_change_the_cache() {
+async fn f1_a_late_transfer_spares_the_cache() {
     let worker = Worker::new().await;
-    let tree = directory([("dma.c", file(DMA))]);
+    let tree = directory([("dma.c", file(LATE_TRANSFER))]);
     let good = "g".repeat(4096);
     for number in 0..5 {
         let script = format!(
@@ -162,8 +142,14 @@ async fn f1_a_transfer_that_outlives_its_command_does_not_change_the_cache() {
         let response = worker.respond(&tree, run).await;
         let result = response.result.unwrap();
         assert_eq!(result.exit_code, 0, "{}", worker.stderr(&result).await);
-        // The bytes may have come before they were hashed, or while, and that is the command's own affair.
-        println!("{}{}", worker.stdout(&result).await, worker.stderr(&result).await);
+        let stderr = worker.stderr(&result).await;
+        if number == 0 && stderr.contains("io_uring_setup") {
+            println!(
+                "SKIPPED: f1_a_late_transfer_spares_the_cache: no late transfer, {}",
+                stderr.trim_end()
+            );
+        }
+        // The bytes may arrive before or during the hashing: then they belong to the output.
         assert_intact(&worker);
         let run = Run {
             script: &format!("# {number}\ncat in"),
@@ -175,7 +161,7 @@ async fn f1_a_transfer_that_outlives_its_command_does_not_change_the_cache() {
 }
 
 #[tokio::test]
-async fn f1_a_file_of_an_earlier_worker_is_used_only_if_it_is_what_its_name_says() {
+async fn f1_verifies_files_of_an_earlier_worker() {
     let mut worker = Worker::new().await;
     let tree = directory([("in", plain_file("good")), ("kept", plain_file("kept"))]);
     let run = |script| Run {
@@ -184,20 +170,20 @@ async fn f1_a_file_of_an_earlier_worker_is_used_only_if_it_is_what_its_name_says
     };
     worker.run(&tree, run("true")).await;
     let kept = fs::metadata(cached(&worker, b"kept")).unwrap().ino();
-    worker.kill();
+    worker.stop();
     overwrite(&cached(&worker, b"good"), b"evil");
     worker.restart().await;
     let result = worker.run(&tree, run("cat in kept")).await;
     assert_eq!(worker.stdout(&result).await, "goodkept");
     assert_intact(&worker);
     assert_eq!(worker.store.reads_of(b"good"), 2);
-    // The other one was right, so it is the same file as before.
+    // The other file was intact and is still the same.
     assert_eq!(worker.store.reads_of(b"kept"), 1);
     assert_eq!(fs::metadata(cached(&worker, b"kept")).unwrap().ino(), kept);
 }
 
 #[tokio::test]
-async fn f1_a_copy_for_another_mode_is_what_its_name_says() {
+async fn f1_verifies_the_source_of_a_copy_for_another_mode() {
     let worker = Worker::new().await;
     let tree = directory([("in", plain_file("good"))]);
     let run = |script| Run {
@@ -213,7 +199,7 @@ async fn f1_a_copy_for_another_mode_is_what_its_name_says() {
 }
 
 #[tokio::test]
-async fn f4_an_output_takes_no_more_room_in_the_cache_than_it_has_bytes() {
+async fn f4_a_kept_output_takes_no_more_space_than_its_bytes() {
     let worker = Worker::new().await;
     let run = Run {
         script: "printf small > out; fallocate -n -l 64M out; printf x > sparse; truncate -s 64M sparse",
@@ -230,19 +216,18 @@ async fn f4_an_output_takes_no_more_room_in_the_cache_than_it_has_bytes() {
     assert_intact(&worker);
 }
 
-/// What this process took of the processors, user and system.
+/// Processor time of this process, user and system.
 #[expect(clippy::cast_precision_loss, reason = "numbers for people")]
 fn processor_seconds() -> f64 {
-    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).unwrap();
-    let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
-    seconds(usage.user_time()) + seconds(usage.system_time())
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
-/// Prints what an Action with many outputs takes, and one with a large output.
+/// Prints the time of an Action with many outputs, and of one with a large output.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement"]
+#[ignore = "a measurement, run by hand"]
 #[expect(clippy::cast_precision_loss, reason = "numbers for people")]
-async fn what_it_costs_to_keep_outputs() {
+async fn measures_the_cost_of_kept_outputs() {
     let blobs = tempfile::tempdir().unwrap();
     let options = DiskBlobStoreOptions {
         limit_bytes: 64 << 30,

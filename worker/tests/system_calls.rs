@@ -1,12 +1,8 @@
-//! System calls that lead out of a sandbox, or to more of the kernel than a build needs, are refused.
+//! Refusal of system calls that lead out of a sandbox or that no build needs.
 
-#![allow(clippy::unwrap_used, reason = "tests may panic")]
+use crate::harness::*;
 
-mod support;
-
-use support::*;
-
-/// Tries each call and prints its name and the error, 0 if there is none.
+/// Program that tries each call and prints its name and its error, or 0.
 const CALLS: &str = r#"
 #define _GNU_SOURCE
 #include <errno.h>
@@ -61,7 +57,7 @@ int main(void) {
 }
 "#;
 
-/// The same in the processor's 32-bit mode.
+/// The same in the 32-bit mode of the processor.
 const COMPATIBLE_CALLS: &str = r#"
 #include <stdio.h>
 static long call(long number, long a, long b, long c) {
@@ -84,7 +80,7 @@ int main(void) {
 }
 "#;
 
-/// Compiles and runs a program, and gives what it printed.
+/// Compiles and runs a program and returns its output.
 async fn printed(source: &str, platform: &[(&str, &str)]) -> String {
     let worker = Worker::new().await;
     let run = Run {
@@ -100,7 +96,7 @@ const ENOSYS: &str = "38";
 const EPERM: &str = "1";
 
 #[tokio::test]
-async fn f10_calls_that_no_build_needs_are_refused() {
+async fn f10_refuses_calls_that_no_build_needs() {
     let mut expected: Vec<_> = ["setup", "enter", "register"]
         .map(|call| format!("io_uring_{call} {ENOSYS}"))
         .into();
@@ -134,7 +130,7 @@ async fn f10_calls_that_no_build_needs_are_refused() {
 }
 
 #[tokio::test]
-async fn f10_user_namespaces_are_there_for_who_asks_for_them() {
+async fn f10_user_namespaces_need_a_platform_property() {
     let printed = printed(CALLS, USER_NAMESPACES).await;
     for line in ["clone user 0", "unshare user 0", "fork 0"] {
         assert!(
@@ -142,7 +138,7 @@ async fn f10_user_namespaces_are_there_for_who_asks_for_them() {
             "{line}: {printed}"
         );
     }
-    // Nothing else is.
+    // The other calls are still refused.
     assert!(
         printed.contains(&format!("io_uring_setup {ENOSYS}\n")),
         "{printed}"
@@ -153,7 +149,7 @@ async fn f10_user_namespaces_are_there_for_who_asks_for_them() {
 
 #[cfg(target_arch = "x86_64")]
 #[tokio::test]
-async fn f10_programs_of_32_bits_run_under_the_same_rules() {
+async fn f10_the_same_rules_hold_for_32_bit_programs() {
     let worker = Worker::new().await;
     let run = Run {
         script: "gcc -w -o calls calls.c; ./calls || echo ended with $?",
@@ -163,13 +159,13 @@ async fn f10_programs_of_32_bits_run_under_the_same_rules() {
     let result = worker.run(&tree, run).await;
     let printed = worker.stdout(&result).await;
     if printed == "ended with 139\n" {
-        println!("SKIPPED: f10_programs_of_32_bits_run_under_the_same_rules: this kernel runs none");
+        println!("SKIPPED: f10_the_same_rules_hold_for_32_bit_programs: this kernel runs no 32-bit programs");
         return;
     }
     for line in printed.lines() {
         let expected = match line.rsplit_once(' ').unwrap().0 {
             "io_uring_setup" | "clone3" => ENOSYS,
-            // It is there, and works.
+            // It is allowed.
             "getpid" => "1",
             _ => EPERM,
         };

@@ -1,4 +1,4 @@
-//! The layer that finds out who is calling.
+//! Layer that authenticates callers.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,25 +22,25 @@ use crate::permission::Permission;
 use crate::policy::AccessPolicy;
 use crate::required_permission::{Required, required_permission};
 
-/// Bodies of requests and responses. The type tells which protocol the services below speak.
+/// Body of requests and responses, whose type stands for the protocol of the services below.
 pub trait RefusalBody: HttpBody<Data = Bytes> + Sized + Send + Unpin + 'static {
-    /// Whether data is messages with a length in front of each, as in gRPC.
+    /// True if data consists of messages with a length before each, as in gRPC.
     const HAS_MESSAGES: bool;
 
-    /// A body made of another one.
+    /// Makes a body of another one.
     fn wrapping<B>(body: B) -> Self
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>;
 
-    /// The response that says `status`.
+    /// Response with `status`.
     fn refusal(status: Status) -> Response<Self>;
 
-    /// What is to be checked before a request gets to a service. Without reading it, so not more than an upper bound.
+    /// Checks a request before it gets to a service. It is not read, so the check is only an upper bound.
     fn admit(caller: &Caller, path: &str) -> Result<(), Status>;
 }
 
-/// gRPC: a status in the headers.
+/// gRPC, where the status is in the headers.
 impl RefusalBody for tonic::body::Body {
     const HAS_MESSAGES: bool = true;
 
@@ -68,7 +68,7 @@ impl RefusalBody for tonic::body::Body {
     }
 }
 
-/// Plain HTTP: 401 or 403 with the reason as text.
+/// Plain HTTP, where a refusal is a status such as 401 or 403 with the reason as text.
 impl RefusalBody for axum::body::Body {
     const HAS_MESSAGES: bool = false;
 
@@ -96,14 +96,14 @@ impl RefusalBody for axum::body::Body {
         response
     }
 
-    /// Every path names its instance, so the service knows all that it takes.
+    /// Admits everything: each path names its instance, so the service can check the exact permission.
     fn admit(_: &Caller, _: &str) -> Result<(), Status> {
         Ok(())
     }
 }
 
-/// Authenticates every request, refuses what cannot be allowed whatever the instance is, and leaves a [`Caller`] in
-/// the request for the services to ask.
+/// Authenticates every request, refuses those that no instance could allow, and puts a [`Caller`] into the others for
+/// the services to ask.
 #[derive(Debug, Clone)]
 pub struct AccessLayer {
     authenticators: Arc<[Arc<dyn Authenticator>]>,
@@ -111,7 +111,7 @@ pub struct AccessLayer {
 }
 
 impl AccessLayer {
-    /// Callers prove who they are to one of `authenticators`, or by the certificate of their connection.
+    /// Callers authenticate by one of `authenticators`, or by the certificate of their connection.
     pub fn new(policy: AccessPolicy, authenticators: Vec<Arc<dyn Authenticator>>) -> Self {
         Self {
             authenticators: authenticators.into(),
@@ -119,14 +119,14 @@ impl AccessLayer {
         }
     }
 
-    /// Everybody may do everything: for sockets that only trusted programs can reach.
+    /// Allows everything to everybody: for sockets that only trusted programs can reach.
     pub fn open() -> Self {
         Self::new(AccessPolicy::open(), Vec::new())
     }
 
-    /// Credentials of the request come before the certificate of the connection: they are more particular, as when a
-    /// proxy with a certificate passes the tokens of its users on. Wrong credentials are never anonymous access:
-    /// somebody who believes to be known would wonder about every later refusal.
+    /// Authenticates a request. Its credentials take precedence over the certificate of the connection: they are more
+    /// specific, as when a proxy with a certificate passes the tokens of its users on. Wrong credentials are never
+    /// anonymous access, because the caller could not explain the refusals that follow.
     async fn caller(
         &self,
         headers: &HeaderMap,
@@ -151,7 +151,7 @@ impl AccessLayer {
             }
         }
         if self.authenticators.is_empty() && self.policy.rules.is_empty() {
-            // Nothing to prove here: a client may be set up for another server as well.
+            // This server authenticates nobody; the client may be configured for another server as well.
             return Ok(Arc::new(Identity::anonymous()));
         }
         let kind = match credentials {
@@ -162,7 +162,7 @@ impl AccessLayer {
     }
 }
 
-/// The status of a request whose credentials are no good: counted and logged, without the credentials.
+/// Status of a request whose credentials are refused. It is counted and logged, without the credentials.
 fn refused(refusal: &Refusal) -> Status {
     tracing::warn!(reason = %refusal, "credentials refused");
     let (reason, status) = match refusal {
@@ -187,7 +187,7 @@ impl<S> Layer<S> for AccessLayer {
     }
 }
 
-/// What [`AccessLayer`] puts around a service.
+/// Service behind an [`AccessLayer`].
 #[derive(Debug, Clone)]
 pub struct Access<S> {
     inner: S,
@@ -211,7 +211,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        // The one that is ready goes along, its clone waits for the next request.
+        // The service that is ready takes this request, its clone waits for the next one.
         let next = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, next);
         let layer = self.layer.clone();
@@ -225,7 +225,7 @@ where
             });
             match admitted {
                 Ok(caller) => {
-                    // Nobody below has a use for them, and what is not there cannot be logged.
+                    // The services do not need the credentials, and what is not there cannot be logged.
                     request.headers_mut().remove(http::header::AUTHORIZATION);
                     request.extensions_mut().insert(caller);
                     inner.call(request).await

@@ -1,4 +1,4 @@
-//! The caller of a request, and what services ask about it.
+//! Caller of a request, and the authorisation of its calls.
 
 use std::sync::Arc;
 
@@ -11,20 +11,20 @@ use crate::identity::Identity;
 use crate::permission::{Permission, PermissionSet};
 use crate::policy::AccessPolicy;
 
-/// Who is calling, and the rules that apply. [`super::AccessLayer`] puts it into every request.
+/// Identity of the caller and the rules that apply. [`super::AccessLayer`] puts it into every request.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// Who.
+    /// The identity.
     pub identity: Arc<Identity>,
-    /// The rules.
+    /// The rules that apply.
     pub policy: Arc<AccessPolicy>,
 }
 
-/// Whether the caller may make this kind of call on this instance.
+/// Checks that the caller has a permission on an instance.
 ///
-/// Fails with `UNAUTHENTICATED` when credentials would be needed and there are none, with `PERMISSION_DENIED` when
-/// they are not enough; both say which permission on which instance. A request without a [`Caller`] comes from a
-/// server that was put together without an [`super::AccessLayer`], as tests do, and is allowed.
+/// Fails with `UNAUTHENTICATED` if credentials are needed and there are none, with `PERMISSION_DENIED` if they are not
+/// sufficient; both name the permission and the instance. A request without a [`Caller`] comes from a server without an
+/// [`super::AccessLayer`], as in tests, and is allowed.
 pub fn authorize(
     extensions: &Extensions,
     permission: Permission,
@@ -33,7 +33,7 @@ pub fn authorize(
     authorize_any(extensions, &[permission], instance)
 }
 
-/// Like [`authorize`], for calls that serve more than one purpose: one of the permissions is enough.
+/// Checks that the caller has one of several permissions, for calls that serve more than one purpose.
 pub fn authorize_any(
     extensions: &Extensions,
     permissions: &[Permission],
@@ -49,7 +49,7 @@ pub fn authorize_any(
     Err(caller.refuse(permissions, &format!("instance {:?}", instance.as_str())))
 }
 
-/// What the caller may do on an instance; everything where access is not controlled.
+/// The permissions of the caller on an instance: all of them on a server without access control.
 pub fn permitted(extensions: &Extensions, instance: &InstanceName) -> PermissionSet {
     extensions
         .get::<Caller>()
@@ -59,7 +59,7 @@ pub fn permitted(extensions: &Extensions, instance: &InstanceName) -> Permission
 }
 
 impl Caller {
-    /// The refusal of a call that needs one of `permissions` on `place`: counted, and logged with the identity.
+    /// Refusal of a call that needs one of `permissions` on `place`. It is counted, and logged with the identity.
     pub(super) fn refuse(&self, permissions: &[Permission], place: &str) -> Status {
         let names: Vec<&str> = permissions.iter().map(|permission| permission.name()).collect();
         let needed = names.join(" or ");

@@ -1,4 +1,4 @@
-//! Who a client certificate was issued to.
+//! Identity in a client certificate.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use crate::authenticator::PeerCertificate;
 use crate::identity::{AuthenticationMethod, Identity};
 
 impl PeerCertificate {
-    /// From a certificate whose chain TLS has verified: the common name of the subject, else the first alternative
-    /// name that is text; the groups are its organisational units. `None` when there is no name at all.
+    /// Reads a certificate whose chain TLS has verified. The name is the common name of the subject, or else the first
+    /// alternative name that is text; the groups are the organisational units. `None` if there is no name.
     pub fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let (_, certificate) = parse_x509_certificate(certificate).ok()?;
         let common = certificate

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::access_layer::AccessLayer;
@@ -18,82 +19,83 @@ use crate::policy::{AccessPolicy, Rule};
 use crate::tls::{ServerTls, TlsOptions};
 use crate::token_authenticator::{TokenAuthenticator, TokenOptions};
 
-/// Who gets in, as it is written in a file. Relative paths are relative to that file.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+/// Access rules as written in a file. Relative paths start at that file.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AccessConfiguration {
-    /// Certificates; without them, connections are not encrypted.
+    /// TLS of all listeners. Default: connections are not encrypted.
     pub tls: Option<TlsTable>,
-    /// Callers and what they may do.
+    /// Authentication and permissions. Default: nobody may do anything.
     pub access: AccessTable,
-    /// What one caller may take from the others.
+    /// Limits per connection and per identity.
     pub limits: Limits,
 }
 
-/// `[tls]`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// `[tls]`: encryption of the listeners for clients and workers.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TlsTable {
-    /// PEM file of the server's certificate chain.
+    /// PEM file of the server's certificate chain. It is read again when it changes.
     pub certificate: PathBuf,
-    /// PEM file of its key.
+    /// PEM file of the private key of `certificate`.
     pub key: PathBuf,
-    /// PEM file of the authorities for client certificates.
+    /// PEM file of the certificate authorities for client certificates. Default: client certificates are not asked for.
     pub client_ca: Option<PathBuf>,
-    /// Whether clients have to show one.
+    /// Refuses clients without a certificate.
     #[serde(default)]
     pub client_certificate_required: bool,
 }
 
-/// `[access]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+/// `[access]`: callers and their permissions.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AccessTable {
-    /// What callers without credentials may do: words as in `allow` of a rule. Nothing, unless it says so.
+    /// Permissions of callers without credentials: words as in `allow` of a rule.
     pub anonymous: Vec<String>,
-    /// Bearer tokens.
+    /// Authentication by bearer tokens. Default: tokens are not accepted.
     pub tokens: Option<TokensTable>,
-    /// File of names and bcrypt hashes, as `htpasswd -B` writes it.
+    /// File of user names and bcrypt hashes, as `htpasswd -B` writes it. Default: passwords are not accepted.
     pub passwords: Option<PathBuf>,
-    /// What authenticated callers may do.
+    /// Permissions of authenticated callers. A caller has those of every rule that matches.
     pub rules: Vec<RuleTable>,
 }
 
-/// `[access.tokens]`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// `[access.tokens]`: JSON Web Tokens, as `OpenID` Connect providers issue them.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokensTable {
-    /// JSON Web Key Set: a path or an https URL.
+    /// JSON Web Key Set with the provider's public keys: a path or an `https://` URL.
     pub keys: String,
-    /// The issuer that tokens have to name.
+    /// Issuer (`iss`) that a token must name.
     pub issuer: String,
-    /// The audiences, one of which tokens have to name.
+    /// Audiences (`aud`). A token must name at least one of them.
     pub audiences: Vec<String>,
-    /// The claim that names the caller.
+    /// Claim with the name of the caller.
     #[serde(default = "default_identity_claim")]
     pub identity_claim: String,
-    /// The claim that lists its groups.
+    /// Claim with the groups of the caller.
     #[serde(default = "default_groups_claim")]
     pub groups_claim: String,
 }
 
-/// `[[access.rules]]`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// `[[access.rules]]`: permissions of some callers on some instances.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RuleTable {
-    /// Names of callers, with `*` as wildcard.
+    /// Names of callers. `*` matches any text.
     #[serde(default)]
     pub identities: Vec<String>,
-    /// Groups of callers.
+    /// Groups of callers. `*` matches any text.
     #[serde(default)]
     pub groups: Vec<String>,
-    /// Ways to authenticate that the rule is for; all, if there are none.
+    /// Authentication methods that the rule is for. Default: all.
     #[serde(default)]
     pub methods: Vec<AuthenticationMethod>,
-    /// Instance names; all, unless it says otherwise.
+    /// Instance names. `*` matches any text.
     #[serde(default = "everywhere")]
     pub instances: Vec<String>,
-    /// Permissions, `read` or `all`.
+    /// Permissions: `cas-read`, `cas-write`, `ac-read`, `ac-write`, `execute`, `worker`, `admin`; `read` stands for all
+    /// that only read, `all` for all.
     pub allow: Vec<String>,
 }
 
@@ -109,26 +111,26 @@ fn everywhere() -> Vec<String> {
     vec!["*".to_owned()]
 }
 
-/// What a listener needs to let the right ones in.
+/// Access control of a listener.
 #[derive(Debug, Clone)]
 pub struct ServerAccess {
-    /// Authentication and rules.
+    /// Layer that authenticates callers and applies the rules.
     pub layer: AccessLayer,
-    /// Goes below `layer`.
+    /// Layer that enforces the limits of each identity. Belongs below `layer`.
     pub limits_layer: LimitsLayer,
-    /// TLS, if connections are to be encrypted.
+    /// TLS; without it, connections are not encrypted.
     pub tls: Option<Arc<ServerTls>>,
-    /// Those that the listener and the HTTP/2 server keep.
+    /// Limits that the listener and the HTTP/2 server enforce.
     pub limits: Limits,
 }
 
 impl ServerAccess {
-    /// Everybody may do everything, without TLS: for sockets that only trusted programs can reach.
+    /// Allows everything to everybody, without TLS: for sockets that only trusted programs can reach.
     pub fn open() -> Self {
         Self::open_with(Limits::default())
     }
 
-    /// The same within limits.
+    /// Allows everything to everybody within limits, without TLS.
     pub fn open_with(limits: Limits) -> Self {
         Self {
             layer: AccessLayer::open(),
@@ -140,7 +142,7 @@ impl ServerAccess {
 }
 
 impl AccessConfiguration {
-    /// Reads everything that the configuration names. `base` is the directory of its file.
+    /// Reads the files that the configuration names. `base` is the directory of its own file.
     pub async fn open(self, base: &Path) -> Result<ServerAccess, Error> {
         let policy = self.access.policy()?;
         let client_certificates = self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
@@ -176,7 +178,7 @@ impl AccessConfiguration {
 }
 
 impl AccessTable {
-    /// The rules. A policy that lets nobody in is a mistake.
+    /// Makes the rules. A policy that allows nobody anything is an error.
     fn policy(&self) -> Result<AccessPolicy, Error> {
         let anonymous = permissions("access.anonymous", &self.anonymous)?;
         let mut rules = Vec::with_capacity(self.rules.len());
@@ -230,7 +232,7 @@ impl TokensTable {
 
 fn permissions(place: &str, words: &[String]) -> Result<PermissionSet, Error> {
     words.iter().try_fold(PermissionSet::EMPTY, |set, word| {
-        let granted = PermissionSet::of_word(word).ok_or_else(|| {
+        let granted = PermissionSet::parse(word).ok_or_else(|| {
             invalid(&format!(
                 "{place}: {word:?} is no permission; there are cas-read, cas-write, ac-read, ac-write, execute, \
                  worker, admin, and the words read and all"

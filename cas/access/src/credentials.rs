@@ -1,21 +1,20 @@
-//! What a caller sent to prove who it is.
+//! Credentials in the headers of a request.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use bitzel_rpc::Secret;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
-use bitzel_rpc::Secret;
-
-/// More than any token that is meant seriously; larger ones are not looked at.
-const MAX_LENGTH: usize = 16 << 10;
+/// Longest header that is read. It is more than any real token.
+const MAX_HEADER_BYTES: usize = 16 << 10;
 
 /// The `authorization` header of a request (RFC 7235), which gRPC carries as metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credentials {
-    /// `Bearer`: a token (RFC 6750).
+    /// Token (`Bearer`, RFC 6750).
     Bearer(Secret),
-    /// `Basic`: name and password (RFC 7617).
+    /// Name and password (`Basic`, RFC 7617).
     Basic {
         /// The user's name.
         name: String,
@@ -25,7 +24,7 @@ pub enum Credentials {
 }
 
 impl Credentials {
-    /// Reads the header. The error says what is wrong without repeating any of it.
+    /// Reads the header. The error names the problem and contains nothing of the header.
     pub fn of(headers: &HeaderMap) -> Result<Option<Self>, &'static str> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let Some(value) = values.next() else {
@@ -34,7 +33,7 @@ impl Credentials {
         if values.next().is_some() {
             return Err("there is more than one authorization header");
         }
-        if value.len() > MAX_LENGTH {
+        if value.len() > MAX_HEADER_BYTES {
             return Err("the authorization header is longer than 16 KiB");
         }
         let text = value

@@ -2,7 +2,7 @@
 
 use std::io;
 
-/// Reasons why callers cannot be told apart as configured.
+/// Reasons why access cannot be controlled as configured.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configuration, or a file that it names, is wrong.
@@ -11,7 +11,7 @@ pub enum Error {
     /// A file cannot be read.
     #[error("{context}")]
     Io {
-        /// The operation, with the path.
+        /// The operation that failed, with the path.
         context: String,
         /// The system's reason.
         #[source]
@@ -20,7 +20,7 @@ pub enum Error {
     /// The keys of tokens cannot be fetched.
     #[error("{context}")]
     Keys {
-        /// The request, with the address.
+        /// The request that failed, with the address.
         context: String,
         /// The client's reason.
         #[source]
@@ -29,9 +29,11 @@ pub enum Error {
 }
 
 impl Error {
-    /// For `map_err`: an input or output error with the operation that failed.
-    pub(crate) fn io(context: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        let context = context.into();
-        move |source| Self::Io { context, source }
+    /// Adds the operation that failed to an input or output error, for `map_err`.
+    pub(crate) fn io(context: impl FnOnce() -> String) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io {
+            context: context(),
+            source,
+        }
     }
 }

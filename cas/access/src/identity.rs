@@ -1,13 +1,13 @@
-//! Who is calling.
+//! Identity of a caller.
 
 use std::fmt;
 
-/// How a caller proved who it is. Rules may ask for a particular way, because names from different ways are given out
-/// by different people: the `ci` of a token is not the `ci` of a certificate unless a rule says so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize)]
+/// Authentication method of a caller. Rules may require one, because names of different methods are assigned by
+/// different people: the `ci` of a token is not the `ci` of a certificate unless a rule says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum AuthenticationMethod {
-    /// Not at all.
+    /// None: the caller has no credentials.
     Anonymous,
     /// A JSON Web Token.
     Token,
@@ -17,19 +17,19 @@ pub enum AuthenticationMethod {
     Certificate,
 }
 
-/// A caller, as rules and logs know it.
+/// Name and groups of a caller, as rules and logs use them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Its name. `anonymous` for who has none; rules tell that from a user of this name by the method.
+    /// Name of the caller, or `anonymous`. The method distinguishes that from a user of this name.
     pub name: String,
-    /// Groups that the token or the certificate names.
+    /// Groups that the token or certificate names.
     pub groups: Vec<String>,
-    /// How this is known.
+    /// Authentication method.
     pub method: AuthenticationMethod,
 }
 
 impl Identity {
-    /// Somebody without credentials.
+    /// Identity of callers without credentials.
     pub fn anonymous() -> Self {
         Self {
             name: "anonymous".to_owned(),
@@ -38,14 +38,14 @@ impl Identity {
         }
     }
 
-    /// Whether there were no credentials.
+    /// True if there were no credentials.
     pub fn is_anonymous(&self) -> bool {
         self.method == AuthenticationMethod::Anonymous
     }
 }
 
 impl fmt::Display for Identity {
-    /// `alice (token)`: for logs and refusals. Control characters are escaped, since names come from outside.
+    /// Writes `alice (token)` for logs and refusals. Control characters are escaped, since names come from outside.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let method = match self.method {
             AuthenticationMethod::Anonymous => return formatter.write_str("anonymous"),

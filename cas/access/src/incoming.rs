@@ -1,4 +1,4 @@
-//! Connections as a server accepts them.
+//! Incoming connections of a server.
 
 use std::io;
 use std::pin::Pin;
@@ -18,19 +18,19 @@ use tonic::transport::server::Connected;
 use crate::authenticator::PeerCertificate;
 use crate::tls::ServerTls;
 
-/// Longer than a handshake over the worst of networks takes.
+/// Time that a TLS handshake may take. It is enough on slow networks.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// After an error that another try right away would run into again, such as too many open files.
+/// Pause after an error that an immediate retry would meet again, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// An accepted connection.
+/// Accepted connection.
 #[derive(Debug)]
 pub struct Connection {
     stream: Stream,
     certificate: Option<PeerCertificate>,
     http2: bool,
-    /// Gives the place to another connection at the end.
-    _place: OwnedSemaphorePermit,
+    /// Permit of the limit of connections.
+    _permit: OwnedSemaphorePermit,
 }
 
 #[derive(Debug)]
@@ -39,15 +39,15 @@ enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Accepts connections, with TLS if asked for, not more than `maximum` at the same time: what comes on top is closed at
-/// once. Handshakes go on beside each other, so a slow one holds nobody up. Ends when the result is dropped.
+/// Accepts connections, with TLS if it is given. At most `maximum` are open at the same time, and further ones are
+/// closed immediately. Handshakes run concurrently, so a slow one delays no other. Ends when the result is dropped.
 pub fn incoming(
     listener: TcpListener,
     tls: Option<Arc<ServerTls>>,
     maximum: usize,
 ) -> ReceiverStream<io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(1);
-    let places = Arc::new(Semaphore::new(maximum));
+    let permits = Arc::new(Semaphore::new(maximum));
     tokio::spawn(async move {
         loop {
             let accepted = tokio::select! {
@@ -62,17 +62,17 @@ pub fn incoming(
                     continue;
                 }
             };
-            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
                 counter!("bitzel_connections_refused_total", "reason" => "limit").increment(1);
                 tracing::warn!(%address, maximum, "too many connections; one was closed");
                 continue;
             };
             let (tls, sender) = (tls.clone(), sender.clone());
             tokio::spawn(async move {
-                let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, establish(stream, tls, place)).await;
+                let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, establish(stream, tls, permit)).await;
                 let failure = match handshake {
                     Ok(Ok(connection)) => {
-                        // The server ends: nobody takes new connections.
+                        // An error means that the server ends and takes no new connections.
                         let _ = sender.send(Ok(connection)).await;
                         return;
                     }
@@ -90,7 +90,7 @@ pub fn incoming(
 async fn establish(
     stream: TcpStream,
     tls: Option<Arc<ServerTls>>,
-    place: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 ) -> io::Result<Connection> {
     stream.set_nodelay(true)?;
     let Some(tls) = tls else {
@@ -98,7 +98,7 @@ async fn establish(
             stream: Stream::Plain(stream),
             certificate: None,
             http2: false,
-            _place: place,
+            _permit: permit,
         });
     };
     let stream = TlsAcceptor::from(tls.config()).accept(stream).await?;
@@ -113,16 +113,16 @@ async fn establish(
         http2,
         stream: Stream::Tls(Box::new(stream)),
         certificate,
-        _place: place,
+        _permit: permit,
     })
 }
 
-/// What requests know of their connection.
+/// Properties of a connection, as an extension of its requests.
 #[derive(Debug, Clone)]
 pub struct PeerInfo {
     /// The client's certificate, if it showed one.
     pub certificate: Option<PeerCertificate>,
-    /// Whether HTTP/2 was agreed on during the TLS handshake.
+    /// True if HTTP/2 was agreed on during the TLS handshake.
     pub http2: bool,
 }
 

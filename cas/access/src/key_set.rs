@@ -1,4 +1,4 @@
-//! The keys that tokens are signed with (JWKS, RFC 7517).
+//! Keys that verify tokens (JWKS, RFC 7517).
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,21 +9,22 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 
 use crate::error::Error;
 
-/// More than any real key set has.
-const MAX_BYTES: usize = 1 << 20;
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest key set that is downloaded. It is more than any real one has.
+const MAX_KEY_SET_BYTES: usize = 1 << 20;
+/// Time that a download may take.
+const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where the keys are published.
+/// Place where the keys are published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
-    /// A file.
+    /// File on this machine.
     File(PathBuf),
-    /// An `https` URL; `http` only on this machine, for whoever can change the answer can sign tokens.
+    /// An `https` URL. `http` is accepted only for this machine: who can change the answer can sign tokens.
     Url(String),
 }
 
 impl KeySource {
-    /// A URL or a path.
+    /// Parses a URL or a path.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let loopback = ["http://127.0.0.1", "http://[::1]", "http://localhost"];
         let after_host = |prefix: &&str| {
@@ -44,10 +45,9 @@ impl KeySource {
     /// Reads the keys.
     pub(super) async fn read(&self) -> Result<Vec<Key>, Error> {
         let bytes = match self {
-            Self::File(path) => tokio::fs::read(path).await.map_err(Error::io(format!(
-                "reading the keys of tokens from {}",
-                path.display()
-            )))?,
+            Self::File(path) => tokio::fs::read(path).await.map_err(Error::io(|| {
+                format!("cannot read the keys of tokens from {}", path.display())
+            }))?,
             Self::Url(url) => download(url).await?,
         };
         keys(&bytes)
@@ -56,12 +56,12 @@ impl KeySource {
 
 async fn download(url: &str) -> Result<Vec<u8>, Error> {
     let failed = |source| Error::Keys {
-        context: format!("getting the keys of tokens from {url}"),
+        context: format!("cannot get the keys of tokens from {url}"),
         source,
     };
     bitzel_rpc::crypto_provider::install();
     let client = reqwest::Client::builder()
-        .timeout(TIMEOUT)
+        .timeout(DOWNLOAD_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .map_err(failed)?;
@@ -74,7 +74,7 @@ async fn download(url: &str) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     while let Some(chunk) = body.next().await {
         bytes.extend_from_slice(&chunk.map_err(failed)?);
-        if bytes.len() > MAX_BYTES {
+        if bytes.len() > MAX_KEY_SET_BYTES {
             return Err(Error::InvalidArgument(format!(
                 "{url} answers with more than 1 MiB"
             )));
@@ -83,7 +83,7 @@ async fn download(url: &str) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// A key and the one algorithm that it is for: it never follows from the token, which an attacker writes.
+/// Key with its algorithm, which never follows from the token: an attacker could choose it there.
 #[derive(Debug, Clone)]
 pub(super) struct Key {
     pub(super) id: Option<String>,
@@ -104,7 +104,7 @@ fn keys(bytes: &[u8]) -> Result<Vec<Key>, Error> {
     Ok(keys)
 }
 
-/// Other keys, such as shared secrets, may be in the set for other purposes.
+/// Reads a key. `None` for keys that the set holds for other purposes, such as shared secrets.
 fn key(jwk: &Jwk) -> Option<Key> {
     let algorithm = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => Algorithm::RS256,

@@ -1,4 +1,4 @@
-//! Who may do what: authentication, authorisation, and what stands between a listener and the services.
+//! Access control: authentication, authorisation and limits, between a listener and the services.
 //!
 //! ```text
 //!  connection ─▶ ServerTls ─▶ AccessLayer ─▶ LimitsLayer ─▶ service ─▶ authorize(permission, instance)
@@ -6,12 +6,12 @@
 //!                of the peer   ─▶ Identity     bytes          instance name
 //! ```
 //!
-//! [`AccessLayer`] finds out who is calling and puts a [`Caller`] into the extensions of the request. The services
-//! call [`authorize`] when they know which instance is meant. Methods that nobody has classified in
-//! [`required_permission`] are refused by the layer, so a new service is closed until somebody has decided.
+//! [`AccessLayer`] authenticates the caller and puts a [`Caller`] into the extensions of the request. The services call
+//! [`authorize`] when they know the instance. The layer refuses methods that are not classified in
+//! [`required_permission`], so a new service is closed until it is classified.
 //!
-//! Why the action cache has permissions of its own: a blob says by its digest what it is, a result is whatever its
-//! writer claims. Whoever may write results decides what everybody else builds with (decision 0021).
+//! The action cache has permissions of its own, because the digest of a blob proves its content, but a result is only
+//! its writer's claim. Who may write results decides what everybody else builds with (decision 0021).
 
 mod access_layer;
 mod authenticator;

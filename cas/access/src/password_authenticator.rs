@@ -4,39 +4,42 @@ use std::collections::HashMap;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use bitzel_proto::with_causes;
+use bitzel_rpc::WatchedFiles;
 use lru::LruCache;
 use parking_lot::Mutex;
 use ring::hmac;
 use ring::rand::SystemRandom;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::authenticator::{Authenticator, Refusal};
 use crate::credentials::Credentials;
 use crate::error::Error;
 use crate::identity::{AuthenticationMethod, Identity};
-use bitzel_proto::with_causes;
-use bitzel_rpc::WatchedFiles;
 
-/// How long a password that was right is not checked again: bcrypt is slow on purpose.
-const REMEMBERED: Duration = Duration::from_mins(5);
-const REMEMBERED_PASSWORDS: NonZero<usize> = NonZero::new(1024).unwrap();
-/// Checks at the same time, so that guessing takes no more than a core or two from everybody else.
-const CHECKS: usize = 2;
+/// Time for which a verified password is not checked again: bcrypt is slow on purpose.
+const VERIFIED_LIFETIME: Duration = Duration::from_mins(5);
+/// Passwords that are remembered as verified.
+const MAX_VERIFIED_PASSWORDS: NonZero<usize> = NonZero::new(1024).unwrap();
+/// Checks at the same time, so that guessing takes no more than two processors.
+const MAX_CONCURRENT_CHECKS: usize = 2;
 
-/// Checks names and passwords.
+/// Authenticator by name and password.
 #[derive(Debug)]
 pub struct PasswordAuthenticator {
     path: PathBuf,
     watched: WatchedFiles,
     users: ArcSwap<HashMap<String, String>>,
     checks: Semaphore,
-    /// Only of this process: what is remembered is worth nothing elsewhere.
+    /// Key of this process for the fingerprints below, which are useless to other processes.
     key: hmac::Key,
-    right: Mutex<LruCache<Vec<u8>, Instant>>,
+    /// Fingerprints of verified passwords, with the time of the check.
+    verified: Mutex<LruCache<Vec<u8>, Instant>>,
 }
 
 impl PasswordAuthenticator {
@@ -49,9 +52,9 @@ impl PasswordAuthenticator {
             users: ArcSwap::from_pointee(read(path)?),
             watched,
             path: path.to_owned(),
-            checks: Semaphore::new(CHECKS),
+            checks: Semaphore::new(MAX_CONCURRENT_CHECKS),
             key,
-            right: Mutex::new(LruCache::new(REMEMBERED_PASSWORDS)),
+            verified: Mutex::new(LruCache::new(MAX_VERIFIED_PASSWORDS)),
         })
     }
 
@@ -71,10 +74,10 @@ impl PasswordAuthenticator {
         let hash = users.get(name).or_else(|| users.values().next()).cloned();
         let hash = hash.unwrap_or_default();
         // With the hash, so that a changed password is forgotten at once.
-        let remembered = hmac::sign(&self.key, format!("{name}\0{hash}\0{password}").as_bytes());
-        let remembered = remembered.as_ref().to_vec();
-        let recent = self.right.lock().get(&remembered).copied();
-        if recent.is_none_or(|at| at.elapsed() >= REMEMBERED) {
+        let fingerprint = hmac::sign(&self.key, format!("{name}\0{hash}\0{password}").as_bytes());
+        let fingerprint = fingerprint.as_ref().to_vec();
+        let verified_at = self.verified.lock().get(&fingerprint).copied();
+        if verified_at.is_none_or(|at| at.elapsed() >= VERIFIED_LIFETIME) {
             let permit = self.checks.acquire().await;
             let password = password.to_owned();
             let verified = tokio::task::spawn_blocking(move || bcrypt::verify(password, &hash)).await;
@@ -82,7 +85,7 @@ impl PasswordAuthenticator {
             if !(known && matches!(verified, Ok(Ok(true)))) {
                 return Err(Refusal::Invalid("name or password is wrong".to_owned()));
             }
-            self.right.lock().put(remembered, Instant::now());
+            self.verified.lock().put(fingerprint, Instant::now());
         }
         Ok(Arc::new(Identity {
             name: name.to_owned(),
@@ -102,10 +105,11 @@ impl Authenticator for PasswordAuthenticator {
     }
 }
 
-/// Lines of `name:hash`; `#` begins a comment.
+/// Reads lines of `name:hash`; `#` begins a comment.
 fn read(path: &Path) -> Result<HashMap<String, String>, Error> {
-    let text = std::fs::read_to_string(path)
-        .map_err(Error::io(format!("reading passwords from {}", path.display())))?;
+    let text = std::fs::read_to_string(path).map_err(Error::io(|| {
+        format!("cannot read passwords from {}", path.display())
+    }))?;
     let mut users = HashMap::new();
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();

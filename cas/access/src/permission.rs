@@ -1,28 +1,28 @@
-//! Kinds of calls.
+//! Permissions of callers.
 
 use std::fmt;
 
-/// A kind of call that somebody may or may not make on an instance.
+/// Permission to make one kind of call on an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Permission {
     /// Read blobs.
     CasRead,
     /// Write blobs.
     CasWrite,
-    /// Look results up.
+    /// Look up results.
     ActionCacheRead,
-    /// Claim results: whoever may, decides what everybody else builds with.
+    /// Write results: who may do that decides what everybody else builds with.
     ActionCacheWrite,
-    /// Have Actions executed.
+    /// Execute Actions.
     Execute,
-    /// Take Actions from the queue and hand their results over.
+    /// Take Actions from the queue and report their results.
     Worker,
-    /// What operators do.
+    /// Call the methods of operators.
     Admin,
 }
 
 impl Permission {
-    /// All of them.
+    /// All permissions.
     pub const ALL: [Self; 7] = [
         Self::CasRead,
         Self::CasWrite,
@@ -57,44 +57,44 @@ impl fmt::Display for Permission {
     }
 }
 
-/// Some permissions.
+/// Set of permissions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PermissionSet(u8);
 
 impl PermissionSet {
-    /// None.
+    /// The empty set.
     pub const EMPTY: Self = Self(0);
 
-    /// All.
+    /// All permissions.
     pub fn all() -> Self {
         Permission::ALL.into_iter().collect()
     }
 
-    /// What reading takes: blobs and results.
+    /// Permissions to read blobs and results.
     pub fn read() -> Self {
         [Permission::CasRead, Permission::ActionCacheRead]
             .into_iter()
             .collect()
     }
 
-    /// Whether `permission` is among them.
+    /// True if `permission` is in the set.
     pub fn contains(self, permission: Permission) -> bool {
         self.0 & permission.bit() != 0
     }
 
-    /// Whether there are none.
+    /// True if the set is empty.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Those of both.
+    /// Permissions that are in either set.
     #[must_use]
     pub fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// What a word of the configuration stands for: a permission, `read` (cas-read and ac-read) or `all`.
-    pub fn of_word(word: &str) -> Option<Self> {
+    /// Parses a word of the configuration: a permission, `read` (cas-read and ac-read) or `all`.
+    pub fn parse(word: &str) -> Option<Self> {
         match word {
             "read" => Some(Self::read()),
             "all" => Some(Self::all()),

@@ -1,4 +1,4 @@
-//! Which callers may make which kinds of calls on which instances.
+//! Rules: permissions of callers on instances.
 
 use bitzel_proto::InstanceName;
 
@@ -6,23 +6,23 @@ use crate::identity::{AuthenticationMethod, Identity};
 use crate::pattern::Pattern;
 use crate::permission::{Permission, PermissionSet};
 
-/// Callers × instances × permissions.
+/// Grant of permissions to callers on instances.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rule {
-    /// Names of callers; `*` is everybody who has authenticated. Never matches anonymous callers.
+    /// Names of callers; `*` is every authenticated caller. Anonymous callers never match.
     pub identities: Vec<Pattern>,
     /// Groups of callers, as an alternative to names.
     pub groups: Vec<Pattern>,
-    /// Only callers that authenticated like this; empty for any way.
+    /// Authentication methods that the rule is for; empty for all.
     pub methods: Vec<AuthenticationMethod>,
-    /// Instances; `*` is all.
+    /// Instance names; `*` is all.
     pub instances: Vec<Pattern>,
-    /// What is allowed.
+    /// Permissions that the rule grants.
     pub allow: PermissionSet,
 }
 
 impl Rule {
-    fn is_about(&self, identity: &Identity) -> bool {
+    fn matches_caller(&self, identity: &Identity) -> bool {
         if identity.is_anonymous() {
             return false;
         }
@@ -38,24 +38,24 @@ impl Rule {
         method && (named || grouped())
     }
 
-    fn covers(&self, instance: &InstanceName) -> bool {
+    fn matches_instance(&self, instance: &InstanceName) -> bool {
         let instance = instance.as_str();
         self.instances.iter().any(|pattern| pattern.matches(instance))
     }
 }
 
-/// All rules together. What no rule allows is refused; there are no rules that forbid, so their order means nothing
-/// and adding one never takes anything away.
+/// All rules of a server. What no rule allows is refused. No rule forbids anything, so their order has no meaning, and a
+/// new rule never takes a permission away.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AccessPolicy {
-    /// For callers that have authenticated.
+    /// Rules for authenticated callers.
     pub rules: Vec<Rule>,
-    /// For everybody, on all instances.
+    /// Permissions of everybody, on all instances.
     pub anonymous: PermissionSet,
 }
 
 impl AccessPolicy {
-    /// Everybody may do everything: for sockets that only trusted programs can reach.
+    /// Allows everything to everybody: for sockets that only trusted programs can reach.
     pub fn open() -> Self {
         Self {
             rules: Vec::new(),
@@ -63,23 +63,23 @@ impl AccessPolicy {
         }
     }
 
-    /// What `identity` may do on `instance`.
+    /// The permissions of `identity` on `instance`.
     pub fn permissions(&self, identity: &Identity, instance: &InstanceName) -> PermissionSet {
         let rules = self
             .rules
             .iter()
-            .filter(|rule| rule.covers(instance) && rule.is_about(identity));
+            .filter(|rule| rule.matches_instance(instance) && rule.matches_caller(identity));
         rules.fold(self.anonymous, |granted, rule| granted.union(rule.allow))
     }
 
-    /// Whether `identity` may do this on `instance`.
+    /// True if `identity` has `permission` on `instance`.
     pub fn allows(&self, identity: &Identity, permission: Permission, instance: &InstanceName) -> bool {
         self.permissions(identity, instance).contains(permission)
     }
 
-    /// What `identity` may do on at least one instance: an upper bound, for when the instance is not known yet.
+    /// The permissions of `identity` on at least one instance: an upper bound for when the instance is not known yet.
     pub fn permissions_anywhere(&self, identity: &Identity) -> PermissionSet {
-        let rules = self.rules.iter().filter(|rule| rule.is_about(identity));
+        let rules = self.rules.iter().filter(|rule| rule.matches_caller(identity));
         rules.fold(self.anonymous, |granted, rule| granted.union(rule.allow))
     }
 }

@@ -1,23 +1,23 @@
-//! What a method takes at the least, from its path alone.
+//! Least permission of a method, by its path alone.
 //!
-//! The services decide with the instance name. This comes before, without reading the request, and catches methods
-//! that nobody thought of.
+//! The services check the permission on the instance. This check comes before, without reading the request, and covers
+//! methods that nobody has classified.
 
 use crate::permission::Permission;
 
-/// What a method takes.
+/// Permission that a method requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Required {
-    /// Nothing: whoever can connect may call it.
+    /// None: everybody who can connect may call it.
     Nothing,
-    /// Any permission at all.
+    /// Any permission.
     Anything,
-    /// One of these, on at least one instance.
+    /// One of these permissions, on at least one instance.
     OneOf(&'static [Permission]),
 }
 
-/// What the gRPC method at `path` (`/package.Service/Method`) takes at the least. Methods that are not listed are for
-/// administrators.
+/// Permission that the gRPC method at `path` (`/package.Service/Method`) requires at least. Methods that are not listed
+/// are for administrators.
 pub fn required_permission(path: &str) -> Required {
     use Permission::{ActionCacheRead, ActionCacheWrite, Admin, CasRead, CasWrite, Execute, Worker};
     let mut parts = path.trim_start_matches('/').splitn(2, '/');
@@ -52,7 +52,7 @@ pub fn required_permission(path: &str) -> Required {
         }
         ("build.bazel.remote.execution.v2.Execution", _) => Required::OneOf(&[Execute]),
         ("bitzel.worker.v1.WorkerQueue", _) => Required::OneOf(&[Worker]),
-        // What a name stands for is a claim, as a result is. Fetching makes the server store what it fetched.
+        // The content behind a name is a claim, as a result is. Fetching makes the server store what it fetched.
         ("build.bazel.remote.asset.v1.Fetch", _) => Required::OneOf(&[ActionCacheRead]),
         ("build.bazel.remote.asset.v1.Push", _) => Required::OneOf(&[ActionCacheWrite]),
         _ => Required::OneOf(&[Admin]),

@@ -1,4 +1,4 @@
-//! The signatures of tokens, checked by ring, which TLS uses as well.
+//! Signatures of tokens, verified by ring, which TLS uses as well.
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{ErrorKind, Result};
@@ -6,16 +6,16 @@ use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind};
 use ring::signature as ring_signature;
 use signature::Verifier;
 
-/// The provider of `jsonwebtoken`: verifies RS256, ES256 and `EdDSA`, signs nothing.
+/// Provider for `jsonwebtoken` that verifies RS256, ES256 and `EdDSA` and signs nothing.
 static PROVIDER: CryptoProvider = CryptoProvider {
     signer_factory: |_, _| Err(ErrorKind::UnsupportedAlgorithm.into()),
     verifier_factory: verifier,
     key_utils: KeyUtils::new_unimplemented(),
 };
 
-/// Makes the checks of this process work. May be called any number of times.
+/// Makes this the provider of the process. May be called any number of times.
 pub(super) fn install() {
-    // An error says that it is installed already.
+    // An error means that it is installed already.
     let _ = PROVIDER.install_default();
 }
 

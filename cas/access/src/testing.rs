@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::{KeySource, TokenOptions};
 
-/// A key of these tests alone.
+/// Key that is used in tests only.
 const RSA_KEY: &[u8] = include_bytes!("tests/rsa_test_key.pk8");
 
 /// Private key of an issuer of tokens.
@@ -24,7 +24,7 @@ pub enum SigningKey {
     Rsa(RsaKeyPair),
     /// ES256.
     Ec(EcdsaKeyPair),
-    /// EdDSA.
+    /// `EdDSA`.
     Ed(Ed25519KeyPair),
 }
 

@@ -1,33 +1,33 @@
-//! TLS for listeners.
+//! TLS of listeners.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use bitzel_proto::with_causes;
+use bitzel_rpc::WatchedFiles;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::error::Error;
-use bitzel_proto::with_causes;
-use bitzel_rpc::WatchedFiles;
 
-/// Certificates, all as PEM files.
+/// Certificates of a listener, all as PEM files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsOptions {
-    /// The server's certificate, with those between it and a root.
+    /// The server's certificate, with the intermediate ones.
     pub certificate: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-    /// Whose client certificates are believed; without it, clients are not asked for any.
+    /// Authorities of client certificates; without it, clients are not asked for one.
     pub client_ca: Option<PathBuf>,
-    /// Whether clients without a certificate are turned away.
+    /// Refuses clients without a certificate.
     pub client_certificate_required: bool,
 }
 
-/// What new connections are accepted with. The files are read again when they change; connections that are up keep
-/// what they were accepted with.
+/// TLS settings for new connections. The files are read again when they change; open connections keep the settings that
+/// they were accepted with.
 #[derive(Debug)]
 pub struct ServerTls {
     options: TlsOptions,
@@ -48,7 +48,7 @@ impl ServerTls {
         })
     }
 
-    /// For the next connection. Files that cannot be used, as in the middle of being replaced, change nothing.
+    /// Settings for the next connection. Unusable files, such as those in the middle of a replacement, change nothing.
     pub fn config(&self) -> Arc<ServerConfig> {
         if self.watched.changed() {
             match config(&self.options) {

@@ -2,10 +2,11 @@
 
 use std::num::NonZero;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use bitzel_proto::with_causes;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Validation, decode, decode_header};
 use lru::LruCache;
@@ -13,56 +14,57 @@ use parking_lot::Mutex;
 use ring::digest;
 use serde_json::{Map, Value};
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard};
+use tokio::time::Instant;
 
-use super::ring_signatures;
 use crate::authenticator::{Authenticator, Refusal};
 use crate::credentials::Credentials;
 use crate::error::Error;
 use crate::identity::{AuthenticationMethod, Identity};
 use crate::key_set::{Key, KeySource};
-use bitzel_proto::with_causes;
+use crate::ring_signatures;
 
-/// How old keys may get before they are read again.
-const REFRESH: Duration = Duration::from_mins(5);
-/// Pause between two reads, whatever key ids clients make up.
-const REFRESH_PAUSE: Duration = Duration::from_secs(10);
-/// How long a token that was good is not checked again: that is how long a withdrawn key lives on.
-const REMEMBERED: Duration = Duration::from_mins(1);
-const REMEMBERED_TOKENS: NonZero<usize> = NonZero::new(4096).unwrap();
+/// Age at which keys are read again.
+pub(crate) const REFRESH_INTERVAL: Duration = Duration::from_mins(5);
+/// Shortest time between two reads, whatever key ids clients invent (`docs/access.md`).
+pub(crate) const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(10);
+/// Time for which a verified token is not checked again. A withdrawn key stays in use for as long.
+pub(crate) const VERIFIED_LIFETIME: Duration = Duration::from_mins(1);
+/// Tokens that are remembered as verified.
+const MAX_VERIFIED_TOKENS: NonZero<usize> = NonZero::new(4096).unwrap();
 
-/// Which tokens are good, and what they say.
+/// Keys and claims of the tokens that are accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenOptions {
-    /// The keys that they are signed with.
+    /// Keys that verify the tokens.
     pub keys: KeySource,
-    /// The `iss` that they must have.
+    /// Required issuer (`iss`).
     pub issuer: String,
-    /// They must be for one of these (`aud`): a token for another service is none for this one.
+    /// Accepted audiences (`aud`): a token for another service is not accepted here.
     pub audiences: Vec<String>,
-    /// The claim with the caller's name, `sub` for example.
+    /// Claim with the caller's name, `sub` for example.
     pub identity_claim: String,
-    /// The claim with its groups: a list of texts, or one text with spaces between.
+    /// Claim with the caller's groups: a list of texts, or one text with spaces between them.
     pub groups_claim: String,
 }
 
-/// Checks bearer tokens.
+/// Authenticator by bearer token.
 #[derive(Debug)]
 pub struct TokenAuthenticator {
     options: TokenOptions,
     keys: ArcSwap<Vec<Key>>,
     refreshed: AsyncMutex<Instant>,
-    good: Mutex<LruCache<[u8; 32], Good>>,
+    verified: Mutex<LruCache<[u8; 32], VerifiedToken>>,
 }
 
-/// A token that has been checked.
+/// Outcome of the check of a token, which holds for some time.
 #[derive(Debug, Clone)]
-struct Good {
+struct VerifiedToken {
     identity: Arc<Identity>,
     until: Instant,
 }
 
 impl TokenAuthenticator {
-    /// Reads the keys. A server that could not check any token does not start.
+    /// Reads the keys. It is an error if there are none: the server could not check any token.
     pub async fn open(options: TokenOptions) -> Result<Self, Error> {
         ring_signatures::install();
         let keys = options.keys.read().await?;
@@ -70,40 +72,41 @@ impl TokenAuthenticator {
             options,
             keys: ArcSwap::from_pointee(keys),
             refreshed: AsyncMutex::new(Instant::now()),
-            good: Mutex::new(LruCache::new(REMEMBERED_TOKENS)),
+            verified: Mutex::new(LruCache::new(MAX_VERIFIED_TOKENS)),
         })
     }
 
     async fn check(&self, token: &str) -> Result<Arc<Identity>, Refusal> {
         let fingerprint = fingerprint(token);
-        let known = self.good.lock().get(&fingerprint).cloned();
+        let known = self.verified.lock().get(&fingerprint).cloned();
         if let Some(known) = known
             && Instant::now() < known.until
         {
             return Ok(known.identity);
         }
         let header = decode_header(token).map_err(|_| invalid("the token is not a JSON Web Token"))?;
-        // One call reads them; the others need not wait for an issuer that is slow.
+        // One call reads the keys; the others do not wait for a slow issuer.
         if let Ok(refreshed) = self.refreshed.try_lock() {
-            self.refresh(refreshed, REFRESH).await;
+            self.refresh(refreshed, REFRESH_INTERVAL).await;
         }
         let key = match self.key(header.kid.as_deref()) {
             Some(key) => key,
             None => {
-                // The issuer may have begun to sign with a new one.
-                self.refresh(self.refreshed.lock().await, REFRESH_PAUSE).await;
+                // The issuer may have begun to sign with a new key.
+                self.refresh(self.refreshed.lock().await, MIN_REFRESH_INTERVAL)
+                    .await;
                 self.key(header.kid.as_deref())
                     .ok_or_else(|| invalid("the token is signed with a key that is not in the key set"))?
             }
         };
         let (identity, expires) = self.verify(token, &key)?;
         let identity = Arc::new(identity);
-        let until = Instant::now() + expires.min(REMEMBERED);
-        let good = Good {
+        let until = Instant::now() + expires.min(VERIFIED_LIFETIME);
+        let verified = VerifiedToken {
             identity: Arc::clone(&identity),
             until,
         };
-        self.good.lock().put(fingerprint, good);
+        self.verified.lock().put(fingerprint, verified);
         Ok(identity)
     }
 
@@ -116,7 +119,7 @@ impl TokenAuthenticator {
         }
     }
 
-    /// The identity, and for how long the token is still good.
+    /// The identity, and the time until the token expires.
     fn verify(&self, token: &str, key: &Key) -> Result<(Identity, Duration), Refusal> {
         let mut validation = Validation::new(key.algorithm);
         validation.set_required_spec_claims(&["exp", "iss", "aud"]);
@@ -153,8 +156,8 @@ impl TokenAuthenticator {
         Ok((identity, Duration::from_secs(expires).saturating_sub(now)))
     }
 
-    /// Reads the keys again if that was longer ago than `age`. When that fails, those from before are kept: an issuer
-    /// that is down must not stop every build.
+    /// Reads the keys again if they are older than `age`. If that fails, the old keys are kept: an issuer that is down
+    /// must not stop every build.
     async fn refresh(&self, mut refreshed: MutexGuard<'_, Instant>, age: Duration) {
         if refreshed.elapsed() < age {
             return;
@@ -167,14 +170,6 @@ impl TokenAuthenticator {
             ),
         }
         *refreshed = Instant::now();
-    }
-
-    /// As if keys and tokens were looked at longer ago than they were.
-    #[cfg(test)]
-    pub(super) async fn age(&self, by: Duration) {
-        let mut refreshed = self.refreshed.lock().await;
-        *refreshed = refreshed.checked_sub(by).expect("the machine is up for longer");
-        self.good.lock().clear();
     }
 }
 
@@ -198,7 +193,7 @@ fn invalid(reason: &str) -> Refusal {
     Refusal::Invalid(reason.to_owned())
 }
 
-/// In words, without anything that the token says.
+/// Reason of a refusal in words, with nothing of the token's content.
 fn reason(kind: &ErrorKind) -> String {
     match kind {
         ErrorKind::ExpiredSignature => "the token has expired".to_owned(),

@@ -1,4 +1,4 @@
-//! How clients reach a server, and how servers are set up so that clients reach them fast.
+//! Connections of clients to servers, and the settings of servers that match them.
 
 mod channel;
 mod credentials;
@@ -13,30 +13,31 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Endpoint, Server, Uri};
 
+use self::renewal::Renewal;
 use crate::error::Error;
 
 pub use channel::Channel;
 pub use credentials::ClientCredentials;
-use renewal::Renewal;
 pub use small_frames::{SmallFrames, small_frames};
 
-/// HTTP/2 flow control: bytes in flight per stream and per connection. The default of 64 KiB stalls a transfer once
-/// per round trip, on loopback too.
-const WINDOW: u32 = 16 << 20;
-/// Large frames: fewer of them for bulk data.
-const FRAME: u32 = 1 << 20;
+/// HTTP/2 flow control window: bytes in flight per stream and per connection. The default of 64 KiB stalls a transfer
+/// once per round trip, on loopback too.
+const FLOW_CONTROL_WINDOW_BYTES: u32 = 16 << 20;
+/// Largest HTTP/2 frame: large ones mean fewer of them for bulk data.
+const MAX_FRAME_BYTES: u32 = 1 << 20;
+/// Time that a server has to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
-/// How soon a dead connection is noticed.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// Interval of HTTP/2 pings, and the time that the answer may take: a dead connection is noticed within both.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Connects to a server without credentials: see [`connect_with`].
 pub async fn connect(endpoint: &str) -> Result<Channel, Error> {
     connect_with(endpoint, &ClientCredentials::default()).await
 }
 
-/// Connects to a server: `grpc://host:port` or `http://host:port`, with TLS `grpcs://host:port` or
+/// Connects to a server with credentials: `grpc://host:port` or `http://host:port`, with TLS `grpcs://host:port` or
 /// `https://host:port`, on this machine `unix:/path/of/socket`. Files of certificates and tokens that change are read
-/// again: requests that begin later use what is in them then.
+/// again, and later requests use the new content.
 pub async fn connect_with(endpoint: &str, credentials: &ClientCredentials) -> Result<Channel, Error> {
     let target = Target::parse(endpoint)?;
     target.check(endpoint, credentials)?;
@@ -71,17 +72,18 @@ pub async fn connect_with(endpoint: &str, credentials: &ClientCredentials) -> Re
     Ok(Channel::new(channel, authorization, renewal))
 }
 
-/// A gRPC server set up like the clients of [`connect`]. Every server of bitzel starts with this.
+/// Builder of a gRPC server with settings that match the clients of [`connect`]. Every server of bitzel starts with it.
 pub fn server() -> Server {
     Server::builder()
         .tcp_nodelay(true)
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
-        .max_frame_size(FRAME)
-        .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .initial_stream_window_size(FLOW_CONTROL_WINDOW_BYTES)
+        .initial_connection_window_size(FLOW_CONTROL_WINDOW_BYTES)
+        .max_frame_size(MAX_FRAME_BYTES)
+        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_INTERVAL))
 }
 
+/// Address of a server.
 #[derive(Debug, PartialEq)]
 enum Target {
     Tcp(Uri),
@@ -122,7 +124,7 @@ impl Target {
         }
     }
 
-    /// Credentials leave this machine only under TLS, and who asks for TLS gets it or an error.
+    /// Refuses to send credentials to another machine without TLS, and certificates to a server without TLS.
     fn check(&self, endpoint: &str, credentials: &ClientCredentials) -> Result<(), Error> {
         let Self::Tcp(uri) = self else {
             return Ok(());
@@ -149,11 +151,11 @@ fn tuned(endpoint: Endpoint) -> Endpoint {
     endpoint
         .tcp_nodelay(true)
         .connect_timeout(CONNECT_TIMEOUT)
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
-        .max_frame_size(FRAME)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
+        .initial_stream_window_size(FLOW_CONTROL_WINDOW_BYTES)
+        .initial_connection_window_size(FLOW_CONTROL_WINDOW_BYTES)
+        .max_frame_size(MAX_FRAME_BYTES)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_INTERVAL)
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use tonic::Code;
+
 /// Reasons why a server cannot be reached.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -17,10 +19,10 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The server does not answer, or not as one of its kind.
+    /// The server does not answer, or not as a gRPC server.
     #[error("cannot connect to {endpoint}")]
     Connect {
-        /// The server.
+        /// The server's address.
         endpoint: String,
         /// The transport's reason.
         #[source]
@@ -29,14 +31,17 @@ pub enum Error {
 }
 
 impl Error {
-    /// For `map_err`: an input or output error with the operation that failed.
-    pub(crate) fn io(context: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        let context = context.into();
-        move |source| Self::Io { context, source }
-    }
-
     /// True if the same call may succeed in a moment.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Connect { .. })
+    }
+
+    /// The gRPC status code for a client of this process.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::InvalidArgument(_) => Code::InvalidArgument,
+            Self::Io { .. } => Code::Internal,
+            Self::Connect { .. } => Code::Unavailable,
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Text that no log and no message may show.
+/// Text that no log line and no message shows.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -12,7 +12,7 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The text, for who has to check or send it.
+    /// The text, for code that checks or sends it.
     pub fn expose(&self) -> &str {
         &self.0
     }

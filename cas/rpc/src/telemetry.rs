@@ -1,4 +1,4 @@
-//! What operators see of requests: one span, one log line and a few metrics for each, on server and client side.
+//! Telemetry of requests: one span, one log line and a few metrics for each, on server and client side.
 //!
 //! Metrics go through the facade of the `metrics` crate and cost next to nothing where no recorder is installed, as in
 //! a build with an embedded server. `docs/operations.md` lists every metric.

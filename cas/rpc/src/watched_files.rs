@@ -1,51 +1,78 @@
-//! Files that are read again when they have changed.
+//! Detection of files that have changed.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
-/// Shortest time between two looks at the files.
-const INTERVAL: Duration = Duration::from_secs(1);
-
-/// What tells one version of a file from another: replaced by rename or written in place.
-type Stamp = Vec<Option<(SystemTime, u64, u64)>>;
-
-/// Notices when one of some files has changed. Looks when somebody asks, which is when it matters.
+/// Files that are checked for changes on each request for the answer, at most once in an interval.
 #[derive(Debug)]
 pub struct WatchedFiles {
     paths: Vec<PathBuf>,
-    seen: Mutex<(Instant, Stamp)>,
+    last_check: Mutex<Check>,
+}
+
+/// Versions of the files at one time.
+#[derive(Debug)]
+struct Check {
+    at: Instant,
+    versions: Vec<Option<FileVersion>>,
+}
+
+/// Properties that differ between two versions of a file, be it replaced by a rename or written in place.
+#[derive(Debug, PartialEq)]
+struct FileVersion {
+    modified: SystemTime,
+    size: u64,
+    inode: u64,
 }
 
 impl WatchedFiles {
-    /// Watches `paths`, from how they are now.
+    /// Shortest time between two checks of the files. It is measured by the clock of tokio, which tests can advance.
+    pub const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+    /// Watches `paths`, starting from their present versions.
     pub fn new(paths: Vec<PathBuf>) -> Self {
-        let stamp = stamp(&paths);
-        Self {
-            paths,
-            seen: Mutex::new((Instant::now(), stamp)),
-        }
+        let last_check = Mutex::new(Check::of(&paths));
+        Self { paths, last_check }
     }
 
-    /// Whether a file has changed since the last `true`, as far as known: at most one look in a second.
+    /// True if a file has changed since the last `true`. Within [`Self::CHECK_INTERVAL`] of a check, the files are not
+    /// checked again and the answer is `false`.
     pub fn changed(&self) -> bool {
-        let mut seen = self.seen.lock();
-        if seen.0.elapsed() < INTERVAL {
+        let mut last = self.last_check.lock();
+        if last.at.elapsed() < Self::CHECK_INTERVAL {
             return false;
         }
-        let now = stamp(&self.paths);
-        let changed = now != seen.1;
-        *seen = (Instant::now(), now);
+        let now = Check::of(&self.paths);
+        let changed = now.versions != last.versions;
+        *last = now;
         changed
     }
 }
 
-fn stamp(paths: &[PathBuf]) -> Stamp {
-    use std::os::unix::fs::MetadataExt as _;
-    let one = |path: &PathBuf| {
-        let metadata = std::fs::metadata(path).ok()?;
-        Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
-    };
-    paths.iter().map(one).collect()
+impl Check {
+    fn of(paths: &[PathBuf]) -> Self {
+        Self {
+            versions: paths.iter().map(FileVersion::of).collect(),
+            at: Instant::now(),
+        }
+    }
 }
+
+impl FileVersion {
+    /// `None` if the file cannot be examined.
+    fn of(path: &PathBuf) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt as _;
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(Self {
+            modified: metadata.modified().ok()?,
+            size: metadata.len(),
+            inode: metadata.ino(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ pub enum Error {
     /// A gRPC listener failed.
     #[error("the gRPC server failed")]
     Grpc(#[from] tonic::transport::Error),
-    /// The descriptions of the services do not fit together.
+    /// The descriptions of the services are inconsistent.
     #[error("cannot describe the services for gRPC reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
 }

@@ -1,17 +1,17 @@
-//! The HTTP cache protocol: `/cas/{hash}`, `/ac/{hash}` and `/dav/{name}`, each below an instance name, with GET, HEAD
-//! and PUT.
+//! HTTP cache protocol: `/cas/{hash}`, `/ac/{hash}` and `/dav/{name}`, each below an instance name, with GET, HEAD and
+//! PUT.
 //!
-//! What Bazel (`--remote_cache=http://…`), ccache and sccache speak, as bazel-remote and `WebDAV` servers answer it.
-//! Blobs are those of the gRPC services, and so are results that are messages of that type. Other values are kept as
-//! blobs that a result under a reserved instance names (`values.rs`).
+//! It is the protocol of Bazel (`--remote_cache=http://…`), ccache and sccache, with the answers of bazel-remote and of
+//! `WebDAV` servers. It shares blobs with the gRPC services, and results if they are messages of that type. Other values
+//! are kept as blobs, which a result under a reserved instance name refers to (`values.rs`).
 
 mod blobs;
 mod body;
+mod connections;
 mod encoding;
+mod request_drain;
 mod results;
-mod server;
 mod spool;
-mod unread;
 mod values;
 mod web_dav;
 
@@ -21,6 +21,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
+use bitzel_access::{Permission, RefusalBody as _, authorize};
+use bitzel_cas::action_cache::ActionCache;
+use bitzel_cas::blob_store::BlobStore;
+use bitzel_cas::decorators::coalescing_blob_store::CoalescingBlobStore;
 use bitzel_proto::{CacheEntry, CachePath, InstanceName};
 use http::{Extensions, HeaderValue, Method, Request, Response, StatusCode, header};
 use tokio::sync::Semaphore;
@@ -29,41 +33,38 @@ use tower::Service;
 
 use self::body::{empty, text};
 use self::web_dav::{describe_collection, make_collection};
-use bitzel_access::{Permission, RefusalBody as _, authorize};
-use bitzel_cas::action_cache::ActionCache;
-use bitzel_cas::blob_store::BlobStore;
-use bitzel_cas::decorators::coalescing_blob_store::CoalescingBlobStore;
 
-pub use self::server::serve;
+pub use self::connections::serve;
 pub use self::spool::Spool;
 
-/// Results of more than 1 MiB that are looked at at a time.
-const LARGE_RESULTS: usize = 4;
-/// What `OPTIONS` and refusals of other methods tell.
-const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, PUT, DELETE, OPTIONS, PROPFIND, MKCOL");
+/// Results of more than 1 MiB that are decoded at the same time.
+const MAX_CONCURRENT_LARGE_RESULTS: usize = 4;
+/// Methods that `OPTIONS` and refusals of other methods list.
+const ALLOWED_METHODS: HeaderValue =
+    HeaderValue::from_static("GET, HEAD, PUT, DELETE, OPTIONS, PROPFIND, MKCOL");
 
-/// Answers requests of the protocol.
+/// Service of the HTTP cache protocol.
 #[derive(Clone)]
 pub struct HttpCacheService {
     cache: Arc<dyn ActionCache>,
     store: Arc<dyn BlobStore>,
-    /// The store for uploads: those of one blob share the work.
+    /// The store for uploads, which shares the work between uploads of one blob.
     uploads: Arc<dyn BlobStore>,
     spool: Arc<Spool>,
-    /// Places for large results that are looked at: each is some times as large as its bytes.
+    /// Permits to decode large results: in memory, each is several times as large as its bytes.
     large_results: Arc<Semaphore>,
 }
 
 impl HttpCacheService {
     /// Serves the blobs of `store` and the results of `cache`, a [`bitzel_cas::CompletenessCheckingActionCache`] over it.
-    /// Uploads of which the digest is not known from the start wait in `spool`.
+    /// Uploads whose digest is not known before their end are kept in `spool`.
     pub fn new(cache: Arc<dyn ActionCache>, store: Arc<dyn BlobStore>, spool: Spool) -> Self {
         Self {
             cache,
             uploads: Arc::new(CoalescingBlobStore::new(Arc::clone(&store))),
             store,
             spool: Arc::new(spool),
-            large_results: Arc::new(Semaphore::new(LARGE_RESULTS)),
+            large_results: Arc::new(Semaphore::new(MAX_CONCURRENT_LARGE_RESULTS)),
         }
     }
 
@@ -102,7 +103,7 @@ impl HttpCacheService {
     }
 }
 
-/// The head of a request for something.
+/// Request without its body.
 struct CacheRequest {
     method: Method,
     headers: http::HeaderMap,
@@ -120,24 +121,25 @@ impl CacheRequest {
     }
 }
 
+/// Answer that lists the allowed methods.
 fn allowed(status: StatusCode) -> Response<Body> {
     let mut response = empty(status);
-    response.headers_mut().insert(header::ALLOW, METHODS);
+    response.headers_mut().insert(header::ALLOW, ALLOWED_METHODS);
     response
         .headers_mut()
         .insert("dav", HeaderValue::from_static("1"));
     response
 }
 
-/// What a status of gRPC is in HTTP. Services refuse with the former, so that there is one place that decides about
-/// errors (`grpc_status.rs`).
+/// Answer for a gRPC status. The service refuses with such statuses, so that errors are mapped in one place
+/// (`grpc_status.rs`).
 fn refused(status: Status) -> Response<Body> {
     let code = match status.code() {
         Code::Unauthenticated | Code::PermissionDenied => return Body::refusal(status),
         Code::InvalidArgument | Code::Aborted | Code::Cancelled => StatusCode::BAD_REQUEST,
         Code::NotFound => StatusCode::NOT_FOUND,
         Code::FailedPrecondition | Code::AlreadyExists => StatusCode::CONFLICT,
-        // Ranges are looked at before anything is read, so this is about bodies (`spool.rs`).
+        // Ranges are checked before anything is read, so this is about bodies (`spool.rs`).
         Code::OutOfRange => StatusCode::PAYLOAD_TOO_LARGE,
         Code::ResourceExhausted => StatusCode::INSUFFICIENT_STORAGE,
         Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,

@@ -12,26 +12,27 @@ use tonic::service::Routes;
 use tonic::transport::server::Connected;
 use tower::util::MapResponseLayer;
 
+use crate::cache_server::CacheServer;
 use crate::error::Error;
 use crate::http_cache::{self, HttpCacheService, Spool};
-use crate::server::Server;
 
 /// Socket that a server listens on, with the access control of its callers.
 pub enum Listener {
     /// gRPC for other machines, or other users of this one.
     Tcp(TcpListener, ServerAccess),
-    /// HTTP cache, whose uploads of unknown digests wait in the spool.
+    /// HTTP cache, which keeps uploads with unknown digests in the spool until they end.
     Http(TcpListener, ServerAccess, Spool),
-    /// gRPC for this user: the permissions of the socket's directory decide who connects, and a caller may do everything.
+    /// gRPC for users of this machine: the permissions of the socket decide who connects, and every caller may do
+    /// everything.
     Unix(UnixListener),
 }
 
 impl Listener {
-    /// Serves what comes in until `ended`.
+    /// Serves connections until `ended`.
     pub(crate) async fn serve(
         self,
         routes: Routes,
-        server: &Server,
+        server: &CacheServer,
         ended: CancellationToken,
     ) -> Result<(), Error> {
         match self {

@@ -1,7 +1,7 @@
-//! The Remote Execution API services of a store and an action cache.
+//! Services of the Remote Execution API for a blob store and an action cache.
 //!
-//! Blobs are shared by all instances, for a digest says all there is to say about a blob; action results are kept
-//! apart by instance. Instance names are checked everywhere.
+//! All instances share the blobs, because a digest identifies a blob completely; results are kept apart by instance.
+//! Every service checks the instance names.
 
 pub mod action_cache;
 pub mod byte_stream;
@@ -10,32 +10,40 @@ pub mod content_addressable_storage;
 pub mod health;
 pub mod reflection;
 pub mod remote_asset;
+mod request_context;
 
-pub use remote_asset::RemoteAssetService;
+use std::fmt::Display;
 
-use bitzel_proto::{Digest, DigestFunction, InstanceName, InvalidDigest, InvalidInstanceName, reapi};
+use bitzel_proto::{Digest, DigestFunction, InstanceName, InvalidDigest, reapi};
 use tonic::Status;
+
+use self::request_context::RequestContext;
 
 pub use action_cache::ActionCacheService;
 pub use byte_stream::ByteStreamService;
-pub use capabilities::{CapabilitiesService, Offer};
+pub use capabilities::CapabilitiesService;
 pub use content_addressable_storage::{Chunking, ContentAddressableStorageService};
+pub use remote_asset::RemoteAssetService;
 
-/// Data in one message of a stream, in bytes.
-const STREAM_CHUNK: usize = 1 << 20;
+/// Largest data in one message of a stream.
+const MAX_STREAM_MESSAGE_BYTES: usize = 1 << 20;
 
 fn digest_function(value: i32) -> Result<DigestFunction, Status> {
     DigestFunction::from_wire(value)
         .ok_or_else(|| Status::invalid_argument(InvalidDigest::Function(value).to_string()))
 }
 
-fn digest(function: DigestFunction, digest: Option<&reapi::Digest>, what: &str) -> Result<Digest, Status> {
-    Digest::from_wire_field(function, digest)
-        .map_err(|error| Status::invalid_argument(format!("{what}: {error}")))
+fn digest(
+    function: DigestFunction,
+    value: Option<&reapi::Digest>,
+    field: impl Display,
+) -> Result<Digest, Status> {
+    Digest::from_wire_field(function, value)
+        .map_err(|error| Status::invalid_argument(format!("{field}: {error}")))
 }
 
-fn instance_name(name: String) -> Result<InstanceName, Status> {
-    InstanceName::new(name).map_err(|error: InvalidInstanceName| Status::invalid_argument(error.to_string()))
+fn instance_name(name: &str) -> Result<InstanceName, Status> {
+    InstanceName::new(name).map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
-//! Stores of a server, put together.
+//! Composition of a server's stores.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bitzel_cas::composition::store_configuration::StoreConfiguration;
 use bitzel_cas::{
-    ActionCache, Assistant, AssistedBlobStore, BlobStore, CompletenessCheckingActionCache, SharingActionCache,
+    ActionCache, BlobStore, CircuitBreaker, CompletenessCheckingActionCache, ReadThroughActionCache,
+    ReadThroughBlobStore,
 };
 
 /// Configuration of the stores of a server.
@@ -15,12 +16,12 @@ pub struct StoreLayout {
     pub blobs: StoreConfiguration,
     /// The action cache.
     pub results: StoreConfiguration,
-    /// Directory that relative paths are relative to.
+    /// Base directory of relative paths.
     pub base: PathBuf,
 }
 
 impl StoreLayout {
-    /// Places both in a directory of this machine. The blob store takes at most `size` bytes.
+    /// Keeps both stores in a directory of this machine, each with at most `size` bytes.
     pub fn in_directory(directory: &Path, size: u64) -> Self {
         Self {
             blobs: StoreConfiguration::disk("cas".into(), size),
@@ -34,13 +35,13 @@ impl StoreLayout {
 /// takes longer than its deadline.
 #[derive(Clone)]
 pub struct SharedCache {
-    /// Its blobs.
+    /// Blobs of the cache.
     pub blobs: Arc<dyn BlobStore>,
-    /// Its results.
+    /// Results of the cache.
     pub results: Arc<dyn ActionCache>,
-    /// Stops the use of the cache while it is slow or failing.
-    pub assistant: Arc<Assistant>,
-    /// True if new results are written to it.
+    /// Circuit breaker, which stops the use of the cache while it is slow or failing.
+    pub circuit_breaker: Arc<CircuitBreaker>,
+    /// True if new results are written to the cache.
     pub is_written: bool,
 }
 
@@ -48,11 +49,12 @@ pub struct SharedCache {
 pub(crate) struct Stores {
     pub(crate) blobs: Arc<dyn BlobStore>,
     pub(crate) results: Arc<dyn ActionCache>,
-    /// Writer in the background, which may have results left to write when the services have ended.
-    pub(crate) sharing: Option<Arc<SharingActionCache>>,
+    /// Background writer, which may have results left to write when the services have ended.
+    pub(crate) sharing: Option<Arc<ReadThroughActionCache>>,
 }
 
 impl Stores {
+    /// Puts the stores together, with the shared cache behind them.
     pub(crate) fn new(
         blobs: Arc<dyn BlobStore>,
         results: Arc<dyn ActionCache>,
@@ -61,24 +63,24 @@ impl Stores {
         let Some(shared) = shared else {
             return Self::complete(blobs, results, None);
         };
-        let sharing = SharingActionCache::taking(results, shared.results, Arc::clone(&shared.assistant));
-        let assisted: Arc<dyn BlobStore> = Arc::new(AssistedBlobStore::new(
+        let blobs: Arc<dyn BlobStore> = Arc::new(ReadThroughBlobStore::new(
             blobs,
             Arc::clone(&shared.blobs),
-            shared.assistant,
+            Arc::clone(&shared.circuit_breaker),
         ));
+        let results = ReadThroughActionCache::new(results, shared.results, shared.circuit_breaker);
         let sharing = Arc::new(if shared.is_written {
-            sharing.giving(Arc::clone(&assisted), shared.blobs)
+            results.with_write_through(Arc::clone(&blobs), shared.blobs)
         } else {
-            sharing
+            results
         });
-        Self::complete(assisted, sharing.clone(), Some(sharing))
+        Self::complete(blobs, sharing.clone(), Some(sharing))
     }
 
     fn complete(
         blobs: Arc<dyn BlobStore>,
         results: Arc<dyn ActionCache>,
-        sharing: Option<Arc<SharingActionCache>>,
+        sharing: Option<Arc<ReadThroughActionCache>>,
     ) -> Self {
         Self {
             results: Arc::new(CompletenessCheckingActionCache::new(results, Arc::clone(&blobs))),

@@ -1,6 +1,6 @@
-//! How stores and action caches are put together, as it is written in a file.
+//! Configuration of stores and action caches, as written in a file.
 //!
-//! Each table has one key, the kind; a kind that stands above others has tables for them:
+//! Each table has one key, the kind; a decorator has tables for the stores below it:
 //!
 //! ```toml
 //! [blobs.tiered.fast.disk]
@@ -10,233 +10,258 @@
 //! bucket = "builds"
 //! ```
 //!
-//! One type serves blobs and results alike; [`Problems`] names the kinds that mean nothing for the one or the other.
+//! One type serves blobs and results alike; [`Problems`] names the kinds that make sense for only one of them.
+//!
+//! The doc comments of these types are the text of `docs/configuration-reference.md`.
 
 mod problems;
+pub mod schema;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
-pub use problems::{Problem, Problems, Use};
+pub use problems::{Problem, Problems, StorePurpose};
 
-/// What stays free on a disk where nothing else is written, in bytes.
+use schema::{DurationText, SizeText};
+
+/// Default of [`DiskTable::free_space`], in bytes.
 pub const DEFAULT_FREE_SPACE: u64 = 1 << 30;
 
-/// A store, or an action cache.
-#[derive(Debug, Clone, Deserialize)]
+/// A store of blobs, or an action cache: a table with one key, its kind.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum StoreConfiguration {
-    /// In this process's memory, without a limit: for tests and trials.
+    /// Memory of this process, without a size limit. For tests and trials.
     Memory {},
-    /// In a directory of this machine.
+    /// A directory on this machine.
     Disk(DiskTable),
-    /// In another server of the Remote Execution API.
+    /// Another server of the Remote Execution API, for example bazel-remote, Buildbarn or bitzel.
     Grpc(GrpcTable),
-    /// In a server of the HTTP cache protocol.
+    /// A server of Bazel's HTTP cache protocol.
     Http(HttpTable),
-    /// In a bucket.
+    /// A bucket of Amazon S3 or of a compatible server.
     S3(S3Table),
-    /// Checks digests on the way in and out.
+    /// Checks the digest of every blob that is read or written. For blobs only.
     Verifying(InnerTable),
-    /// A fast one in front of a slow one.
+    /// A fast store in front of a slow one. The slow one is authoritative.
     Tiered(TieredTable),
-    /// Takes nothing new.
+    /// Refuses writes.
     ReadOnly(InnerTable),
-    /// Remembers for a while what the one behind it has.
+    /// Remembers which blobs exist in the store below. For blobs only.
     ExistenceCaching(ExistenceCachingTable),
-    /// Several, each for a part of the digests.
+    /// Distributes digests over several stores.
     Sharded(ShardedTable),
-    /// Two with the same content.
+    /// Two stores with the same content.
     Mirrored(MirroredTable),
-    /// Counts and times what goes through.
+    /// Records metrics of the store below.
     Metered(MeteredTable),
-    /// Does not wait for ever.
+    /// Limits the time that a call may take.
     Deadline(DeadlineTable),
 }
 
-/// `disk`.
-#[derive(Debug, Clone, Deserialize)]
+/// `disk`: a directory on this machine.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DiskTable {
-    /// Its directory, which nothing else uses; relative to the file of the configuration.
+    /// Directory of the store, which nothing else may use. Relative paths start at the configuration file.
+    #[schemars(with = "PathBuf", example = &"/var/lib/bitzel/blobs")]
     pub directory: Spanned<PathBuf>,
-    /// What blobs may take on the disk. Needed for blobs.
+    /// Space that blobs may take on disk. Required for blobs, ignored for results.
+    #[schemars(with = "Option<SizeText>")]
     pub size: Option<ByteSize>,
-    /// What must stay free on the disk, whoever uses it.
+    /// Space that stays free on the disk, whoever uses it.
     #[serde(default = "free_space")]
+    #[schemars(with = "SizeText", extend("default" = "1GiB", "examples" = ["5GiB"]))]
     pub free_space: ByteSize,
-    /// Whether blobs are compressed where that saves something.
+    /// Compresses blobs where that saves space.
     #[serde(default)]
     pub compress: bool,
-    /// How many results are kept.
+    /// Maximum number of results. Ignored for blobs.
     #[serde(default = "max_results")]
     pub max_results: u64,
 }
 
-/// `grpc`.
-#[derive(Debug, Clone, Deserialize)]
+/// `grpc`: another server of the Remote Execution API.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GrpcTable {
-    /// `grpc://host:port`, or `grpcs://` with TLS.
+    /// Address of the server: `grpc://host:port`, `grpcs://host:port` with TLS, or `unix:/path`.
+    #[schemars(with = "String", example = &"grpcs://cache.example:443")]
     pub endpoint: Spanned<String>,
-    /// Instance of that server which blobs are kept under. Results go under the instance of whoever asks.
+    /// Instance name that blobs are stored under. Results keep the instance name of the request.
     #[serde(default)]
     pub instance: String,
-    /// Whether transfers are compressed if that server offers it.
+    /// Compresses transfers if the server offers it.
     #[serde(default)]
     pub compression: bool,
-    /// PEM file of the authorities whose servers are believed.
+    /// PEM file of the certificate authorities to trust. Default: those of the system.
     pub tls_ca: Option<PathBuf>,
-    /// PEM file of a client certificate; needs `tls_key`.
+    /// PEM file of the client certificate. Needs `tls_key`.
     pub tls_certificate: Option<PathBuf>,
-    /// PEM file of its key.
+    /// PEM file of the private key of `tls_certificate`.
     pub tls_key: Option<PathBuf>,
-    /// File with a bearer token.
+    /// File with a bearer token. It is read again when it changes.
     pub token_file: Option<PathBuf>,
 }
 
-/// `http`.
-#[derive(Debug, Clone, Deserialize)]
+/// `http`: a server of Bazel's HTTP cache protocol.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HttpTable {
-    /// `http://host:port/path`, or `https://`.
+    /// Address of the cache, above `/cas/` and `/ac/`: `http://host:port/path` or `https://…`.
+    #[schemars(with = "String", example = &"https://cache.example/bitzel")]
     pub url: Spanned<String>,
     /// File with a bearer token.
     pub token_file: Option<PathBuf>,
 }
 
-/// `s3`. The keys are those of the environment.
-#[derive(Debug, Clone, Deserialize)]
+/// `s3`: a bucket. The credentials come from the environment, as for the AWS command line.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct S3Table {
-    /// The bucket, which exists.
+    /// Name of an existing bucket.
+    #[schemars(example = &"builds")]
     pub bucket: String,
-    /// In front of every key.
+    /// Prefix of all keys.
     #[serde(default)]
     pub prefix: String,
-    /// A server other than Amazon's.
+    /// Address of a server other than Amazon's: `http://host:port` or `https://…`.
+    #[schemars(with = "Option<String>", example = &"https://minio.example:9000")]
     pub endpoint: Option<Spanned<String>>,
-    /// The region.
+    /// Region of the bucket. Default: that of the environment.
+    #[schemars(example = &"eu-central-1")]
     pub region: Option<String>,
-    /// Objects that are asked for and older are written anew, for lifecycle rules.
+    /// Age at which an object that is in use is written again, so that lifecycle rules of the bucket do not delete it.
+    /// Default: never.
     #[serde(default, with = "humantime_serde")]
+    #[schemars(with = "Option<DurationText>", extend("examples" = ["7d"]))]
     pub renew_after: Option<Duration>,
 }
 
-/// What stands above one other.
-#[derive(Debug, Clone, Deserialize)]
+/// A decorator without settings of its own.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InnerTable {
-    /// The one below.
+    /// The store below.
     pub inner: Box<StoreConfiguration>,
 }
 
-/// `tiered`.
-#[derive(Debug, Clone, Deserialize)]
+/// `tiered`: a fast store in front of a slow one.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TieredTable {
-    /// Asked first, filled by reads.
+    /// Store that is read first. Reads from the slow store fill it.
     pub fast: Box<StoreConfiguration>,
-    /// What counts.
+    /// Authoritative store: what it has counts.
     pub slow: Box<StoreConfiguration>,
-    /// Writes are acknowledged before the slow one has them.
+    /// Acknowledges writes before the slow store has them. Default: writes wait for both stores. For blobs only.
     pub write_back: Option<WriteBackTable>,
 }
 
-/// `tiered.write_back`.
-#[derive(Debug, Clone, Deserialize)]
+/// `tiered.write_back`: a queue of writes to the slow store. It survives a restart.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WriteBackTable {
-    /// Where the queue is kept, on the disk of the fast store.
+    /// Directory of the queue, on the disk of the fast store.
+    #[schemars(with = "PathBuf", example = &"/var/lib/bitzel/queue")]
     pub directory: Spanned<PathBuf>,
-    /// Blobs that may wait.
+    /// Maximum number of blobs in the queue.
     #[serde(default = "write_back_blobs")]
     pub max_blobs: usize,
-    /// Bytes that may wait.
+    /// Maximum size of all blobs in the queue. At most half of the fast store.
+    #[schemars(with = "SizeText")]
     pub max_size: Spanned<ByteSize>,
-    /// Writes to the slow store at the same time.
+    /// Maximum number of concurrent writes to the slow store.
     #[serde(default = "write_back_concurrency")]
     pub concurrency: usize,
 }
 
-/// `existence_caching`.
-#[derive(Debug, Clone, Deserialize)]
+/// `existence_caching`: remembers which blobs exist.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExistenceCachingTable {
-    /// The one below.
+    /// The store below.
     pub inner: Box<StoreConfiguration>,
-    /// How long an answer is good for.
+    /// Time after which the store below is asked again.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "DurationText")]
     pub max_age: Duration,
-    /// Answers to remember.
+    /// Maximum number of digests to remember.
+    #[schemars(example = 1_000_000)]
     pub max_entries: NonZeroUsize,
 }
 
-/// `sharded`.
-#[derive(Debug, Clone, Deserialize)]
+/// `sharded`: several stores, each for a part of the digests.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ShardedTable {
-    /// The parts.
+    /// The shards, at least one.
+    #[schemars(with = "Vec<ShardTable>")]
     pub shards: Spanned<Vec<ShardTable>>,
 }
 
-/// One of `sharded.shards`.
-#[derive(Debug, Clone, Deserialize)]
+/// `sharded.shards`: one shard.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ShardTable {
-    /// Decides with the digest what this shard holds.
+    /// Unique name. Together with a digest it decides which shard keeps the blob, so a changed name moves blobs.
+    #[schemars(with = "String", example = &"rack-1")]
     pub name: Spanned<String>,
-    /// Its share relative to the others'.
+    /// Share of the digests, relative to the other shards.
     #[serde(default = "weight")]
     pub weight: u32,
-    /// The shard itself.
+    /// The store of this shard.
     pub store: StoreConfiguration,
 }
 
-/// `mirrored`.
-#[derive(Debug, Clone, Deserialize)]
+/// `mirrored`: two stores with the same content.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MirroredTable {
-    /// One side.
+    /// The first store.
     pub one: Box<StoreConfiguration>,
-    /// The other.
+    /// The second store.
     pub other: Box<StoreConfiguration>,
-    /// Whether writes go on with one side while the other is down.
+    /// Accepts writes while one of the stores is down. Default: such writes fail.
     #[serde(default)]
     pub degrade: bool,
 }
 
-/// `metered`.
-#[derive(Debug, Clone, Deserialize)]
+/// `metered`: metrics of one store.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MeteredTable {
-    /// Label in the metrics.
+    /// Value of the label `store` (blobs) or `cache` (results) in the metrics.
+    #[schemars(example = &"bucket")]
     pub name: String,
-    /// The one below.
+    /// The store below.
     pub inner: Box<StoreConfiguration>,
 }
 
-/// `deadline`.
-#[derive(Debug, Clone, Deserialize)]
+/// `deadline`: limits the time that a call may take.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeadlineTable {
-    /// The one below.
+    /// The store below.
     pub inner: Box<StoreConfiguration>,
-    /// For calls without a stream.
+    /// Limit of a call that transfers no stream.
     #[serde(with = "humantime_serde", default = "deadline")]
+    #[schemars(with = "DurationText", extend("default" = "1m"))]
     pub call: Duration,
-    /// For a stream, between signs of life.
+    /// Limit of a pause within a stream.
     #[serde(with = "humantime_serde", default = "deadline")]
+    #[schemars(with = "DurationText", extend("default" = "1m"))]
     pub progress: Duration,
 }
 
 impl StoreConfiguration {
-    /// The store for a directory of this machine, as the command line asks for it.
+    /// A disk store of at most `size` bytes with the defaults of everything else.
     pub fn disk(directory: PathBuf, size: u64) -> Self {
         Self::Disk(DiskTable {
             directory: Spanned::new(0..0, directory),
@@ -247,47 +272,64 @@ impl StoreConfiguration {
         })
     }
 
-    /// The store on a disk that is asked first, if one is: what it leaves free is what others on that disk have to leave.
+    /// The disk store that is read first, if any. Its `free_space` binds everything else on that disk too.
     pub fn first_disk(&self) -> Option<&DiskTable> {
         match self {
             Self::Disk(table) => Some(table),
-            Self::Memory {} | Self::Grpc(_) | Self::Http(_) | Self::S3(_) => None,
-            Self::Verifying(table) | Self::ReadOnly(table) => table.inner.first_disk(),
-            Self::ExistenceCaching(table) => table.inner.first_disk(),
-            Self::Metered(table) => table.inner.first_disk(),
-            Self::Deadline(table) => table.inner.first_disk(),
-            Self::Tiered(table) => table.fast.first_disk().or_else(|| table.slow.first_disk()),
-            Self::Mirrored(table) => table.one.first_disk().or_else(|| table.other.first_disk()),
-            Self::Sharded(table) => {
-                let mut shards = table.shards.get_ref().iter();
-                shards.find_map(|shard| shard.store.first_disk())
-            }
+            _ => self
+                .children()
+                .into_iter()
+                .find_map(|(_, child)| child.first_disk()),
         }
     }
 
-    /// The kinds of it and of what is below it: `tiered(disk, s3)`.
+    /// Kinds of this store and of those below it: `tiered(disk, s3)`.
     pub fn kinds(&self) -> String {
-        let below = |kind: &str, inner: &[&Self]| {
-            let inner: Vec<String> = inner.iter().map(|inner| inner.kinds()).collect();
-            format!("{kind}({})", inner.join(", "))
-        };
+        let below: Vec<String> = self.children().iter().map(|(_, child)| child.kinds()).collect();
+        match below.as_slice() {
+            [] => self.kind().to_owned(),
+            below => format!("{}({})", self.kind(), below.join(", ")),
+        }
+    }
+
+    /// The key of this kind in a configuration file.
+    pub(super) fn kind(&self) -> &'static str {
+        self.kind_and_children().0
+    }
+
+    /// The stores below this one in the order of look-ups, each with its key within the table of this one.
+    pub(super) fn children(&self) -> Vec<(String, &Self)> {
+        self.kind_and_children().1
+    }
+
+    /// The key of this kind, and the stores below this one: the only match over all kinds besides that of
+    /// [`StoreFactory`](crate::composition::store_factory::StoreFactory).
+    fn kind_and_children(&self) -> (&'static str, Vec<(String, &Self)>) {
+        let inner = |inner| vec![("inner".to_owned(), inner)];
         match self {
-            Self::Memory {} => "memory".to_owned(),
-            Self::Disk(_) => "disk".to_owned(),
-            Self::Grpc(_) => "grpc".to_owned(),
-            Self::Http(_) => "http".to_owned(),
-            Self::S3(_) => "s3".to_owned(),
-            Self::Verifying(table) => below("verifying", &[&table.inner]),
-            Self::Tiered(table) => below("tiered", &[&table.fast, &table.slow]),
-            Self::ReadOnly(table) => below("read_only", &[&table.inner]),
-            Self::ExistenceCaching(table) => below("existence_caching", &[&table.inner]),
-            Self::Sharded(table) => {
-                let shards: Vec<&Self> = table.shards.get_ref().iter().map(|shard| &shard.store).collect();
-                below("sharded", &shards)
+            Self::Memory {} => ("memory", vec![]),
+            Self::Disk(_) => ("disk", vec![]),
+            Self::Grpc(_) => ("grpc", vec![]),
+            Self::Http(_) => ("http", vec![]),
+            Self::S3(_) => ("s3", vec![]),
+            Self::Verifying(table) => ("verifying", inner(&*table.inner)),
+            Self::Tiered(table) => {
+                let children = vec![("fast".into(), &*table.fast), ("slow".into(), &*table.slow)];
+                ("tiered", children)
             }
-            Self::Mirrored(table) => below("mirrored", &[&table.one, &table.other]),
-            Self::Metered(table) => below("metered", &[&table.inner]),
-            Self::Deadline(table) => below("deadline", &[&table.inner]),
+            Self::ReadOnly(table) => ("read_only", inner(&*table.inner)),
+            Self::ExistenceCaching(table) => ("existence_caching", inner(&*table.inner)),
+            Self::Sharded(table) => {
+                let shards = table.shards.get_ref().iter().enumerate();
+                let children = shards.map(|(index, shard)| (format!("shards[{index}].store"), &shard.store));
+                ("sharded", children.collect())
+            }
+            Self::Mirrored(table) => {
+                let children = vec![("one".into(), &*table.one), ("other".into(), &*table.other)];
+                ("mirrored", children)
+            }
+            Self::Metered(table) => ("metered", inner(&*table.inner)),
+            Self::Deadline(table) => ("deadline", inner(&*table.inner)),
         }
     }
 }

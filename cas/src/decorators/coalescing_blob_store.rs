@@ -1,4 +1,4 @@
-//! A decorator under which writers of one blob share the work.
+//! Concurrent writes of one blob, reduced to one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,39 +6,40 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bitzel_proto::{Digest, DigestFunction};
-use bytes::Bytes;
+use bitzel_proto::Digest;
 use futures::TryStreamExt;
 use parking_lot::Mutex;
 use tokio::sync::Mutex as AsyncMutex;
 
-use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease};
+use crate::blob_store::{BlobStore, BlobStream};
 use crate::error::Error;
+use crate::forward_blob_store;
 
-/// How long the bytes of one writer may fail to come before the next one goes on by itself.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Time without a byte from the writer of a blob after which the next one writes it too.
+const STALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Lets one writer of a blob through at a time. The others leave their streams unread, which holds their clients back,
-/// and are done when the first one is: the blob costs its room on disk once. If the first one fails or stands still,
-/// the next one takes its turn.
+/// and end when the first one has written the blob: it takes its space on disk once. If the first one fails or stalls,
+/// the next one writes.
 pub struct CoalescingBlobStore {
     inner: Arc<dyn BlobStore>,
-    turns: Mutex<HashMap<Digest, Arc<Turn>>>,
+    uploads: Mutex<HashMap<Digest, Arc<Upload>>>,
 }
 
-/// Whose turn it is to write a blob.
+/// The writers of one blob.
 #[derive(Default)]
-struct Turn {
+struct Upload {
+    /// Locked by the one that writes.
     writer: AsyncMutex<()>,
     /// Bytes that came in so far, of all writers.
     progress: Arc<AtomicU64>,
 }
 
-/// A writer's part in a turn; the last one removes it.
+/// Membership of one writer in an upload. The last one removes the upload.
 struct Participant<'a> {
     store: &'a CoalescingBlobStore,
     digest: Digest,
-    turn: Arc<Turn>,
+    upload: Arc<Upload>,
 }
 
 impl CoalescingBlobStore {
@@ -46,81 +47,59 @@ impl CoalescingBlobStore {
     pub fn new(inner: Arc<dyn BlobStore>) -> Self {
         Self {
             inner,
-            turns: Mutex::default(),
+            uploads: Mutex::default(),
         }
     }
 
     fn participate(&self, digest: Digest) -> Participant<'_> {
-        let turn = Arc::clone(self.turns.lock().entry(digest).or_default());
+        let upload = Arc::clone(self.uploads.lock().entry(digest).or_default());
         Participant {
             store: self,
             digest,
-            turn,
+            upload,
         }
     }
 }
 
 impl Drop for Participant<'_> {
     fn drop(&mut self) {
-        let mut turns = self.store.turns.lock();
-        // One is in the table, one is here.
-        if Arc::strong_count(&self.turn) == 2 {
-            turns.remove(&self.digest);
+        let mut uploads = self.store.uploads.lock();
+        // One reference is in the map, one is here.
+        if Arc::strong_count(&self.upload) == 2 {
+            uploads.remove(&self.digest);
         }
     }
 }
 
 #[async_trait]
 impl BlobStore for CoalescingBlobStore {
-    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error> {
-        self.inner.find_missing(digests).await
-    }
-
-    async fn read(&self, digest: Digest, range: BlobRange) -> Result<BlobStream, Error> {
-        self.inner.read(digest, range).await
-    }
+    forward_blob_store!(inner: find_missing, read, lease, resolve, read_batch, write_batch);
 
     async fn write(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
         let participant = self.participate(digest);
-        let turn = &participant.turn;
+        let upload = &participant.upload;
         let mut waited = false;
         let _writing = loop {
-            if let Ok(writing) = turn.writer.try_lock() {
+            if let Ok(writing) = upload.writer.try_lock() {
                 break Some(writing);
             }
             waited = true;
-            let before = turn.progress.load(Ordering::Relaxed);
-            if let Ok(writing) = tokio::time::timeout(PATIENCE, turn.writer.lock()).await {
+            let before = upload.progress.load(Ordering::Relaxed);
+            if let Ok(writing) = tokio::time::timeout(STALL_TIMEOUT, upload.writer.lock()).await {
                 break Some(writing);
             }
-            if turn.progress.load(Ordering::Relaxed) == before {
+            if upload.progress.load(Ordering::Relaxed) == before {
                 break None;
             }
         };
         if waited && self.inner.find_missing(&[digest]).await?.is_empty() {
             return Ok(());
         }
-        let progress = Arc::clone(&turn.progress);
+        let progress = Arc::clone(&upload.progress);
         let counted = blob.inspect_ok(move |bytes| {
             progress.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         });
         self.inner.write(digest, Box::pin(counted)).await
-    }
-
-    async fn lease(&self, digests: &[Digest]) -> Result<Lease, Error> {
-        self.inner.lease(digests).await
-    }
-
-    async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {
-        self.inner.resolve(function, hash).await
-    }
-
-    async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
-        self.inner.read_batch(digests).await
-    }
-
-    async fn write_batch(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), Error>> {
-        self.inner.write_batch(blobs).await
     }
 }
 

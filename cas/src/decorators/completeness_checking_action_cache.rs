@@ -11,11 +11,11 @@ use crate::blob_store::BlobStore;
 use crate::error::Error;
 use crate::result_blobs::ResultBlobs;
 
-/// Hides results whose blobs are gone.
+/// Hides results whose blobs are absent.
 ///
 /// Goes directly around the cache of a server: a client that gets a result relies on every blob it names, for as
-/// long as its build takes. The check goes through [`BlobStore::find_missing`], which extends the lifetime of what it
-/// finds.
+/// long as its build takes. The check calls [`BlobStore::find_missing`], which extends the lifetime of the blobs that
+/// are present.
 pub struct CompletenessCheckingActionCache {
     inner: Arc<dyn ActionCache>,
     store: Arc<dyn BlobStore>,
@@ -52,7 +52,7 @@ impl ActionCache for CompletenessCheckingActionCache {
                 | Error::DigestMismatch { .. }
                 | Error::Decode { .. }),
             ) => {
-                // Nobody could use it; running the action again replaces it.
+                // No client could use it; executing the Action again replaces it.
                 tracing::warn!(%action, %error, "a cached result is malformed");
                 return Ok(None);
             }

@@ -1,19 +1,20 @@
-//! Counts what passes through a store.
+//! Count of the bytes that pass through a store.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use bitzel_proto::{Digest, DigestFunction};
+use bitzel_proto::Digest;
 use bytes::Bytes;
 use futures::TryStreamExt;
 
-use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease};
+use crate::blob_store::{BlobRange, BlobStore, BlobStream};
 use crate::error::Error;
+use crate::forward_blob_store;
 
-/// Counts the bytes that were read from and written to the store behind it.
+/// Counts the bytes that are read from and written to the inner store.
 ///
-/// Deploy it in front of a remote store to tell people what a build moved over the network.
+/// Put it around a remote store to report the network traffic of a build.
 pub struct CountingBlobStore {
     inner: Arc<dyn BlobStore>,
     read: Arc<AtomicU64>,
@@ -21,7 +22,7 @@ pub struct CountingBlobStore {
 }
 
 impl CountingBlobStore {
-    /// Counts what goes through to `inner`.
+    /// Decorates `inner`.
     pub fn new(inner: Arc<dyn BlobStore>) -> Self {
         Self {
             inner,
@@ -50,9 +51,7 @@ fn counted(stream: BlobStream, counter: Arc<AtomicU64>) -> BlobStream {
 
 #[async_trait]
 impl BlobStore for CountingBlobStore {
-    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error> {
-        self.inner.find_missing(digests).await
-    }
+    forward_blob_store!(inner: find_missing, lease, resolve);
 
     async fn read(&self, digest: Digest, range: BlobRange) -> Result<BlobStream, Error> {
         Ok(counted(
@@ -65,14 +64,6 @@ impl BlobStore for CountingBlobStore {
         self.inner
             .write(digest, counted(blob, Arc::clone(&self.written)))
             .await
-    }
-
-    async fn lease(&self, digests: &[Digest]) -> Result<Lease, Error> {
-        self.inner.lease(digests).await
-    }
-
-    async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {
-        self.inner.resolve(function, hash).await
     }
 
     async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {

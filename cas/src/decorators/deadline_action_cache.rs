@@ -1,4 +1,4 @@
-//! Gives up on an action cache that does not answer.
+//! Time limits for the calls to an action cache.
 
 use std::sync::Arc;
 use std::time::Duration;

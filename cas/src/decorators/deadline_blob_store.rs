@@ -1,4 +1,4 @@
-//! Gives up on a store that does not answer.
+//! Time limits for the calls to a blob store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,19 +10,20 @@ use futures::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease};
+use crate::blob_store::{BlobRange, BlobStore, BlobStream};
 use crate::error::Error;
+use crate::forward_blob_store;
 
 /// Limits of a [`DeadlineBlobStore`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeadlineOptions {
-    /// For a call that moves no stream: `find_missing`, a batch, and a read until its stream begins.
+    /// Limit of a call without a stream: `find_missing`, a batch, and a read until its stream begins.
     pub call: Duration,
-    /// For a stream, between signs of life. No stream has a limit as a whole: a blob of many gigabytes takes as
-    /// long as it takes.
+    /// Limit of a stream between two signs of progress. A stream as a whole has no limit: a blob of many gigabytes may
+    /// take hours.
     pub progress: Duration,
-    /// What a read must bring within `progress` to count as alive, in bytes: a store that sends one byte now and
-    /// then is not. The end of the blob always counts.
+    /// Bytes that a read must bring within `progress`: a store that sends one byte now and then has failed. The end of
+    /// the blob always counts.
     pub progress_bytes: u64,
 }
 
@@ -36,8 +37,8 @@ impl Default for DeadlineOptions {
     }
 }
 
-/// Ends calls that take too long with [`Error::Deadline`]. Only the time counts for which the store behind lets
-/// others wait, not that for which a slow reader or writer lets it wait.
+/// Ends calls that take too long with [`Error::Deadline`]. Only the time counts in which others wait for the inner
+/// store, not the time in which it waits for a slow reader or writer.
 pub struct DeadlineBlobStore {
     inner: Arc<dyn BlobStore>,
     options: DeadlineOptions,
@@ -65,6 +66,7 @@ impl DeadlineBlobStore {
     }
 }
 
+/// The error of a call that exceeded `limit`.
 pub(crate) fn late(context: impl Into<String>, limit: Duration) -> Error {
     Error::Deadline {
         context: context.into(),
@@ -73,7 +75,7 @@ pub(crate) fn late(context: impl Into<String>, limit: Duration) -> Error {
 }
 
 /// Ends a stream that does not bring `options.progress_bytes` in `options.progress` of waiting for it.
-fn alive(digest: Digest, stream: BlobStream, options: DeadlineOptions) -> BlobStream {
+fn with_progress_limit(digest: Digest, stream: BlobStream, options: DeadlineOptions) -> BlobStream {
     let state = (stream, Duration::ZERO, 0_u64);
     futures::stream::try_unfold(state, move |(mut stream, mut waited, mut bytes)| async move {
         let asked = Instant::now();
@@ -95,15 +97,15 @@ fn alive(digest: Digest, stream: BlobStream, options: DeadlineOptions) -> BlobSt
     .boxed()
 }
 
-/// Since when a write waits for its store; `None` while the store waits for the source. Shared because some stores
-/// take the source to another task.
-type Turn = Arc<Mutex<Option<Instant>>>;
+/// Time since which a write waits for its store; `None` while the store waits for the source. Shared because some
+/// stores move the source to another task.
+type WaitingSince = Arc<Mutex<Option<Instant>>>;
 
-/// Notes whose turn it is while a source is read.
-fn watched(mut source: BlobStream, turn: Turn) -> BlobStream {
+/// Records which of the two waits while a source is read.
+fn watched(mut source: BlobStream, waiting_since: WaitingSince) -> BlobStream {
     futures::stream::poll_fn(move |context| {
         let polled = source.poll_next_unpin(context);
-        *turn.lock() = polled.is_ready().then(Instant::now);
+        *waiting_since.lock() = polled.is_ready().then(Instant::now);
         polled
     })
     .boxed()
@@ -111,6 +113,8 @@ fn watched(mut source: BlobStream, turn: Turn) -> BlobStream {
 
 #[async_trait]
 impl BlobStore for DeadlineBlobStore {
+    forward_blob_store!(inner: lease);
+
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error> {
         let limit = self.options.call;
         let missing = timeout(limit, self.inner.find_missing(digests)).await;
@@ -126,17 +130,17 @@ impl BlobStore for DeadlineBlobStore {
         let limit = self.options.call;
         let stream = timeout(limit, self.inner.read(digest, range)).await;
         let stream = stream.map_err(|_| late(format!("reading blob {digest}"), limit))??;
-        Ok(alive(digest, stream, self.options))
+        Ok(with_progress_limit(digest, stream, self.options))
     }
 
     async fn write(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
         let limit = self.options.progress;
-        let turn: Turn = Arc::new(Mutex::new(Some(Instant::now())));
-        let source = watched(blob, Arc::clone(&turn));
+        let waiting_since: WaitingSince = Arc::new(Mutex::new(Some(Instant::now())));
+        let source = watched(blob, Arc::clone(&waiting_since));
         let mut write = self.inner.write(digest, source).fuse();
         loop {
             let now = Instant::now();
-            let due = turn.lock().unwrap_or(now) + limit;
+            let due = waiting_since.lock().unwrap_or(now) + limit;
             if due <= now {
                 return Err(late(format!("the store stopped taking blob {digest}"), limit));
             }
@@ -145,10 +149,6 @@ impl BlobStore for DeadlineBlobStore {
                 () = sleep_until(due) => {}
             }
         }
-    }
-
-    async fn lease(&self, digests: &[Digest]) -> Result<Lease, Error> {
-        self.inner.lease(digests).await
     }
 
     async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {

@@ -1,4 +1,4 @@
-//! Builds of people who may read results and not write them.
+//! Ignores `PERMISSION_DENIED` on writes, for callers with read-only access.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,12 +10,13 @@ use tonic::Code;
 
 use crate::action_cache::ActionCache;
 use crate::error::Error;
+use crate::notice::NOTICE;
 
-/// Goes on when the server takes no results from this caller, after saying so once: the build is right without them,
-/// only nobody else finds them. All other failures are passed on.
+/// Ignores `PERMISSION_DENIED` and `UNAUTHENTICATED` on writes: warns once and sends no more results. The build is
+/// correct without them, only other builds do not find its results. All other failures are passed on.
 pub struct DenialToleratingActionCache {
     inner: Arc<dyn ActionCache>,
-    denied: AtomicBool,
+    is_denied: AtomicBool,
 }
 
 impl DenialToleratingActionCache {
@@ -23,7 +24,7 @@ impl DenialToleratingActionCache {
     pub fn new(inner: Arc<dyn ActionCache>) -> Self {
         Self {
             inner,
-            denied: AtomicBool::new(false),
+            is_denied: AtomicBool::new(false),
         }
     }
 }
@@ -35,18 +36,19 @@ impl ActionCache for DenialToleratingActionCache {
     }
 
     async fn put(&self, instance: &InstanceName, action: Digest, result: ActionResult) -> Result<(), Error> {
-        if self.denied.load(Ordering::Relaxed) {
+        if self.is_denied.load(Ordering::Relaxed) {
             return Ok(());
         }
         match self.inner.put(instance, action, result).await {
             Err(Error::Remote { source, .. })
                 if matches!(source.code(), Code::PermissionDenied | Code::Unauthenticated) =>
             {
-                if !self.denied.swap(true, Ordering::Relaxed) {
+                if !self.is_denied.swap(true, Ordering::Relaxed) {
                     tracing::warn!(
+                        target: NOTICE,
                         reason = source.message(),
-                        "the server takes no results from this build: it goes on, and others will not find what it \
-                         makes by signature"
+                        "the server takes no results from this build, so other builds will not find them; the build \
+                         continues"
                     );
                 }
                 Ok(())

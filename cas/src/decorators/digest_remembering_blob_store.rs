@@ -1,4 +1,4 @@
-//! Finds blobs by their hash in a store that needs the whole digest.
+//! Look-up by hash in a store that needs the whole digest.
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
@@ -10,18 +10,19 @@ use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease};
+use crate::blob_store::{BlobRange, BlobStore, BlobStream};
 use crate::error::Error;
+use crate::forward_blob_store;
 
-/// Digests to remember; beyond, the least recently used are forgotten. About 100 bytes of memory each.
-const MAX_DIGESTS: NonZeroUsize = NonZeroUsize::new(1 << 18).unwrap();
+/// Digests that are remembered; the least recently used are forgotten first. About 100 bytes of memory each.
+const MAX_REMEMBERED_DIGESTS: NonZeroUsize = NonZeroUsize::new(1 << 18).unwrap();
 
-/// Remembers the digests of blobs that the store behind was seen to have, for [`BlobStore::resolve`].
+/// Remembers the digests of blobs that the inner store was seen to have, for [`BlobStore::resolve`].
 ///
-/// For a store behind gRPC, where a blob cannot be asked for without its size. Clients of the HTTP cache do not send
-/// that, but before they get a blob they get the result that names it, and looking whether its blobs are there
-/// brings their digests through here. So what is found by hash is what came through since this process started: for a
-/// blob that somebody asks for out of the blue, the answer stays "not here".
+/// For a store behind gRPC, where a blob cannot be asked for without its size. Clients of the HTTP cache do not send the
+/// size, but before they get a blob they get the result that names it, and the check that its blobs are present brings
+/// their digests through here. So a blob is found by hash only if its digest came through since this process started;
+/// any other one is reported as absent.
 pub struct DigestRememberingBlobStore {
     inner: Arc<dyn BlobStore>,
     sizes: Mutex<LruCache<(DigestFunction, [u8; 32]), u64>>,
@@ -32,7 +33,7 @@ impl DigestRememberingBlobStore {
     pub fn new(inner: Arc<dyn BlobStore>) -> Self {
         Self {
             inner,
-            sizes: Mutex::new(LruCache::new(MAX_DIGESTS)),
+            sizes: Mutex::new(LruCache::new(MAX_REMEMBERED_DIGESTS)),
         }
     }
 
@@ -46,6 +47,8 @@ impl DigestRememberingBlobStore {
 
 #[async_trait]
 impl BlobStore for DigestRememberingBlobStore {
+    forward_blob_store!(inner: lease);
+
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error> {
         let missing = self.inner.find_missing(digests).await?;
         let absent: HashSet<&Digest> = missing.iter().collect();
@@ -63,10 +66,6 @@ impl BlobStore for DigestRememberingBlobStore {
         self.inner.write(digest, blob).await?;
         self.remember([digest]);
         Ok(())
-    }
-
-    async fn lease(&self, digests: &[Digest]) -> Result<Lease, Error> {
-        self.inner.lease(digests).await
     }
 
     async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {

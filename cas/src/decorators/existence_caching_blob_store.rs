@@ -1,4 +1,4 @@
-//! Remembers for a while what is in a store that is slow to ask.
+//! Cache of the answers of `find_missing`, for a store that is slow to ask.
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
@@ -6,31 +6,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bitzel_proto::{Digest, DigestFunction};
+use bitzel_proto::Digest;
 use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease};
+use crate::blob_store::{BlobRange, BlobStore, BlobStream};
 use crate::error::Error;
+use crate::forward_blob_store;
 
 /// Bounds of an [`ExistenceCachingBlobStore`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExistenceCachingOptions {
-    /// Digests to remember; beyond, the least recently used are forgotten. About 100 bytes of memory each.
+    /// Digests that are remembered; the least recently used are forgotten first. About 100 bytes of memory each.
     pub max_entries: NonZeroUsize,
-    /// How long one answer of the store behind is good for.
+    /// Time for which one answer of the inner store is used.
     pub max_age: Duration,
 }
 
-/// Answers `find_missing` for blobs that the store behind has lately said to hold, without asking it again.
+/// Answers `find_missing` for blobs that the inner store has lately reported as present, without asking it again.
 ///
-/// This cache can lie, for `max_age` at most and in one direction: a blob that the store behind lost after it was
-/// last asked is still called present. Choose `max_age` well below the time for which the store behind keeps what
-/// it was asked for. What the store behind called missing is never remembered, and a read that finds a blob missing
-/// ends the lie. An answer's age counts from the store's own word and not from when it was last repeated; so a blob
-/// that clients keep asking for is asked for behind, and its lifetime there extended, at least once in `max_age`.
+/// An answer can be stale, for `max_age` at most and in one direction: a blob that the inner store lost after it was
+/// last asked is still reported as present. Choose `max_age` well below the time for which the inner store keeps a blob
+/// that it was asked for. An absent blob is never remembered, and a read that finds a blob absent removes it. The age of
+/// an answer counts from the answer of the inner store and not from when it was last repeated; so a blob that clients
+/// keep asking for is asked for in the inner store, and its lifetime there extended, at least once in `max_age`.
 pub struct ExistenceCachingBlobStore {
     inner: Arc<dyn BlobStore>,
     known: Mutex<Known>,
@@ -48,7 +49,7 @@ impl ExistenceCachingBlobStore {
         }
     }
 
-    fn learn(&self, digest: Digest, result: Result<(), &Error>) {
+    fn record(&self, digest: Digest, result: Result<(), &Error>) {
         match result {
             Ok(()) => self.known.lock().confirm(digest, Instant::now()),
             Err(Error::NotFound(_)) => self.known.lock().forget(digest),
@@ -57,7 +58,8 @@ impl ExistenceCachingBlobStore {
     }
 }
 
-/// When the store behind last said that it has a blob. No I/O, no clock.
+/// Times at which the inner store last reported a blob as present. No I/O, no clock: [`LruCache`] and an age, because
+/// the caches that expire entries by themselves (moka) read a clock of their own, which tests cannot advance.
 struct Known {
     since: LruCache<Digest, Instant>,
     max_age: Duration,
@@ -86,8 +88,10 @@ impl Known {
 
 #[async_trait]
 impl BlobStore for ExistenceCachingBlobStore {
+    forward_blob_store!(inner: lease, resolve);
+
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error> {
-        // The age counts from before the question: the answer may have been true at its beginning only.
+        // The age counts from before the call: the answer may have been true only when the call began.
         let now = Instant::now();
         let unknown: Vec<Digest> = {
             let mut known = self.known.lock();
@@ -110,30 +114,22 @@ impl BlobStore for ExistenceCachingBlobStore {
     async fn read(&self, digest: Digest, range: BlobRange) -> Result<BlobStream, Error> {
         let stream = self.inner.read(digest, range).await;
         if let Err(error) = &stream {
-            self.learn(digest, Err(error));
+            self.record(digest, Err(error));
         }
         stream
     }
 
     async fn write(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
         let written = self.inner.write(digest, blob).await;
-        self.learn(digest, written.as_ref().copied());
+        self.record(digest, written.as_ref().copied());
         written
-    }
-
-    async fn lease(&self, digests: &[Digest]) -> Result<Lease, Error> {
-        self.inner.lease(digests).await
-    }
-
-    async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {
-        self.inner.resolve(function, hash).await
     }
 
     async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
         let blobs = self.inner.read_batch(digests).await;
         for (digest, blob) in digests.iter().zip(&blobs) {
             if let Err(error) = blob {
-                self.learn(*digest, Err(error));
+                self.record(*digest, Err(error));
             }
         }
         blobs
@@ -143,7 +139,7 @@ impl BlobStore for ExistenceCachingBlobStore {
         let digests: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
         let results = self.inner.write_batch(blobs).await;
         for (digest, result) in digests.into_iter().zip(&results) {
-            self.learn(digest, result.as_ref().copied());
+            self.record(digest, result.as_ref().copied());
         }
         results
     }

@@ -1,4 +1,4 @@
-//! Counts and times what happens at an action cache, for operators.
+//! Metrics of an action cache, for operators.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use metrics::{SharedString, counter, histogram};
 use crate::action_cache::ActionCache;
 use crate::error::Error;
 
-/// Metrics of the cache behind it, through the `metrics` facade, each labelled with the `cache`'s name and the
+/// Records metrics of the inner cache, through the `metrics` facade, each labelled with the `cache`'s name and the
 /// `operation` (`get`, `put`):
 ///
 /// - `bitzel_action_cache_requests_total`, also by `outcome`: `hit`, `miss`, `ok` (of a `put`) or `error`;
@@ -71,7 +71,7 @@ mod tests {
     use crate::testing::sha256;
 
     #[test]
-    fn hits_misses_and_errors_are_told_apart() {
+    fn hits_misses_and_errors_are_counted_apart() {
         let metrics = recorded(async {
             let (instance, action) = (InstanceName::default(), sha256(b"action"));
             let cache = MeteredActionCache::new("disk", Arc::new(MemoryActionCache::default()));

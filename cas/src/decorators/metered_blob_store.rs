@@ -1,4 +1,4 @@
-//! Counts and times what happens at a store, for operators.
+//! Metrics of a blob store, for operators.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -6,24 +6,25 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use async_trait::async_trait;
-use bitzel_proto::{Digest, DigestFunction};
+use bitzel_proto::Digest;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use metrics::{SharedString, counter, histogram};
 
-use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease};
+use crate::blob_store::{BlobRange, BlobStore, BlobStream};
 use crate::error::Error;
+use crate::forward_blob_store;
 
-/// Metrics of the store behind it, through the `metrics` facade, each labelled with the `store`'s name and the
+/// Records metrics of the inner store, through the `metrics` facade, each labelled with the `store`'s name and the
 /// `operation` (`find_missing`, `read`, `write`, `read_batch`, `write_batch`):
 ///
 /// - `bitzel_blob_store_requests_total`, also by `outcome`: `ok`, `not_found`, `error`, or `abandoned` by the caller.
 ///   A batch is one request, and an error as soon as one of its blobs is.
 /// - `bitzel_blob_store_blobs_total`, also by `outcome`: single blobs, those in batches and questions included.
 /// - `bitzel_blob_store_duration_seconds`: of a read, until its stream has ended.
-/// - `bitzel_blob_store_bytes_total`: bytes of blobs that came (`read…`) or were taken (`write…`).
+/// - `bitzel_blob_store_bytes_total`: bytes of blobs that were read (`read…`) or written (`write…`).
 ///
-/// Stack one on each level of a composed store to see which level answers.
+/// Put one around each level of a composed store to see which level answers.
 pub struct MeteredBlobStore {
     inner: Arc<dyn BlobStore>,
     name: SharedString,
@@ -49,7 +50,7 @@ impl MeteredBlobStore {
     }
 }
 
-/// What is known of an error for the label `outcome`.
+/// The value of the label `outcome`.
 fn outcome<T>(result: &Result<T, Error>) -> &'static str {
     match result {
         Ok(_) => "ok",
@@ -68,7 +69,7 @@ fn batch_outcome<T>(results: &[Result<T, Error>]) -> &'static str {
     worst.unwrap_or("ok")
 }
 
-/// One request, which counts when this is dropped.
+/// One request, recorded when this is dropped.
 struct Measurement {
     store: SharedString,
     operation: &'static str,
@@ -121,7 +122,7 @@ impl Drop for Measurement {
 struct MeteredStream {
     inner: BlobStream,
     measurement: Option<Measurement>,
-    /// Bytes until the blob or the range is complete: many readers do not wait for the end of the stream.
+    /// Bytes until the blob or the range is complete: many readers do not read up to the end of the stream.
     left: u64,
 }
 
@@ -158,6 +159,8 @@ impl Stream for MeteredStream {
 
 #[async_trait]
 impl BlobStore for MeteredBlobStore {
+    forward_blob_store!(inner: lease, resolve);
+
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error> {
         let measurement = self.measure("find_missing");
         let missing = self.inner.find_missing(digests).await;
@@ -203,14 +206,6 @@ impl BlobStore for MeteredBlobStore {
         measurement.blobs(outcome(&written), 1);
         measurement.end(outcome(&written));
         written
-    }
-
-    async fn lease(&self, digests: &[Digest]) -> Result<Lease, Error> {
-        self.inner.lease(digests).await
-    }
-
-    async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {
-        self.inner.resolve(function, hash).await
     }
 
     async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {

@@ -1,4 +1,4 @@
-//! One action cache kept twice.
+//! Mirror of two action caches.
 
 use std::sync::Arc;
 
@@ -15,14 +15,14 @@ use bitzel_proto::with_causes;
 /// Puts every result into two caches and looks into both, the first one first.
 ///
 /// A result that only one side has is put into the other when it is looked up. While one side fails the other answers;
-/// what becomes of new results then is for [`OneSideDown`] to say.
+/// [`OneSideDown`] decides about new results then.
 pub struct MirroredActionCache {
     sides: [Arc<dyn ActionCache>; 2],
     one_side_down: OneSideDown,
 }
 
 impl MirroredActionCache {
-    /// A mirror of two caches. Where they differ, `one` is right.
+    /// A mirror of two caches. Where they differ, `one` wins.
     pub fn new(one: Arc<dyn ActionCache>, other: Arc<dyn ActionCache>, one_side_down: OneSideDown) -> Self {
         Self {
             sides: [one, other],
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_side_down_refuses_unless_told_to_go_on() {
+    async fn one_side_down_refuses_unless_it_may_degrade() {
         let (instance, action) = (InstanceName::default(), sha256(b"action"));
         for policy in [OneSideDown::Refuse, OneSideDown::Degrade] {
             for down in [0, 1] {

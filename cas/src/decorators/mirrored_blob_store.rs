@@ -1,4 +1,4 @@
-//! One store kept twice.
+//! Mirror of two blob stores.
 
 mod repair;
 
@@ -10,29 +10,36 @@ use bitzel_proto::{Digest, DigestFunction};
 use bytes::Bytes;
 use tracing::warn;
 
+use crate::blob_store::verification::is_whole;
 use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease};
 use crate::decorators::tee::{copied, write_both};
-use crate::decorators::verifying_blob_store::is_whole;
 use crate::error::Error;
 use bitzel_proto::with_causes;
 
 use repair::Repair;
 
-/// What happens to writes and `find_missing` while one side of a mirror fails. Reads are served by the side that is
-/// left in any case.
+/// Policy for writes and `find_missing` while one side of a mirror fails. Reads are served by the other side in any
+/// case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OneSideDown {
-    /// They fail: what was acknowledged is on both sides.
+    /// They fail: an acknowledged blob is on both sides.
     #[default]
     Refuse,
-    /// They go on with the side that is left, so what is written then is there once until it is repaired.
+    /// They go on with the other side, so a blob that is written then exists once until it is repaired.
     Degrade,
+}
+
+impl OneSideDown {
+    /// [`OneSideDown::Degrade`] if `degrade` is true.
+    pub fn degrade_if(degrade: bool) -> Self {
+        if degrade { Self::Degrade } else { Self::Refuse }
+    }
 }
 
 /// Writes everything to two stores and reads from either.
 ///
-/// A blob that only one side has is copied to the other: by a read on its way to the reader, and in the background
-/// when `find_missing` notices it. Half of the digests are read from each side first, which shares the load.
+/// A blob that only one side has is copied to the other: by a read as it passes to the reader, and in the background
+/// when `find_missing` detects it. Each side is the first choice for half of the digests, which shares the load.
 pub struct MirroredBlobStore {
     sides: [Arc<dyn BlobStore>; 2],
     one_side_down: OneSideDown,
@@ -49,17 +56,17 @@ impl MirroredBlobStore {
         }
     }
 
-    /// Waits until every repair that `find_missing` has asked for so far is over.
+    /// Waits until every repair that `find_missing` has requested so far has ended.
     pub async fn repaired(&self) {
         self.repair.settled().await;
     }
 
-    /// Which side is asked first.
+    /// The side that is the first choice for a blob.
     fn first(digest: Digest) -> usize {
         usize::from(digest.hash()[31] & 1)
     }
 
-    /// The answer to a write of which both sides have said something.
+    /// Combines the results of both sides of a write.
     fn written(&self, digest: Digest, results: [Result<(), Error>; 2]) -> Result<(), Error> {
         let [one, other] = results;
         let error = match (one, other) {
@@ -72,14 +79,14 @@ impl MirroredBlobStore {
                 }
                 error
             }
-            // What is wrong with the blob says more than that a side is down.
+            // An error in the blob says more than that a side is down.
             (Err(one), Err(other)) if other.is_about_the_request() && !one.is_about_the_request() => other,
             (Err(one), Err(_)) => one,
         };
         Err(error)
     }
 
-    /// Reads from the second side what the first lacks or fails to give.
+    /// Reads from the second side a blob that the first lacks or fails to serve.
     async fn read_second(
         &self,
         digest: Digest,
@@ -160,7 +167,7 @@ impl BlobStore for MirroredBlobStore {
         let [one, other] = &self.sides;
         match tokio::join!(one.lease(digests), other.lease(digests)) {
             (Ok(one), Ok(other)) => Ok(one.and(other)),
-            // What the side that is left keeps is enough to read it.
+            // One side that keeps the blobs is enough to read them.
             (Ok(lease), Err(_)) | (Err(_), Ok(lease)) => Ok(lease),
             (Err(error), Err(_)) => Err(error),
         }

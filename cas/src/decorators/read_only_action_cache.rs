@@ -1,4 +1,4 @@
-//! A view of an action cache through which nothing is written.
+//! Read-only view of an action cache.
 
 use std::sync::Arc;
 
@@ -7,20 +7,17 @@ use bitzel_proto::reapi::ActionResult;
 use bitzel_proto::{Digest, InstanceName};
 
 use crate::action_cache::ActionCache;
-use crate::decorators::read_only_blob_store::Writes;
 use crate::error::Error;
 
-/// Lets look-ups through to another action cache, and no result.
+/// Lets look-ups through to another action cache and refuses results with [`Error::ReadOnly`].
 pub struct ReadOnlyActionCache {
     inner: Arc<dyn ActionCache>,
-    writes: Writes,
 }
 
 impl ReadOnlyActionCache {
-    /// A view of `inner`. Results that are put may be refused or ignored; unlike with blobs, nothing relies on a
-    /// result being there afterwards.
-    pub fn new(inner: Arc<dyn ActionCache>, writes: Writes) -> Self {
-        Self { inner, writes }
+    /// A view of `inner`.
+    pub fn new(inner: Arc<dyn ActionCache>) -> Self {
+        Self { inner }
     }
 }
 
@@ -31,7 +28,7 @@ impl ActionCache for ReadOnlyActionCache {
     }
 
     async fn put(&self, _: &InstanceName, _: Digest, _: ActionResult) -> Result<(), Error> {
-        self.writes.answer("this action cache")
+        Err(Error::ReadOnly("this action cache"))
     }
 }
 
@@ -43,15 +40,13 @@ mod tests {
     use crate::testing::sha256;
 
     #[tokio::test]
-    async fn look_ups_pass_and_no_result_does() {
+    async fn look_ups_pass_and_results_are_refused() {
         let inner = Arc::new(MemoryActionCache::default());
         let (instance, action) = (InstanceName::default(), sha256(b"action"));
         inner.put(&instance, action, result(1)).await.unwrap();
-        for (writes, refused) in [(Writes::Refuse, true), (Writes::Ignore, false)] {
-            let cache = ReadOnlyActionCache::new(Arc::clone(&inner) as _, writes);
-            let put = cache.put(&instance, action, result(2)).await;
-            assert_eq!(matches!(put, Err(Error::ReadOnly(_))), refused, "{put:?}");
-            assert_eq!(cache.get(&instance, action).await.unwrap(), Some(result(1)));
-        }
+        let cache = ReadOnlyActionCache::new(inner);
+        let put = cache.put(&instance, action, result(2)).await;
+        assert!(matches!(put, Err(Error::ReadOnly(_))), "{put:?}");
+        assert_eq!(cache.get(&instance, action).await.unwrap(), Some(result(1)));
     }
 }

@@ -1,79 +1,41 @@
-//! A view of a store through which nothing is written.
+//! Read-only view of a blob store.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bitzel_proto::{Digest, DigestFunction};
+use bitzel_proto::Digest;
 use bytes::Bytes;
 
-use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease};
+use crate::blob_store::{BlobStore, BlobStream};
 use crate::error::Error;
+use crate::forward_blob_store;
 
-/// What becomes of a write to something read-only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Writes {
-    /// It fails with [`Error::ReadOnly`].
-    #[default]
-    Refuse,
-    /// It succeeds and does nothing. For a cache that others fill, below a client that cannot be told not to
-    /// write. This breaks the promise of [`BlobStore::write`]: a blob that was "written" is still missing
-    /// afterwards, so nothing that relies on its own uploads, like remote execution, may stand above it.
-    Ignore,
-}
-
-/// Lets reads through to another store, and no write.
+/// Lets reads through to another store and refuses writes with [`Error::ReadOnly`].
 pub struct ReadOnlyBlobStore {
     inner: Arc<dyn BlobStore>,
-    writes: Writes,
 }
 
 impl ReadOnlyBlobStore {
     /// A view of `inner`.
-    pub fn new(inner: Arc<dyn BlobStore>, writes: Writes) -> Self {
-        Self { inner, writes }
+    pub fn new(inner: Arc<dyn BlobStore>) -> Self {
+        Self { inner }
     }
 }
 
-impl Writes {
-    /// The answer to a write to `what`.
-    pub(crate) fn answer(self, what: &'static str) -> Result<(), Error> {
-        match self {
-            Self::Refuse => Err(Error::ReadOnly(what)),
-            Self::Ignore => Ok(()),
-        }
-    }
+fn refusal() -> Error {
+    Error::ReadOnly("this store")
 }
-
-const WHAT: &str = "this store";
 
 #[async_trait]
 impl BlobStore for ReadOnlyBlobStore {
-    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error> {
-        self.inner.find_missing(digests).await
-    }
-
-    async fn read(&self, digest: Digest, range: BlobRange) -> Result<BlobStream, Error> {
-        self.inner.read(digest, range).await
-    }
+    forward_blob_store!(inner: find_missing, read, lease, resolve, read_batch);
 
     async fn write(&self, _: Digest, _: BlobStream) -> Result<(), Error> {
-        self.writes.answer(WHAT)
-    }
-
-    async fn lease(&self, digests: &[Digest]) -> Result<Lease, Error> {
-        self.inner.lease(digests).await
-    }
-
-    async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {
-        self.inner.resolve(function, hash).await
-    }
-
-    async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
-        self.inner.read_batch(digests).await
+        Err(refusal())
     }
 
     async fn write_batch(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), Error>> {
-        blobs.iter().map(|_| self.writes.answer(WHAT)).collect()
+        blobs.iter().map(|_| Err(refusal())).collect()
     }
 }
 
@@ -85,20 +47,17 @@ mod tests {
     use crate::testing::sha256;
 
     #[tokio::test]
-    async fn reads_pass_and_no_write_does() {
+    async fn reads_pass_and_writes_are_refused() {
         let inner = Arc::new(MemoryBlobStore::default());
-        let there = sha256(b"there");
-        inner.write(there, one_chunk("there".into())).await.unwrap();
-        let new = sha256(b"new");
-        for (writes, refused) in [(Writes::Refuse, true), (Writes::Ignore, false)] {
-            let store = ReadOnlyBlobStore::new(Arc::clone(&inner) as Arc<dyn BlobStore>, writes);
-            assert_eq!(read_whole(&store, there).await.unwrap(), "there");
-            assert_eq!(store.read_batch(&[there]).await.remove(0).unwrap(), "there");
-            let written = store.write(new, one_chunk("new".into())).await;
-            assert_eq!(matches!(written, Err(Error::ReadOnly(_))), refused, "{written:?}");
-            let written = store.write_batch(vec![(new, "new".into())]).await.remove(0);
-            assert_eq!(written.is_err(), refused, "{written:?}");
-            assert_eq!(store.find_missing(&[there, new]).await.unwrap(), [new]);
-        }
+        let (present, new) = (sha256(b"present"), sha256(b"new"));
+        inner.write(present, one_chunk("present".into())).await.unwrap();
+        let store = ReadOnlyBlobStore::new(inner);
+        assert_eq!(read_whole(&store, present).await.unwrap(), "present");
+        assert_eq!(store.read_batch(&[present]).await.remove(0).unwrap(), "present");
+        let written = store.write(new, one_chunk("new".into())).await;
+        assert!(matches!(written, Err(Error::ReadOnly(_))), "{written:?}");
+        let written = store.write_batch(vec![(new, "new".into())]).await.remove(0);
+        assert!(matches!(written, Err(Error::ReadOnly(_))), "{written:?}");
+        assert_eq!(store.find_missing(&[present, new]).await.unwrap(), [new]);
     }
 }

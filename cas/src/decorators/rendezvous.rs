@@ -1,4 +1,4 @@
-//! Which of several shards a digest belongs to.
+//! Assignment of digests to shards.
 
 use bitzel_proto::{Digest, DigestFunction};
 
@@ -6,19 +6,19 @@ use crate::error::Error;
 
 /// Weighted rendezvous hashing.
 ///
-/// Every shard draws a lot for every digest and the best one gets it. So a shard gets digests in proportion to its
-/// weight, and when one is added or removed only those digests move that it gets or had. The lots depend on the
+/// Every shard has a score for every digest, and the highest score wins. So a shard gets digests in proportion to its
+/// weight, and when one is added or removed only those digests move that it gets or had. The scores depend on the
 /// shard's name and the digest and on nothing else: not on the order of the shards, nor on the machine.
 ///
 /// Source: Thaler and Ravishankar, "Using name-based mappings to increase hit rates" (1998); the weights as in
-/// Schindelhauer and Schomaker, "Weighted distributed hash tables" (2005): `-weight / ln(lot)`.
+/// Schindelhauer and Schomaker, "Weighted distributed hash tables" (2005): `-weight / ln(h)` with a hash `h` in (0, 1).
 #[derive(Debug, Clone)]
 pub(crate) struct Rendezvous {
     shards: Vec<(u64, f64)>,
 }
 
 impl Rendezvous {
-    /// For shards of these names and weights. At least one, no name twice, every weight above zero.
+    /// Hashing over shards with these names and weights: at least one, no name twice, every weight above zero.
     pub(crate) fn new<'a>(shards: impl IntoIterator<Item = (&'a str, u32)>) -> Result<Self, Error> {
         let mut names = Vec::new();
         let mut seeds = Vec::new();
@@ -47,7 +47,7 @@ impl Rendezvous {
         Ok(Self { shards: seeds })
     }
 
-    /// How many shards there are.
+    /// The number of shards.
     pub(crate) fn len(&self) -> usize {
         self.shards.len()
     }
@@ -66,21 +66,21 @@ impl Rendezvous {
     }
 }
 
-/// Eight bytes of the hash, which are as random as all of them.
+/// The first eight bytes of the hash, which are as random as all of them.
 fn first_word(digest: Digest) -> u64 {
     let mut word = [0; 8];
     word.copy_from_slice(&digest.hash()[..8]);
     u64::from_le_bytes(word)
 }
 
-/// The finaliser of `SplitMix64`: every bit of the input changes half of the output's.
+/// The finaliser of `SplitMix64`: every bit of the input changes half of the bits of the output.
 fn mixed(value: u64) -> u64 {
     let value = (value ^ (value >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     value ^ (value >> 31)
 }
 
-/// A number strictly between 0 and 1, of the 53 upper bits.
+/// A number strictly between 0 and 1, made of the upper 53 bits.
 #[expect(clippy::cast_precision_loss, reason = "53 bits fit into a double")]
 fn unit_interval(value: u64) -> f64 {
     ((value >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_shard_takes_its_share_and_moves_nothing_else() {
+    fn a_new_shard_moves_only_its_own_share() {
         let before = Rendezvous::new([("a", 1), ("b", 1), ("c", 1)]).unwrap();
         let after = Rendezvous::new([("d", 1), ("a", 1), ("b", 1), ("c", 1)]).unwrap();
         let mut moved = 0_i32;
@@ -121,14 +121,14 @@ mod tests {
     }
 
     #[test]
-    fn lots_are_the_same_in_every_release() {
+    fn assignments_are_the_same_in_every_release() {
         let shards = Rendezvous::new([("a", 1), ("b", 1), ("c", 1), ("d", 3)]).unwrap();
-        let lots: String = digests()
+        let assignments: String = digests()
             .take(24)
             .map(|digest| shards.shard_of(digest).to_string())
             .collect();
-        // Another value here means that everybody's shards lose their blobs with the update.
-        assert_eq!(lots, "233323232333330301322120");
+        // Another value here means that all shards in use lose their blobs with the update.
+        assert_eq!(assignments, "233323232333330301322120");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! One action cache made of several.
+//! Action cache whose results are spread over several others.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub struct ShardedActionCache {
 }
 
 impl ShardedActionCache {
-    /// Of these shards: one at least, with distinct names and weights above zero.
+    /// A cache of these shards: at least one, with distinct names and weights above zero.
     pub fn new(shards: Vec<Shard<dyn ActionCache>>) -> Result<Self, Error> {
         Ok(Self {
             rendezvous: Rendezvous::new(shards.iter().map(|shard| (shard.name.as_str(), shard.weight)))?,

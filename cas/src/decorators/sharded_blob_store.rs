@@ -1,4 +1,4 @@
-//! One store made of several, each of which holds a part of the blobs.
+//! Blob store whose blobs are spread over several others.
 
 use std::sync::Arc;
 
@@ -13,9 +13,10 @@ use crate::error::Error;
 
 /// A part of a sharded store or action cache.
 pub struct Shard<T: ?Sized> {
-    /// Decides, with the digest, what this shard holds. Two servers that share the shards must call them the same.
+    /// Its name, which decides with the digest which blobs it holds. Servers that share the shards must use the same
+    /// names.
     pub name: String,
-    /// Its share relative to the others'. At least 1.
+    /// Its share, relative to the weights of the others. At least 1.
     pub weight: u32,
     /// The store or cache itself.
     pub store: Arc<T>,
@@ -24,8 +25,8 @@ pub struct Shard<T: ?Sized> {
 /// Sends every blob to the shard that weighted rendezvous hashing chooses for it. Batches are split and run on all
 /// shards at once.
 ///
-/// A shard that fails makes the calls fail that concern its blobs; stack mirrored stores below to survive that. After
-/// a change of shards, blobs that now belong elsewhere are missing until somebody writes them again, and the shard
+/// A shard that fails fails the calls that concern its blobs; use mirrored stores as shards to survive that. After a
+/// change of shards, blobs that now belong to another one are absent until a client writes them again, and the shard
 /// that had them evicts them in time.
 pub struct ShardedBlobStore {
     rendezvous: Rendezvous,
@@ -33,7 +34,7 @@ pub struct ShardedBlobStore {
 }
 
 impl ShardedBlobStore {
-    /// Of these shards: one at least, with distinct names and weights above zero.
+    /// A store of these shards: at least one, with distinct names and weights above zero.
     pub fn new(shards: Vec<Shard<dyn BlobStore>>) -> Result<Self, Error> {
         Ok(Self {
             rendezvous: Rendezvous::new(shards.iter().map(|shard| (shard.name.as_str(), shard.weight)))?,
@@ -45,7 +46,7 @@ impl ShardedBlobStore {
         &self.stores[self.rendezvous.shard_of(digest)]
     }
 
-    /// The items of each shard, with their places in `items`.
+    /// Splits items into those of each shard, with their indices in `items`.
     fn split<T>(&self, items: Vec<T>, digest: impl Fn(&T) -> Digest) -> Vec<(Vec<usize>, Vec<T>)> {
         let mut parts: Vec<(Vec<usize>, Vec<T>)> = Vec::new();
         parts.resize_with(self.rendezvous.len(), Default::default);
@@ -57,7 +58,7 @@ impl ShardedBlobStore {
         parts
     }
 
-    /// Runs `call` on the part of each shard that has one, and puts the answers in the order of `items`.
+    /// Runs `call` on each shard that has a part, and returns the answers in the order of `items`.
     async fn on_parts<'a, T, A, F>(
         &'a self,
         items: Vec<T>,
@@ -102,7 +103,7 @@ impl BlobStore for ShardedBlobStore {
 
     async fn lease(&self, digests: &[Digest]) -> Result<Lease, Error> {
         let parts = self.split(digests.to_vec(), |digest| *digest);
-        let mut all = Lease::default();
+        let mut all = Lease::none();
         for ((_, part), store) in parts.into_iter().zip(&self.stores) {
             all = all.and(store.lease(&part).await?);
         }

@@ -1,4 +1,4 @@
-//! One stream of a blob for two consumers, without holding the blob.
+//! Duplication of the stream of a blob for two consumers, without holding the blob in memory.
 
 use std::sync::Arc;
 
@@ -12,16 +12,16 @@ use crate::blob_store::{BlobStore, BlobStream};
 use crate::error::Error;
 
 /// Chunks by which one consumer may be ahead of the other.
-const AHEAD: usize = 4;
+const MAX_CHUNKS_AHEAD: usize = 4;
 
-/// What goes to a consumer. The end is said, so that a source that was dropped in the middle is no end.
+/// Message to a consumer. The end is explicit, so that a source that was dropped in the middle is not taken for it.
 enum Part {
     Chunk(Bytes),
     End,
 }
 
 fn branch(digest: Digest) -> (mpsc::Sender<Part>, BlobStream) {
-    let (sender, receiver) = mpsc::channel(AHEAD);
+    let (sender, receiver) = mpsc::channel(MAX_CHUNKS_AHEAD);
     let parts = futures::stream::try_unfold(Some(receiver), move |receiver| async move {
         let Some(mut receiver) = receiver else {
             return Ok(None);
@@ -35,8 +35,9 @@ fn branch(digest: Digest) -> (mpsc::Sender<Part>, BlobStream) {
     (sender, parts.boxed())
 }
 
-/// Writes `source` to two places at once, as fast as the slower one takes it; one that is done or failed no longer
-/// counts. `Err` is the failure of the source itself, after which both writes have seen [`Error::Abandoned`].
+/// Writes `source` to two consumers at once, at the pace of the slower one; one that has ended or failed does not slow
+/// down the other. `Err` is the failure of the source itself, after which both consumers have seen
+/// [`Error::Abandoned`].
 pub(crate) async fn write_both<One, Other>(
     digest: Digest,
     mut source: BlobStream,
@@ -56,7 +57,7 @@ where
                     Some(chunk) => Part::Chunk(chunk),
                     None => Part::End,
                 },
-                // A blob that both have already must not wait for its source.
+                // A blob that both stores have already must not wait for its source.
                 _ = async { tokio::join!(to_one.closed(), to_other.closed()) } => return Ok::<_, Error>(()),
             };
             let chunk = match part {
@@ -76,9 +77,9 @@ where
     Ok((one, other))
 }
 
-/// Passes `source` on and writes it to `target` on the way. The write is over before the last bytes are passed on, so
-/// that whoever has read the blob finds it in `target`; `done` learns how it went. It is never the reader's failure.
-/// A reader that goes away in the middle ends the write too.
+/// Passes `source` on and writes it to `target` as it passes. The write ends before the last bytes are passed on, so
+/// that a reader of the whole blob finds it in `target`; `done` gets its result. Its failure is never a failure of the
+/// read. A reader that stops in the middle ends the write too.
 pub(crate) fn copied(
     digest: Digest,
     source: BlobStream,

@@ -1,4 +1,4 @@
-//! A fast action cache in front of a slow one.
+//! Fast action cache in front of a slow one.
 
 use std::sync::Arc;
 
@@ -11,21 +11,21 @@ use crate::action_cache::ActionCache;
 use crate::error::Error;
 use bitzel_proto::with_causes;
 
-/// Looks into a fast cache first and keeps there what a slow one knew. A result is put into both and acknowledged when
-/// the slow one has it.
+/// Looks into a fast cache first and stores in it the results of a slow one. A result is put into both and acknowledged
+/// when the slow one has it.
 ///
-/// A result that somebody else replaces in the slow cache is served in its old form for as long as the fast one keeps
-/// it. That is a right result still, for an Action has many; whoever wants the new one everywhere must run without
-/// this decorator. Put completeness checking above it, not below: the blobs of an old result may be gone.
+/// A result that another client replaces in the slow cache is served in its old form for as long as the fast one keeps
+/// it. The old result is still correct, because an Action can have several; do without this decorator where the new one
+/// must be served everywhere. Put completeness checking above it, not below: the blobs of an old result may be gone.
 ///
-/// A fast cache that fails costs speed and is logged.
+/// A failure of the fast cache costs speed and is logged.
 pub struct TieredActionCache {
     fast: Arc<dyn ActionCache>,
     slow: Arc<dyn ActionCache>,
 }
 
 impl TieredActionCache {
-    /// `fast` in front of `slow`.
+    /// Puts `fast` in front of `slow`.
     pub fn new(fast: Arc<dyn ActionCache>, slow: Arc<dyn ActionCache>) -> Self {
         Self { fast, slow }
     }
@@ -71,7 +71,7 @@ mod tests {
     use crate::testing::sha256;
 
     #[tokio::test]
-    async fn hits_of_the_slow_cache_stay_in_the_fast_one() {
+    async fn hits_of_the_slow_cache_are_stored_in_the_fast_one() {
         let (fast, slow) = (
             Arc::new(MemoryActionCache::default()),
             Arc::new(MemoryActionCache::default()),

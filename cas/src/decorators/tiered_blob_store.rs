@@ -1,4 +1,4 @@
-//! A fast store in front of a slow one.
+//! Fast blob store in front of a slow one.
 
 mod journal;
 mod queue;
@@ -12,9 +12,9 @@ use bitzel_proto::{Digest, DigestFunction};
 use bytes::Bytes;
 use tracing::{debug, warn};
 
+use crate::blob_store::verification::is_whole;
 use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease};
 use crate::decorators::tee::{copied, write_both};
-use crate::decorators::verifying_blob_store::is_whole;
 use crate::error::Error;
 use bitzel_proto::with_causes;
 
@@ -22,17 +22,17 @@ pub use write_back::{WriteBackOptions, WriteBackStatus};
 
 use write_back::WriteBack;
 
-/// Keeps in a fast store what passes on its way to and from a slow one.
+/// Stores the blobs of a slow store in a fast one as they are read and written.
 ///
-/// - **Reads** are served from the fast store. What it lacks comes from the slow one and fills the fast one on the
-///   way; a blob is there before its reader has the last bytes. Reads of a part of a blob fill nothing.
+/// - **Reads** are served from the fast store. A blob that it lacks is read from the slow one and fills the fast one as
+///   it passes; it is stored there before its reader has the last bytes. Reads of a part of a blob fill nothing.
 /// - **Writes** go to both and are acknowledged when the slow store has them (write-through), or when the fast store
 ///   has them and they are in a queue on disk for the slow one (write-back).
-/// - **`find_missing`** is about the slow store, plus what waits to be written to it: a blob that only the fast store
-///   still has is missing, for others that use the slow store lack it, and the fast one may evict it at any time.
+/// - **`find_missing`** asks the slow store and the queue of writes to it. A blob that only the fast store still has is
+///   missing: others that use the slow store lack it, and the fast one may evict it at any time.
 ///
-/// A fast store that fails costs speed and is logged, but fails nothing, except that with write-back it has to take
-/// the writes.
+/// A failure of the fast store costs speed and is logged, but fails no call, except that with write-back it has to
+/// accept the writes.
 pub struct TieredBlobStore {
     fast: Arc<dyn BlobStore>,
     slow: Arc<dyn BlobStore>,
@@ -40,7 +40,7 @@ pub struct TieredBlobStore {
 }
 
 impl TieredBlobStore {
-    /// Writes are acknowledged when the slow store has them.
+    /// A store that acknowledges writes when the slow store has them.
     pub fn write_through(fast: Arc<dyn BlobStore>, slow: Arc<dyn BlobStore>) -> Self {
         Self {
             fast,
@@ -49,8 +49,8 @@ impl TieredBlobStore {
         }
     }
 
-    /// Writes are acknowledged when the fast store has them and the queue on disk names them. Goes on with what was
-    /// queued when the process last ended, in whatever way.
+    /// A store that acknowledges writes when the fast store has them and the queue on disk names them. Continues with the
+    /// blobs that were queued when the process last ended, in whatever way.
     pub async fn write_back(
         fast: Arc<dyn BlobStore>,
         slow: Arc<dyn BlobStore>,
@@ -64,7 +64,7 @@ impl TieredBlobStore {
         })
     }
 
-    /// What waits to be written to the slow store, and what became of the rest. All zero with write-through.
+    /// Counts of the write-back queue. All zero with write-through.
     pub fn write_back_status(&self) -> WriteBackStatus {
         self.write_back
             .as_ref()
@@ -72,25 +72,25 @@ impl TieredBlobStore {
             .unwrap_or_default()
     }
 
-    /// Waits until nothing is left to write to the slow store.
+    /// Waits until no blob is left to write to the slow store.
     pub async fn settled(&self) {
         if let Some(write_back) = &self.write_back {
             write_back.settled().await;
         }
     }
 
-    /// The queue, if writes of this blob go through it.
+    /// The write-back queue, if writes of this blob go through it.
     fn queue(&self, digest: Digest) -> Option<&WriteBack> {
         self.write_back
             .as_ref()
-            .filter(|write_back| write_back.takes(digest))
+            .filter(|write_back| write_back.accepts(digest))
     }
 
     async fn write_through_one(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
         let write_fast = |stream| self.fast.write(digest, stream);
         let write_slow = |stream| self.slow.write(digest, stream);
         let (fast, slow) = write_both(digest, blob, write_fast, write_slow).await?;
-        through(digest, fast, slow)
+        acknowledged(digest, fast, slow)
     }
 
     async fn write_through_batch(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), Error>> {
@@ -98,25 +98,25 @@ impl TieredBlobStore {
         let (fast, slow) = tokio::join!(self.fast.write_batch(blobs.clone()), self.slow.write_batch(blobs));
         let results = digests.into_iter().zip(fast.into_iter().zip(slow));
         results
-            .map(|(digest, (fast, slow))| through(digest, fast, slow))
+            .map(|(digest, (fast, slow))| acknowledged(digest, fast, slow))
             .collect()
     }
 }
 
-/// The answer to a write that went to both stores.
-fn through(digest: Digest, fast: Result<(), Error>, slow: Result<(), Error>) -> Result<(), Error> {
+/// Combines the results of a write to both stores.
+fn acknowledged(digest: Digest, fast: Result<(), Error>, slow: Result<(), Error>) -> Result<(), Error> {
     match fast {
-        // The slow store may have had the blob already and not have looked.
+        // The slow store may have had the blob already, and not have checked these bytes.
         Err(error @ Error::DigestMismatch { .. }) => Err(error),
         fast => {
-            note_fill(digest, &fast);
+            record_fill(digest, &fast);
             slow
         }
     }
 }
 
-/// Tells operators when the fast store did not take a blob.
-fn note_fill(digest: Digest, filled: &Result<(), Error>) {
+/// Counts and logs a fill of the fast store.
+fn record_fill(digest: Digest, filled: &Result<(), Error>) {
     match filled {
         Ok(()) => metrics::counter!("bitzel_tiered_fills_total", "outcome" => "ok").increment(1),
         Err(error) => {
@@ -130,8 +130,8 @@ fn note_fill(digest: Digest, filled: &Result<(), Error>) {
     }
 }
 
-/// Whether the slow store may have an answer where the fast one has this.
-fn goes_on(digest: Digest, error: &Error) -> bool {
+/// True if the slow store may have the blob although the fast one failed with `error`.
+fn falls_back(digest: Digest, error: &Error) -> bool {
     if matches!(error, Error::NotFound(_)) {
         return true;
     }
@@ -149,7 +149,7 @@ impl BlobStore for TieredBlobStore {
         let Some(write_back) = &self.write_back else {
             return self.slow.find_missing(digests).await;
         };
-        // Before the slow store is asked: what is written to it meanwhile is in one of the two answers.
+        // Before the slow store is asked: a blob that is written to it meanwhile is then in one of the two answers.
         let waiting = write_back.waiting(digests);
         let missing = self.slow.find_missing(digests).await?;
         let (in_fast, missing): (Vec<Digest>, Vec<Digest>) =
@@ -164,7 +164,7 @@ impl BlobStore for TieredBlobStore {
     async fn read(&self, digest: Digest, range: BlobRange) -> Result<BlobStream, Error> {
         match self.fast.read(digest, range).await {
             Ok(stream) => return Ok(stream),
-            Err(error) if goes_on(digest, &error) => {}
+            Err(error) if falls_back(digest, &error) => {}
             Err(error) => return Err(error),
         }
         let stream = self.slow.read(digest, range).await?;
@@ -173,7 +173,7 @@ impl BlobStore for TieredBlobStore {
         }
         let fast = Arc::clone(&self.fast);
         Ok(copied(digest, stream, fast, move |filled| {
-            note_fill(digest, &filled);
+            record_fill(digest, &filled);
         }))
     }
 
@@ -181,9 +181,9 @@ impl BlobStore for TieredBlobStore {
         let Some(write_back) = self.queue(digest) else {
             return self.write_through_one(digest, blob).await;
         };
-        let room = write_back.reserve([digest]).await;
+        let reservation = write_back.reserve([digest]).await;
         self.fast.write(digest, blob).await?;
-        write_back.add(room).await
+        write_back.add(reservation).await
     }
 
     async fn lease(&self, digests: &[Digest]) -> Result<Lease, Error> {
@@ -208,7 +208,7 @@ impl BlobStore for TieredBlobStore {
         let (places, again): (Vec<usize>, Vec<Digest>) = results
             .iter()
             .enumerate()
-            .filter(|(place, result)| matches!(result, Err(error) if goes_on(digests[*place], error)))
+            .filter(|(place, result)| matches!(result, Err(error) if falls_back(digests[*place], error)))
             .map(|(place, _)| (place, digests[place]))
             .unzip();
         if again.is_empty() {
@@ -226,7 +226,7 @@ impl BlobStore for TieredBlobStore {
         }
         let filled: Vec<Digest> = fills.iter().map(|(digest, _)| *digest).collect();
         for (digest, filled) in filled.into_iter().zip(self.fast.write_batch(fills).await) {
-            note_fill(digest, &filled);
+            record_fill(digest, &filled);
         }
         results
     }
@@ -236,14 +236,14 @@ impl BlobStore for TieredBlobStore {
             return self.write_through_batch(blobs).await;
         };
         let digests: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
-        if !write_back.takes_all(&digests) {
+        if !write_back.accepts_all(&digests) {
             return self.write_through_batch(blobs).await;
         }
-        let mut room = write_back.reserve(digests.iter().copied()).await;
+        let mut reservation = write_back.reserve(digests.iter().copied()).await;
         let mut results = self.fast.write_batch(blobs).await;
         let written = digests.iter().zip(&results).filter(|(_, result)| result.is_ok());
-        room.keep(&written.map(|(digest, _)| *digest).collect());
-        if let Err(error) = write_back.add(room).await {
+        reservation.keep(&written.map(|(digest, _)| *digest).collect());
+        if let Err(error) = write_back.add(reservation).await {
             let reason = with_causes(&error);
             for result in results.iter_mut().filter(|result| result.is_ok()) {
                 *result = Err(Error::io("cannot queue a blob for the slow store")(

@@ -1,73 +1,94 @@
-//! Decoded Directories of earlier trees.
+//! Cache of decoded Directories.
 
 use std::fmt;
 use std::sync::Arc;
 
 use bitzel_proto::{Digest, reapi};
-use lru::LruCache;
-use parking_lot::Mutex;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
 
-/// A Directory in memory takes about three times its encoding: names, hashes in hex and vectors are allocated each.
+use crate::weighted_cache::weighted_cache;
+
+/// Memory of a decoded Directory relative to its encoding: names, hashes in hex and vectors are allocated each.
 const MEMORY_FACTOR: u64 = 3;
+/// Memory of an entry besides its Directory, in bytes.
+const ENTRY_SIZE: u64 = 256;
+/// Memory of an entry with a Directory of some twenty files, in bytes.
+const TYPICAL_WEIGHT: u64 = 8 << 10;
 
-/// A shared cache of decoded, checked Directories, least recently used out first.
+/// Shared cache of decoded, validated Directories.
 ///
-/// The trees of a build share most of their Directories; with this, a tree costs what is new in it.
+/// The trees of a build share most of their Directories, so only the new ones of a tree have to be fetched. Directories
+/// that are used again stay longer than those that are used once.
 pub struct DirectoryCache {
-    limit: u64,
-    state: Mutex<State>,
-}
-
-struct State {
-    directories: LruCache<Digest, Arc<reapi::Directory>>,
-    bytes: u64,
+    directories: Cache<Digest, Arc<reapi::Directory>, MemorySize>,
 }
 
 impl DirectoryCache {
     /// A cache of about `limit` bytes of memory. Zero caches nothing.
     pub fn new(limit: u64) -> Self {
         Self {
-            limit,
-            state: Mutex::new(State {
-                directories: LruCache::unbounded(),
-                bytes: 0,
-            }),
+            directories: weighted_cache(limit, TYPICAL_WEIGHT, MemorySize),
         }
     }
 
-    /// The Directory of `digest`.
+    /// Looks up the Directory of `digest`.
     pub fn get(&self, digest: &Digest) -> Option<Arc<reapi::Directory>> {
-        self.state.lock().directories.get(digest).cloned()
+        self.directories.get(digest)
     }
 
-    /// Remembers a Directory. The caller answers for it being valid and that of `digest`.
+    /// Stores a Directory. The caller guarantees that it is valid and has this digest.
     pub fn insert(&self, digest: Digest, directory: Arc<reapi::Directory>) {
-        let mut state = self.state.lock();
-        if state.directories.put(digest, directory).is_none() {
-            state.bytes += weight(&digest);
-        }
-        while state.bytes > self.limit {
-            let Some((evicted, _)) = state.directories.pop_lru() else {
-                break;
-            };
-            state.bytes -= weight(&evicted);
-        }
+        self.directories.insert(digest, directory);
     }
 }
 
 impl fmt::Debug for DirectoryCache {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.state.lock();
         formatter
             .debug_struct("DirectoryCache")
-            .field("limit", &self.limit)
-            .field("directories", &state.directories.len())
-            .field("bytes", &state.bytes)
+            .field("limit", &self.directories.capacity())
+            .field("directories", &self.directories.len())
+            .field("bytes", &self.directories.weight())
             .finish()
     }
 }
 
-fn weight(digest: &Digest) -> u64 {
-    const ENTRY: u64 = 256;
-    digest.size_bytes() * MEMORY_FACTOR + ENTRY
+/// Weighs an entry by its memory in bytes.
+#[derive(Clone, Copy)]
+struct MemorySize;
+
+impl Weighter<Digest, Arc<reapi::Directory>> for MemorySize {
+    fn weight(&self, digest: &Digest, _: &Arc<reapi::Directory>) -> u64 {
+        digest.size_bytes() * MEMORY_FACTOR + ENTRY_SIZE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::sha256;
+
+    #[test]
+    fn keeps_to_its_limit_and_prefers_what_is_used_again() {
+        let cache = DirectoryCache::new(100 * ENTRY_SIZE);
+        let directory = Arc::new(reapi::Directory::default());
+        let used = Digest::new(bitzel_proto::DigestFunction::Sha256, [7; 32], 0);
+        cache.insert(used, Arc::clone(&directory));
+        for number in 0..1000_u32 {
+            let digest = sha256(&number.to_le_bytes());
+            let empty = Digest::new(digest.function(), *digest.hash(), 0);
+            cache.insert(empty, Arc::clone(&directory));
+            assert!(cache.get(&used).is_some(), "{number}");
+        }
+        assert!(cache.directories.weight() <= 100 * ENTRY_SIZE, "{cache:?}");
+        assert!(cache.directories.len() > 50, "{cache:?}");
+    }
+
+    #[test]
+    fn without_memory_nothing_is_stored() {
+        let cache = DirectoryCache::new(0);
+        cache.insert(sha256(b""), Arc::default());
+        assert!(cache.get(&sha256(b"")).is_none());
+    }
 }

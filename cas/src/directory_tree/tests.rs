@@ -3,7 +3,7 @@ use bitzel_proto::reapi::{Directory, DirectoryNode, FileNode, SymlinkNode};
 use proptest::prelude::*;
 
 use super::*;
-use crate::blob_store::{BlobRange, BlobStream, one_chunk};
+use crate::blob_store::{BlobRange, BlobStream, Lease, one_chunk};
 use crate::media::memory_blob_store::MemoryBlobStore;
 use crate::testing::sha256;
 
@@ -80,7 +80,7 @@ fn ordinary_directories_are_valid() {
 }
 
 #[test]
-fn names_that_lead_elsewhere_are_refused() {
+fn names_that_leave_their_directory_are_refused() {
     let long = "x".repeat(256);
     for name in ["", ".", "..", "a/b", "/", "/etc", "a\0b", &long] {
         let as_file = of_files(&[name]);
@@ -119,7 +119,7 @@ fn a_name_occurs_once_over_all_kinds() {
 }
 
 #[test]
-fn unsorted_names_malformed_digests_and_impossible_targets_are_refused() {
+fn unsorted_names_and_invalid_digests_and_targets_are_refused() {
     let unsorted = validate_directory(&of_files(&["b", "a"]));
     assert!(matches!(
         unsorted,
@@ -175,7 +175,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn a_tree_is_fetched_once_per_directory_and_from_the_cache_the_second_time() {
+async fn a_tree_is_fetched_from_the_cache_the_second_time() {
     let store = MemoryBlobStore::default();
     let shared = add(&store, &of_files(&["f"])).await;
     let left = add(&store, &of_directories(&[("shared", shared)])).await;
@@ -244,6 +244,14 @@ impl BlobStore for StubbornBlobStore {
     async fn write(&self, _: Digest, _: BlobStream) -> Result<(), Error> {
         Ok(())
     }
+
+    async fn lease(&self, _: &[Digest]) -> Result<Lease, Error> {
+        Ok(Lease::none())
+    }
+
+    async fn resolve(&self, _: DigestFunction, _: [u8; 32]) -> Result<Option<Digest>, Error> {
+        Ok(None)
+    }
 }
 
 #[tokio::test]
@@ -255,7 +263,7 @@ async fn a_store_cannot_make_a_cycle() {
 }
 
 #[tokio::test]
-async fn depth_is_limited_by_the_longest_way() {
+async fn depth_is_limited_by_the_longest_path() {
     let store = MemoryBlobStore::default();
     let mut chain = vec![add(&store, &Directory::default()).await];
     for _ in 0..MAX_DEPTH {
@@ -272,7 +280,7 @@ async fn depth_is_limited_by_the_longest_way() {
         matches!(result, Err(Error::TreeTooLarge { .. })),
         "one level more"
     );
-    // Every Directory is near the root by some way, but not by all.
+    // Every Directory is near the root by one path, but not by all.
     let names: Vec<String> = (0..MAX_DEPTH).map(|number| format!("{number:04}")).collect();
     let children: Vec<(&str, Digest)> = names
         .iter()
@@ -285,7 +293,7 @@ async fn depth_is_limited_by_the_longest_way() {
 }
 
 #[tokio::test]
-async fn a_small_message_cannot_ask_for_more_directories_than_there_are_atoms() {
+async fn directories_with_repetitions_are_limited() {
     let store = MemoryBlobStore::default();
     let mut below = add(&store, &Directory::default()).await;
     for _ in 0..100 {
@@ -296,18 +304,4 @@ async fn a_small_message_cannot_ask_for_more_directories_than_there_are_atoms() 
         panic!("2^100 directories");
     };
     assert!(what.contains("repeated ones counted"), "{what}");
-}
-
-#[test]
-fn the_cache_keeps_to_its_limit_and_drops_the_least_recently_used() {
-    let cache = DirectoryCache::new(3 * 300);
-    let directory = Arc::new(Directory::default());
-    let digests: Vec<Digest> = (0..4_u8).map(|number| sha256(&[number])).collect();
-    for digest in &digests[..3] {
-        cache.insert(*digest, Arc::clone(&directory));
-    }
-    cache.get(&digests[0]);
-    cache.insert(digests[3], directory);
-    let kept: Vec<bool> = digests.iter().map(|digest| cache.get(digest).is_some()).collect();
-    assert_eq!(kept, [true, false, true, true]);
 }

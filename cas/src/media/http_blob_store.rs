@@ -10,9 +10,9 @@ use futures::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 use reqwest::Body;
 
-use crate::blob_store::{BlobRange, BlobStore, BlobStream, collect, one_chunk};
+use crate::blob_store::verification::{is_whole, verified, verify};
+use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease, collect, one_chunk};
 use crate::blocking::run_blocking;
-use crate::decorators::verifying_blob_store::{is_whole, verified, verify};
 use crate::error::{BackEndFailure, Error};
 use crate::media::http_cache::{GetResponse, HttpCache};
 use crate::media::resumed_stream::{OpenPart, cut, resumed};
@@ -174,6 +174,11 @@ impl BlobStore for HttpBlobStore {
         // Verified on the way, so that an endless source is detected before it fills the memory.
         let blob = collect(verified(digest, blob)).await?;
         self.put_bytes(digest, blob).await
+    }
+
+    async fn lease(&self, _: &[Digest]) -> Result<Lease, Error> {
+        // The protocol cannot protect a blob from eviction; `find_missing` extends its lifetime.
+        Ok(Lease::none())
     }
 
     async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {

@@ -7,8 +7,8 @@ use bitzel_proto::{Digest, DigestFunction};
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use crate::blob_store::{BlobRange, BlobStore, BlobStream, collect, one_chunk};
-use crate::decorators::verifying_blob_store::verified;
+use crate::blob_store::verification::verified;
+use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease, collect, one_chunk};
 use crate::error::Error;
 
 /// Store in memory, without eviction.
@@ -57,6 +57,11 @@ impl BlobStore for MemoryBlobStore {
             .map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
         let end = start.saturating_add(limit).min(blob.len());
         Ok(one_chunk(blob.slice(start..end)))
+    }
+
+    async fn lease(&self, _: &[Digest]) -> Result<Lease, Error> {
+        // Nothing is ever evicted.
+        Ok(Lease::none())
     }
 
     async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {

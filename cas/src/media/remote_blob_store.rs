@@ -20,8 +20,8 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 
 use self::capabilities::ServerCapabilities;
-use crate::blob_store::{BlobRange, BlobStore, BlobStream};
-use crate::decorators::verifying_blob_store::{is_whole, verified};
+use crate::blob_store::verification::{is_whole, verified};
+use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease};
 use crate::error::Error;
 use crate::retry::retried;
 
@@ -143,6 +143,16 @@ impl BlobStore for RemoteBlobStore {
 
     async fn write(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
         self.write_stream(digest, blob).await
+    }
+
+    async fn lease(&self, _: &[Digest]) -> Result<Lease, Error> {
+        // The protocol cannot protect a blob from eviction; `find_missing` extends its lifetime.
+        Ok(Lease::none())
+    }
+
+    async fn resolve(&self, _: DigestFunction, _: [u8; 32]) -> Result<Option<Digest>, Error> {
+        // The protocol has no look-up by hash alone.
+        Ok(None)
     }
 
     async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {

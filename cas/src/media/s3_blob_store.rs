@@ -11,9 +11,9 @@ use bytes::Bytes;
 use futures::StreamExt;
 use tokio::sync::Semaphore;
 
-use crate::blob_store::{BlobRange, BlobStore, BlobStream, collect, one_chunk, read_whole};
+use crate::blob_store::verification::{is_whole, verified, verify};
+use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease, collect, one_chunk, read_whole};
 use crate::blocking::run_blocking;
-use crate::decorators::verifying_blob_store::{is_whole, verified, verify};
 use crate::error::{BackEndFailure, Error};
 use crate::media::resumed_stream::{OpenPart, resumed};
 use crate::media::s3_bucket::{Object, S3Bucket};
@@ -168,6 +168,11 @@ impl BlobStore for S3BlobStore {
         let _memory = self.reserve_memory(digest.size_bytes()).await;
         let blob = collect(verified(digest, blob)).await?;
         self.bucket.put(&self.key(digest), blob).await
+    }
+
+    async fn lease(&self, _: &[Digest]) -> Result<Lease, Error> {
+        // S3 evicts by the lifecycle rules of the bucket only; `find_missing` renews an object.
+        Ok(Lease::none())
     }
 
     async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {

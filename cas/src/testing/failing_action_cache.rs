@@ -1,4 +1,4 @@
-//! An action cache that misbehaves, for tests of what stands above it.
+//! Action cache that fails, for the tests of decorators.
 
 use async_trait::async_trait;
 use bitzel_proto::reapi::ActionResult;
@@ -8,7 +8,7 @@ use crate::action_cache::ActionCache;
 use crate::error::Error;
 use crate::testing::failing_blob_store::down;
 
-/// Fails every call, as a server does that is down.
+/// Fails every call, like a server that is down.
 pub(crate) struct FailingActionCache;
 
 #[async_trait]

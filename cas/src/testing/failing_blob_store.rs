@@ -1,4 +1,4 @@
-//! Back ends that misbehave, for tests of what stands above them.
+//! Blob stores that fail, for the tests of decorators.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,10 +8,10 @@ use bitzel_proto::{Digest, DigestFunction};
 use bytes::Bytes;
 use futures::StreamExt;
 
-use crate::blob_store::{BlobRange, BlobStore, BlobStream};
+use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease};
 use crate::error::{BackEndFailure, Error};
 
-/// Fails every call, as a server does that is down.
+/// Fails every call, like a server that is down.
 pub(crate) struct FailingBlobStore;
 
 pub(crate) fn down() -> Error {
@@ -29,6 +29,14 @@ impl BlobStore for FailingBlobStore {
     }
 
     async fn write(&self, _: Digest, _: BlobStream) -> Result<(), Error> {
+        Err(down())
+    }
+
+    async fn lease(&self, _: &[Digest]) -> Result<Lease, Error> {
+        Err(down())
+    }
+
+    async fn resolve(&self, _: DigestFunction, _: [u8; 32]) -> Result<Option<Digest>, Error> {
         Err(down())
     }
 }
@@ -86,6 +94,11 @@ impl BlobStore for SwitchedBlobStore {
     async fn write(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
         self.check()?;
         self.inner.write(digest, blob).await
+    }
+
+    async fn lease(&self, digests: &[Digest]) -> Result<Lease, Error> {
+        self.check()?;
+        self.inner.lease(digests).await
     }
 
     async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {

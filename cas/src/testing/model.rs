@@ -1,4 +1,4 @@
-//! What every store must do, as a model to compare stores with.
+//! Contract of every blob store, as a model that stores are compared with.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
@@ -12,8 +12,8 @@ use crate::blob_store::{BlobRange, BlobStore, collect};
 use crate::error::Error;
 use crate::testing::noise;
 
-/// How many different blobs the steps speak of: few, so that they meet.
-const BLOBS: usize = 8;
+/// Number of different blobs in the steps: few, so that steps meet on one blob.
+const BLOB_COUNT: usize = 8;
 
 /// One call to a store.
 #[derive(Debug, Clone)]
@@ -47,9 +47,9 @@ pub enum Step {
     Reopen,
 }
 
-/// Any call.
+/// Strategy for any call.
 pub fn step() -> impl Strategy<Value = Step> {
-    let blob = 0..BLOBS;
+    let blob = 0..BLOB_COUNT;
     let limit = prop_oneof![Just(None), (0..3_000_000_u64).prop_map(Some)];
     let chunk = prop_oneof![1_000..5_000_usize, Just(3 << 20)];
     prop_oneof![
@@ -69,7 +69,7 @@ pub fn step() -> impl Strategy<Value = Step> {
 
 /// Blobs of all kinds of sizes under both functions; the first is the empty one.
 pub fn blob(index: usize) -> (Digest, Bytes) {
-    const SIZES: [usize; BLOBS] = [0, 1, 4096, 4097, 70_000, 1 << 20, (1 << 20) + 1, 2_500_000];
+    const SIZES: [usize; BLOB_COUNT] = [0, 1, 4096, 4097, 70_000, 1 << 20, (1 << 20) + 1, 2_500_000];
     static MADE: LazyLock<Vec<(Digest, Bytes)>> = LazyLock::new(|| {
         let make = |(index, size): (usize, usize)| {
             let blob = Bytes::from(noise(index as u64, size));
@@ -98,8 +98,8 @@ fn chunks(blob: &Bytes, size: usize) -> Vec<Result<Bytes, Error>> {
         .collect()
 }
 
-/// Runs the steps and panics where the store answers otherwise than the model. `reopen` yields the store, closed
-/// and opened again where it can be. The store must be large enough never to evict.
+/// Runs the steps and panics where the store answers otherwise than the model. `reopen` returns the store, closed and
+/// opened again where that is possible. The store must be large enough never to evict.
 pub async fn run<S: BlobStore>(steps: Vec<Step>, mut reopen: impl AsyncFnMut(Option<S>) -> S) {
     let mut present: HashSet<usize> = HashSet::from([0]);
     let mut store = reopen(None).await;
@@ -197,7 +197,7 @@ fn check_write(
         Ok(()) if !wrong => {
             present.insert(index);
         }
-        // A store need not look at what it has already.
+        // A store need not check the bytes of a blob that it has already.
         Ok(()) if present.contains(&index) => {}
         Err(Error::DigestMismatch { expected, .. }) if wrong => assert_eq!(*expected, blob(index).0),
         // A remote store reports its server's refusal.

@@ -4,25 +4,24 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::blob_store::{BlobStream, collect, read_whole};
+use crate::forward_blob_store;
 use crate::media::memory_blob_store::MemoryBlobStore;
 use crate::testing::{noise, sha256};
 
-/// Notes what is asked of it.
+/// Records the calls to it.
 #[derive(Default)]
-struct NotingBlobStore {
+struct RecordingBlobStore {
     inner: MemoryBlobStore,
     calls: Mutex<Vec<(&'static str, usize)>>,
 }
 
 #[async_trait]
-impl BlobStore for NotingBlobStore {
+impl BlobStore for RecordingBlobStore {
+    forward_blob_store!(inner: read, lease, resolve);
+
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error> {
         self.calls.lock().push(("find_missing", digests.len()));
         self.inner.find_missing(digests).await
-    }
-
-    async fn read(&self, digest: Digest, range: BlobRange) -> Result<BlobStream, Error> {
-        self.inner.read(digest, range).await
     }
 
     async fn write(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
@@ -43,8 +42,8 @@ fn in_memory(blob: &[u8]) -> (Digest, BlobSource) {
 }
 
 #[tokio::test]
-async fn only_what_is_missing_is_uploaded_and_each_once() {
-    let store = NotingBlobStore::default();
+async fn only_missing_blobs_are_uploaded_and_each_once() {
+    let store = RecordingBlobStore::default();
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("large");
     let large = noise(1, 4 << 20);
@@ -81,7 +80,7 @@ async fn only_what_is_missing_is_uploaded_and_each_once() {
 
 #[tokio::test]
 async fn many_small_blobs_go_in_batches_below_the_message_limit() {
-    let store = NotingBlobStore::default();
+    let store = RecordingBlobStore::default();
     let blobs: Vec<_> = (0..20).map(|seed| in_memory(&noise(seed, 500_000))).collect();
     upload_missing(&store, blobs).await.unwrap();
     let calls = store.calls.lock().clone();
@@ -124,8 +123,11 @@ async fn an_upload_can_be_spawned() {
 }
 
 #[tokio::test]
-async fn blobs_of_another_store_go_in_batches_and_one_that_it_lost_ends_the_upload() {
-    let (from, store) = (Arc::new(MemoryBlobStore::default()), NotingBlobStore::default());
+async fn blobs_of_another_store_are_uploaded_in_batches() {
+    let (from, store) = (
+        Arc::new(MemoryBlobStore::default()),
+        RecordingBlobStore::default(),
+    );
     let blobs = [noise(1, 10), noise(2, 20), noise(3, 2 << 20)];
     for blob in &blobs {
         let digest = sha256(blob);

@@ -1,4 +1,4 @@
-//! `bitzel store …` on the command line.
+//! Options of `bitzel store`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 
 #[derive(Debug, Args)]
 pub(crate) struct StoreArguments {
-    /// The directory of a disk store that no running server uses [default: that of `bitzel serve` in the cache
+    /// Directory of a disk store that no running server uses [default: the store of `bitzel serve` in the cache
     /// directory]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
@@ -18,9 +18,9 @@ pub(crate) struct StoreArguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum StoreCommand {
-    /// Read and hash every blob; corrupt ones go to the quarantine, and the exit code is 1 if there are any
+    /// Read and hash every blob. Corrupt blobs are moved to the quarantine; the exit code is 1 if there are any
     Verify,
-    /// Show what is in the store
+    /// Show number and size of the blobs in the store
     Stats {
         /// Print JSON instead of text
         #[arg(long)]
@@ -33,16 +33,17 @@ pub(crate) enum StoreCommand {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = true)]
 pub(crate) struct GcArguments {
-    /// Evict until the store takes no more than this: bytes, or with K, M, G or T in units of 1024, for example 20G
+    /// Evict until the store is no larger than this: bytes, or a number with K, M, G or T (powers of 1024), for example
+    /// 20G
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) size: Option<u64>,
 
-    /// Evict what was not used for this long: seconds, or with m, h or d, for example 30d
+    /// Evict blobs that were not used for this long: seconds, or a number with m, h or d, for example 30d
     #[arg(long, value_name = "AGE", value_parser = parse_age)]
     pub(crate) max_age: Option<Duration>,
 }
 
-/// A number and what each letter stands for.
+/// Parses a whole number with one of the units.
 fn parse_units(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let digits = text.trim_end_matches(|character: char| !character.is_ascii_digit());
     let (_, unit) = units.iter().find(|(name, _)| *name == &text[digits.len()..])?;
@@ -57,7 +58,8 @@ fn parse_size(text: &str) -> Result<u64, String> {
         ("G", 1 << 30),
         ("T", 1 << 40),
     ];
-    parse_units(text, &units).ok_or_else(|| "write a whole number with K, M, G or T, like 20G".to_owned())
+    parse_units(text, &units)
+        .ok_or_else(|| "write a whole number with K, M, G or T, for example 20G".to_owned())
 }
 
 fn parse_age(text: &str) -> Result<Duration, String> {
@@ -65,7 +67,7 @@ fn parse_age(text: &str) -> Result<Duration, String> {
     let seconds = parse_units(text, &units);
     seconds
         .map(Duration::from_secs)
-        .ok_or_else(|| "write a whole number with s, m, h or d, like 30d".to_owned())
+        .ok_or_else(|| "write a whole number with s, m, h or d, for example 30d".to_owned())
 }
 
 #[cfg(test)]
@@ -73,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_ages_have_units() {
+    fn parses_units_of_sizes_and_ages() {
         assert_eq!(parse_size("0"), Ok(0));
         assert_eq!(parse_size("20G"), Ok(20 << 30));
         assert_eq!(parse_age("90"), Ok(Duration::from_secs(90)));

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bitzel_graph::RemoteExecutions;
 use bitzel_graph::output::place_outputs;
-use bitzel_graph::plan::closure::TaskIndex;
 use bitzel_graph::plan::signature::Environment;
+use bitzel_graph::plan::task_index::TaskIndex;
 use bitzel_graph::walk::{BuildConfig, BuildEvent, Driver};
 use tokio::sync::mpsc;
 use tracing::{Instrument as _, info_span};
@@ -22,7 +22,7 @@ use crate::front_end::export_graph;
 use crate::worker::platform_properties;
 use crate::{interrupt, last_graph};
 
-/// Builds, and exits with 1 when a task failed.
+/// Builds the targets. The exit code is 1 if a task failed.
 pub(crate) async fn run(
     directories: &Directories,
     arguments: BuildArguments,
@@ -50,6 +50,7 @@ pub(crate) async fn run(
         connection.channel.clone(),
         connection.instance.clone(),
         Uuid::new_v4().to_string(),
+        events.clone(),
     );
     let driver = Driver::new(
         config,
@@ -63,14 +64,14 @@ pub(crate) async fn run(
     let outcome = tokio::select! {
         done = driver.run().instrument(info_span!("build")) => Ok(Some(done)),
         () = interrupt::interrupted() => Ok(None),
-        error = connection.broke_down() => Err(error),
+        error = connection.server_failure() => Err(error),
     };
     let code = match outcome {
         Ok(Some((mut summary, results))) => {
             if let Some(destination) = &arguments.output {
                 place_outputs(&index, &results, &*connection.store, destination).await?;
             }
-            // What was placed was downloaded too.
+            // Placing the outputs downloads them too.
             summary.bytes_uploaded = connection.store.bytes_written();
             summary.bytes_downloaded = connection.store.bytes_read();
             events.send(BuildEvent::Summary(summary.clone())).ok();
@@ -86,7 +87,7 @@ pub(crate) async fn run(
         Ok(None) => {
             writeln!(
                 io::stderr(),
-                "interrupted: what was finished is kept, run the same command to go on"
+                "interrupted: finished tasks are kept; run the same command to continue"
             )?;
             Ok(interrupt::INTERRUPTED.into())
         }

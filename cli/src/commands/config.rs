@@ -5,17 +5,17 @@ use std::process::ExitCode;
 
 use crate::arguments::{ConfigArguments, ConfigCommand};
 use crate::command_error::CommandError;
-use crate::configuration::Configuration;
+use crate::configuration::{Configuration, schema};
 
-/// Says what a file comes to, and exits with 1 when it cannot be used.
+/// Checks a configuration file, or prints the schema of such files. A file with mistakes is an error.
 pub(crate) fn run(arguments: ConfigArguments) -> Result<ExitCode, CommandError> {
-    let ConfigCommand::Check { file } = arguments.command;
-    let configuration = Configuration::read(&file)?;
-    writeln!(
-        io::stdout(),
-        "{}: OK\n{}",
-        file.display(),
-        configuration.summary()
-    )?;
+    let text = match arguments.command {
+        ConfigCommand::Check { file } => {
+            let summary = Configuration::read(&file)?.summary();
+            format!("{}: OK\n{summary}", file.display())
+        }
+        ConfigCommand::Schema => schema::text(),
+    };
+    writeln!(io::stdout(), "{text}")?;
     Ok(ExitCode::SUCCESS)
 }

@@ -9,7 +9,7 @@ use crate::directories::Directories;
 use crate::front_end::export_graph;
 use crate::interrupt;
 
-/// Exports the graph and tells about it.
+/// Exports the graph, and prints it or a summary.
 pub(crate) async fn run(
     directories: &Directories,
     arguments: GraphArguments,

@@ -3,8 +3,8 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use bitzel_graph::plan::closure::TaskIndex;
 use bitzel_graph::plan::signature::Environment;
+use bitzel_graph::plan::task_index::TaskIndex;
 use bitzel_graph::walk::log::find_log;
 
 use crate::arguments::LogArguments;

@@ -10,7 +10,6 @@ use bitzel_access::{AccessConfiguration, ServerAccess};
 use bitzel_cas::composition::store_configuration::{DEFAULT_FREE_SPACE, StoreConfiguration};
 use bitzel_cas_server::http_cache::Spool;
 use bitzel_cas_server::{Listener, ServerConfig, StoreLayout};
-use bitzel_scheduler::ExecutionConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -19,13 +18,15 @@ use crate::arguments::ServeArguments;
 use crate::command_error::CommandError;
 use crate::configuration::{Configuration, read_access};
 use crate::connection::processors;
+use crate::console;
 use crate::directories::Directories;
 use crate::interrupt;
 use crate::server::Server;
-use crate::worker::Work;
+use crate::worker::LocalWorker;
 
-/// Bytes that uploads of the HTTP cache whose digests are not known yet may take on disk, all together.
-const SPOOL_SIZE: u64 = 8 << 30;
+/// Limit of the spool: bytes on disk of all HTTP cache uploads whose digests are not known yet.
+const MAX_SPOOL_BYTES: u64 = 8 << 30;
+/// Default of `--listen`.
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8980);
 
 /// Serves until interrupted.
@@ -52,6 +53,10 @@ pub(crate) async fn run(
     let scratch_directory = directories
         .scratch()
         .or_else(|| file.as_ref().and_then(Configuration::scratch));
+    let policies = file
+        .as_ref()
+        .map(|file| file.execution.policies.clone())
+        .unwrap_or_default();
     let slots = if executes {
         jobs.unwrap_or_else(processors)
     } else {
@@ -71,7 +76,7 @@ pub(crate) async fn run(
         }) => StoreLayout { blobs, results, base },
         _ => StoreLayout::in_directory(&directories.server(), arguments.store_size << 30),
     };
-    // With port 0 the system chose one.
+    // With port 0, the system chooses the port.
     let (listener, address) = bind(listen).await?;
     let mut listeners = vec![Listener::Tcp(listener, access.clone())];
     let mut http_address = None;
@@ -92,18 +97,18 @@ pub(crate) async fn run(
         chunking,
         shared_cache: None,
     };
-    let server = Server::open(config, executes.then(ExecutionConfig::default)).await?;
+    let server = Server::open(config, executes.then_some(policies)).await?;
     let for_worker = server.for_worker();
     let server_shutdown = CancellationToken::new();
     let mut server = tokio::spawn(server.run(listeners, admin, server_shutdown.clone()));
     let worker_shutdown = CancellationToken::new();
-    let work = Work {
+    let worker = LocalWorker {
         cache_directory: directories.worker(),
         scratch_directory,
         slots,
         drain_timeout: Duration::ZERO,
     };
-    let mut worker = tokio::spawn(work.run(for_worker, worker_shutdown.clone()));
+    let mut worker = tokio::spawn(worker.run(for_worker, worker_shutdown.clone()));
     writeln!(io::stdout(), "bitzel serves on {scheme}://{address}")?;
     if let Some(address) = http_address {
         writeln!(io::stdout(), "the HTTP cache is on {http_scheme}://{address}")?;
@@ -125,7 +130,7 @@ pub(crate) async fn run(
         }
         () = interrupt::interrupted() => {}
     }
-    // The worker first: what it has finished is recorded by the server.
+    // The worker first: the server records the results of what it has finished.
     worker_shutdown.cancel();
     let worked = worker.await?;
     server_shutdown.cancel();
@@ -136,13 +141,16 @@ pub(crate) async fn run(
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), CommandError> {
     let listener = TcpListener::bind(address).await.map_err(|error| {
-        CommandError::from(error).hint(format!("is another server listening on {address}?"))
+        CommandError::from(error)
+            .context(format!("cannot listen on {address}"))
+            .hint("stop the server that uses this address, or choose another one")
     })?;
     let address = listener.local_addr()?;
     Ok((listener, address))
 }
 
-/// Who gets in. Without rules everybody does, which is right for the users of one machine and for nobody else.
+/// Access rules of the listeners. Without rules everybody has full access, which is acceptable for the users of one
+/// machine only.
 async fn access(
     arguments: &ServeArguments,
     file: Option<&Configuration>,
@@ -161,17 +169,17 @@ async fn access(
             return Ok(ServerAccess::open_with(limits));
         };
         return Err(CommandError::new(format!(
-            "without rules, everybody who reaches {public} could replace what others build with"
+            "without access rules, everybody who can reach {public} could replace the results that others build with"
         ))
         .hint(
-            "say who may do what with --access FILE (docs/access.md has examples), or let everybody do everything \
-             with --allow-anonymous",
+            "write rules for --access FILE (docs/access.md has examples), or give everybody full access with \
+             --allow-anonymous",
         ));
     };
     open_access(read_access(path)?, path, public).await
 }
 
-/// Where uploads of unknown digests wait: within what the store beside it may take, and leaving free what that leaves.
+/// Spool for uploads of unknown digests, within the size limit and the free space of the store on the same disk.
 fn spool(directory: PathBuf, blobs: &StoreConfiguration) -> io::Result<Spool> {
     std::fs::create_dir_all(&directory)?;
     let disk = blobs.first_disk();
@@ -179,7 +187,7 @@ fn spool(directory: PathBuf, blobs: &StoreConfiguration) -> io::Result<Spool> {
         .and_then(|disk| disk.size)
         .map_or(u64::MAX, |size| size.as_u64());
     let floor = disk.map_or(DEFAULT_FREE_SPACE, |disk| disk.free_space.as_u64());
-    Ok(Spool::new(directory, size.min(SPOOL_SIZE), floor))
+    Ok(Spool::new(directory, size.min(MAX_SPOOL_BYTES), floor))
 }
 
 async fn open_access(
@@ -190,7 +198,9 @@ async fn open_access(
     let in_file = |error: CommandError| error.context(format!("{} cannot be used", path.display()));
     let encrypted = configuration.tls.is_some();
     if !encrypted && public.is_some() {
-        tracing::warn!("there is no [tls]: tokens, passwords and data can be read and changed on the way");
+        console::warn(
+            "there is no [tls] table: others on the network can read and change tokens, passwords and data",
+        );
     }
     let base = path.parent().unwrap_or_else(|| Path::new(""));
     configuration

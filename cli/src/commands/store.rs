@@ -1,4 +1,4 @@
-//! `bitzel store`: looking after a store that no server uses.
+//! `bitzel store`: maintenance of a store that no server uses.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -14,14 +14,14 @@ use crate::arguments::{GcArguments, StoreArguments, StoreCommand};
 use crate::command_error::CommandError;
 use crate::directories::Directories;
 
-/// Nothing is to be evicted because the store was opened here, whatever its server allows it.
-const OPTIONS: DiskBlobStoreOptions = DiskBlobStoreOptions {
+/// No limits: opening the store here must not evict anything.
+const UNLIMITED: DiskBlobStoreOptions = DiskBlobStoreOptions {
     limit_bytes: u64::MAX,
     free_space_floor_bytes: 0,
     compress: false,
 };
 
-/// Opens the store, does what was asked, and closes it again.
+/// Opens the store, runs the command, and closes the store.
 pub(crate) async fn run(
     directories: &Directories,
     arguments: StoreArguments,
@@ -41,16 +41,15 @@ pub(crate) async fn run(
 }
 
 async fn open(directory: &Path) -> Result<DiskBlobStore, CommandError> {
-    // Opening would make one.
-    let mark: PathBuf = directory.join("index");
-    if !mark.is_dir() {
+    // Opening a store that does not exist would create it.
+    let index: PathBuf = directory.join("index");
+    if !index.is_dir() {
         let message = format!("there is no store in {}", directory.display());
-        return Err(CommandError::new(message).hint("give its directory with --store"));
+        return Err(CommandError::new(message).hint("give the directory of a store with --store DIR"));
     }
-    DiskBlobStore::open(directory, OPTIONS).await.map_err(|error| {
-        CommandError::from(error).hint(
-            "`bitzel store` works on a store that no server uses: stop `bitzel serve` or the build first",
-        )
+    DiskBlobStore::open(directory, UNLIMITED).await.map_err(|error| {
+        CommandError::from(error)
+            .hint("`bitzel store` needs a store that no server uses: stop `bitzel serve` or the build first")
     })
 }
 
@@ -67,7 +66,7 @@ async fn verify(store: &DiskBlobStore) -> Result<ExitCode, CommandError> {
             bar.set_message(format!("{} corrupt", verification.corrupt));
             bar.suspend(|| {
                 for digest in wrong {
-                    // With standard output gone, the exit code still tells.
+                    // With standard output gone, the exit code still reports them.
                     writeln!(io::stdout(), "corrupt: {digest}").ok();
                 }
             });
@@ -76,13 +75,13 @@ async fn verify(store: &DiskBlobStore) -> Result<ExitCode, CommandError> {
     bar.finish_and_clear();
     let (blobs, bytes) = (HumanCount(verified.blobs), HumanBytes(verified.bytes));
     if verified.corrupt == 0 {
-        writeln!(io::stdout(), "{blobs} blobs of {bytes} are right")?;
+        writeln!(io::stdout(), "{blobs} blobs of {bytes} are intact")?;
         return Ok(ExitCode::SUCCESS);
     }
     let corrupt = HumanCount(verified.corrupt);
     writeln!(
         io::stdout(),
-        "{corrupt} of {blobs} blobs were corrupt; they are in the quarantine, and missing from the store"
+        "{corrupt} of {blobs} blobs were corrupt and were moved to the quarantine"
     )?;
     Ok(ExitCode::FAILURE)
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bitzel_worker::Server;
+use bitzel_worker::ServerConnection;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::AdminListener;
@@ -13,12 +13,12 @@ use crate::command_error::CommandError;
 use crate::connection::processors;
 use crate::directories::Directories;
 use crate::interrupt;
-use crate::worker::Work;
+use crate::worker::LocalWorker;
 
-/// How long a worker that is asked to end may still run what it has taken: more than most tasks need.
+/// Time that running Actions have after the worker was asked to end: more than most tasks need.
 const DRAIN_TIMEOUT: Duration = Duration::from_hours(1);
 
-/// Works until interrupted, then finishes what it runs.
+/// Runs Actions until interrupted, then waits for those that run.
 pub(crate) async fn run(
     directories: &Directories,
     arguments: WorkerArguments,
@@ -30,14 +30,14 @@ pub(crate) async fn run(
         writeln!(io::stdout(), "metrics are on http://{}/metrics", admin.address()?)?;
         tokio::spawn(admin.serve(vec![], shutdown.clone()));
     }
-    let work = Work {
+    let worker = LocalWorker {
         cache_directory: directories.worker(),
         scratch_directory: directories.scratch(),
         slots,
         drain_timeout: DRAIN_TIMEOUT,
     };
-    let server = Server::remote(&arguments.server, &arguments.credentials.credentials()?);
-    let work = work.run(Some(server), shutdown.clone());
+    let server = ServerConnection::remote(&arguments.server, &arguments.credentials.credentials()?);
+    let work = worker.run(Some(server), shutdown.clone());
     tokio::pin!(work);
     tokio::select! {
         ended = &mut work => return ended.map(|()| ExitCode::SUCCESS),

@@ -1,136 +1,174 @@
-//! The tables of a file, each read on its own, so that what is wrong in one does not hide what is wrong in another.
+//! Tables of a file. Each is read on its own, so that a mistake in one does not hide mistakes in another.
 
 use std::ops::Range;
 use std::path::Path;
 
 use bitzel_cas::composition::store_configuration::Problem;
 use serde::de::DeserializeOwned;
+use serde_path_to_error::{Segment, Track};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-/// What the parts below TOML call what they want, and how to write it.
-const EXPECTED: [(&str, &str); 8] = [
-    ("parsable string", "a size, for example \"200GiB\""),
-    ("a duration", "a duration, for example \"30s\" or \"12h\""),
-    ("a boolean", "true or false"),
-    ("a string", "a string in quotes, for example \"text\""),
-    ("usize", "a whole number, for example 8"),
-    ("u32", "a whole number, for example 8"),
-    ("u64", "a whole number, for example 8"),
-    ("a nonzero usize", "a whole number from 1, for example 8"),
-];
-const NO_ADDRESS: &str = "invalid socket address syntax";
+use super::mistake::{Mistake, SourceFile};
+use super::schema::KeySchemas;
+use crate::command_error::CommandError;
 
-/// The tables of a file that were not read yet, and what was wrong with those that were.
+/// Prefix of the names that `toml` gives to the parts of a `Spanned`.
+const SPANNED_PREFIX: &str = "$__";
+
+/// Tables of a file that were not read yet, and the mistakes in those that were.
 #[derive(Debug)]
-pub(crate) struct Tables<'text> {
-    text: &'text str,
+pub(super) struct Tables<'text> {
+    path: &'text Path,
+    file: SourceFile,
+    schemas: KeySchemas,
+    /// The whole file, to find keys in.
+    document: DeTable<'text>,
     unread: DeTable<'text>,
     problems: Vec<Problem>,
 }
 
 impl<'text> Tables<'text> {
-    /// Takes a text apart. What is no TOML is all that can be said about a text then.
-    pub(crate) fn parse(path: &Path, text: &'text str) -> Result<Self, Vec<String>> {
-        let (tables, errors) = DeTable::parse_recoverable(text);
+    /// Parses a text. If it is not TOML, that is the only kind of mistake that can be reported.
+    pub(super) fn parse(
+        path: &'text Path,
+        text: &'text str,
+        schemas: KeySchemas,
+    ) -> Result<Self, CommandError> {
+        let (document, errors) = DeTable::parse_recoverable(text);
+        let document = document.into_inner();
+        let tables = Self {
+            path,
+            file: SourceFile::new(path, text),
+            schemas,
+            unread: document.clone(),
+            document,
+            problems: vec![],
+        };
         if errors.is_empty() {
-            return Ok(Self {
-                text,
-                unread: tables.into_inner(),
-                problems: vec![],
-            });
+            return Ok(tables);
         }
-        let problems = errors.into_iter().map(|error| {
-            let what = format!("this is no TOML: {}", error.message());
-            (error.span(), what)
+        let problems = errors.into_iter().map(|error| Problem {
+            key: String::new(),
+            span: error.span(),
+            message: format!("not valid TOML: {}", error.message()),
+            hint: None,
         });
-        Err(problems
-            .map(|(place, what)| format!("{}: {what}", at(path, text, place)))
-            .collect())
+        Err(tables.error(problems.collect()))
     }
 
-    /// Reads a table; `None` when it is not there, or not as it has to be.
-    pub(crate) fn take<T: DeserializeOwned>(&mut self, name: &str) -> Option<T> {
+    /// Reads a table. `None` if it does not exist or has a mistake.
+    pub(super) fn take<T: DeserializeOwned>(&mut self, name: &str) -> Option<T> {
         let value = self.unread.remove(name)?;
-        match T::deserialize(ValueDeserializer::from(value.clone())) {
+        let mut track = Track::new();
+        let deserializer = ValueDeserializer::from(value.clone());
+        let deserializer = serde_path_to_error::Deserializer::new(deserializer, &mut track);
+        match T::deserialize(deserializer) {
             Ok(table) => Some(table),
             Err(error) => {
-                let place = error.span().unwrap_or_else(|| value.span());
+                let key = key(name, &track.path());
+                let hint = self.schemas.hint(&key);
+                let message = if hint.is_some() {
+                    found(error.message())
+                } else {
+                    error.message()
+                };
                 self.problems.push(Problem {
-                    key: key_at(name, &value, &place).unwrap_or_else(|| name.to_owned()),
-                    place: Some(place),
-                    what: in_plain_words(error.message()),
+                    span: error.span().or_else(|| Some(value.span())),
+                    message: message.to_owned(),
+                    hint,
+                    key,
                 });
                 None
             }
         }
     }
 
-    /// Whether a table that was not read yet is there.
-    pub(crate) fn has(&self, name: &str) -> bool {
+    /// True if the file has this table and it was not read yet.
+    pub(super) fn has(&self, name: &str) -> bool {
         self.unread.contains_key(name)
     }
 
-    /// What was wrong, with those in `further`, a line for each. `known` are the names of all tables.
-    pub(crate) fn finish(mut self, path: &Path, known: &[&str], further: Vec<Problem>) -> Vec<String> {
+    /// Reports all mistakes: those found while reading, tables that were not read, and `further` ones.
+    pub(super) fn finish(mut self, further: Vec<Problem>) -> Result<(), CommandError> {
         for (name, _) in &self.unread {
             self.problems.push(Problem {
                 key: name.get_ref().to_string(),
-                place: Some(name.span()),
-                what: format!("there is no such table; there are {}", known.join(", ")),
+                span: Some(name.span()),
+                message: "unknown table".to_owned(),
+                hint: Some(format!("known tables: {}", self.schemas.keys().join(", "))),
             });
         }
         self.problems.extend(further);
-        self.problems
-            .sort_by_key(|problem| problem.place.as_ref().map(|place| place.start));
-        let lines = self
-            .problems
-            .into_iter()
-            .map(|Problem { key, place, what }| format!("{}: {key}: {what}", at(path, self.text, place)));
-        lines.collect()
-    }
-}
-
-/// `file:line`, as far as that is known.
-fn at(path: &Path, text: &str, place: Option<Range<usize>>) -> String {
-    let before = place.and_then(|place| text.get(..place.start));
-    let line = before.map(|before| format!(":{}", before.matches('\n').count() + 1));
-    format!("{}{}", path.display(), line.unwrap_or_default())
-}
-
-/// The whole key of what is at a place in the text.
-fn key_at(key: &str, value: &Spanned<DeValue<'_>>, place: &Range<usize>) -> Option<String> {
-    let is_here = |span: Range<usize>| span.contains(&place.start);
-    let below = |name: &str, value| key_at(&format!("{key}.{name}"), value, place);
-    let mut found = None;
-    match value.get_ref() {
-        DeValue::Table(table) => {
-            for (name, value) in table {
-                let named = is_here(name.span()).then(|| format!("{key}.{}", name.get_ref()));
-                found = found.or_else(|| below(name.get_ref(), value)).or(named);
+        for problem in &mut self.problems {
+            if problem.span.is_none() {
+                problem.span = span(&self.document, &problem.key);
             }
         }
-        DeValue::Array(array) => {
-            for (index, value) in array.iter().enumerate() {
-                found = found.or_else(|| key_at(&format!("{key}[{index}]"), value, place));
-            }
+        let mut problems = std::mem::take(&mut self.problems);
+        problems.sort_by_key(|problem| problem.span.as_ref().map(|span| span.start));
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(self.error(problems))
         }
-        _ => {}
     }
-    found.or_else(|| is_here(value.span()).then(|| key.to_owned()))
+
+    fn error(&self, problems: Vec<Problem>) -> CommandError {
+        let mistakes = problems.into_iter().map(|problem| Mistake {
+            problem,
+            file: self.file.clone(),
+        });
+        CommandError::new(format!("{} cannot be used", self.path.display())).diagnostics(mistakes)
+    }
 }
 
-fn in_plain_words(message: &str) -> String {
-    if message == NO_ADDRESS {
-        return "expected an address with a port, for example \"0.0.0.0:8980\"".to_owned();
-    }
-    for (theirs, ours) in EXPECTED {
-        if let Some(start) = message
-            .strip_suffix(theirs)
-            .filter(|start| start.ends_with("expected "))
-        {
-            return format!("{start}{ours}");
+/// Key of a value: the name of its table and the path below it, as in `access.rules[0].allow`.
+fn key(table: &str, path: &serde_path_to_error::Path) -> String {
+    let mut text = table.to_owned();
+    for segment in path {
+        match segment {
+            Segment::Seq { index } => text.push_str(&format!("[{index}]")),
+            Segment::Map { key } if key.starts_with(SPANNED_PREFIX) => {}
+            Segment::Map { key: name } | Segment::Enum { variant: name } => {
+                text.push_str(&format!(".{name}"));
+            }
+            Segment::Unknown => {}
         }
     }
-    message.to_owned()
+    text
+}
+
+/// The part of a message that says what was found. The hint says what is expected, in better words.
+fn found(message: &str) -> &str {
+    match message.split_once(", expected ") {
+        Some((found, _)) if message.starts_with("invalid ") => found,
+        _ => message,
+    }
+}
+
+/// Bytes of the name that a key ends with, or of its last part that exists in the document.
+fn span(document: &DeTable<'_>, key: &str) -> Option<Range<usize>> {
+    let mut table = Some(document);
+    let mut span = None;
+    for part in key.split('.') {
+        let (name, index) = match part.split_once('[') {
+            Some((name, index)) => (name, index.trim_end_matches(']').parse::<usize>().ok()),
+            None => (part, None),
+        };
+        let Some((found, value)) = table.and_then(|table| table.get_key_value(name)) else {
+            break;
+        };
+        span = Some(found.span());
+        table = match (value.get_ref(), index) {
+            (DeValue::Table(table), _) => Some(table),
+            (DeValue::Array(values), Some(index)) => {
+                let value = values.get(index);
+                span = value.map(Spanned::span).or(span);
+                value.and_then(|value| value.get_ref().as_table())
+            }
+            _ => None,
+        };
+    }
+    span
 }

@@ -1,4 +1,5 @@
-//! BLAKE3 beside SHA-256. Their hashes look alike, so what a request leaves out is never guessed: it means SHA-256.
+//! BLAKE3 beside SHA-256. Their hashes look alike, so the server never guesses: a request without a digest function means
+//! SHA-256.
 
 use bitzel_proto::reapi::{
     ActionResult, BatchReadBlobsRequest, BatchUpdateBlobsRequest, Command, Directory, DirectoryNode,
@@ -58,7 +59,7 @@ fn with_output(digest: Digest) -> ActionResult {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn blobs_go_in_and_out_by_batch_and_stream_plain_and_compressed() {
+async fn round_trips_blobs_by_batch_and_stream_and_compressed() {
     let server = Server::cache().await;
     let (small, large) = (b"small".as_slice(), noise(1, 3 << 20));
     let in_batch = server.put(BLAKE3, small).await;
@@ -82,7 +83,7 @@ async fn blobs_go_in_and_out_by_batch_and_stream_plain_and_compressed() {
     };
     let read = server.blobs().batch_read_blobs(batch).await.unwrap().into_inner();
     assert_eq!(read.responses[0].data, small);
-    // The same bytes under the other function are another blob.
+    // The same bytes are another blob under the other digest function.
     assert_eq!(
         server.missing(&[SHA256.digest(small)]).await,
         [SHA256.digest(small)]
@@ -90,7 +91,7 @@ async fn blobs_go_in_and_out_by_batch_and_stream_plain_and_compressed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hash_without_a_function_is_sha256_and_never_guessed() {
+async fn takes_a_hash_without_a_function_as_sha256() {
     let server = Server::cache().await;
     let digest = server.put(BLAKE3, b"blob").await;
     let wire = digest.to_wire();
@@ -129,7 +130,7 @@ async fn a_hash_without_a_function_is_sha256_and_never_guessed() {
         .await
         .unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status}");
-    // Functions that the server does not have are named in the refusal.
+    // The refusal names digest functions that the server does not have.
     for function in [2, 8, 99] {
         let other = FindMissingBlobsRequest {
             digest_function: function,
@@ -142,7 +143,7 @@ async fn a_hash_without_a_function_is_sha256_and_never_guessed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn results_are_apart_by_function_even_under_one_hash() {
+async fn separates_results_by_digest_function() {
     let server = Server::cache().await;
     let output = server.put(BLAKE3, b"output").await;
     let action = BLAKE3.digest(b"action");
@@ -157,7 +158,7 @@ async fn results_are_apart_by_function_even_under_one_hash() {
         let status = find(&server, action, function).await.unwrap_err();
         assert_eq!(status.code(), Code::NotFound);
     }
-    // The same hash as one of SHA-256 is another Action, with outputs of SHA-256.
+    // The same hash of SHA-256 is another Action, with SHA-256 outputs.
     let sha256 = server.put(SHA256, b"output").await;
     record(&server, action, &with_output(sha256), UNSET)
         .await
@@ -170,10 +171,10 @@ async fn results_are_apart_by_function_even_under_one_hash() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_result_is_complete_only_by_the_function_of_its_action() {
+async fn checks_completeness_with_the_digest_function_of_the_action() {
     let server = Server::cache().await;
     let action = BLAKE3.digest(b"action");
-    // The content is there as a blob of SHA-256, which is not what the result names.
+    // The content exists under its SHA-256 digest, which is not the digest in the result.
     server.put(SHA256, b"output").await;
     let output = BLAKE3.digest(b"output");
     record(&server, action, &with_output(output), BLAKE3.to_wire())
@@ -198,7 +199,7 @@ async fn a_result_is_complete_only_by_the_function_of_its_action() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trees_and_chunks_are_of_their_roots_function() {
+async fn uses_the_digest_function_of_the_root_for_trees_and_chunks() {
     let server = Server::cache().await;
     let leaf = Directory {
         directories: vec![],
@@ -256,7 +257,7 @@ async fn trees_and_chunks_are_of_their_roots_function() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_action_of_blake3_has_results_of_blake3() {
+async fn returns_blake3_results_for_a_blake3_action() {
     let server = Server::farm().await;
     let command = Command {
         output_paths: vec!["dir".to_owned()],

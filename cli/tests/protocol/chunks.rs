@@ -1,4 +1,4 @@
-//! Large blobs in chunks: what clients that cut blobs themselves and those that do not get from the server.
+//! Large blobs in chunks, for clients that cut blobs themselves and for those that do not.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use super::server::Server;
 
 const SHA256: DigestFunction = DigestFunction::Sha256;
 
-/// Cuts a blob in the way that the server's capabilities ask clients to.
+/// Cuts a blob as the server's capabilities tell clients to.
 async fn cut(server: &Server, blob: &[u8]) -> Vec<(Digest, std::ops::Range<usize>)> {
     let mut client = CapabilitiesClient::new(server.channel.clone());
     let capabilities = client
@@ -56,13 +56,13 @@ async fn mapping(server: &Server, blob: Digest) -> Result<Vec<Digest>, Status> {
     Ok(chunks)
 }
 
-/// Registers chunks in as many messages as there are slices.
+/// Registers chunks, one message per slice.
 async fn register(server: &Server, blob: Digest, slices: &[&[Digest]]) -> Result<(), Status> {
     let requests: Vec<_> = slices
         .iter()
         .enumerate()
         .map(|(number, slice)| RegisterChunkMappingRequest {
-            // Only the first of them counts.
+            // Only the first one counts.
             blob_digest: (number == 0).then(|| blob.to_wire()),
             chunk_digests: slice.iter().map(Digest::to_wire).collect(),
             digest_function: if number == 0 {
@@ -89,7 +89,7 @@ async fn register(server: &Server, blob: Digest, slices: &[&[Digest]]) -> Result
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_mapping_of_a_blob_is_where_a_client_would_cut_it_and_all_chunks_are_there() {
+async fn maps_a_blob_to_the_chunks_that_a_client_would_cut() {
     let server = Server::cache().await;
     let blob = noise(1, 8 << 20);
     let digest = server.upload(SHA256, &blob).await;
@@ -118,7 +118,7 @@ async fn the_mapping_of_a_blob_is_where_a_client_would_cut_it_and_all_chunks_are
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registered_mapping_makes_the_blob_from_chunks_in_several_messages() {
+async fn assembles_a_blob_from_a_registered_mapping() {
     let server = Server::cache().await;
     let blob = noise(2, 8 << 20);
     let digest = SHA256.digest(&blob);
@@ -131,12 +131,12 @@ async fn a_registered_mapping_makes_the_blob_from_chunks_in_several_messages() {
     register(&server, digest, &[first, &[], rest]).await.unwrap();
     assert!(server.get(digest).await == blob);
     assert_eq!(mapping(&server, digest).await.unwrap(), chunks);
-    // Again is no error, although the blob is there.
+    // A repetition is not an error, although the blob exists.
     register(&server, digest, &[&chunks]).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mapping_that_makes_something_else_is_refused_and_nothing_is_stored() {
+async fn refuses_a_mapping_that_makes_another_blob() {
     let server = Server::cache().await;
     let (one, two) = (server.put(SHA256, b"one").await, server.put(SHA256, b"two").await);
     let gone = SHA256.digest(b"six");
@@ -158,8 +158,8 @@ async fn a_mapping_that_makes_something_else_is_refused_and_nothing_is_stored() 
     assert_eq!(server.get(onetwo).await, b"onetwo");
 }
 
-/// Two versions of one upstream source as tar files: those that `BITZEL_TEST_TARBALLS` names, with `:` between, or else of
-/// a crate that is in cargo's cache twice.
+/// Tar files of two versions of one source: those of `BITZEL_TEST_TARBALLS`, separated by `:`, or those of a crate that
+/// cargo's cache has twice.
 fn two_versions() -> Option<[PathBuf; 2]> {
     if let Some(named) = std::env::var_os("BITZEL_TEST_TARBALLS") {
         let [old, new] = std::env::split_paths(&named)
@@ -192,7 +192,7 @@ fn two_versions() -> Option<[PathBuf; 2]> {
     None
 }
 
-/// The tar file as it is, whatever it was compressed with.
+/// Uncompressed content of a tar file.
 fn unpacked(path: &Path) -> Vec<u8> {
     let program = match path.extension().and_then(|extension| extension.to_str()) {
         Some("xz") => "xz",
@@ -209,13 +209,13 @@ fn unpacked(path: &Path) -> Vec<u8> {
     output.stdout
 }
 
-/// Up: a client that knows how the server cuts sends what the server lacks of the new version. Down: a client with the old
-/// version asks what the new one is made of and fetches what it lacks.
+/// Upload: a client that cuts like the server sends the chunks that the server lacks. Download: a client with the old
+/// version asks for the chunks of the new one, and fetches those that it lacks.
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_new_version_of_a_real_tarball_only_new_chunks_travel() {
+async fn transfers_only_new_chunks_of_a_new_tarball() {
     let Some([old_path, new_path]) = two_versions() else {
         println!(
-            "SKIPPED: of_a_new_version_of_a_real_tarball_only_new_chunks_travel: no crate is in cargo's cache twice; name \
+            "SKIPPED: transfers_only_new_chunks_of_a_new_tarball: no crate is in cargo's cache twice; name \
              two tar files in BITZEL_TEST_TARBALLS"
         );
         return;
@@ -239,7 +239,7 @@ async fn of_a_new_version_of_a_real_tarball_only_new_chunks_travel() {
     }
 }
 
-/// Bytes of chunks that go up and come down for `new` where `old` is.
+/// Bytes of chunks that are uploaded and downloaded for `new` if `old` exists.
 async fn travelling(server: &Server, old: &[u8], new: &[u8]) -> [usize; 2] {
     let old_digest = server.upload(SHA256, old).await;
     mapping(server, old_digest).await.unwrap();

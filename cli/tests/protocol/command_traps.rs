@@ -25,7 +25,7 @@ fn names(symlinks: &[OutputSymlink]) -> Vec<(&str, &str)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_01_output_paths_supersede_the_legacy_fields_and_missing_outputs_are_omitted() {
+async fn trap_01_output_paths_supersede_the_legacy_fields() {
     let server = Server::farm().await;
     let command = Command {
         output_paths: paths(&["dir", "file", "link", "nothing"]),
@@ -44,7 +44,7 @@ async fn trap_01_output_paths_supersede_the_legacy_fields_and_missing_outputs_ar
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_01_legacy_outputs_have_symlink_fields_of_their_own() {
+async fn trap_01_legacy_outputs_have_their_own_symlink_fields() {
     let server = Server::farm().await;
     let command = Command {
         output_files: paths(&["absent", "f", "in/to-file"]),
@@ -64,12 +64,12 @@ async fn trap_01_legacy_outputs_have_symlink_fields_of_their_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_01_a_legacy_output_of_the_wrong_type_is_a_failed_precondition() {
+async fn trap_01_refuses_a_legacy_output_of_the_wrong_type() {
     let server = Server::farm().await;
     let cases = [
         ("mkdir out", paths(&["out"]), vec![]),
         ("echo x > out", vec![], paths(&["out"])),
-        // Symlinks are what they lead to.
+        // A symlink counts as its target.
         ("mkdir d; ln -s d out", paths(&["out"]), vec![]),
         (
             "echo x > f; ln -s f middle; ln -s middle out",
@@ -96,7 +96,7 @@ async fn trap_01_a_legacy_output_of_the_wrong_type_is_a_failed_precondition() {
         );
         assert!(status.message.contains("out\" is "), "{}", status.message);
     }
-    // What leads out of the input root or nowhere is not known to be wrong.
+    // Targets outside of the input root, and missing ones, are not known to be wrong.
     let command = Command {
         output_files: paths(&["loop", "nowhere", "outside"]),
         output_directories: paths(&["outsidedir"]),
@@ -108,7 +108,7 @@ async fn trap_01_a_legacy_output_of_the_wrong_type_is_a_failed_precondition() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_02_parents_of_outputs_are_made_and_legacy_output_directories_are_not() {
+async fn trap_02_creates_parents_but_no_legacy_output_directories() {
     let server = Server::farm().await;
     let command = Command {
         output_files: paths(&["a/b/file"]),
@@ -124,7 +124,7 @@ async fn trap_02_parents_of_outputs_are_made_and_legacy_output_directories_are_n
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_02_outputs_are_relative_to_a_working_directory_that_is_in_the_input_tree() {
+async fn trap_02_outputs_are_relative_to_the_working_directory() {
     let server = Server::farm().await;
     let empty = server.put_message(SHA256, &Directory::default()).await;
     let root = Directory {
@@ -155,7 +155,7 @@ async fn trap_02_outputs_are_relative_to_a_working_directory_that_is_in_the_inpu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_03_directories_that_are_not_sorted_or_name_a_thing_twice_are_refused() {
+async fn trap_03_refuses_unsorted_and_duplicate_directory_entries() {
     let server = Server::farm().await;
     let digest = server.put(SHA256, b"content").await;
     let cases = [
@@ -181,7 +181,7 @@ async fn trap_03_directories_that_are_not_sorted_or_name_a_thing_twice_are_refus
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_03_directories_that_the_worker_makes_are_sorted_by_bytes() {
+async fn trap_03_sorts_directory_entries_by_bytes() {
     let server = Server::farm().await;
     let command = Command {
         output_paths: paths(&["out"]),
@@ -202,7 +202,7 @@ async fn trap_03_directories_that_the_worker_makes_are_sorted_by_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_12_output_directories_come_in_the_format_that_was_asked_for() {
+async fn trap_12_returns_output_directories_as_requested() {
     let server = Server::farm().await;
     let unsupported = 77;
     let cases = [
@@ -247,9 +247,9 @@ async fn trap_12_output_directories_come_in_the_format_that_was_asked_for() {
     }
 }
 
-/// Not a numbered trap, but on the list.
+/// On the list without a number.
 #[tokio::test(flavor = "multi_thread")]
-async fn also_the_platform_of_the_action_goes_before_that_of_the_command() {
+async fn also_the_platform_of_the_action_comes_first() {
     let server = Server::farm().await;
     let platform = |name: &str, value: &str| {
         let property = Property {
@@ -282,9 +282,9 @@ async fn also_the_platform_of_the_action_goes_before_that_of_the_command() {
     }
 }
 
-/// Sorting is the client's duty (trap 3); a client that neglects it has another digest and still the right environment.
+/// Sorting is the client's duty (trap 3). Without it the digest differs, but the environment is right.
 #[tokio::test(flavor = "multi_thread")]
-async fn also_environment_variables_in_any_order_reach_the_command() {
+async fn also_passes_environment_variables_in_any_order() {
     let server = Server::farm().await;
     let variable = |name: &str| EnvironmentVariable {
         name: name.to_owned(),

@@ -44,7 +44,7 @@ async fn record(server: &Server, action: Digest, result: ActionResult) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_04_what_is_hashed_are_the_bytes_as_they_came() {
+async fn trap_04_hashes_the_bytes_as_received() {
     let server = Server::farm().await;
     let command = Command {
         output_paths: paths(&["kept"]),
@@ -82,7 +82,7 @@ async fn trap_04_what_is_hashed_are_the_bytes_as_they_came() {
         cached(&server, action).await.unwrap().stdout_digest,
         result.stdout_digest
     );
-    // An output that is an input as it was: whatever names it names something that is there.
+    // The output is an unchanged input: every digest of it names an existing blob.
     let tree = result.output_directories[0].tree_digest.as_ref();
     let tree = server.get(Digest::from_wire_field(SHA256, tree).unwrap()).await;
     let files = Tree::decode(tree.as_slice()).unwrap().root.unwrap().files;
@@ -90,7 +90,7 @@ async fn trap_04_what_is_hashed_are_the_bytes_as_they_came() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_07_do_not_cache_is_run_every_time_and_never_recorded() {
+async fn trap_07_do_not_cache_runs_every_time_and_records_nothing() {
     let server = Server::farm().await;
     let command = shell("cat /proc/sys/kernel/random/uuid");
     let action = server
@@ -107,7 +107,7 @@ async fn trap_07_do_not_cache_is_run_every_time_and_never_recorded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_07_skip_cache_lookup_runs_again_and_replaces_what_was_recorded() {
+async fn trap_07_skip_cache_lookup_replaces_the_recorded_result() {
     let server = Server::farm().await;
     let action = server.action(SHA256, &shell("echo right"), |_| {}).await;
     let poison = server.put(SHA256, b"poison").await;
@@ -131,7 +131,7 @@ async fn trap_07_skip_cache_lookup_runs_again_and_replaces_what_was_recorded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_08_errors_are_in_the_response_and_neither_they_nor_failures_are_recorded() {
+async fn trap_08_responds_with_errors_and_records_no_failures() {
     let server = Server::farm().await;
     let second = protobuf::Duration { seconds: 1, nanos: 0 };
     let wrong_type = Command {
@@ -157,7 +157,7 @@ async fn trap_08_errors_are_in_the_response_and_neither_they_nor_failures_are_re
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_09_missing_inputs_are_named_with_their_function_and_without_instance() {
+async fn trap_09_names_missing_inputs_with_their_digest_function() {
     let server = Server::farm().await;
     for (function, prefix) in [(SHA256, "blobs"), (DigestFunction::Blake3, "blobs/blake3")] {
         let gone = function.digest(b"a file that nobody uploaded");
@@ -176,7 +176,7 @@ async fn trap_09_missing_inputs_are_named_with_their_function_and_without_instan
         let status = server.respond(in_instance).await.status.unwrap();
         assert_eq!(status.code, Code::FailedPrecondition as i32);
         assert_eq!(missing_blob_subjects(&status), [format!("{prefix}/{gone}")]);
-        // An Action that is not there itself: told at once.
+        // A missing Action: reported at once.
         let nowhere = function.digest(b"no action");
         let status = server.execute(request(nowhere)).await.unwrap_err();
         assert_eq!(status.code(), Code::FailedPrecondition);
@@ -186,7 +186,7 @@ async fn trap_09_missing_inputs_are_named_with_their_function_and_without_instan
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_10_stages_go_from_queued_to_completed_with_which_the_stream_ends() {
+async fn trap_10_stages_lead_from_queued_to_completed() {
     let server = Server::farm().await;
     let action = server.action(SHA256, &shell("true"), |_| {}).await;
     let operations = server.execute(request(action)).await.unwrap();
@@ -201,14 +201,14 @@ async fn trap_10_stages_go_from_queued_to_completed_with_which_the_stream_ends()
         })
         .collect();
     stages.dedup();
-    // Stages that are over sooner than they are told may be left out.
+    // Stages that end before they are reported may be left out.
     let in_order: Vec<_> = [Queued, Executing, Completed]
         .into_iter()
         .filter(|stage| stages.contains(stage))
         .collect();
     assert_eq!(stages, in_order);
     assert_eq!(stages.last(), Some(&Completed));
-    // Who comes late is told how it ended, under the same name.
+    // A late caller gets the result under the same name.
     let name = operations[0].name.clone();
     let mut late = server
         .executions()
@@ -223,7 +223,7 @@ async fn trap_10_stages_go_from_queued_to_completed_with_which_the_stream_ends()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_10_to_wait_for_an_unknown_execution_is_not_found() {
+async fn trap_10_waiting_for_an_unknown_execution_is_not_found() {
     let server = Server::cache().await;
     for name in [
         "",
@@ -239,7 +239,7 @@ async fn trap_10_to_wait_for_an_unknown_execution_is_not_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_11_contents_are_inline_on_request_only_and_never_beyond_a_message() {
+async fn trap_11_inlines_contents_only_on_request_and_if_small() {
     let server = Server::farm().await;
     let command = Command {
         output_paths: paths(&["large", "small"]),
@@ -278,7 +278,7 @@ async fn trap_11_contents_are_inline_on_request_only_and_never_beyond_a_message(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_13_timeouts_are_for_the_execution_and_longer_than_the_servers_are_refused() {
+async fn trap_13_timeouts_cover_the_execution_and_have_a_maximum() {
     let server = Server::farm().await;
     let command = shell("sleep 1000");
     let timeout = |seconds| Some(protobuf::Duration { seconds, nanos: 0 });
@@ -300,7 +300,7 @@ async fn trap_13_timeouts_are_for_the_execution_and_longer_than_the_servers_are_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_13_all_nine_timestamps_are_there_and_in_order() {
+async fn trap_13_sets_all_nine_timestamps_in_order() {
     let server = Server::farm().await;
     let result = succeeded(server.run(&shell("true"), &Directory::default()).await);
     let metadata = result.execution_metadata.unwrap();

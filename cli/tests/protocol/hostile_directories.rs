@@ -1,4 +1,4 @@
-//! Directories and trees of clients that mean harm.
+//! Directories and trees of malicious clients.
 
 use bitzel_proto::reapi::{
     ActionResult, Directory, DirectoryNode, FileNode, GetActionResultRequest, GetTreeRequest,
@@ -15,10 +15,10 @@ const SHA256: DigestFunction = DigestFunction::Sha256;
 
 const MIB: u64 = 1 << 20;
 
-/// What an attack may cost the server, above what it has at the start. Less than a store holds back for one large message.
-const MOST_MEMORY: u64 = 96 * MIB;
+/// Limit of the memory that an attack adds to the server, in bytes: less than a store holds back for one large message.
+const MAX_ADDED_MEMORY: u64 = 96 * MIB;
 
-/// Directories that nobody could lay out, and what is wrong with them.
+/// Directories that cannot be laid out, with the reason.
 fn bad_directories(content: Digest) -> Vec<(Vec<u8>, &'static str)> {
     let file = |name: &str| FileNode {
         name: name.to_owned(),
@@ -59,7 +59,7 @@ fn bad_directories(content: Digest) -> Vec<(Vec<u8>, &'static str)> {
         }],
         ..Default::default()
     };
-    // Field 1, a FileNode, whose field 1, the name, is no UTF-8.
+    // Field 1, a FileNode, whose field 1, the name, is not UTF-8.
     let not_utf8 = vec![0x0a, 4, 0x0a, 2, 0xff, 0xfe];
     vec![
         (of_files(&[".."]), "is not the name of an entry"),
@@ -82,7 +82,7 @@ fn bad_directories(content: Digest) -> Vec<(Vec<u8>, &'static str)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn directories_that_lead_elsewhere_are_never_laid_out() {
+async fn never_lays_out_directories_that_lead_elsewhere() {
     let server = Server::farm().await;
     let content = server.put(SHA256, b"content").await;
     for (directory, reason) in bad_directories(content) {
@@ -145,7 +145,7 @@ fn with_root(root: Digest) -> ActionResult {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn results_with_such_directories_are_never_hits() {
+async fn ignores_results_with_invalid_directories() {
     let server = Server::cache().await;
     let content = server.put(SHA256, b"content").await;
     for (directory, reason) in bad_directories(content) {
@@ -157,7 +157,7 @@ async fn results_with_such_directories_are_never_hits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_directory_of_a_million_entries_is_a_blob_and_nothing_more() {
+async fn stores_a_directory_of_a_million_entries_as_a_blob() {
     let server = Server::farm().await;
     let content = server.put(SHA256, b"content").await;
     let million = Directory {
@@ -189,11 +189,11 @@ async fn a_directory_of_a_million_entries_is_a_blob_and_nothing_more() {
     assert_eq!(status.code, Code::InvalidArgument as i32, "{status:?}");
     assert!(status.message.contains("the tree of"), "{}", status.message);
     assert!(!is_hit(&server, with_root(root)).await);
-    assert!(server.peak_memory() - before < MOST_MEMORY);
+    assert!(server.peak_memory() - before < MAX_ADDED_MEMORY);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_large_directories_are_not_read_all_at_once() {
+async fn does_not_read_many_large_directories_at_once() {
     let server = Server::farm().await;
     let content = server.put(SHA256, b"content").await;
     let mut children = Vec::new();
@@ -221,7 +221,7 @@ async fn many_large_directories_are_not_read_all_at_once() {
     };
     let root = server.put_message(SHA256, &root).await;
     let before = server.peak_memory();
-    // 165 MB of messages, which are sent, some at a time.
+    // 165 MB of messages, which the server sends a few at a time.
     let tree = GetTreeRequest {
         root_digest: Some(root.to_wire()),
         ..Default::default()
@@ -233,8 +233,8 @@ async fn many_large_directories_are_not_read_all_at_once() {
     }
     assert_eq!(directories, 51);
     let for_tree = server.peak_memory() - before;
-    assert!(for_tree < MOST_MEMORY, "{} MiB", for_tree / MIB);
-    // To lay them out, or to look whether all of it is there, all of them would have to be in memory.
+    assert!(for_tree < MAX_ADDED_MEMORY, "{} MiB", for_tree / MIB);
+    // Laying them out, or checking that all of them exist, would need all of them in memory.
     let action = server
         .action(SHA256, &shell("true"), |action| {
             action.input_root_digest = Some(root.to_wire());
@@ -244,14 +244,14 @@ async fn many_large_directories_are_not_read_all_at_once() {
     assert_eq!(status.code, Code::InvalidArgument as i32, "{status:?}");
     assert!(status.message.contains("bytes together"), "{}", status.message);
     assert!(!is_hit(&server, with_root(root)).await);
-    assert!(server.peak_memory() - before < MOST_MEMORY);
+    assert!(server.peak_memory() - before < MAX_ADDED_MEMORY);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trees_that_are_too_deep_or_unfold_without_end_are_refused() {
+async fn refuses_trees_that_are_too_deep_or_unfold_without_end() {
     let server = Server::farm().await;
-    // A cycle would need a digest that is known before its content. What comes closest: each level names the one
-    // below, `width` times.
+    // A cycle would need a digest that is known before its content. The closest thing: each level names the one
+    // below `width` times.
     let tower = async |height: usize, width: usize| {
         let mut digest = server.put_message(SHA256, &Directory::default()).await;
         for _ in 1..height {
@@ -280,7 +280,7 @@ async fn trees_that_are_too_deep_or_unfold_without_end_are_refused() {
         assert_eq!(status.code, Code::InvalidArgument as i32, "{status:?}");
         assert!(status.message.contains(reason), "{}", status.message);
         assert!(!is_hit(&server, with_root(root)).await);
-        // To be told of each directory once is harmless.
+        // A list with each directory once is harmless.
         let tree = GetTreeRequest {
             root_digest: Some(root.to_wire()),
             ..Default::default()
@@ -289,5 +289,5 @@ async fn trees_that_are_too_deep_or_unfold_without_end_are_refused() {
         let page = pages.message().await.unwrap().unwrap();
         assert_eq!(page.directories.len(), height);
     }
-    assert!(server.peak_memory() - before < MOST_MEMORY);
+    assert!(server.peak_memory() - before < MAX_ADDED_MEMORY);
 }

@@ -1,4 +1,4 @@
-//! Clients that mean harm: each gets a clear status, memory stays bounded, and nothing of theirs is stored.
+//! Malicious clients: each gets a clear status, memory stays bounded, and none of their data is stored.
 
 use bitzel_proto::google::bytestream::WriteRequest;
 use bitzel_proto::reapi::{
@@ -17,10 +17,10 @@ const MIB: u64 = 1 << 20;
 
 const GIB: u64 = 1 << 30;
 
-/// What an attack may cost the server, above what it has at the start. Less than a store holds back for one large message.
-const MOST_MEMORY: u64 = 96 * MIB;
+/// Limit of the memory that an attack adds to the server, in bytes: less than a store holds back for one large message.
+const MAX_ADDED_MEMORY: u64 = 96 * MIB;
 
-/// A server whose store has room for one GiB.
+/// Server whose store has a limit of 1 GiB.
 async fn small_server() -> Server {
     Server::configured(
         "[execution]\nenabled = false\n\
@@ -53,7 +53,7 @@ fn refusal(result: Result<i64, Status>) -> Status {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bomb_in_a_stream_is_stopped_at_the_size_that_was_declared() {
+async fn stops_a_compression_bomb_in_a_stream_at_its_size() {
     let server = small_server().await;
     let before = server.peak_memory();
     let frame = bomb(10 * GIB, 20);
@@ -70,17 +70,17 @@ async fn a_bomb_in_a_stream_is_stopped_at_the_size_that_was_declared() {
         assert_eq!(status.code(), Code::InvalidArgument, "{declared}: {status}");
         assert_eq!(server.missing(&[digest]).await, [digest]);
     }
-    // One that is honest about its size does not fit into the store, which is known before it is unpacked.
+    // A bomb with its true size does not fit into the store, which is known before it is unpacked.
     let honest = Digest::new(SHA256, [7; 32], 10 * GIB);
     let name = compressed(honest);
     let status = refusal(server.write(vec![write(&name, 0, &frame, true)]).await);
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
-    assert!(server.peak_memory() - before < MOST_MEMORY);
+    assert!(server.peak_memory() - before < MAX_ADDED_MEMORY);
     server.has_on_disk_less_than(16 * MIB).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn frames_that_would_make_the_server_remember_much_are_refused() {
+async fn refuses_frames_with_a_huge_window() {
     let server = small_server().await;
     let before = server.peak_memory();
     let digest = SHA256.digest(&vec![0; 256 << 20]);
@@ -94,8 +94,8 @@ async fn frames_that_would_make_the_server_remember_much_are_refused() {
         assert_eq!(status.code(), Code::InvalidArgument, "{status}");
         assert!(status.message().contains("8 MiB"), "{status}");
     }
-    assert!(server.peak_memory() - before < MOST_MEMORY);
-    // What all ordinary levels ask for is fine.
+    assert!(server.peak_memory() - before < MAX_ADDED_MEMORY);
+    // The window of all ordinary compression levels is accepted.
     let name = format!("uploads/u/compressed-blobs/zstd/{digest}");
     server
         .write(vec![write(&name, 0, &bomb(256 * MIB, 23), true)])
@@ -105,7 +105,7 @@ async fn frames_that_would_make_the_server_remember_much_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bomb_in_a_batch_is_stopped_at_the_size_that_was_declared() {
+async fn stops_a_compression_bomb_in_a_batch_at_its_size() {
     let server = small_server().await;
     let before = server.peak_memory();
     let frame = bomb(10 * GIB, 20);
@@ -136,12 +136,12 @@ async fn a_bomb_in_a_batch_is_stopped_at_the_size_that_was_declared() {
         let status = server.blobs().batch_update_blobs(batch).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{status}");
     }
-    assert!(server.peak_memory() - before < MOST_MEMORY);
+    assert!(server.peak_memory() - before < MAX_ADDED_MEMORY);
     server.has_on_disk_less_than(16 * MIB).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_declares_10_gib_and_sends_1_kib_costs_nobody_anything() {
+async fn reserves_nothing_for_a_declared_size() {
     let server = Server::cache().await;
     let kept = server.put(SHA256, &noise(1, 2 << 20)).await;
     let (before, disk) = (server.peak_memory(), server.bytes_on_disk());
@@ -163,12 +163,12 @@ async fn who_declares_10_gib_and_sends_1_kib_costs_nobody_anything() {
     let status = refusal(server.write(vec![write(&name, 0, &data, true)]).await);
     assert_eq!(status.code(), Code::InvalidArgument, "{status}");
     assert_eq!(server.missing(&[digest, kept]).await, [digest]);
-    assert!(server.peak_memory() - before < MOST_MEMORY);
+    assert!(server.peak_memory() - before < MAX_ADDED_MEMORY);
     server.has_on_disk_less_than(disk + MIB).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn limits_hold_for_everybody_where_there_are_no_rules() {
+async fn enforces_limits_without_access_rules() {
     let server =
         Server::configured("[execution]\nenabled = false\n[limits]\nstreams_per_identity = 1\n").await;
     let find = async || {
@@ -184,7 +184,7 @@ async fn limits_hold_for_everybody_where_there_are_no_rules() {
         let refused = loop {
             match find().await {
                 Ok(_) if open.is_finished() => break None,
-                Ok(_) => tokio::task::yield_now().await,
+                Ok(_) => {}
                 Err(status) => break Some(status),
             }
         };
@@ -201,7 +201,7 @@ async fn limits_hold_for_everybody_where_there_are_no_rules() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn impossible_digests_are_refused_in_every_call() {
+async fn refuses_impossible_digests_in_every_call() {
     let server = Server::cache().await;
     let digest = |hash: &str, size_bytes: i64| {
         Some(reapi::Digest {
@@ -272,7 +272,7 @@ async fn impossible_digests_are_refused_in_every_call() {
         let status = refusal(server.write(vec![write(&name, 0, b"x", true)]).await);
         assert_eq!(status.code(), Code::InvalidArgument, "{status}");
     }
-    // As large as a digest can say.
+    // The largest size that a digest can have.
     let largest = Digest::new(SHA256, [7; 32], u64::MAX >> 1);
     assert_eq!(server.missing(&[largest]).await, [largest]);
     let name = format!("uploads/u/blobs/{largest}");

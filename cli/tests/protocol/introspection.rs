@@ -1,4 +1,4 @@
-//! What tools and load balancers ask a server.
+//! Health checks and reflection, for load balancers and tools.
 
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
@@ -18,7 +18,7 @@ fn asked(service: &str) -> HealthCheckRequest {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn health_is_serving_for_the_server_and_unknown_for_what_it_does_not_have() {
+async fn reports_health_of_the_server_and_not_of_unknown_services() {
     let server = Server::cache().await;
     let mut client = HealthClient::new(server.channel.clone());
     let response = client.check(asked("")).await.unwrap().into_inner();
@@ -28,7 +28,7 @@ async fn health_is_serving_for_the_server_and_unknown_for_what_it_does_not_have(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_watches_is_told_that_the_server_is_about_to_end() {
+async fn tells_health_watchers_that_the_server_ends() {
     let mut server = Server::cache().await;
     let mut client = HealthClient::new(server.channel.clone());
     let mut watched = client.watch(asked("")).await.unwrap().into_inner();
@@ -43,13 +43,13 @@ async fn who_watches_is_told_that_the_server_is_about_to_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_of_an_unknown_service_says_so_and_goes_on_until_the_server_ends() {
+async fn keeps_a_health_watch_of_an_unknown_service_open() {
     let mut server = Server::cache().await;
     let mut client = HealthClient::new(server.channel.clone());
     let mut watched = client.watch(asked("no.such.Service")).await.unwrap().into_inner();
     let first = watched.message().await.unwrap().unwrap();
     assert_eq!(first.status(), ServingStatus::ServiceUnknown);
-    // The stream is still there after another call on the same connection.
+    // The stream is still open after another call on the same connection.
     client.check(asked("")).await.unwrap();
     let mut next = Box::pin(watched.message());
     assert!(futures::poll!(&mut next).is_pending());
@@ -61,7 +61,7 @@ async fn a_watch_of_an_unknown_service_says_so_and_goes_on_until_the_server_ends
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reflection_names_and_describes_every_service_that_answers() {
+async fn reflects_every_service() {
     let server = Server::farm().await;
     let ask = async |message: MessageRequest| {
         let request = ServerReflectionRequest {

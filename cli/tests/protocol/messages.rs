@@ -1,4 +1,4 @@
-//! The messages of clients.
+//! Messages of clients.
 
 use bitzel_proto::Digest;
 use bitzel_proto::google::bytestream::WriteRequest;
@@ -6,7 +6,7 @@ use bitzel_proto::google::longrunning::{Operation, operation};
 use bitzel_proto::reapi::{ActionResult, Command, Directory, ExecuteRequest, ExecuteResponse, FileNode};
 use prost::Message as _;
 
-/// To execute an Action.
+/// Request to execute an Action.
 pub(crate) fn request(action: Digest) -> ExecuteRequest {
     ExecuteRequest {
         action_digest: Some(action.to_wire()),
@@ -15,7 +15,7 @@ pub(crate) fn request(action: Digest) -> ExecuteRequest {
     }
 }
 
-/// What a finished operation carries. An operation with `error` is none: errors belong into the response.
+/// Response of a finished operation. Panics if the operation has an `error`: errors belong into the response.
 pub(crate) fn response(operation: &Operation) -> ExecuteResponse {
     match &operation.result {
         Some(operation::Result::Response(response)) => {
@@ -33,7 +33,7 @@ pub(crate) fn shell(script: &str) -> Command {
     }
 }
 
-/// Bytes that do not compress.
+/// Incompressible bytes.
 pub(crate) fn noise(seed: u64, size: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let words = std::iter::repeat_with(|| {
@@ -45,7 +45,7 @@ pub(crate) fn noise(seed: u64, size: usize) -> Vec<u8> {
     words.flatten().take(size).collect()
 }
 
-/// Owned.
+/// Converts to owned strings.
 pub(crate) fn paths(paths: &[&str]) -> Vec<String> {
     paths.iter().map(|&path| path.to_owned()).collect()
 }
@@ -67,7 +67,7 @@ pub(crate) fn of_files(files: Vec<FileNode>) -> Directory {
     }
 }
 
-/// The result of an execution that went well.
+/// Result of a successful execution.
 pub(crate) fn succeeded(response: ExecuteResponse) -> ActionResult {
     let status = response.status.unwrap_or_default();
     assert_eq!(status.code, 0, "{}", status.message);
@@ -76,7 +76,7 @@ pub(crate) fn succeeded(response: ExecuteResponse) -> ActionResult {
     result
 }
 
-/// One request of a write.
+/// Request of a write.
 pub(crate) fn write_request(name: &str, offset: usize, data: &[u8], finish_write: bool) -> WriteRequest {
     WriteRequest {
         resource_name: name.to_owned(),
@@ -86,7 +86,7 @@ pub(crate) fn write_request(name: &str, offset: usize, data: &[u8], finish_write
     }
 }
 
-/// The requests of a whole write.
+/// All requests of a write.
 pub(crate) fn write_requests(name: &str, data: &[u8]) -> Vec<WriteRequest> {
     const PIECE: usize = 1 << 20;
     let count = data.len().div_ceil(PIECE);

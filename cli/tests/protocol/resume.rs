@@ -1,6 +1,4 @@
-//! Uploads whose connection breaks.
-
-use std::time::Duration;
+//! Uploads that continue after their connection broke.
 
 use bitzel_proto::google::bytestream::byte_stream_client::ByteStreamClient;
 use bitzel_proto::google::bytestream::{QueryWriteStatusRequest, QueryWriteStatusResponse, WriteRequest};
@@ -14,7 +12,7 @@ use super::server::Server;
 
 const MIB: u64 = 1 << 20;
 
-/// A blob that is made while it is sent: of so many MiB, every one of which is different.
+/// Blob that is generated while it is sent. Each of its MiB is different.
 struct Blob {
     base: Vec<u8>,
     mebibytes: u64,
@@ -42,7 +40,7 @@ impl Blob {
         hasher.finish()
     }
 
-    /// The request with the bytes from `offset` to the end of their MiB.
+    /// Request with the bytes from `offset` to the end of their MiB.
     fn request(&self, name: &str, offset: u64) -> WriteRequest {
         let number = offset / MIB;
         let within = usize::try_from(offset % MIB).unwrap();
@@ -80,7 +78,7 @@ async fn query(server: &Server, name: &str) -> Result<QueryWriteStatusResponse, 
 }
 
 /// Sends the blob from `offset` to `until` on a connection of its own, waits until the server has it, and breaks the
-/// connection without ending the call. Gives what the server has then.
+/// connection without ending the call. Returns the number of bytes that the server has.
 async fn break_off(server: &Server, blob: &Blob, name: &str, offset: u64, until: u64) -> u64 {
     let client = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -102,41 +100,50 @@ async fn break_off(server: &Server, blob: &Blob, name: &str, offset: u64, until:
         }
         sender.send(request).await.unwrap();
     }
-    loop {
+    let mut committed = 0;
+    super::server::until(async || {
         let status = query(server, name).await;
-        let committed = status
+        committed = status
             .map_or(0, |status| status.committed_size)
             .try_into()
             .unwrap();
-        if committed >= until {
-            // The sockets of a runtime are closed with it.
-            client.shutdown_background();
-            drop(sender);
-            return committed;
-        }
-        tokio::task::yield_now().await;
-    }
+        committed >= until
+    })
+    .await;
+    // The sockets of a runtime are closed with it.
+    client.shutdown_background();
+    drop(sender);
+    committed
 }
 
-/// Goes on from `offset` on the connection of the server's other calls.
+/// Continues from `offset` on the connection of the server's other calls.
 async fn resume(server: &Server, blob: &Blob, name: &str, offset: u64) -> i64 {
-    loop {
+    let write = || async {
         let requests = tokio_stream::iter(blob.requests(name, offset));
-        match server.streams().write(requests).await {
-            Ok(response) => return response.into_inner().committed_size,
-            // The server learns of the loss a little later than the client.
-            Err(status) if status.code() == Code::Aborted => {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            Err(status) => panic!("{status}"),
-        }
-    }
+        server.streams().write(requests).await
+    };
+    not_aborted(write).await.unwrap().into_inner().committed_size
 }
 
-/// Breaks an upload twice, goes on each time where the server stands, and reads the blob back. By hand with more:
-/// `BITZEL_TEST_UPLOAD_MIB=2048 cargo test -p bitzel --test protocol an_upload_goes_on -- --nocapture`
+/// Repeats a call until the server has noticed the loss of the upload's last connection.
+async fn not_aborted<T, Call: Future<Output = Result<T, Status>>>(
+    call: impl Fn() -> Call,
+) -> Result<T, Status> {
+    let mut answer = None;
+    super::server::until(async || {
+        let latest = call().await;
+        let aborted = matches!(&latest, Err(status) if status.code() == Code::Aborted);
+        answer = Some(latest);
+        !aborted
+    })
+    .await;
+    answer.unwrap()
+}
+
+/// Breaks an upload twice, continues each time at the server's offset, and reads the blob back. By hand with more:
+/// `BITZEL_TEST_UPLOAD_MIB=2048 cargo test -p bitzel --test runner resumes_a_large_upload -- --nocapture`
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_goes_on_after_its_connection_broke_in_memory_that_the_blob_would_not_fit_in() {
+async fn resumes_a_large_upload_in_little_memory() {
     let wanted = std::env::var("BITZEL_TEST_UPLOAD_MIB");
     let mebibytes = wanted.map_or(64, |wanted| wanted.parse().unwrap());
     let server = Server::cache().await;
@@ -178,20 +185,17 @@ async fn an_upload_goes_on_after_its_connection_broke_in_memory_that_the_blob_wo
     assert!(after - before < 48 * MIB, "{} MiB more", (after - before) / MIB);
 }
 
-/// As [`break_off`], once the server has noticed that the connection before is gone.
+/// As [`break_off`], after the server has noticed that the last connection is gone.
 async fn break_off_when_free(server: &Server, blob: &Blob, name: &str, offset: u64, until: u64) -> u64 {
     let mut probe = blob.request(name, offset);
     probe.data.clear();
     probe.finish_write = false;
-    while let Err(status) = server.write(vec![probe.clone()]).await {
-        assert_eq!(status.code(), Code::Aborted, "{status}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    not_aborted(|| server.write(vec![probe.clone()])).await.unwrap();
     break_off(server, blob, name, offset, until).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_goes_on_only_where_it_stands() {
+async fn resumes_an_upload_only_at_its_offset() {
     let server = Server::cache().await;
     let blob = Blob::new(4);
     let name = format!("uploads/u/blobs/{}", blob.digest());
@@ -200,17 +204,13 @@ async fn an_upload_goes_on_only_where_it_stands() {
     let stands = break_off(&server, &blob, &name, 0, 2 * MIB).await;
     for wrong in [stands - MIB, stands + MIB] {
         let request = blob.request(&name, wrong);
-        loop {
-            let status = server.write(vec![request.clone()]).await.unwrap_err();
-            if status.code() != Code::Aborted {
-                assert_eq!(status.code(), Code::InvalidArgument);
-                assert!(status.message().contains("ask with QueryWriteStatus"), "{status}");
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let status = not_aborted(|| server.write(vec![request.clone()]))
+            .await
+            .unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().contains("ask with QueryWriteStatus"), "{status}");
     }
-    // Under another name it is another upload.
+    // Another name is another upload.
     let other = name.replace("uploads/u/", "uploads/v/");
     let status = query(&server, &other).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound);

@@ -1,9 +1,10 @@
-//! `bitzel serve` as a process of its own, and what its clients do.
+//! `bitzel serve` as a separate process, and calls of its clients.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command as Program, ExitStatus, Stdio};
 use std::time::Duration;
 
+use bitzel_cas::retry::reconnection_pauses;
 use bitzel_proto::google::bytestream::byte_stream_client::ByteStreamClient;
 use bitzel_proto::google::bytestream::{ReadRequest, WriteRequest};
 use bitzel_proto::google::longrunning::Operation;
@@ -24,12 +25,14 @@ use tonic::{Code, Status};
 
 use super::messages::{request, response, write_requests};
 
-/// Longer than anything here takes, so that a test that waits for what never comes fails.
-const PATIENCE: Duration = Duration::from_mins(2);
-/// What clients of ours let a message have.
-const MESSAGE: usize = 32 << 20;
+/// Longer than anything here takes, so that a test that waits for an event that never comes fails.
+const RESPONSE_TIMEOUT: Duration = Duration::from_mins(2);
+/// Longest pause of [`until`].
+const MAX_POLL_PAUSE: Duration = Duration::from_secs(1);
+/// Maximum size of a message that these clients accept, in bytes.
+const MAX_MESSAGE_SIZE: usize = 32 << 20;
 
-/// A server of one test, with an empty store. Stopped when it is dropped, which takes a runtime with several threads: the
+/// Server of one test, with an empty store. Dropping it stops the process, which takes a runtime with several threads: the
 /// server waits for its connections to end.
 pub(crate) struct Server {
     process: Child,
@@ -39,17 +42,17 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Store and action cache.
+    /// Server without a worker: store and action cache.
     pub(crate) async fn cache() -> Self {
         Self::start(&["--jobs", "0"]).await
     }
 
-    /// The same with a worker.
+    /// Server with a worker.
     pub(crate) async fn farm() -> Self {
         Self::start(&["--jobs", "2"]).await
     }
 
-    /// Composed by a configuration file; `{}` in it stands for the server's directory.
+    /// Server with a configuration file; `{}` in it stands for the server's directory.
     pub(crate) async fn configured(text: &str) -> Self {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("bitzel.toml");
@@ -88,7 +91,7 @@ impl Server {
         }
     }
 
-    /// For connections beside that of [`Self::channel`].
+    /// Endpoint for connections beside [`Self::channel`].
     pub(crate) fn endpoint(&self) -> Endpoint {
         endpoint(&self.address)
     }
@@ -96,21 +99,21 @@ impl Server {
     /// Asks the process to end.
     pub(crate) fn terminate(&self) {
         let id = Pid::from_raw(self.process.id().try_into().unwrap());
-        // One that has died already cannot be signalled; the test fails by its own checks.
+        // A process that has ended already cannot be signalled; the test fails by its own checks.
         let _ = kill(id, Signal::SIGTERM);
     }
 
-    /// How the process ends.
+    /// Waits for the end of the process.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         self.process.wait().unwrap()
     }
 
     pub(crate) fn blobs(&self) -> ContentAddressableStorageClient<Channel> {
-        ContentAddressableStorageClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE)
+        ContentAddressableStorageClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_SIZE)
     }
 
     pub(crate) fn streams(&self) -> ByteStreamClient<Channel> {
-        ByteStreamClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE)
+        ByteStreamClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_SIZE)
     }
 
     pub(crate) fn results(&self) -> ActionCacheClient<Channel> {
@@ -121,7 +124,7 @@ impl Server {
         ExecutionClient::new(self.channel.clone())
     }
 
-    /// Memory of the server at its highest so far, in bytes.
+    /// Peak memory of the server so far, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
         let line = status
@@ -132,7 +135,7 @@ impl Server {
         kibibytes << 10
     }
 
-    /// Bytes that files below the server's directory have on disk.
+    /// Bytes on disk of all files below the server's directory.
     pub(crate) fn bytes_on_disk(&self) -> u64 {
         use std::os::unix::fs::MetadataExt as _;
         let mut waiting = vec![self.directory.path().to_owned()];
@@ -143,7 +146,7 @@ impl Server {
                 match entry.metadata() {
                     Ok(metadata) if metadata.is_dir() => waiting.push(entry.path()),
                     Ok(metadata) => bytes += metadata.blocks() * 512,
-                    // Temporary files go while this looks.
+                    // Temporary files disappear meanwhile.
                     Err(_) => {}
                 }
             }
@@ -151,14 +154,9 @@ impl Server {
         bytes
     }
 
-    /// Waits until files have fewer bytes than that: what is given up is removed a little later.
+    /// Waits until files have fewer bytes than that: files of an abandoned upload are removed a little later.
     pub(crate) async fn has_on_disk_less_than(&self, bytes: u64) {
-        let waited = tokio::time::timeout(PATIENCE, async {
-            while self.bytes_on_disk() >= bytes {
-                tokio::task::yield_now().await;
-            }
-        });
-        waited.await.unwrap();
+        until(async || self.bytes_on_disk() < bytes).await;
     }
 
     /// Uploads a blob.
@@ -201,7 +199,7 @@ impl Server {
         self.put(function, &message.encode_to_vec()).await
     }
 
-    /// Those of `digests` that are missing.
+    /// Digests that are missing, out of `digests`.
     pub(crate) async fn missing(&self, digests: &[Digest]) -> Vec<Digest> {
         let function = digests[0].function();
         let request = FindMissingBlobsRequest {
@@ -243,7 +241,7 @@ impl Server {
         }
     }
 
-    /// The blob, whatever its size.
+    /// Reads a whole blob.
     pub(crate) async fn get(&self, digest: Digest) -> Vec<u8> {
         let segment = digest.function().resource_segment();
         let prefix = segment.map_or(String::new(), |segment| format!("{segment}/"));
@@ -282,13 +280,13 @@ impl Server {
         Ok(operations)
     }
 
-    /// What an execution ends with.
+    /// Response of an execution.
     pub(crate) async fn respond(&self, request: ExecuteRequest) -> ExecuteResponse {
         let operations = self.execute(request).await.unwrap();
         response(operations.last().unwrap())
     }
 
-    /// Executes a command on an input root and gives what it ends with.
+    /// Executes a command on an input root, and returns the response.
     pub(crate) async fn run(&self, command: &Command, root: &Directory) -> ExecuteResponse {
         let function = DigestFunction::Sha256;
         let root = self.put_message(function, root).await;
@@ -308,7 +306,20 @@ impl Drop for Server {
     }
 }
 
+/// Waits for a state of the server's process. It sends no event to wait for, so this asks again, with growing pauses.
+pub(crate) async fn until(mut reached: impl AsyncFnMut() -> bool) {
+    let waited = tokio::time::timeout(RESPONSE_TIMEOUT, async {
+        for pause in reconnection_pauses(MAX_POLL_PAUSE) {
+            if reached().await {
+                return;
+            }
+            tokio::time::sleep(pause).await;
+        }
+    });
+    waited.await.expect("the server should have got there long ago");
+}
+
 fn endpoint(address: &str) -> Endpoint {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
-    endpoint.timeout(PATIENCE)
+    endpoint.timeout(RESPONSE_TIMEOUT)
 }

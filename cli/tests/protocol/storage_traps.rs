@@ -27,7 +27,7 @@ async fn tree(server: &Server, request: GetTreeRequest) -> Result<Vec<GetTreeRes
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_05_a_digest_with_the_wrong_size_or_case_is_rejected() {
+async fn trap_05_rejects_a_digest_of_the_wrong_size_or_case() {
     let server = Server::cache().await;
     let right = server.put(SHA256, b"right").await;
     for size in [4, 6] {
@@ -57,7 +57,7 @@ async fn trap_05_a_digest_with_the_wrong_size_or_case_is_rejected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_06_the_empty_blob_is_there_under_every_function_without_having_been_uploaded() {
+async fn trap_06_has_the_empty_blob_of_every_digest_function() {
     let server = Server::farm().await;
     for function in DigestFunction::ALL {
         let empty = function.digest(b"");
@@ -75,7 +75,7 @@ async fn trap_06_the_empty_blob_is_there_under_every_function_without_having_bee
             .unwrap()
             .into_inner();
         assert_eq!(read.responses[0].status.as_ref().unwrap().code, 0);
-        // The input root of an Action that needs none is the empty blob too.
+        // The input root of an Action without inputs is the empty blob too.
         let command = server
             .put(function, &prost::Message::encode_to_vec(&shell("true")))
             .await;
@@ -90,7 +90,7 @@ async fn trap_06_the_empty_blob_is_there_under_every_function_without_having_bee
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_14_batches_answer_blob_by_blob_take_identity_and_keep_to_their_limit() {
+async fn trap_14_answers_batches_blob_by_blob_within_the_limit() {
     let server = Server::cache().await;
     let zeros = vec![0; 10_000];
     let update =
@@ -168,7 +168,7 @@ async fn max_batch(server: &Server) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_14_a_tree_without_some_of_its_subtrees_is_told_and_one_without_root_is_not_found() {
+async fn trap_14_reports_missing_subtrees_and_a_missing_root() {
     let server = Server::cache().await;
     let node = |name: &str, digest: Digest| DirectoryNode {
         name: name.to_owned(),
@@ -202,9 +202,9 @@ async fn trap_14_a_tree_without_some_of_its_subtrees_is_told_and_one_without_roo
     }
 }
 
-/// Blobs above the size of those that lie in segments, in a store that has room for two of three.
+/// Blobs too large for segments, in a store with room for two of three.
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_14_find_missing_extends_the_lifetime_of_what_it_finds() {
+async fn trap_14_find_missing_extends_the_lifetime_of_blobs() {
     let server = Server::configured(
         "[execution]\nenabled = false\n\
          [blobs.verifying.inner.disk]\ndirectory = \"{}/blobs\"\nsize = \"40MiB\"\n\
@@ -229,7 +229,7 @@ async fn trap_14_find_missing_extends_the_lifetime_of_what_it_finds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_15_a_write_of_a_blob_that_is_there_ends_early_and_says_so() {
+async fn trap_15_ends_a_write_of_an_existing_blob_early() {
     let server = Server::cache().await;
     let blob = noise(1, 100_000);
     let digest = server.put(SHA256, &blob).await;
@@ -248,7 +248,7 @@ async fn trap_15_a_write_of_a_blob_that_is_there_ends_early_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_15_a_compressed_write_begins_at_an_uncompressed_offset_and_counts_compressed_bytes() {
+async fn trap_15_offsets_of_compressed_writes() {
     let server = Server::cache().await;
     let blob = [vec![7; 1 << 20], noise(2, 200_000)].concat();
     let digest = SHA256.digest(&blob);
@@ -280,7 +280,7 @@ async fn trap_15_a_compressed_write_begins_at_an_uncompressed_offset_and_counts_
     ];
     let status = server.write(uncompressed_all_the_way).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status}");
-    // What that attempt brought counts, so the client asks again where it stands.
+    // The bytes of that attempt count, so the client asks for the offset again.
     let status = server
         .streams()
         .query_write_status(query)
@@ -299,7 +299,7 @@ async fn trap_15_a_compressed_write_begins_at_an_uncompressed_offset_and_counts_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_15_the_digest_is_that_of_the_decompressed_bytes_and_verified() {
+async fn trap_15_verifies_the_digest_of_the_decompressed_bytes() {
     let server = Server::cache().await;
     let digest = SHA256.digest(b"promised");
     let name = format!("uploads/u/compressed-blobs/zstd/{digest}");
@@ -316,7 +316,7 @@ async fn trap_15_the_digest_is_that_of_the_decompressed_bytes_and_verified() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_15_reads_take_an_uncompressed_offset_a_limit_only_uncompressed_and_instances_with_slashes() {
+async fn trap_15_offsets_limits_and_instances_of_reads() {
     let server = Server::cache().await;
     let blob = noise(3, 3 << 20);
     let digest = SHA256.digest(&blob);
@@ -350,7 +350,7 @@ async fn also_splice_blob_verifies_the_digest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn also_capabilities_name_a_digest_function_for_execution_and_the_default_of_fastcdc() {
+async fn also_capabilities_of_execution_and_fastcdc() {
     let server = Server::cache().await;
     let mut client = CapabilitiesClient::new(server.channel.clone());
     let asked = GetCapabilitiesRequest {

@@ -44,7 +44,7 @@ async fn pages(server: &Server, request: GetTreeRequest) -> Result<Vec<GetTreeRe
     Ok(pages)
 }
 
-/// Four directories, of which the last is named three times and the second twice.
+/// Four directories: the last one is named three times, the second one twice.
 async fn put(server: &Server) -> (Digest, Vec<Directory>) {
     let shared = directory(&[], "shared");
     let shared_digest = server.put_message(SHA256, &shared).await;
@@ -61,7 +61,7 @@ async fn put(server: &Server) -> (Digest, Vec<Directory>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_directory_comes_once_however_often_it_is_named() {
+async fn lists_every_directory_once() {
     let server = Server::cache().await;
     let (root, all) = put(&server).await;
     let pages = pages(&server, of(root, 0, "")).await.unwrap();
@@ -71,7 +71,7 @@ async fn every_directory_comes_once_however_often_it_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_of_one_directory_can_be_taken_up_at_each_token() {
+async fn continues_a_directory_listing_at_each_page_token() {
     let server = Server::cache().await;
     let (root, all) = put(&server).await;
     let whole = pages(&server, of(root, 1, "")).await.unwrap();
@@ -84,7 +84,7 @@ async fn pages_of_one_directory_can_be_taken_up_at_each_token() {
         if !is_last {
             let rest = pages(&server, of(root, 1, &page.next_page_token)).await.unwrap();
             assert_eq!(rest, whole[number + 1..]);
-            // In pages of another size too.
+            // Also with another page size.
             let rest = pages(&server, of(root, 100, &page.next_page_token))
                 .await
                 .unwrap();
@@ -94,7 +94,7 @@ async fn pages_of_one_directory_can_be_taken_up_at_each_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn forged_tokens_and_sizes_are_refused() {
+async fn refuses_forged_tokens_and_sizes() {
     let server = Server::cache().await;
     let (root, _) = put(&server).await;
     for token in [
@@ -113,6 +113,6 @@ async fn forged_tokens_and_sizes_are_refused() {
     }
     let status = pages(&server, of(root, -1, "")).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
-    // More than there is, in a page and at all, is no error.
+    // A page size above the number of directories is not an error.
     assert_eq!(pages(&server, of(root, i32::MAX, "")).await.unwrap().len(), 1);
 }

@@ -29,7 +29,7 @@ fn blobs_and_results_have_instances_with_slashes() {
 }
 
 #[test]
-fn values_have_names_of_the_clients_own() {
+fn values_have_names_that_the_client_chose() {
     let value = |name: &str| CacheEntry::Value(name.into());
     assert_eq!(parse("/dav/ab/cdef"), (String::new(), value("ab/cdef")));
     assert_eq!(
@@ -52,8 +52,8 @@ fn values_have_names_of_the_clients_own() {
 }
 
 #[test]
-fn hostile_paths_name_nothing() {
-    let long = "a".repeat(MAX_NAME + 1);
+fn hostile_paths_are_refused() {
+    let long = "a".repeat(MAX_NAME_BYTES + 1);
     let upper = HASH.to_uppercase();
     for path in [
         "",
@@ -93,7 +93,7 @@ fn hostile_paths_name_nothing() {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read_the_same(path in "(/[a%2ef/.c\\PC]{0,6}){0,4}/(dav|cas|ac)(/[a-c%. \\PC]{0,8}){0,3}/?") {
+    fn a_formatted_path_parses_to_the_same_value(path in "(/[a%2ef/.c\\PC]{0,6}){0,4}/(dav|cas|ac)(/[a-c%. \\PC]{0,8}){0,3}/?") {
         if let Ok(parsed) = CachePath::parse(&path) {
             prop_assert_eq!(CachePath::parse(&parsed.to_string()), Ok(parsed));
         }

@@ -11,7 +11,7 @@ fn sha256_of_nothing_is_the_well_known_empty_blob() {
 }
 
 #[test]
-fn wire_round_trip() {
+fn a_digest_on_the_wire_reads_back() {
     for function in DigestFunction::ALL {
         let digest = function.digest(b"hello");
         assert_eq!(Digest::from_wire(function, &digest.to_wire()), Ok(digest));
@@ -19,7 +19,7 @@ fn wire_round_trip() {
 }
 
 #[test]
-fn upper_case_short_and_negative_are_refused() {
+fn malformed_hashes_and_sizes_are_refused() {
     let hash = DigestFunction::Sha256.digest(b"x").hash_hex();
     let refused = |hash: &str, size| Digest::from_parts(DigestFunction::Sha256, hash, size).unwrap_err();
     assert_eq!(

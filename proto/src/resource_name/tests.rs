@@ -47,7 +47,7 @@ fn malformed_names_are_refused() {
 
 proptest! {
     #[test]
-    fn printing_and_parsing_agree(
+    fn a_formatted_name_parses_to_the_same_value(
         instance in "([a-z]{1,4}(/[a-z]{1,4}){0,2})?",
         upload in proptest::option::of("[a-z0-9-]{1,8}"),
         zstd: bool,
@@ -67,7 +67,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_it_panic(name in ".{0,200}") {
+    fn parsing_never_panics(name in ".{0,200}") {
         let _ = ResourceName::parse_read(&name);
         let _ = ResourceName::parse_write(&name);
     }

@@ -1,4 +1,4 @@
-//! Where `BitBake`'s library is.
+//! Search for `BitBake`'s library.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,17 +7,16 @@ use std::process::Stdio;
 
 use tokio::process::Command;
 
-use super::FrontEndConfig;
 use super::error::FrontEndError;
+use super::front_end_config::FrontEndConfig;
 
 /// Parts of a checkout's `lib/` that neither the exporter nor a task imports: a web application.
-const LEFT_OUT: [&str; 1] = ["toaster"];
+const EXCLUDED_MODULES: [&str; 1] = ["toaster"];
 
-/// The modules and packages beside `bb` that the sandbox gets: paths and their names.
+/// Lists the modules and packages that the sandbox gets, `bb` among them: their paths and their names.
 ///
-/// Of a checkout all of `lib/`, since releases before 2026 keep third-party modules there. A library directory of
-/// Python holds other people's packages as well; there the record of the installed distribution says what is
-/// `BitBake`'s (PEP 376).
+/// Of a checkout it is all of `lib/`, because releases before 2026 keep third-party modules there. A library directory of
+/// Python holds packages of others too; there it is the record of the installed distribution (PEP 376).
 pub(crate) fn modules(library: &Path) -> Result<Vec<(PathBuf, String)>, FrontEndError> {
     let mut recorded = None;
     let mut all = BTreeSet::new();
@@ -27,7 +26,7 @@ pub(crate) fn modules(library: &Path) -> Result<Vec<(PathBuf, String)>, FrontEnd
         if name.ends_with(".dist-info") {
             let record = fs::read_to_string(entry.path().join("RECORD")).unwrap_or_default();
             recorded = recorded.or_else(|| recorded_modules(&record));
-        } else if !LEFT_OUT.contains(&name.as_str()) && name != "__pycache__" {
+        } else if !EXCLUDED_MODULES.contains(&name.as_str()) && name != "__pycache__" {
             all.insert(name);
         }
     }
@@ -39,7 +38,7 @@ pub(crate) fn modules(library: &Path) -> Result<Vec<(PathBuf, String)>, FrontEnd
         .collect())
 }
 
-/// The top-level names of a distribution's record; `None` if it is not the one that holds `bb`.
+/// Top-level names in a distribution's record; `None` if the distribution does not hold `bb`.
 fn recorded_modules(record: &str) -> Option<BTreeSet<String>> {
     let names: BTreeSet<_> = record
         .lines()
@@ -53,8 +52,8 @@ fn recorded_modules(record: &str) -> Option<BTreeSet<String>> {
         .then_some(names)
 }
 
-/// The directory that holds the package `bb`: what the user named, else beside `bitbake` in PATH, else what
-/// Python can import.
+/// Finds the directory that holds the package `bb`: the one that the user named, else the one of `bitbake` in PATH, else
+/// the one that Python imports.
 pub(crate) async fn find(config: &FrontEndConfig) -> Result<PathBuf, FrontEndError> {
     if let Some(named) = &config.bitbake {
         return library_of(named).ok_or_else(|| FrontEndError::BitBakeNotFound {
@@ -73,7 +72,7 @@ pub(crate) async fn find(config: &FrontEndConfig) -> Result<PathBuf, FrontEndErr
     from_python(config).await
 }
 
-/// The library directory of a checkout, or the directory itself if it holds the package.
+/// Library directory of a checkout, or the directory itself if it holds the package.
 fn library_of(directory: &Path) -> Option<PathBuf> {
     [directory.join("lib"), directory.to_owned()]
         .into_iter()

@@ -1,6 +1,6 @@
-//! Files of this client that a build brings along.
+//! Files of a build on the client's disk.
 
-use std::fs::File;
+use std::fs;
 use std::io;
 use std::path::PathBuf;
 
@@ -11,8 +11,9 @@ use bitzel_graph::walk::BuildFiles;
 use bitzel_proto::Digest;
 
 use crate::local_tree::LocalTree;
+use crate::stat_cache::hash_file;
 
-/// Reads the files of a build from the client's disk.
+/// Source of a build's files that reads the client's disk.
 pub(crate) struct ClientFiles {
     metadata: LocalTree,
     snapshots: PathBuf,
@@ -20,7 +21,7 @@ pub(crate) struct ClientFiles {
 }
 
 impl ClientFiles {
-    /// Creates the source of the files of `metadata`, of snapshots named by their SHA-256, and of downloads.
+    /// Creates a source of the files of `metadata`, of data store snapshots named by their SHA-256, and of downloads.
     pub(crate) fn new(metadata: LocalTree, snapshots: PathBuf, downloads: PathBuf) -> Self {
         Self {
             metadata,
@@ -49,13 +50,10 @@ impl BuildFiles for ClientFiles {
         let path = self.downloads.join(name);
         let function = self.metadata.root.function();
         run_blocking(move || {
-            let mut file = File::open(&path)?;
-            if !file.metadata()?.is_file() {
+            if !fs::metadata(&path)?.is_file() {
                 return Ok(None);
             }
-            let mut hasher = function.hasher();
-            io::copy(&mut file, &mut hasher)?;
-            Ok(Some((hasher.finish(), BlobSource::File(path))))
+            Ok(Some((hash_file(&path, function)?, BlobSource::File(path))))
         })
         .await
     }

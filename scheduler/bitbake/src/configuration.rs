@@ -1,4 +1,4 @@
-//! The configuration directory that the sandbox gets in place of the user's `conf/`.
+//! Configuration directory that the sandbox gets in place of the user's `conf/`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,23 +7,23 @@ use std::path::{Path, PathBuf};
 
 use super::error::FrontEndError;
 
-/// Read after `bitbake.conf` and everything that it includes.
+/// Name of the file that is read after `bitbake.conf` and everything that it includes.
 const POSTFILE: &str = "bitzel.conf";
 
 /// Notes of set-up scripts that hold the client's paths and that BitBake does not read.
-const LEFT_OUT: [&str; 2] = ["templateconf.cfg", "sanity_info"];
+const EXCLUDED_FILES: [&str; 2] = ["templateconf.cfg", "sanity_info"];
 
-/// The value of TMPDIR, as Python over the user's own value.
+/// Value of TMPDIR as Python code that reads the user's own value.
 ///
-/// Where trees lie must not depend on what a user calls the directory, so the default configuration's is fixed. A
-/// multiconfig that shares it goes on to share it; one with a directory of its own below the build directory keeps that
-/// name, for the metadata of other configurations may refer to it.
+/// Paths of trees must not depend on the user's name for the directory, so the one of the default configuration is fixed.
+/// A multiconfig that shares it still shares it. One with a directory of its own below the build directory keeps that
+/// name, because the metadata of other configurations may refer to it.
 const TEMPORARY_DIRECTORY: &str = "(lambda own, mc: (setattr(bb, 'bitzel_default_tmpdir', own) or '/work/build/tmp') \
      if mc in ('', 'default') else '/work/build/tmp' if own == bb.bitzel_default_tmpdir else own \
      if own.startswith('/work/build/') else '/work/build/tmp-' + mc)(d.getVar('TMPDIR'), d.getVar('BB_CURRENT_MC') or '')";
 
-/// What bitzel pins, because the place of things is its business (paths), because it does the job itself (hash
-/// equivalence, shared state), or because the value would differ between two machines with the same metadata.
+/// Content of the file of fixed values: paths, which bitzel assigns; services that bitzel replaces (hash equivalence,
+/// shared state); and values that would differ between two machines with the same metadata.
 fn postfile(source_date_epoch: u64) -> String {
     format!(
         r#"# Written by bitzel.
@@ -45,9 +45,9 @@ BUILDNAME = "${{DATE}}${{TIME}}"
     )
 }
 
-/// Writes the directory. Files whose contents stay are not touched, which keeps BitBake's caches valid.
+/// Writes the directory. Files with unchanged content are not touched, so that BitBake's caches stay valid.
 ///
-/// `layers` gives each entry of the user's BBLAYERS with its place in the sandbox.
+/// `layers` lists each entry of the user's BBLAYERS with its path in the sandbox.
 pub(crate) fn write(
     user_conf: &Path,
     conf: &Path,
@@ -55,7 +55,7 @@ pub(crate) fn write(
     source_date_epoch: u64,
 ) -> Result<(), FrontEndError> {
     let mut files = BTreeMap::new();
-    collect(user_conf, Path::new(""), &mut files)?;
+    read_files(user_conf, Path::new(""), &mut files)?;
     let bblayers = user_conf.join("bblayers.conf");
     let text = fs::read_to_string(&bblayers).map_err(FrontEndError::io(&bblayers))?;
     files.insert(
@@ -77,23 +77,24 @@ pub(crate) fn write(
     Ok(())
 }
 
-/// The user's own file, the client's paths in it replaced, and then the layers as the sandbox has them.
+/// The user's own file with the client's paths replaced, and then the layers by their paths in the sandbox.
 fn bblayers_conf(mut text: String, layers: &[(PathBuf, String)]) -> String {
     let mut longest_first: Vec<_> = layers.iter().collect();
     longest_first.sort_by_key(|(path, _)| std::cmp::Reverse(path.as_os_str().len()));
-    for (path, place) in longest_first {
-        text = text.replace(&path.display().to_string(), &format!("/work/{place}"));
+    for (path, sandbox_path) in longest_first {
+        text = text.replace(&path.display().to_string(), &format!("/work/{sandbox_path}"));
     }
     text.push_str("\n# Written by bitzel.\nunset BBLAYERS\nBBLAYERS = \"");
-    for (_, place) in layers {
+    for (_, sandbox_path) in layers {
         // Writing to a String cannot fail.
-        let _ = write!(text, " /work/{place}");
+        let _ = write!(text, " /work/{sandbox_path}");
     }
     text.push_str("\"\n");
     text
 }
 
-fn collect(
+/// Reads all files below a directory.
+fn read_files(
     directory: &Path,
     relative: &Path,
     files: &mut BTreeMap<PathBuf, Vec<u8>>,
@@ -104,14 +105,15 @@ fn collect(
         // Follows symlinks: a link to a shared local.conf is the user's local.conf.
         let metadata = fs::metadata(&path).map_err(FrontEndError::io(&path))?;
         if metadata.is_dir() {
-            collect(&path, &name, files)?;
-        } else if metadata.is_file() && !LEFT_OUT.iter().any(|left_out| name == Path::new(left_out)) {
+            read_files(&path, &name, files)?;
+        } else if metadata.is_file() && !EXCLUDED_FILES.iter().any(|excluded| name == Path::new(excluded)) {
             files.insert(name, fs::read(&path).map_err(FrontEndError::io(&path))?);
         }
     }
     Ok(())
 }
 
+/// Removes all files that are not in `files`.
 fn remove_others(
     conf: &Path,
     relative: &Path,

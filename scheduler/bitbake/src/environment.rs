@@ -1,10 +1,10 @@
-//! Which variables of the user's environment `BitBake` gets.
+//! Variables of the user's environment that `BitBake` gets.
 
 use std::collections::BTreeMap;
 
-/// Never passed on, whatever the user lists: the sandbox has its own, or the value only means something in the
-/// user's login session, where no task runs, and would make every session's snapshots different.
-const WITHHELD: [&str; 18] = [
+/// Variables that are never passed on, whatever the user lists. The sandbox has its own value, or the value has a meaning
+/// only in the user's login session, in which no task runs, and would give every session other snapshots.
+const WITHHELD_VARIABLES: [&str; 18] = [
     "BBPATH",
     "BBSERVER",
     "BUILDDIR",
@@ -25,8 +25,8 @@ const WITHHELD: [&str; 18] = [
     "XDG_RUNTIME_DIR",
 ];
 
-/// The variables that the user's `BB_ENV_PASSTHROUGH` and `BB_ENV_PASSTHROUGH_ADDITIONS` let through, with the
-/// list itself, as `bb.utils.approved_variables` reads it.
+/// Selects the variables that the user's `BB_ENV_PASSTHROUGH` and `BB_ENV_PASSTHROUGH_ADDITIONS` list, and adds the list
+/// itself, as `bb.utils.approved_variables` reads it.
 pub(crate) fn passed_through(environment: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut passed = BTreeMap::new();
     for list in ["BB_ENV_PASSTHROUGH", "BB_ENV_PASSTHROUGH_ADDITIONS"] {
@@ -34,7 +34,7 @@ pub(crate) fn passed_through(environment: &BTreeMap<String, String>) -> BTreeMap
             .get(list)
             .map_or("", String::as_str)
             .split_whitespace();
-        for name in names.filter(|name| !WITHHELD.contains(name)) {
+        for name in names.filter(|name| !WITHHELD_VARIABLES.contains(name)) {
             if let Some(value) = environment.get(name) {
                 passed.insert(name.to_owned(), value.clone());
             }

@@ -1,64 +1,64 @@
-//! What can go wrong before there is a graph.
+//! Errors of the front end.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Why there is no task graph.
+/// Error of an export.
 #[derive(Debug, thiserror::Error)]
 pub enum FrontEndError {
-    /// The directory was never initialised for `BitBake`.
+    /// The directory is not initialised for `BitBake`.
     #[error(
         "{} is not a BitBake build directory: it has no conf/bblayers.conf; initialise it (for example with \
          oe-init-build-env), or name another one with --build-dir",
         build_directory.display()
     )]
     NotABuildDirectory {
-        /// The directory that was asked for.
+        /// The directory.
         build_directory: PathBuf,
     },
-    /// No place that was looked at holds the `bb` library.
+    /// The `bb` library was not found.
     #[error(
         "BitBake was not found: {tried}; put a BitBake checkout's bin directory into PATH, set BITBAKEDIR, or \
          run `pip install bitbake-setup`"
     )]
     BitBakeNotFound {
-        /// What was tried, for the user.
+        /// The places that were searched, for the user.
         tried: String,
     },
-    /// A program that the front end runs could not be started.
+    /// A program of the front end could not be started.
     #[error("cannot run {program}: {source}; {advice}")]
     Program {
         /// The program.
         program: String,
-        /// What the user can do.
+        /// The next step of the user.
         advice: &'static str,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// `BitBake` refused: a parse error, an unknown target, a missing provider. The text is `BitBake`'s own.
+    /// `BitBake` reported an error: a parse error, an unknown target, a missing provider. The text is `BitBake`'s own.
     #[error("{}", messages.trim_end())]
     BitBake {
-        /// Everything that `BitBake` said.
+        /// All messages of `BitBake`.
         messages: String,
     },
-    /// The exporter broke its contract, which is a fault of bitzel.
+    /// The exporter's output is malformed, which is a fault of bitzel.
     #[error("the BitBake exporter's output cannot be read: {reason}")]
     Malformed {
-        /// What was wrong with it.
+        /// The defect.
         reason: String,
     },
-    /// Two layers ask for the same place in the sandbox.
+    /// Two layers need the same path in the sandbox.
     #[error(
-        "layers {} and {} both call themselves {name:?} (BBFILE_COLLECTIONS); rename one",
+        "layers {} and {} have the same name {name:?} (BBFILE_COLLECTIONS); rename one",
         first.display(),
         second.display()
     )]
     LayerNameClash {
         /// The name.
         name: String,
-        /// One layer, or the checkout around it.
+        /// One layer, or its checkout.
         first: PathBuf,
-        /// The other.
+        /// The other layer, or its checkout.
         second: PathBuf,
     },
     /// A file could not be read or written.
@@ -66,15 +66,17 @@ pub enum FrontEndError {
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
 }
 
 impl FrontEndError {
-    /// Names the file that an I/O error was about.
+    /// For `map_err`: failed input or output on the file `path`.
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Io { path, source }
+        move |source| Self::Io {
+            path: path.into(),
+            source,
+        }
     }
 }

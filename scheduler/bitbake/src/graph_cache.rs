@@ -1,38 +1,40 @@
-//! Graphs that were exported before.
+//! Cache of exported graphs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
+use bitzel_proto::DigestFunction;
 use bitzel_proto::graph::TaskGraph;
 use prost::Message as _;
 
+use super::atomic_file;
+use super::cache_eviction::{self, GRAPH_LIMITS, mark_used};
+use super::environment;
 use super::error::FrontEndError;
-use super::exporter::Bytecode;
-use super::pruning::mark_used;
-use super::{ExportRequest, FrontEndConfig, LocalTree, SnapshotDirectory, environment};
-
-/// The version of the graph's meaning, as the exporter writes it into every graph.
-pub(crate) const GRAPH_FORMAT_VERSION: u32 = 2;
-
-/// Files that are kept, two a graph; older ones are dropped. A graph of 5,000 tasks takes about a megabyte.
-const KEPT_FILES: usize = 128;
+use super::export_request::ExportRequest;
+use super::exported_graph::{Bytecode, GRAPH_FORMAT_VERSION};
+use super::front_end_config::FrontEndConfig;
+use super::local_tree::LocalTree;
+use super::snapshot_directory::SnapshotDirectory;
 
 /// Zstandard level: the graph is written once and read often.
 const COMPRESSION_LEVEL: i32 = 3;
 
-/// The cache: two files a graph, the graph as zstd-compressed protobuf and the list of compiled Python as JSON.
+/// Directory of graphs with two files for each: the graph as zstd-compressed protobuf, and the list of compiled Python
+/// as JSON.
 pub(crate) struct GraphCache {
     directory: PathBuf,
 }
 
-/// A digest of all that a graph follows from.
+/// Digest of all inputs of a graph.
 pub(crate) fn key(
     config: &FrontEndConfig,
     request: &ExportRequest,
     metadata: &LocalTree,
     code_digest: &str,
 ) -> String {
-    // JSON keeps the parts apart: no value can run into the next.
+    // JSON separates the parts: the end of one value cannot pass for the start of the next.
     let parts = serde_json::json!([
         GRAPH_FORMAT_VERSION,
         code_digest,
@@ -41,7 +43,7 @@ pub(crate) fn key(
         config.source_date_epoch,
         request,
     ]);
-    bitzel_proto::DigestFunction::Sha256
+    DigestFunction::Sha256
         .digest(parts.to_string().as_bytes())
         .hash_hex()
 }
@@ -61,7 +63,7 @@ impl GraphCache {
         self.directory.join(format!("{key}.bytecode.json"))
     }
 
-    /// The graph, if it is there, whole, and all files that it names are.
+    /// Loads a graph, if it is complete and all files that it names exist.
     pub(crate) fn load(&self, key: &str, snapshots: &SnapshotDirectory) -> Option<(TaskGraph, Bytecode)> {
         let path = self.path(key);
         let bytecode: Bytecode = serde_json::from_slice(&fs::read(self.bytecode_path(key)).ok()?).ok()?;
@@ -96,36 +98,13 @@ impl GraphCache {
         let path = self.path(key);
         let bytes = zstd::encode_all(graph.encode_to_vec().as_slice(), COMPRESSION_LEVEL)
             .map_err(FrontEndError::io(&path))?;
-        // The graph comes last: it is what a reader takes for whole.
+        // The graph comes last: a reader takes its presence for completeness.
         let list = serde_json::json!(bytecode).to_string();
-        replace(&self.bytecode_path(key), list.as_bytes())?;
-        replace(&path, &bytes)?;
-        self.drop_old()
+        let bytecode_path = self.bytecode_path(key);
+        atomic_file::replace(&bytecode_path, list.as_bytes()).map_err(FrontEndError::io(&bytecode_path))?;
+        atomic_file::replace(&path, &bytes).map_err(FrontEndError::io(&path))?;
+        cache_eviction::evict(&self.directory, GRAPH_LIMITS, SystemTime::now())
     }
-
-    fn drop_old(&self) -> Result<(), FrontEndError> {
-        let mut graphs = Vec::new();
-        for entry in fs::read_dir(&self.directory).map_err(FrontEndError::io(&self.directory))? {
-            let entry = entry.map_err(FrontEndError::io(&self.directory))?;
-            // Another bitzel may be dropping the same file.
-            if let Ok(modified) = entry.metadata().and_then(|metadata| metadata.modified()) {
-                graphs.push((modified, entry.path()));
-            }
-        }
-        graphs.sort_unstable();
-        let surplus = graphs.len().saturating_sub(KEPT_FILES);
-        for (_, path) in &graphs[..surplus] {
-            let _ = fs::remove_file(path);
-        }
-        Ok(())
-    }
-}
-
-/// Writes a file so that it is never seen half written.
-fn replace(path: &Path, contents: &[u8]) -> Result<(), FrontEndError> {
-    let temporary = path.with_extension(format!("new.{}", std::process::id()));
-    fs::write(&temporary, contents).map_err(FrontEndError::io(&temporary))?;
-    fs::rename(&temporary, path).map_err(FrontEndError::io(path))
 }
 
 #[cfg(test)]

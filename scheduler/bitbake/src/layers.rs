@@ -1,4 +1,4 @@
-//! The user's layers, and where each is in the sandbox.
+//! The user's layers and their paths in the sandbox.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::FrontEndError;
 
-/// What the build directory's own configuration says, read by `host/describe_build.py`.
+/// Description of a build directory by its own configuration, read by `host/describe_build.py`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct BuildDescription {
     pub(crate) bitbake_version: String,
@@ -25,23 +25,23 @@ pub(crate) struct Layer {
     pub(crate) collections: Vec<String>,
 }
 
-/// Layers that lie in one checkout keep their places relative to each other, because metadata looks beside itself
+/// Layers of one checkout. They keep their paths relative to each other, because metadata uses relative paths
 /// (`COREBASE` is `meta/..`).
 ///
-/// A group is named after a layer in it, not after directories of the client, so that the same metadata is at the
-/// same place in every sandbox wherever it was checked out.
+/// A group is named after a layer in it, not after directories of the client, so that the same metadata has the same
+/// path in every sandbox wherever it was checked out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LayerGroup {
     pub(crate) name: String,
     pub(crate) root: PathBuf,
-    /// The whole checkout belongs to the metadata (it is `COREBASE`), or only the layers in it.
+    /// True if the whole checkout belongs to the metadata (it is `COREBASE`), false if only the layers in it do.
     pub(crate) whole: bool,
     /// The layers' real directories.
     pub(crate) layers: Vec<PathBuf>,
 }
 
 impl LayerGroup {
-    /// Where something in this group is in the sandbox, relative to `/work`.
+    /// Path of a file of this group in the sandbox, relative to `/work`.
     pub(crate) fn sandbox_path(&self, path: &Path) -> String {
         let relative = path.strip_prefix(&self.root).unwrap_or(Path::new(""));
         format!("layers/{}/{}", self.name, relative.display())
@@ -49,7 +49,7 @@ impl LayerGroup {
             .to_owned()
     }
 
-    /// The directories that the sandbox gets: from where, to where relative to `/work`.
+    /// Directories that the sandbox gets: paths on the client, and in the sandbox relative to `/work`.
     pub(crate) fn directories(&self) -> Vec<(&Path, String)> {
         if self.whole {
             return vec![(&self.root, self.sandbox_path(&self.root))];
@@ -61,10 +61,10 @@ impl LayerGroup {
     }
 }
 
-/// Groups the layers, in the order of BBLAYERS, and gives each layer's place in the sandbox.
+/// Groups the layers, in the order of BBLAYERS, and returns the path of each layer in the sandbox.
 pub(crate) fn group_layers(layers: &[Layer]) -> Result<(Vec<LayerGroup>, Vec<String>), FrontEndError> {
     let mut groups: Vec<LayerGroup> = Vec::new();
-    let mut places = Vec::new();
+    let mut sandbox_paths = Vec::new();
     for layer in layers {
         let path = layer
             .path
@@ -91,10 +91,10 @@ pub(crate) fn group_layers(layers: &[Layer]) -> Result<(Vec<LayerGroup>, Vec<Str
             });
             groups.len() - 1
         };
-        places.push(groups[index].sandbox_path(&path));
+        sandbox_paths.push(groups[index].sandbox_path(&path));
         groups[index].layers.push(path);
     }
-    Ok((groups, places))
+    Ok((groups, sandbox_paths))
 }
 
 fn group_name(layer: &Layer, path: &Path) -> String {
@@ -107,7 +107,7 @@ fn group_name(layer: &Layer, path: &Path) -> String {
         .map_or_else(|| "layer".to_owned(), |name| name.replace(['/', ' '], "_"))
 }
 
-/// The nearest directory at or above `path` that is a checkout, and whether all of it is metadata.
+/// Finds the nearest directory at or above `path` that is a checkout. True if all of it is metadata.
 fn enclosing_checkout(path: &Path) -> (PathBuf, bool) {
     for ancestor in path.ancestors() {
         if ancestor.join("oe-init-build-env").exists() {
@@ -120,7 +120,7 @@ fn enclosing_checkout(path: &Path) -> (PathBuf, bool) {
     (path.to_owned(), false)
 }
 
-/// Whether a directory inside a whole checkout is something else: a build directory, or another checkout.
+/// True if a directory inside a whole checkout does not belong to it: a build directory, or another checkout.
 pub(crate) fn is_foreign(directory: &Path) -> bool {
     fs::exists(directory.join("conf/bblayers.conf")).unwrap_or(false)
         || fs::exists(directory.join(".git")).unwrap_or(false)

@@ -1,145 +1,74 @@
-//! Runs `BitBake` as the front end: parse, choose providers, sign, and hand the task graph over.
+//! Front end for `BitBake`: parses the metadata, chooses providers, computes signatures, and exports the task graph.
 //!
 //! `BitBake`'s `bb` library is GPL-2.0-only, so it stays behind a process boundary: Python in a sandbox writes the
-//! graph as JSON, and everything from there on is Rust. In that sandbox the metadata is where it is in the sandbox
-//! of every task, below `/work`, and nothing of the client's own paths, names and environment is visible, so two
-//! machines with the same metadata get the same graph.
+//! graph as JSON, and everything from there on is Rust. In that sandbox the metadata has the same paths as in the
+//! sandbox of every task, below `/work`, and nothing of the client's own paths, names and environment is visible, so
+//! two machines with the same metadata get the same graph.
 //!
-//! The graph is cached under a digest of everything that it follows from: if nothing changed, no Python runs.
+//! The graph is cached under a digest of all of its inputs: if nothing changed, no Python runs.
 
+mod atomic_file;
 mod bitbake;
+mod cache_eviction;
 mod client_files;
 mod configuration;
 mod environment;
 mod error;
+mod export_cache;
+mod export_request;
+mod exported_graph;
 mod exporter;
+mod front_end_config;
 mod graph_cache;
 mod layers;
 mod local_tree;
-mod pruning;
+mod metadata_inputs;
 mod python_files;
+mod snapshot_directory;
 mod stat_cache;
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use bitzel_cas::blocking::run_blocking;
 use bitzel_graph::walk::BuildInputs;
-use bitzel_proto::DigestFunction;
 use bitzel_proto::graph::TaskGraph;
-use serde::Serialize;
+
+pub use self::error::FrontEndError;
+pub use self::export_request::ExportRequest;
+pub use self::front_end_config::{
+    DEFAULT_SOURCE_DATE_EPOCH, FrontEndConfig, FrontEndEvent, FrontEndObserver,
+};
+pub use self::local_tree::LocalTree;
+pub use self::snapshot_directory::SnapshotDirectory;
 
 use self::client_files::ClientFiles;
-pub use self::error::FrontEndError;
-use self::exporter::{Bytecode, Exporter, Session};
+use self::export_cache::ExportCache;
+use self::exported_graph::Bytecode;
+use self::exporter::Exporter;
 use self::graph_cache::GraphCache;
-use self::layers::{BuildDescription, LayerGroup};
-pub use self::local_tree::LocalTree;
-use self::local_tree::LocalTreeBuilder;
+use self::metadata_inputs::MetadataInputs;
 use self::python_files::PythonFiles;
-use self::stat_cache::StatCache;
 
-/// The time that stands for "now" wherever a build would write the current time, unless the user sets another:
-/// `BitBake`'s own default for `SOURCE_DATE_EPOCH_FALLBACK`-less metadata is arbitrary too, this one is fixed.
-pub const DEFAULT_SOURCE_DATE_EPOCH: u64 = 1_520_598_896;
-
-/// What the front end says while it works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FrontEndEvent<'a> {
-    /// A new phase began: "configuration", "parsing", "run-queue", "recipes", "graph", "components", "writing",
-    /// or "cached" when nothing has to be done.
-    Phase(&'a str),
-    /// A line that `BitBake` printed and that did not stop it: a warning.
-    Message(&'a str),
-}
-
-/// Gets the events.
-pub type FrontEndObserver = Arc<dyn Fn(FrontEndEvent<'_>) + Send + Sync>;
-
-/// Where things are.
-#[derive(Clone)]
-pub struct FrontEndConfig {
-    /// The initialised `BitBake` build directory.
-    pub build_directory: PathBuf,
-    /// What the user named as `BitBake`: a checkout, or a directory that holds the package `bb`.
-    pub bitbake: Option<PathBuf>,
-    /// For graphs, snapshots and `BitBake`'s own caches. May be deleted at any time.
-    pub cache_directory: PathBuf,
-    /// The program bubblewrap.
-    pub bubblewrap: PathBuf,
-    /// The Python that reads the configuration on the client. In the sandbox it is always `/usr/bin/python3`.
-    pub python: PathBuf,
-    /// The user's environment. `BitBake` sees what `BB_ENV_PASSTHROUGH` and `BB_ENV_PASSTHROUGH_ADDITIONS` name.
-    pub environment: BTreeMap<String, String>,
-    /// The digest function of [`Export::metadata`].
-    pub digest_function: DigestFunction,
-    /// Seconds since the epoch; see [`DEFAULT_SOURCE_DATE_EPOCH`].
-    pub source_date_epoch: u64,
-    /// Gets the events.
-    pub observer: FrontEndObserver,
-}
-
-impl FrontEndConfig {
-    /// A configuration with the usual programs and an empty environment.
-    pub fn new(build_directory: PathBuf, cache_directory: PathBuf) -> Self {
-        Self {
-            build_directory,
-            bitbake: None,
-            cache_directory,
-            bubblewrap: PathBuf::from("bwrap"),
-            python: PathBuf::from("/usr/bin/python3"),
-            environment: BTreeMap::new(),
-            digest_function: DigestFunction::Sha256,
-            source_date_epoch: DEFAULT_SOURCE_DATE_EPOCH,
-            observer: Arc::new(|_| {}),
-        }
-    }
-}
-
-/// What to build, in `BitBake`'s own words.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct ExportRequest {
-    /// Targets: `TARGET`, `TARGET:do_TASK`, `mc:CONFIGURATION:TARGET`, `virtual/…`.
-    pub targets: Vec<String>,
-    /// The task for targets that do not name one (`-c`); `None` for the metadata's default.
-    pub task: Option<String>,
-    /// Tasks to run for every recipe in the targets' graph that has them (`--runall`).
-    pub run_all: Vec<String>,
-    /// Tasks of the targets' graph to run, with what they need, and no others (`--runonly`).
-    pub run_only: Vec<String>,
-    /// Run the targets' tasks even if there are results (`-f`).
-    pub force: bool,
-    /// Further tasks of the targets to run even if there are results (`-C`), separated by commas.
-    pub invalidate: Option<String>,
-}
-
-impl ExportRequest {
-    /// Whether every export gives other signatures: `BitBake` taints forced tasks with a random number.
-    fn is_unrepeatable(&self) -> bool {
-        self.force || self.invalidate.is_some()
-    }
-}
-
-/// The result.
+/// Result of an export.
 #[derive(Debug, Clone)]
 pub struct Export {
     /// The task graph.
     pub graph: TaskGraph,
-    /// What every task's sandbox holds: `layers/`, `bitbake/`, `build/conf/` and `bitzel/` (the runner).
+    /// The tree that every task's sandbox holds: `layers/`, `bitbake/`, `build/conf/` and `bitzel/` (the runner).
     pub metadata: LocalTree,
-    /// The snapshots that the graph names.
+    /// The data store snapshots that the graph names.
     pub snapshots: SnapshotDirectory,
-    /// The user's own `DL_DIR`, where sources marked as present are.
+    /// The user's own `DL_DIR`, which holds the sources that are marked as present.
     pub downloads: PathBuf,
-    /// Whether the graph came from the cache, without `BitBake` having run.
+    /// True if the graph came from the cache and `BitBake` did not run.
     pub cached: bool,
 }
 
 impl Export {
-    /// The inputs that the walk of the graph needs beside the graph, read from this client's disk.
+    /// Inputs that the walk of the graph needs beside the graph, read from this client's disk.
     pub fn build_inputs(&self) -> Result<BuildInputs, FrontEndError> {
         Ok(BuildInputs {
             metadata: self.metadata.root,
@@ -153,24 +82,6 @@ impl Export {
     }
 }
 
-/// Data store snapshots, content-addressed files.
-#[derive(Debug, Clone)]
-pub struct SnapshotDirectory {
-    directory: PathBuf,
-}
-
-impl SnapshotDirectory {
-    /// Where the snapshots are, each named by its SHA-256 in hex.
-    pub fn directory(&self) -> &Path {
-        &self.directory
-    }
-
-    /// Where the snapshot with this SHA-256 is.
-    pub fn path(&self, sha256: &str) -> PathBuf {
-        self.directory.join(sha256)
-    }
-}
-
 /// Exports the task graph for `request`.
 pub async fn export(config: &FrontEndConfig, request: &ExportRequest) -> Result<Export, FrontEndError> {
     let build_directory = config.build_directory.clone();
@@ -180,37 +91,35 @@ pub async fn export(config: &FrontEndConfig, request: &ExportRequest) -> Result<
     let build_directory = build_directory
         .canonicalize()
         .map_err(FrontEndError::io(&build_directory))?;
-    let cache = config.cache_directory.clone();
-    let session = Session::open(&cache, &build_directory).await?;
-    let python = run_blocking(move || PythonFiles::install(&cache)).await?;
+    let directory = config.cache_directory.clone();
+    let cache = ExportCache::open(&directory, &build_directory).await?;
+    let python = run_blocking(move || PythonFiles::install(&directory)).await?;
     let library = bitbake::find(config).await?;
     let modules = bitbake::modules(&library)?;
     let exporter = Exporter {
         config,
-        session: &session,
+        cache: &cache,
         python: &python,
         library: &library,
         modules: &modules,
     };
     let description = exporter.describe(&build_directory).await?;
-    let (groups, places) = layers::group_layers(&description.layers)?;
+    let (groups, layer_paths) = layers::group_layers(&description.layers)?;
 
     let inputs = Arc::new(MetadataInputs {
-        user_conf: build_directory.join("conf"),
+        user_configuration: build_directory.join("conf"),
         build_directory,
-        conf: session.configuration(),
-        stat_cache: session.stat_cache(),
+        sandbox_configuration: cache.configuration(),
+        stat_cache: cache.stat_cache(),
         modules: modules.clone(),
         runner: python.path("runner"),
         digest_function: config.digest_function,
         source_date_epoch: config.source_date_epoch,
         description,
         groups,
-        places,
+        layer_paths,
     });
-    let snapshots = SnapshotDirectory {
-        directory: session.snapshots(),
-    };
+    let snapshots = SnapshotDirectory::new(cache.snapshots());
     let tree_of = |bytecode: Bytecode| {
         let (inputs, snapshots) = (Arc::clone(&inputs), snapshots.clone());
         run_blocking(move || inputs.tree(&bytecode, &snapshots))
@@ -231,10 +140,10 @@ pub async fn export(config: &FrontEndConfig, request: &ExportRequest) -> Result<
         if exported.cacheable && !request.is_unrepeatable() {
             graphs.store(&key, &exported.graph, &exported.bytecode)?;
         }
-        let grown = [session.snapshots(), session.recipes()];
+        let grown = [cache.snapshots(), cache.recipes()];
         run_blocking(move || {
             grown.iter().try_for_each(|directory| {
-                pruning::prune(directory, pruning::EXPORT_LIMITS, SystemTime::now())
+                cache_eviction::evict(directory, cache_eviction::EXPORT_LIMITS, SystemTime::now())
             })
         })
         .await?;
@@ -243,7 +152,7 @@ pub async fn export(config: &FrontEndConfig, request: &ExportRequest) -> Result<
     let metadata = tree_of(bytecode).await?;
     let downloads = inputs.description.downloads.clone();
     mark_present_sources(&mut graph, &downloads);
-    // Of the sources: compiled Python differs between clients with different Pythons, and they shall share results.
+    // Version of the sources alone: compiled Python differs between clients with different Pythons, which share results.
     let runner = sources
         .subdirectory("bitzel")
         .ok_or_else(|| FrontEndError::Malformed {
@@ -259,75 +168,13 @@ pub async fn export(config: &FrontEndConfig, request: &ExportRequest) -> Result<
     })
 }
 
-/// What the metadata tree is made of.
-struct MetadataInputs {
-    build_directory: PathBuf,
-    user_conf: PathBuf,
-    conf: PathBuf,
-    stat_cache: PathBuf,
-    /// See [`bitbake::modules`].
-    modules: Vec<(PathBuf, String)>,
-    runner: PathBuf,
-    digest_function: DigestFunction,
-    source_date_epoch: u64,
-    description: BuildDescription,
-    groups: Vec<LayerGroup>,
-    /// Each layer's place in the sandbox, in the order of BBLAYERS.
-    places: Vec<String>,
-}
-
-impl MetadataInputs {
-    /// Writes the generated configuration and hashes everything that changed since the last time.
-    fn tree(&self, bytecode: &Bytecode, snapshots: &SnapshotDirectory) -> Result<LocalTree, FrontEndError> {
-        let layers = &self.description.layers;
-        let layer_places: Vec<(PathBuf, String)> = layers
-            .iter()
-            .map(|layer| layer.path.clone())
-            .zip(self.places.iter().cloned())
-            .collect();
-        configuration::write(&self.user_conf, &self.conf, &layer_places, self.source_date_epoch)?;
-        let mut stat_cache = StatCache::load(&self.stat_cache);
-        let mut builder = LocalTreeBuilder::new(self.digest_function, &mut stat_cache);
-        let is_excluded = |directory: &Path| {
-            directory == self.build_directory
-                || directory == self.description.downloads
-                || layers::is_foreign(directory)
-        };
-        for group in &self.groups {
-            for (directory, place) in group.directories() {
-                builder.add_directory(directory, &place, &is_excluded)?;
-            }
-        }
-        let is_test = |directory: &Path| directory.ends_with("bb/tests");
-        for (path, name) in &self.modules {
-            let place = format!("bitbake/lib/{name}");
-            if path.is_dir() {
-                builder.add_directory(path, &place, &is_test)?;
-            } else {
-                builder.add_file(path, &place)?;
-            }
-        }
-        builder.add_directory(&self.conf, "build/conf", &|_| false)?;
-        builder.add_directory(&self.runner, "bitzel", &|_| false)?;
-        for (place, sha256) in bytecode {
-            builder.add_file(&snapshots.path(sha256), place)?;
-        }
-        let tree = builder.finish();
-        stat_cache
-            .save(&self.stat_cache)
-            .map_err(FrontEndError::io(&self.stat_cache))?;
-        Ok(tree)
-    }
-}
-
-/// Sources come and go in the user's `DL_DIR` without any metadata changing, so this is looked up every time.
+/// Marks the sources that exist in the user's `DL_DIR`. They come and go without any change of the metadata, so this is
+/// done for every export.
 fn mark_present_sources(graph: &mut TaskGraph, downloads: &Path) {
     for source in graph.recipes.iter_mut().flat_map(|recipe| &mut recipe.sources) {
         let name = Path::new(&source.download_name);
         // The name comes from the metadata: it must not lead out of DL_DIR.
-        let stays_inside = name
-            .components()
-            .all(|part| matches!(part, std::path::Component::Normal(_)));
+        let stays_inside = name.components().all(|part| matches!(part, Component::Normal(_)));
         source.present = !source.download_name.is_empty()
             && stays_inside
             && fs::exists(downloads.join(name)).unwrap_or(false);

@@ -1,4 +1,4 @@
-//! Files on the client as one Merkle tree, as the sandbox of every task sees them.
+//! Merkle tree of files on the client, laid out as in the sandbox of every task.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -6,22 +6,22 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bitzel_proto::reapi::{Directory, DirectoryNode, FileNode, SymlinkNode};
-use bitzel_proto::{Digest, DigestFunction};
+use bitzel_proto::reapi::{Directory, FileNode, SymlinkNode};
+use bitzel_proto::{Digest, DigestFunction, DirectoryEncoder};
 use bytes::Bytes;
 use prost::Message as _;
 
 use super::error::FrontEndError;
 use super::stat_cache::{StatCache, hash_file};
 
-/// A tree of files that lie on the client: its Directory messages, and where the files are.
+/// Tree of files on the client: its Directory messages, and the paths of its files.
 #[derive(Debug, Clone)]
 pub struct LocalTree {
-    /// The Directory that stands for the root of the sandbox, `/work`.
+    /// The Directory of the sandbox's root, `/work`.
     pub root: Digest,
     /// The encoded Directory messages of the tree.
     pub directories: HashMap<Digest, Bytes>,
-    /// A place on the client for each file content.
+    /// A path on the client for each file content.
     pub files: HashMap<Digest, PathBuf>,
 }
 
@@ -37,7 +37,7 @@ impl LocalTree {
         self.directories.iter().map(decode).collect()
     }
 
-    /// The hash, in hex, of a directory in the root; `None` if there is none of this name.
+    /// Hash, in hex, of a directory in the root; `None` if the root has no directory of this name.
     pub(crate) fn subdirectory(&self, name: &str) -> Option<String> {
         let root = Directory::decode(self.directories.get(&self.root)?.clone()).ok()?;
         let child = root.directories.into_iter().find(|child| child.name == name)?;
@@ -45,7 +45,7 @@ impl LocalTree {
     }
 }
 
-/// Names that are never part of the metadata: version control, compiled Python, what editors leave behind.
+/// True for names that are never part of the metadata: version control, compiled Python, temporary files of editors.
 fn is_ignored(name: &str) -> bool {
     const NAMES: [&str; 7] = [".git", ".svn", ".hg", ".repo", "CVS", "__pycache__", ".DS_Store"];
     let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
@@ -58,25 +58,25 @@ fn is_ignored(name: &str) -> bool {
         || (hidden && matches!(extension, "swp" | "swo"))
 }
 
-/// Builds a [`LocalTree`] out of directories and single files.
+/// Builder of a [`LocalTree`] from directories and single files.
 pub(crate) struct LocalTreeBuilder<'a> {
     function: DigestFunction,
     stat_cache: &'a mut StatCache,
     directories: HashMap<Digest, Bytes>,
     files: HashMap<Digest, PathBuf>,
-    root: Node,
+    root: UnencodedDirectory,
 }
 
-/// A directory of the tree while it is put together.
+/// Directory of a tree under construction.
 #[derive(Default)]
-struct Node {
+struct UnencodedDirectory {
     directories: BTreeMap<String, Self>,
     files: BTreeMap<String, FileNode>,
     symlinks: BTreeMap<String, SymlinkNode>,
 }
 
-impl Node {
-    /// Adds what `other` holds; of two files with one name, the later wins.
+impl UnencodedDirectory {
+    /// Adds the entries of `other`. Of two files with one name, the later one stays.
     fn merge(&mut self, other: Self) {
         self.files.extend(other.files);
         self.symlinks.extend(other.symlinks);
@@ -93,12 +93,12 @@ impl<'a> LocalTreeBuilder<'a> {
             stat_cache,
             directories: HashMap::new(),
             files: HashMap::new(),
-            root: Node::default(),
+            root: UnencodedDirectory::default(),
         }
     }
 
-    /// Puts the directory `source` at `destination` (relative, `/` between names). Directories for which
-    /// `is_excluded` says so are left out.
+    /// Adds the directory `source` at `destination` (relative, `/` between names), without the directories for which
+    /// `is_excluded` is true.
     pub(crate) fn add_directory(
         &mut self,
         source: &Path,
@@ -106,16 +106,16 @@ impl<'a> LocalTreeBuilder<'a> {
         is_excluded: &dyn Fn(&Path) -> bool,
     ) -> Result<(), FrontEndError> {
         let node = self.read_directory(source, is_excluded)?;
-        open_node(&mut self.root, destination).merge(node);
+        open_directory(&mut self.root, destination).merge(node);
         Ok(())
     }
 
-    /// Puts the regular file `source`, which the front end made itself, at `destination`.
+    /// Adds the regular file `source`, which the front end wrote itself, at `destination`.
     pub(crate) fn add_file(&mut self, source: &Path, destination: &str) -> Result<(), FrontEndError> {
         let (parent, name) = destination.rsplit_once('/').unwrap_or(("", destination));
         let digest = hash_file(source, self.function).map_err(FrontEndError::io(source))?;
-        let file = self.file_node(source, name, digest, false);
-        open_node(&mut self.root, parent)
+        let file = self.file_node(source, digest, false);
+        open_directory(&mut self.root, parent)
             .files
             .insert(name.to_owned(), file);
         Ok(())
@@ -123,7 +123,7 @@ impl<'a> LocalTreeBuilder<'a> {
 
     pub(crate) fn finish(mut self) -> LocalTree {
         let root = std::mem::take(&mut self.root);
-        let root = self.seal(root);
+        let root = self.encode(root);
         LocalTree {
             root,
             directories: self.directories,
@@ -135,8 +135,8 @@ impl<'a> LocalTreeBuilder<'a> {
         &mut self,
         source: &Path,
         is_excluded: &dyn Fn(&Path) -> bool,
-    ) -> Result<Node, FrontEndError> {
-        let mut node = Node::default();
+    ) -> Result<UnencodedDirectory, FrontEndError> {
+        let mut node = UnencodedDirectory::default();
         for entry in fs::read_dir(source).map_err(FrontEndError::io(source))? {
             let entry = entry.map_err(FrontEndError::io(source))?;
             let path = entry.path();
@@ -151,7 +151,6 @@ impl<'a> LocalTreeBuilder<'a> {
             if metadata.is_symlink() {
                 let target = fs::read_link(&path).map_err(FrontEndError::io(&path))?;
                 let symlink = SymlinkNode {
-                    name: name.clone(),
                     target: target.to_string_lossy().into_owned(),
                     ..SymlinkNode::default()
                 };
@@ -164,46 +163,43 @@ impl<'a> LocalTreeBuilder<'a> {
             } else if metadata.is_file() {
                 let digest = self.stat_cache.digest(&path, &metadata, self.function);
                 let digest = digest.map_err(FrontEndError::io(&path))?;
-                let file = self.file_node(&path, &name, digest, metadata.mode() & 0o100 != 0);
+                let file = self.file_node(&path, digest, metadata.mode() & 0o100 != 0);
                 node.files.insert(name, file);
             }
         }
         Ok(node)
     }
 
-    fn file_node(&mut self, path: &Path, name: &str, digest: Digest, is_executable: bool) -> FileNode {
+    fn file_node(&mut self, path: &Path, digest: Digest, is_executable: bool) -> FileNode {
         self.files.entry(digest).or_insert_with(|| path.to_owned());
         FileNode {
-            name: name.to_owned(),
             digest: Some(digest.to_wire()),
             is_executable,
             ..FileNode::default()
         }
     }
 
-    fn seal(&mut self, node: Node) -> Digest {
-        let directories = node
-            .directories
-            .into_iter()
-            .map(|(name, child)| DirectoryNode {
-                name,
-                digest: Some(self.seal(child).to_wire()),
-            })
-            .collect();
-        let directory = Directory {
-            files: node.files.into_values().collect(),
-            directories,
-            symlinks: node.symlinks.into_values().collect(),
-            node_properties: None,
-        };
-        let (digest, bytes) = Digest::of_message(self.function, &directory);
-        self.directories.insert(digest, bytes.into());
-        digest
+    /// Encodes a directory and all below it, children first.
+    fn encode(&mut self, directory: UnencodedDirectory) -> Digest {
+        let mut encoder = DirectoryEncoder::default();
+        for (name, file) in directory.files {
+            encoder.add_file(name, file);
+        }
+        for (name, symlink) in directory.symlinks {
+            encoder.add_symlink(name, symlink);
+        }
+        for (name, child) in directory.directories {
+            let digest = self.encode(child);
+            encoder.add_directory(name, digest);
+        }
+        let encoded = encoder.encode(self.function);
+        self.directories.insert(encoded.digest, encoded.bytes.into());
+        encoded.digest
     }
 }
 
-/// The node at a path of names, made where it is missing.
-fn open_node<'n>(root: &'n mut Node, path: &str) -> &'n mut Node {
+/// Opens the directory at a path of names, and creates what is missing.
+fn open_directory<'n>(root: &'n mut UnencodedDirectory, path: &str) -> &'n mut UnencodedDirectory {
     path.split('/')
         .filter(|name| !name.is_empty())
         .fold(root, |node, name| {

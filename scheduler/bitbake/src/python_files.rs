@@ -1,4 +1,4 @@
-//! The Python half of the front end, which is part of bitzel's program file.
+//! The front end's Python files, which are embedded in bitzel's program file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,19 +10,19 @@ use super::error::FrontEndError;
 
 static PYTHON: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/python");
 
-/// The Python files on disk, in a directory named after their contents.
+/// Python files on disk, in a directory that is named by their digest.
 #[derive(Debug, Clone)]
 pub(crate) struct PythonFiles {
     pub(crate) directory: PathBuf,
-    /// Over all files: another bitzel never uses what this one's exporter cached.
+    /// Digest of all files: another version of bitzel never uses the cache of this one's exporter.
     pub(crate) digest: String,
 }
 
 impl PythonFiles {
-    /// Puts the files below `cache`, unless they are there.
+    /// Writes the files below `cache`, unless they exist.
     pub(crate) fn install(cache: &Path) -> Result<Self, FrontEndError> {
         let mut files = Vec::new();
-        collect(&PYTHON, &mut files);
+        list_sources(&PYTHON, &mut files);
         files.sort_by_key(|(path, _)| *path);
         let mut hasher = DigestFunction::Sha256.hasher();
         for (path, contents) in &files {
@@ -32,7 +32,7 @@ impl PythonFiles {
         let digest = hasher.finish().hash_hex();
         let directory = cache.join("python").join(&digest);
         if !directory.exists() {
-            // Made under another name first: a killed bitzel leaves no half of it behind.
+            // Written under another name first: a killed bitzel leaves no incomplete directory.
             let temporary = cache
                 .join("python")
                 .join(format!("{digest}.{}", std::process::id()));
@@ -44,7 +44,7 @@ impl PythonFiles {
                 fs::write(&path, contents).map_err(FrontEndError::io(&path))?;
             }
             if fs::rename(&temporary, &directory).is_err() {
-                // Another bitzel was faster.
+                // Another bitzel has installed them at the same time.
                 fs::remove_dir_all(&temporary).map_err(FrontEndError::io(&temporary))?;
             }
         }
@@ -56,9 +56,10 @@ impl PythonFiles {
     }
 }
 
-fn collect(directory: &'static Dir<'static>, files: &mut Vec<(&'static Path, &'static [u8])>) {
+/// Lists the source files of an embedded directory.
+fn list_sources(directory: &'static Dir<'static>, files: &mut Vec<(&'static Path, &'static [u8])>) {
     for file in directory.files() {
-        // Sources only: a Python cache directory of the build tree is not part of the program.
+        // Only sources: a Python cache directory of the build tree is not part of the program.
         if file.path().extension().is_some_and(|extension| extension == "py")
             && !file.path().starts_with("tests")
         {
@@ -66,6 +67,6 @@ fn collect(directory: &'static Dir<'static>, files: &mut Vec<(&'static Path, &'s
         }
     }
     for child in directory.dirs() {
-        collect(child, files);
+        list_sources(child, files);
     }
 }

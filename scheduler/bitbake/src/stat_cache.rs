@@ -1,33 +1,40 @@
-//! Which files are known not to have changed since they were last hashed.
+//! Cache of file digests by the result of `stat`.
 
 use std::collections::HashMap;
 use std::fs::{self, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
-use bitzel_proto::{Digest, DigestFunction};
+use bitzel_proto::{Digest, DigestFunction, timestamp};
 use serde::{Deserialize, Serialize};
 
-/// Times are only as fine as the kernel's clock tick. A file that changed this shortly before it was hashed might
-/// have changed again within the same tick, so its entry is not trusted (git calls this "racily clean").
+use super::atomic_file;
+
+/// Minimum time between the last change of a file and its hashing for the entry to be trusted, in nanoseconds.
+///
+/// Times have the resolution of the kernel's clock tick. A file that changed shortly before it was hashed might have
+/// changed again within the same tick (git calls this "racily clean").
 const TRUSTED_AGE_NANOSECONDS: i64 = 100_000_000;
 
-/// Remembers the digest of files by what `stat` says about them, so that an unchanged layer costs one `stat` a
+/// Buffer for hashing: `io::copy` would read 8 KiB at a time.
+const READ_BUFFER_BYTES: usize = 64 << 10;
+
+/// Digests of files by path, with the result of `stat` at the time of hashing: an unchanged layer costs one `stat` per
 /// file. Saved as a whole; a lost or damaged cache only costs time.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct StatCache {
-    entries: HashMap<String, Entry>,
+    entries: HashMap<String, FileVersion>,
     #[serde(skip)]
-    seen: HashMap<String, Entry>,
+    seen: HashMap<String, FileVersion>,
     #[serde(skip)]
     changed: bool,
 }
 
-/// What identifies a version of a file, and its digest.
+/// Identity of one version of a file, and its digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Entry {
+struct FileVersion {
     inode: u64,
     size: u64,
     modified: i64,
@@ -44,7 +51,7 @@ impl StatCache {
             .unwrap_or_default()
     }
 
-    /// Writes what was seen since it was loaded, which drops files that are gone.
+    /// Writes the entries that were used since the cache was loaded. Entries of removed files are dropped.
     pub(crate) fn save(self, path: &Path) -> io::Result<()> {
         if !self.changed && self.seen.len() == self.entries.len() {
             return Ok(());
@@ -53,12 +60,10 @@ impl StatCache {
             entries: self.seen,
             ..Self::default()
         };
-        let temporary = path.with_extension("new");
-        fs::write(&temporary, serde_json::to_vec(&saved)?)?;
-        fs::rename(temporary, path)
+        atomic_file::replace(path, &serde_json::to_vec(&saved)?)
     }
 
-    /// The digest of the regular file at `path`.
+    /// Returns the digest of the regular file at `path`, which has this `metadata`.
     pub(crate) fn digest(
         &mut self,
         path: &Path,
@@ -80,10 +85,10 @@ impl StatCache {
                 return Ok(digest);
             }
         }
-        let hashed_at = now();
+        let hashed_at = timestamp::unix_nanos(SystemTime::now());
         let digest = hash_file(path, function)?;
         self.changed = true;
-        let entry = Entry {
+        let entry = FileVersion {
             inode: metadata.ino(),
             size: digest.size_bytes(),
             modified,
@@ -100,16 +105,11 @@ fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
 }
 
-fn now() -> i64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX)
-}
-
-/// The digest of a file's contents.
+/// Hashes a file.
 pub(crate) fn hash_file(path: &Path, function: DigestFunction) -> io::Result<Digest> {
     let mut file = fs::File::open(path)?;
     let mut hasher = function.hasher();
-    let mut buffer = vec![0; 64 * 1024];
+    let mut buffer = vec![0; READ_BUFFER_BYTES];
     loop {
         let count = file.read(&mut buffer)?;
         if count == 0 {

@@ -1,5 +1,5 @@
-//! The whole front end with real BitBake on a layer of a few lines. `BITZEL_TEST_BITBAKE` names the directory that
-//! holds the package `bb`.
+//! Tests of the whole front end with real BitBake on a layer of a few lines. `BITZEL_TEST_BITBAKE` names the directory
+//! that holds the package `bb`.
 
 use bitzel_proto::graph::Task;
 
@@ -32,7 +32,7 @@ do_build() {
 do_configure[deptask] = "do_configure"
 "#;
 
-/// A build directory beside one layer with the recipes `low`, and `high`, which depends on it.
+/// A build directory and one layer with the recipes `low`, and `high`, which depends on it.
 struct Workspace {
     directory: tempfile::TempDir,
     layer: PathBuf,
@@ -103,7 +103,7 @@ fn task<'g>(graph: &'g TaskGraph, recipe: &str, name: &str) -> &'g Task {
 }
 
 #[tokio::test]
-async fn nothing_changed_and_no_bitbake_runs_one_recipe_changed_and_its_dependents_sign_anew() {
+async fn a_changed_recipe_changes_the_signatures_of_its_dependents() {
     let workspace = Workspace::new("layer");
     let first = workspace.export("high").await.unwrap();
     assert!(!first.cached);
@@ -140,7 +140,7 @@ async fn the_same_metadata_elsewhere_gives_the_same_graph() {
 }
 
 #[tokio::test]
-async fn targets_are_bitbakes_own() {
+async fn targets_and_errors_are_those_of_bitbake() {
     let workspace = Workspace::new("layer");
     let one_task = workspace.export("low:do_configure").await.unwrap();
     assert_eq!(one_task.graph.tasks.len(), 1);
@@ -179,7 +179,7 @@ async fn present_sources_are_looked_up_every_time() {
 }
 
 #[tokio::test]
-async fn a_directory_without_configuration_is_named() {
+async fn an_error_names_the_missing_configuration() {
     let directory = tempfile::tempdir().unwrap();
     let config = FrontEndConfig::new(directory.path().to_owned(), directory.path().to_owned());
     let error = export(&config, &ExportRequest::default()).await.unwrap_err();

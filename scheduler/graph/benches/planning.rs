@@ -1,4 +1,4 @@
-//! How long a build takes that has nothing to do, and how planning grows with the graph.
+//! Time of a build in which all results are found, and time of planning by the size of the graph.
 //!
 //! Prints one JSON object a line: name, value, unit, reference, `reference_value`, ratio.
 
@@ -12,10 +12,10 @@ use bitzel_cas::{
     DiskBlobStore, DiskBlobStoreOptions, RemoteActionCache, RemoteBlobStore,
 };
 use bitzel_cas_server::services::{
-    ActionCacheService, ByteStreamService, CapabilitiesService, ContentAddressableStorageService, Offer,
+    ActionCacheService, ByteStreamService, CapabilitiesService, ContentAddressableStorageService,
 };
-use bitzel_graph::plan::closure::TaskIndex;
 use bitzel_graph::plan::signature::{Environment, signature_key};
+use bitzel_graph::plan::task_index::TaskIndex;
 use bitzel_graph::plan::task_result::TaskResult;
 use bitzel_graph::plan::taskhash::taskhash;
 use bitzel_graph::walk::schedule::{Schedule, Step};
@@ -63,7 +63,7 @@ impl BuildFiles for NoFiles {
     }
 }
 
-/// Refuses every execution: all results are in the cache.
+/// Executor that refuses every execution: all results are in the cache.
 struct NoExecutions;
 
 #[async_trait::async_trait]
@@ -73,7 +73,7 @@ impl Executions for NoExecutions {
     }
 }
 
-/// A graph shaped like an image's: recipes of a chain of tasks, each depending on some earlier recipes.
+/// Graph with the shape of an image's graph: recipes with a chain of tasks, each dependent on some earlier recipes.
 fn synthetic_graph(tasks: usize, all_are_targets: bool) -> TaskGraph {
     let mut graph = TaskGraph {
         format_version: 1,
@@ -94,7 +94,7 @@ fn synthetic_graph(tasks: usize, all_are_targets: bool) -> TaskGraph {
             dependencies.push(u32::try_from(number - 1).unwrap_or(0));
         }
         if step == 3 {
-            // What DEPENDS are: a few recipes, near and far.
+            // As DEPENDS are: a few recipes, near and far.
             for distance in [1, 2, 7, 40] {
                 if let Some(other) = recipe.checked_sub(distance) {
                     dependencies.push(u32::try_from(other * CHAIN + CHAIN - 1).unwrap_or(0));
@@ -130,8 +130,8 @@ fn environment() -> Environment {
     }
 }
 
-/// A build of which every signature is in the action cache of a server on a disk, over gRPC. With all tasks as
-/// targets every one of them is looked up; with one, as in a real build, the search ends at the top.
+/// Measures a build whose signatures are all in the action cache of a server on a disk, over gRPC. With all tasks as
+/// targets, all are looked up. With one target, as in a real build, the search ends at the top.
 async fn second_build(tasks: usize, all_are_targets: bool) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let options = DiskBlobStoreOptions {
@@ -151,16 +151,10 @@ async fn second_build(tasks: usize, all_are_targets: bool) -> Result<()> {
 
     let socket = directory.path().join("socket");
     let router = endpoint::server()
-        .add_service(
-            CapabilitiesService::new(Offer {
-                execution: false,
-                action_cache_updates: true,
-            })
-            .into_server(),
-        )
+        .add_service(CapabilitiesService::new().into_server())
         .add_service(ContentAddressableStorageService::new(Arc::clone(&store)).into_server())
         .add_service(ByteStreamService::new(Arc::clone(&store)).into_server())
-        .add_service(ActionCacheService::new(cache, store, true).into_server());
+        .add_service(ActionCacheService::new(cache, store).into_server());
     let server =
         tokio::spawn(router.serve_with_incoming(UnixListenerStream::new(UnixListener::bind(&socket)?)));
     let channel = endpoint::connect(&format!("unix:{}", socket.display())).await?;
@@ -223,7 +217,7 @@ async fn fill(index: &TaskIndex, store: &dyn BlobStore, cache: &dyn ActionCache)
     let blob = Bytes::from_static(b"output");
     let digest = DigestFunction::Sha256.digest(&blob);
     store.write(digest, one_chunk(blob)).await?;
-    for task in 0..u32::try_from(index.len())? {
+    for task in 0..u32::try_from(index.tasks().len())? {
         let (recipe, message) = (index.recipe(task), index.task(task));
         let file = OutputFile {
             path: "output".to_owned(),
@@ -242,13 +236,14 @@ async fn fill(index: &TaskIndex, store: &dyn BlobStore, cache: &dyn ActionCache)
         };
         let key = signature_key(&environment(), recipe, message, &message.taskhash);
         cache
-            .put(&InstanceName::default(), key, result.to_entry(&executed))
+            .put(&InstanceName::default(), key, result.to_action_result(&executed))
             .await?;
     }
     Ok(())
 }
 
-/// Planning every task of a cold build, without a store: ten times the tasks should take about ten times as long.
+/// Measures the planning of all tasks of a cold build, without a store: ten times the tasks should take about ten times as
+/// long.
 fn planning() -> Result<()> {
     let mut times = Vec::new();
     for tasks in [8_000, 80_000] {

@@ -1,7 +1,7 @@
-//! Plans `BitBake`'s tasks as Actions and walks the task graph.
+//! Plan and walk of a task graph: turns `BitBake`'s tasks into Actions and executes them.
 //!
 //! * [`plan`] turns tasks into Actions: pure functions.
-//! * [`walk`] looks signatures up, executes what is missing and cuts off early.
+//! * [`walk`] looks up signatures and executes the tasks whose results are missing, with early cut-off.
 //! * [`output`] places the results of targets in a directory.
 //! * [`remote_executions`] executes Actions on a server of the Remote Execution API.
 

@@ -1,4 +1,4 @@
-//! Placing results where people want them.
+//! Output of a build: places the results of targets in a directory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -8,8 +8,8 @@ use bitzel_cas::BlobStore;
 use bitzel_proto::graph::Settings;
 use futures::TryStreamExt;
 
-use crate::plan::closure::TaskIndex;
-use crate::plan::private_tree::{BESIDE, work_trees};
+use crate::plan::private_tree::{UNDECLARED_FILES, private_directories};
+use crate::plan::task_index::TaskIndex;
 use crate::plan::task_result::TaskResult;
 use crate::plan::tree::Node;
 use crate::walk::BuildError;
@@ -21,22 +21,22 @@ mod layout;
 #[cfg(test)]
 mod tests;
 
-/// Downloads under way at the same time.
-const CONCURRENCY: usize = 16;
+/// Maximum number of concurrent downloads.
+const MAX_CONCURRENT_DOWNLOADS: usize = 16;
 
-/// Places the results of the graph's targets below `destination`: what they published; for a task that publishes
-/// nothing, its work tree. What lies in the deploy directory keeps its path from there, everything else its path from
-/// the temporary directory. Each multiconfig has a directory of its own for its results.
+/// Places the results of the graph's targets below `destination`: their published paths, or the private trees of a task
+/// that publishes nothing. Files in the deploy directory keep their path below it, other files their path below the
+/// temporary directory. Each multiconfig has a directory of its own for its results.
 ///
-/// Nothing is written outside of `destination`, whatever the results are and whoever else writes there. Files are there
-/// whole or not at all.
+/// Nothing is written outside of `destination`, whatever the results are and whoever else writes there. A file is written
+/// completely or not at all. Returns the number of downloaded files.
 pub async fn place_outputs(
     index: &TaskIndex,
     results: &BTreeMap<u32, Arc<TaskResult>>,
     store: &dyn BlobStore,
     destination: &Path,
 ) -> Result<u64, BuildError> {
-    let places = Places(&index.graph().settings);
+    let output_paths = OutputPaths(&index.graph().settings);
     let mut layout = Layout::default();
     for task in result_tasks(index, results) {
         let Some(result) = results.get(&task) else {
@@ -46,7 +46,7 @@ pub async fn place_outputs(
         let multiconfig = &index.recipe(task).multiconfig;
         let published = &index.task(task).published_paths;
         let paths: Vec<&str> = if published.is_empty() && index.graph().targets.contains(&task) {
-            work_trees(index.recipe(task)).collect()
+            private_directories(index.recipe(task)).collect()
         } else {
             published.iter().map(String::as_str).collect()
         };
@@ -54,24 +54,24 @@ pub async fn place_outputs(
             let Some(node) = result.outputs.get(path) else {
                 continue;
             };
-            let path = places.path(multiconfig, path);
+            let path = output_paths.path(multiconfig, path);
             layout.add(store, &name, &path, node).await?;
         }
-        // Files beside the declared ones lie in a tree that is laid out as /work is.
-        if let Some(Node::Stored(root)) = result.outputs.get(BESIDE) {
-            let parts = places.prefixes(multiconfig);
-            let parts = parts.map(|prefix| (prefix, places.path(multiconfig, prefix)));
+        // Undeclared files are in a tree with the layout of /work.
+        if let Some(Node::Stored(root)) = result.outputs.get(UNDECLARED_FILES) {
+            let parts = output_paths.prefixes(multiconfig);
+            let parts = parts.map(|prefix| (prefix, output_paths.path(multiconfig, prefix)));
             layout.add_first_part(store, &name, *root, parts).await?;
         }
     }
     write(store, layout, destination).await
 }
 
-/// Where results are placed, by the directories that the graph's configurations have.
-struct Places<'a>(&'a Option<Settings>);
+/// Paths of results below the destination, by the directories of the graph's configurations.
+struct OutputPaths<'a>(&'a Option<Settings>);
 
-impl Places<'_> {
-    /// Directories of a configuration whose contents are placed without the way to them.
+impl OutputPaths<'_> {
+    /// Directories of a configuration whose content is placed without their own path.
     fn prefixes(&self, multiconfig: &str) -> impl Iterator<Item = &str> {
         let directories = self.0.iter().flat_map(|settings| &settings.directories);
         directories
@@ -80,24 +80,25 @@ impl Places<'_> {
             .filter(|prefix| !prefix.is_empty())
     }
 
+    /// Path of a result below the destination.
     fn path(&self, multiconfig: &str, path: &str) -> String {
         let below = self.prefixes(multiconfig).find_map(|prefix| strip(path, prefix));
         format!("{multiconfig}/{}", below.unwrap_or(path))
     }
 }
 
-/// Writes what is to be placed, and gives the number of files that were downloaded.
+/// Writes a layout, and returns the number of downloaded files.
 async fn write(store: &dyn BlobStore, layout: Layout, destination: &Path) -> Result<u64, BuildError> {
     let destination = Destination::open(destination)?;
     for path in layout.directories() {
-        destination.make_directory(path)?;
+        destination.create_directory(path)?;
     }
     for (path, target) in layout.symlinks() {
         destination.place_symlink(path, target)?;
     }
     let (files, links) = layout.files();
     futures::stream::iter(files.iter().map(Ok))
-        .try_for_each_concurrent(CONCURRENCY, |(path, node)| {
+        .try_for_each_concurrent(MAX_CONCURRENT_DOWNLOADS, |(path, node)| {
             destination.write_file(store, path, node)
         })
         .await?;
@@ -107,11 +108,12 @@ async fn write(store: &dyn BlobStore, layout: Layout, destination: &Path) -> Res
     Ok(files.len() as u64)
 }
 
-/// The targets; those that do nothing themselves stand for what their recipe publishes, or leaves beside, before them.
+/// Selects the tasks whose results are placed: the targets. A target that has nothing to do is replaced by the tasks of
+/// its recipe below it that publish paths or leave undeclared files.
 fn result_tasks(index: &TaskIndex, results: &BTreeMap<u32, Arc<TaskResult>>) -> BTreeSet<u32> {
-    let leaves_beside = |task| {
+    let leaves_undeclared_files = |task| {
         let result: Option<&Arc<TaskResult>> = results.get(&task);
-        result.is_some_and(|result| result.outputs.contains_key(BESIDE))
+        result.is_some_and(|result| result.outputs.contains_key(UNDECLARED_FILES))
     };
     let mut found = BTreeSet::new();
     let mut pending = index.graph().targets.clone();
@@ -127,7 +129,7 @@ fn result_tasks(index: &TaskIndex, results: &BTreeMap<u32, Arc<TaskResult>>) -> 
             pending.extend(own);
         } else if targets.contains(&task)
             || !index.task(task).published_paths.is_empty()
-            || leaves_beside(task)
+            || leaves_undeclared_files(task)
         {
             found.insert(task);
         }
@@ -135,6 +137,7 @@ fn result_tasks(index: &TaskIndex, results: &BTreeMap<u32, Arc<TaskResult>>) -> 
     found
 }
 
+/// Path below `prefix`.
 fn strip<'p>(path: &'p str, prefix: &str) -> Option<&'p str> {
     path.strip_prefix(prefix)
         .filter(|rest| rest.is_empty() || rest.starts_with('/'))

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bitzel_cas::retry::reconnection_pauses;
+use bitzel_proto::chain;
 use bitzel_proto::google::longrunning::{Operation, operation};
 use bitzel_proto::limits::MAX_MESSAGE_SIZE;
 use bitzel_proto::reapi::execution_client::ExecutionClient as Grpc;
@@ -13,65 +15,42 @@ use bitzel_proto::{Digest, InstanceName};
 use bitzel_rpc::endpoint::Channel;
 use bitzel_rpc::telemetry::{REQUEST_METADATA, pass_trace_on};
 use prost::Message;
+use tokio::sync::mpsc;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Status, Streaming};
 
-use crate::walk::{ExecutionRequest, Executions};
+use crate::walk::{BuildEvent, ExecutionRequest, Executions, ServerCondition};
 
-/// Waits between attempts to get back to a server that went away: about a minute together.
-const BACKOFF: [Duration; 6] = [
-    Duration::from_millis(200),
-    Duration::from_secs(1),
-    Duration::from_secs(3),
-    Duration::from_secs(8),
-    Duration::from_secs(16),
-    Duration::from_secs(32),
-];
+/// Sum of all pauses of one execution before the client gives up: long enough for the restart of a server.
+const RETRY_TIMEOUT: Duration = Duration::from_mins(1);
+/// Longest pause before jitter.
+const MAX_RETRY_PAUSE: Duration = Duration::from_secs(8);
 
-/// Executes Actions, and finds its way back to an execution when the connection breaks.
+/// Executes Actions, and returns to a running execution after the connection broke.
 #[derive(Debug, Clone)]
 pub struct RemoteExecutions {
     grpc: Grpc<Channel>,
     instance: InstanceName,
     invocation: String,
+    events: mpsc::UnboundedSender<BuildEvent>,
 }
 
 impl RemoteExecutions {
-    /// A client whose requests carry `invocation`, so that the server's logs can be told apart by build.
-    pub fn new(channel: Channel, instance: InstanceName, invocation: String) -> Self {
+    /// Client whose requests carry `invocation`, so that the server's logs can be told apart by build. `events` receives
+    /// interruptions of executions.
+    pub fn new(
+        channel: Channel,
+        instance: InstanceName,
+        invocation: String,
+        events: mpsc::UnboundedSender<BuildEvent>,
+    ) -> Self {
         let grpc = Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE_SIZE);
         Self {
             grpc,
             instance,
             invocation,
+            events,
         }
-    }
-
-    async fn attempt(
-        &self,
-        action: Digest,
-        skip_cache_lookup: bool,
-        task: &str,
-        operation: &mut Option<String>,
-    ) -> Result<ExecuteResponse, Status> {
-        let mut grpc = self.grpc.clone();
-        let stream = match operation {
-            Some(name) => {
-                let request = WaitExecutionRequest { name: name.clone() };
-                grpc.wait_execution(self.request(request, action, task)).await?
-            }
-            None => {
-                let request = ExecuteRequest {
-                    instance_name: self.instance.to_string(),
-                    action_digest: Some(action.to_wire()),
-                    digest_function: action.function().to_wire(),
-                    skip_cache_lookup,
-                    ..ExecuteRequest::default()
-                };
-                grpc.execute(self.request(request, action, task)).await?
-            }
-        };
-        wait(stream.into_inner(), operation).await
     }
 
     fn request<T>(&self, message: T, action: Digest, task: &str) -> Request<T> {
@@ -97,64 +76,133 @@ impl RemoteExecutions {
 
 #[async_trait]
 impl Executions for RemoteExecutions {
+    /// Retries for [`RETRY_TIMEOUT`] where a retry can help.
     async fn execute(&self, request: ExecutionRequest<'_>) -> Result<ExecuteResponse, Status> {
         let ExecutionRequest {
             action,
             skip_cache_lookup,
             task,
         } = request;
-        let mut operation: Option<String> = None;
-        let mut attempts = BACKOFF.iter();
+        let mut execution = Execution {
+            client: self,
+            task,
+            operation: None,
+            interrupted: false,
+        };
+        let mut pauses = reconnection_pauses(MAX_RETRY_PAUSE);
+        let mut remaining = RETRY_TIMEOUT;
         loop {
-            let error = match self
-                .attempt(action, skip_cache_lookup, task, &mut operation)
-                .await
-            {
+            let error = match execution.attempt(action, skip_cache_lookup).await {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
-            match error.code() {
-                // The server forgot the operation, for example because it was restarted: start again.
-                Code::NotFound if operation.is_some() => operation = None,
-                Code::Unavailable
-                | Code::Unknown
-                | Code::Internal
-                | Code::Cancelled
-                | Code::ResourceExhausted => {}
-                _ => return Err(error),
+            if error.code() == Code::NotFound && execution.operation.take().is_some() {
+                // The server answers, but forgot the operation, for example because it was restarted: start again.
+                continue;
             }
-            let Some(wait) = attempts.next() else {
+            let Some(condition) = ServerCondition::of_status(&error) else {
+                execution.resumed();
                 return Err(error);
             };
-            tracing::warn!(task, %error, "lost the execution, trying again in {wait:?}");
-            tokio::time::sleep(*wait).await;
+            if remaining.is_zero() {
+                return Err(error);
+            }
+            let pause = pauses.next().unwrap_or(MAX_RETRY_PAUSE).min(remaining);
+            remaining -= pause;
+            execution.interrupted(condition, &error, pause);
+            tokio::time::sleep(pause).await;
         }
     }
 }
 
-/// Follows an operation to its end, remembering its name.
-async fn wait(
-    mut stream: Streaming<Operation>,
-    name: &mut Option<String>,
-) -> Result<ExecuteResponse, Status> {
-    while let Some(operation) = stream.message().await? {
-        *name = Some(operation.name);
-        if !operation.done {
-            continue;
-        }
-        return match operation.result {
-            Some(operation::Result::Response(any)) => {
-                ExecuteResponse::decode(any.value.as_slice()).map_err(|error| {
-                    Status::data_loss(format!("the execute response cannot be decoded: {error}"))
-                })
-            }
-            Some(operation::Result::Error(error)) => {
-                Err(Status::new(Code::from_i32(error.code), error.message))
-            }
-            None => Err(Status::data_loss("the operation is done without a result")),
-        };
-    }
-    Err(Status::unavailable(
-        "the stream of operations ended before the operation was done",
-    ))
+/// One execution, over all of its connections.
+struct Execution<'client> {
+    client: &'client RemoteExecutions,
+    task: &'client str,
+    /// Name of the operation, once the server told it.
+    operation: Option<String>,
+    /// True from the loss of the server to its next answer.
+    interrupted: bool,
 }
+
+impl Execution<'_> {
+    /// Starts the execution, or returns to it if it has started, and follows it to its end.
+    async fn attempt(&mut self, action: Digest, skip_cache_lookup: bool) -> Result<ExecuteResponse, Status> {
+        let client = self.client;
+        let mut grpc = client.grpc.clone();
+        let stream = match &self.operation {
+            Some(name) => {
+                let request = WaitExecutionRequest { name: name.clone() };
+                grpc.wait_execution(client.request(request, action, self.task))
+                    .await?
+            }
+            None => {
+                let request = ExecuteRequest {
+                    instance_name: client.instance.to_string(),
+                    action_digest: Some(action.to_wire()),
+                    digest_function: action.function().to_wire(),
+                    skip_cache_lookup,
+                    ..ExecuteRequest::default()
+                };
+                grpc.execute(client.request(request, action, self.task)).await?
+            }
+        };
+        self.wait(stream.into_inner()).await
+    }
+
+    /// Follows an operation to its end.
+    async fn wait(&mut self, mut stream: Streaming<Operation>) -> Result<ExecuteResponse, Status> {
+        while let Some(operation) = stream.message().await? {
+            self.resumed();
+            self.operation = Some(operation.name);
+            if !operation.done {
+                continue;
+            }
+            return match operation.result {
+                Some(operation::Result::Response(any)) => ExecuteResponse::decode(any.value.as_slice())
+                    .map_err(|error| {
+                        Status::data_loss(format!("the execute response cannot be decoded: {error}"))
+                    }),
+                Some(operation::Result::Error(error)) => {
+                    Err(Status::new(Code::from_i32(error.code), error.message))
+                }
+                None => Err(Status::data_loss("the operation is done without a result")),
+            };
+        }
+        Err(Status::unavailable(
+            "the stream of operations ended before the operation was done",
+        ))
+    }
+
+    fn interrupted(&mut self, condition: ServerCondition, error: &Status, pause: Duration) {
+        self.interrupted = true;
+        let (recipe, task) = self.names();
+        self.tell(BuildEvent::ExecutionInterrupted {
+            recipe,
+            task,
+            condition,
+            reason: chain(error).pop().unwrap_or_default(),
+            retry_milliseconds: pause.as_millis().try_into().unwrap_or(u64::MAX),
+        });
+    }
+
+    fn resumed(&mut self) {
+        if std::mem::take(&mut self.interrupted) {
+            let (recipe, task) = self.names();
+            self.tell(BuildEvent::ExecutionResumed { recipe, task });
+        }
+    }
+
+    fn names(&self) -> (String, String) {
+        let (recipe, task) = self.task.rsplit_once(':').unwrap_or((self.task, ""));
+        (recipe.to_owned(), task.to_owned())
+    }
+
+    fn tell(&self, event: BuildEvent) {
+        // A build without a listener goes on.
+        self.client.events.send(event).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,20 +1,23 @@
-//! Walk over the task graph, from the targets down: looks signatures up, executes what is missing and cuts off early.
+//! Walk over the task graph, from the targets down: look-ups, executions of missing results, and early cut-off.
 //!
-//! [`schedule`] decides, without I/O; [`driver`] carries its decisions out against a blob store, an action cache and
-//! [`Executions`]. All three are traits: a client walks against the services of a server, a server against its own
-//! parts. Files that only the owner of the build has come through [`BuildFiles`].
+//! [`schedule`] decides, without I/O. [`driver`] carries out its decisions with a blob store, an action cache and
+//! [`Executions`]. All three are traits: a client uses the services of a server, and a server its own parts. Files of the
+//! build's owner come through [`BuildFiles`].
 
 pub mod build_files;
+mod critical_path;
 pub mod driver;
 pub mod error;
 pub mod event;
+mod execution_inputs;
 pub mod executions;
 pub mod log;
+mod results;
 pub mod schedule;
 mod task_execution;
 
 pub use build_files::{BuildFiles, BuildInputs};
 pub use driver::{BuildConfig, Driver};
 pub use error::BuildError;
-pub use event::{BuildEvent, Outcome, Summary};
+pub use event::{BuildEvent, Outcome, ServerCondition, Summary};
 pub use executions::{ExecutionRequest, Executions};

@@ -1,34 +1,34 @@
-//! What is to be run.
+//! Actions in the queue.
 
 use std::time::SystemTime;
 
 use bitzel_proto::reapi::RequestMetadata;
 use bitzel_proto::{Digest, InstanceName};
 
-use crate::platform::Requirements;
+use crate::platform::RequiredProperties;
 
-/// What makes two requests ask for the same thing.
+/// Identity of an Action in the queue: requests with the same key share one operation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ActionKey {
-    /// The instance whose action cache takes the result.
+    /// Instance whose action cache gets the result.
     pub instance: InstanceName,
-    /// The Action.
+    /// Digest of the Action.
     pub digest: Digest,
 }
 
-/// An Action with what the queue has to know about it.
+/// An Action with the properties that the queue needs.
 #[derive(Debug, Clone)]
 pub struct QueuedAction {
-    /// What it is.
+    /// Identity of the Action.
     pub key: ActionKey,
     /// `Action.do_not_cache`: neither cached nor joined by other requests.
     pub do_not_cache: bool,
-    /// What the worker has to offer.
-    pub requirements: Requirements,
+    /// Platform properties that a worker must offer.
+    pub requirements: RequiredProperties,
     /// `ExecutionPolicy.priority`: smaller runs sooner.
     pub priority: i32,
-    /// When the request came, for timestamps.
+    /// Arrival of the request, for timestamps.
     pub queued: SystemTime,
-    /// What the client said about itself, passed on for logs.
+    /// Request metadata of the client, passed on for logs.
     pub request_metadata: Option<RequestMetadata>,
 }

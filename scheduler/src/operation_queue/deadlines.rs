@@ -1,19 +1,20 @@
-//! What has to be looked at when.
+//! Deadlines of operations.
 
 use std::collections::BTreeSet;
 
-use super::operation::OperationId;
+use super::ids::OperationId;
 use crate::clock::Time;
 
-/// A reason to look at an operation. Nothing is disarmed: whoever handles a deadline checks whether it still holds.
+/// Deadline of an operation. It is never disarmed: when it is due, the queue checks if it still applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Deadline {
-    /// Its last client may have been gone for too long.
+    /// The operation may have had no client for too long.
     Abandoned(OperationId),
-    /// It may have waited too long without any worker that could run it.
+    /// The operation may have waited too long without a worker that could run it.
     NoWorker(OperationId),
 }
 
+/// Deadlines in the order in which they are due.
 #[derive(Debug, Default)]
 pub(super) struct Deadlines(BTreeSet<(Time, Deadline)>);
 

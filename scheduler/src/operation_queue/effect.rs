@@ -1,80 +1,79 @@
-//! What the queue wants done.
+//! Effects of the queue's transitions.
 
 use std::sync::Arc;
 
 use bitzel_proto::reapi::ExecuteResponse;
 
 use super::action::QueuedAction;
-use super::operation::OperationId;
-use super::worker::{LeaseId, WorkerId};
+use super::ids::{LeaseId, OperationId, WorkerId};
 use crate::error::ExecutionError;
 
-/// Something for the caller to carry out.
+/// Effect that the caller carries out.
 #[derive(Debug, Clone)]
 pub enum Effect {
-    /// Tell everybody who follows the operation. The first one announces it.
+    /// Send an update to all clients of the operation. The first update announces the operation.
     Publish {
-        /// Which operation.
+        /// The operation.
         operation: OperationId,
-        /// Its state.
+        /// Its present state.
         update: Update,
     },
-    /// Nobody can ask for the operation any more.
+    /// Forget an operation that no client can find any more.
     Forget {
-        /// Which operation.
+        /// The operation.
         operation: OperationId,
     },
-    /// Hand an Action to a worker.
+    /// Assign an Action to a worker.
     Assign {
-        /// To whom.
+        /// The worker.
         worker: WorkerId,
-        /// Under which lease.
+        /// The lease of the Action.
         lease: LeaseId,
-        /// What to run.
+        /// The Action.
         action: Arc<QueuedAction>,
     },
-    /// Tell a worker to stop an Action. It answers by completing the lease.
+    /// Tell a worker to stop an Action. The worker then completes the lease.
     Cancel {
-        /// Whom.
+        /// The worker.
         worker: WorkerId,
-        /// Which lease.
+        /// The lease of the Action.
         lease: LeaseId,
     },
-    /// A drained worker has nothing left: close its stream.
+    /// Close the stream of a drained worker without leases.
     Close {
-        /// Which worker.
+        /// The worker.
         worker: WorkerId,
     },
 }
 
-/// The state of an operation, as its clients see it.
+/// State of an operation for its clients.
 #[derive(Debug, Clone)]
 pub struct Update {
-    /// What it runs.
+    /// The Action.
     pub action: Arc<QueuedAction>,
-    /// How far it is.
+    /// Progress of the operation.
     pub progress: Progress,
 }
 
-/// How far an operation is.
+/// Progress of an operation.
 #[derive(Debug, Clone)]
 pub enum Progress {
-    /// Waits for a worker, or its worker has not started it yet.
+    /// It waits for a worker, or its worker still fetches inputs.
     Queued,
-    /// A worker has it.
+    /// A worker runs it.
     Executing {
         /// The worker's name.
         worker: Arc<str>,
     },
-    /// Over.
-    Completed(Arc<Outcome>),
+    /// It has ended.
+    Completed(Arc<OperationOutcome>),
 }
 
-/// How an operation ended.
+/// Outcome of an operation.
 #[derive(Debug)]
-pub enum Outcome {
-    /// A worker's answer, good or bad.
+pub enum OperationOutcome {
+    /// Response of a worker.
     Response(Box<ExecuteResponse>),
-    /// No worker's answer.
+    /// Error without a response of a worker.
     Failed(ExecutionError),
 }

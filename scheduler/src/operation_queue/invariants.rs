@@ -1,6 +1,7 @@
-//! What holds whatever clients, workers and time do, in any order.
+//! Invariants of the queue for any order of events.
 
 use std::collections::{BTreeSet, HashSet};
+use std::num::NonZeroUsize;
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
@@ -15,7 +16,7 @@ const KINDS: [&[(&str, &str)]; 3] = [
     &[("OSFamily", "linux"), ("gpu", "1")],
 ];
 
-/// Something that happens. Numbers pick one of what exists, modulo how much there is.
+/// An event. Numbers select one of the existing items, modulo their number.
 #[derive(Debug, Clone)]
 enum Event {
     Execute {
@@ -72,11 +73,11 @@ struct ModelWorker {
 struct ModelOperation {
     clients: usize,
     completed: bool,
-    /// Whether it is leased or being recorded.
+    /// True if it is leased or being recorded.
     taken: bool,
 }
 
-/// What the effects say, kept apart from what the queue believes.
+/// Model that follows the effects, independent of the queue's own state.
 struct Model {
     queue: OperationQueue,
     now: Duration,
@@ -92,13 +93,13 @@ struct Model {
 impl Model {
     fn new() -> Self {
         let config = ExecutionConfig {
-            maximum_attempts: 3,
+            max_attempts: NonZeroUsize::new(3).unwrap(),
             no_worker_timeout: Duration::from_mins(1),
-            abandoned_grace: Duration::from_secs(10),
+            abandoned_timeout: Duration::from_secs(10),
             completed_retention: Duration::from_mins(5),
-            completed_limit: 5,
-            queue_limit: 20,
-            maximum_timeout: Duration::from_hours(1),
+            max_completed_operations: 5,
+            max_queued_actions: 20,
+            max_action_timeout: Duration::from_hours(1),
         };
         Self {
             queue: OperationQueue::new(config),
@@ -114,7 +115,7 @@ impl Model {
     }
 
     fn time(&self) -> Time {
-        Time::since_start(self.now)
+        Time::default() + self.now
     }
 
     fn carry_out(&mut self, effects: Vec<Effect>) {
@@ -260,11 +261,11 @@ impl Model {
     fn execute(&mut self, name: u8, kind: usize, priority: i32, do_not_cache: bool, not_yet_visible: bool) {
         self.requests += 1;
         let fresh = id(self.requests.into());
-        // Whether it may be cached, and what it needs, is part of an Action, so it is part of its name here.
+        // Cacheability and requirements are parts of an Action, so they are parts of its name here.
         let action = QueuedAction {
             do_not_cache,
             priority,
-            requirements: Requirements::new(&platform(KINDS[kind])),
+            requirements: RequiredProperties::new(&platform(KINDS[kind])),
             queued: SystemTime::UNIX_EPOCH + Duration::from_secs(self.requests),
             ..action(&format!("{name} {kind} {do_not_cache}"))
         };
@@ -327,7 +328,7 @@ impl Model {
             .collect()
     }
 
-    /// Gives everything that is left enough workers and lets them finish: then nothing may be left.
+    /// Gives enough workers to all operations and lets them finish: then none may be left.
     fn settle(&mut self) {
         self.register(1000, KINDS.len() - 1);
         while !(self.held().is_empty() && self.recording.is_empty()) {
@@ -343,7 +344,7 @@ impl Model {
     }
 }
 
-/// Each request has a second of its own, which names the operation that it created.
+/// Each request has a second of its own, which identifies its operation.
 fn operation_of(action: &QueuedAction) -> OperationId {
     let elapsed = action.queued.duration_since(SystemTime::UNIX_EPOCH).unwrap();
     id(elapsed.as_secs().into())
@@ -357,10 +358,10 @@ fn nth<'a, T: Copy + 'a>(items: impl Iterator<Item = &'a T>, pick: usize) -> Opt
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Each operation completes exactly once; no lease is given twice; slots are never exceeded; nothing is lost,
-    /// whenever workers die.
+    /// Each operation completes exactly once, no lease is used twice, slots are never exceeded, and no operation is lost
+    /// whenever workers are lost.
     #[test]
-    fn hold_for_any_sequence_of_events(events in prop::collection::vec(event(), 0..120)) {
+    fn invariants_hold_for_any_sequence_of_events(events in prop::collection::vec(event(), 0..120)) {
         let mut model = Model::new();
         for event in &events {
             model.happen(event);

@@ -1,22 +1,22 @@
-//! How busy the farm is.
+//! Occupancy of the farm.
 
 use super::OperationQueue;
 
-/// A count of what waits and what runs, at one moment.
+/// Numbers of waiting and running Actions, and of workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Occupancy {
     /// Actions that wait for a worker.
     pub waiting: usize,
-    /// Connected workers, those that drain included.
+    /// Connected workers, with those that drain.
     pub workers: usize,
-    /// Actions that these workers may run at the same time.
+    /// Slots of these workers.
     pub slots: usize,
-    /// Slots that are taken.
+    /// Slots in use.
     pub slots_used: usize,
 }
 
 impl OperationQueue {
-    /// Counts.
+    /// Counts the waiting Actions, workers and slots.
     pub fn occupancy(&self) -> Occupancy {
         Occupancy {
             waiting: self.waiting.len(),

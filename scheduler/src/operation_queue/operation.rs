@@ -1,21 +1,15 @@
-//! One operation.
+//! An operation.
 
 use std::sync::Arc;
-
-use uuid::Uuid;
 
 use super::action::QueuedAction;
 use super::deadlines::{Deadline, Deadlines};
 use super::effect::{Effect, Progress, Update};
-use super::waiting_actions::Ticket;
-use super::worker::{LeaseId, WorkerId};
+use super::ids::{LeaseId, OperationId, WorkerId};
+use super::waiting_actions::QueuePosition;
 use crate::clock::Time;
 
-/// Names an operation. Whoever knows it may follow the operation, so it must not be guessable: the caller of the
-/// queue draws it at random.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct OperationId(pub Uuid);
-
+/// Stage of an operation.
 #[derive(Debug)]
 pub(super) enum Stage {
     Queued,
@@ -24,23 +18,24 @@ pub(super) enum Stage {
     Completed,
 }
 
+/// An operation: one Action that one or more clients requested.
 #[derive(Debug)]
 pub(super) struct Operation {
     pub(super) action: Arc<QueuedAction>,
-    /// The most urgent one of all requests that joined.
+    /// The most urgent priority of all requests that joined.
     pub(super) priority: i32,
     pub(super) stage: Stage,
-    /// What became of the attempts so far.
+    /// Outcomes of the attempts so far.
     pub(super) attempts: Vec<String>,
     pub(super) waiting_since: Time,
     pub(super) clients: usize,
-    /// Since when no client follows it.
+    /// Time at which the last client detached.
     pub(super) abandoned_since: Option<Time>,
-    /// Whether a deadline is on its way. It is checked when due and armed again if need be, so that neither clients
-    /// nor workers that come and go make deadlines pile up.
+    /// True if a deadline is armed. It is checked when due and armed again if necessary, so that there is at most one of
+    /// each kind, however often clients and workers come and go.
     pub(super) abandoned_armed: bool,
     pub(super) no_worker_armed: bool,
-    /// Keeps its place in the line for life: a requeued operation does not go to the end.
+    /// Number in the order of arrival. It stays for ever: an operation that is queued again does not go to the end.
     arrival: u64,
 }
 
@@ -60,8 +55,8 @@ impl Operation {
         }
     }
 
-    pub(super) fn ticket(&self) -> Ticket {
-        Ticket {
+    pub(super) fn position(&self) -> QueuePosition {
+        QueuePosition {
             priority: self.priority,
             arrival: self.arrival,
         }

@@ -1,3 +1,4 @@
+use std::num::NonZeroUsize;
 use std::time::{Duration, SystemTime};
 
 use bitzel_proto::reapi::platform::Property;
@@ -32,7 +33,7 @@ pub(super) fn action(name: &str) -> QueuedAction {
             digest: DigestFunction::Sha256.digest(name.as_bytes()),
         },
         do_not_cache: false,
-        requirements: Requirements::default(),
+        requirements: RequiredProperties::default(),
         priority: 0,
         queued: SystemTime::UNIX_EPOCH,
         request_metadata: None,
@@ -44,22 +45,22 @@ pub(super) fn id(number: u128) -> OperationId {
 }
 
 pub(super) fn at(seconds: u64) -> Time {
-    Time::since_start(Duration::from_secs(seconds))
+    Time::default() + Duration::from_secs(seconds)
 }
 
-pub(super) fn success() -> Outcome {
-    Outcome::Response(Box::default())
+pub(super) fn success() -> OperationOutcome {
+    OperationOutcome::Response(Box::default())
 }
 
 fn queue() -> OperationQueue {
     OperationQueue::new(ExecutionConfig {
-        maximum_attempts: 2,
+        max_attempts: NonZeroUsize::new(2).unwrap(),
         no_worker_timeout: Duration::from_mins(1),
-        abandoned_grace: Duration::from_secs(10),
+        abandoned_timeout: Duration::from_secs(10),
         completed_retention: Duration::from_mins(5),
-        completed_limit: 2,
-        queue_limit: 3,
-        maximum_timeout: Duration::from_hours(1),
+        max_completed_operations: 2,
+        max_queued_actions: 3,
+        max_action_timeout: Duration::from_hours(1),
     })
 }
 
@@ -67,7 +68,7 @@ fn execute(queue: &mut OperationQueue, number: u128, action: QueuedAction) -> (O
     queue.execute(at(0), id(number), action, false).unwrap()
 }
 
-/// The leases that effects hand out, by the digests of their Actions.
+/// The leases that effects assign, with the digests of their Actions.
 fn assigned(effects: &[Effect]) -> Vec<(WorkerId, LeaseId, bitzel_proto::Digest)> {
     let assign = |effect: &Effect| match effect {
         Effect::Assign {
@@ -80,8 +81,8 @@ fn assigned(effects: &[Effect]) -> Vec<(WorkerId, LeaseId, bitzel_proto::Digest)
     effects.iter().filter_map(assign).collect()
 }
 
-/// How the operations that effects complete ended.
-fn completed(effects: &[Effect]) -> Vec<(OperationId, Arc<Outcome>)> {
+/// The operations that effects complete, with their outcomes.
+fn completed(effects: &[Effect]) -> Vec<(OperationId, Arc<OperationOutcome>)> {
     let completed = |effect: &Effect| match effect {
         Effect::Publish { operation, update } => match &update.progress {
             Progress::Completed(outcome) => Some((*operation, outcome.clone())),
@@ -95,8 +96,8 @@ fn completed(effects: &[Effect]) -> Vec<(OperationId, Arc<Outcome>)> {
 fn failure(effects: &[Effect]) -> String {
     match completed(effects).as_slice() {
         [(_, outcome)] => match outcome.as_ref() {
-            Outcome::Failed(error) => error.to_string(),
-            Outcome::Response(response) => panic!("a response: {response:?}"),
+            OperationOutcome::Failed(error) => error.to_string(),
+            OperationOutcome::Response(response) => panic!("a response: {response:?}"),
         },
         other => panic!("not one completed operation: {other:?}"),
     }
@@ -121,7 +122,7 @@ fn an_action_runs_on_a_worker_and_completes() {
 }
 
 #[test]
-fn slots_are_not_exceeded_and_freed_ones_are_filled() {
+fn free_slots_are_filled_and_never_exceeded() {
     let mut queue = queue();
     let (worker, _) = queue.register_worker(&hello("w", 2, &[]));
     let mut leases = vec![];
@@ -145,7 +146,7 @@ fn the_least_busy_worker_gets_the_next_action() {
 }
 
 #[test]
-fn smaller_priority_first_then_first_come_first_served() {
+fn actions_are_ordered_by_priority_and_then_by_arrival() {
     let mut queue = queue();
     let with_priority = |name: &str, priority| QueuedAction {
         priority,
@@ -169,7 +170,7 @@ fn smaller_priority_first_then_first_come_first_served() {
 }
 
 #[test]
-fn requests_for_the_same_action_are_merged_unless_it_must_not_be_cached() {
+fn only_cacheable_requests_for_one_action_are_merged() {
     let mut queue = queue();
     execute(&mut queue, 1, action("a"));
     assert_eq!(execute(&mut queue, 2, action("a")).0, id(1));
@@ -191,7 +192,7 @@ fn requests_for_the_same_action_are_merged_unless_it_must_not_be_cached() {
 }
 
 #[test]
-fn a_result_that_is_being_written_is_too_old_for_skip_cache_lookup() {
+fn skip_cache_lookup_does_not_join_a_recording() {
     let mut queue = queue();
     let (worker, _) = queue.register_worker(&hello("w", 1, &[]));
     let (_, effects) = execute(&mut queue, 1, action("a"));
@@ -199,25 +200,25 @@ fn a_result_that_is_being_written_is_too_old_for_skip_cache_lookup() {
     assert_eq!(execute(&mut queue, 2, action("a")).0, id(1));
     let (fresh, _) = queue.execute(at(0), id(3), action("a"), true).unwrap();
     assert_eq!(fresh, id(3));
-    // The older one ends and does not take the newer one's place in flight away.
+    // The older operation ends, and the newer one stays in flight.
     queue.finish(at(0), id(1), success());
     assert_eq!(execute(&mut queue, 4, action("a")).0, id(3));
 }
 
 #[test]
-fn a_full_queue_refuses() {
+fn a_full_queue_refuses_actions() {
     let mut queue = queue();
     for number in 1..=3 {
         execute(&mut queue, number, action(&number.to_string()));
     }
     let refused = queue.execute(at(0), id(4), action("4"), false);
     assert!(matches!(refused, Err(ExecutionError::QueueFull { limit: 3 })));
-    // Joining what waits already takes no place.
+    // Joining a waiting operation takes no space.
     assert_eq!(execute(&mut queue, 5, action("3")).0, id(3));
 }
 
 #[test]
-fn a_lost_workers_actions_go_to_others_in_their_old_place() {
+fn actions_of_a_lost_worker_keep_their_position() {
     let mut queue = queue();
     let (lost, _) = queue.register_worker(&hello("lost", 1, &[]));
     execute(&mut queue, 1, action("first"));
@@ -228,7 +229,7 @@ fn a_lost_workers_actions_go_to_others_in_their_old_place() {
 }
 
 #[test]
-fn an_action_that_loses_its_workers_fails_with_their_names() {
+fn repeated_loss_fails_with_the_names_of_the_workers() {
     let mut queue = queue();
     execute(&mut queue, 1, action("a"));
     let (first, _) = queue.register_worker(&hello("first", 1, &[]));
@@ -242,7 +243,7 @@ fn an_action_that_loses_its_workers_fails_with_their_names() {
 }
 
 #[test]
-fn a_workers_own_failure_counts_as_an_attempt() {
+fn a_failure_of_the_worker_counts_as_an_attempt() {
     let mut queue = queue();
     let (worker, _) = queue.register_worker(&hello("w", 1, &[]));
     let (operation, effects) = execute(&mut queue, 1, action("a"));
@@ -254,7 +255,7 @@ fn a_workers_own_failure_counts_as_an_attempt() {
 }
 
 #[test]
-fn completions_of_unknown_past_and_foreign_leases_are_ignored() {
+fn unknown_ended_and_foreign_leases_are_ignored() {
     let mut queue = queue();
     let (worker, _) = queue.register_worker(&hello("w", 1, &[]));
     let (thief, _) = queue.register_worker(&hello("thief", 1, &[]));
@@ -279,10 +280,10 @@ fn a_worker_that_dies_after_reporting_loses_nothing() {
 }
 
 #[test]
-fn without_any_worker_that_could_run_it_an_action_fails_after_a_while() {
+fn an_action_without_a_suitable_worker_fails() {
     let mut queue = queue();
     let gpu = QueuedAction {
-        requirements: Requirements::new(&platform(&[("gpu", "1"), ("OSFamily", "linux")])),
+        requirements: RequiredProperties::new(&platform(&[("gpu", "1"), ("OSFamily", "linux")])),
         ..action("a")
     };
     queue.register_worker(&hello("w", 1, &[("OSFamily", "linux")]));
@@ -297,24 +298,24 @@ fn without_any_worker_that_could_run_it_an_action_fails_after_a_while() {
 }
 
 #[test]
-fn a_busy_worker_keeps_actions_waiting_for_as_long_as_it_takes() {
+fn waiting_for_a_busy_worker_has_no_timeout() {
     let mut queue = queue();
     let (worker, _) = queue.register_worker(&hello("w", 1, &[]));
     execute(&mut queue, 1, action("long"));
     execute(&mut queue, 2, action("waits"));
     assert!(queue.tick(at(100_000)).is_empty());
-    // It drains: from now on there is nobody.
+    // It drains: from now on no worker serves the Action.
     queue.drain_worker(at(100_000), worker);
     assert_eq!(queue.next_deadline(), Some(at(100_060)));
     assert_eq!(completed(&queue.tick(at(100_060)))[0].0, id(2));
 }
 
 #[test]
-fn a_worker_that_comes_in_between_starts_the_wait_anew() {
+fn a_new_worker_restarts_the_timeout() {
     let mut queue = queue();
     let gpu = [("gpu", "1")];
     let needs_gpu = |name: &str| QueuedAction {
-        requirements: Requirements::new(&platform(&gpu)),
+        requirements: RequiredProperties::new(&platform(&gpu)),
         ..action(name)
     };
     execute(&mut queue, 1, needs_gpu("a"));
@@ -326,7 +327,7 @@ fn a_worker_that_comes_in_between_starts_the_wait_anew() {
 }
 
 #[test]
-fn a_drained_worker_finishes_what_it_has_and_is_closed() {
+fn a_drained_worker_finishes_its_actions_and_is_closed() {
     let mut queue = queue();
     let (worker, _) = queue.register_worker(&hello("w", 2, &[]));
     let (operation, effects) = execute(&mut queue, 1, action("a"));
@@ -343,7 +344,7 @@ fn a_drained_worker_finishes_what_it_has_and_is_closed() {
 }
 
 #[test]
-fn an_abandoned_action_is_cancelled_after_the_grace_time() {
+fn an_abandoned_action_is_cancelled_after_the_timeout() {
     let mut queue = queue();
     let (worker, _) = queue.register_worker(&hello("w", 1, &[]));
     let (running, effects) = execute(&mut queue, 1, action("running"));
@@ -359,7 +360,7 @@ fn an_abandoned_action_is_cancelled_after_the_grace_time() {
         .collect();
     assert!(matches!(cancelled[..], [Effect::Cancel { lease: cancelled, .. }] if *cancelled == lease));
     assert!(!queue.attach(running) && !queue.attach(waiting));
-    // The slot is taken until the worker says that the Action has really ended.
+    // The slot is in use until the worker reports the end of the Action.
     assert!(assigned(&execute(&mut queue, 3, action("next")).1).is_empty());
     let (completion, effects) = queue.complete(worker, lease);
     assert!(completion.is_none());
@@ -367,7 +368,7 @@ fn an_abandoned_action_is_cancelled_after_the_grace_time() {
 }
 
 #[test]
-fn a_client_that_comes_back_in_time_keeps_the_action_alive() {
+fn a_client_that_returns_in_time_keeps_the_action() {
     let mut queue = queue();
     queue.register_worker(&hello("w", 1, &[]));
     let (operation, _) = execute(&mut queue, 1, action("a"));
@@ -386,7 +387,7 @@ fn a_client_that_comes_back_in_time_keeps_the_action_alive() {
 }
 
 #[test]
-fn an_abandoned_action_that_has_to_be_tried_again_is_cancelled_instead() {
+fn an_abandoned_action_is_cancelled_instead_of_retried() {
     let mut queue = queue();
     let (worker, _) = queue.register_worker(&hello("w", 1, &[]));
     let (operation, effects) = execute(&mut queue, 1, action("a"));
@@ -403,7 +404,7 @@ fn an_abandoned_action_that_has_to_be_tried_again_is_cancelled_instead() {
 }
 
 #[test]
-fn completed_operations_are_kept_for_a_bounded_time_and_number() {
+fn completed_operations_are_limited_in_time_and_number() {
     let mut queue = queue();
     let (worker, _) = queue.register_worker(&hello("w", 1, &[]));
     for number in 1..=3 {
@@ -420,7 +421,7 @@ fn completed_operations_are_kept_for_a_bounded_time_and_number() {
 }
 
 #[test]
-fn a_worker_reports_the_stage_of_its_own_leases_only() {
+fn a_worker_changes_the_stage_of_its_own_leases_only() {
     let mut queue = queue();
     let (worker, _) = queue.register_worker(&hello("w", 1, &[]));
     let (thief, _) = queue.register_worker(&hello("thief", 1, &[]));
@@ -434,7 +435,7 @@ fn a_worker_reports_the_stage_of_its_own_leases_only() {
 }
 
 #[test]
-fn a_response_is_published_as_it_is() {
+fn a_response_is_published_unchanged() {
     let mut queue = queue();
     let (worker, _) = queue.register_worker(&hello("w", 1, &[]));
     let (operation, effects) = execute(&mut queue, 1, action("a"));
@@ -443,7 +444,13 @@ fn a_response_is_published_as_it_is() {
         message: "hello".to_owned(),
         ..Default::default()
     };
-    let effects = queue.finish(at(0), operation, Outcome::Response(Box::new(response.clone())));
+    let effects = queue.finish(
+        at(0),
+        operation,
+        OperationOutcome::Response(Box::new(response.clone())),
+    );
     let completed = completed(&effects);
-    assert!(matches!(completed[0].1.as_ref(), Outcome::Response(published) if **published == response));
+    assert!(
+        matches!(completed[0].1.as_ref(), OperationOutcome::Response(published) if **published == response)
+    );
 }

@@ -1,22 +1,23 @@
-//! What the queue does when time passes.
+//! Transitions of the queue at deadlines.
 
 use super::deadlines::Deadline;
-use super::effect::{Effect, Outcome};
-use super::operation::{OperationId, Stage};
-use super::worker::Leased;
+use super::effect::{Effect, OperationOutcome};
+use super::ids::OperationId;
+use super::operation::Stage;
+use super::worker::LeaseUse;
 use super::{OperationQueue, serves};
 use crate::clock::Time;
 use crate::error::ExecutionError;
 
 impl OperationQueue {
-    /// When [`OperationQueue::tick`] has to be called next.
+    /// Time of the next call of [`OperationQueue::tick`].
     pub fn next_deadline(&self) -> Option<Time> {
         let retention = self.completed.front();
         let expiry = retention.map(|(completed, _)| *completed + self.config.completed_retention);
         self.deadlines.first().into_iter().chain(expiry).min()
     }
 
-    /// Carries out what is due.
+    /// Handles all deadlines that are due.
     pub fn tick(&mut self, now: Time) -> Vec<Effect> {
         let mut effects = vec![];
         while let Some(deadline) = self.deadlines.pop_due(now) {
@@ -29,10 +30,11 @@ impl OperationQueue {
         effects
     }
 
+    /// Forgets completed operations beyond the retention time and the maximum number.
     pub(super) fn forget_completed(&mut self, now: Time, effects: &mut Vec<Effect>) {
         while let Some(&(completed, id)) = self.completed.front() {
             let expired = now >= completed + self.config.completed_retention;
-            if !expired && self.completed.len() <= self.config.completed_limit {
+            if !expired && self.completed.len() <= self.config.max_completed_operations {
                 break;
             }
             self.completed.pop_front();
@@ -41,7 +43,7 @@ impl OperationQueue {
         }
     }
 
-    /// Notes which waiting Actions nobody can run any more.
+    /// Arms deadlines for waiting Actions that no worker can run any more.
     pub(super) fn find_unserved(&mut self, now: Time) {
         let workers = &self.workers;
         let unserved = self
@@ -70,10 +72,10 @@ impl OperationQueue {
             operation.arm_no_worker(&mut self.deadlines, id, due);
             return;
         }
-        self.waiting.remove(&requirements, operation.ticket());
+        self.waiting.remove(&requirements, operation.position());
         let waited = now.since(since);
         let error = ExecutionError::NoWorker { requirements, waited };
-        self.conclude(now, id, Outcome::Failed(error), effects);
+        self.conclude(now, id, OperationOutcome::Failed(error), effects);
     }
 
     fn check_abandoned(&mut self, now: Time, id: OperationId, effects: &mut Vec<Effect>) {
@@ -84,21 +86,21 @@ impl OperationQueue {
         let Some(since) = operation.abandoned_since else {
             return;
         };
-        let due = since + self.config.abandoned_grace;
+        let due = since + self.config.abandoned_timeout;
         if due > now {
             operation.arm_abandoned(&mut self.deadlines, id, due);
             return;
         }
         match operation.stage {
-            // The result is there already; nothing is won by throwing it away.
+            // The result exists already; it is not thrown away.
             Stage::Recording | Stage::Completed => return,
             Stage::Queued => {
                 self.waiting
-                    .remove(&operation.action.requirements, operation.ticket());
+                    .remove(&operation.action.requirements, operation.position());
             }
             Stage::Executing { worker, lease } => {
                 if let Some(worker) = self.workers.get_mut(&worker) {
-                    worker.leases.insert(lease, Leased::Cancelled);
+                    worker.leases.insert(lease, LeaseUse::Cancelled);
                 }
                 effects.push(Effect::Cancel { worker, lease });
             }

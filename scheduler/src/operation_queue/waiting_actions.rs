@@ -1,31 +1,31 @@
-//! The lines in which operations wait for workers.
+//! Queues in which operations wait for workers.
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::operation::OperationId;
+use super::ids::OperationId;
 use crate::clock::Time;
-use crate::platform::{Offer, Requirements};
+use crate::platform::{OfferedProperties, RequiredProperties};
 
-/// A place in a line: by priority, then first come, first served.
+/// Position in a queue: by priority, then by arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Ticket {
+pub(super) struct QueuePosition {
     pub(super) priority: i32,
     pub(super) arrival: u64,
 }
 
-/// One line for each set of requirements, so that a free slot costs one comparison for each kind of Action that
-/// waits, however many wait.
+/// One queue for each set of required properties, so that a free slot costs one comparison for each set, however many
+/// Actions wait.
 #[derive(Debug, Default)]
 pub(super) struct WaitingActions {
-    /// No line is empty.
-    lines: HashMap<Requirements, Line>,
+    /// Queues that are not empty.
+    queues: HashMap<RequiredProperties, Queue>,
     count: usize,
 }
 
 #[derive(Debug, Default)]
-struct Line {
-    operations: BTreeMap<Ticket, OperationId>,
-    /// Since when no worker could run these, busy or not.
+struct Queue {
+    operations: BTreeMap<QueuePosition, OperationId>,
+    /// Time since which no worker, busy or not, could run these operations.
     unserved_since: Option<Time>,
 }
 
@@ -34,66 +34,75 @@ impl WaitingActions {
         self.count
     }
 
-    pub(super) fn insert(&mut self, requirements: &Requirements, ticket: Ticket, id: OperationId) {
-        let line = self.lines.entry(requirements.clone()).or_default();
-        if line.operations.insert(ticket, id).is_none() {
+    pub(super) fn insert(
+        &mut self,
+        requirements: &RequiredProperties,
+        position: QueuePosition,
+        id: OperationId,
+    ) {
+        let queue = self.queues.entry(requirements.clone()).or_default();
+        if queue.operations.insert(position, id).is_none() {
             self.count += 1;
         }
     }
 
-    pub(super) fn remove(&mut self, requirements: &Requirements, ticket: Ticket) -> Option<OperationId> {
-        let line = self.lines.get_mut(requirements)?;
-        let removed = line.operations.remove(&ticket)?;
+    pub(super) fn remove(
+        &mut self,
+        requirements: &RequiredProperties,
+        position: QueuePosition,
+    ) -> Option<OperationId> {
+        let queue = self.queues.get_mut(requirements)?;
+        let removed = queue.operations.remove(&position)?;
         self.count -= 1;
-        if line.operations.is_empty() {
-            self.lines.remove(requirements);
+        if queue.operations.is_empty() {
+            self.queues.remove(requirements);
         }
         Some(removed)
     }
 
-    /// Takes the first operation of all lines that a worker with this offer can serve.
-    pub(super) fn pop_first(&mut self, offer: &Offer) -> Option<OperationId> {
-        let lines = self
-            .lines
+    /// Takes the first operation of all queues that a worker with these properties can serve.
+    pub(super) fn pop_first(&mut self, offered: &OfferedProperties) -> Option<OperationId> {
+        let queues = self
+            .queues
             .iter()
-            .filter(|(requirements, _)| offer.meets(requirements));
+            .filter(|(requirements, _)| offered.satisfy(requirements));
         let first =
-            lines.filter_map(|(requirements, line)| Some((*line.operations.keys().next()?, requirements)));
-        let (ticket, requirements) = first.min_by_key(|(ticket, _)| *ticket)?;
+            queues.filter_map(|(requirements, queue)| Some((*queue.operations.keys().next()?, requirements)));
+        let (position, requirements) = first.min_by_key(|(position, _)| *position)?;
         let requirements = requirements.clone();
-        self.remove(&requirements, ticket)
+        self.remove(&requirements, position)
     }
 
-    pub(super) fn unserved_since(&self, requirements: &Requirements) -> Option<Time> {
-        self.lines.get(requirements)?.unserved_since
+    pub(super) fn unserved_since(&self, requirements: &RequiredProperties) -> Option<Time> {
+        self.queues.get(requirements)?.unserved_since
     }
 
-    /// Notes that nobody serves a line, from `now` on unless that is known already.
-    pub(super) fn set_unserved(&mut self, requirements: &Requirements, now: Time) {
-        if let Some(line) = self.lines.get_mut(requirements) {
-            line.unserved_since.get_or_insert(now);
+    /// Marks a queue as unserved from `now`, unless it is marked already.
+    pub(super) fn set_unserved(&mut self, requirements: &RequiredProperties, now: Time) {
+        if let Some(queue) = self.queues.get_mut(requirements) {
+            queue.unserved_since.get_or_insert(now);
         }
     }
 
-    /// Notes that a worker with this offer has come.
-    pub(super) fn served_by(&mut self, offer: &Offer) {
-        let lines = self.lines.iter_mut();
-        for (_, line) in lines.filter(|(requirements, _)| offer.meets(requirements)) {
-            line.unserved_since = None;
+    /// Marks all queues as served that a new worker with these properties can serve.
+    pub(super) fn served_by(&mut self, offered: &OfferedProperties) {
+        let queues = self.queues.iter_mut();
+        for (_, queue) in queues.filter(|(requirements, _)| offered.satisfy(requirements)) {
+            queue.unserved_since = None;
         }
     }
 
-    /// Notes the lines that are no longer served, and gives who waits in them.
+    /// Marks the queues that are no longer served, and returns their operations.
     pub(super) fn find_unserved(
         &mut self,
         now: Time,
-        is_served: impl Fn(&Requirements) -> bool,
+        is_served: impl Fn(&RequiredProperties) -> bool,
     ) -> Vec<OperationId> {
         let mut found = vec![];
-        for (requirements, line) in &mut self.lines {
-            if line.unserved_since.is_none() && !is_served(requirements) {
-                line.unserved_since = Some(now);
-                found.extend(line.operations.values());
+        for (requirements, queue) in &mut self.queues {
+            if queue.unserved_since.is_none() && !is_served(requirements) {
+                queue.unserved_since = Some(now);
+                found.extend(queue.operations.values());
             }
         }
         found

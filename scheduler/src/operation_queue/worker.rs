@@ -1,30 +1,22 @@
-//! One worker.
+//! A worker of the queue.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use bitzel_proto::worker::Hello;
 
-use super::operation::OperationId;
-use crate::platform::{Offer, Requirements};
+use super::ids::{LeaseId, OperationId};
+use crate::platform::{OfferedProperties, RequiredProperties};
 
-/// A worker's registration. A worker that comes back is another one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct WorkerId(pub(super) u64);
-
-/// A slot of a worker, taken by one attempt to run an Action. Never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LeaseId(pub u64);
-
-/// What a lease is for.
+/// Use of a lease.
 #[derive(Debug)]
-pub(super) enum Leased {
+pub(super) enum LeaseUse {
     Operation(OperationId),
-    /// Nobody wants the result any more; the worker has been told and has not answered yet.
+    /// No client needs the result any more. The worker has got a Cancel, and has not completed the lease yet.
     Cancelled,
 }
 
-impl Leased {
+impl LeaseUse {
     pub(super) fn operation(&self) -> Option<OperationId> {
         match self {
             Self::Operation(id) => Some(*id),
@@ -33,12 +25,13 @@ impl Leased {
     }
 }
 
+/// A registered worker.
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) name: Arc<str>,
-    pub(super) offer: Offer,
+    pub(super) properties: OfferedProperties,
     pub(super) draining: bool,
-    pub(super) leases: HashMap<LeaseId, Leased>,
+    pub(super) leases: HashMap<LeaseId, LeaseUse>,
     pub(super) slots: usize,
 }
 
@@ -46,19 +39,23 @@ impl Worker {
     pub(super) fn new(hello: &Hello) -> Self {
         Self {
             name: hello.worker_name.as_str().into(),
-            offer: hello.platform.as_ref().map(Offer::new).unwrap_or_default(),
+            properties: hello
+                .platform
+                .as_ref()
+                .map(OfferedProperties::new)
+                .unwrap_or_default(),
             draining: false,
             leases: HashMap::new(),
             slots: hello.slots as usize,
         }
     }
 
-    pub(super) fn has_room(&self) -> bool {
+    pub(super) fn has_free_slot(&self) -> bool {
         !self.draining && self.leases.len() < self.slots
     }
 
-    pub(super) fn has_room_for(&self, requirements: &Requirements) -> bool {
-        self.has_room() && self.offer.meets(requirements)
+    pub(super) fn can_run(&self, requirements: &RequiredProperties) -> bool {
+        self.has_free_slot() && self.properties.satisfy(requirements)
     }
 
     pub(super) fn operation(&self, lease: LeaseId) -> Option<OperationId> {

@@ -1,4 +1,4 @@
-//! When a result comes from the action cache, and when it goes there.
+//! Reads and writes of the action cache.
 
 use bitzel_cas::ActionCache;
 use bitzel_proto::reapi::execution_stage::Value::{Executing, Queued};
@@ -8,7 +8,7 @@ use prost::Message;
 use tonic::metadata::MetadataValue;
 
 use super::fake_worker::{FakeWorker, exited};
-use super::farm::{Farm, patiently};
+use super::farm::{Farm, with_timeout};
 use super::gated_action_cache::Gate;
 
 #[tokio::test]
@@ -36,20 +36,20 @@ async fn a_cached_result_is_served_without_any_worker() {
 }
 
 #[tokio::test]
-async fn contents_come_inline_for_those_who_ask_whether_executed_or_cached() {
+async fn requested_contents_are_inlined_executed_or_cached() {
     let farm = Farm::start().await;
     let action = farm.action("a").await;
-    let said = farm.upload_bytes(b"said").await;
-    let complained = farm.upload_bytes(b"complained").await;
+    let stdout = farm.upload_bytes(b"said").await;
+    let stderr = farm.upload_bytes(b"complained").await;
     let file = |path: &str, digest: Digest| OutputFile {
         path: path.to_owned(),
         digest: Some(digest.into()),
         ..Default::default()
     };
     let result = ActionResult {
-        stdout_digest: Some(said.into()),
-        stderr_digest: Some(complained.into()),
-        output_files: vec![file("wanted", said), file("other", complained)],
+        stdout_digest: Some(stdout.into()),
+        stderr_digest: Some(stderr.into()),
+        output_files: vec![file("wanted", stdout), file("other", stderr)],
         ..Default::default()
     };
     let asked = |request: &mut ExecuteRequest| {
@@ -64,7 +64,7 @@ async fn contents_come_inline_for_those_who_ask_whether_executed_or_cached() {
         ..Default::default()
     };
     worker.run(completed).await;
-    // Both follow one execution, and each gets what it asked for.
+    // Both follow one execution, and each gets the contents that it requested.
     let got = plain.response().await.result.unwrap();
     assert_eq!(
         (&got.stdout_raw[..], &got.output_files),
@@ -76,7 +76,7 @@ async fn contents_come_inline_for_those_who_ask_whether_executed_or_cached() {
     for response in [executed, cached] {
         let got = response.result.unwrap();
         assert_eq!(got.stdout_raw, b"said");
-        assert_eq!(got.stdout_digest, Some(said.into()));
+        assert_eq!(got.stdout_digest, Some(stdout.into()));
         assert_eq!(got.stderr_raw, b"");
         assert_eq!(got.output_files[0].contents, b"said");
         assert_eq!(got.output_files[1].contents, b"");
@@ -97,7 +97,7 @@ async fn requests_for_one_action_share_one_execution() {
 }
 
 #[tokio::test]
-async fn a_success_is_acknowledged_and_told_only_after_it_is_in_the_cache() {
+async fn a_success_is_reported_after_it_is_in_the_cache() {
     let farm = Farm::start().await;
     let action = farm.action("a").await;
     let next = farm.action("next").await;
@@ -108,7 +108,9 @@ async fn a_success_is_acknowledged_and_told_only_after_it_is_in_the_cache() {
     operations.reach(Executing).await;
     worker.complete(&assign.lease, exited(0)).await;
     let mut writes = farm.action_cache.writes.subscribe();
-    patiently(writes.wait_for(|writes| *writes == 1)).await.unwrap();
+    with_timeout(writes.wait_for(|writes| *writes == 1))
+        .await
+        .unwrap();
     // The slot is free already, so the next message is the next Action, and not an acknowledgement.
     farm.execute(next).await.unwrap();
     assert_eq!(worker.assigned().await.action_digest, Some(next.into()));
@@ -128,7 +130,9 @@ async fn a_result_survives_its_worker_and_is_still_cached() {
     let assign = worker.assigned().await;
     worker.complete(&assign.lease, exited(0)).await;
     let mut writes = farm.action_cache.writes.subscribe();
-    patiently(writes.wait_for(|writes| *writes == 1)).await.unwrap();
+    with_timeout(writes.wait_for(|writes| *writes == 1))
+        .await
+        .unwrap();
     drop(worker);
     farm.action_cache.gate.send_replace(Gate::Open);
     assert_eq!(operations.response().await.result.unwrap().exit_code, 0);
@@ -136,7 +140,7 @@ async fn a_result_survives_its_worker_and_is_still_cached() {
 }
 
 #[tokio::test]
-async fn a_cache_that_cannot_be_written_does_not_spoil_the_result() {
+async fn a_failing_cache_does_not_invalidate_the_result() {
     let farm = Farm::start().await;
     farm.action_cache.gate.send_replace(Gate::Failing);
     let mut operations = farm.execute(farm.action("a").await).await.unwrap();
@@ -152,7 +156,7 @@ async fn a_cache_that_cannot_be_written_does_not_spoil_the_result() {
 }
 
 #[tokio::test]
-async fn what_the_client_says_about_itself_reaches_the_worker() {
+async fn request_metadata_reaches_the_worker() {
     let farm = Farm::start().await;
     let action = farm.action("a").await;
     let said = RequestMetadata {

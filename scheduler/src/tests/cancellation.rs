@@ -1,23 +1,23 @@
-//! Clients that go away.
+//! Clients that disconnect.
 
 use bitzel_proto::reapi::execution_stage::Value::{Executing, Queued};
 use tonic::Code;
 
 use super::fake_worker::{FakeWorker, exited, failed};
-use super::farm::{Farm, GRACE};
+use super::farm::{ABANDONED_TIMEOUT, Farm};
 
 #[tokio::test]
-async fn an_action_without_clients_is_cancelled_after_the_grace_time() {
+async fn an_abandoned_action_is_cancelled_after_the_timeout() {
     let farm = Farm::start().await;
     let mut worker = FakeWorker::connect(&farm, "w", 1).await;
     let mut operations = farm.execute(farm.action("a").await).await.unwrap();
     let name = operations.reach(Executing).await.name;
     let lease = worker.assigned().await.lease;
     drop(operations);
-    farm.clock.pass_once_awaited(GRACE).await;
+    farm.clock.pass_once_awaited(ABANDONED_TIMEOUT).await;
     assert_eq!(worker.cancelled().await, lease);
     assert_eq!(farm.wait(&name).await.err().unwrap().code(), Code::NotFound);
-    // The worker's answer frees the slot and is not taken for a result.
+    // The worker's response frees the slot and is not used as a result.
     let next = farm.action("next").await;
     let mut operations = farm.execute(next).await.unwrap();
     worker
@@ -28,7 +28,7 @@ async fn an_action_without_clients_is_cancelled_after_the_grace_time() {
 }
 
 #[tokio::test]
-async fn a_client_that_comes_back_within_the_grace_time_gets_its_result() {
+async fn a_client_that_returns_in_time_gets_the_result() {
     let farm = Farm::start().await;
     let mut worker = FakeWorker::connect(&farm, "w", 1).await;
     let mut operations = farm.execute(farm.action("a").await).await.unwrap();
@@ -41,24 +41,24 @@ async fn a_client_that_comes_back_within_the_grace_time_gets_its_result() {
 }
 
 #[tokio::test]
-async fn the_grace_time_counts_from_the_last_departure() {
+async fn the_timeout_starts_with_the_last_detached_client() {
     let farm = Farm::start().await;
     let mut worker = FakeWorker::connect(&farm, "w", 1).await;
     let mut operations = farm.execute(farm.action("a").await).await.unwrap();
     let name = operations.reach(Executing).await.name;
     let lease = worker.assigned().await.lease;
     drop(operations);
-    farm.clock.awaits(GRACE).await;
+    farm.clock.awaits(ABANDONED_TIMEOUT).await;
     let back = farm.wait(&name).await.unwrap();
-    // The first departure's time is up, and nothing happens: the second one is noticed and waited for.
-    farm.clock.pass_once_awaited(GRACE).await;
+    // The timeout of the first client has passed without an effect; that of the second one starts.
+    farm.clock.pass_once_awaited(ABANDONED_TIMEOUT).await;
     drop(back);
-    farm.clock.pass_once_awaited(GRACE).await;
+    farm.clock.pass_once_awaited(ABANDONED_TIMEOUT).await;
     assert_eq!(worker.cancelled().await, lease);
 }
 
 #[tokio::test]
-async fn an_action_with_a_client_left_goes_on() {
+async fn an_action_with_another_client_continues() {
     let farm = Farm::start().await;
     let action = farm.action("a").await;
     let mut stays = farm.execute(action).await.unwrap();
@@ -70,7 +70,7 @@ async fn an_action_with_a_client_left_goes_on() {
 }
 
 #[tokio::test]
-async fn a_server_that_stops_tells_its_clients_to_try_again() {
+async fn a_stopping_server_answers_unavailable() {
     let farm = Farm::start().await;
     let mut operations = farm.execute(farm.action("a").await).await.unwrap();
     operations.reach(Queued).await;

@@ -1,4 +1,4 @@
-//! Where `remote_execution.proto` is easily got wrong. The numbers are those of the project's list of traps.
+//! Requirements of `remote_execution.proto` that are easily violated. The numbers are those of the project's list of traps.
 
 use bitzel_cas::ActionCache;
 use bitzel_proto::google::protobuf;
@@ -13,10 +13,10 @@ use super::fake_worker::{FakeWorker, exited, failed};
 use super::farm::{Farm, metadata, response, stage};
 
 #[tokio::test]
-async fn trap_07_do_not_cache_is_neither_merged_nor_written_nor_served() {
+async fn trap_07_do_not_cache_means_no_merge_no_write_no_hit() {
     let farm = Farm::start().await;
     let action = farm.action_with("a", |action| action.do_not_cache = true).await;
-    // Somebody wrote a result all the same.
+    // A result exists all the same.
     let stale = ActionResult {
         exit_code: 3,
         ..Default::default()
@@ -102,7 +102,7 @@ async fn trap_08_errors_go_into_the_response_and_are_never_cached() {
 }
 
 #[tokio::test]
-async fn trap_09_what_is_missing_is_named_without_instance() {
+async fn trap_09_missing_blobs_are_named_without_instance() {
     let farm = Farm::start().await;
     let subjects = async |action: Digest| {
         let status = farm
@@ -139,7 +139,7 @@ async fn trap_09_what_is_missing_is_named_without_instance() {
 }
 
 #[tokio::test]
-async fn trap_09_the_workers_list_of_deeper_missing_blobs_reaches_the_client() {
+async fn trap_09_missing_blobs_of_the_worker_reach_the_client() {
     let farm = Farm::start().await;
     let mut worker = FakeWorker::connect(&farm, "w", 1).await;
     let mut operations = farm.execute(farm.action("a").await).await.unwrap();
@@ -181,7 +181,7 @@ async fn trap_10_completed_means_done_and_the_end_of_the_stream() {
 }
 
 #[tokio::test]
-async fn trap_10_wait_execution_tells_the_current_state_at_once() {
+async fn trap_10_wait_execution_reports_the_state_at_once() {
     let farm = Farm::start().await;
     let action = farm.action("a").await;
     let mut operations = farm.execute(action).await.unwrap();
@@ -203,7 +203,7 @@ async fn trap_10_wait_execution_tells_the_current_state_at_once() {
 }
 
 #[tokio::test]
-async fn trap_10_wait_execution_for_an_unknown_operation_is_not_found() {
+async fn trap_10_an_unknown_operation_is_not_found() {
     let farm = Farm::start().await;
     for name in [
         "",
@@ -218,7 +218,7 @@ async fn trap_10_wait_execution_for_an_unknown_operation_is_not_found() {
 }
 
 #[tokio::test]
-async fn trap_13_a_longer_timeout_than_the_servers_is_rejected() {
+async fn trap_13_a_timeout_over_the_maximum_is_rejected() {
     let farm = Farm::start().await;
     for (seconds, nanos, accepted) in [
         (3600, 0, true),
@@ -243,7 +243,7 @@ async fn trap_13_a_longer_timeout_than_the_servers_is_rejected() {
 }
 
 #[tokio::test]
-async fn trap_13_the_time_of_queueing_is_the_servers_and_known_to_all() {
+async fn trap_13_the_server_sets_the_time_of_queueing() {
     let farm = Farm::start().await;
     let mut worker = FakeWorker::connect(&farm, "w", 1).await;
     let action = farm.action("a").await;

@@ -1,4 +1,4 @@
-//! A worker that speaks the protocol and runs nothing.
+//! Worker that implements the protocol and runs nothing.
 
 use bitzel_proto::reapi::{ActionResult, ExecuteResponse};
 use bitzel_proto::worker::{
@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use super::farm::{Farm, patiently, platform};
+use super::farm::{Farm, platform, with_timeout};
 
 /// Dropping it breaks its stream.
 pub(super) struct FakeWorker {
@@ -25,7 +25,7 @@ pub(super) fn hello(name: &str, slots: u32, properties: &[(&str, &str)]) -> work
 }
 
 impl FakeWorker {
-    /// A worker on Linux.
+    /// Connects a worker on Linux.
     pub(super) async fn connect(farm: &Farm, name: &str, slots: u32) -> Self {
         Self::connect_with(farm, hello(name, slots, &[("OSFamily", "linux")])).await
     }
@@ -49,7 +49,7 @@ impl FakeWorker {
     }
 
     pub(super) async fn next(&mut self) -> Result<Option<scheduler_message::Message>, Status> {
-        let message = patiently(self.inbound.message()).await?;
+        let message = with_timeout(self.inbound.message()).await?;
         Ok(message.and_then(|message| message.message))
     }
 
@@ -95,7 +95,7 @@ impl FakeWorker {
     }
 }
 
-/// What a worker answers when the command ended with `exit_code`.
+/// Response of a worker whose command ended with `exit_code`.
 pub(super) fn exited(exit_code: i32) -> ExecuteResponse {
     ExecuteResponse {
         result: Some(ActionResult {
@@ -106,7 +106,7 @@ pub(super) fn exited(exit_code: i32) -> ExecuteResponse {
     }
 }
 
-/// What a worker answers when the Action could not be run.
+/// Response of a worker that could not run the Action.
 pub(super) fn failed(code: tonic::Code, message: &str) -> ExecuteResponse {
     ExecuteResponse {
         status: Some(bitzel_proto::google::rpc::Status {

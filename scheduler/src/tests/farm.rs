@@ -1,5 +1,6 @@
-//! A server on loopback and its clients.
+//! Server on loopback with its clients.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use super::gated_action_cache::GatedActionCache;
 use super::manual_clock::ManualClock;
 use crate::{ExecutionConfig, ExecutionServer, ExecutionTasks};
 
-pub(super) const GRACE: Duration = Duration::from_secs(10);
+pub(super) const ABANDONED_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const NO_WORKER_TIMEOUT: Duration = Duration::from_mins(1);
 
 pub(super) struct Farm {
@@ -35,10 +36,10 @@ pub(super) struct Farm {
     channel: Channel,
 }
 
-/// A test that waits for what never comes fails instead of hanging.
-pub(super) async fn patiently<T>(future: impl Future<Output = T>) -> T {
+/// Fails a test that waits for an event that never happens, instead of hanging.
+pub(super) async fn with_timeout<T>(future: impl Future<Output = T>) -> T {
     let waited = tokio::time::timeout(Duration::from_mins(1), future).await;
-    waited.expect("this should have happened long ago")
+    waited.expect("the event should have happened long ago")
 }
 
 pub(super) fn platform(properties: &[(&str, &str)]) -> Platform {
@@ -60,10 +61,10 @@ impl Farm {
         let action_cache = Arc::new(GatedActionCache::default());
         let clock = Arc::new(ManualClock::default());
         let config = ExecutionConfig {
-            maximum_attempts: 2,
+            max_attempts: NonZeroUsize::new(2).unwrap(),
             no_worker_timeout: NO_WORKER_TIMEOUT,
-            abandoned_grace: GRACE,
-            maximum_timeout: Duration::from_hours(1),
+            abandoned_timeout: ABANDONED_TIMEOUT,
+            max_action_timeout: Duration::from_hours(1),
             ..ExecutionConfig::default()
         };
         let server = ExecutionServer::new(store.clone(), action_cache.clone(), config, clock.clone());
@@ -106,7 +107,7 @@ impl Farm {
         digest
     }
 
-    /// Uploads an Action for Linux and what it needs.
+    /// Uploads an Action for Linux, and its inputs.
     pub(super) async fn action(&self, name: &str) -> Digest {
         self.action_with(name, |_| {}).await
     }
@@ -141,29 +142,33 @@ impl Farm {
             ..Default::default()
         };
         change(&mut request);
-        let stream = patiently(self.client().execute(request)).await?;
+        let stream = with_timeout(self.client().execute(request)).await?;
         Ok(Operations(stream.into_inner()))
     }
 
     pub(super) async fn wait(&self, name: &str) -> Result<Operations, Status> {
         let name = name.to_owned();
-        let stream = patiently(self.client().wait_execution(WaitExecutionRequest { name })).await?;
+        let stream = with_timeout(self.client().wait_execution(WaitExecutionRequest { name })).await?;
         Ok(Operations(stream.into_inner()))
     }
 }
 
-/// What a client sees of an operation. Dropping it disconnects the client.
+/// Stream of a client that follows an operation. Dropping it disconnects the client.
 pub(super) struct Operations(Streaming<Operation>);
 
 impl Operations {
     pub(super) async fn next(&mut self) -> Result<Option<Operation>, Status> {
-        patiently(self.0.message()).await
+        with_timeout(self.0.message()).await
     }
 
     /// Reads until the operation has reached `stage`.
     pub(super) async fn reach(&mut self, wanted: execution_stage::Value) -> Operation {
         loop {
-            let operation = self.next().await.unwrap().expect("the stream ended too early");
+            let operation = self
+                .next()
+                .await
+                .unwrap()
+                .expect("the stream ended before the stage");
             if stage(&operation) == wanted {
                 return operation;
             }
@@ -175,7 +180,7 @@ impl Operations {
         let last = self.reach(execution_stage::Value::Completed).await;
         assert!(
             self.next().await.unwrap().is_none(),
-            "nothing comes after the last state"
+            "the stream ends after the last state"
         );
         response(&last)
     }

@@ -1,4 +1,4 @@
-//! An action cache whose writes wait for, or fail at, the test's word.
+//! Action cache whose writes wait or fail as the test decides.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ pub(super) enum Gate {
 #[derive(Debug)]
 pub(super) struct GatedActionCache {
     pub(super) gate: watch::Sender<Gate>,
-    /// How many writes have come to the gate.
+    /// Number of writes that have reached the gate.
     pub(super) writes: watch::Sender<usize>,
     results: Mutex<HashMap<(InstanceName, Digest), ActionResult>>,
 }

@@ -1,4 +1,4 @@
-//! Inputs of Actions that wait and run stay in a store that is too small.
+//! Protection of inputs from eviction while their Actions wait or run.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::fake_worker::{FakeWorker, exited};
 use super::farm::Farm;
 
-const BLOCK: u64 = 4096;
+const BLOCK_BYTES: u64 = 4096;
 
 async fn write(store: &DiskBlobStore, blob: Vec<u8>) -> Digest {
     let digest = DigestFunction::Sha256.digest(&blob);
@@ -21,7 +21,7 @@ async fn write(store: &DiskBlobStore, blob: Vec<u8>) -> Digest {
     digest
 }
 
-/// Writes far more than the store holds.
+/// Writes far more than the store can hold.
 async fn flood(store: &DiskBlobStore, from: u64) {
     for number in from..from + 200 {
         write(store, number.to_le_bytes().to_vec()).await;
@@ -29,10 +29,10 @@ async fn flood(store: &DiskBlobStore, from: u64) {
 }
 
 #[tokio::test]
-async fn a_flood_of_writes_evicts_no_input_of_a_waiting_or_running_action() {
+async fn a_flood_evicts_no_input_of_a_waiting_or_running_action() {
     let root = TempDir::new().unwrap();
     let options = DiskBlobStoreOptions {
-        limit_bytes: 20 * BLOCK,
+        limit_bytes: 20 * BLOCK_BYTES,
         free_space_floor_bytes: 0,
         compress: false,
     };
@@ -80,7 +80,7 @@ async fn a_flood_of_writes_evicts_no_input_of_a_waiting_or_running_action() {
     assert_eq!(
         store.find_missing(&inputs).await.unwrap(),
         [action],
-        "the tree is still that of the other one"
+        "the other Action still leases the tree"
     );
     worker.complete(&running.lease, exited(0)).await;
     others.response().await;

@@ -1,17 +1,17 @@
-//! A clock that tests set.
+//! Clock that tests set.
 
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::farm::patiently;
+use super::farm::with_timeout;
 use crate::clock::{Clock, Time};
 
 #[derive(Debug)]
 pub(super) struct ManualClock {
     now: watch::Sender<Time>,
-    /// Until when the last one to go to sleep sleeps.
+    /// Time until which the last sleeper sleeps.
     sleeper: watch::Sender<Option<Time>>,
 }
 
@@ -25,17 +25,17 @@ impl Default for ManualClock {
 }
 
 impl ManualClock {
-    /// Waits until the server has noticed that it is to do something after `duration`.
+    /// Waits until the server waits for the time after `duration`.
     pub(super) async fn awaits(&self, duration: Duration) -> Time {
         let until = self.now() + duration;
         let mut sleeper = self.sleeper.subscribe();
-        patiently(sleeper.wait_for(|sleeper| *sleeper == Some(until)))
+        with_timeout(sleeper.wait_for(|sleeper| *sleeper == Some(until)))
             .await
             .unwrap();
         until
     }
 
-    /// Lets time pass, but not before the server awaits it.
+    /// Sets the time after `duration`, when the server waits for it.
     pub(super) async fn pass_once_awaited(&self, duration: Duration) {
         let until = self.awaits(duration).await;
         self.now.send_replace(until);

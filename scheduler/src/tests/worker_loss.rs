@@ -1,4 +1,4 @@
-//! Workers that go away.
+//! Workers that are lost.
 
 use bitzel_proto::reapi::execution_stage::Value::{Executing, Queued};
 use bitzel_proto::worker::scheduler_message;
@@ -24,7 +24,7 @@ async fn a_lost_workers_action_runs_on_another() {
 }
 
 #[tokio::test]
-async fn an_action_that_loses_too_many_workers_fails_and_names_them() {
+async fn repeated_loss_fails_with_the_names_of_the_workers() {
     let farm = Farm::start().await;
     let action = farm.action("a").await;
     let mut operations = farm.execute(action).await.unwrap();
@@ -42,14 +42,16 @@ async fn an_action_that_loses_too_many_workers_fails_and_names_them() {
 }
 
 #[tokio::test]
-async fn what_is_the_workers_own_fault_is_tried_again() {
+async fn a_failure_of_the_worker_is_tried_again() {
     for code in [Code::Unavailable, Code::Aborted, Code::Cancelled] {
         let farm = Farm::start().await;
         let mut operations = farm.execute(farm.action("a").await).await.unwrap();
         let mut worker = FakeWorker::connect(&farm, "w", 1).await;
         let lease = worker.assigned().await.lease;
-        worker.complete(&lease, failed(code, "the store is away")).await;
-        // The Action comes back; whether before or after the acknowledgement is open.
+        worker
+            .complete(&lease, failed(code, "the store is unreachable"))
+            .await;
+        // The Action is assigned again, before or after the acknowledgement.
         let (mut again, mut acknowledged) = (None, false);
         while again.is_none() || !acknowledged {
             match worker.next().await.unwrap().unwrap() {
@@ -67,7 +69,7 @@ async fn what_is_the_workers_own_fault_is_tried_again() {
 }
 
 #[tokio::test]
-async fn an_action_that_nobody_can_run_fails_and_names_the_properties() {
+async fn an_action_without_a_suitable_worker_names_properties() {
     let farm = Farm::start().await;
     let mut operations = farm.execute(farm.action("a").await).await.unwrap();
     operations.reach(Queued).await;

@@ -1,4 +1,4 @@
-//! What workers may say and when.
+//! Protocol of workers.
 
 use bitzel_proto::reapi::execution_stage::Value::Executing;
 use bitzel_proto::reapi::{Command, Platform};
@@ -9,7 +9,7 @@ use super::fake_worker::{FakeWorker, exited, hello};
 use super::farm::{Farm, platform};
 
 #[tokio::test]
-async fn a_worker_that_does_not_say_who_it_is_is_refused() {
+async fn a_worker_without_a_valid_hello_is_refused() {
     let farm = Farm::start().await;
     for first in [
         worker_message::Message::Drain(Drain {}),
@@ -24,13 +24,13 @@ async fn a_worker_that_does_not_say_who_it_is_is_refused() {
 }
 
 #[tokio::test]
-async fn a_drained_worker_ends_its_work_and_its_stream() {
+async fn a_drained_worker_finishes_and_its_stream_ends() {
     let farm = Farm::start().await;
     let mut draining = FakeWorker::connect(&farm, "draining", 2).await;
     let mut first = farm.execute(farm.action("first").await).await.unwrap();
     let assign = draining.assigned().await;
     draining.drain().await;
-    // Once another worker gets an Action although the first one has a free slot, the drain has been noticed.
+    // The drain has taken effect when another worker gets an Action although the first one has a free slot.
     let mut other =
         FakeWorker::connect_with(&farm, hello("other", 1, &[("OSFamily", "linux"), ("gpu", "1")])).await;
     let gpu = farm
@@ -50,7 +50,7 @@ async fn a_drained_worker_ends_its_work_and_its_stream() {
 }
 
 #[tokio::test]
-async fn an_idle_worker_that_drains_is_let_go_at_once() {
+async fn an_idle_worker_that_drains_is_closed_at_once() {
     let farm = Farm::start().await;
     let mut worker = FakeWorker::connect(&farm, "w", 2).await;
     worker.drain().await;
@@ -58,7 +58,7 @@ async fn an_idle_worker_that_drains_is_let_go_at_once() {
 }
 
 #[tokio::test]
-async fn completions_that_nobody_waits_for_are_acknowledged_and_ignored() {
+async fn unknown_completions_are_acknowledged_and_ignored() {
     let farm = Farm::start().await;
     let mut worker = FakeWorker::connect(&farm, "w", 1).await;
     let mut operations = farm.execute(farm.action("a").await).await.unwrap();
@@ -75,7 +75,7 @@ async fn completions_that_nobody_waits_for_are_acknowledged_and_ignored() {
 }
 
 #[tokio::test]
-async fn an_action_goes_to_a_worker_that_offers_what_it_needs() {
+async fn an_action_goes_to_a_worker_with_its_properties() {
     let farm = Farm::start().await;
     let mut plain = FakeWorker::connect(&farm, "plain", 1).await;
     let mut gpu =
@@ -94,9 +94,9 @@ async fn an_action_goes_to_a_worker_that_offers_what_it_needs() {
 }
 
 #[tokio::test]
-async fn an_older_clients_platform_stands_in_the_command() {
+async fn older_clients_set_the_platform_in_the_command() {
     let farm = Farm::start().await;
-    #[expect(deprecated, reason = "what clients older than version 2.2 set")]
+    #[expect(deprecated, reason = "clients older than version 2.2 set it")]
     let command = Command {
         platform: Some(platform(&[("gpu", "1")])),
         ..Default::default()
@@ -110,7 +110,7 @@ async fn an_older_clients_platform_stands_in_the_command() {
         })
         .await
     };
-    // Where the Action says something, the Command's platform does not count.
+    // The Command's platform does not count if the Action has one.
     let preferred = with_platform(Some(platform(&[("OSFamily", "linux")]))).await;
     let _running = farm.execute(preferred).await.unwrap();
     assert_eq!(plain.assigned().await.action_digest, Some(preferred.into()));

@@ -1,4 +1,4 @@
-//! Actions that do nothing, in the sandbox, through Execute.
+//! Execution of Actions that do nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,28 +12,30 @@ use prost::Message as _;
 use tokio::task::JoinSet;
 
 use crate::client::{Client, FUNCTION};
+use crate::measured_server::MeasuredServer;
 use crate::measurement::Measurement;
-use crate::system::System;
 
-pub(crate) const MANY: &str = "no-op Actions, 32 clients";
-/// Names of the rate with many clients, and of median and 99th percentile with one.
-type Names = [&'static str; 3];
-const ON_DISK: Names = [
-    MANY,
+pub(crate) const CONCURRENT_ACTIONS: &str = "no-op Actions, 32 clients";
+/// Names of three measurements: the rate with many clients, and median and 99th percentile with one client.
+type MeasurementNames = [&'static str; 3];
+const SCRATCH_ON_DISK: MeasurementNames = [
+    CONCURRENT_ACTIONS,
     "no-op Action, one client, p50",
     "no-op Action, one client, p99",
 ];
-const IN_MEMORY: Names = [
+const SCRATCH_IN_MEMORY: MeasurementNames = [
     "no-op Actions, 32 clients, scratch in memory",
     "no-op Action, one client, scratch in memory, p50",
     "no-op Action, one client, scratch in memory, p99",
 ];
 const CLIENTS: usize = 32;
-const WARM_UP: Duration = Duration::from_secs(2);
-const MEASURED: Duration = Duration::from_secs(10);
-const ALONE: usize = 200;
+const WARM_UP_TIME: Duration = Duration::from_secs(2);
+const MEASURED_TIME: Duration = Duration::from_secs(10);
+/// Actions of one client, one after the other, and those before them that warm the worker up.
+const SEQUENTIAL_ACTIONS: usize = 200;
+const WARM_UP_ACTIONS: usize = 20;
 
-/// Makes Actions that nobody has run.
+/// Source of Actions that have never run.
 #[derive(Debug)]
 pub(crate) struct Actions {
     command: Digest,
@@ -42,7 +44,7 @@ pub(crate) struct Actions {
 }
 
 impl Actions {
-    /// Actions that are numbered from `first` on; each number is used once for a server.
+    /// Actions with numbers from `first` on; no two Actions of a server have the same number.
     pub(crate) async fn new(client: &Client, first: usize) -> Arc<Self> {
         let command = Command {
             arguments: vec!["/bin/true".into()],
@@ -59,7 +61,7 @@ impl Actions {
         Arc::new(actions)
     }
 
-    /// Uploads an Action, executes it and checks that it ran.
+    /// Uploads an Action, executes it and asserts that it ran.
     pub(crate) async fn run(&self, client: &Client) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let action = Action {
@@ -92,15 +94,15 @@ impl Actions {
     }
 }
 
-/// With all of the server's directories on the disk.
-pub(crate) async fn measure(system: &System) -> Vec<Measurement> {
-    measure_as(ON_DISK, system).await
+/// Measures with all directories of the server on disk.
+pub(crate) async fn measure(server: &MeasuredServer) -> Vec<Measurement> {
+    measure_as(SCRATCH_ON_DISK, server).await
 }
 
-/// With what Actions write in memory; nothing where there is no directory for that.
+/// Measures with the scratch space in memory; skipped if there is no directory in memory.
 pub(crate) async fn measure_in_memory() -> Vec<Measurement> {
-    match System::bitzel_with_scratch_in_memory() {
-        Some(system) => measure_as(IN_MEMORY, &system).await,
+    match MeasuredServer::bitzel_with_scratch_in_memory() {
+        Some(server) => measure_as(SCRATCH_IN_MEMORY, &server).await,
         None => {
             peers::skip("scratch in memory", "there is no /dev/shm");
             vec![]
@@ -108,28 +110,30 @@ pub(crate) async fn measure_in_memory() -> Vec<Measurement> {
     }
 }
 
-async fn measure_as([many, median, slow]: Names, system: &System) -> Vec<Measurement> {
-    let client = Client::connect(system).await;
+async fn measure_as(
+    [rate, median, percentile_99]: MeasurementNames,
+    server: &MeasuredServer,
+) -> Vec<Measurement> {
+    let client = Client::connect(server).await;
     let actions = Actions::new(&client, 0).await;
-    let mut alone = vec![];
-    for number in 0..ALONE + 20 {
+    let mut durations = vec![];
+    for number in 0..SEQUENTIAL_ACTIONS + WARM_UP_ACTIONS {
         let start = Instant::now();
         actions.run(&client).await;
-        // The first ones warm the worker up.
-        if number >= 20 {
-            alone.push(start.elapsed());
+        if number >= WARM_UP_ACTIONS {
+            durations.push(start.elapsed());
         }
     }
     let start = Instant::now();
     let mut clients = JoinSet::new();
     for _ in 0..CLIENTS {
-        let client = Client::connect(system).await;
+        let client = Client::connect(server).await;
         let actions = Arc::clone(&actions);
         clients.spawn(async move {
             let mut ended = 0;
-            while start.elapsed() < WARM_UP + MEASURED {
+            while start.elapsed() < WARM_UP_TIME + MEASURED_TIME {
                 actions.run(&client).await;
-                if start.elapsed() > WARM_UP {
+                if start.elapsed() > WARM_UP_TIME {
                     ended += 1;
                 }
             }
@@ -137,10 +141,10 @@ async fn measure_as([many, median, slow]: Names, system: &System) -> Vec<Measure
         });
     }
     let ended: usize = clients.join_all().await.into_iter().sum();
-    let elapsed = start.elapsed().saturating_sub(WARM_UP);
+    let elapsed = start.elapsed().saturating_sub(WARM_UP_TIME);
     vec![
-        Measurement::rate(many, ended as f64, elapsed, "1/s"),
-        Measurement::quantile(median, &alone, 0.5),
-        Measurement::quantile(slow, &alone, 0.99),
+        Measurement::rate(rate, ended as f64, elapsed, "1/s"),
+        Measurement::quantile(median, &durations, 0.5),
+        Measurement::quantile(percentile_99, &durations, 0.99),
     ]
 }

@@ -1,4 +1,4 @@
-//! The one client that all servers are measured with.
+//! The client for all measured servers.
 
 use bitzel_proto::google::bytestream::byte_stream_client::ByteStreamClient;
 use bitzel_proto::reapi;
@@ -10,21 +10,21 @@ use bitzel_proto::{Digest, DigestFunction};
 use bitzel_rpc::endpoint;
 use bitzel_rpc::endpoint::Channel;
 
-use crate::system::System;
+use crate::measured_server::MeasuredServer;
 
-/// The function that every server knows.
+/// The digest function that every server supports.
 pub(crate) const FUNCTION: DigestFunction = DigestFunction::Sha256;
 
-/// More than any message here.
-const MESSAGE_LIMIT: usize = 64 << 20;
+/// Larger than every message of the workloads.
+const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
-/// One connection.
+/// Client with one connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Client(Channel);
 
 impl Client {
-    pub(crate) async fn connect(system: &System) -> Self {
-        Self::connect_to(&system.url()).await
+    pub(crate) async fn connect(server: &MeasuredServer) -> Self {
+        Self::connect_to(&server.url()).await
     }
 
     pub(crate) async fn connect_to(url: &str) -> Self {
@@ -33,12 +33,12 @@ impl Client {
 
     pub(crate) fn store(&self) -> ContentAddressableStorageClient<Channel> {
         ContentAddressableStorageClient::new(self.0.clone())
-            .max_decoding_message_size(MESSAGE_LIMIT)
-            .max_encoding_message_size(MESSAGE_LIMIT)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     pub(crate) fn byte_stream(&self) -> ByteStreamClient<Channel> {
-        ByteStreamClient::new(self.0.clone()).max_decoding_message_size(MESSAGE_LIMIT)
+        ByteStreamClient::new(self.0.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     pub(crate) fn action_cache(&self) -> ActionCacheClient<Channel> {
@@ -49,7 +49,7 @@ impl Client {
         ExecutionClient::new(self.0.clone())
     }
 
-    /// Uploads small blobs in one batch; each has to be accepted.
+    /// Uploads small blobs in one batch; panics unless the server accepts each of them.
     pub(crate) async fn upload(&self, blobs: Vec<(Digest, Vec<u8>)>) {
         let requests = blobs
             .into_iter()
@@ -72,7 +72,7 @@ impl Client {
     }
 }
 
-/// Bytes that nobody can compress and that every `seed` has its own of.
+/// Incompressible bytes, different for every `seed`.
 pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(length + 8);

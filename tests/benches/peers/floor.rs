@@ -1,4 +1,4 @@
-//! What the machine itself gives: less work than any server can do.
+//! Floors: upper limits of the machine itself, measured with less work than any server has.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -17,17 +17,17 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::actions;
 use crate::client::Client;
+use crate::measured_server::{self, directory_on_disk};
 use crate::measurement::Measurement;
 use crate::streams::{self, Content, median};
-use crate::system;
 
-/// A limit and what it consists of.
+/// A limit and the names of its parts.
 pub(crate) struct Floor {
     pub(crate) reference: &'static str,
     pub(crate) measurement: Measurement,
 }
 
-/// Keeps nothing and sends bytes that it has in memory.
+/// `ByteStream` service that drops written data and sends data from memory.
 struct RawByteStream(Content);
 
 #[tonic::async_trait]
@@ -63,7 +63,7 @@ impl ByteStream for RawByteStream {
     }
 }
 
-/// SHA-256 of the stream, then a raw tonic stream of the same bytes, then the disk.
+/// Floor of the streams: SHA-256 of the bytes, then a raw tonic stream of them, then the disk.
 pub(crate) async fn streams() -> Vec<Floor> {
     let content = Content::new(1);
     let start = Instant::now();
@@ -100,20 +100,19 @@ pub(crate) async fn streams() -> Vec<Floor> {
         measurement: Measurement::rate(name, streams::MEBIBYTES, hash + raw + disk, "MiB/s"),
     };
     vec![
-        floor(streams::WRITE, write, disk_write),
-        floor(streams::READ, read, disk_read),
+        floor(streams::WRITE_MEASUREMENT, write, disk_write),
+        floor(streams::READ_MEASUREMENT, read, disk_read),
     ]
 }
 
-/// The same bytes into a file and out again, through the page cache as every server does it. From the second time on they
-/// take the place of others, as in a store that is full.
+/// Times of writing and reading the bytes as a file, through the page cache as in every server. From the second round on
+/// they replace older bytes, as in a full store.
 fn disk(content: &Content) -> (Vec<Duration>, Vec<Duration>) {
-    let beside = std::env::current_exe().unwrap();
-    let directory = tempfile::TempDir::with_prefix_in("bench-floor-", beside.parent().unwrap()).unwrap();
+    let directory = directory_on_disk("bench-floor-");
     let path = directory.path().join("blob");
     let (mut writes, mut reads) = (vec![], vec![]);
     for _ in 0..3 {
-        system::sync();
+        measured_server::sync();
         let start = Instant::now();
         let mut file = File::create(&path).unwrap();
         for chunk in content.chunks() {
@@ -123,22 +122,22 @@ fn disk(content: &Content) -> (Vec<Duration>, Vec<Duration>) {
         writes.push(start.elapsed());
         let start = Instant::now();
         let mut file = File::open(&path).unwrap();
-        let mut buffer = vec![0; streams::CHUNK];
+        let mut buffer = vec![0; streams::CHUNK_BYTES];
         while file.read(&mut buffer).unwrap() > 0 {}
         reads.push(start.elapsed());
     }
     (writes, reads)
 }
 
-/// Plain bubblewrap with `true` in it, from as many threads as there are processors.
+/// Floor of the Actions: plain bubblewrap with `true`, from as many threads as there are processors.
 pub(crate) fn sandboxes() -> Floor {
-    const EACH: usize = 300;
+    const RUNS_PER_THREAD: usize = 300;
     let threads = std::thread::available_parallelism().unwrap().get();
     let start = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                for _ in 0..EACH {
+                for _ in 0..RUNS_PER_THREAD {
                     let arguments = "--unshare-all --ro-bind /usr /usr --symlink usr/bin /bin --symlink usr/lib /lib \
                                      --symlink usr/lib64 /lib64 --proc /proc --dev /dev --tmpfs /tmp --die-with-parent \
                                      /bin/true";
@@ -150,6 +149,11 @@ pub(crate) fn sandboxes() -> Floor {
     });
     Floor {
         reference: "bwrap --unshare-all /bin/true",
-        measurement: Measurement::rate(actions::MANY, (EACH * threads) as f64, start.elapsed(), "1/s"),
+        measurement: Measurement::rate(
+            actions::CONCURRENT_ACTIONS,
+            (RUNS_PER_THREAD * threads) as f64,
+            start.elapsed(),
+            "1/s",
+        ),
     }
 }

@@ -1,4 +1,4 @@
-//! The HTTP cache: small blobs over many connections, and one blob of 1 GiB.
+//! HTTP cache: small blobs over many connections, and one blob of 1 GiB.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,27 +9,26 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::client::{blob, noise};
+use crate::measured_server::{self, MeasuredServer};
 use crate::measurement::Measurement;
-use crate::streams::{CHUNK, Content, MEBIBYTES, median};
-use crate::system::{self, System};
+use crate::streams::{CHUNK_BYTES, Content, MEBIBYTES, median};
 
-const CONNECTIONS: usize = 64;
-/// Blobs of each connection.
-const BLOBS: usize = 500;
-const SIZE: usize = 4 << 10;
+const CONNECTION_COUNT: usize = 64;
+const BLOBS_PER_CONNECTION: usize = 500;
+const BLOB_BYTES: usize = 4 << 10;
 const ROUNDS: u64 = 3;
 
-/// A connection that is kept, as Bazel's are.
+/// A persistent connection, as Bazel uses them.
 struct Connection(BufReader<TcpStream>);
 
 impl Connection {
-    async fn open(system: &System) -> Self {
-        let stream = TcpStream::connect(system.http().unwrap()).await.unwrap();
+    async fn open(server: &MeasuredServer) -> Self {
+        let stream = TcpStream::connect(server.http().unwrap()).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Self(BufReader::with_capacity(CHUNK, stream))
+        Self(BufReader::with_capacity(CHUNK_BYTES, stream))
     }
 
-    /// Sends chunks as one blob.
+    /// Uploads chunks as one blob.
     async fn put<'a>(&mut self, digest: Digest, chunks: impl Iterator<Item = &'a [u8]>) {
         let head = format!(
             "PUT /cas/{} HTTP/1.1\r\nHost: cache\r\nContent-Length: {}\r\n\r\n",
@@ -49,7 +48,7 @@ impl Connection {
         assert_eq!(self.body().await, digest.size_bytes());
     }
 
-    /// Reads a response to its end; gives the length of its body.
+    /// Reads a response to its end; returns the length of its body.
     async fn body(&mut self) -> u64 {
         let mut line = String::new();
         self.0.read_line(&mut line).await.unwrap();
@@ -76,22 +75,22 @@ impl Connection {
     }
 }
 
-pub(crate) async fn measure(system: &System) -> Vec<Measurement> {
-    let mut measurements = small(system).await;
-    measurements.extend(large(system).await);
+pub(crate) async fn measure(server: &MeasuredServer) -> Vec<Measurement> {
+    let mut measurements = small(server).await;
+    measurements.extend(large(server).await);
     measurements
 }
 
-async fn small(system: &System) -> Vec<Measurement> {
+async fn small(server: &MeasuredServer) -> Vec<Measurement> {
     let mut connections = vec![];
-    for number in 0..CONNECTIONS {
-        let seed = (1 << 41) + (number * BLOBS) as u64;
-        let blobs: Vec<_> = (0..BLOBS as u64)
-            .map(|index| blob(noise(seed + index, SIZE)))
+    for number in 0..CONNECTION_COUNT {
+        let seed = (1 << 41) + (number * BLOBS_PER_CONNECTION) as u64;
+        let blobs: Vec<_> = (0..BLOBS_PER_CONNECTION as u64)
+            .map(|index| blob(noise(seed + index, BLOB_BYTES)))
             .collect();
-        let mut connection = Connection::open(system).await;
-        // Warms it up.
-        let (digest, warm) = blob(noise(seed | 1 << 42, SIZE));
+        let mut connection = Connection::open(server).await;
+        // Warms the connection up.
+        let (digest, warm) = blob(noise(seed | 1 << 42, BLOB_BYTES));
         connection.put(digest, std::iter::once(&warm[..])).await;
         connections.push((connection, Arc::new(blobs)));
     }
@@ -118,21 +117,28 @@ async fn small(system: &System) -> Vec<Measurement> {
     }
     tasks.join_all().await;
     let read = start.elapsed();
-    let rate = |name, elapsed| Measurement::rate(name, (CONNECTIONS * BLOBS) as f64, elapsed, "blobs/s");
+    let rate = |name, elapsed| {
+        Measurement::rate(
+            name,
+            (CONNECTION_COUNT * BLOBS_PER_CONNECTION) as f64,
+            elapsed,
+            "blobs/s",
+        )
+    };
     vec![
         rate("blobs of 4 KiB by HTTP over 64 connections, PUT", written),
         rate("blobs of 4 KiB by HTTP over 64 connections, GET", read),
     ]
 }
 
-/// The middle of three rounds.
-async fn large(system: &System) -> Vec<Measurement> {
-    let mut connection = Connection::open(system).await;
+/// Medians of three rounds; one more round warms the server up.
+async fn large(server: &MeasuredServer) -> Vec<Measurement> {
+    let mut connection = Connection::open(server).await;
     let (mut writes, mut reads) = (vec![], vec![]);
     for round in 0..=ROUNDS {
         let content = Content::new((1 << 43) + round);
         let digest = content.digest();
-        system::sync();
+        measured_server::sync();
         let start = Instant::now();
         connection.put(digest, content.chunks()).await;
         let written = start.elapsed();

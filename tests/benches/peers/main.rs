@@ -1,11 +1,11 @@
-//! bitzel beside the servers of others: the same client program, the same disk, one server at a time.
+//! Comparison of `bitzel serve` with servers of other projects: the same client, the same disk, one server at a time.
 //!
 //! Prints one JSON object a line: `{name, value, unit, reference, reference_value, ratio}`, one for each peer and
-//! floor that a measurement has. Peers that this machine lacks are named and skipped.
+//! floor of a measurement. Peers that are not installed get a `SKIPPED` line.
 //!
-//! `BITZEL_BENCH_BLOBS` is the number of blobs of the store that is asked for missing ones (1,000,000),
-//! `BITZEL_BENCH_SECONDS` how long the mixed load runs that memory is measured under (60; 600 shows more),
-//! `BITZEL_BENCH_ONLY` one of the workloads alone.
+//! Environment: `BITZEL_BENCH_BLOBS` is the number of blobs in the store of the `FindMissingBlobs` workload (1,000,000),
+//! `BITZEL_BENCH_SECONDS` the duration of the mixed load for the memory measurement (60; 600 shows more), and
+//! `BITZEL_BENCH_ONLY` selects one workload.
 
 #![allow(
     clippy::print_stdout,
@@ -25,22 +25,22 @@ mod client;
 mod existence;
 mod floor;
 mod http;
+mod measured_server;
 mod measurement;
 mod memory;
 mod streams;
-mod system;
 
+use measured_server::{MeasuredServer, StoreSize};
 use measurement::Measurement;
-use system::{Room, System};
 
-/// How much is measured.
+/// Options from the environment.
 #[derive(Debug, Clone)]
 struct Options {
-    /// Blobs in the store that is asked for missing ones.
+    /// Blobs in the store of the `FindMissingBlobs` workload.
     blobs: usize,
-    /// How long the mixed load runs.
+    /// Duration of the mixed load.
     mixed_load: Duration,
-    /// The one workload to run, if not all.
+    /// The only workload to run; `None` for all.
     only: Option<String>,
 }
 
@@ -64,42 +64,42 @@ impl Options {
     }
 }
 
-/// The streams, of a server of its own whose store is full.
-async fn measure_streams(system: &System) -> Vec<Measurement> {
-    let measurements = streams::measure(system).await;
-    show(system.name(), &measurements);
+/// Measures streams, on a separate server with a full store.
+async fn measure_streams(server: &MeasuredServer) -> Vec<Measurement> {
+    let measurements = streams::measure(server).await;
+    print_measurements(server.name(), &measurements);
     measurements
 }
 
-async fn measure(system: &System, options: &Options) -> Vec<Measurement> {
+async fn measure(server: &MeasuredServer, options: &Options) -> Vec<Measurement> {
     let mut measurements = vec![];
     if options.wants("batches") {
-        measurements.extend(batches::measure(system).await);
+        measurements.extend(batches::measure(server).await);
     }
     if options.wants("http") {
-        if system.http().is_some() {
-            measurements.extend(http::measure(system).await);
+        if server.http().is_some() {
+            measurements.extend(http::measure(server).await);
         } else {
-            peers::skip(system.name(), "it has no HTTP cache");
+            peers::skip(server.name(), "it has no HTTP cache");
         }
     }
     if options.wants("action_results") {
-        measurements.extend(action_results::measure(system).await);
+        measurements.extend(action_results::measure(server).await);
     }
     if options.wants("existence") {
-        measurements.extend(existence::measure(system, options.blobs).await);
+        measurements.extend(existence::measure(server, options.blobs).await);
     }
-    if options.wants("actions") && system.executes() {
-        measurements.extend(actions::measure(system).await);
+    if options.wants("actions") && server.executes() {
+        measurements.extend(actions::measure(server).await);
     }
     if options.wants("memory") {
-        measurements.extend(memory::measure(system, options.mixed_load).await);
+        measurements.extend(memory::measure(server, options.mixed_load).await);
     }
-    show(system.name(), &measurements);
+    print_measurements(server.name(), &measurements);
     measurements
 }
 
-fn show(name: &str, measurements: &[Measurement]) {
+fn print_measurements(name: &str, measurements: &[Measurement]) {
     for measurement in measurements {
         println!("{name}: {measurement}");
     }
@@ -117,26 +117,26 @@ async fn main() {
     }
     let mut ours = vec![];
     if options.wants("streams") {
-        ours.extend(measure_streams(&System::bitzel(Room::Little)).await);
+        ours.extend(measure_streams(&MeasuredServer::bitzel(StoreSize::Small)).await);
     }
-    ours.extend(measure(&System::bitzel(Room::Ample), &options).await);
+    ours.extend(measure(&MeasuredServer::bitzel(StoreSize::Large), &options).await);
     if options.wants("actions") {
         let in_memory = actions::measure_in_memory().await;
-        show("bitzel", &in_memory);
+        print_measurements("bitzel", &in_memory);
         ours.extend(in_memory);
     }
     for floor in &floors {
         measurement::report(&ours, floor.reference, std::slice::from_ref(&floor.measurement));
     }
-    for start in System::PEERS {
+    for start in MeasuredServer::PEERS {
         // The peer ends before the next one starts.
         if options.wants("streams")
-            && let Some(peer) = start(Room::Little)
+            && let Some(peer) = start(StoreSize::Small)
         {
             let theirs = measure_streams(&peer).await;
             measurement::report(&ours, peer.name(), &theirs);
         }
-        if let Some(peer) = start(Room::Ample) {
+        if let Some(peer) = start(StoreSize::Large) {
             let theirs = measure(&peer, &options).await;
             measurement::report(&ours, peer.name(), &theirs);
         }

@@ -1,16 +1,16 @@
-//! Results and how they are printed.
+//! Measurements and their output as JSON.
 
 use std::fmt;
 use std::time::Duration;
 
-/// One number.
+/// One measured value.
 #[derive(Debug, Clone)]
 pub(crate) struct Measurement {
-    /// What was measured; equal names can be compared.
+    /// Name of the measurement; values with equal names can be compared.
     pub(crate) name: &'static str,
-    /// How much.
+    /// The value.
     pub(crate) value: f64,
-    /// Of what.
+    /// Its unit.
     pub(crate) unit: &'static str,
 }
 
@@ -19,9 +19,9 @@ impl Measurement {
         Self { name, value, unit }
     }
 
-    /// So many things in so much time.
-    pub(crate) fn rate(name: &'static str, things: f64, elapsed: Duration, unit: &'static str) -> Self {
-        Self::new(name, things / elapsed.as_secs_f64(), unit)
+    /// Count per second.
+    pub(crate) fn rate(name: &'static str, count: f64, elapsed: Duration, unit: &'static str) -> Self {
+        Self::new(name, count / elapsed.as_secs_f64(), unit)
     }
 
     /// A quantile of durations, in milliseconds.
@@ -44,7 +44,7 @@ impl fmt::Display for Measurement {
     }
 }
 
-/// Prints our numbers beside those of `reference`, where it has them.
+/// Prints our values with those of `reference`, if it has them.
 pub(crate) fn report(ours: &[Measurement], reference: &str, theirs: &[Measurement]) {
     for their in theirs {
         if let Some(our) = ours.iter().find(|our| our.name == their.name) {
@@ -53,7 +53,7 @@ pub(crate) fn report(ours: &[Measurement], reference: &str, theirs: &[Measuremen
     }
 }
 
-/// Prints our numbers once more on their own: what nobody else can be measured for is among them.
+/// Prints all our values without a reference. Some of them no reference has.
 pub(crate) fn report_alone(ours: &[Measurement]) {
     for our in ours {
         print(our, None);

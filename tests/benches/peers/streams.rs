@@ -1,4 +1,4 @@
-//! One blob of 1 GiB by `ByteStream`.
+//! Streams: one blob of 1 GiB by `ByteStream`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,23 +7,24 @@ use bitzel_proto::Digest;
 use bitzel_proto::google::bytestream::{ReadRequest, WriteRequest};
 
 use crate::client::{Client, FUNCTION, noise};
+use crate::measured_server::{self, MeasuredServer};
 use crate::measurement::Measurement;
-use crate::system::{self, System};
 
-pub(crate) const WRITE: &str = "1 GiB by ByteStream, written";
-pub(crate) const READ: &str = "1 GiB by ByteStream, read";
-/// Data in one message, in bytes.
-pub(crate) const CHUNK: usize = 1 << 20;
+pub(crate) const WRITE_MEASUREMENT: &str = "1 GiB by ByteStream, written";
+pub(crate) const READ_MEASUREMENT: &str = "1 GiB by ByteStream, read";
+/// Bytes of data in one message.
+pub(crate) const CHUNK_BYTES: usize = 1 << 20;
 /// Messages in a stream.
-const CHUNKS: usize = 1024;
-pub(crate) const MEBIBYTES: f64 = (CHUNK * CHUNKS) as f64 / (1 << 20) as f64;
-/// Chunks that differ: the blob is these, over and over.
-const DISTINCT: usize = 64;
-/// Rounds that count, and those before them, which warm everything up and fill the store.
+const CHUNK_COUNT: usize = 1024;
+pub(crate) const MEBIBYTES: f64 = (CHUNK_BYTES * CHUNK_COUNT) as f64 / (1 << 20) as f64;
+/// Different chunks; a blob repeats them.
+const DISTINCT_CHUNKS: usize = 64;
+/// Measured rounds.
 const ROUNDS: u64 = 5;
-const WARM_UP: u64 = 4;
+/// Earlier rounds, which warm the server up and fill the store.
+const WARM_UP_ROUNDS: u64 = 4;
 
-/// Content of a blob.
+/// Content of a large blob.
 #[derive(Debug, Clone)]
 pub(crate) struct Content {
     chunks: Arc<Vec<Vec<u8>>>,
@@ -32,13 +33,13 @@ pub(crate) struct Content {
 
 impl Content {
     pub(crate) fn new(seed: u64) -> Self {
-        Self::of_length(seed, CHUNKS)
+        Self::of_length(seed, CHUNK_COUNT)
     }
 
     /// A blob of `length` chunks.
     pub(crate) fn of_length(seed: u64, length: usize) -> Self {
-        let all = noise(seed, DISTINCT * CHUNK);
-        let chunks = all.chunks(CHUNK).map(<[u8]>::to_vec).collect();
+        let all = noise(seed, DISTINCT_CHUNKS * CHUNK_BYTES);
+        let chunks = all.chunks(CHUNK_BYTES).map(<[u8]>::to_vec).collect();
         Self {
             chunks: Arc::new(chunks),
             length,
@@ -46,7 +47,7 @@ impl Content {
     }
 
     pub(crate) fn chunks(&self) -> impl Iterator<Item = &[u8]> {
-        (0..self.length).map(|index| self.chunks[index % DISTINCT].as_slice())
+        (0..self.length).map(|index| self.chunks[index % DISTINCT_CHUNKS].as_slice())
     }
 
     pub(crate) fn digest(&self) -> Digest {
@@ -55,7 +56,7 @@ impl Content {
         hasher.finish()
     }
 
-    /// The messages of an upload.
+    /// Messages of an upload.
     pub(crate) fn requests(&self, digest: Digest) -> impl Iterator<Item = WriteRequest> + Send + 'static {
         let name = format!(
             "uploads/{}/blobs/{}/{}",
@@ -66,14 +67,14 @@ impl Content {
         let content = self.clone();
         (0..self.length).map(move |index| WriteRequest {
             resource_name: if index == 0 { name.clone() } else { String::new() },
-            write_offset: i64::try_from(index * CHUNK).unwrap(),
+            write_offset: i64::try_from(index * CHUNK_BYTES).unwrap(),
             finish_write: index + 1 == content.length,
-            data: content.chunks[index % DISTINCT].clone(),
+            data: content.chunks[index % DISTINCT_CHUNKS].clone(),
         })
     }
 }
 
-/// A name for an upload; the digest makes it unique.
+/// UUID of an upload, from the digest.
 fn uuid(digest: Digest) -> String {
     let hash = digest.hash_hex();
     format!(
@@ -106,28 +107,28 @@ pub(crate) async fn read(client: &Client, digest: Digest) {
     assert_eq!(received, digest.size_bytes());
 }
 
-/// The middle of the rounds.
-pub(crate) async fn measure(system: &System) -> Vec<Measurement> {
-    let client = Client::connect(system).await;
+/// Medians of the rounds.
+pub(crate) async fn measure(server: &MeasuredServer) -> Vec<Measurement> {
+    let client = Client::connect(server).await;
     let (mut writes, mut reads) = (vec![], vec![]);
-    for round in 0..WARM_UP + ROUNDS {
+    for round in 0..WARM_UP_ROUNDS + ROUNDS {
         let content = Content::new(round + 1);
         let digest = content.digest();
-        // What the rounds before left for the disk is theirs.
-        system::sync();
+        // Earlier rounds must not cost this one disk writes.
+        measured_server::sync();
         let start = Instant::now();
         write(&client, &content, digest).await;
         let written = start.elapsed();
         let start = Instant::now();
         read(&client, digest).await;
-        if round >= WARM_UP {
+        if round >= WARM_UP_ROUNDS {
             writes.push(written);
             reads.push(start.elapsed());
         }
     }
     vec![
-        Measurement::rate(WRITE, MEBIBYTES, median(writes), "MiB/s"),
-        Measurement::rate(READ, MEBIBYTES, median(reads), "MiB/s"),
+        Measurement::rate(WRITE_MEASUREMENT, MEBIBYTES, median(writes), "MiB/s"),
+        Measurement::rate(READ_MEASUREMENT, MEBIBYTES, median(reads), "MiB/s"),
     ]
 }
 

@@ -1,5 +1,5 @@
-//! Results from a client: whatever a result and the blobs it names are, the completeness check answers, and what it
-//! calls a hit names nothing that is missing.
+//! Action results from clients: the completeness check answers for any result and any blobs, and the results that it
+//! accepts have no missing blobs.
 
 #![no_main]
 
@@ -18,7 +18,7 @@ use prost::Message as _;
 #[derive(Debug, arbitrary::Arbitrary)]
 struct Input {
     result: Vec<u8>,
-    /// Messages that the result names as the Tree or the root Directory of an output.
+    /// Blobs that the result references, as a Tree message if true, else as the root Directory of an output.
     blobs: Vec<(Vec<u8>, bool)>,
 }
 

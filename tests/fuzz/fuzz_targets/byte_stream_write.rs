@@ -1,5 +1,5 @@
-//! Uploads from a client, through the whole gRPC service: whatever is sent, as whatever blob, plain or as zstd, the
-//! store afterwards holds the right bytes or none.
+//! Uploads from clients through the whole gRPC service: after any sequence of requests, plain or zstd, the store has the
+//! right bytes of the blob or none.
 
 #![no_main]
 
@@ -20,18 +20,18 @@ use tower::ServiceExt as _;
 
 #[derive(Debug, arbitrary::Arbitrary)]
 struct Input {
-    /// What the client claims to send.
+    /// The blob of the client's digest.
     blob: Vec<u8>,
-    /// Wrong by this much.
+    /// Added to the blob's size in the resource name.
     size_error: u8,
     zstd: bool,
-    /// What it sends.
+    /// The chunks that the client sends.
     chunks: Vec<Chunk>,
 }
 
 #[derive(Debug, arbitrary::Arbitrary)]
 enum Chunk {
-    /// Any bytes.
+    /// Arbitrary bytes.
     Any(Vec<u8>),
     /// The next bytes of the blob.
     Honest(u8),
@@ -85,7 +85,7 @@ fuzz_target!(|input: Input| {
         let response = ByteStreamService::new(store).into_server().oneshot(request).await;
         let _ = response.expect("tonic answers every request").into_body().collect().await;
         if let Ok(stored) = read_whole(&*memory, digest).await {
-            assert_eq!(stored, input.blob, "the store holds what the digest does not name");
+            assert_eq!(stored, input.blob, "the store has bytes that do not match the digest");
         }
     });
 });

@@ -1,5 +1,4 @@
-//! The file of `bitzel serve --config`: whatever is in it, it is either used or refused with messages that say where. What
-//! is used has a summary, and stores that are not each other's.
+//! Configuration file of `bitzel serve`: any text is either accepted, or refused with messages that name the lines.
 
 #![no_main]
 #![allow(dead_code, reason = "a part of a program, compiled here because a program is no library")]
@@ -16,7 +15,7 @@ mod program {
 
 use program::{command_error, configuration::Configuration};
 
-/// Lines that make up real files, so that not everything ends at the first bracket.
+/// Lines with the syntax of real files, so that many inputs pass the TOML parser.
 #[derive(Debug, arbitrary::Arbitrary)]
 enum Line {
     Any(String),
@@ -98,7 +97,9 @@ fuzz_target!(|lines: Vec<Line>| {
             assert!(message.starts_with("/etc/bitzel.toml"), "{message:?} does not name the file");
             let lines_of_file = text.matches('\n').count() + 1;
             for line in message.lines() {
-                let number = line.strip_prefix("/etc/bitzel.toml:").and_then(|rest| rest.split(':').next());
+                // As in `,-[/etc/bitzel.toml:4:8]`.
+                let (_, place) = line.split_once("[/etc/bitzel.toml:").unwrap_or_default();
+                let number = place.split(':').next();
                 if let Some(number) = number.and_then(|number| number.parse::<usize>().ok()) {
                     assert!((1..=lines_of_file).contains(&number), "{line:?}: there are {lines_of_file} lines");
                 }

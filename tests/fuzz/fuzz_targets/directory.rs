@@ -1,4 +1,4 @@
-//! Trees from a client: whatever the blobs are, a tree that is fetched can be laid out without leaving its root.
+//! Directory trees from clients: for any blobs, a fetched tree has no path that leads out of its root.
 
 #![no_main]
 
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use prost::Message as _;
 
-/// The blobs of a tree; each may be named as a child of the root by any of `names`.
+/// The blobs of a tree. Each is a child of the root with one of `names`.
 #[derive(Debug, arbitrary::Arbitrary)]
 struct Input {
     blobs: Vec<Vec<u8>>,

@@ -1,5 +1,5 @@
-//! Paths of the HTTP cache: what is taken as a path is written the same way again and means the same, and no name in
-//! it leads elsewhere.
+//! Paths of the HTTP cache: an accepted path is equal after formatting and parsing, and no name in it leads out of its
+//! directory.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Merged input roots: a merge either names a conflict or gives a tree with everything that both sides had.
+//! Merged input roots: a merge either reports a conflict or gives a tree with all entries of both sides.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Resource names: what is taken as a name is written the same way again and means the same.
+//! Resource names: an accepted name is equal after formatting and parsing.
 
 #![no_main]
 

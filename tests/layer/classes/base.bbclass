@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 #
-# The tasks that every recipe has, in their order.
+# The tasks of every recipe, in their order.
 #
-# A task whose results other recipes use names the directory it makes in [sstate-inputdirs] and the shared place
-# for it in [sstate-outputdirs], as OpenEmbedded does, and has `publish` as its last post function.
+# A task that publishes results has the directory of its outputs in [sstate-inputdirs] and the published directory in
+# [sstate-outputdirs], as in OpenEmbedded, and `publish` as its last post function.
 
 inherit patch sysroot package
 
@@ -76,7 +76,7 @@ python do_cleanall() {
         bb.utils.remove(d.getVar(name), recurse=True)
 }
 
-# Gives the task's input directories fixed time stamps and puts them in their shared places.
+# Gives the files of [sstate-inputdirs] fixed time stamps and publishes them.
 python publish() {
     task = "do_" + d.getVar("BB_CURRENTTASK").removeprefix("do_")
     epoch = int(d.getVar("SOURCE_DATE_EPOCH"))
@@ -93,8 +93,7 @@ python publish() {
                 os.utime(directory, (epoch, epoch))
 }
 
-# Copies a tree by hardlinks, by bytes where the two places are on different file systems. Returns the paths of
-# all files, relative to the tree.
+# Copies a tree by hard links, or by bytes between file systems. Returns the paths of all files, relative to the tree.
 def link_tree(source, destination):
     import errno
     import shutil

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 #
-# A tool that runs during the build, out of recipe-sysroot-native.
+# A tool that runs in the build, from recipe-sysroot-native.
 
 CLASSOVERRIDE = "class-native"
 
 SYSROOT_DIRS = "${bindir} ${includedir} ${libdir} ${datadir}"
-# A native tool builds against other native components.
+# A native tool depends on other native components.
 RECIPE_SYSROOT = "${RECIPE_SYSROOT_NATIVE}"
 
 python () {

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 #
-# Applies the *.patch files of SRC_URI in their order. Copies of the applied ones are kept, so that the task can
-# take them back when it runs again on the same tree.
+# Applies the *.patch files of SRC_URI in their order. Keeps copies of the applied files, so that the task can revert
+# them when it runs again on the same tree.
 
 addtask patch after do_unpack
 do_patch[dirs] = "${WORKDIR}"

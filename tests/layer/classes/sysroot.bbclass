@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 #
-# Each recipe builds against a sysroot of its own, joined from the components of what it depends on.
+# Makes each recipe's own sysroot from the components of its dependencies.
 
-# The directories of ${D} that other recipes may build against or run.
+# The directories of ${D} that other recipes can use.
 SYSROOT_DIRS ?= "${includedir} ${libdir} ${datadir}/pkgconfig"
 
 addtask prepare_recipe_sysroot after do_fetch
@@ -34,8 +34,8 @@ python do_populate_sysroot() {
             link_tree(source, destination)
 }
 
-# The recipes whose components this task's recipe builds against: everything that can be reached from it, except
-# the native tools that its libraries needed for their own build.
+# The recipes whose components are in this recipe's sysroot: all transitive dependencies, except native tools that only
+# the build of its libraries needed.
 def reachable_components(d):
     tasks = d.getVar("BB_TASKDEPDATA", False)
     this = next(
@@ -64,7 +64,7 @@ def reachable_components(d):
                 todo.append((dependency, inside))
     return sorted(names)
 
-# Adds one component to a sysroot. Two components may bring the same file only with the same content.
+# Adds one component to a sysroot. Two components may have the same path only with the same content.
 def join_component(d, name, component, sysroot, owners):
     import filecmp
 

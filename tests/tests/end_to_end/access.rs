@@ -1,4 +1,4 @@
-//! Who gets in: TLS, tokens, and what a build does without the right to record results.
+//! Access control: TLS, tokens, and builds without the right to record results.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use bitzel_tests::{BuildReport, Server, Site, write_certificates};
+use bitzel_tests::{BitzelServer, BuildReport, Site, write_certificates};
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde_json::json;
@@ -42,9 +42,9 @@ groups = ["ci"]
 allow = ["ac-write"]
 "#;
 
-/// A server that lets only the right ones in, and what its clients need.
-struct Guarded {
-    server: Server,
+/// A server with TLS and access rules, and the key that signs tokens for it.
+struct GuardedServer {
+    server: BitzelServer,
     site: Site,
     key: Ed25519KeyPair,
 }
@@ -70,7 +70,7 @@ fn key_set(key: &Ed25519KeyPair) -> String {
     json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": public}]}).to_string()
 }
 
-impl Guarded {
+impl GuardedServer {
     fn start() -> Self {
         let site = Site::empty();
         write_certificates(&site);
@@ -82,7 +82,7 @@ impl Guarded {
             std::fs::write(site.path(name), text).expect("a file of the server");
         }
         let access = site.path("access.toml").display().to_string();
-        let server = Server::start_with_log(&site, &["--access", &access], &site.path("log"));
+        let server = BitzelServer::start_with_log(&site, &["--access", &access], &site.path("log"));
         Self {
             server,
             site,
@@ -116,8 +116,8 @@ impl Guarded {
 }
 
 #[test]
-fn tokens_decide_what_a_build_may_do_and_are_never_logged() {
-    let guarded = Guarded::start();
+fn tokens_grant_rights_and_are_never_logged() {
+    let guarded = GuardedServer::start();
     let developer_token = token(&guarded.key, "dev", &[]);
     let developer = guarded.write_token("dev", &developer_token);
     let ci_token = token(&guarded.key, "ci", &["ci"]);
@@ -125,7 +125,7 @@ fn tokens_decide_what_a_build_may_do_and_are_never_logged() {
     let forged_token = token(&new_key(), "ci", &["ci"]);
     let forged = guarded.write_token("forged", &forged_token);
 
-    // A developer builds, is told once, and leaves nothing that others would take for the result of the task.
+    // A developer's build gets one message and records no result of the task.
     let first = guarded.build(Some(&developer)).succeeded();
     assert!(first.tasks("ran").contains("guarded:do_install"));
     first.assert_says(&[
@@ -137,14 +137,14 @@ fn tokens_decide_what_a_build_may_do_and_are_never_logged() {
     let second = guarded.build(Some(&developer)).succeeded();
     assert!(
         second.tasks("ran").contains("guarded:do_install"),
-        "found by signature what nobody could have recorded"
+        "a result was found although the build may not record results"
     );
 
-    // What a trusted build records is found by everybody.
+    // Everybody finds the results that a trusted build records.
     drop(guarded.build(Some(&ci)).succeeded());
     let third = guarded.build(Some(&developer)).succeeded();
     assert!(third.tasks("ran").is_empty(), "{:?}", third.tasks("ran"));
-    // Anonymous callers read.
+    // Anonymous callers may read.
     let anonymous = guarded.build(None).succeeded();
     assert!(anonymous.tasks("ran").is_empty(), "{:?}", anonymous.tasks("ran"));
 
@@ -153,7 +153,7 @@ fn tokens_decide_what_a_build_may_do_and_are_never_logged() {
     refused.assert_says(&["the token's signature is wrong", "hint:", "--token-file"]);
 
     let log = guarded.log();
-    assert!(log.contains("refused"), "the log has nothing of refusals");
+    assert!(log.contains("refused"), "the log has no refusals");
     assert!(log.contains("dev (token)"), "the log has no identities");
     for token in [&developer_token, &ci_token, &forged_token] {
         let signature = token.rsplit('.').next().expect("a signature");
@@ -161,13 +161,13 @@ fn tokens_decide_what_a_build_may_do_and_are_never_logged() {
     }
 }
 
-/// Publishes keys by `https`, as one more server of ours that lets everybody read.
-fn publish(keys: &str) -> (Site, Server, String) {
+/// Publishes a key set by `https`, on another server that everybody may read.
+fn publish(keys: &str) -> (Site, BitzelServer, String) {
     let site = Site::empty();
     write_certificates(&site);
     let listen = ["--http-listen", "127.0.0.1:0"];
-    let open = Server::start_with(&site, &listen);
-    let address = open.http_url().replace("http://", "");
+    let open_server = BitzelServer::start_with(&site, &listen);
+    let address = open_server.http_url().replace("http://", "");
     let mut connection = TcpStream::connect(&address).expect("the server listens");
     let length = keys.len();
     let request = format!("PUT /dav/keys.json HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{keys}");
@@ -175,18 +175,18 @@ fn publish(keys: &str) -> (Site, Server, String) {
     let mut answer = String::new();
     connection.read_to_string(&mut answer).expect("an answer");
     assert!(answer.contains(" 201 "), "{answer}");
-    drop(open);
+    drop(open_server);
     let access =
         "[tls]\ncertificate = \"server.pem\"\nkey = \"server.key\"\n[access]\nanonymous = [\"read\"]\n";
     std::fs::write(site.path("access.toml"), access).expect("rules");
     let access = site.path("access.toml").display().to_string();
-    let server = Server::start_with(&site, &[&listen[..], &["--access", &access]].concat());
+    let server = BitzelServer::start_with(&site, &[&listen[..], &["--access", &access]].concat());
     let url = format!("{}/dav/keys.json", server.http_url());
     (site, server, url)
 }
 
 #[test]
-fn keys_by_https_count_from_a_server_with_a_good_certificate_and_from_no_other() {
+fn key_sets_by_https_need_a_trusted_certificate() {
     let key = new_key();
     let (issuer, _server, url) = publish(&key_set(&key));
     assert!(url.starts_with("https://"), "{url}");
@@ -196,7 +196,7 @@ fn keys_by_https_count_from_a_server_with_a_good_certificate_and_from_no_other()
     std::fs::write(site.path("access.toml"), rules).expect("rules");
     let access = site.path("access.toml").display().to_string();
 
-    // This machine trusts another authority than the one that the issuer has its certificate from.
+    // This machine does not trust the authority of the issuer's certificate.
     let mut refused = site.bitzel("serve");
     refused.args(["--listen", "127.0.0.1:0", "--access", &access]);
     refused.env("SSL_CERT_FILE", site.path("ca.pem"));
@@ -205,8 +205,8 @@ fn keys_by_https_count_from_a_server_with_a_good_certificate_and_from_no_other()
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains(&url) && text.contains("certificate"), "{text}");
 
-    let server = Server::start_trusting(&site, &["--access", &access], &issuer.path("ca.pem"));
-    let guarded = Guarded { server, site, key };
+    let server = BitzelServer::start_trusting(&site, &["--access", &access], &issuer.path("ca.pem"));
+    let guarded = GuardedServer { server, site, key };
     let token_file = guarded.write_token("ci", &token(&guarded.key, "ci", &["ci"]));
     let built = guarded.build(Some(&token_file)).succeeded();
     assert!(built.tasks("ran").contains("guarded:do_install"));
@@ -216,14 +216,14 @@ fn keys_by_https_count_from_a_server_with_a_good_certificate_and_from_no_other()
 
 #[test]
 fn anonymous_callers_cannot_upload() {
-    let guarded = Guarded::start();
+    let guarded = GuardedServer::start();
     let refused = guarded.build(None);
     assert_ne!(refused.exit_code, Some(0), "{}", refused.text);
     refused.assert_says(&["this call needs credentials", "cas-write", "--token-file"]);
 }
 
 #[test]
-fn a_server_for_other_machines_does_not_start_without_rules() {
+fn a_public_server_does_not_start_without_access_rules() {
     let site = Site::empty();
     for (grpc, http) in [("0.0.0.0:0", "127.0.0.1:0"), ("127.0.0.1:0", "0.0.0.0:0")] {
         let output = site

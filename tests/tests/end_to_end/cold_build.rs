@@ -1,29 +1,21 @@
-//! A build from nothing, and what it makes.
+//! A build from nothing and its output.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use bitzel_tests::{cold_build, tree_of};
+use bitzel_tests::{cold_build, run, tree_of};
 
 fn root_file_system() -> PathBuf {
     cold_build().output.join("demo-image/rootfs")
 }
 
-/// Runs a program of the image with the image's own libraries.
+/// Runs a program of the image with the image's libraries; returns its standard output.
 fn run_from_image(program: &str, environment: &[(&str, &str)]) -> String {
-    let output = Command::new(root_file_system().join("usr/bin").join(program))
+    run(Command::new(root_file_system().join("usr/bin").join(program))
         .env("LD_LIBRARY_PATH", root_file_system().join("usr/lib"))
-        .envs(environment.iter().copied())
-        .output()
-        .expect("the program starts");
-    assert!(
-        output.status.success(),
-        "{program}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).expect("UTF-8")
+        .envs(environment.iter().copied()))
 }
 
 #[test]
@@ -57,7 +49,7 @@ fn the_summary_agrees_with_the_events() {
 }
 
 #[test]
-fn the_program_that_was_built_runs_and_reports_the_libraries_that_were_built() {
+fn the_built_program_runs_with_the_built_libraries() {
     let report: serde_json::Value =
         serde_json::from_str(&run_from_image("picture-report", &[])).expect("JSON");
     let expected = serde_json::json!({
@@ -67,7 +59,7 @@ fn the_program_that_was_built_runs_and_reports_the_libraries_that_were_built() {
 }
 
 #[test]
-fn the_program_is_linked_with_the_libraries_of_its_sysroot() {
+fn the_program_is_linked_with_its_sysroot() {
     let libraries = run_from_image("picture-report", &[("LD_TRACE_LOADED_OBJECTS", "1")]);
     for name in ["libpng16.so.16", "libz.so.1", "libjansson.so.4"] {
         let expected = format!(
@@ -93,22 +85,16 @@ fn the_packed_image_holds_the_root_file_system() {
     let unpacked = tempfile::tempdir().expect("a temporary directory");
     let archive = unpacked.path().join("image.tar");
     let packed = cold_build().output.join("demo-image/demo-image.tar.lz4");
-    let (packed, archive_text) = (packed.display().to_string(), archive.display().to_string());
-    let status = Command::new(root_file_system().join("usr/bin/lz4"))
-        .args(["-d", "-q", &packed, &archive_text])
-        .status()
-        .expect("the lz4 that was built starts");
-    assert!(status.success());
+    run(Command::new(root_file_system().join("usr/bin/lz4"))
+        .args(["-d", "-q"])
+        .args([&packed, &archive]));
     let contents = unpacked.path().join("contents");
     std::fs::create_dir(&contents).expect("a directory");
-    let status = Command::new("tar")
+    run(Command::new("tar")
         .arg("-xpf")
         .arg(&archive)
         .arg("-C")
-        .arg(&contents)
-        .status()
-        .expect("tar starts");
-    assert!(status.success());
+        .arg(&contents));
     assert!(
         tree_of(&contents) == tree_of(&root_file_system()),
         "the archive and the tree differ"

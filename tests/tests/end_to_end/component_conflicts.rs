@@ -1,8 +1,8 @@
-//! Two recipes that bring the same path.
+//! Recipes that publish the same path.
 
 use bitzel_tests::Site;
 
-/// A recipe that publishes a file in a place that another one uses too.
+/// A recipe that publishes a file at the same path as other recipes of this kind.
 fn publisher(content: &str) -> String {
     format!(
         r#"
@@ -50,25 +50,25 @@ fn site(sun: &str, moon: &str, user: &str) -> Site {
 }
 
 #[test]
-fn different_content_at_one_published_path_names_both_recipes_and_the_path() {
+fn a_conflict_in_a_published_path_names_both_recipes() {
     let report = site("bright", "pale", DEPLOY_USER).build(&["user"]).failed();
     report.assert_says(&["sun", "moon", "shared/common.h"]);
 }
 
 #[test]
-fn the_same_content_at_one_published_path_is_fine() {
+fn equal_content_at_one_published_path_is_no_conflict() {
     let report = site("round", "round", DEPLOY_USER).build(&["user"]).succeeded();
     assert!(report.tasks("ran").contains("user:do_compile"));
 }
 
 #[test]
-fn different_content_in_one_sysroot_names_both_recipes_and_the_path() {
+fn a_conflict_in_a_sysroot_names_both_recipes() {
     let report = site("bright", "pale", SYSROOT_USER).build(&["user"]).failed();
     report.assert_says(&["sun", "moon", "usr/include/common.h"]);
 }
 
 #[test]
-fn the_same_content_in_one_sysroot_is_fine() {
+fn equal_content_in_one_sysroot_is_no_conflict() {
     let report = site("round", "round", SYSROOT_USER).build(&["user"]).succeeded();
     assert!(report.tasks("ran").contains("user:do_compile"));
 }

@@ -1,4 +1,4 @@
-//! Tasks that fail.
+//! Failing tasks.
 
 use std::collections::BTreeSet;
 
@@ -41,7 +41,7 @@ fn broken_site() -> Site {
     site
 }
 
-fn names<const N: usize>(tasks: [&str; N]) -> BTreeSet<String> {
+fn task_names<const N: usize>(tasks: [&str; N]) -> BTreeSet<String> {
     tasks.map(str::to_owned).into()
 }
 
@@ -49,7 +49,7 @@ fn names<const N: usize>(tasks: [&str; N]) -> BTreeSet<String> {
 fn a_failing_task_stops_the_build_and_its_log_is_shown() {
     let site = broken_site();
     let report = site.build(&["needs-broken"]).failed();
-    assert_eq!(report.tasks("failed"), names(["broken:do_compile"]));
+    assert_eq!(report.tasks("failed"), task_names(["broken:do_compile"]));
     assert_eq!(report.summary("failed"), 1);
     report.assert_says(&["broken", "do_compile", "the tide is out by 42 feet"]);
     assert!(!report.started().contains("broken:do_install"));
@@ -57,7 +57,7 @@ fn a_failing_task_stops_the_build_and_its_log_is_shown() {
 }
 
 #[test]
-fn a_build_after_the_repair_repeats_nothing_that_had_finished() {
+fn a_build_after_a_repair_repeats_no_finished_task() {
     let site = broken_site();
     let before = site.build(&["-k", "needs-broken"]).failed();
     site.edit_layer("recipes/broken/broken_1.0.bb", "\texit 3\n", "");
@@ -72,22 +72,22 @@ fn a_build_after_the_repair_repeats_nothing_that_had_finished() {
 }
 
 #[test]
-fn a_failed_task_is_tried_again_with_the_same_signature() {
+fn a_failed_task_runs_again_with_the_same_signature() {
     let site = broken_site();
     drop(site.build(&["broken"]).failed());
     let again = site.build(&["broken"]).failed();
-    assert_eq!(again.tasks("failed"), names(["broken:do_compile"]));
+    assert_eq!(again.tasks("failed"), task_names(["broken:do_compile"]));
     again.assert_says(&["the tide is out by 42 feet"]);
 }
 
 #[test]
-fn keep_going_builds_everything_that_does_not_need_the_failed_task() {
+fn keep_going_builds_everything_else() {
     let site = broken_site();
     site.add_recipe("independent", &BASE.replace("base", "independent"));
     let report = site
         .build(&["-k", "-j", "1", "needs-broken", "independent"])
         .failed();
-    assert_eq!(report.tasks("failed"), names(["broken:do_compile"]));
+    assert_eq!(report.tasks("failed"), task_names(["broken:do_compile"]));
     let ran = report.tasks("ran");
     for task in ["do_install", "do_populate_sysroot", "do_package", "do_deploy"] {
         assert!(
@@ -103,40 +103,18 @@ fn keep_going_builds_everything_that_does_not_need_the_failed_task() {
 }
 
 #[test]
-fn the_log_of_a_task_can_be_read_afterwards() {
+fn the_log_of_a_failed_task_can_be_read() {
     let site = broken_site();
     drop(site.build(&["broken"]).failed());
-    let output = site
-        .bitzel("log")
-        .args(site.build_directory_arguments())
-        .arg("broken:do_compile")
-        .output()
-        .expect("bitzel log starts");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let text = String::from_utf8_lossy(&output.stdout);
+    let text = site.output_of("log", &["broken:do_compile"]);
     assert!(text.contains("the tide is out by 42 feet"), "{text}");
 }
 
 #[test]
-fn the_log_of_a_task_that_another_build_ran_can_be_read_too() {
+fn the_log_of_another_builds_task_can_be_read() {
     let site = Site::with_results_of_cold_build();
     let report = site.build(&["demo-image"]).succeeded();
     assert!(!report.started().contains("libpng:do_configure"));
-    let output = site
-        .bitzel("log")
-        .args(site.build_directory_arguments())
-        .arg("libpng:do_configure")
-        .output()
-        .expect("bitzel log starts");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let text = String::from_utf8_lossy(&output.stdout);
+    let text = site.output_of("log", &["libpng:do_configure"]);
     assert!(text.contains("checking for"), "{text}");
 }

@@ -1,10 +1,10 @@
-//! Tasks that think they are root: what one says about owners and devices, a later one in another sandbox sees.
+//! Fakeroot tasks: owners, devices and hard links that later tasks see in other sandboxes.
 
 use std::collections::BTreeSet;
 
 use bitzel_tests::Site;
 
-/// FAKEROOT… as OE's bitbake.conf sets them, with the pseudo of this machine in place of pseudo-native.
+/// The FAKEROOT… variables of OE's bitbake.conf, with the pseudo of this machine instead of pseudo-native.
 const SETTINGS: &str = r#"
 LICENSE = "MIT"
 FAKEROOTCMD ?= "/usr/bin/pseudo"
@@ -32,7 +32,7 @@ fakeroot do_deploy() {
 "#;
 
 #[test]
-fn owners_and_devices_come_along() {
+fn a_later_task_sees_owners_and_devices() {
     let site = Site::empty();
     site.add_recipe("owned", &format!("{SETTINGS}{OWNED}"));
     let output = site.path("output");
@@ -91,7 +91,7 @@ addtask multilib_install after do_install
 "#;
 
 #[test]
-fn the_program_of_an_earlier_task_is_there_for_a_later() {
+fn a_later_task_sees_the_fakeroot_program() {
     let site = Site::empty();
     site.add_recipe("fakeroot-native", PROVIDER);
     site.add_recipe("library", &format!("{SETTINGS}{TWO_TASKS}"));
@@ -103,7 +103,7 @@ fn the_program_of_an_earlier_task_is_there_for_a_later() {
     );
 }
 
-/// Files that a worker lays out as hard links to one, and two that are hard links to each other.
+/// Equal files, which a worker creates as hard links to one file, and two files that are hard links to each other.
 const EQUAL_FILES: &str = r#"
 fakeroot do_install() {
 	install -d ${D}
@@ -141,7 +141,7 @@ addtask look_again after do_look
 "#;
 
 #[test]
-fn equal_files_are_told_apart_and_hard_links_stay() {
+fn equal_files_are_separate_and_hard_links_stay() {
     let site = Site::empty();
     site.add_recipe("equal", &format!("{SETTINGS}{EQUAL_FILES}"));
     drop(site.build(&["equal:do_look_again"]).succeeded());

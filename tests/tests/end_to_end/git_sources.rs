@@ -1,18 +1,17 @@
-//! Sources in git, at a fixed revision and at the newest one.
+//! Git sources, at a fixed revision and at the newest one.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Lines};
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 
-use bitzel_tests::Site;
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use bitzel_tests::{Site, free_address, run};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 fn git(repository: &Path, arguments: &[&str]) -> String {
-    let output = Command::new("git")
+    let mut command = Command::new("git");
+    command
         .args([
             "-c",
             "user.name=Somebody",
@@ -21,18 +20,11 @@ fn git(repository: &Path, arguments: &[&str]) -> String {
         ])
         .arg("-C")
         .arg(repository)
-        .args(arguments)
-        .output()
-        .expect("git starts");
-    assert!(
-        output.status.success(),
-        "git {arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).expect("text").trim().to_owned()
+        .args(arguments);
+    run(&mut command).trim().to_owned()
 }
 
-/// Commits `text` as the one file of the repository; gives the revision.
+/// Commits `text` as the only file of the repository; returns the revision.
 fn commit(repository: &Path, text: &str) -> String {
     std::fs::write(repository.join("text"), text).expect("a file");
     git(repository, &["add", "text"]);
@@ -40,22 +32,19 @@ fn commit(repository: &Path, text: &str) -> String {
     git(repository, &["rev-parse", "HEAD"])
 }
 
-/// A repository that git serves on this machine, until it is dropped.
-struct Served {
-    daemon: Child,
+/// `git daemon` with the repositories of a site. Ended when it is dropped.
+struct GitDaemon {
+    process: Child,
     port: u16,
-    /// Its log; with nobody to read that, the daemon would end.
+    /// The read end of its log. Without it the daemon would end.
     _log: Lines<BufReader<ChildStderr>>,
 }
 
-impl Served {
+impl GitDaemon {
     fn start(site: &Site) -> Self {
-        // git cannot say which port the system chose for it, so one is chosen here; the daemon fails if it is gone
-        // meanwhile.
-        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = free.local_addr().expect("an address").port();
-        drop(free);
-        let mut daemon = Command::new("git")
+        // git does not print the port that the system chooses. If another program takes this one before, the daemon fails.
+        let port = free_address().port();
+        let mut process = Command::new("git")
             .args([
                 "daemon",
                 "--export-all",
@@ -69,37 +58,36 @@ impl Served {
             .process_group(0)
             .spawn()
             .expect("git daemon starts");
-        let mut log = BufReader::new(daemon.stderr.take().expect("standard error is a pipe")).lines();
+        let mut log = BufReader::new(process.stderr.take().expect("standard error is a pipe")).lines();
         let ready = log
             .by_ref()
             .map_while(Result::ok)
             .any(|line| line.contains("Ready"));
         assert!(ready, "git daemon ended before it was ready");
         Self {
-            daemon,
+            process,
             port,
             _log: log,
         }
     }
 }
 
-impl Drop for Served {
+impl Drop for GitDaemon {
     fn drop(&mut self) {
         // The daemon is a child of the git command; both are in one process group.
-        let group = Pid::from_raw(self.daemon.id().try_into().expect("a process id"));
-        let _ = killpg(group, Signal::SIGTERM);
-        let _ = self.daemon.wait();
+        let _ = kill_process_group(Pid::from_child(&self.process), Signal::TERM);
+        let _ = self.process.wait();
     }
 }
 
-/// A site with a served repository, and a recipe that deploys what is in there at `revision`.
-fn site(revision: impl Fn(&str) -> String) -> (Site, PathBuf, Served) {
+/// A site with a repository, its daemon, and a recipe that deploys the content of the repository at `revision`.
+fn site(revision: impl Fn(&str) -> String) -> (Site, PathBuf, GitDaemon) {
     let site = Site::empty();
     let repository = site.path("repository");
     std::fs::create_dir_all(&repository).expect("a directory");
     git(&repository, &["init", "--quiet", "--initial-branch", "main"]);
     let first = commit(&repository, "first");
-    let served = Served::start(&site);
+    let daemon = GitDaemon::start(&site);
     let recipe = format!(
         r#"
 LICENSE = "MIT"
@@ -116,10 +104,10 @@ do_deploy() {{
 }}
 "#,
         revision(&first),
-        served.port
+        daemon.port
     );
     site.add_recipe("versioned", &recipe);
-    (site, repository, served)
+    (site, repository, daemon)
 }
 
 fn deployed(site: &Site) -> (String, BTreeSet<String>) {
@@ -132,8 +120,8 @@ fn deployed(site: &Site) -> (String, BTreeSet<String>) {
 }
 
 #[test]
-fn a_fixed_revision_is_fetched_once_and_stays() {
-    let (site, repository, _served) = site(str::to_owned);
+fn a_fixed_revision_is_fetched_once() {
+    let (site, repository, _daemon) = site(str::to_owned);
     assert_eq!(deployed(&site).0, "first");
     commit(&repository, "second");
     let (text, ran) = deployed(&site);
@@ -142,8 +130,8 @@ fn a_fixed_revision_is_fetched_once_and_stays() {
 }
 
 #[test]
-fn the_newest_revision_is_looked_up_for_every_build() {
-    let (site, repository, _served) = site(|_| "${AUTOREV}".to_owned());
+fn every_build_looks_up_the_newest_revision() {
+    let (site, repository, _daemon) = site(|_| "${AUTOREV}".to_owned());
     assert_eq!(deployed(&site).0, "first");
     let (text, ran) = deployed(&site);
     assert_eq!((text.as_str(), ran), ("first", BTreeSet::new()));

@@ -1,4 +1,4 @@
-//! Results that a task finds behind dependencies which it does not need itself.
+//! Results that are visible behind unneeded dependencies.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ do_packagedata() {
 addtask packagedata
 "#;
 
-/// The configuration's answer to which dependencies can be left out.
+/// The configuration's `BB_SETSCENE_DEPVALID` function: dependencies on `middle` are unneeded.
 const VALIDITY: &str = r#"
 def dependency_is_unneeded(task, dependees, notneeded, d, log=None):
     return dependees[task][0] == "middle"

@@ -1,4 +1,4 @@
-//! A task that writes to its inputs.
+//! Tasks that write to their inputs.
 
 use bitzel_tests::Site;
 
@@ -12,7 +12,7 @@ do_install() {
 }
 "#;
 
-/// Damages the component in its own sysroot and, if that were possible, through it anything that shares its inodes.
+/// Damages the component in its own sysroot and, without protection, everything that shares its inodes.
 const VANDAL: &str = r#"
 LICENSE = "MIT"
 DEPENDS = "component"
@@ -28,7 +28,7 @@ do_install() {
 }
 "#;
 
-/// Writes to the component where it is staged for everybody, which is no output of this task.
+/// Writes to the component in the shared directory, which is no output of this task.
 const TRESPASSER: &str = r#"
 LICENSE = "MIT"
 DEPENDS = "component"
@@ -57,7 +57,7 @@ do_install() {
 "#;
 
 #[test]
-fn a_task_that_writes_to_its_inputs_changes_nothing_for_other_tasks() {
+fn a_write_to_an_input_changes_nothing_for_other_tasks() {
     let site = Site::empty();
     site.add_recipe("component", COMPONENT);
     site.add_recipe("vandal", VANDAL);
@@ -77,7 +77,7 @@ fn a_task_that_writes_to_its_inputs_changes_nothing_for_other_tasks() {
 }
 
 #[test]
-fn a_write_outside_of_the_declared_outputs_names_task_and_path() {
+fn an_undeclared_write_names_task_and_path() {
     let site = Site::empty();
     site.add_recipe("component", COMPONENT);
     site.add_recipe("trespasser", TRESPASSER);

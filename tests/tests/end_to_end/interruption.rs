@@ -1,34 +1,18 @@
-//! Ctrl-C, and processes that are killed.
+//! Ctrl-C and killed processes.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
 
-use bitzel_tests::{Server, Site, WorkerProcess};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use bitzel_tests::{BitzelServer, ObservedProcess, Site, WorkerProcess, poll_until};
+use rustix::process::{Pid, Signal, kill_process};
 use walkdir::WalkDir;
 
-/// Whether a process of this machine has the text in its command line.
-fn runs(text: &str) -> bool {
-    let processes = std::fs::read_dir("/proc").expect("/proc");
-    processes.filter_map(Result::ok).any(|process| {
-        // A process can end while it is looked at.
-        let command_line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&command_line).contains(text)
-    })
+/// True if a process of this machine has the text in its command line.
+fn is_running(text: &str) -> bool {
+    ObservedProcess::find(text).is_some()
 }
 
-/// Looks again and again for something that no event tells. The limit is for a program that hangs.
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !condition() {
-        assert!(started.elapsed() < Duration::from_mins(5), "{what} did not come");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// A build whose only compile task never ends, and the way to see it.
+/// A build whose only compile task never ends.
 struct EndlessBuild {
     site: Site,
     marker: String,
@@ -36,17 +20,17 @@ struct EndlessBuild {
 }
 
 impl EndlessBuild {
-    /// Starts the build and waits until the endless task runs.
-    fn start(name: &str) -> Self {
+    /// Starts the build and waits until the endless task runs; returns the process of the task, too.
+    fn start(name: &str) -> (Self, ObservedProcess) {
         let mut build = Self::spawn(name, &[]);
-        wait_until("the endless task", || build.task_runs());
-        build
+        let task = build.wait_for_task();
+        (build, task)
     }
 
     /// Starts the build.
     fn spawn(name: &str, arguments: &[&str]) -> Self {
         let site = Site::empty();
-        // Unlike any other test run's on this machine.
+        // Unique among all runs of these tests on this machine.
         let marker = format!("unfinished-{name}-{}", std::process::id());
         site.add_recipe(
             "endless",
@@ -80,26 +64,27 @@ do_install() {{
         }
     }
 
-    /// Whether the task's process is there; the build has to be there too.
-    fn task_runs(&mut self) -> bool {
-        let status = self.process.try_wait().expect("a status");
-        assert_eq!(status, None, "bitzel ended by itself");
-        runs(&self.task())
+    /// Waits for the process of the endless task. Nothing outside of its sandbox is told when a task's program starts.
+    fn wait_for_task(&mut self) -> ObservedProcess {
+        poll_until("the endless task runs", || {
+            let status = self.process.try_wait().expect("a status");
+            assert_eq!(status, None, "bitzel ended by itself");
+            ObservedProcess::find(&self.task_command_line())
+        })
     }
 
     /// The command line of the task's process.
-    fn task(&self) -> String {
+    fn task_command_line(&self) -> String {
         format!("tail\0-f\0{}", self.marker)
     }
 
     fn end(&mut self, signal: Signal) -> ExitStatus {
-        let process = Pid::from_raw(self.process.id().try_into().expect("a process id"));
-        kill(process, signal).expect("bitzel can be signalled");
+        kill_process(Pid::from_child(&self.process), signal).expect("bitzel can be signalled");
         self.process.wait().expect("bitzel ends")
     }
 
-    /// Nothing that was interrupted counts as done, and what had finished does.
-    fn assert_that_a_rerun_resumes(&self) {
+    /// The next build runs the interrupted task again, and no task that had finished.
+    fn assert_rerun_resumes(&self) {
         let endless = format!("\ttail -f {}\n", self.marker);
         self.site
             .edit_layer("recipes/endless/endless_1.0.bb", &endless, "");
@@ -111,7 +96,7 @@ do_install() {{
 
 impl Drop for EndlessBuild {
     fn drop(&mut self) {
-        // Only a test that failed early has left it running.
+        // Still running only after a failed assertion.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -119,19 +104,19 @@ impl Drop for EndlessBuild {
 
 #[test]
 fn ctrl_c_leaves_no_processes_mounts_or_temporary_trees() {
-    let mut build = EndlessBuild::start("interrupted");
-    let status = build.end(Signal::SIGINT);
+    let (mut build, _task) = EndlessBuild::start("interrupted");
+    let status = build.end(Signal::INT);
     assert!(
-        status.code() == Some(130) || status.signal() == Some(Signal::SIGINT as i32),
+        status.code() == Some(130) || status.signal() == Some(Signal::INT.as_raw()),
         "a shell expects 130 or the signal, not {status}"
     );
 
     let site = &build.site;
-    assert!(!runs(&build.task()), "the task still runs");
+    assert!(!is_running(&build.task_command_line()), "the task still runs");
     let site_directory = site.path("");
     let site_text = site_directory.display().to_string();
     let site_text = site_text.trim_end_matches('/');
-    assert!(!runs(site_text), "a process of the build still runs");
+    assert!(!is_running(site_text), "a process of the build still runs");
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     assert!(!mounts.contains(site_text), "a mount is left:\n{mounts}");
     let left: Vec<_> = WalkDir::new(&site_directory)
@@ -144,38 +129,38 @@ fn ctrl_c_leaves_no_processes_mounts_or_temporary_trees() {
         .collect();
     assert!(left.is_empty(), "left behind: {left:?}");
 
-    build.assert_that_a_rerun_resumes();
+    build.assert_rerun_resumes();
 }
 
 #[test]
-fn a_killed_build_takes_its_tasks_along_and_leaves_a_sound_store() {
-    let mut build = EndlessBuild::start("killed");
-    build.end(Signal::SIGKILL);
-    wait_until("the end of the task", || !runs(&build.task()));
-    build.assert_that_a_rerun_resumes();
+fn a_killed_build_ends_its_tasks_and_can_be_resumed() {
+    let (mut build, task) = EndlessBuild::start("killed");
+    build.end(Signal::KILL);
+    task.wait_for_end();
+    build.assert_rerun_resumes();
 }
 
 #[test]
-fn what_a_killed_worker_ran_goes_to_another_one_and_leaves_nothing() {
+fn another_worker_runs_the_action_of_a_killed_worker() {
     let server_site = Site::empty();
-    let server = Server::start_with(&server_site, &["--jobs", "0"]);
+    let server = BitzelServer::start_with(&server_site, &["--jobs", "0"]);
     let url = server.url();
     let worker_site = Site::empty();
     let worker = WorkerProcess::start(&worker_site, &url);
     let mut build = EndlessBuild::spawn("worker-killed", &["--remote", &url]);
-    wait_until("the endless task", || build.task_runs());
+    let task = build.wait_for_task();
     let actions = worker_site.cache().join("bitzel/worker/actions");
     assert_ne!(std::fs::read_dir(&actions).expect("actions").count(), 0);
 
     worker.kill();
-    wait_until("the end of the task", || !runs(&build.task()));
+    task.wait_for_end();
 
-    // The same directory, as the next process on that machine would have it.
+    // In the same directory, as after a restart of the worker on its machine.
     let next = WorkerProcess::start(&worker_site, &url);
-    wait_until("the task on the next worker", || build.task_runs());
+    let task = build.wait_for_task();
     let trees = std::fs::read_dir(&actions).expect("actions").count();
     assert_eq!(trees, 1, "the killed worker's trees are still there");
-    assert_eq!(build.end(Signal::SIGINT).code(), Some(130));
-    wait_until("the end of the task", || !runs(&build.task()));
+    assert_eq!(build.end(Signal::INT).code(), Some(130));
+    task.wait_for_end();
     drop(next);
 }

@@ -1,4 +1,4 @@
-//! What BitBake itself refuses.
+//! Errors in the metadata, reported by `BitBake`.
 
 use bitzel_tests::Site;
 
@@ -9,7 +9,7 @@ fn an_unknown_target_is_named() {
 }
 
 #[test]
-fn a_missing_dependency_names_who_needs_it() {
+fn a_missing_dependency_names_its_dependent() {
     let site = Site::empty();
     site.add_recipe("lonely", "LICENSE = \"MIT\"\nDEPENDS = \"no-such-library\"\n");
     let report = site.build(&["lonely"]).failed();

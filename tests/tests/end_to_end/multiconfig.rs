@@ -1,4 +1,4 @@
-//! Several configurations in one build directory.
+//! Multiconfig: several configurations in one build directory.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,7 @@ do_install() {
 }
 "#;
 
-/// A site with the default configuration and another one, which greets somebody else.
+/// A site with the default configuration and another one, with different greetings.
 fn site() -> Site {
     let site = Site::empty();
     site.add_recipe("greeter", RECIPE);
@@ -41,7 +41,7 @@ fn site() -> Site {
     site
 }
 
-/// What is in `file` below the output of a build of `target`.
+/// Builds `target` and returns the content of `file` below the output.
 fn greeting(site: &Site, target: &str, file: &str) -> String {
     let output = site.path("output");
     let report = site.build(&["--output", &output.display().to_string(), target]);
@@ -50,7 +50,7 @@ fn greeting(site: &Site, target: &str, file: &str) -> String {
 }
 
 #[test]
-fn a_target_is_built_as_its_configuration_says() {
+fn a_target_is_built_with_its_own_configuration() {
     let site = site();
     assert_eq!(greeting(&site, "greeter", "greeter/greeting"), "hello default\n");
     let of_other = greeting(&site, "mc:other:greeter", "other/greeter/greeting");
@@ -58,7 +58,7 @@ fn a_target_is_built_as_its_configuration_says() {
 }
 
 #[test]
-fn configurations_are_told_apart_and_found_again() {
+fn each_configuration_has_its_own_results() {
     let site = site();
     let report = site.build(&["greeter", "mc:other:greeter"]).succeeded();
     let ran = report.tasks("ran");

@@ -1,9 +1,9 @@
-//! What operators see: metrics, traces, and whether the dashboard asks for metrics that exist.
+//! Metrics and traces, and the metrics that the dashboard queries.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use bitzel_tests::{CollectedSpan, Collector, Server, Site};
+use bitzel_tests::{BitzelServer, CollectedSpan, Collector, Site};
 
 const RECIPE: &str = r#"
 LICENSE = "MIT"
@@ -13,8 +13,8 @@ do_install() {
 }
 "#;
 
-/// The names in a page of metrics, as queries know them.
-fn names(page: &str) -> BTreeSet<String> {
+/// Names of metrics in a page of metrics.
+fn metric_names(page: &str) -> BTreeSet<String> {
     page.lines()
         .filter(|line| !line.starts_with('#'))
         .filter_map(|line| line.split(['{', ' ']).next())
@@ -23,7 +23,7 @@ fn names(page: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Everything in the dashboard's queries that looks like a metric of ours.
+/// Names of bitzel's metrics in the queries of the dashboard.
 fn names_in_dashboard() -> BTreeSet<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../helm/dashboards/bitzel.json");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -45,9 +45,9 @@ fn names_in_dashboard() -> BTreeSet<String> {
 }
 
 #[test]
-fn the_dashboard_shows_metrics_that_a_server_has() {
+fn a_server_has_all_metrics_of_the_dashboard() {
     let server_site = Site::empty();
-    let server = Server::start_with(&server_site, &["--admin", "127.0.0.1:0"]);
+    let server = BitzelServer::start_with(&server_site, &["--admin", "127.0.0.1:0"]);
     let client = Site::empty();
     client.add_recipe("observed", RECIPE);
     drop(client.build(&["--remote", &server.url(), "observed"]).succeeded());
@@ -56,7 +56,7 @@ fn the_dashboard_shows_metrics_that_a_server_has() {
         page.contains(r#"bitzel_actions_total{outcome="succeeded"}"#),
         "a build has run:\n{page}"
     );
-    // The worker in it counts beside it, as one on another machine does on a page of its own.
+    // Metrics of the worker inside the server; a worker on another machine has its own page.
     for counter in [
         r#"bitzel_worker_actions_total{outcome="succeeded"}"#,
         r#"bitzel_worker_input_files_total{outcome="fetched"}"#,
@@ -64,35 +64,35 @@ fn the_dashboard_shows_metrics_that_a_server_has() {
     ] {
         assert!(page.contains(counter), "no {counter}:\n{page}");
     }
-    let (there, wanted) = (names(&page), names_in_dashboard());
-    let lacking: Vec<_> = wanted.difference(&there).collect();
+    let (present, wanted) = (metric_names(&page), names_in_dashboard());
+    let lacking: Vec<_> = wanted.difference(&present).collect();
     assert!(lacking.is_empty(), "the server has no {lacking:?}:\n{page}");
 }
 
-fn named<'a>(spans: &'a [CollectedSpan], name: &str) -> Vec<&'a CollectedSpan> {
+fn spans_named<'a>(spans: &'a [CollectedSpan], name: &str) -> Vec<&'a CollectedSpan> {
     spans.iter().filter(|span| span.name == name).collect()
 }
 
 #[test]
-fn a_trace_leads_from_a_build_to_the_server() {
+fn a_trace_leads_from_the_build_to_the_server() {
     let collector = Collector::start();
     let url = collector.url();
     let server_site = Site::empty();
-    let server = Server::start_with(&server_site, &["--otlp-endpoint", &url]);
+    let server = BitzelServer::start_with(&server_site, &["--otlp-endpoint", &url]);
     let client = Site::empty();
     client.add_recipe("observed", RECIPE);
     let report = client.build(&["--remote", &server.url(), "--otlp-endpoint", &url, "observed"]);
     drop(report.succeeded());
     drop(server);
     let spans = collector.spans();
-    let [build] = named(&spans, "build")[..] else {
+    let [build] = spans_named(&spans, "build")[..] else {
         panic!("one build ran: {spans:#?}");
     };
-    let [task] = named(&spans, "observed:do_install")[..] else {
+    let [task] = spans_named(&spans, "observed:do_install")[..] else {
         panic!("the task ran once: {spans:#?}");
     };
     assert_eq!((&task.trace, &task.parent), (&build.trace, &build.id));
-    let executed = named(&spans, "Execution/Execute")
+    let executed = spans_named(&spans, "Execution/Execute")
         .into_iter()
         .find(|span| span.parent == task.id)
         .unwrap_or_else(|| panic!("the task was executed: {spans:#?}"));

@@ -1,15 +1,15 @@
-//! Every supported release: unmodified openembedded-core with the release's own `BitBake`.
+//! Supported releases: unmodified openembedded-core with the release's own `BitBake`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use bitzel_tests::{Release, Site};
+use bitzel_tests::{Release, Site, copy_directory, text_of};
 
-/// A recipe whose sources are all in the layer.
+/// A recipe with all its sources in the layer.
 const TARGET: &str = "makedevs-native";
 
-/// Masks what the target does not need, which makes the parse short. `sanity` refuses to run as root and asks for
-/// network access; quilt's sources are upstream.
+/// Masks recipes that the target does not need, for a short parse. `sanity` refuses to run as root and needs network
+/// access; the sources of quilt are upstream.
 const CONFIGURATION: &str = r#"
 MACHINE = "qemux86-64"
 DISTRO = "nodistro"
@@ -25,7 +25,7 @@ macro_rules! releases {
     ($($name:ident = $tag:literal;)*) => {
         $(#[test]
         fn $name() {
-            builds_with_its_own_signatures($tag);
+            assert_equal_signatures($tag);
         })*
     };
 }
@@ -41,7 +41,7 @@ releases! {
     yocto_master = "master";
 }
 
-fn builds_with_its_own_signatures(tag: &str) {
+fn assert_equal_signatures(tag: &str) {
     let Some(release) = Release::find_or_skip(tag) else {
         return;
     };
@@ -60,7 +60,7 @@ fn builds_with_its_own_signatures(tag: &str) {
     let ours = exported_signatures(&site);
     let directory = site.path("plain");
     std::fs::create_dir(&directory).expect("a build directory for bitbake");
-    bitzel_tests::copy_directory(&site.path("build/conf"), &directory.join("conf"));
+    copy_directory(&site.path("build/conf"), &directory.join("conf"));
     let output = release
         .bitbake_command()
         .args(["-S", "none", TARGET])
@@ -70,24 +70,13 @@ fn builds_with_its_own_signatures(tag: &str) {
         .output()
         .expect("bitbake starts");
     let theirs = written_signatures(&directory);
-    assert_eq!(
-        ours,
-        theirs,
-        "bitbake said:\n{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert_eq!(ours, theirs, "output of bitbake:\n{}", text_of(&output));
 }
 
-/// Taskhashes by task name, out of `bitzel graph --json`.
+/// Taskhashes by task name, from `bitzel graph --json`.
 fn exported_signatures(site: &Site) -> BTreeMap<String, String> {
-    let output = site
-        .bitzel("graph")
-        .args(site.build_directory_arguments())
-        .args(["--json", TARGET])
-        .output()
-        .expect("bitzel starts");
-    let graph: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a graph");
+    let graph = site.output_of("graph", &["--json", TARGET]);
+    let graph: serde_json::Value = serde_json::from_str(&graph).expect("a graph");
     let text = |task: &serde_json::Value, name: &str| task[name].as_str().expect("a text").to_owned();
     let tasks = graph["tasks"].as_array().expect("a list of tasks");
     tasks
@@ -96,7 +85,7 @@ fn exported_signatures(site: &Site) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Taskhashes by task name, out of the names of the files that `bitbake -S none` writes
+/// Taskhashes by task name, from the names of the files that `bitbake -S none` writes
 /// (`…/1.0.do_compile.sigdata.HASH`).
 fn written_signatures(directory: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();

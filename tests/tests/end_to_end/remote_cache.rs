@@ -1,8 +1,8 @@
-//! Builds on this machine that share results through a cache.
+//! Local builds with a shared cache.
 
 use std::collections::BTreeSet;
 
-use bitzel_tests::{BuildReport, Server, Site};
+use bitzel_tests::{BitzelServer, BuildReport, Site};
 
 const RECIPE: &str = r#"
 LICENSE = "MIT"
@@ -30,22 +30,22 @@ fn build(site: &Site, cache: &str, more: &[&str]) -> BuildReport {
     report
 }
 
-/// A server that keeps results and runs nothing.
-fn cache() -> (Site, Server) {
+/// A server without execution.
+fn cache() -> (Site, BitzelServer) {
     let site = Site::empty();
-    let server = Server::start_with(&site, &["--jobs", "0"]);
+    let server = BitzelServer::start_with(&site, &["--jobs", "0"]);
     (site, server)
 }
 
 #[test]
-fn what_one_machine_builds_another_one_takes() {
+fn a_second_machine_takes_results_from_the_cache() {
     let (_site, server) = cache();
     let first = build(&site(), &server.url(), &[]);
     assert!(first.tasks("ran").contains("shared:do_install"), "{}", first.text);
     let wiped = site();
     let second = build(&wiped, &server.url(), &[]);
     assert_eq!(second.tasks("ran"), BTreeSet::new(), "{}", second.text);
-    // What was taken is here now: the cache is no longer needed for it.
+    // The results are in the local store now, so the build needs no cache.
     drop(server);
     let third = build(&wiped, "grpc://127.0.0.1:9", &[]);
     assert_eq!(third.tasks("failed"), BTreeSet::new());
@@ -53,7 +53,7 @@ fn what_one_machine_builds_another_one_takes() {
 }
 
 #[test]
-fn a_reader_gives_nothing() {
+fn a_read_only_client_writes_nothing() {
     let (_site, server) = cache();
     build(&site(), &server.url(), &["--remote-cache-read-only"]);
     let other = build(&site(), &server.url(), &[]);
@@ -61,7 +61,7 @@ fn a_reader_gives_nothing() {
 }
 
 #[test]
-fn an_address_that_cannot_be_right_is_an_error() {
+fn an_unknown_url_scheme_is_an_error() {
     let site = site();
     let report = site
         .build(&["--remote-cache", "gopher://cache", "shared"])
@@ -70,7 +70,7 @@ fn an_address_that_cannot_be_right_is_an_error() {
 }
 
 #[test]
-fn a_server_from_a_file_is_the_cache_that_the_file_says() {
+fn a_server_has_the_stores_of_its_configuration_file() {
     let server_site = Site::empty();
     let file = server_site.path("bitzel.toml");
     let text = "[execution]\nenabled = false\n\
@@ -95,7 +95,7 @@ fn a_server_from_a_file_is_the_cache_that_the_file_says() {
     );
     assert!(said.contains("execution: no"), "{said}");
 
-    let server = Server::start_with(&server_site, &["--config", &file, "--admin", "127.0.0.1:0"]);
+    let server = BitzelServer::start_with(&server_site, &["--config", &file, "--admin", "127.0.0.1:0"]);
     build(&site(), &server.url(), &[]);
     let second = build(&site(), &server.url(), &[]);
     assert_eq!(second.tasks("ran"), BTreeSet::new(), "{}", second.text);
@@ -111,5 +111,6 @@ fn a_server_from_a_file_is_the_cache_that_the_file_says() {
     std::fs::write(&file, text.replace("[actions.metered]", "[actions.meterd]")).expect("a configuration");
     let (code, said) = check(&file);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("bitzel.toml:6: actions.meterd: "), "{said}");
+    assert!(said.contains("actions: unknown variant `meterd`"), "{said}");
+    assert!(said.contains("bitzel.toml:6:"), "{said}");
 }

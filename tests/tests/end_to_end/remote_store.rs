@@ -1,13 +1,13 @@
-//! Builds against a store that another process serves.
+//! Builds with a remote server.
 
 use std::collections::BTreeSet;
 
-use bitzel_tests::{Server, Site, cold_build, tree_of};
+use bitzel_tests::{BitzelServer, Site, cold_build, tree_of};
 
 #[test]
-fn a_wiped_client_in_another_directory_takes_everything_from_the_store() {
+fn a_wiped_client_gets_everything_from_the_store() {
     let store = Site::with_results_of_cold_build();
-    let server = Server::start(&store);
+    let server = BitzelServer::start(&store);
     let client = Site::empty();
     let output = client.path("output");
     let report = client
@@ -29,9 +29,9 @@ fn a_wiped_client_in_another_directory_takes_everything_from_the_store() {
 }
 
 #[test]
-fn what_one_client_builds_another_finds() {
+fn two_clients_share_results_on_one_server() {
     let server_site = Site::empty();
-    let server = Server::start(&server_site);
+    let server = BitzelServer::start(&server_site);
     let recipe = r#"
 LICENSE = "MIT"
 do_install() {

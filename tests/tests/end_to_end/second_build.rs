@@ -1,4 +1,4 @@
-//! Builds that find their results in the store.
+//! Builds with results in the store.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ fn a_second_build_runs_nothing() {
 }
 
 #[test]
-fn a_second_build_in_another_directory_places_the_same_output() {
+fn a_build_in_another_directory_has_equal_output() {
     let site = Site::with_results_of_cold_build();
     let output = site.path("placed/here");
     let report = site
@@ -29,7 +29,7 @@ fn a_second_build_in_another_directory_places_the_same_output() {
 }
 
 #[test]
-fn a_nostamp_task_runs_in_every_build_and_drags_nothing_else_along() {
+fn a_nostamp_task_alone_runs_in_every_build() {
     let site = Site::empty();
     site.add_recipe(
         "clock",

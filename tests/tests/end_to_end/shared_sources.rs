@@ -1,10 +1,10 @@
-//! Recipes that build from another recipe's source tree, as those of a compiler and its libraries do.
+//! Recipes that build from another recipe's source tree, as a compiler's libraries do.
 
 use std::collections::BTreeSet;
 
 use bitzel_tests::Site;
 
-/// Unpacks into a shared work directory, and publishes a directory of it. Two tasks that run side by side change it.
+/// Unpacks into a shared work directory and publishes a directory of it. Two parallel tasks change it.
 const SOURCE: &str = r#"
 LICENSE = "MIT"
 SRC_URI = "file://version"
@@ -29,7 +29,7 @@ do_deploy_epoch() {
 addtask deploy_epoch after do_patch before do_build
 "#;
 
-/// Names the source tree for its `do_configure` alone, and reads it in every task after that.
+/// Depends on the source tree in `do_configure` alone, and reads it in every later task.
 const COMPILER: &str = r#"
 LICENSE = "MIT"
 SHARED = "${TMPDIR}/work-shared/compiler-1.0"
@@ -55,7 +55,7 @@ do_deploy() {
 }
 "#;
 
-/// Takes a file of the published directory along, before `do_configure`.
+/// Copies a file of the published directory before `do_configure`.
 const EPOCH: &str = r#"
 do_take_epoch[depends] = "compiler-source:do_deploy_epoch"
 do_take_epoch[dirs] = "${B}"
@@ -78,7 +78,7 @@ fn site(recipe: &str) -> Site {
     site
 }
 
-/// What the recipe deploys.
+/// Builds the recipe and returns the content of the deployed program.
 fn program(site: &Site) -> String {
     let output = site.path("output");
     let report = site.build(&["--output", &output.display().to_string(), "compiler:do_deploy"]);
@@ -87,7 +87,7 @@ fn program(site: &Site) -> String {
 }
 
 #[test]
-fn later_tasks_read_the_tree_an_earlier_one_named() {
+fn later_tasks_see_the_tree_of_an_earlier_dependency() {
     let site = site(COMPILER);
     assert_eq!(program(&site), "14.2\nconfigured\n");
     let report = site.build(&["compiler:do_deploy"]).succeeded();
@@ -95,7 +95,7 @@ fn later_tasks_read_the_tree_an_earlier_one_named() {
 }
 
 #[test]
-fn a_directory_published_in_a_work_tree_is_there() {
+fn a_directory_published_in_a_work_tree_is_visible() {
     let site = site(&format!("{COMPILER}{EPOCH}"));
     assert_eq!(program(&site), "14.2\nconfigured\n1234\n");
 }

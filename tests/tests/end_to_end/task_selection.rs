@@ -1,4 +1,4 @@
-//! Which tasks a command asks for.
+//! Selection of tasks on the command line.
 
 use bitzel_tests::Site;
 
@@ -13,7 +13,7 @@ fn one_task_of_a_recipe_runs_with_what_it_needs() {
 }
 
 #[test]
-fn a_target_may_name_its_task() {
+fn a_target_can_name_its_task() {
     let site = Site::empty();
     let report = site.build(&["zlib:do_patch"]).succeeded();
     let ran = report.tasks("ran");
@@ -22,20 +22,10 @@ fn a_target_may_name_its_task() {
 }
 
 #[test]
-fn the_graph_lists_the_tasks_without_running_them() {
+fn the_graph_command_runs_no_task() {
     let site = Site::empty();
-    let output = site
-        .bitzel("graph")
-        .args(site.build_directory_arguments())
-        .args(["--json", "demo-image"])
-        .output()
-        .expect("bitzel graph starts");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let graph: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let graph = site.output_of("graph", &["--json", "demo-image"]);
+    let graph: serde_json::Value = serde_json::from_str(&graph).expect("JSON");
     let tasks = graph["tasks"].as_array().expect("a list of tasks");
     for (recipe, task) in [
         ("demo-image", "do_rootfs"),
@@ -76,7 +66,7 @@ fn a_forced_task_runs_again_and_changes_nothing_else() {
 }
 
 #[test]
-fn one_task_can_run_for_all_recipes_of_a_graph() {
+fn runall_runs_one_task_of_all_recipes() {
     let site = Site::empty();
     let report = site.build(&["--runall", "fetch", "picture-report"]).succeeded();
     let ran = report.tasks("ran");
@@ -91,7 +81,7 @@ fn one_task_can_run_for_all_recipes_of_a_graph() {
 }
 
 #[test]
-fn one_task_of_a_graph_can_run_alone() {
+fn runonly_runs_one_task_and_its_dependencies() {
     let site = Site::empty();
     let report = site.build(&["--runonly", "unpack", "picture-report"]).succeeded();
     let ran = report.tasks("ran");

@@ -1,31 +1,23 @@
-//! The same metadata on two machines gives the same graph.
+//! Equality of the graphs of two machines with the same metadata.
 
 use std::process::Command;
 
-use bitzel_tests::{Site, bitzel_program};
+use bitzel_tests::{Site, bitzel_program, run};
 
-/// What `bitzel graph --json demo-image` prints there: every signature, snapshot, path and source.
+/// Output of `bitzel graph --json demo-image` for a site: every signature, snapshot, path and source.
 fn graph(site: &Site, mut command: Command) -> String {
-    let output = command
+    run(command
         .args(site.build_directory_arguments())
-        .args(["--json", "demo-image"])
-        .output()
-        .expect("the program starts");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).expect("UTF-8")
+        .args(["--json", "demo-image"]))
 }
 
-/// Another host name and another user. Both are new namespaces, so no privilege is needed: the first may set the
-/// host name, the second is not root.
+/// Changes the host name and the user in two new namespaces, which needs no privileges: the first can set the host
+/// name, the second is not root.
 const ON_ANOTHER_HOST: &str =
     r#"echo elsewhere > /proc/sys/kernel/hostname && exec unshare --map-user=4321 --map-group=4321 "$@""#;
 
 #[test]
-fn checkout_path_user_home_and_host_name_do_not_count() {
+fn the_graph_does_not_depend_on_machine_and_user() {
     let (here, there) = (Site::empty(), Site::empty());
     let one = graph(&here, here.bitzel("graph"));
     let mut elsewhere = there.command("unshare");

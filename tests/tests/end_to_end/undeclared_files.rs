@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bitzel_tests::Site;
 
-/// Writes a manifest as OE's images do, and goes on with it in a later task.
+/// Writes a manifest as OE's images do, and appends to it in a later task.
 const IMAGE: &str = r#"
 LICENSE = "MIT"
 MANIFESTS = "${DEPLOY_DIR}/licenses/image"
@@ -27,7 +27,7 @@ do_check() {
 }
 "#;
 
-/// Gets what the image publishes, and finds the manifest beside it.
+/// Reads the published file of the image and its undeclared manifest.
 const READER: &str = r#"
 LICENSE = "MIT"
 do_compile[depends] = "image:do_deploy"
@@ -37,7 +37,7 @@ do_compile() {
 "#;
 
 #[test]
-fn a_manifest_beside_the_outputs_goes_along() {
+fn later_tasks_and_the_output_have_undeclared_files() {
     let site = Site::empty();
     site.add_recipe("image", IMAGE);
     site.add_recipe("reader", READER);
@@ -46,9 +46,10 @@ fn a_manifest_beside_the_outputs_goes_along() {
     drop(site.build(&["--output", &place, "image:do_deploy"]).succeeded());
     let manifest = std::fs::read_to_string(output.join("image/manifest")).expect("a manifest");
     assert_eq!(manifest, "compiled\ninstalled\n");
-    let beside = std::fs::read_to_string(output.join("licenses/image/link")).expect("the manifest beside");
-    assert_eq!(beside, manifest);
-    // Also after a shared task of the recipe, which brings the manifest along as well.
+    let undeclared =
+        std::fs::read_to_string(output.join("licenses/image/link")).expect("the undeclared manifest");
+    assert_eq!(undeclared, manifest);
+    // Also after a shared task of the recipe, whose results include the manifest.
     let later = site.path("later");
     let place = later.display().to_string();
     drop(site.build(&["--output", &place, "image:do_check"]).succeeded());

@@ -1,16 +1,16 @@
-//! `BuildStream`, which keeps artifacts in a store and finds them by the Remote Asset API.
+//! `BuildStream` as a client: artifacts in the store, found by the Remote Asset API.
 
 use bitzel_tests::build_stream::{BuildStream, ELEMENTS};
 use bitzel_tests::peers::BUILDSTREAM;
-use bitzel_tests::{Server, Site, tree_of};
+use bitzel_tests::{BitzelServer, Site, tree_of};
 
 #[test]
-fn artifacts_that_one_pushed_another_with_an_empty_cache_pulls() {
+fn pushed_artifacts_can_be_pulled_into_an_empty_cache() {
     let Some(program) = BUILDSTREAM.program_or_skip() else {
         return;
     };
     let site = Site::empty();
-    let server = Server::start(&site);
+    let server = BitzelServer::start(&site);
     let url = server.url().replace("grpc://", "http://");
     let first = BuildStream::new(program);
     first.run(&["build", "all.bst"]);

@@ -1,25 +1,25 @@
-//! The HTTP cache, as the programs of others use it.
+//! Clients of other projects on the HTTP cache.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use bitzel_tests::bazel::{Bazel, REMOTE_ACTIONS};
-use bitzel_tests::peers::{BAZEL, CCACHE, CURL, SCCACHE, free_port};
-use bitzel_tests::{Server, Site};
+use bitzel_tests::peers::{BAZEL, CCACHE, CURL, SCCACHE};
+use bitzel_tests::{BitzelServer, Site, free_address, poll_until, run};
 
-use super::guarded::guarded_server;
+use super::guarded_server::guarded_server;
 
-const SERVE: &[&str] = &["--http-listen", "127.0.0.1:0"];
+const SERVE_ARGUMENTS: &[&str] = &["--http-listen", "127.0.0.1:0"];
 
 #[test]
-fn one_bazel_fills_the_cache_by_http_and_others_take_from_it_by_http_and_by_grpc() {
+fn results_written_by_http_are_hits_by_http_and_grpc() {
     let Some(program) = BAZEL.program_or_skip() else {
         return;
     };
     let site = Site::empty();
-    let server = Server::start_with(&site, SERVE);
+    let server = BitzelServer::start_with(&site, SERVE_ARGUMENTS);
     let http = format!("--remote_cache={}", server.http_url());
-    let grpc = format!("--remote_cache={}", server.url());
+    let grpc = server.bazel_cache_flag();
     let first = Bazel::new(program.clone()).test(&[&http]).succeeded();
     assert_eq!(first.count("remote cache hit"), 0, "{}", first.text);
     for cache in [&http, &grpc] {
@@ -37,15 +37,15 @@ fn one_bazel_fills_the_cache_by_http_and_others_take_from_it_by_http_and_by_grpc
 }
 
 #[test]
-fn what_a_bazel_had_executed_by_grpc_is_there_by_http_for_its_own_instance_only() {
+fn results_by_grpc_are_hits_by_http_in_their_instance_only() {
     let Some(program) = BAZEL.program_or_skip() else {
         return;
     };
     let site = Site::empty();
-    let server = Server::start_with(&site, SERVE);
-    let executor = format!("--remote_executor={}", server.url());
+    let server = BitzelServer::start_with(&site, SERVE_ARGUMENTS);
+    let executor = server.bazel_executor_flag();
     let instance = "--remote_instance_name=team/one";
-    // What a Bazel asks of a platform is part of its Actions, so the cache alone is asked with the same Actions.
+    // No platform properties: they are part of the Actions, and a Bazel with the cache alone has none.
     let first = Bazel::new(program.clone());
     let report = first.test(&[&executor, instance]).succeeded();
     assert_eq!(report.count("remote"), REMOTE_ACTIONS, "{}", report.text);
@@ -56,7 +56,7 @@ fn what_a_bazel_had_executed_by_grpc_is_there_by_http_for_its_own_instance_only(
     }
 }
 
-/// A C file that a compiler takes some time for, in a directory of its own.
+/// A C source file.
 fn source(site: &Site) -> PathBuf {
     let path = site.path("hello.c");
     std::fs::write(
@@ -67,15 +67,7 @@ fn source(site: &Site) -> PathBuf {
     path
 }
 
-/// Runs a program to its end and yields what it said.
-fn run(command: &mut Command) -> String {
-    let output = command.stdin(Stdio::null()).output().expect("the program starts");
-    let text = [&output.stdout, &output.stderr].map(|part| String::from_utf8_lossy(part).into_owned());
-    assert!(output.status.success(), "{command:?}: {}", text.concat());
-    text.concat()
-}
-
-/// Compiles with an empty ccache in front of a remote one, and yields ccache's counters.
+/// Compiles with an empty local ccache and a remote one; returns ccache's counters.
 fn compile_with_ccache(site: &Site, program: &Path, source: &Path, cache: &str, storage: &str) -> String {
     let object = site.path(&format!("{cache}.o"));
     let ccache = || {
@@ -106,8 +98,8 @@ fn ccache_shares_objects_in_each_of_its_layouts() {
     };
     let site = Site::empty();
     let source = source(&site);
-    let server = Server::start_with(&site, SERVE);
-    for (number, place) in [
+    let server = BitzelServer::start_with(&site, SERVE_ARGUMENTS);
+    for (number, layout) in [
         "/dav",
         "/team/dav|layout=flat",
         "/team|layout=bazel",
@@ -116,22 +108,22 @@ fn ccache_shares_objects_in_each_of_its_layouts() {
     .iter()
     .enumerate()
     {
-        let storage = format!("{}{place}", server.http_url());
+        let storage = format!("{}{layout}", server.http_url());
         let compile = |machine: &str| {
             compile_with_ccache(&site, &program, &source, &format!("{machine}{number}"), &storage)
         };
         let first = compile("first");
-        assert_eq!(counter(&first, "cache_miss"), 1, "{place}: {first}");
-        assert_eq!(counter(&first, "remote_storage_error"), 0, "{place}: {first}");
+        assert_eq!(counter(&first, "cache_miss"), 1, "{layout}: {first}");
+        assert_eq!(counter(&first, "remote_storage_error"), 0, "{layout}: {first}");
         let second = compile("second");
-        assert_eq!(counter(&second, "cache_miss"), 0, "{place}: {second}");
-        assert_eq!(counter(&second, "remote_storage_hit"), 1, "{place}: {second}");
+        assert_eq!(counter(&second, "cache_miss"), 0, "{layout}: {second}");
+        assert_eq!(counter(&second, "remote_storage_hit"), 1, "{layout}: {second}");
         let log = std::fs::read_to_string(site.path(&format!("second{number}.log"))).expect("ccache's log");
-        assert!(!log.contains("Failed"), "{place}: {log}");
+        assert!(!log.contains("Failed"), "{layout}: {log}");
     }
 }
 
-/// A server of sccache; it ends with this value.
+/// A server of sccache. Stopped when it is dropped.
 struct Sccache<'a> {
     site: &'a Site,
     program: PathBuf,
@@ -145,9 +137,9 @@ impl<'a> Sccache<'a> {
             site,
             program: program.to_owned(),
             endpoint: endpoint.to_owned(),
-            port: free_port().to_string(),
+            port: free_address().port().to_string(),
         };
-        // Ends with an error if the cache cannot be read or written.
+        // Fails if the cache cannot be read or written.
         run(sccache.command().arg("--start-server"));
         sccache
     }
@@ -171,7 +163,7 @@ impl<'a> Sccache<'a> {
 
 impl Drop for Sccache<'_> {
     fn drop(&mut self) {
-        // One that does not end ends by itself after a minute.
+        // After an error here the server ends by itself, because it is idle for a minute.
         let _ = self.command().arg("--stop-server").output();
     }
 }
@@ -183,7 +175,7 @@ fn sccache_shares_objects_by_web_dav() {
     };
     let site = Site::empty();
     let source = source(&site);
-    let server = Server::start_with(&site, SERVE);
+    let server = BitzelServer::start_with(&site, SERVE_ARGUMENTS);
     let endpoint = format!("{}/team/dav", server.http_url());
     let object = site.path("hello.o");
     let compile = || {
@@ -194,13 +186,11 @@ fn sccache_shares_objects_by_web_dav() {
         sccache
     };
     let first = compile();
-    // The compiler's answer comes before the write to the cache has ended.
-    let stats = loop {
+    // sccache writes to the cache after the compiler's result is complete; only its counters show the end of the write.
+    let stats = poll_until("sccache's write to the cache", || {
         let stats = first.stats();
-        if stats["cache_writes"] != 0 || stats["cache_write_errors"] != 0 {
-            break stats;
-        }
-    };
+        (stats["cache_writes"] != 0 || stats["cache_write_errors"] != 0).then_some(stats)
+    });
     assert_eq!(stats["cache_writes"], 1, "{stats}");
     assert_eq!(stats["cache_misses"]["counts"]["C/C++"], 1, "{stats}");
     drop(first);
@@ -210,12 +200,12 @@ fn sccache_shares_objects_by_web_dav() {
 }
 
 #[test]
-fn curl_gets_what_it_put_with_and_without_being_asked_to_go_on() {
+fn curl_gets_what_it_put_with_and_without_100_continue() {
     let Some(program) = CURL.program_or_skip() else {
         return;
     };
     let site = Site::empty();
-    let server = Server::start_with(&site, SERVE);
+    let server = BitzelServer::start_with(&site, SERVE_ARGUMENTS);
     let sum = |path: &Path| run(site.command("sha256sum").arg(path))[..64].to_owned();
     let curl = |arguments: &[&str]| {
         let mut command = site.command(&program);
@@ -223,7 +213,7 @@ fn curl_gets_what_it_put_with_and_without_being_asked_to_go_on() {
         command.args(["--write-out", "%{http_code}"]).args(arguments);
         run(&mut command)
     };
-    // From 1 MiB on, curl asks before it sends the body.
+    // From 1 MiB on, curl sends `Expect: 100-continue` before the body.
     for size in [1_000, 5 << 20] {
         let (blob, copy) = (site.path("blob"), site.path("copy"));
         let bytes: Vec<u8> = (0..size)
@@ -248,19 +238,19 @@ fn curl_gets_what_it_put_with_and_without_being_asked_to_go_on() {
 }
 
 #[test]
-fn with_tls_and_passwords_bazel_and_curl_may_do_what_the_rules_say() {
+fn access_rules_apply_to_bazel_and_curl_over_tls() {
     let (Some(bazel), Some(curl)) = (BAZEL.program_or_skip(), CURL.program_or_skip()) else {
         return;
     };
     let site = Site::empty();
-    let server = guarded_server(&site, SERVE);
+    let server = guarded_server(&site, SERVE_ARGUMENTS);
     let authority = site.path("ca.pem");
     let built_by = |user: &str| {
         let url = server.http_url().replace("https://", &format!("https://{user}"));
         let bazel = Bazel::trusting(bazel.clone(), &authority);
         bazel.test(&[&format!("--remote_cache={url}")]).succeeded()
     };
-    // Who may not write fills nothing, who may not read finds nothing, and both build by themselves.
+    // Without the right to write nothing is recorded, without the right to read nothing is found; both build locally.
     assert_eq!(built_by("dev:secret@").count("remote cache hit"), 0);
     assert_eq!(built_by("ci:secret@").count("remote cache hit"), 0);
     let report = built_by("dev:secret@");
@@ -272,7 +262,7 @@ fn with_tls_and_passwords_bazel_and_curl_may_do_what_the_rules_say() {
     );
     assert_eq!(built_by("").count("remote cache hit"), 0);
 
-    // And what curl is told.
+    // The statuses that curl gets.
     let ca = authority.display().to_string();
     let (value, answer) = (site.path("value"), site.path("answer"));
     std::fs::write(&value, "value").expect("a value");
@@ -292,7 +282,7 @@ fn with_tls_and_passwords_bazel_and_curl_may_do_what_the_rules_say() {
     assert_eq!(status(&[&["--user", "dev:secret"], &put[..]].concat()), "403 2");
     assert_eq!(status(&[&["--user", "dev:wrong"], &put[..]].concat()), "401 2");
     assert_eq!(status(&[&["--user", "ci:secret"], &put[..]].concat()), "201 2");
-    // curl agrees on HTTP/2 by itself.
+    // Without `--http1.1` curl uses HTTP/2.
     assert_eq!(status(&["--http1.1", "--user", "dev:secret", &url]), "200 1.1");
     assert_eq!(std::fs::read_to_string(&answer).expect("an answer"), "value");
 }

@@ -9,13 +9,13 @@ use bitzel_proto::Digest;
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, CWD, Mode, chmod, utimensat};
 
+use super::index::CachedFile;
 use super::key::FileKey;
-use super::state::CachedFile;
 use crate::error::Error;
 use crate::node_properties::DEFAULT_MTIME;
-use crate::scratch::Scratch;
+use crate::worker_directories::WorkerDirectories;
 
-/// A path below `temporary`. What is there goes away unless it is published.
+/// A path below `temporary`. The file is removed unless it is published.
 #[derive(Debug)]
 pub(super) struct TemporaryPath {
     path: PathBuf,
@@ -30,14 +30,14 @@ pub(super) struct TemporaryFile {
 }
 
 impl TemporaryFile {
-    pub(super) fn create(scratch: &Scratch) -> Result<Self, Error> {
-        let path = scratch.root().join(scratch.fresh("temporary"));
+    pub(super) fn create(directories: &WorkerDirectories) -> Result<Self, Error> {
+        let path = directories.cache().join(directories.fresh_path("temporary"));
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(&path)
-            .map_err(Error::io(format!("create {}", path.display())))?;
+            .map_err(Error::io_at("create", &path))?;
         let path = TemporaryPath {
             path,
             published: false,
@@ -46,8 +46,8 @@ impl TemporaryFile {
     }
 
     /// See [`TemporaryPath::publish`].
-    pub(super) fn publish(self, scratch: &Scratch, key: &FileKey) -> Result<CachedFile, Error> {
-        self.path.publish(scratch, key)
+    pub(super) fn publish(self, directories: &WorkerDirectories, key: &FileKey) -> Result<CachedFile, Error> {
+        self.path.publish(directories, key)
     }
 }
 
@@ -57,8 +57,12 @@ impl TemporaryPath {
     }
 
     /// Gives the file the attributes of `key` and renames it into place.
-    pub(super) fn publish(mut self, scratch: &Scratch, key: &FileKey) -> Result<CachedFile, Error> {
-        let target = scratch.root().join(super::FileCache::relative_path(key));
+    pub(super) fn publish(
+        mut self,
+        directories: &WorkerDirectories,
+        key: &FileKey,
+    ) -> Result<CachedFile, Error> {
+        let target = directories.cache().join(super::FileCache::relative_path(key));
         let publish = || -> io::Result<u64> {
             let bytes = self.set_attributes(key)?;
             match fs::rename(&self.path, &target) {
@@ -70,21 +74,17 @@ impl TemporaryPath {
             }
             Ok(bytes)
         };
-        let bytes = publish().map_err(Error::io(format!(
-            "publish {} as {}",
-            self.path.display(),
-            target.display()
-        )))?;
+        let bytes = publish().map_err(Error::io_at("publish a file as", &target))?;
         self.published = true;
         Ok(CachedFile { key: *key, bytes })
     }
 
-    /// Sets mode and time, and gives the bytes that the file takes.
+    /// Sets mode and time, and returns the bytes that the file takes.
     fn set_attributes(&self, key: &FileKey) -> io::Result<u64> {
         let mtime = key.identity.map_or(DEFAULT_MTIME, |identity| identity.mtime);
         chmod(&self.path, Mode::from_raw_mode(key.mode))?;
         utimensat(CWD, &self.path, &mtime.timestamps(), AtFlags::SYMLINK_NOFOLLOW)?;
-        Ok(bytes_taken(&fs::symlink_metadata(&self.path)?))
+        Ok(disk_usage(&fs::symlink_metadata(&self.path)?))
     }
 }
 
@@ -96,31 +96,32 @@ impl Drop for TemporaryPath {
     }
 }
 
-/// A file may have far more blocks than its size needs, and a sparse one far less.
-fn bytes_taken(metadata: &fs::Metadata) -> u64 {
+/// The size of a file or of its blocks, whichever is more. A file may have far more blocks than its size needs, and a
+/// sparse one far fewer.
+fn disk_usage(metadata: &fs::Metadata) -> u64 {
     metadata.len().max(metadata.blocks().saturating_mul(512))
 }
 
-/// Refuses a content that is not the one of `expected`.
-pub(super) fn verify(expected: Digest, actual: Digest) -> Result<(), Error> {
+/// Fails if the digests differ.
+pub(super) fn check_digest(expected: Digest, actual: Digest) -> Result<(), Error> {
     if actual == expected {
         return Ok(());
     }
     Err(bitzel_cas::Error::DigestMismatch { expected, actual }.into())
 }
 
-/// Whether the cached file `path` has the content of `digest`.
+/// True if the cached file `path` has the content of `digest`.
 pub(super) fn is_intact(path: &Path, digest: Digest) -> Result<bool, Error> {
-    let hashed = File::open(path).and_then(|file| read_through(file, digest, |_| Ok(())));
+    let hashed = File::open(path).and_then(|file| hash_file(file, digest, |_| Ok(())));
     match hashed {
         Ok(actual) => Ok(actual == digest),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Error::io(format!("read {}", path.display()))(error)),
+        Err(error) => Err(Error::io_at("read", path)(error)),
     }
 }
 
-/// Reads all of `file`, which should have the content of `digest`, and gives the digest that it has.
-fn read_through(
+/// Reads all of `file`, passes its bytes to `each`, and returns its digest. `digest` is the expected one.
+fn hash_file(
     mut file: File,
     digest: Digest,
     mut each: impl FnMut(&[u8]) -> io::Result<()>,
@@ -139,48 +140,48 @@ fn read_through(
     }
 }
 
-/// Writes one small blob, checked, under all its keys.
+/// Checks one small blob and writes it under all its keys.
 pub(super) fn write_small(
-    scratch: &Scratch,
+    directories: &WorkerDirectories,
     digest: Digest,
     blob: &[u8],
     keys: &[FileKey],
 ) -> Result<Vec<CachedFile>, Error> {
-    verify(digest, digest.function().digest(blob))?;
+    check_digest(digest, digest.function().digest(blob))?;
     let write = |key| {
-        let mut file = TemporaryFile::create(scratch)?;
+        let mut file = TemporaryFile::create(directories)?;
         file.file
             .write_all(blob)
-            .map_err(Error::io(format!("write blob {digest}")))?;
-        file.publish(scratch, key)
+            .map_err(|source| Error::io(format!("write blob {digest}"))(source))?;
+        file.publish(directories, key)
     };
     keys.iter().map(write).collect()
 }
 
-/// Makes the files `keys` with the content of the cached file `source`, without a download. Each copy is hashed as it is
-/// made, and there is none where `source` is not what its name says.
+/// Creates the files `keys` with the content of the cached file `source`, without a download. Each copy is hashed while
+/// it is written. Fails if `source` does not have the content of `digest`.
 pub(super) fn copy(
-    scratch: &Scratch,
+    directories: &WorkerDirectories,
     source: &Path,
     digest: Digest,
     keys: &[FileKey],
 ) -> Result<Vec<CachedFile>, Error> {
     let copy = |key| {
-        let mut file = TemporaryFile::create(scratch)?;
+        let mut file = TemporaryFile::create(directories)?;
         let actual = File::open(source)
-            .and_then(|source| read_through(source, digest, |bytes| file.file.write_all(bytes)))
-            .map_err(Error::io(format!("copy {}", source.display())))?;
-        verify(digest, actual)?;
-        file.publish(scratch, key)
+            .and_then(|source| hash_file(source, digest, |bytes| file.file.write_all(bytes)))
+            .map_err(Error::io_at("copy", source))?;
+        check_digest(digest, actual)?;
+        file.publish(directories, key)
     };
     keys.iter().map(copy).collect()
 }
 
-/// All files that are there and may be whole. What is not recognised, or has another size than its name says (a
-/// machine that lost power may leave that), is removed.
-pub(super) fn scan(scratch: &Scratch) -> Result<Vec<CachedFile>, Error> {
-    let root = scratch.root().join("files");
-    let failed = || Error::io(format!("read {}", root.display()));
+/// Lists all files of the cache that have the size of their key. Removes the others, and those with unknown names: a
+/// machine that lost power may leave such files.
+pub(super) fn scan(directories: &WorkerDirectories) -> Result<Vec<CachedFile>, Error> {
+    let root = directories.cache().join("files");
+    let failed = || Error::io_at("read", &root);
     let directories: Vec<_> = fs::read_dir(&root)
         .and_then(Iterator::collect::<io::Result<Vec<_>>>)
         .map_err(failed())?;
@@ -200,7 +201,7 @@ fn scan_directory(directory: &Path) -> io::Result<Vec<CachedFile>> {
         let metadata = entry.metadata()?;
         match key {
             Some(key) if metadata.is_file() && metadata.len() == key.digest.size_bytes() => {
-                let bytes = bytes_taken(&metadata);
+                let bytes = disk_usage(&metadata);
                 files.push(CachedFile { key, bytes });
             }
             _ => fs::remove_file(entry.path())?,

@@ -1,9 +1,10 @@
-//! Downloads blobs: small ones in batches, large ones streamed, each checked.
+//! Download of blobs: small ones in batches, large ones as streams. All are checked.
 
 use std::collections::HashMap;
 use std::io::Write;
 use std::sync::Arc;
 
+use bitzel_cas::blocking::run_blocking;
 use bitzel_cas::{BlobRange, BlobStore};
 use bitzel_proto::Digest;
 use bytes::Bytes;
@@ -11,41 +12,42 @@ use futures::{StreamExt, TryStreamExt};
 use rayon::prelude::*;
 
 use super::disk::{self, TemporaryFile};
+use super::index::CachedFile;
 use super::key::FileKey;
-use super::state::CachedFile;
-use super::{FileCache, FileLease, count};
+use super::{FileCache, FileLease, count_input_files};
 use crate::error::Error;
-use crate::scratch::Scratch;
+use crate::worker_directories::WorkerDirectories;
 
-/// Blobs up to this size are read whole, in batches.
-const SMALL: u64 = 256 << 10;
-/// Bytes of blobs in one batch: a response has to fit into the 4 MiB that gRPC allows by default, with its digests.
-const BATCH_BYTES: u64 = 3 << 20;
-/// Blobs in one batch, for the same reason.
-const BATCH_BLOBS: usize = 2_000;
-/// Transfers at the same time, of batches as of streams.
-const TRANSFERS: usize = 8;
+/// Largest blob that is read as part of a batch.
+const MAX_BATCHED_BLOB_BYTES: u64 = 256 << 10;
+/// Limit of the bytes in one batch. A response with its digests has to fit into the 4 MiB that gRPC allows by default.
+const MAX_BATCH_BYTES: u64 = 3 << 20;
+/// Limit of the blobs in one batch, for the same reason.
+const MAX_BATCH_BLOBS: usize = 2_000;
+/// Number of concurrent transfers, of batches and of streams each.
+const MAX_CONCURRENT_TRANSFERS: usize = 8;
 
-/// A batch: digests and the files to make of each.
+/// A batch: digests and the files to create from each.
 type Batch = Vec<(Digest, Vec<FileKey>)>;
 
-/// Brings all of `wanted` into the cache, held by `lease`. All blobs are tried before the missing ones are reported.
+/// Downloads all of `wanted` into the cache, held by `lease`. Tries all blobs before it reports the missing ones.
 pub(super) async fn download(
     cache: &FileCache,
     store: &dyn BlobStore,
     wanted: HashMap<Digest, Vec<FileKey>>,
     lease: &mut FileLease,
 ) -> Result<(), Error> {
-    count("fetched", wanted.values().map(Vec::len).sum());
+    count_input_files("fetched", wanted.values().map(Vec::len).sum());
     let mut batches: Vec<Batch> = vec![];
     let mut large: Batch = vec![];
     let mut batch_bytes = 0;
     for (digest, keys) in wanted {
-        if digest.size_bytes() > SMALL {
+        if digest.size_bytes() > MAX_BATCHED_BLOB_BYTES {
             large.push((digest, keys));
         } else {
-            let full =
-                |batch: &Batch| batch.len() >= BATCH_BLOBS || batch_bytes + digest.size_bytes() > BATCH_BYTES;
+            let full = |batch: &Batch| {
+                batch.len() >= MAX_BATCH_BLOBS || batch_bytes + digest.size_bytes() > MAX_BATCH_BYTES
+            };
             if batches.last().is_none_or(full) {
                 batches.push(vec![]);
                 batch_bytes = 0;
@@ -56,23 +58,23 @@ pub(super) async fn download(
             }
         }
     }
-    let scratch = &cache.scratch;
+    let directories = &cache.directories;
     let large = futures::stream::iter(large)
         .map(|(digest, keys)| async move {
-            match stream(scratch, store, digest, keys).await {
+            match stream(directories, store, digest, keys).await {
                 Err(Error::Store(bitzel_cas::Error::NotFound(digest))) => Ok((vec![], vec![digest])),
                 other => other.map(|files| (files, vec![])),
             }
         })
-        .buffer_unordered(TRANSFERS);
+        .buffer_unordered(MAX_CONCURRENT_TRANSFERS);
     let small = futures::stream::iter(batches)
-        .map(|batch| read_batch(scratch, store, batch))
-        .buffer_unordered(TRANSFERS);
+        .map(|batch| read_batch(directories, store, batch))
+        .buffer_unordered(MAX_CONCURRENT_TRANSFERS);
     let mut missing = vec![];
     let mut done = futures::stream::select(large, small);
     while let Some((files, absent)) = done.try_next().await? {
         for file in files {
-            cache.published(file, lease);
+            cache.register(file, lease);
         }
         missing.extend(absent);
     }
@@ -85,11 +87,11 @@ pub(super) async fn download(
 }
 
 async fn read_batch(
-    scratch: &Arc<Scratch>,
+    directories: &Arc<WorkerDirectories>,
     store: &dyn BlobStore,
     batch: Batch,
 ) -> Result<(Vec<CachedFile>, Vec<Digest>), Error> {
-    // The empty blob exists without being stored.
+    // The empty blob exists even if it is not stored.
     let digests: Vec<Digest> = batch
         .iter()
         .map(|(digest, _)| *digest)
@@ -109,10 +111,10 @@ async fn read_batch(
             Some(Err(error)) => return Err(error.into()),
         }
     }
-    let files = blocking(scratch, move |scratch| {
+    let files = blocking(directories, move |directories| {
         let written = present
             .par_iter()
-            .map(|(digest, blob, keys)| disk::write_small(scratch, *digest, blob, keys));
+            .map(|(digest, blob, keys)| disk::write_small(directories, *digest, blob, keys));
         Ok(written.collect::<Result<Vec<_>, Error>>()?.concat())
     })
     .await?;
@@ -120,22 +122,22 @@ async fn read_batch(
 }
 
 async fn stream(
-    scratch: &Arc<Scratch>,
+    directories: &Arc<WorkerDirectories>,
     store: &dyn BlobStore,
     digest: Digest,
     keys: Vec<FileKey>,
 ) -> Result<Vec<CachedFile>, Error> {
     let mut chunks = store.read(digest, BlobRange::default()).await?;
-    let mut file = blocking(scratch, TemporaryFile::create).await?;
+    let mut file = blocking(directories, TemporaryFile::create).await?;
     let mut hasher = digest.function().hasher();
     let mut size = 0;
     while let Some(chunk) = chunks.try_next().await? {
         size += chunk.len() as u64;
-        (file, hasher) = blocking(scratch, move |_| {
+        (file, hasher) = blocking(directories, move |_| {
             hasher.update(&chunk);
             file.file
                 .write_all(&chunk)
-                .map_err(Error::io(format!("write blob {digest}")))?;
+                .map_err(|source| Error::io(format!("write blob {digest}"))(source))?;
             Ok((file, hasher))
         })
         .await?;
@@ -143,23 +145,23 @@ async fn stream(
             break;
         }
     }
-    disk::verify(digest, hasher.finish())?;
-    blocking(scratch, move |scratch| {
+    disk::check_digest(digest, hasher.finish())?;
+    blocking(directories, move |directories| {
         let Some((first, rest)) = keys.split_first() else {
             return Ok(vec![]);
         };
-        let mut files = vec![file.publish(scratch, first)?];
-        let source = scratch.root().join(FileCache::relative_path(first));
-        files.extend(disk::copy(scratch, &source, digest, rest)?);
+        let mut files = vec![file.publish(directories, first)?];
+        let source = directories.cache().join(FileCache::relative_path(first));
+        files.extend(disk::copy(directories, &source, digest, rest)?);
         Ok(files)
     })
     .await
 }
 
 async fn blocking<T: Send + 'static>(
-    scratch: &Arc<Scratch>,
-    work: impl FnOnce(&Scratch) -> Result<T, Error> + Send + 'static,
+    directories: &Arc<WorkerDirectories>,
+    work: impl FnOnce(&WorkerDirectories) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    let scratch = Arc::clone(scratch);
-    crate::blocking::run(move || work(&scratch)).await
+    let directories = Arc::clone(directories);
+    run_blocking(move || work(&directories)).await
 }

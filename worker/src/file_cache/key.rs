@@ -1,4 +1,4 @@
-//! What makes two files of input roots the same file.
+//! Keys of cached files: two files of input roots with the same key are one file.
 
 use std::fmt;
 
@@ -9,22 +9,23 @@ use faster_hex::{hex_decode_array, hex_string};
 use crate::error::Error;
 use crate::node_properties::{Mtime, hardlink_group, mtime, unix_mode};
 
-/// Mode of files whose node gives none. Read-only, as the specification leaves it open and nothing may write to them.
+/// Mode of files whose node sets none. Read-only: the specification leaves it open, and nothing may write to them.
 const DEFAULT_MODE: u32 = 0o444;
+/// Mode of executable files whose node sets none.
 const DEFAULT_EXECUTABLE_MODE: u32 = 0o555;
 
-/// The key of a cached file. Its text form is the file's path below `files/`.
+/// The key of a cached file. Its text form is the path of the file below `files/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileKey {
     /// The content.
     pub digest: Digest,
     /// Permission, setuid, setgid and sticky bits.
     pub mode: u32,
-    /// What keeps files apart that would otherwise share an inode.
+    /// Distinguishes files that must not share an inode.
     pub identity: Option<Identity>,
 }
 
-/// The identity of a file whose node gives a modification time.
+/// The identity of a file whose node sets a modification time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Identity {
     /// The modification time.

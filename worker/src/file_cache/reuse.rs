@@ -1,5 +1,5 @@
-//! Gets what is wanted out of the cache itself: files that an earlier worker left, and copies for other modes or times.
-//! Both are hashed first.
+//! Reuse of cached content: files that an earlier worker left, and copies for other modes or times. Both are hashed
+//! first.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -9,35 +9,37 @@ use bitzel_proto::Digest;
 use rayon::prelude::*;
 
 use super::disk;
+use super::index::CachedFile;
 use super::key::FileKey;
-use super::state::CachedFile;
-use super::{FileCache, FileLease, count};
-use crate::error::Error;
-use crate::scratch::Scratch;
+use super::{FileCache, FileLease, count_input_files};
+use bitzel_cas::blocking::run_blocking;
 
-/// What there is of one digest.
+use crate::error::Error;
+use crate::worker_directories::WorkerDirectories;
+
+/// The cached files of one digest.
 struct Candidate {
     digest: Digest,
-    /// Wanted files that are there and were not verified.
+    /// Wanted files that are present and not verified.
     unverified: Vec<FileKey>,
-    /// Wanted files that are not there.
+    /// Wanted files that are absent.
     absent: Vec<FileKey>,
-    /// Some file that should have the content.
-    source: Option<FileKey>,
+    /// A present file that should have the content.
+    source: FileKey,
 }
 
-/// What has become of it.
+/// Outcome for one digest.
 #[derive(Default)]
 struct Reused {
-    confirmed: Vec<FileKey>,
+    verified: Vec<FileKey>,
     copied: Vec<CachedFile>,
-    /// Files whose content is another one.
-    wrong: Vec<FileKey>,
-    /// Wanted files to download.
-    left: Vec<FileKey>,
+    /// Files with other content than that of their key.
+    corrupt: Vec<FileKey>,
+    /// Wanted files that have to be downloaded.
+    remaining: Vec<FileKey>,
 }
 
-/// Brings those of `wanted` that need no download into the cache, held by `lease`, and gives the others.
+/// Brings those of `wanted` that need no download into the cache, held by `lease`. Returns the others.
 pub(super) async fn reuse(
     cache: &FileCache,
     mut wanted: HashMap<Digest, Vec<FileKey>>,
@@ -45,20 +47,20 @@ pub(super) async fn reuse(
 ) -> Result<HashMap<Digest, Vec<FileKey>>, Error> {
     let candidates = cache.candidates(&mut wanted, lease);
     if !candidates.is_empty() {
-        let scratch = Arc::clone(&cache.scratch);
-        let reused = crate::blocking::run(move || {
+        let directories = Arc::clone(&cache.directories);
+        let reused = run_blocking(move || {
             let reused = candidates
                 .into_par_iter()
-                .map(|candidate| candidate.reuse(&scratch));
+                .map(|candidate| candidate.reuse(&directories));
             reused.collect::<Result<Vec<Reused>, Error>>()
         })
         .await?;
         for reused in reused {
-            count("cached", reused.confirmed.len());
-            count("fetched", reused.copied.len());
+            count_input_files("cached", reused.verified.len());
+            count_input_files("fetched", reused.copied.len());
             cache.apply(&reused, lease);
-            if let Some(key) = reused.left.first() {
-                wanted.insert(key.digest, reused.left);
+            if let Some(key) = reused.remaining.first() {
+                wanted.insert(key.digest, reused.remaining);
             }
         }
     }
@@ -66,27 +68,27 @@ pub(super) async fn reuse(
 }
 
 impl FileCache {
-    /// Takes out of `wanted` what there are files of, and holds those files.
+    /// Removes digests with cached files from `wanted` and pins those files.
     fn candidates(
         &self,
         wanted: &mut HashMap<Digest, Vec<FileKey>>,
         lease: &mut FileLease,
     ) -> Vec<Candidate> {
-        let mut state = self.state.lock();
+        let mut index = self.index.lock();
         let mut candidates = vec![];
         wanted.retain(|digest, keys| {
-            let Some(source) = state.pin_content(*digest) else {
+            let Some(source) = index.pin_content(*digest) else {
                 return true;
             };
             lease.keys.push(source);
-            let (unverified, absent) = keys.iter().copied().partition(|key| state.pin_unverified(key));
+            let (unverified, absent) = keys.iter().copied().partition(|key| index.pin_unverified(key));
             let unverified: Vec<FileKey> = unverified;
             lease.keys.extend(&unverified);
             candidates.push(Candidate {
                 digest: *digest,
                 unverified,
                 absent,
-                source: Some(source),
+                source,
             });
             false
         });
@@ -94,13 +96,13 @@ impl FileCache {
     }
 
     fn apply(&self, reused: &Reused, lease: &mut FileLease) {
-        for key in &reused.wrong {
+        for key in &reused.corrupt {
             let path = self.path(key);
-            tracing::warn!(path = %path.display(), "a file of the cache has not the content that it should have");
+            tracing::warn!(path = %path.display(), "a cached file is corrupt and is removed");
             lease.keys.retain(|held| held != key);
-            let mut state = self.state.lock();
-            state.forget(key);
-            // Under the lock, so that nobody has put a new one there meanwhile. A copy may be there already.
+            let mut index = self.index.lock();
+            index.remove(key);
+            // Under the lock, so that no new file is put in place meanwhile. A good copy may be there already.
             if !reused.copied.iter().any(|file| file.key == *key)
                 && let Err(error) = std::fs::remove_file(&path)
             {
@@ -108,42 +110,41 @@ impl FileCache {
             }
         }
         for file in &reused.copied {
-            self.published(*file, lease);
+            self.register(*file, lease);
         }
-        let mut state = self.state.lock();
-        for key in &reused.confirmed {
-            state.confirm(key);
+        let mut index = self.index.lock();
+        for key in &reused.verified {
+            index.mark_verified(key);
         }
     }
 }
 
 impl Candidate {
-    /// Hashes and copies.
-    fn reuse(self, scratch: &Scratch) -> Result<Reused, Error> {
-        let path = |key: &FileKey| -> PathBuf { scratch.root().join(FileCache::relative_path(key)) };
+    /// Hashes the present files and copies one of them for the absent ones.
+    fn reuse(self, directories: &WorkerDirectories) -> Result<Reused, Error> {
+        let path = |key: &FileKey| -> PathBuf { directories.cache().join(FileCache::relative_path(key)) };
         let mut reused = Reused {
-            left: self.absent,
+            remaining: self.absent,
             ..Reused::default()
         };
         for key in self.unverified {
             if disk::is_intact(&path(&key), self.digest)? {
-                reused.confirmed.push(key);
+                reused.verified.push(key);
             } else {
-                reused.wrong.push(key);
-                reused.left.push(key);
+                reused.corrupt.push(key);
+                reused.remaining.push(key);
             }
         }
-        let source = reused.confirmed.first().copied().or(self.source);
-        let Some(source) = source.filter(|source| !reused.left.is_empty() && !reused.wrong.contains(source))
-        else {
+        let source = reused.verified.first().copied().unwrap_or(self.source);
+        if reused.remaining.is_empty() || reused.corrupt.contains(&source) {
             return Ok(reused);
-        };
-        match disk::copy(scratch, &path(&source), self.digest, &reused.left) {
+        }
+        match disk::copy(directories, &path(&source), self.digest, &reused.remaining) {
             Ok(copied) => {
                 reused.copied = copied;
-                reused.left.clear();
+                reused.remaining.clear();
             }
-            Err(Error::Store(bitzel_cas::Error::DigestMismatch { .. })) => reused.wrong.push(source),
+            Err(Error::Store(bitzel_cas::Error::DigestMismatch { .. })) => reused.corrupt.push(source),
             Err(error) => return Err(error),
         }
         Ok(reused)

@@ -30,7 +30,7 @@ fn key(node: &FileNode, path: &str) -> FileKey {
 }
 
 #[test]
-fn files_share_an_inode_only_where_nobody_can_tell() {
+fn files_with_times_share_no_inode_without_a_group() {
     let plain = node(None, None, None);
     assert_eq!(key(&plain, "a"), key(&plain, "b"));
     assert_ne!(key(&plain, "a"), key(&node(Some(0o644), None, None), "a"));
@@ -47,13 +47,13 @@ fn files_share_an_inode_only_where_nobody_can_tell() {
 }
 
 #[test]
-fn only_permission_bits_of_a_mode_count() {
+fn a_key_holds_only_the_permission_bits() {
     assert_eq!(key(&node(Some(0o104_755), None, None), "a").mode, 0o4755);
 }
 
 proptest! {
     #[test]
-    fn a_key_comes_back_from_the_name_of_its_file(
+    fn parses_the_text_form_of_a_key(
         hash: [u8; 32], size: u32, blake3: bool, mode in 0_u32..0o10000,
         identity: Option<(i64, u32, [u8; 16])>,
     ) {
@@ -71,7 +71,7 @@ proptest! {
 }
 
 #[test]
-fn names_of_other_files_are_not_keys() {
+fn refuses_names_that_are_not_keys() {
     let text = key(&node(Some(0o644), Some(7), None), "a").to_string();
     let (prefix, name) = text.split_once('/').unwrap();
     assert!(FileKey::parse(&text).is_some());

@@ -1,4 +1,4 @@
-//! Makes a directory tree out of cached files, by hardlinks or copies. Everything here blocks.
+//! Assembly of a directory tree from cached files, by hardlinks or copies. Everything here blocks.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
+use bitzel_cas::DirectoryTree;
 use bitzel_proto::Digest;
 use bitzel_proto::reapi::{Directory, FileNode};
 use parking_lot::Mutex;
@@ -17,52 +18,53 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::directory_of;
-use super::layer_selection::{LayerKey, children, join};
+use super::layer_selection::LayerKey;
 use crate::error::Error;
 use crate::file_cache::FileKey;
-use crate::node_properties::{DEFAULT_MTIME, mtime, mtime_of, unix_mode};
+use crate::input_tree::{child_digest, directory_of, subdirectories};
+use crate::node_properties::{DEFAULT_MTIME, Mtime, mtime, unix_mode};
 use crate::recursion;
-use crate::scratch::Scratch;
-use bitzel_cas::DirectoryTree;
+use crate::relative_path::join;
+use crate::worker_directories::WorkerDirectories;
 
-/// Mode of directories whose node gives none.
+/// Mode of directories whose node sets none.
 pub(crate) const DEFAULT_DIRECTORY_MODE: u32 = 0o755;
-/// Files of one directory that one task links.
-const FILES_AT_ONCE: usize = 256;
-/// Held while a cached file gets a new inode. Two at once would each put one in place, and whoever has just looked up
-/// the first would find it without a name when the second replaces it.
-static RENEWAL: Mutex<()> = Mutex::new(());
+/// Number of files of one directory that one task links.
+const FILES_PER_TASK: usize = 256;
+/// Lock held while a cached file gets a new inode. Two concurrent renewals would each put one in place, and a link to
+/// the first would fail when the second replaces it.
+static INODE_RENEWAL: Mutex<()> = Mutex::new(());
 
-/// How files get from the cache into a tree.
+/// The way in which cached files become files of a tree.
 #[derive(Debug, Clone, Copy)]
-enum Placing {
-    /// For lower layers, which nothing writes to.
+enum Placement {
+    /// By hardlink, for lower layers, to which nothing writes.
     Link,
-    /// For a tree that a command writes to.
+    /// By copy, for a tree to which a command writes.
     Copy,
 }
 
-/// What to assemble: the whole tree, with or without its layers, or one layer with the path to it.
+/// Plan of an assembly: the whole tree, with or without its layers, or one layer with the path to it.
 #[derive(Debug)]
 pub(super) struct Assembly {
     tree: Arc<DirectoryTree>,
-    /// Where the tree starts; for a layer, everything above are directories that the skeleton covers.
+    /// Start of the assembled subtree. Above it a layer has only directories, which the skeleton covers.
     start: LayerKey,
-    /// Subtrees to leave out.
+    /// Subtrees that are left out.
     omitted: BTreeSet<LayerKey>,
-    placing: Placing,
+    placement: Placement,
 }
 
-struct Linking<'run> {
+struct AssemblyRun<'run> {
     assembly: &'run Assembly,
-    scratch: &'run Scratch,
+    directories: &'run WorkerDirectories,
+    /// The directory `files` of the cache.
     files: OwnedFd,
 }
 
 impl Assembly {
-    /// The tree without `layers`. The directories that lead to layers are part of it: as the uppermost, it gives them
-    /// their modes and times.
+    /// The tree without `layers`. The directories that lead to layers are part of it: it is the uppermost lower layer and
+    /// gives them their modes and times.
     pub(super) fn skeleton(tree: &Arc<DirectoryTree>, layers: Vec<LayerKey>) -> Self {
         Self {
             omitted: layers.into_iter().collect(),
@@ -70,10 +72,10 @@ impl Assembly {
         }
     }
 
-    /// The whole tree, of copies.
+    /// The whole tree, as copies.
     pub(super) fn copy(tree: &Arc<DirectoryTree>) -> Self {
         Self {
-            placing: Placing::Copy,
+            placement: Placement::Copy,
             ..Self::skeleton(tree, vec![])
         }
     }
@@ -84,11 +86,11 @@ impl Assembly {
             tree,
             start,
             omitted: BTreeSet::new(),
-            placing: Placing::Link,
+            placement: Placement::Link,
         }
     }
 
-    /// The keys of all files to link.
+    /// The keys of all files of the assembly.
     pub(super) fn file_keys(&self) -> Result<Vec<FileKey>, Error> {
         let mut keys = vec![];
         let mut pending = vec![self.start.clone()];
@@ -100,7 +102,7 @@ impl Assembly {
                 let path = join(&key.path, &node.name);
                 keys.push(FileKey::of_node(key.digest.function(), node, &path)?);
             }
-            for (name, digest) in children(&self.tree, key.digest)? {
+            for (name, digest) in subdirectories(&self.tree, key.digest)? {
                 let path = join(&key.path, &name);
                 pending.push(LayerKey { path, digest });
             }
@@ -108,38 +110,40 @@ impl Assembly {
         Ok(keys)
     }
 
-    /// Assembles in the directory `top`, which is made if it does not exist. All files are in the cache and stay there
+    /// Assembles in the directory `top`, which is created if it does not exist. All files have to stay in the cache
     /// meanwhile.
-    pub(super) fn run(&self, scratch: &Scratch, top: &Path) -> Result<(), Error> {
+    pub(super) fn run(&self, directories: &WorkerDirectories, top: &Path) -> Result<(), Error> {
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let context = |what: &str| format!("{what} {}", top.display());
-        fs::create_dir_all(top.join(&self.start.path)).map_err(Error::io(context("create")))?;
-        let files = open(scratch.root().join("files"), flags | OFlags::PATH, Mode::empty())
-            .map_err(Error::io("open the file cache"))?;
+        fs::create_dir_all(top.join(&self.start.path)).map_err(Error::io_at("create", top))?;
+        let files = open(
+            directories.cache().join("files"),
+            flags | OFlags::PATH,
+            Mode::empty(),
+        )
+        .map_err(Error::io("open the file cache"))?;
         let start =
-            open(top.join(&self.start.path), flags, Mode::empty()).map_err(Error::io(context("open")))?;
-        let linking = Linking {
+            open(top.join(&self.start.path), flags, Mode::empty()).map_err(Error::io_at("open", top))?;
+        let run = AssemblyRun {
             assembly: self,
-            scratch,
+            directories,
             files,
         };
-        linking.directory(&start, &self.start)
+        run.directory(&start, &self.start)
     }
 }
 
-impl Linking<'_> {
+impl AssemblyRun<'_> {
     fn directory(&self, target: &OwnedFd, key: &LayerKey) -> Result<(), Error> {
         let tree = &self.assembly.tree;
         let directory = directory_of(tree, key.digest)?;
-        let function = key.digest.function();
-        directory.files.par_chunks(FILES_AT_ONCE).try_for_each(|nodes| {
+        directory.files.par_chunks(FILES_PER_TASK).try_for_each(|nodes| {
             nodes
                 .iter()
                 .try_for_each(|node| self.file(target, node, &join(&key.path, &node.name), key.digest))
         })?;
         for node in &directory.symlinks {
-            let failed = || Error::io(format!("link {}", join(&key.path, &node.name)));
-            symlinkat(node.target.as_str(), target, node.name.as_str()).map_err(failed())?;
+            let failed = |error| Error::io(format!("link {}", join(&key.path, &node.name)))(error);
+            symlinkat(node.target.as_str(), target, node.name.as_str()).map_err(failed)?;
             let time = mtime(node.node_properties.as_ref()).unwrap_or(DEFAULT_MTIME);
             utimensat(
                 target,
@@ -147,11 +151,10 @@ impl Linking<'_> {
                 &time.timestamps(),
                 AtFlags::SYMLINK_NOFOLLOW,
             )
-            .map_err(failed())?;
+            .map_err(failed)?;
         }
         directory.directories.par_iter().try_for_each(|node| {
-            let digest = Digest::from_wire_field(function, node.digest.as_ref())
-                .map_err(Error::digest("DirectoryNode.digest"))?;
+            let digest = child_digest(key.digest.function(), node)?;
             let child = LayerKey {
                 path: join(&key.path, &node.name),
                 digest,
@@ -159,26 +162,27 @@ impl Linking<'_> {
             if self.assembly.omitted.contains(&child) {
                 return Ok(());
             }
-            let failed = || Error::io(format!("create {}", child.path));
-            mkdirat(target, node.name.as_str(), Mode::RWXU).map_err(failed())?;
+            let failed = |error| Error::io(format!("create {}", child.path))(error);
+            mkdirat(target, node.name.as_str(), Mode::RWXU).map_err(failed)?;
             let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let opened = openat(target, node.name.as_str(), flags, Mode::empty()).map_err(failed())?;
-            recursion::level(|| self.directory(&opened, &child))
+            let opened = openat(target, node.name.as_str(), flags, Mode::empty()).map_err(failed)?;
+            recursion::descend(|| self.directory(&opened, &child))
         })?;
-        // Last, because everything above changes the modification time and may need to write.
-        restore(target, directory).map_err(Error::io(format!("set mode and time of {}", key.path)))
+        // Last, because everything above changes the modification time and may need write permission.
+        set_attributes(target, directory)
+            .map_err(|error| Error::io(format!("set mode and time of {}", key.path))(error))
     }
 
     fn file(&self, target: &OwnedFd, node: &FileNode, path: &str, parent: Digest) -> Result<(), Error> {
         let key = FileKey::of_node(parent.function(), node, path)?;
         let source = key.to_string();
-        match self.assembly.placing {
-            Placing::Link => self
+        match self.assembly.placement {
+            Placement::Link => self
                 .link(&source, target, &node.name)
-                .map_err(Error::io(format!("link {path} to files/{source}"))),
-            Placing::Copy => self
+                .map_err(|error| Error::io(format!("link {path} to files/{source}"))(error)),
+            Placement::Copy => self
                 .copy(&source, target, &node.name)
-                .map_err(Error::io(format!("copy files/{source} to {path}"))),
+                .map_err(|error| Error::io(format!("copy files/{source} to {path}"))(error)),
         }
     }
 
@@ -186,7 +190,7 @@ impl Linking<'_> {
         let link = || linkat(&self.files, source, target, name, AtFlags::empty());
         match link() {
             Err(Errno::MLINK) => {
-                let _one = RENEWAL.lock();
+                let _renewal = INODE_RENEWAL.lock();
                 match link() {
                     Err(Errno::MLINK) => self.renew(source).and_then(|()| Ok(link()?)),
                     other => Ok(other?),
@@ -203,17 +207,20 @@ impl Linking<'_> {
             OFlags::RDONLY | OFlags::CLOEXEC,
             Mode::empty(),
         )?;
-        let _open = self.scratch.writing_programs();
+        let _guard = self.directories.executable_write_guard();
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let new = openat(target, name, flags, Mode::RUSR | Mode::WUSR)?;
         copy_file(&mut old.into(), &mut new.into())
     }
 
-    /// Gives a cached file a new inode, with [`RENEWAL`] held, because the old one has as many links as the file system
-    /// allows (65,000 on ext4). Links made before keep the old one.
+    /// Gives a cached file a new inode, because the old one has as many links as the file system allows (65,000 on ext4).
+    /// Earlier links keep the old one. The caller holds [`INODE_RENEWAL`].
     fn renew(&self, source: &str) -> io::Result<()> {
-        let old_path = self.scratch.root().join("files").join(source);
-        let path = self.scratch.root().join(self.scratch.fresh("temporary"));
+        let old_path = self.directories.cache().join("files").join(source);
+        let path = self
+            .directories
+            .cache()
+            .join(self.directories.fresh_path("temporary"));
         copy_file(&mut File::open(&old_path)?, &mut File::create_new(&path)?)?;
         renameat(CWD, &path, CWD, &old_path)?;
         Ok(())
@@ -225,12 +232,12 @@ fn copy_file(old: &mut File, new: &mut File) -> io::Result<()> {
     let metadata = fstat(&*old)?;
     io::copy(old, new)?;
     fchmod(&*new, Mode::from_raw_mode(metadata.st_mode))?;
-    futimens(&*new, &mtime_of(&metadata).timestamps())?;
+    futimens(&*new, &Mtime::of_file(&metadata).timestamps())?;
     Ok(())
 }
 
-/// Gives a directory the mode and the modification time of its node.
-pub(crate) fn restore(target: impl AsFd, directory: &Directory) -> io::Result<()> {
+/// Sets the mode and the modification time of a directory to those of its node.
+pub(crate) fn set_attributes(target: impl AsFd, directory: &Directory) -> io::Result<()> {
     let properties = directory.node_properties.as_ref();
     let mode = unix_mode(properties).unwrap_or(DEFAULT_DIRECTORY_MODE);
     fchmod(&target, Mode::from_raw_mode(mode))?;

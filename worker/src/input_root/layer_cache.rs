@@ -1,4 +1,4 @@
-//! Layers that are assembled, being assembled, and in use.
+//! Cache of the assembled layers of input roots.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as MapEntry;
@@ -8,31 +8,32 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::layer_selection::LayerKey;
-use crate::blocking;
-use crate::file_cache::FileLease;
-use crate::scratch::{self, Scratch};
+use bitzel_cas::blocking::run_blocking;
 
-/// All layers of this worker.
+use crate::file_cache::FileLease;
+use crate::worker_directories::{self, WorkerDirectories};
+
+/// The layers of this worker: assembled, being assembled, and in use.
 #[derive(Debug)]
 pub(super) struct LayerCache {
-    scratch: Arc<Scratch>,
+    directories: Arc<WorkerDirectories>,
     state: Mutex<State>,
-    built: Notify,
+    claims_ended: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     layers: HashMap<LayerKey, Layer>,
-    /// Counts uses; stands for time.
+    /// Counter of uses, in place of a time.
     clock: u64,
 }
 
 #[derive(Debug)]
 struct Layer {
-    relative: String,
+    relative_path: String,
     leases: u32,
     last_used: u64,
-    /// `None` while somebody is building it.
+    /// Cached files that the layer links to. `None` while the layer is being assembled.
     files: Option<FileLease>,
 }
 
@@ -41,50 +42,51 @@ struct Layer {
 pub(super) struct LayerLease {
     cache: Arc<LayerCache>,
     key: LayerKey,
-    relative: String,
+    relative_path: String,
 }
 
-/// The right, and the duty, to build a layer. Dropped unfinished, the next one who wants the layer builds it.
+/// The exclusive right to assemble a layer. If it is dropped unfinished, the next Action with the layer assembles it.
 #[derive(Debug)]
-pub(super) struct BuildClaim {
+pub(super) struct AssemblyClaim {
     cache: Arc<LayerCache>,
     key: LayerKey,
-    relative: String,
-    finished: bool,
+    relative_path: String,
+    is_finished: bool,
 }
 
-/// What somebody who wants a layer gets.
+/// Result of a claim.
 pub(super) enum LayerClaim {
-    /// The layer.
+    /// The layer is assembled.
     Ready(LayerLease),
-    /// The task to build it.
-    Build(BuildClaim),
+    /// The caller has to assemble the layer.
+    Assemble(AssemblyClaim),
 }
 
 impl LayerCache {
-    pub(super) fn new(scratch: Arc<Scratch>) -> Arc<Self> {
+    pub(super) fn new(directories: Arc<WorkerDirectories>) -> Arc<Self> {
         Arc::new(Self {
-            scratch,
+            directories,
             state: Mutex::default(),
-            built: Notify::new(),
+            claims_ended: Notify::new(),
         })
     }
 
-    /// Whether a layer is there or will be soon.
+    /// True if a layer is assembled or being assembled.
     pub(super) fn contains(&self, key: &LayerKey) -> bool {
         self.state.lock().layers.contains_key(key)
     }
 
-    /// Leases a layer; waits while somebody else builds it.
+    /// Leases a layer. Waits while another Action assembles it.
     pub(super) async fn claim(self: &Arc<Self>, key: &LayerKey) -> LayerClaim {
         loop {
-            let built = self.built.notified();
-            tokio::pin!(built);
-            built.as_mut().enable();
+            let ended = self.claims_ended.notified();
+            tokio::pin!(ended);
+            // Before the claim: an end between the claim and the wait must not be missed.
+            ended.as_mut().enable();
             if let Some(claim) = self.try_claim(key) {
                 return claim;
             }
-            built.await;
+            ended.await;
         }
     }
 
@@ -101,38 +103,38 @@ impl LayerCache {
                 Some(LayerClaim::Ready(LayerLease {
                     cache: Arc::clone(self),
                     key: key.clone(),
-                    relative: layer.relative.clone(),
+                    relative_path: layer.relative_path.clone(),
                 }))
             }
             MapEntry::Vacant(entry) => {
-                let relative = self.scratch.fresh("layers");
+                let relative_path = self.directories.fresh_path("layers");
                 entry.insert(Layer {
-                    relative: relative.clone(),
+                    relative_path: relative_path.clone(),
                     leases: 0,
                     last_used,
                     files: None,
                 });
-                Some(LayerClaim::Build(BuildClaim {
+                Some(LayerClaim::Assemble(AssemblyClaim {
                     cache: Arc::clone(self),
                     key: key.clone(),
-                    relative,
-                    finished: false,
+                    relative_path,
+                    is_finished: false,
                 }))
             }
         }
     }
 
-    /// Removes the layer that was not used for longest, so that the file cache may evict its files. `false` when all
+    /// Removes the layer that was not used for longest, so that the file cache can evict its files. False if all layers
     /// are in use.
     pub(super) async fn evict_one(&self) -> bool {
         let Some(layer) = self.take_victim() else {
             return false;
         };
-        let path = self.scratch.root().join(&layer.relative);
-        let removed = blocking::run(move || {
-            scratch::remove(&path)?;
+        let path = self.directories.cache().join(&layer.relative_path);
+        let removed = run_blocking(move || {
+            let removed = worker_directories::remove(&path);
             drop(layer);
-            Ok(())
+            removed
         });
         if let Err(error) = removed.await {
             tracing::warn!(%error, "cannot remove a layer");
@@ -154,9 +156,9 @@ impl LayerCache {
 }
 
 impl LayerLease {
-    /// The layer's directory, relative to the worker's directory.
-    pub(super) fn relative(&self) -> String {
-        self.relative.clone()
+    /// The layer's directory, relative to the cache directory.
+    pub(super) fn relative_path(&self) -> String {
+        self.relative_path.clone()
     }
 }
 
@@ -168,35 +170,35 @@ impl Drop for LayerLease {
     }
 }
 
-impl BuildClaim {
-    /// Where to build, relative to the worker's directory.
-    pub(super) fn relative(&self) -> &str {
-        &self.relative
+impl AssemblyClaim {
+    /// The directory of the layer, relative to the cache directory.
+    pub(super) fn relative_path(&self) -> &str {
+        &self.relative_path
     }
 
-    /// The layer is there. It keeps `files` in the file cache: unlinking them there would free nothing.
+    /// Marks the layer as assembled. It keeps `files` in the file cache: unlinking them there would free nothing.
     pub(super) fn finish(mut self, files: FileLease) -> LayerLease {
-        self.finished = true;
+        self.is_finished = true;
         if let Some(layer) = self.cache.state.lock().layers.get_mut(&self.key) {
             layer.files = Some(files);
             layer.leases = 1;
         }
-        self.cache.built.notify_waiters();
+        self.cache.claims_ended.notify_waiters();
         LayerLease {
             cache: Arc::clone(&self.cache),
             key: self.key.clone(),
-            relative: self.relative.clone(),
+            relative_path: self.relative_path.clone(),
         }
     }
 }
 
-impl Drop for BuildClaim {
+impl Drop for AssemblyClaim {
     fn drop(&mut self) {
-        if self.finished {
+        if self.is_finished {
             return;
         }
-        // A half-built directory stays until the worker's next start; nothing refers to it.
+        // An unfinished directory stays until the next start of a worker. Nothing refers to it.
         self.cache.state.lock().layers.remove(&self.key);
-        self.cache.built.notify_waiters();
+        self.cache.claims_ended.notify_waiters();
     }
 }

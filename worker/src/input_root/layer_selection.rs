@@ -1,37 +1,37 @@
-//! Which subtrees of an input root become shared layers: a pure function.
+//! Selection of the subtrees of an input root that become shared layers. A pure function.
 
 use std::collections::HashMap;
 
+use bitzel_cas::DirectoryTree;
 use bitzel_proto::Digest;
 
-use super::directory_of;
 use crate::error::Error;
-use bitzel_cas::DirectoryTree;
-
-/// A directory with at least this many files is worth a layer.
-const LAYER_FILES: u64 = 256;
-/// A directory is not made a layer itself when its big children hold at least this part of its files: then what is
-/// around them changes more often than they do.
+use crate::input_tree::{directory_of, subdirectories};
+use crate::relative_path::join;
+/// Smallest number of files of a layer.
+const MIN_LAYER_FILES: u64 = 256;
+/// Part of the files of a directory above which its big children become layers instead of itself: the files around them
+/// change more often than they do.
 const BIG_CHILDREN_PERCENT: u64 = 90;
-/// The mount options of one overlay have to fit into 4,096 bytes, and each further layer makes lookups slower.
-const MAXIMUM_LAYERS: usize = 48;
+/// Limit of the layers of one input root. The mount options of an overlay have to fit into 4,096 bytes, and each layer
+/// makes lookups slower.
+const MAX_LAYERS: usize = 48;
+/// Limit of the files and symlinks of one input root. A small message can name the same Directory many times, level by
+/// level. The limits of the tree bound its directories, this one bounds their entries.
+const MAX_ENTRIES: u64 = 1 << 24;
 
-/// Files, symlinks and directories of one input root. A small message can name the same Directory many times, level
-/// by level; the tree's own limits bound directories, this bounds what is in them.
-const MAXIMUM_ENTRIES: u64 = 1 << 24;
-
-/// What a layer is: a Directory at a path. The path counts because the layer starts at the input root and because
-/// files with a modification time have an inode for each path.
+/// Identity of a layer: a Directory at a path. The path is part of it because the layer starts at the input root, and
+/// because files with a modification time have an inode for each path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct LayerKey {
-    /// Relative to the input root; empty for the root itself.
+    /// Path relative to the input root. Empty for the root itself.
     pub path: String,
-    /// The Directory.
+    /// Digest of the Directory.
     pub digest: Digest,
 }
 
 impl LayerKey {
-    /// The root of a tree.
+    /// The key of the root of a tree.
     pub(super) fn root(tree: &DirectoryTree) -> Self {
         Self {
             path: String::new(),
@@ -47,7 +47,8 @@ struct Selection<'tree, C> {
     chosen: Vec<(u64, LayerKey)>,
 }
 
-/// The layers of `tree`, sorted by path; none lies inside another. A subtree that `is_cached` is always taken whole.
+/// Selects the layers of `tree`, sorted by path. None lies inside another. A subtree for which `is_cached` is true is
+/// always selected whole.
 pub(super) fn select_layers(
     tree: &DirectoryTree,
     is_cached: impl Fn(&LayerKey) -> bool,
@@ -59,30 +60,30 @@ pub(super) fn select_layers(
         chosen: vec![],
     };
     let entries = selection.count(tree.root)?;
-    if entries > MAXIMUM_ENTRIES {
+    if entries > MAX_ENTRIES {
         return Err(Error::InvalidAction(format!(
-            "the input root has {entries} entries; a worker assembles at most {MAXIMUM_ENTRIES}"
+            "the input root has {entries} entries; a worker assembles at most {MAX_ENTRIES}"
         )));
     }
     selection.descend(LayerKey::root(tree))?;
     let mut chosen = selection.chosen;
     chosen.sort_unstable_by(|(files, _), (other_files, _)| other_files.cmp(files));
-    chosen.truncate(MAXIMUM_LAYERS);
+    chosen.truncate(MAX_LAYERS);
     let mut layers: Vec<LayerKey> = chosen.into_iter().map(|(_, key)| key).collect();
     layers.sort_unstable();
     Ok(layers)
 }
 
 impl<C: Fn(&LayerKey) -> bool> Selection<'_, C> {
-    /// How many files are below a directory. Counts a directory that occurs many times only once, so that a tree
-    /// that unfolds to astronomical size stays cheap here.
+    /// Number of files below a directory. Walks a directory that occurs many times only once, so that a tree that unfolds
+    /// to astronomical size stays cheap here.
     fn count(&mut self, digest: Digest) -> Result<u64, Error> {
         if let Some(count) = self.files.get(&digest) {
             return Ok(*count);
         }
         let directory = directory_of(self.tree, digest)?;
         let mut count = (directory.files.len() + directory.symlinks.len()) as u64;
-        for (_, child) in children(self.tree, digest)? {
+        for (_, child) in subdirectories(self.tree, digest)? {
             count = count.saturating_add(self.count(child)?);
         }
         self.files.insert(digest, count);
@@ -91,15 +92,15 @@ impl<C: Fn(&LayerKey) -> bool> Selection<'_, C> {
 
     fn descend(&mut self, key: LayerKey) -> Result<(), Error> {
         let count = self.count(key.digest)?;
-        if count < LAYER_FILES {
+        if count < MIN_LAYER_FILES {
             return Ok(());
         }
         if !(self.is_cached)(&key) {
-            let children = children(self.tree, key.digest)?;
+            let children = subdirectories(self.tree, key.digest)?;
             let mut in_big_children = 0_u64;
             for (_, child) in &children {
                 let files = self.count(*child)?;
-                if files >= LAYER_FILES {
+                if files >= MIN_LAYER_FILES {
                     in_big_children = in_big_children.saturating_add(files);
                 }
             }
@@ -113,25 +114,5 @@ impl<C: Fn(&LayerKey) -> bool> Selection<'_, C> {
         }
         self.chosen.push((count, key));
         Ok(())
-    }
-}
-
-/// Names and digests of the subdirectories of a directory.
-pub(super) fn children(tree: &DirectoryTree, digest: Digest) -> Result<Vec<(String, Digest)>, Error> {
-    let directory = directory_of(tree, digest)?;
-    let children = directory.directories.iter().map(|node| {
-        let child = Digest::from_wire_field(digest.function(), node.digest.as_ref())
-            .map_err(Error::digest("DirectoryNode.digest"))?;
-        Ok((node.name.clone(), child))
-    });
-    children.collect()
-}
-
-/// `path/name`, or `name` at the root.
-pub(super) fn join(path: &str, name: &str) -> String {
-    if path.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{path}/{name}")
     }
 }

@@ -1,20 +1,20 @@
-//! Which input roots are so small that a copy costs less than an overlay: a pure function.
+//! Detection of input roots so small that a copy costs less than an overlay. A pure function.
 
 use bitzel_cas::DirectoryTree;
 
-use super::directory_of;
-use super::layer_selection::children;
 use crate::error::Error;
+use crate::input_tree::{directory_of, subdirectories};
 
-/// For each mount overlayfs makes and removes some eight inodes besides what a command writes; more copies than that
-/// cost more than links below an overlay.
-const MAXIMUM_FILES: usize = 8;
-/// Files, symlinks and directories.
-const MAXIMUM_ENTRIES: usize = 16;
-const MAXIMUM_BYTES: i64 = 256 << 10;
+/// Limit of the files. For each mount overlayfs creates and removes about eight inodes in addition to those that a
+/// command writes. More copies than that cost more than links below an overlay.
+const MAX_FILES: usize = 8;
+/// Limit of the files, symlinks and directories together.
+const MAX_ENTRIES: usize = 16;
+/// Limit of the bytes of all files.
+const MAX_BYTES: i64 = 256 << 10;
 
-/// Whether `tree` has at most 8 files, of 256 KiB together, 16 entries, and nothing that says more than a name and a
-/// content. Where properties say more, such as which files are one inode, a lower layer keeps them without further ado.
+/// True if `tree` is within the limits and no node has properties. A lower layer keeps properties, such as hardlink
+/// groups, without further work; a copy would have to restore them.
 pub(super) fn is_small(tree: &DirectoryTree) -> Result<bool, Error> {
     let (mut files, mut entries, mut bytes) = (0, 0, 0_i64);
     let mut pending = vec![tree.root];
@@ -22,8 +22,8 @@ pub(super) fn is_small(tree: &DirectoryTree) -> Result<bool, Error> {
         let directory = directory_of(tree, digest)?;
         files += directory.files.len();
         entries += directory.files.len() + directory.symlinks.len() + directory.directories.len();
-        if files > MAXIMUM_FILES
-            || entries > MAXIMUM_ENTRIES
+        if files > MAX_FILES
+            || entries > MAX_ENTRIES
             || directory.node_properties.is_some()
             || directory.files.iter().any(|node| node.node_properties.is_some())
             || directory
@@ -36,7 +36,7 @@ pub(super) fn is_small(tree: &DirectoryTree) -> Result<bool, Error> {
         for digest in directory.files.iter().filter_map(|node| node.digest.as_ref()) {
             bytes = bytes.saturating_add(digest.size_bytes);
         }
-        pending.extend(children(tree, digest)?.into_iter().map(|(_, child)| child));
+        pending.extend(subdirectories(tree, digest)?.into_iter().map(|(_, child)| child));
     }
-    Ok(bytes <= MAXIMUM_BYTES)
+    Ok(bytes <= MAX_BYTES)
 }

@@ -8,7 +8,7 @@ use bitzel_proto::{Digest, DigestFunction};
 use super::layer_selection::{LayerKey, select_layers};
 use super::small_tree::is_small;
 
-/// A tree out of `path: number of files`, `/` for the root.
+/// A tree from pairs of a path and its number of files. The path of the root is `/`.
 fn tree(counts: &[(&str, usize)]) -> DirectoryTree {
     let mut directories = HashMap::new();
     let root = build("", counts, &mut directories);
@@ -64,7 +64,7 @@ fn a_small_tree_needs_no_layer() {
 }
 
 #[test]
-fn a_big_directory_is_a_layer_and_what_is_around_it_is_not() {
+fn selects_a_big_directory_without_its_surroundings() {
     let layers = select(&tree(&[
         ("/", 5),
         ("a/small", 3),
@@ -75,7 +75,7 @@ fn a_big_directory_is_a_layer_and_what_is_around_it_is_not() {
 }
 
 #[test]
-fn a_directory_of_many_small_ones_is_one_layer() {
+fn selects_a_directory_of_many_small_ones_as_one_layer() {
     let layers = select(&tree(&[
         ("lib/a", 100),
         ("lib/b", 100),
@@ -86,13 +86,13 @@ fn a_directory_of_many_small_ones_is_one_layer() {
 }
 
 #[test]
-fn one_big_child_among_many_files_does_not_split_its_parent() {
+fn one_big_child_does_not_split_a_parent_of_many_files() {
     let layers = select(&tree(&[("lib/big", 300), ("lib", 200)]));
     assert_eq!(paths(&layers), ["lib"]);
 }
 
 #[test]
-fn a_cached_layer_is_taken_whole() {
+fn selects_a_cached_layer_whole() {
     let tree = tree(&[("a/b/one", 300), ("a/b/two", 400)]);
     let parts = select(&tree);
     assert_eq!(paths(&parts), ["a/b/one", "a/b/two"]);
@@ -101,7 +101,7 @@ fn a_cached_layer_is_taken_whole() {
 }
 
 #[test]
-fn the_biggest_layers_win_when_there_are_too_many() {
+fn selects_the_biggest_layers_if_there_are_too_many() {
     let names: Vec<String> = (0..60).map(|index| format!("d{index:02}")).collect();
     let counts: Vec<(&str, usize)> = names
         .iter()
@@ -115,7 +115,7 @@ fn the_biggest_layers_win_when_there_are_too_many() {
 }
 
 #[test]
-fn a_tree_that_unfolds_to_astronomical_size_is_refused() {
+fn refuses_a_tree_that_unfolds_to_astronomical_size() {
     let mut directories = HashMap::new();
     let mut digest = build("", &[("/", 1000)], &mut directories);
     for _ in 0..40 {
@@ -142,7 +142,7 @@ fn a_tree_that_unfolds_to_astronomical_size_is_refused() {
 }
 
 #[test]
-fn a_tree_is_small_as_long_as_entries_bytes_and_properties_allow() {
+fn a_small_tree_has_few_entries_few_bytes_no_properties() {
     assert!(is_small(&tree(&[])).unwrap());
     assert!(is_small(&tree(&[("/", 3), ("a/b", 5)])).unwrap());
     assert!(!is_small(&tree(&[("/", 3), ("a/b", 6)])).unwrap());

@@ -1,24 +1,25 @@
-//! Encodes scanned directories as Directory and Tree messages.
+//! Encoder of scanned directories as Directory and Tree messages.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use bitzel_cas::{BlobSource, DirectoryTree};
 use bitzel_proto::reapi::{Directory, DirectoryNode, SymlinkNode, Tree};
 use bitzel_proto::{Digest, DigestFunction};
 
-use super::scan::{HashedFiles, ScannedDirectory, ScannedNode};
+use super::hashed_files::HashedFiles;
+use super::scan::{ScannedDirectory, ScannedNode};
 use crate::error::Error;
-use crate::node_properties::WantedProperties;
-use bitzel_cas::BlobSource;
-use bitzel_cas::DirectoryTree;
+use crate::input_tree::{child_digest, directory_of};
+use crate::node_properties::OutputProperties;
 
-/// Makes messages and keeps those that are new.
+/// Encodes messages and keeps those that are not in the input.
 #[derive(Debug)]
 pub(super) struct DirectoryBuilder<'build> {
     function: DigestFunction,
     input: &'build DirectoryTree,
     files: &'build HashedFiles,
-    properties: WantedProperties,
+    properties: OutputProperties,
     new: HashMap<Digest, (Arc<Directory>, Vec<u8>)>,
     trees: Vec<(Digest, Vec<u8>)>,
 }
@@ -28,7 +29,7 @@ impl<'build> DirectoryBuilder<'build> {
         function: DigestFunction,
         input: &'build DirectoryTree,
         files: &'build HashedFiles,
-        properties: WantedProperties,
+        properties: OutputProperties,
     ) -> Self {
         Self {
             function,
@@ -40,7 +41,7 @@ impl<'build> DirectoryBuilder<'build> {
         }
     }
 
-    /// The digest of a directory's message. Entries come sorted, as the specification wants them.
+    /// Encodes a directory and returns its digest. Entries are sorted, as the specification requires.
     pub(super) fn build(&mut self, scanned: &ScannedDirectory) -> Result<Digest, Error> {
         let (entries, attributes) = match scanned {
             ScannedDirectory::Input(digest) => return Ok(*digest),
@@ -71,7 +72,7 @@ impl<'build> DirectoryBuilder<'build> {
         Ok(digest)
     }
 
-    /// The digest of the Tree message of a directory.
+    /// Encodes the Tree of a directory and returns its digest.
     pub(super) fn tree(&mut self, root: Digest) -> Result<Digest, Error> {
         let mut tree = Tree {
             root: Some((*self.directory(root)?).clone()),
@@ -81,8 +82,7 @@ impl<'build> DirectoryBuilder<'build> {
         let mut pending = vec![root];
         while let Some(parent) = pending.pop() {
             for node in &self.directory(parent)?.directories {
-                let child = Digest::from_wire_field(self.function, node.digest.as_ref())
-                    .map_err(Error::digest("DirectoryNode.digest"))?;
+                let child = child_digest(self.function, node)?;
                 if seen.insert(child) {
                     tree.children.push((*self.directory(child)?).clone());
                     pending.push(child);
@@ -95,13 +95,13 @@ impl<'build> DirectoryBuilder<'build> {
     }
 
     fn directory(&self, digest: Digest) -> Result<Arc<Directory>, Error> {
-        let new = self.new.get(&digest).map(|(directory, _)| directory);
-        new.or_else(|| self.input.directories.get(&digest))
-            .cloned()
-            .ok_or_else(|| Error::MissingBlobs(vec![digest]))
+        match self.new.get(&digest) {
+            Some((directory, _)) => Ok(Arc::clone(directory)),
+            None => directory_of(self.input, digest).cloned(),
+        }
     }
 
-    /// Everything to upload: the Trees, and the new Directories if they are referred to.
+    /// The blobs to upload: the Trees and, if `with_directories` is true, the new Directories.
     pub(super) fn into_blobs(self, with_directories: bool) -> Vec<(Digest, BlobSource)> {
         let directories = self.new.into_iter().map(|(digest, (_, bytes))| (digest, bytes));
         let directories = directories.filter(|_| with_directories);

@@ -1,9 +1,9 @@
-//! What to do on a machine that cannot run sandboxes.
+//! Advice for machines that cannot run sandboxes.
 
 use std::fs;
 
-/// Settings that forbid user namespaces: file, the value that forbids, and what to do.
-const SETTINGS: [(&str, &str, &str); 3] = [
+/// Settings that forbid sandboxes: file, the value that forbids, and the advice.
+const SETTINGS: [(&str, &str, &str); 4] = [
     (
         "/proc/sys/kernel/unprivileged_userns_clone",
         "0",
@@ -20,17 +20,22 @@ const SETTINGS: [(&str, &str, &str); 3] = [
         "0",
         "no user namespaces may be made: run `sysctl -w user.max_user_namespaces=15000`",
     ),
+    (
+        "/proc/sys/vm/memfd_noexec",
+        "2",
+        "files in memory may not be executed, and the sandbox launcher is one: run `sysctl -w vm.memfd_noexec=1`",
+    ),
 ];
 
-/// What to install or to set, as far as this machine's settings tell.
+/// Names the program to install or the setting to change, as far as this machine's settings tell.
 pub(super) fn advice() -> String {
     let mut lines = vec![];
     if !in_path("bwrap") {
         lines.push("bubblewrap is not installed: run `apt-get install bubblewrap` (Debian, Ubuntu) or install the package `bubblewrap`".to_owned());
     }
-    for (file, forbidden, what) in SETTINGS {
-        if fs::read_to_string(file).is_ok_and(|value| value.trim() == forbidden) {
-            lines.push(what.to_owned());
+    for (file, forbidding_value, advice) in SETTINGS {
+        if fs::read_to_string(file).is_ok_and(|value| value.trim() == forbidding_value) {
+            lines.push(advice.to_owned());
         }
     }
     if lines.is_empty() {

@@ -1,13 +1,14 @@
-//! What sandboxes have in common, as arguments of bubblewrap.
+//! Arguments of bubblewrap for the file system that all sandboxes share.
 
 use std::fs;
 use std::path::PathBuf;
 
-use crate::error::Error;
-use crate::launcher::WORK;
-use crate::scratch::{CHANGES, Scratch};
+use bitzel_launcher::INPUT_ROOT;
 
-/// What tools need of /etc: the dynamic linker's cache, Debian's alternatives (`cc`, `awk`, `c++`), certificates.
+use crate::error::Error;
+use crate::worker_directories::{CHANGES, WorkerDirectories};
+
+/// Parts of /etc that tools need: the dynamic linker's cache, Debian's alternatives (`cc`, `awk`, `c++`), certificates.
 /// Not the private keys beside those, which the worker's user may be allowed to read.
 const ETC: [&str; 13] = [
     "/etc/ld.so.cache",
@@ -24,7 +25,7 @@ const ETC: [&str; 13] = [
     "/etc/pki/tls/cert.pem",
     "/etc/pki/tls/openssl.cnf",
 ];
-/// What name resolution needs besides.
+/// Parts of /etc that name resolution needs in addition.
 const NETWORK_ETC: [&str; 6] = [
     "/etc/resolv.conf",
     "/etc/hosts",
@@ -39,22 +40,24 @@ const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\
 const GROUP: &str = "root:x:0:\nbitzel:x:1000:\nnogroup:x:65534:\n";
 const HOSTS: &str = "127.0.0.1 localhost bitzel\n::1 localhost bitzel\n";
 
-/// The parts of this machine's file system that commands see, all of them read-only.
+/// Parts of this machine's file system that commands see, all of them read-only.
 #[derive(Debug)]
 pub(super) struct HostFileSystem {
     /// Arguments that every sandbox has.
     common: Vec<String>,
-    /// Arguments for /etc with and without network.
+    /// Arguments for /etc with network.
     network: Vec<String>,
+    /// Arguments for /etc without network.
     no_network: Vec<String>,
-    /// Arguments for what launchers alone see at [`WORK`], below that of the command.
-    work: Vec<String>,
+    /// Arguments for the worker's directory at [`INPUT_ROOT`], which launchers see there. Commands see their input root
+    /// mounted over it.
+    worker_directory: Vec<String>,
 }
 
 impl HostFileSystem {
-    /// Looks at this machine and writes the sandbox's own /etc files. Blocks.
-    pub(super) fn find(scratch: &Scratch, host_directories: &[PathBuf]) -> Result<Self, Error> {
-        let etc = scratch.root().join("etc");
+    /// Looks at this machine and writes the sandbox's own files of /etc. Blocks.
+    pub(super) fn find(directories: &WorkerDirectories, host_directories: &[PathBuf]) -> Result<Self, Error> {
+        let etc = directories.cache().join("etc");
         for (name, text) in [("passwd", PASSWD), ("group", GROUP), ("hosts", HOSTS)] {
             let path = etc.join(name);
             fs::write(&path, text).map_err(Error::io(format!("write {}", path.display())))?;
@@ -84,21 +87,22 @@ impl HostFileSystem {
         // The launcher is in a network of its own already.
         let no_network = strings(&["--ro-bind", &hosts.to_string_lossy(), "/etc/hosts"]);
         // The launcher starts in the worker's directory.
-        let mut work = strings(&["--bind", ".", WORK]);
-        if let Some(changes) = scratch.elsewhere() {
+        let mut worker_directory = strings(&["--bind", ".", INPUT_ROOT]);
+        if let Some(changes) = directories.separate_scratch() {
             let changes = changes.to_string_lossy();
-            work.extend(strings(&["--bind", &changes, &format!("{WORK}/{CHANGES}")]));
+            worker_directory.extend(strings(&["--bind", &changes, &format!("{INPUT_ROOT}/{CHANGES}")]));
         }
         Ok(Self {
             common,
             network,
             no_network,
-            work,
+            worker_directory,
         })
     }
 
-    /// What all commands with or without this machine's `network` have in common. They see it read-only; what they
-    /// can write to is mounted over `/work`, `/tmp`, `/dev/shm`, `/dev/pts` and `/proc` for each of them.
+    /// Arguments for the file system that all commands with or without this machine's `network` share. They see it
+    /// read-only; file systems that they can write to are mounted over `/work`, `/tmp`, `/dev/shm`, `/dev/pts` and
+    /// `/proc` for each of them.
     pub(super) fn bubblewrap_arguments(&self, network: bool) -> Vec<String> {
         let mut arguments = strings(&["--unshare-uts", "--hostname", "bitzel", "--die-with-parent"]);
         arguments.extend_from_slice(&self.common);
@@ -107,8 +111,8 @@ impl HostFileSystem {
         arguments.extend(strings(&["--dev", "/dev", "--remount-ro", "/dev"]));
         arguments.extend(strings(&["--dir", "/tmp", "--dir", "/run", "--dir", "/var"]));
         arguments.extend(strings(&["--symlink", "../tmp", "/var/tmp"]));
-        arguments.extend_from_slice(&self.work);
-        // What is left of the root is a file system in memory: a write there would vanish without a word.
+        arguments.extend_from_slice(&self.worker_directory);
+        // The rest of the root is a file system in memory: a write there would be lost without a message.
         arguments.extend(strings(&["--remount-ro", "/"]));
         arguments
     }

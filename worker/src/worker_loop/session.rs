@@ -1,12 +1,12 @@
-//! One stream to the scheduler.
+//! Session of a worker on one stream to the scheduler.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitzel_proto::google::protobuf::Timestamp;
 use bitzel_proto::missing_blobs::to_rpc_status;
 use bitzel_proto::reapi::ExecuteResponse;
+use bitzel_proto::timestamp::from_unix_nanos;
 use bitzel_proto::worker::{
     Assign, Completed, Drain, Hello, SchedulerMessage, StageChanged, WorkerMessage, scheduler_message,
     worker_message,
@@ -21,28 +21,28 @@ use tonic::Status;
 use crate::action_executor::{ActionExecutor, ActionRequest};
 use crate::action_source::{ActionSource, SchedulerMessages};
 
-/// Messages that wait for the network.
-const OUTBOUND_CAPACITY: usize = 64;
+/// Limit of the messages that wait for the network.
+const MAX_OUTBOUND_MESSAGES: usize = 64;
 
-/// Why a session ended.
-pub(super) enum Ended {
-    /// All is done and the scheduler has all results.
+/// The reason why a session ended.
+pub(super) enum SessionEnd {
+    /// The worker shut down, and the scheduler has all results.
     Drained,
-    /// The stream broke; leases and results on it are void.
+    /// The stream broke. Leases and results on it are void.
     Broken {
-        /// Whether the scheduler had accepted the worker.
+        /// True if the scheduler had accepted the worker.
         registered: bool,
-        /// Why.
+        /// The reason, as text for a log.
         reason: String,
     },
 }
 
-/// A registered worker.
+/// A worker registered on one stream.
 pub(super) struct Session {
     executor: Arc<dyn ActionExecutor>,
     drain_timeout: Duration,
     shutdown: CancellationToken,
-    /// Leases being executed.
+    /// Leases of running executions.
     running: HashMap<String, CancellationToken>,
     executions: JoinSet<(String, ExecuteResponse)>,
     /// Leases whose results the scheduler has not acknowledged.
@@ -75,9 +75,9 @@ impl Session {
         }
     }
 
-    /// Registers and works until the stream ends or everything is drained. No execution is left running.
-    pub(super) async fn run(mut self, source: &dyn ActionSource, hello: Hello) -> Ended {
-        let (outbound, messages) = mpsc::channel(OUTBOUND_CAPACITY);
+    /// Registers and works until the stream ends or the worker is drained. Leaves no execution running.
+    pub(super) async fn run(mut self, source: &dyn ActionSource, hello: Hello) -> SessionEnd {
+        let (outbound, messages) = mpsc::channel(MAX_OUTBOUND_MESSAGES);
         let opened = async {
             send(&outbound, worker_message::Message::Hello(hello)).await?;
             source.connect(messages).await
@@ -85,19 +85,19 @@ impl Session {
         let inbound = tokio::select! {
             opened = opened => match opened {
                 Ok(inbound) => inbound,
-                Err(reason) => return Ended::Broken { registered: false, reason },
+                Err(reason) => return SessionEnd::Broken { registered: false, reason },
             },
-            () = self.shutdown.cancelled() => return Ended::Drained,
+            () = self.shutdown.cancelled() => return SessionEnd::Drained,
         };
         let result = self.serve(&outbound, inbound).await;
         for cancellation in self.running.values() {
             cancellation.cancel();
         }
-        // Their results are void, but their processes and files have to go.
+        // The results are void, but processes and files have to be removed.
         while self.executions.join_next().await.is_some() {}
         match result {
-            Ok(()) => Ended::Drained,
-            Err(reason) => Ended::Broken {
+            Ok(()) => SessionEnd::Drained,
+            Err(reason) => SessionEnd::Broken {
                 registered: true,
                 reason,
             },
@@ -144,7 +144,7 @@ impl Session {
             Some(scheduler_message::Message::Acknowledged(acknowledged)) => {
                 self.unacknowledged.remove(&acknowledged.lease);
             }
-            // A newer scheduler may know more.
+            // A newer scheduler may send further kinds.
             None => {}
         }
         Ok(())
@@ -158,7 +158,7 @@ impl Session {
         self.executions.spawn(async move {
             let (stages, mut changes) = mpsc::unbounded_channel();
             let execute = async {
-                match request(&assign) {
+                match read_request(&assign) {
                     Ok(request) => {
                         let stages = Some(stages);
                         executor
@@ -182,7 +182,7 @@ impl Session {
                         lease: assign.lease.clone(),
                         stage: stage.into(),
                     };
-                    // A broken stream is found by the session.
+                    // The session notices a broken stream.
                     let _ = send(&outbound, worker_message::Message::StageChanged(change)).await;
                 }
             };
@@ -198,7 +198,7 @@ impl Session {
     ) -> Result<(), String> {
         let (lease, response) = match execution {
             Ok(execution) => execution,
-            // The lease is not known any more; without the stream the scheduler gives all of them to others.
+            // The lease is not known any more. Without the stream the scheduler assigns all leases to other workers.
             Err(error) => return Err(format!("an execution panicked: {error}")),
         };
         self.running.remove(&lease);
@@ -212,11 +212,8 @@ impl Session {
     }
 }
 
-/// Nanoseconds in a second.
-const NANOS: i64 = 1_000_000_000;
-
-/// What an assignment asks for.
-fn request(assign: &Assign) -> Result<ActionRequest, Status> {
+/// Reads the request of an assignment.
+fn read_request(assign: &Assign) -> Result<ActionRequest, Status> {
     let invalid = |error: &dyn std::fmt::Display| {
         Status::invalid_argument(format!("the assignment is malformed: {error}"))
     };
@@ -225,14 +222,10 @@ fn request(assign: &Assign) -> Result<ActionRequest, Status> {
     let action =
         Digest::from_wire_field(function, assign.action_digest.as_ref()).map_err(|error| invalid(&error))?;
     let instance = InstanceName::new(assign.instance_name.clone()).map_err(|error| invalid(&error))?;
-    let queued = Timestamp {
-        seconds: assign.queued_unix_nanos.div_euclid(NANOS),
-        nanos: i32::try_from(assign.queued_unix_nanos.rem_euclid(NANOS)).unwrap_or(0),
-    };
     Ok(ActionRequest {
         instance,
         action,
-        queued: Some(queued),
+        queued: Some(from_unix_nanos(assign.queued_unix_nanos)),
         stages: None,
         cancellation: CancellationToken::new(),
     })

@@ -5,44 +5,36 @@ use async_trait::async_trait;
 use bitzel_proto::DigestFunction;
 use bitzel_proto::google::rpc;
 use bitzel_proto::reapi::{ExecuteResponse, execution_stage};
-use bitzel_proto::worker::worker_queue_server::{WorkerQueue, WorkerQueueServer};
 use bitzel_proto::worker::{
     Acknowledged, Assign, Cancel, Hello, SchedulerMessage, WorkerMessage, scheduler_message, worker_message,
 };
-use bitzel_rpc::endpoint::ClientCredentials;
-use tokio::net::TcpListener;
+use futures::StreamExt as _;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Code, Status};
 
 use super::take_actions;
 use crate::action_executor::{ActionExecutor, ActionRequest};
-use crate::action_source::RemoteActionSource;
+use crate::action_source::{ActionSource, SchedulerMessages};
 
-const LONG: Duration = Duration::from_hours(1);
+const LONG_DRAIN_TIMEOUT: Duration = Duration::from_hours(1);
 
-/// Hands every stream to the test.
+/// Scheduler in memory that passes every stream to the test.
 struct FakeScheduler(mpsc::UnboundedSender<Connection>);
 
 struct Connection {
-    inbound: Streaming<WorkerMessage>,
+    inbound: mpsc::Receiver<WorkerMessage>,
     outbound: mpsc::Sender<Result<SchedulerMessage, Status>>,
 }
 
-#[tonic::async_trait]
-impl WorkerQueue for FakeScheduler {
-    type WorkStream = ReceiverStream<Result<SchedulerMessage, Status>>;
-
-    async fn work(
-        &self,
-        request: Request<Streaming<WorkerMessage>>,
-    ) -> Result<Response<Self::WorkStream>, Status> {
+#[async_trait]
+impl ActionSource for FakeScheduler {
+    async fn connect(&self, inbound: mpsc::Receiver<WorkerMessage>) -> Result<SchedulerMessages, String> {
         let (outbound, receiver) = mpsc::channel(16);
-        let inbound = request.into_inner();
         self.0.send(Connection { inbound, outbound }).unwrap();
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        Ok(ReceiverStream::new(receiver).boxed())
     }
 }
 
@@ -72,12 +64,8 @@ impl Connection {
     }
 
     async fn next(&mut self) -> Option<worker_message::Message> {
-        self.inbound
-            .message()
-            .await
-            .ok()
-            .flatten()
-            .map(|message| message.message.unwrap())
+        let message = self.inbound.recv().await?;
+        Some(message.message.unwrap())
     }
 
     async fn hello(&mut self) -> Hello {
@@ -87,7 +75,7 @@ impl Connection {
         }
     }
 
-    /// Reads on to the next completion: lease and response.
+    /// Reads up to the next completion and returns its lease and response.
     async fn completed(&mut self) -> (String, ExecuteResponse) {
         loop {
             match self.next().await {
@@ -108,7 +96,7 @@ impl Connection {
     }
 }
 
-/// Starts at once, ends when it is told to or cancelled.
+/// Executor whose executions end when the gate opens or when they are cancelled.
 #[derive(Default)]
 struct GatedExecutor {
     gate: Notify,
@@ -139,6 +127,7 @@ impl ActionExecutor for GatedExecutor {
     }
 }
 
+/// A worker and its fake scheduler.
 struct Farm {
     connections: mpsc::UnboundedReceiver<Connection>,
     executor: Arc<GatedExecutor>,
@@ -147,13 +136,8 @@ struct Farm {
 }
 
 impl Farm {
-    async fn new(drain_timeout: Duration) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    fn new(drain_timeout: Duration) -> Self {
         let (sender, connections) = mpsc::unbounded_channel();
-        let service = WorkerQueueServer::new(FakeScheduler(sender));
-        let server = tonic::transport::Server::builder().add_service(service);
-        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         let executor = Arc::new(GatedExecutor::default());
         let shutdown = CancellationToken::new();
         let worker = tokio::spawn({
@@ -164,7 +148,7 @@ impl Farm {
                 platform: None,
             };
             async move {
-                let source = RemoteActionSource::new(endpoint, ClientCredentials::default());
+                let source = FakeScheduler(sender);
                 take_actions(&source, &hello, executor, drain_timeout, &shutdown).await;
             }
         });
@@ -189,8 +173,8 @@ fn code(response: &ExecuteResponse) -> i32 {
 }
 
 #[tokio::test]
-async fn an_assignment_is_executed_and_reported_step_by_step() {
-    let mut farm = Farm::new(LONG).await;
+async fn reports_the_stage_and_the_result_of_an_assignment() {
+    let mut farm = Farm::new(LONG_DRAIN_TIMEOUT);
     let mut connection = farm.connection().await;
     connection.assign("a").await;
     match connection.next().await {
@@ -209,8 +193,8 @@ async fn an_assignment_is_executed_and_reported_step_by_step() {
 }
 
 #[tokio::test]
-async fn shutdown_lets_actions_end_and_waits_until_the_scheduler_has_the_results() {
-    let mut farm = Farm::new(LONG).await;
+async fn shutdown_waits_until_results_are_acknowledged() {
+    let mut farm = Farm::new(LONG_DRAIN_TIMEOUT);
     let mut connection = farm.connection().await;
     connection.assign("a").await;
     connection.next().await;
@@ -219,7 +203,7 @@ async fn shutdown_lets_actions_end_and_waits_until_the_scheduler_has_the_results
     farm.executor.gate.notify_one();
     let (lease, response) = connection.completed().await;
     assert_eq!((lease.as_str(), code(&response)), ("a", 0));
-    // The worker answers no more, but it is still there: it has not closed its side of the stream.
+    // The worker still works: it waits for the acknowledgement.
     connection.assign("b").await;
     connection.next().await;
     connection.acknowledge("a").await;
@@ -232,8 +216,8 @@ async fn shutdown_lets_actions_end_and_waits_until_the_scheduler_has_the_results
 }
 
 #[tokio::test]
-async fn without_time_to_drain_actions_are_cancelled() {
-    let mut farm = Farm::new(Duration::ZERO).await;
+async fn shutdown_without_drain_time_cancels_actions() {
+    let mut farm = Farm::new(Duration::ZERO);
     let mut connection = farm.connection().await;
     connection.assign("a").await;
     connection.next().await;
@@ -245,15 +229,15 @@ async fn without_time_to_drain_actions_are_cancelled() {
 }
 
 #[tokio::test]
-async fn the_scheduler_cancels_one_lease_of_many() {
-    let mut farm = Farm::new(LONG).await;
+async fn cancels_one_lease_of_two() {
+    let mut farm = Farm::new(LONG_DRAIN_TIMEOUT);
     let mut connection = farm.connection().await;
     connection.assign("a").await;
     connection.assign("b").await;
     connection
         .send(scheduler_message::Message::Cancel(Cancel { lease: "a".into() }))
         .await;
-    // Of a lease that is over, or never was.
+    // A lease that is unknown.
     connection
         .send(scheduler_message::Message::Cancel(Cancel { lease: "x".into() }))
         .await;
@@ -265,14 +249,14 @@ async fn the_scheduler_cancels_one_lease_of_many() {
 }
 
 #[tokio::test]
-async fn a_broken_stream_ends_its_executions_and_the_worker_comes_back() {
-    let mut farm = Farm::new(LONG).await;
+async fn a_broken_stream_ends_its_executions() {
+    let mut farm = Farm::new(LONG_DRAIN_TIMEOUT);
     let mut connection = farm.connection().await;
     connection.assign("a").await;
     connection.next().await;
     drop(connection);
     let mut connection = farm.connection().await;
-    // The gate opens for one execution: the one of the new stream, because the old one is gone.
+    // The gate opens for one execution: that of the new stream, because the old one has ended.
     connection.assign("b").await;
     connection.next().await;
     farm.executor.gate.notify_one();
@@ -280,8 +264,8 @@ async fn a_broken_stream_ends_its_executions_and_the_worker_comes_back() {
 }
 
 #[tokio::test]
-async fn a_malformed_assignment_is_refused() {
-    let mut farm = Farm::new(LONG).await;
+async fn refuses_a_malformed_assignment() {
+    let mut farm = Farm::new(LONG_DRAIN_TIMEOUT);
     let mut connection = farm.connection().await;
     let assign = Assign {
         lease: "a".into(),

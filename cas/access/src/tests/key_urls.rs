@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use axum::response::Response;
 use parking_lot::Mutex;
@@ -13,11 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::tokens::check;
 use super::*;
 use crate::testing::{SigningKey, claims, options};
-
-/// The pause between two reads for keys that are not known, as docs/access.md says.
-const PAUSE: Duration = Duration::from_secs(10);
-/// After that long, keys are read again in any case.
-const REFRESH: Duration = Duration::from_mins(5);
+use crate::token_authenticator::{MIN_REFRESH_INTERVAL, REFRESH_INTERVAL, VERIFIED_LIFETIME};
 
 /// Publishes keys and counts how often they are asked for.
 struct Issuer {
@@ -67,7 +62,7 @@ impl Issuer {
 }
 
 #[tokio::test]
-async fn a_key_that_is_not_known_has_the_keys_read_again_and_made_up_ones_do_not_do_so_often() {
+async fn an_unknown_key_makes_the_keys_be_read_again_but_rarely() {
     let (old, new) = (SigningKey::ed(), SigningKey::ed());
     let issuer = Issuer::start(&[old.jwk("old")]).await;
     let authenticator = issuer.open().await.unwrap();
@@ -79,11 +74,12 @@ async fn a_key_that_is_not_known_has_the_keys_read_again_and_made_up_ones_do_not
     let refusal = check(&authenticator, &token).await.unwrap_err();
     assert!(refusal.contains("not in the key set"), "{refusal}");
     assert_eq!(issuer.asked(), 1, "they were read a moment ago");
-    authenticator.age(PAUSE).await;
+    // Longer than the shortest time between two reads, and the old token is not remembered any more.
+    advance(VERIFIED_LIFETIME.max(MIN_REFRESH_INTERVAL)).await;
     check(&authenticator, &token).await.unwrap();
     assert_eq!(issuer.asked(), 2);
 
-    // The old key is gone, and whoever makes up ids causes no more traffic.
+    // The old key is gone, and invented ids cause no more traffic.
     check(&authenticator, &old.token("old", &claims()))
         .await
         .unwrap_err();
@@ -97,12 +93,12 @@ async fn a_key_that_is_not_known_has_the_keys_read_again_and_made_up_ones_do_not
 }
 
 #[tokio::test]
-async fn many_tokens_of_a_new_key_at_once_read_the_keys_once() {
+async fn many_tokens_of_a_new_key_read_the_keys_once() {
     let (old, new) = (SigningKey::ed(), SigningKey::ed());
     let issuer = Issuer::start(&[old.jwk("old")]).await;
     let authenticator = issuer.open().await.unwrap();
     issuer.publish(&[new.jwk("new")]);
-    authenticator.age(PAUSE).await;
+    advance(MIN_REFRESH_INTERVAL).await;
     let tokens: Vec<String> = (0..50)
         .map(|number| {
             let mut claims = claims();
@@ -118,14 +114,14 @@ async fn many_tokens_of_a_new_key_at_once_read_the_keys_once() {
 }
 
 #[tokio::test]
-async fn old_keys_are_read_again_and_a_withdrawn_one_is_over() {
+async fn refuses_a_withdrawn_key_after_the_refresh() {
     let (kept, withdrawn) = (SigningKey::ed(), SigningKey::ed());
     let issuer = Issuer::start(&[kept.jwk("kept"), withdrawn.jwk("withdrawn")]).await;
     let authenticator = issuer.open().await.unwrap();
     let token = withdrawn.token("withdrawn", &claims());
     check(&authenticator, &token).await.unwrap();
     issuer.publish(&[kept.jwk("kept")]);
-    authenticator.age(REFRESH).await;
+    advance(REFRESH_INTERVAL).await;
     check(&authenticator, &kept.token("kept", &claims()))
         .await
         .unwrap();
@@ -135,7 +131,7 @@ async fn old_keys_are_read_again_and_a_withdrawn_one_is_over() {
 }
 
 #[tokio::test]
-async fn keys_from_before_are_kept_when_the_issuer_fails() {
+async fn keeps_the_old_keys_while_the_issuer_fails() {
     let key = SigningKey::ed();
     let issuer = Issuer::start(&[key.jwk("k")]).await;
     let authenticator = issuer.open().await.unwrap();
@@ -150,7 +146,7 @@ async fn keys_from_before_are_kept_when_the_issuer_fails() {
     ];
     for (number, (code, body)) in failures.into_iter().enumerate() {
         issuer.answer(code, body);
-        authenticator.age(REFRESH).await;
+        advance(REFRESH_INTERVAL).await;
         check(&authenticator, &key.token("k", &claims())).await.unwrap();
         assert_eq!(issuer.asked(), number + 2);
         // A server that starts now could check no token.
@@ -160,7 +156,7 @@ async fn keys_from_before_are_kept_when_the_issuer_fails() {
     }
     let url = issuer.url.clone();
     drop(issuer);
-    authenticator.age(REFRESH).await;
+    advance(REFRESH_INTERVAL).await;
     check(&authenticator, &key.token("k", &claims())).await.unwrap();
     let unreachable = TokenAuthenticator::open(options(KeySource::parse(&url).unwrap())).await;
     assert!(unreachable.unwrap_err().to_string().contains(&url));

@@ -1,4 +1,4 @@
-use bitzel_rpc::Secret;
+use bitzel_rpc::{Secret, WatchedFiles};
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn line(name: &str, password: &str) -> String {
 }
 
 #[tokio::test]
-async fn right_passwords_are_taken_and_changes_of_the_file_are_seen() {
+async fn accepts_right_passwords_and_follows_the_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("passwords");
     std::fs::write(
@@ -34,18 +34,20 @@ async fn right_passwords_are_taken_and_changes_of_the_file_are_seen() {
         assert!(check("carol", "one").await.is_err());
     }
     std::fs::write(&path, line("alice", "new password")).unwrap();
+    advance(WatchedFiles::CHECK_INTERVAL).await;
     assert!(check("alice", "one").await.is_err());
     assert!(check("alice", "new password").await.is_ok());
     assert!(check("bob", "two").await.is_err());
     // Nonsense, as from an editor that has not finished, locks nobody out.
     std::fs::write(&path, "nonsense").unwrap();
+    advance(WatchedFiles::CHECK_INTERVAL).await;
     assert!(check("alice", "new password").await.is_ok());
     let bearer = Credentials::Bearer(Secret::new("x"));
     assert!(authenticator.authenticate(&bearer).await.is_none());
 }
 
 #[test]
-fn hashes_that_are_fast_to_guess_are_refused_by_line() {
+fn refuses_weak_hashes_with_their_line() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("passwords");
     std::fs::write(

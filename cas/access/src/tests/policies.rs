@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What a pattern means, tried out in all ways.
+/// Definition of a match, which tries all possibilities.
 fn matches(pattern: &[u8], name: &[u8]) -> bool {
     match pattern {
         [] => name.is_empty(),
@@ -54,12 +54,12 @@ fn subset(some: PermissionSet, all: PermissionSet) -> bool {
 
 proptest! {
     #[test]
-    fn a_pattern_matches_what_its_definition_says(pattern in "[ab/*]{0,6}", name in "[ab/]{0,8}") {
+    fn a_pattern_matches_as_defined(pattern in "[ab/*]{0,6}", name in "[ab/]{0,8}") {
         prop_assert_eq!(Pattern::new(pattern.clone()).matches(&name), matches(pattern.as_bytes(), name.as_bytes()));
     }
 
     #[test]
-    fn another_rule_never_takes_anything_away(
+    fn a_further_rule_never_takes_a_permission_away(
         policy in any_policy(), rule in any_rule(), identity in any_identity(), name in "[ab]{0,2}", at in 0_usize..5,
     ) {
         let instance = instance(&name);
@@ -72,14 +72,14 @@ proptest! {
     }
 
     #[test]
-    fn no_rule_is_about_anonymous_callers(policy in any_policy(), name in "[ab]{0,2}") {
+    fn no_rule_applies_to_anonymous_callers(policy in any_policy(), name in "[ab]{0,2}") {
         let granted = policy.permissions(&Identity::anonymous(), &instance(&name));
         prop_assert_eq!(granted, policy.anonymous);
         prop_assert_eq!(policy.permissions_anywhere(&Identity::anonymous()), policy.anonymous);
     }
 
     #[test]
-    fn what_is_granted_somewhere_bounds_what_is_granted_on_an_instance(
+    fn permissions_anywhere_bound_those_on_an_instance(
         policy in any_policy(), identity in any_identity(), name in "[ab]{0,2}",
     ) {
         prop_assert!(subset(
@@ -89,7 +89,7 @@ proptest! {
     }
 
     #[test]
-    fn a_permission_is_granted_by_a_rule_that_names_it_or_not_at_all(
+    fn grants_only_what_a_matching_rule_allows(
         policy in any_policy(), identity in any_identity(), name in "[ab]{0,2}",
     ) {
         let granted = policy.permissions(&identity, &instance(&name));
@@ -109,13 +109,13 @@ proptest! {
 }
 
 #[test]
-fn a_long_name_against_many_wildcards_takes_no_time() {
+fn matches_long_names_in_linear_time() {
     let pattern = Pattern::new("*a".repeat(2000) + "b");
     assert!(!pattern.matches(&"a".repeat(100_000)));
 }
 
 #[test]
-fn a_method_that_nobody_classified_is_for_administrators() {
+fn unclassified_methods_are_for_administrators() {
     assert_eq!(
         required_permission("/new.Service/Method"),
         Required::OneOf(&[Permission::Admin])
@@ -131,7 +131,7 @@ fn a_method_that_nobody_classified_is_for_administrators() {
 }
 
 #[tokio::test]
-async fn configurations_that_let_nobody_in_or_name_unknown_things_are_refused() {
+async fn refuses_configurations_without_effect_or_with_typos() {
     let refusal = |json: serde_json::Value| async move {
         let configuration: AccessConfiguration = serde_json::from_value(json).unwrap();
         configuration

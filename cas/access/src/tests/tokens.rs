@@ -26,7 +26,7 @@ pub(super) async fn check(authenticator: &TokenAuthenticator, token: &str) -> Re
 }
 
 #[tokio::test]
-async fn tokens_of_all_three_algorithms_are_taken() {
+async fn accepts_tokens_of_all_three_algorithms() {
     let keys = [SigningKey::rsa(), SigningKey::ec(), SigningKey::ed()];
     let jwks: Vec<Value> = keys.iter().map(|key| key.jwk(key.algorithm())).collect();
     let (_directory, authenticator) = open(&jwks).await;
@@ -50,7 +50,7 @@ async fn tokens_of_all_three_algorithms_are_taken() {
 }
 
 #[tokio::test]
-async fn tokens_with_wrong_claims_are_refused_with_the_claim() {
+async fn refuses_wrong_claims_by_name() {
     let key = SigningKey::ed();
     let (_directory, authenticator) = open(&[key.jwk("k")]).await;
     let wrong = [
@@ -72,7 +72,7 @@ async fn tokens_with_wrong_claims_are_refused_with_the_claim() {
 }
 
 #[tokio::test]
-async fn the_key_says_which_algorithm_and_not_the_token() {
+async fn the_key_decides_the_algorithm_not_the_token() {
     let key = SigningKey::ed();
     let jwk = key.jwk("k");
     let (_directory, authenticator) = open(std::slice::from_ref(&jwk)).await;
@@ -102,7 +102,7 @@ async fn the_key_says_which_algorithm_and_not_the_token() {
 }
 
 #[tokio::test]
-async fn keys_are_only_taken_from_where_nobody_can_change_them_on_the_way() {
+async fn takes_keys_only_from_files_and_safe_urls() {
     assert!(KeySource::parse("https://issuer/keys").is_ok());
     assert!(KeySource::parse("http://127.0.0.1:8080/keys").is_ok());
     assert_eq!(

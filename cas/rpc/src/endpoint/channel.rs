@@ -1,4 +1,4 @@
-//! A connection whose requests say who is asking.
+//! gRPC connection with the client's credentials.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,13 +12,13 @@ use tower::Service;
 use super::credentials::Authorization;
 use super::renewal::Renewal;
 
-/// A gRPC connection to a server, with the client's credentials. Cheap to clone; connects again by itself.
+/// gRPC connection to a server with the client's credentials. It is cheap to clone and reconnects by itself.
 #[derive(Debug, Clone)]
 pub struct Channel {
     inner: tonic::transport::Channel,
     authorization: Option<Authorization>,
     renewal: Option<Arc<Renewal>>,
-    /// Which of the renewed connections `inner` is.
+    /// Number of the renewed connection that `inner` is.
     generation: u64,
 }
 
@@ -37,7 +37,7 @@ impl Channel {
     }
 }
 
-/// A connection without credentials.
+/// Connection without credentials.
 impl From<tonic::transport::Channel> for Channel {
     fn from(inner: tonic::transport::Channel) -> Self {
         Self::new(inner, None, None)

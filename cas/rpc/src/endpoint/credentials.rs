@@ -1,4 +1,4 @@
-//! How a client proves who it is, and checks who the server is.
+//! Credentials of a client, and the certificate authorities that it trusts.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,29 +6,30 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use bitzel_proto::with_causes;
 use http::HeaderValue;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use crate::error::Error;
 use crate::secret::Secret;
 use crate::watched_files::WatchedFiles;
-use bitzel_proto::with_causes;
 
-/// What a client shows and believes. The default: no credentials, and the certificate authorities of the system.
+/// Credentials of a client and the authorities that it trusts. The default: no credentials, and the certificate
+/// authorities of the system.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientCredentials {
-    /// PEM file of the authorities whose servers are believed, instead of those of the system.
+    /// PEM file of the certificate authorities to trust, instead of those of the system.
     pub ca: Option<PathBuf>,
     /// PEM files of a client certificate and its key. Like those of the authorities, they are read again when they change.
     pub certificate: Option<(PathBuf, PathBuf)>,
-    /// A file with a bearer token. It is read again when it changes, so a token may be renewed during a build.
+    /// File with a bearer token. It is read again when it changes, so a token may be renewed during a build.
     pub token_file: Option<PathBuf>,
-    /// Name and password. A token is used rather than these.
+    /// Name and password. If there is a token too, the token is used.
     pub password: Option<(String, Secret)>,
 }
 
 impl ClientCredentials {
-    /// Whether requests carry something that nobody on the way may see.
+    /// True if requests carry a secret, which must be encrypted on the way.
     pub(super) fn are_secret(&self) -> bool {
         self.token_file.is_some() || self.password.is_some()
     }
@@ -58,7 +59,7 @@ impl ClientCredentials {
     }
 }
 
-/// The `authorization` header of requests.
+/// Source of the `authorization` header of requests.
 #[derive(Debug, Clone)]
 pub(super) enum Authorization {
     Fixed(HeaderValue),
@@ -74,6 +75,7 @@ impl Authorization {
     }
 }
 
+/// Bearer token in a file that may change.
 #[derive(Debug)]
 pub(super) struct TokenFile {
     path: PathBuf,
@@ -119,14 +121,17 @@ fn bearer(path: &Path) -> Result<HeaderValue, Error> {
     )
 }
 
-fn header(text: &str, what: &str) -> Result<HeaderValue, Error> {
+fn header(text: &str, name: &str) -> Result<HeaderValue, Error> {
     let mut header = HeaderValue::from_str(text)
-        .map_err(|_| Error::InvalidArgument(format!("{what} cannot be sent: it is not one line of text")))?;
+        .map_err(|_| Error::InvalidArgument(format!("{name} cannot be sent: it is not one line of text")))?;
     // Debug output leaves it out, and HTTP/2 keeps it out of its compression tables.
     header.set_sensitive(true);
     Ok(header)
 }
 
 fn read(path: &Path) -> Result<String, Error> {
-    std::fs::read_to_string(path).map_err(Error::io(format!("reading {}", path.display())))
+    std::fs::read_to_string(path).map_err(|source| Error::Io {
+        context: format!("cannot read {}", path.display()),
+        source,
+    })
 }

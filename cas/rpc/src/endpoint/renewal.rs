@@ -1,8 +1,9 @@
-//! Connections that follow their certificates.
+//! Renewal of a connection when its certificates change.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bitzel_proto::with_causes;
 use parking_lot::Mutex;
 use tonic::transport::{Channel, Endpoint, Uri};
 
@@ -10,21 +11,20 @@ use super::credentials::ClientCredentials;
 use super::tuned;
 use crate::error::Error;
 use crate::watched_files::WatchedFiles;
-use bitzel_proto::with_causes;
 
-/// Sees to it that new requests go out with the certificates that are in the files now. Requests under way end as they began.
+/// Replaces the connection when the files of its certificates change. Requests under way end on the old connection.
 #[derive(Debug)]
 pub(super) struct Renewal {
     uri: Uri,
     credentials: ClientCredentials,
     watched: WatchedFiles,
     current: Mutex<Channel>,
-    /// Grows with each new connection.
+    /// Number of the connection, which grows with each new one.
     generation: AtomicU64,
 }
 
 impl Renewal {
-    /// Watches the files of `credentials`, with which `current` was connected to `uri`. `None` when there are none.
+    /// Watches the files of `credentials`, with which `current` was connected to `uri`. `None` if there are no files.
     pub(super) fn of(uri: Uri, credentials: &ClientCredentials, current: Channel) -> Option<Arc<Self>> {
         let mut paths: Vec<_> = credentials.ca.iter().cloned().collect();
         if let Some((certificate, key)) = &credentials.certificate {
@@ -41,8 +41,8 @@ impl Renewal {
         })
     }
 
-    /// The connection for the next request, if it is another one than that of `generation`, which is brought up to date.
-    /// Files that cannot be used, as in the middle of being replaced, change nothing.
+    /// The connection for the next request, if it is not the one numbered `generation`, which is updated. Unusable
+    /// files, such as those in the middle of a replacement, change nothing.
     pub(super) fn newer(&self, generation: &mut u64) -> Option<Channel> {
         if self.watched.changed() {
             match self.endpoint() {

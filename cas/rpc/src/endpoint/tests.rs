@@ -5,7 +5,7 @@ fn refusal(endpoint: &str) -> String {
 }
 
 #[test]
-fn endpoints_are_parsed() {
+fn parses_endpoints() {
     let tcp = |uri: &str| Target::Tcp(uri.parse().unwrap());
     assert_eq!(
         Target::parse("grpc://build.example:8980").unwrap(),
@@ -27,7 +27,7 @@ fn endpoints_are_parsed() {
 }
 
 #[test]
-fn other_endpoints_are_refused_with_what_to_write() {
+fn refuses_other_endpoints_with_a_correct_example() {
     assert!(refusal("build.example:8980").contains("has no scheme; write grpc://host:port"));
     assert!(refusal("ftp://x").contains("unknown scheme"));
     assert!(refusal("unix:").contains("names no socket"));
@@ -36,7 +36,7 @@ fn other_endpoints_are_refused_with_what_to_write() {
 }
 
 #[test]
-fn secrets_leave_the_machine_under_tls_only() {
+fn secrets_leave_the_machine_only_with_tls() {
     let secret = ClientCredentials {
         token_file: Some("/token".into()),
         ..ClientCredentials::default()
@@ -70,7 +70,7 @@ fn secrets_leave_the_machine_under_tls_only() {
 }
 
 #[tokio::test]
-async fn an_unreachable_server_is_named() {
+async fn names_an_unreachable_server() {
     // A port of a listener that is gone.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("grpc://{}", listener.local_addr().unwrap());

@@ -1,4 +1,4 @@
-//! Which method a request calls, from its path.
+//! Service and method that a request calls.
 
 /// Service and method of a gRPC request: `/{package}.{service}/{method}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -8,8 +8,8 @@ pub(super) struct CalledMethod {
 }
 
 impl CalledMethod {
-    /// The package is left out: services of this server differ in their names already.
-    pub(super) fn of(path: &str) -> Self {
+    /// Parses a path. The package is left out: services of this server differ in their names already.
+    pub(super) fn parse(path: &str) -> Self {
         let mut parts = path.trim_start_matches('/').splitn(2, '/');
         let service = parts.next().unwrap_or_default();
         let service = service.rsplit('.').next().unwrap_or_default();
@@ -19,8 +19,8 @@ impl CalledMethod {
         }
     }
 
-    /// What stands for methods that this server does not have. Clients choose the paths: each would be a time series
-    /// of its own otherwise.
+    /// Stand-in for all methods that this server does not have. Clients choose the paths: each would be a time series of
+    /// its own otherwise.
     pub(super) fn unknown() -> Self {
         Self {
             service: "unknown".to_owned(),

@@ -1,8 +1,8 @@
-//! How executions are counted.
+//! Outcome of an execution, as metrics count it.
 
 use bitzel_proto::reapi::ExecuteResponse;
 
-/// What became of an Action, as the label `outcome` of metrics: `succeeded`, `failed` (the command's exit code) or
+/// Outcome of an execution, as the label `outcome` of metrics: `succeeded`, `failed` (the command's exit code) or
 /// `error` (anything else). Server and worker count by the same names.
 pub fn execution_outcome(response: &ExecuteResponse) -> &'static str {
     let is_ok = response.status.as_ref().is_none_or(|status| status.code == 0);

@@ -1,4 +1,4 @@
-//! What a request of the HTTP cache is for, and what became of it, in the words of gRPC.
+//! Method and status of a request of the HTTP cache, in the terms of gRPC.
 
 use bitzel_proto::{CacheEntry, CachePath};
 use http::{HeaderMap, Method, StatusCode, header};
@@ -8,7 +8,7 @@ use tracing::{Span, info_span};
 
 use super::called_method::CalledMethod;
 
-/// What a request is for. Clients choose paths and methods: each would be a time series of its own otherwise.
+/// Method that a request calls. Clients choose paths and methods, so unknown ones share one time series.
 pub(super) fn called(method: &Method, path: &str) -> CalledMethod {
     let verb = match method.as_str() {
         "GET" => "Get",
@@ -33,7 +33,7 @@ pub(super) fn called(method: &Method, path: &str) -> CalledMethod {
     }
 }
 
-/// The code of gRPC that says the same.
+/// gRPC code with the meaning of an HTTP status.
 pub(super) fn code(status: StatusCode) -> Code {
     match status.as_u16() {
         400 | 411 | 413 | 415 => Code::InvalidArgument,
@@ -51,7 +51,7 @@ pub(super) fn code(status: StatusCode) -> Code {
     }
 }
 
-/// `identity` and `code` are filled in when they are known, the first by whoever authenticates the client.
+/// Span of a request. `identity` is recorded by the layer that authenticates the client, `code` when it is known.
 pub(super) fn span(called: &CalledMethod, headers: &HeaderMap) -> Span {
     let tool = headers
         .get(header::USER_AGENT)

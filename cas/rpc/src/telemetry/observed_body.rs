@@ -1,4 +1,4 @@
-//! The body of a response, which is where a gRPC status comes: in the trailers, after the last message.
+//! Response body whose end is observed: a gRPC status comes in the trailers, after the last message.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -15,14 +15,14 @@ use super::called_method::CalledMethod;
 
 const GRPC_STATUS: &str = "grpc-status";
 
-/// Notes what became of one request, once. Dropped before its status is known, the client has gone: that is
-/// `Cancelled`, as in gRPC.
+/// Record of one request, which is published when it is dropped. If the status is not known by then, the client has
+/// gone: the code is `Cancelled`, as in gRPC.
 pub(super) struct Observation {
     called: CalledMethod,
     began: Instant,
     span: Span,
     code: Option<Code>,
-    expected: Option<Code>,
+    code_of_complete_response: Option<Code>,
 }
 
 impl Observation {
@@ -33,22 +33,22 @@ impl Observation {
             began: Instant::now(),
             span,
             code: None,
-            expected: None,
+            code_of_complete_response: None,
         }
     }
 
-    /// The status that holds if the response gets to its end, for protocols that say it at the beginning.
-    pub(super) fn expect(&mut self, code: Code) {
-        self.expected = Some(code);
+    /// Sets the code that holds if the response is sent to its end, for protocols that send the status first.
+    pub(super) fn set_code_of_complete_response(&mut self, code: Code) {
+        self.code_of_complete_response = Some(code);
     }
 
-    /// The response is complete.
+    /// Notes that the response was sent to its end.
     fn complete(&mut self) {
-        self.code = self.code.or(self.expected);
+        self.code = self.code.or(self.code_of_complete_response);
     }
 
-    /// The status, where these are the headers or trailers that carry it.
-    pub(super) fn look_at(&mut self, headers: &HeaderMap) {
+    /// Reads the status, if these are the headers or trailers that carry it.
+    pub(super) fn read_grpc_status(&mut self, headers: &HeaderMap) {
         if let Some(status) = headers.get(GRPC_STATUS) {
             self.code = Some(Code::from_bytes(status.as_bytes()));
         }
@@ -87,7 +87,7 @@ impl Drop for Observation {
     }
 }
 
-/// The name of a code as in the specification of gRPC.
+/// Name of a code in the specification of gRPC.
 pub(super) fn name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
@@ -111,7 +111,7 @@ pub(super) fn name(code: Code) -> &'static str {
 }
 
 pin_project! {
-    /// A body that is passed on as it is, while its trailers are looked at.
+    /// Body that is passed on unchanged while its trailers are read.
     pub struct ObservedBody<B> {
         #[pin]
         inner: B,
@@ -154,9 +154,9 @@ impl<B: Body> Body for ObservedBody<B> {
             Some(Ok(frame)) => {
                 if let (Some(trailers), Some(observation)) = (frame.trailers_ref(), this.observation.as_mut())
                 {
-                    observation.look_at(trailers);
+                    observation.read_grpc_status(trailers);
                 }
-                // Where the length is known, nobody asks for what comes after the last byte.
+                // If the length is known, the body is not polled again after its last byte.
                 if inner.is_end_stream()
                     && let Some(observation) = this.observation.as_mut()
                 {

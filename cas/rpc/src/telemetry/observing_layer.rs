@@ -1,4 +1,4 @@
-//! The layer around everything that a server serves.
+//! Layer that observes all requests of a server.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -17,11 +17,11 @@ use super::observed_body::{Observation, ObservedBody};
 use super::request_metadata::request_metadata;
 use super::trace_context::continue_trace;
 
-/// Observes every request of the services below: a span that joins the client's trace, a log line, metrics. The protocol
-/// says what a request is for and where its status is.
+/// Gives every request of the services below a span that joins the client's trace, a log line and metrics. The protocol
+/// decides how method and status are read. `docs/decisions/0034` says why this is not the trace layer of tower-http.
 #[derive(Debug, Clone, Copy)]
 pub enum ObservingLayer {
-    /// The services of gRPC, by their names.
+    /// gRPC services, under their names.
     Grpc,
     /// The HTTP cache, under the service `HttpCache` and methods like `GetBlob`. Statuses are called as in gRPC, so that
     /// one query finds both.
@@ -39,7 +39,7 @@ impl<S> Layer<S> for ObservingLayer {
     }
 }
 
-/// What [`ObservingLayer`] puts around a service.
+/// Service that [`ObservingLayer`] observes.
 #[derive(Debug, Clone)]
 pub struct Observing<S> {
     inner: S,
@@ -64,7 +64,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let protocol = self.protocol;
         let called = protocol.called(request.method(), request.uri().path());
-        // Clients describe themselves in every request: that is only decoded for somebody who reads it.
+        // Clients describe themselves in every request; the description is only decoded if a subscriber reads it.
         let span = if span_enabled!(Level::INFO) {
             let span = protocol.span(&called, request.headers());
             continue_trace(&span, request.headers());
@@ -78,7 +78,7 @@ where
             async move {
                 match response.await {
                     Ok(response) => {
-                        protocol.look_at(&response, &mut observation);
+                        protocol.record_status(&response, &mut observation);
                         Ok(response.map(|body| ObservedBody::new(body, observation)))
                     }
                     Err(error) => {
@@ -95,7 +95,7 @@ where
 impl ObservingLayer {
     fn called(self, method: &Method, path: &str) -> CalledMethod {
         match self {
-            Self::Grpc => CalledMethod::of(path),
+            Self::Grpc => CalledMethod::parse(path),
             Self::Http => http_request::called(method, path),
         }
     }
@@ -107,16 +107,16 @@ impl ObservingLayer {
         }
     }
 
-    fn look_at<C>(self, response: &Response<C>, observation: &mut Observation) {
+    fn record_status<C>(self, response: &Response<C>, observation: &mut Observation) {
         match self {
             // A response without messages has its status in the headers.
-            Self::Grpc => observation.look_at(response.headers()),
-            Self::Http => observation.expect(http_request::code(response.status())),
+            Self::Grpc => observation.read_grpc_status(response.headers()),
+            Self::Http => observation.set_code_of_complete_response(http_request::code(response.status())),
         }
     }
 }
 
-/// `identity` and `code` are filled in when they are known, the first by whoever authenticates the client.
+/// Span of a request. `identity` is recorded by the layer that authenticates the client, `code` when it is known.
 fn span(called: &CalledMethod, client: RequestMetadata) -> Span {
     let tool = client.tool_details.unwrap_or_default();
     info_span!(

@@ -1,20 +1,20 @@
-//! What clients say about themselves and their builds.
+//! Request metadata: a client's description of itself and its build.
 
 use bitzel_proto::reapi::RequestMetadata;
 use http::HeaderMap;
 use prost::Message as _;
 use tonic::metadata::MetadataMap;
 
-/// The header in which clients send a `RequestMetadata` (`remote_execution.proto`, there).
+/// Header in which clients send a `RequestMetadata` (`remote_execution.proto`, there).
 pub const REQUEST_METADATA: &str = "build.bazel.remote.execution.v2.requestmetadata-bin";
 
-/// More than any client sends; a larger one is not worth decoding for a log line.
-const MAX_ENCODED: usize = 16 << 10;
+/// Largest encoded metadata that is decoded. It is more than any client sends.
+const MAX_ENCODED_BYTES: usize = 16 << 10;
 
-/// The `RequestMetadata` of a request. What does not decode is left out: it only serves logs.
+/// The `RequestMetadata` of a request, or `None` if it does not decode: it only serves logs.
 pub fn request_metadata(headers: &HeaderMap) -> Option<RequestMetadata> {
     let value = headers.get(REQUEST_METADATA)?;
-    if value.len() > MAX_ENCODED {
+    if value.len() > MAX_ENCODED_BYTES {
         return None;
     }
     let mut only = HeaderMap::new();

@@ -11,7 +11,7 @@ use super::ObservingLayer;
 
 const GET: &str = "/build.bazel.remote.execution.v2.ActionCache/GetActionResult";
 
-/// A response whose status comes after one message, or, with `None`, never.
+/// Response whose status comes after one message, or, with `None`, never.
 fn answer(status: Option<&'static str>) -> Response<http_body_util::combinators::BoxBody<Bytes, Infallible>> {
     let mut frames = vec![Ok(Frame::data(Bytes::from_static(b"message")))];
     if let Some(status) = status {
@@ -22,9 +22,9 @@ fn answer(status: Option<&'static str>) -> Response<http_body_util::combinators:
     Response::new(BodyExt::boxed(StreamBody::new(futures::stream::iter(frames))))
 }
 
-/// The metrics after one request for `path` that is answered with `status`; the client reads the answer to its end or
-/// goes before.
-async fn metrics_after(path: &'static str, status: Option<&'static str>, reads_on: bool) -> String {
+/// The metrics after one request for `path` that is answered with `status`. The client reads the answer to its end, or
+/// drops it.
+async fn metrics_after(path: &'static str, status: Option<&'static str>, reads_to_the_end: bool) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
     let _installed = metrics::set_default_local_recorder(&recorder);
@@ -36,7 +36,7 @@ async fn metrics_after(path: &'static str, status: Option<&'static str>, reads_o
         handle.render().contains("bitzel_requests_in_flight 1"),
         "the request is under way until its body has ended"
     );
-    if reads_on {
+    if reads_to_the_end {
         response.into_body().collect().await.unwrap();
     } else {
         drop(response);
@@ -49,7 +49,7 @@ fn counted(service: &str, method: &str, code: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_request_counts_with_the_status_of_its_trailers() {
+async fn counts_a_request_with_the_status_of_its_trailers() {
     for (status, code) in [("0", "OK"), ("5", "NOT_FOUND"), ("7", "PERMISSION_DENIED")] {
         let metrics = metrics_after(GET, Some(status), true).await;
         assert!(
@@ -67,7 +67,7 @@ async fn a_request_counts_with_the_status_of_its_trailers() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_is_a_cancelled_request() {
+async fn counts_a_dropped_response_as_cancelled() {
     let metrics = metrics_after(GET, None, false).await;
     assert!(
         metrics.contains(&counted("ActionCache", "GetActionResult", "CANCELLED")),
@@ -77,7 +77,7 @@ async fn a_client_that_goes_is_a_cancelled_request() {
 }
 
 #[tokio::test]
-async fn paths_that_clients_make_up_are_one_time_series() {
+async fn unknown_paths_share_one_time_series() {
     let metrics = metrics_after("/made/up", Some("12"), true).await;
     assert!(
         metrics.contains(&counted("unknown", "unknown", "UNIMPLEMENTED")),
@@ -86,7 +86,7 @@ async fn paths_that_clients_make_up_are_one_time_series() {
     assert!(!metrics.contains("made"), "{metrics}");
 }
 
-/// The metrics after a request of the HTTP cache that is answered with some bytes, of which the client reads so many.
+/// The metrics after a request of the HTTP cache, from whose answer the client reads `reads` frames.
 async fn metrics_after_http(method: &str, path: &str, status: u16, reads: usize) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
@@ -109,7 +109,7 @@ async fn metrics_after_http(method: &str, path: &str, status: u16, reads: usize)
 }
 
 #[tokio::test]
-async fn requests_of_the_http_cache_count_by_what_they_are_for() {
+async fn counts_http_requests_by_method_and_kind_of_entry() {
     let blob = format!("/team/cas/{}", "0".repeat(64));
     let result = format!("/ac/{}", "0".repeat(64));
     for (method, path, status, service, called, code) in [

@@ -1,4 +1,4 @@
-//! Traces that go on from client to server: the W3C `traceparent` header.
+//! Traces across client and server: the W3C `traceparent` header.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::global;
@@ -29,7 +29,7 @@ impl Injector for HeadersMut<'_> {
     }
 }
 
-/// Makes `span` a child of the span that the client named. Without a name, or without traces, nothing changes.
+/// Makes `span` a child of the client's span, if the headers name one and traces are collected.
 pub fn continue_trace(span: &Span, headers: &HeaderMap) {
     let parent = global::get_text_map_propagator(|propagator| propagator.extract(&Headers(headers)));
     if parent.span().span_context().is_valid() {
@@ -38,7 +38,7 @@ pub fn continue_trace(span: &Span, headers: &HeaderMap) {
     }
 }
 
-/// Names the current span to the server that a request goes to.
+/// Adds the current span to the headers of a request, for the server to continue its trace.
 pub fn pass_trace_on(headers: &mut HeaderMap) {
     let context = Span::current().context();
     if context.span().span_context().is_valid() {

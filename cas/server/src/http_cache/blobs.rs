@@ -1,18 +1,18 @@
 //! `/cas/{hash}`: blobs.
 
 use axum::body::Body;
+use bitzel_access::Permission;
+use bitzel_cas::blob_store::BlobStream;
+use bitzel_cas::compression::{Decompressor, compressed, decompressed};
+use bitzel_cas::error::Error;
 use bitzel_proto::{Digest, DigestFunction};
 use faster_hex::hex_string;
 use http::{HeaderValue, Response, StatusCode, header};
 use tonic::Status;
 
 use super::body::{bytes_of, empty, stream_of, text};
-use super::encoding::{Part, Upload, accepts_zstd};
+use super::encoding::{RequestedPart, UploadEncoding, accepts_zstd};
 use super::{CacheRequest, HttpCacheService};
-use bitzel_access::Permission;
-use bitzel_cas::blob_store::BlobStream;
-use bitzel_cas::compression::{Decompressor, compressed, decompressed};
-use bitzel_cas::error::Error;
 
 impl HttpCacheService {
     pub(super) async fn get_blob(
@@ -33,16 +33,16 @@ impl HttpCacheService {
         self.send(request, digest).await
     }
 
-    /// The answer to a GET or HEAD of a blob that seems to be there.
+    /// Answers a GET or HEAD of a blob that the store probably has.
     pub(super) async fn send(
         &self,
         request: &CacheRequest,
         digest: Digest,
     ) -> Result<Response<Body>, Status> {
         let size = digest.size_bytes();
-        let part = Part::of(&request.headers, size);
-        let is_zstd = part == Part::Whole && accepts_zstd(&request.headers);
-        if part == Part::Beyond {
+        let part = RequestedPart::of(&request.headers, size);
+        let is_zstd = part == RequestedPart::Whole && accepts_zstd(&request.headers);
+        if part == RequestedPart::Beyond {
             let mut response = text(
                 StatusCode::RANGE_NOT_SATISFIABLE,
                 &format!("the blob has {size} bytes; none of them are in the range"),
@@ -52,7 +52,7 @@ impl HttpCacheService {
             return Ok(response);
         }
         let blob = if request.is_head() {
-            // Clients that ask by HEAD rely on the answer, as those that call FindMissingBlobs do.
+            // Clients rely on the answer to a HEAD as on that of FindMissingBlobs.
             if !self.store.find_missing(&[digest]).await?.is_empty() {
                 return Err(Error::NotFound(digest).into());
             }
@@ -61,14 +61,14 @@ impl HttpCacheService {
             Some(self.store.read(digest, part.range()).await?)
         };
         let length = match part {
-            Part::Bytes { length, .. } => length,
+            RequestedPart::Bytes { length, .. } => length,
             _ => size,
         };
         let mut response = match blob {
             Some(blob) if is_zstd => bytes_of(compressed(blob)?, None),
             Some(blob) => bytes_of(blob, Some(length)),
             None => {
-                // Nothing is sent after a HEAD, so the length cannot come from the body.
+                // The answer to a HEAD has no body, so the length is set here.
                 let mut response = bytes_of(nothing(), Some(0));
                 if !is_zstd {
                     insert(
@@ -86,7 +86,7 @@ impl HttpCacheService {
         if is_zstd {
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("zstd"));
         }
-        if let Part::Bytes { offset, length } = part {
+        if let RequestedPart::Bytes { offset, length } = part {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             let range = format!("bytes {offset}-{}/{size}", offset + length - 1);
             insert(&mut response, header::CONTENT_RANGE, HeaderValue::try_from(range));
@@ -102,7 +102,7 @@ impl HttpCacheService {
         hash: [u8; 32],
     ) -> Result<Response<Body>, Status> {
         request.authorize(Permission::CasWrite)?;
-        let upload = Upload::of(&request.headers)?;
+        let upload = UploadEncoding::of(&request.headers)?;
         let Some(size) = upload.size else {
             let value = self.receive(body, upload, function).await?;
             let (actual, expected) = (
@@ -132,7 +132,7 @@ pub(super) fn nothing() -> BlobStream {
     Box::pin(futures::stream::empty())
 }
 
-/// Adds a header whose value was made here; one that cannot be sent is left out.
+/// Adds a header with a generated value, or leaves it out if the value is invalid.
 pub(super) fn insert(
     response: &mut Response<Body>,
     name: header::HeaderName,

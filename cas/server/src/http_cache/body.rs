@@ -5,31 +5,30 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
+use bitzel_cas::blob_store::BlobStream;
+use bitzel_cas::error::Error;
+use bitzel_proto::with_causes;
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::Status;
 
-use bitzel_cas::blob_store::BlobStream;
-use bitzel_cas::error::Error;
-use bitzel_proto::with_causes;
+/// Time that a client may send nothing in the middle of a body.
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// How long a client may send nothing in the middle of a body.
-const PATIENCE: Duration = Duration::from_mins(1);
-
-/// The body of a request. A client that goes before its end, or stands still, is an error of the stream.
+/// Stream of a request's body. It fails if the client disconnects before the end or stops sending.
 pub(super) fn stream_of(body: Body) -> BlobStream {
     let state = (body.into_data_stream(), 0_u64);
     futures::stream::try_unfold(state, |(mut body, received)| async move {
-        let next = tokio::time::timeout(PATIENCE, body.next()).await;
+        let next = tokio::time::timeout(IDLE_TIMEOUT, body.next()).await;
         let chunk = next.map_err(|_| {
             Error::InvalidArgument(format!(
-                "nothing came for {} s after the first {received} bytes of the body",
-                PATIENCE.as_secs()
+                "no data came for {} s after the first {received} bytes of the body",
+                IDLE_TIMEOUT.as_secs()
             ))
         })?;
-        let Some(chunk) = chunk.transpose().map_err(broken)? else {
+        let Some(chunk) = chunk.transpose().map_err(body_error)? else {
             return Ok(None);
         };
         let received = received + chunk.len() as u64;
@@ -38,10 +37,10 @@ pub(super) fn stream_of(body: Body) -> BlobStream {
     .boxed()
 }
 
-/// What the limits of the caller refused, or else a client that is gone.
-fn broken(error: axum::Error) -> Error {
+/// Error of a body that the caller's limits refused, or whose client disconnected.
+fn body_error(error: axum::Error) -> Error {
     match error.into_inner().downcast::<Status>() {
-        Ok(refusal) => Error::remote("the body was not taken")(*refusal),
+        Ok(refusal) => Error::remote("the body was refused")(*refusal),
         Err(error) => {
             let reason = with_causes(error.as_ref());
             Error::InvalidArgument(format!("the body broke off before its end: {reason}"))
@@ -49,8 +48,8 @@ fn broken(error: axum::Error) -> Error {
     }
 }
 
-/// The body of a response, of a known length where the server knows it. Too few bytes are an error, so that the
-/// connection is closed and no client takes them for all.
+/// Body of a response, with its length if that is known. Missing bytes are an error, which closes the connection, so
+/// that no client mistakes them for a complete body.
 struct ResponseBody {
     stream: BlobStream,
     remaining: Option<u64>,
@@ -73,7 +72,7 @@ impl HttpBody for ResponseBody {
                 Some(Ok(Frame::data(chunk)))
             }
             Some(Err(error)) => {
-                tracing::warn!(error = with_causes(&error), "an answer broke off");
+                tracing::warn!(error = with_causes(&error), "an answer was not sent to its end");
                 Some(Err(error))
             }
             None => match self.remaining {
@@ -95,7 +94,7 @@ impl HttpBody for ResponseBody {
     }
 }
 
-/// An answer with bytes in it.
+/// Answer with bytes.
 pub(super) fn bytes_of(stream: BlobStream, length: Option<u64>) -> Response<Body> {
     let mut response = Response::new(Body::new(ResponseBody {
         stream,
@@ -106,7 +105,7 @@ pub(super) fn bytes_of(stream: BlobStream, length: Option<u64>) -> Response<Body
     response
 }
 
-/// An answer for people.
+/// Answer with text for people.
 pub(super) fn text(status: StatusCode, text: &str) -> Response<Body> {
     let mut response = Response::new(Body::from(format!("{text}\n")));
     *response.status_mut() = status;
@@ -115,7 +114,7 @@ pub(super) fn text(status: StatusCode, text: &str) -> Response<Body> {
     response
 }
 
-/// An answer that says all there is to say by its status.
+/// Answer without a body.
 pub(super) fn empty(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;

@@ -1,21 +1,22 @@
-//! What the headers of a request say about bytes: compression and parts.
-
-use http::{HeaderMap, header};
-use tonic::Status;
+//! Headers of a request about compression and parts of a blob.
 
 use bitzel_cas::blob_store::BlobRange;
+use http::{HeaderMap, header};
+use http_range_header::{ParsedRanges, SyntacticallyCorrectRange, parse_range_header};
+use tonic::Status;
 
-/// Header of bazel-remote with the size of what is compressed in the body.
+/// Header of bazel-remote with the uncompressed size of the body.
 const UNCOMPRESSED_SIZE: &str = "x-digest-sizebytes";
 
-/// How the body of a request is compressed, and how many bytes it holds once it is not, if that is known.
+/// Compression of a request's body, and its uncompressed size if that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Upload {
+pub(super) struct UploadEncoding {
     pub(super) is_zstd: bool,
     pub(super) size: Option<u64>,
 }
 
-impl Upload {
+impl UploadEncoding {
+    /// Reads `Content-Encoding` and the size.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Status> {
         let encoding = headers.get(header::CONTENT_ENCODING);
         let is_zstd = match encoding.map(|encoding| encoding.as_bytes().to_ascii_lowercase()) {
@@ -51,7 +52,7 @@ fn number(headers: &HeaderMap, name: &str) -> Result<Option<u64>, Status> {
     }
 }
 
-/// Whether the client takes zstd, and does not say that it prefers none of it (RFC 9110, 12.5.3).
+/// True if the client accepts zstd with a weight above 0 (`Accept-Encoding`, RFC 9110, 12.5.3).
 pub(super) fn accepts_zstd(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::ACCEPT_ENCODING).iter();
     let mut codings = values
@@ -70,37 +71,29 @@ pub(super) fn accepts_zstd(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Which part of something a client wants.
+/// Part of a blob that a client asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
-    /// All of it.
+pub(super) enum RequestedPart {
+    /// The whole blob.
     Whole,
     /// Some bytes, at least one.
     Bytes { offset: u64, length: u64 },
-    /// Bytes that are not there.
+    /// Bytes beyond the end of the blob.
     Beyond,
 }
 
-impl Part {
-    /// Reads `Range` (RFC 9110, 14.2). More than one range, or what is none, gets the whole, as the RFC allows.
+impl RequestedPart {
+    /// Reads `Range` (RFC 9110, 14.2). Several ranges, or an invalid one, get the whole blob, as the RFC allows.
     pub(super) fn of(headers: &HeaderMap, size: u64) -> Self {
         let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
-        let range = range.and_then(|range| range.trim().strip_prefix("bytes="));
-        let Some((first, last)) = range.and_then(|range| range.split_once('-')) else {
-            return Self::Whole;
-        };
-        let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-        if !is_number(first) || !is_number(last) {
-            return Self::Whole;
-        }
-        // Numbers that are too large stand for the end.
-        let number = |text: &str| text.parse().unwrap_or(u64::MAX);
-        let (start, end) = match (first, last) {
-            ("", "") => return Self::Whole,
-            ("", suffix) => (size.saturating_sub(number(suffix)), size),
-            (first, "") => (number(first), size),
-            (first, last) if number(last) < number(first) => return Self::Whole,
-            (first, last) => (number(first), number(last).saturating_add(1).min(size)),
+        let ranges = range.and_then(|range| parse_range_header(range).ok());
+        let (start, end) = match ranges.map(ParsedRanges::into_ranges).as_deref() {
+            Some([SyntacticallyCorrectRange::FromStart(first)]) => (*first, size),
+            Some([SyntacticallyCorrectRange::FromLast(suffix)]) => (size.saturating_sub(*suffix), size),
+            Some([SyntacticallyCorrectRange::Indexed(first, last)]) => {
+                (*first, last.saturating_add(1).min(size))
+            }
+            _ => return Self::Whole,
         };
         if start >= end {
             return Self::Beyond;
@@ -111,6 +104,7 @@ impl Part {
         }
     }
 
+    /// The part as a range of the store.
     pub(super) fn range(self) -> BlobRange {
         match self {
             Self::Whole | Self::Beyond => BlobRange::default(),
@@ -123,89 +117,4 @@ impl Part {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn headers(name: &'static str, value: &str) -> HeaderMap {
-        HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())])
-    }
-
-    #[test]
-    fn zstd_is_sent_to_who_takes_it() {
-        for (value, takes) in [
-            ("zstd", true),
-            ("gzip, br, ZSTD", true),
-            ("gzip;q=1.0, zstd;q=0.5", true),
-            ("zstd; q=0.000, gzip", false),
-            ("gzip", false),
-            ("zstdx", false),
-            ("*", false),
-        ] {
-            assert_eq!(accepts_zstd(&headers("accept-encoding", value)), takes, "{value}");
-        }
-        assert!(!accepts_zstd(&HeaderMap::new()));
-    }
-
-    #[test]
-    fn parts_end_where_the_blob_does() {
-        let bytes = |offset, length| Part::Bytes { offset, length };
-        for (value, part) in [
-            ("bytes=0-9", bytes(0, 10)),
-            ("bytes=3-3", bytes(3, 1)),
-            ("bytes=3-", bytes(3, 7)),
-            ("bytes=3-99", bytes(3, 7)),
-            ("bytes=-4", bytes(6, 4)),
-            ("bytes=-40", bytes(0, 10)),
-            ("bytes=2-99999999999999999999999", bytes(2, 8)),
-            ("bytes=10-", Part::Beyond),
-            ("bytes=99999999999999999999999-", Part::Beyond),
-            ("bytes=-0", Part::Beyond),
-            ("bytes=5-4", Part::Whole),
-            ("bytes=0-1,3-4", Part::Whole),
-            ("bytes=+1-2", Part::Whole),
-            ("bytes=-", Part::Whole),
-            ("lines=1-2", Part::Whole),
-        ] {
-            assert_eq!(Part::of(&headers("range", value), 10), part, "{value}");
-        }
-        assert_eq!(Part::of(&headers("range", "bytes=0-"), 0), Part::Beyond);
-    }
-
-    #[test]
-    fn the_size_is_that_of_the_blob_and_not_of_the_transfer() {
-        let mut request = headers("content-length", "7");
-        let upload = |headers: &HeaderMap| Upload::of(headers).unwrap();
-        assert_eq!(
-            upload(&request),
-            Upload {
-                is_zstd: false,
-                size: Some(7)
-            }
-        );
-        request.insert("content-encoding", "zstd".parse().unwrap());
-        assert_eq!(
-            upload(&request),
-            Upload {
-                is_zstd: true,
-                size: None
-            }
-        );
-        request.insert("x-digest-sizebytes", "700".parse().unwrap());
-        assert_eq!(
-            upload(&request),
-            Upload {
-                is_zstd: true,
-                size: Some(700)
-            }
-        );
-        for (name, value) in [
-            ("x-digest-sizebytes", "-1"),
-            ("x-digest-sizebytes", "9223372036854775808"),
-            ("x-digest-sizebytes", "many"),
-            ("content-encoding", "gzip"),
-            ("content-encoding", "zstd, zstd"),
-        ] {
-            assert!(Upload::of(&headers(name, value)).is_err(), "{name}: {value}");
-        }
-    }
-}
+mod tests;

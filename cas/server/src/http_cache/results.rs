@@ -1,6 +1,9 @@
-//! `/ac/{hash}`: results of Actions, and what clients keep there that is none.
+//! `/ac/{hash}`: results of Actions, and other values that clients keep there.
 
 use axum::body::Body;
+use bitzel_access::Permission;
+use bitzel_cas::blob_store::one_chunk;
+use bitzel_proto::limits::MAX_MESSAGE_SIZE;
 use bitzel_proto::reapi::ActionResult;
 use bitzel_proto::{Digest, DigestFunction};
 use bytes::Bytes;
@@ -11,17 +14,14 @@ use prost::Message as _;
 use tonic::Status;
 
 use super::body::{bytes_of, empty};
-use super::encoding::Upload;
+use super::encoding::UploadEncoding;
 use super::spool::Spooled;
-use super::values::{Kind, ValueKey};
+use super::values::{KeyKind, ValueKey};
 use super::{CacheRequest, HttpCacheService};
 use crate::services::action_cache::check_digests;
-use bitzel_access::Permission;
-use bitzel_cas::blob_store::one_chunk;
-use bitzel_proto::limits::MAX_MESSAGE_SIZE;
 
-/// Results above this size wait for each other, in bytes.
-const LARGE: u64 = 1 << 20;
+/// Size above which the number of results that are decoded at the same time is limited.
+const LARGE_RESULT_BYTES: u64 = 1 << 20;
 
 impl HttpCacheService {
     pub(super) async fn get_result(
@@ -65,9 +65,9 @@ impl HttpCacheService {
         hash: [u8; 32],
     ) -> Result<Response<Body>, Status> {
         request.authorize(Permission::ActionCacheWrite)?;
-        let upload = Upload::of(&request.headers)?;
+        let upload = UploadEncoding::of(&request.headers)?;
         let value = self.receive(body, upload, DigestFunction::Sha256).await?;
-        let _place = if value.digest().size_bytes() > LARGE {
+        let _permit = if value.digest().size_bytes() > LARGE_RESULT_BYTES {
             self.large_results.acquire().await.ok()
         } else {
             None
@@ -79,7 +79,7 @@ impl HttpCacheService {
         }
         if self.find_result(request, function, hash).await?.is_some() {
             return Err(Status::failed_precondition(
-                "there is the result of an Action under this key, which something else must not hide",
+                "this key has the result of an Action, which another value must not replace",
             ));
         }
         let key = value_key(request, function, hash);
@@ -87,8 +87,8 @@ impl HttpCacheService {
         Ok(empty(StatusCode::OK))
     }
 
-    /// The result of the Action with this hash. Where the Action itself is not in the store, its size is not known, and
-    /// the result is where [`Self::put_result`] puts it then.
+    /// Finds the result of the Action with this hash. If the Action itself is not in the store, its size is not known,
+    /// and the result may be under the key that [`Self::put_result`] uses then.
     async fn find_result(
         &self,
         request: &CacheRequest,
@@ -106,7 +106,8 @@ impl HttpCacheService {
         Ok(self.cache.get(&request.instance, without_size).await?)
     }
 
-    /// The digest under which gRPC knows the Action with this hash. Each look keeps the Action itself in the store.
+    /// Digest of the Action with this hash, as gRPC clients use it. Each look-up extends the life of the Action in the
+    /// store.
     async fn action(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Digest, Status> {
         let action = self.store.resolve(function, hash).await?;
         Ok(action.unwrap_or_else(|| Digest::new(function, hash, 0)))
@@ -118,10 +119,10 @@ fn value_key(request: &CacheRequest, function: DigestFunction, hash: [u8; 32]) -
     let name = function
         .resource_segment()
         .map_or_else(|| name.clone(), |segment| format!("{segment}/{name}"));
-    ValueKey::new(Kind::Result, &request.instance, &name)
+    ValueKey::new(KeyKind::Result, &request.instance, &name)
 }
 
-/// The value as a result, if it is one: if it means what its bytes say and no more. Others would come back changed.
+/// Decodes a value that is exactly the encoding of a result. Other values would be changed by decoding and encoding.
 async fn result_in(value: &Spooled, function: DigestFunction) -> Result<Option<ActionResult>, Status> {
     let size = value.digest().size_bytes();
     if size == 0 || size > MAX_MESSAGE_SIZE as u64 {

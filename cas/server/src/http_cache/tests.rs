@@ -1,4 +1,4 @@
-//! The HTTP cache through a real connection, each test named after what a client relies on.
+//! The HTTP cache over real connections.
 
 mod access;
 mod blobs;
@@ -9,6 +9,13 @@ mod values;
 
 use std::sync::Arc;
 
+use bitzel_access::{ServerAccess, incoming};
+use bitzel_cas::blob_store::{one_chunk, read_whole};
+use bitzel_cas::decorators::completeness_checking_action_cache::CompletenessCheckingActionCache;
+use bitzel_cas::error::Error;
+use bitzel_cas::media::memory_action_cache::MemoryActionCache;
+use bitzel_cas::media::memory_blob_store::MemoryBlobStore;
+use bitzel_cas::testing::{noise, sha256};
 use bitzel_proto::Digest;
 use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderName};
@@ -19,18 +26,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
-use bitzel_access::{ServerAccess, incoming};
-use bitzel_cas::blob_store::{one_chunk, read_whole};
-use bitzel_cas::decorators::completeness_checking_action_cache::CompletenessCheckingActionCache;
-use bitzel_cas::error::Error;
-use bitzel_cas::media::memory_action_cache::MemoryActionCache;
-use bitzel_cas::media::memory_blob_store::MemoryBlobStore;
-use bitzel_cas::testing::{noise, sha256};
 
-/// Bytes that the spool of a test takes.
-const SPOOL: u64 = 4 << 20;
+/// Limit of the spool of a test.
+const SPOOL_BYTES: u64 = 4 << 20;
 
-/// A server, which ends with this value.
+/// Server that ends with this value.
 struct TestServer {
     url: String,
     store: Arc<dyn BlobStore>,
@@ -56,7 +56,7 @@ impl TestServer {
         let service = HttpCacheService::new(
             Arc::clone(&cache),
             Arc::clone(&store),
-            Spool::new(spool.path(), SPOOL, 0),
+            Spool::new(spool.path(), SPOOL_BYTES, 0),
         );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let scheme = if access.tls.is_some() { "https" } else { "http" };

@@ -1,50 +1,51 @@
-//! Values under keys of the clients' own: `/dav/{name}`, and what lies at `/ac/{hash}` without being a result.
+//! Values under keys that clients choose: `/dav/{name}`, and values at `/ac/{hash}` that are not results.
 //!
-//! A value is a blob, and a result under an instance name that no client can give names it. So values are bounded,
-//! evicted and verified as everything else is, are found only while they are whole, and are never taken for the result
-//! of an Action.
+//! A value is a blob, and a result under an instance name that no client can use refers to it. So values are bounded,
+//! evicted and verified like all blobs, are found only while they are complete, and are never mistaken for the result of
+//! an Action.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
-use bitzel_proto::google::protobuf::Timestamp;
+use bitzel_access::Permission;
+use bitzel_cas::compression::{Decompressor, decompressed};
 use bitzel_proto::reapi::{ActionResult, ExecutedActionMetadata, OutputFile};
-use bitzel_proto::{Digest, DigestFunction, InstanceName};
+use bitzel_proto::{Digest, DigestFunction, InstanceName, timestamp};
 use http::{HeaderValue, Response, StatusCode, header};
 use tonic::Status;
 
 use super::blobs::insert;
 use super::body::{empty, stream_of};
-use super::encoding::Upload;
+use super::encoding::UploadEncoding;
 use super::spool::Spooled;
 use super::{CacheRequest, HttpCacheService};
-use bitzel_access::Permission;
-use bitzel_cas::compression::{Decompressor, decompressed};
 
-/// Which of the two kinds of keys.
+/// Kind of a key.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Kind {
+pub(super) enum KeyKind {
+    /// Hash at `/ac/`.
     Result,
+    /// Name at `/dav/`.
     Named,
 }
 
-/// Where a value is kept.
+/// Key of a value in the action cache.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ValueKey(Digest);
 
 impl ValueKey {
-    /// No text is the start of another one: neither instances nor names have control characters in them.
-    pub(super) fn new(kind: Kind, instance: &InstanceName, name: &str) -> Self {
+    /// Makes the key. The hashed texts of two keys differ, because neither instances nor names contain control characters.
+    pub(super) fn new(kind: KeyKind, instance: &InstanceName, name: &str) -> Self {
         let kind = match kind {
-            Kind::Result => "ac",
-            Kind::Named => "dav",
+            KeyKind::Result => "ac",
+            KeyKind::Named => "dav",
         };
         let text = format!("{kind}\0{instance}\0{name}");
         Self(DigestFunction::Sha256.digest(text.as_bytes()))
     }
 }
 
-/// A value that is there.
+/// Digest and date of a value.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Value {
     pub(super) digest: Digest,
@@ -86,7 +87,7 @@ impl HttpCacheService {
         let entry = ActionResult {
             output_files: vec![file],
             execution_metadata: Some(ExecutedActionMetadata {
-                worker_completed_timestamp: Some(now()),
+                worker_completed_timestamp: Some(timestamp::now()),
                 ..ExecutedActionMetadata::default()
             }),
             ..ActionResult::default()
@@ -94,11 +95,11 @@ impl HttpCacheService {
         Ok(self.cache.put(&instance(), key.0, entry).await?)
     }
 
-    /// Takes in a body whose digest is not known before its end.
+    /// Receives a body whose digest is not known before its end.
     pub(super) async fn receive(
         &self,
         body: Body,
-        upload: Upload,
+        upload: UploadEncoding,
         function: DigestFunction,
     ) -> Result<Spooled, Status> {
         let body = stream_of(body);
@@ -107,7 +108,7 @@ impl HttpCacheService {
         } else {
             body
         };
-        self.spool.take(function, upload.size, body).await
+        self.spool.receive(function, upload.size, body).await
     }
 
     pub(super) async fn get_value(
@@ -115,17 +116,17 @@ impl HttpCacheService {
         request: &CacheRequest,
         name: &str,
     ) -> Result<Response<Body>, Status> {
-        let value = self.named(request, name).await?;
+        let value = self.find_named(request, name).await?;
         let mut response = self.send(request, value.digest).await?;
         let modified = HeaderValue::try_from(httpdate::fmt_http_date(value.modified));
         insert(&mut response, header::LAST_MODIFIED, modified);
         Ok(response)
     }
 
-    /// A value that the caller may read.
-    pub(super) async fn named(&self, request: &CacheRequest, name: &str) -> Result<Value, Status> {
+    /// Finds a value that the caller may read.
+    pub(super) async fn find_named(&self, request: &CacheRequest, name: &str) -> Result<Value, Status> {
         request.authorize(Permission::ActionCacheRead)?;
-        let key = ValueKey::new(Kind::Named, &request.instance, name);
+        let key = ValueKey::new(KeyKind::Named, &request.instance, name);
         let value = self.find_value(&key).await?;
         value.ok_or_else(|| Status::not_found(format!("there is no value {name:?}")))
     }
@@ -137,34 +138,26 @@ impl HttpCacheService {
         name: &str,
     ) -> Result<Response<Body>, Status> {
         request.authorize(Permission::ActionCacheWrite)?;
-        let upload = Upload::of(&request.headers)?;
+        let upload = UploadEncoding::of(&request.headers)?;
         let value = self.receive(body, upload, DigestFunction::Sha256).await?;
-        let key = ValueKey::new(Kind::Named, &request.instance, name);
+        let key = ValueKey::new(KeyKind::Named, &request.instance, name);
         self.keep_value(&key, value).await?;
         Ok(empty(StatusCode::CREATED))
     }
 
-    /// Replaces the entry by one that names nothing: action caches forget by themselves only.
+    /// Replaces the entry by an empty one: action caches cannot delete entries.
     pub(super) async fn delete_value(
         &self,
         request: &CacheRequest,
         name: &str,
     ) -> Result<Response<Body>, Status> {
         request.authorize(Permission::ActionCacheWrite)?;
-        let key = ValueKey::new(Kind::Named, &request.instance, name);
+        let key = ValueKey::new(KeyKind::Named, &request.instance, name);
         if self.find_value(&key).await?.is_some() {
             self.cache
                 .put(&instance(), key.0, ActionResult::default())
                 .await?;
         }
         Ok(empty(StatusCode::NO_CONTENT))
-    }
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp {
-        seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-        nanos: 0,
     }
 }

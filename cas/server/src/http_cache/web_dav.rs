@@ -1,16 +1,16 @@
-//! As much of `WebDAV` (RFC 4918) as programs need that keep a cache on such a server: sccache asks whether a value is
-//! there and whether its directories are, and makes these. Here every directory is there and none is listed.
+//! The part of `WebDAV` (RFC 4918) that a cache client needs: sccache asks for a value and its directories, and makes
+//! the directories. Every directory exists here and none is listed. `docs/decisions/0034` says why no crate does this.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
+use bitzel_access::Permission;
 use bitzel_proto::CachePath;
 use http::{HeaderValue, Response, StatusCode, header};
 use tonic::Status;
 
 use super::body::empty;
 use super::{CacheRequest, HttpCacheService};
-use bitzel_access::Permission;
 
 impl HttpCacheService {
     pub(super) async fn describe_value(
@@ -19,10 +19,10 @@ impl HttpCacheService {
         path: &CachePath,
         name: &str,
     ) -> Result<Response<Body>, Status> {
-        let value = self.named(request, name).await?;
+        let value = self.find_named(request, name).await?;
         let size = value.digest.size_bytes();
         let properties = format!("<D:resourcetype/><D:getcontentlength>{size}</D:getcontentlength>");
-        Ok(described(path, &properties, value.modified))
+        Ok(multistatus(path, &properties, value.modified))
     }
 }
 
@@ -32,7 +32,7 @@ pub(super) fn describe_collection(
 ) -> Result<Response<Body>, Status> {
     request.authorize(Permission::ActionCacheRead)?;
     let properties = "<D:resourcetype><D:collection/></D:resourcetype>";
-    Ok(described(path, properties, UNIX_EPOCH))
+    Ok(multistatus(path, properties, UNIX_EPOCH))
 }
 
 pub(super) fn make_collection(request: &CacheRequest) -> Result<Response<Body>, Status> {
@@ -40,8 +40,8 @@ pub(super) fn make_collection(request: &CacheRequest) -> Result<Response<Body>, 
     Ok(empty(StatusCode::CREATED))
 }
 
-/// A `multistatus` of one resource. The path is written with escapes for all that XML would make something of.
-fn described(path: &CachePath, properties: &str, modified: SystemTime) -> Response<Body> {
+/// Answer with a `multistatus` of one resource. The path is percent-encoded, so it contains no special character of XML.
+fn multistatus(path: &CachePath, properties: &str, modified: SystemTime) -> Response<Body> {
     let modified = httpdate::fmt_http_date(modified);
     let body = format!(
         "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:multistatus xmlns:D=\"DAV:\"><D:response><D:href>{path}</D:href>\

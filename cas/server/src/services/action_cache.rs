@@ -1,8 +1,11 @@
-//! The results of Actions.
+//! `ActionCache`: results of Actions.
 
 use std::sync::Arc;
 
-use bitzel_cas::inlining::{InlineWishes, inline};
+use bitzel_access::Permission;
+use bitzel_cas::action_cache::ActionCache;
+use bitzel_cas::blob_store::BlobStore;
+use bitzel_cas::inlining::{InlineRequest, inline};
 use bitzel_proto::DigestFunction;
 use bitzel_proto::limits::MAX_MESSAGE_SIZE;
 use bitzel_proto::reapi::action_cache_server::{ActionCache as ActionCacheApi, ActionCacheServer};
@@ -10,27 +13,19 @@ use bitzel_proto::reapi::{ActionResult, GetActionResultRequest, UpdateActionResu
 use metrics::counter;
 use tonic::{Request, Response, Status};
 
-use super::{digest, digest_function, instance_name};
-use bitzel_access::{Permission, authorize};
-use bitzel_cas::action_cache::ActionCache;
-use bitzel_cas::blob_store::BlobStore;
+use super::{RequestContext, digest};
 
 /// The `ActionCache` service.
 #[derive(Clone)]
 pub struct ActionCacheService {
     cache: Arc<dyn ActionCache>,
     store: Arc<dyn BlobStore>,
-    updates: bool,
 }
 
 impl ActionCacheService {
-    /// Serves `cache`; what is to be inlined comes from `store`. Without `updates`, clients only read.
-    pub fn new(cache: Arc<dyn ActionCache>, store: Arc<dyn BlobStore>, updates: bool) -> Self {
-        Self {
-            cache,
-            store,
-            updates,
-        }
+    /// Serves `cache`. Contents that a client asks for inline come from `store`.
+    pub fn new(cache: Arc<dyn ActionCache>, store: Arc<dyn BlobStore>) -> Self {
+        Self { cache, store }
     }
 
     /// The service for a tonic router.
@@ -47,23 +42,20 @@ impl ActionCacheApi for ActionCacheService {
         &self,
         request: Request<GetActionResultRequest>,
     ) -> Result<Response<ActionResult>, Status> {
-        let (_, extensions, request) = request.into_parts();
-        let function = digest_function(request.digest_function)?;
-        let action = digest(function, request.action_digest.as_ref(), "action digest")?;
-        let instance = instance_name(request.instance_name)?;
-        authorize(&extensions, Permission::ActionCacheRead, &instance)?;
-        let result = self.cache.get(&instance, action).await?;
+        let (context, request) = RequestContext::authorize(request, &[Permission::ActionCacheRead])?;
+        let action = context.digest(request.action_digest.as_ref(), "action digest")?;
+        let result = self.cache.get(&context.instance, action).await?;
         let outcome = if result.is_some() { "hit" } else { "miss" };
         counter!("bitzel_action_cache_lookups_total", "outcome" => outcome).increment(1);
         let mut result = result.ok_or_else(|| {
             Status::not_found(format!("the action cache holds no result of action {action}"))
         })?;
-        let wishes = InlineWishes {
+        let inline_request = InlineRequest {
             stdout: request.inline_stdout,
             stderr: request.inline_stderr,
             files: request.inline_output_files.into_iter().collect(),
         };
-        inline(&*self.store, function, &mut result, &wishes).await;
+        inline(&*self.store, context.function, &mut result, &inline_request).await;
         Ok(Response::new(result))
     }
 
@@ -71,44 +63,36 @@ impl ActionCacheApi for ActionCacheService {
         &self,
         request: Request<UpdateActionResultRequest>,
     ) -> Result<Response<ActionResult>, Status> {
-        if !self.updates {
-            return Err(Status::permission_denied(
-                "this server takes action results from its own workers only",
-            ));
-        }
-        let (_, extensions, request) = request.into_parts();
-        let function = digest_function(request.digest_function)?;
-        let action = digest(function, request.action_digest.as_ref(), "action digest")?;
-        let instance = instance_name(request.instance_name)?;
-        authorize(&extensions, Permission::ActionCacheWrite, &instance)?;
+        let (context, request) = RequestContext::authorize(request, &[Permission::ActionCacheWrite])?;
+        let action = context.digest(request.action_digest.as_ref(), "action digest")?;
         let result = request
             .action_result
             .ok_or_else(|| Status::invalid_argument("the action result is missing"))?;
-        check_digests(function, &result)?;
-        self.cache.put(&instance, action, result.clone()).await?;
+        check_digests(context.function, &result)?;
+        self.cache.put(&context.instance, action, result.clone()).await?;
         Ok(Response::new(result))
     }
 }
 
-/// A result that names malformed digests could never be a hit.
+/// Refuses a result with malformed digests, which could never be a hit.
 pub(crate) fn check_digests(function: DigestFunction, result: &ActionResult) -> Result<(), Status> {
     for file in &result.output_files {
         digest(
             function,
             file.digest.as_ref(),
-            &format!("output file {:?}", file.path),
+            format_args!("output file {:?}", file.path),
         )?;
     }
     for directory in &result.output_directories {
-        let what = format!("output directory {:?}", directory.path);
+        let field = format_args!("output directory {:?}", directory.path);
         if directory.tree_digest.is_none() && directory.root_directory_digest.is_none() {
-            return Err(Status::invalid_argument(format!("{what} has no digest")));
+            return Err(Status::invalid_argument(format!("{field} has no digest")));
         }
         for named in [&directory.tree_digest, &directory.root_directory_digest]
             .into_iter()
             .flatten()
         {
-            digest(function, Some(named), &what)?;
+            digest(function, Some(named), field)?;
         }
     }
     for named in [&result.stdout_digest, &result.stderr_digest]

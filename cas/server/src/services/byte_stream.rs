@@ -1,10 +1,14 @@
-//! Single blobs of any size.
+//! `ByteStream`: single blobs of any size.
 
 mod uploads;
 
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bitzel_access::{Permission, authorize};
+use bitzel_cas::blob_store::{BlobRange, BlobStore, BlobStream};
+use bitzel_cas::compression::{Decompressor, compressed};
+use bitzel_cas::decorators::coalescing_blob_store::CoalescingBlobStore;
 use bitzel_proto::google::bytestream::byte_stream_server::{ByteStream, ByteStreamServer};
 use bitzel_proto::google::bytestream::{
     QueryWriteStatusRequest, QueryWriteStatusResponse, ReadRequest, ReadResponse, WriteRequest, WriteResponse,
@@ -13,23 +17,20 @@ use bitzel_proto::limits::MAX_MESSAGE_SIZE;
 use bitzel_proto::{Compressor, Digest, InvalidResourceName, ResourceName};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
+use http::Extensions;
 use tonic::{Request, Response, Status, Streaming};
 
 use self::uploads::{Progress, Upload, Uploads};
-use super::STREAM_CHUNK;
-use bitzel_access::{Permission, authorize};
-use bitzel_cas::blob_store::{BlobRange, BlobStore, BlobStream};
-use bitzel_cas::compression::{Decompressor, compressed};
-use bitzel_cas::decorators::coalescing_blob_store::CoalescingBlobStore;
+use super::MAX_STREAM_MESSAGE_BYTES;
 
-/// The `committed_size` of a compressed write that ended early because the blob is there already: how many
-/// compressed bytes the client would have sent is not known.
-const ALREADY_THERE_COMPRESSED: i64 = -1;
+/// The `committed_size` of a compressed write that ended early because the store has the blob: the number of compressed
+/// bytes that the client would have sent is not known.
+const COMMITTED_SIZE_OF_SKIPPED_COMPRESSED_WRITE: i64 = -1;
 
 /// The `ByteStream` service.
 ///
-/// A write survives the loss of its connection: what arrived stays with the store's own write for some minutes, and
-/// the client goes on from there under the same resource name.
+/// A write survives the loss of its connection: the data that arrived is kept for some minutes, and the client continues
+/// from there under the same resource name.
 #[derive(Clone)]
 pub struct ByteStreamService {
     store: Arc<dyn BlobStore>,
@@ -62,9 +63,8 @@ impl ByteStream for ByteStreamService {
 
     async fn read(&self, request: Request<ReadRequest>) -> Result<Response<Self::ReadStream>, Status> {
         let (_, extensions, request) = request.into_parts();
-        let resource =
-            ResourceName::parse_read(&request.resource_name).map_err(|error| invalid_name(&error))?;
-        authorize(&extensions, Permission::CasRead, &resource.instance)?;
+        let resource = ResourceName::parse_read(&request.resource_name);
+        let resource = authorize_resource(resource, &extensions, Permission::CasRead)?;
         let offset = u64::try_from(request.read_offset)
             .map_err(|_| Status::out_of_range(format!("read offset {} is negative", request.read_offset)))?;
         let limit = u64::try_from(request.read_limit).map_err(|_| {
@@ -84,7 +84,7 @@ impl ByteStream for ByteStreamService {
             Compressor::Identity => blob,
             Compressor::Zstd => compressed(blob)?,
         };
-        let responses = small_chunks(chunks).map_ok(|chunk| ReadResponse { data: chunk.into() });
+        let responses = message_sized_chunks(chunks).map_ok(|chunk| ReadResponse { data: chunk.into() });
         Ok(Response::new(responses.map_err(Status::from).boxed()))
     }
 
@@ -97,11 +97,10 @@ impl ByteStream for ByteStreamService {
             .message()
             .await?
             .ok_or_else(|| Status::invalid_argument("the write has no request"))?;
-        let resource =
-            ResourceName::parse_write(&first.resource_name).map_err(|error| invalid_name(&error))?;
-        authorize(&extensions, Permission::CasWrite, &resource.instance)?;
+        let resource = ResourceName::parse_write(&first.resource_name);
+        let resource = authorize_resource(resource, &extensions, Permission::CasWrite)?;
         let committed_size = if self.is_present(resource.digest).await? {
-            already_there(&resource)
+            size_of_skipped_write(&resource)
         } else {
             self.receive(&resource, first, requests).await?
         };
@@ -114,8 +113,8 @@ impl ByteStream for ByteStreamService {
     ) -> Result<Response<QueryWriteStatusResponse>, Status> {
         let (_, extensions, request) = request.into_parts();
         let name = request.resource_name;
-        let resource = ResourceName::parse_write(&name).map_err(|error| invalid_name(&error))?;
-        authorize(&extensions, Permission::CasWrite, &resource.instance)?;
+        let resource = ResourceName::parse_write(&name);
+        let resource = authorize_resource(resource, &extensions, Permission::CasWrite)?;
         let complete = self.is_present(resource.digest).await?;
         let committed = if complete {
             resource.digest.size_bytes()
@@ -132,7 +131,7 @@ impl ByteStream for ByteStreamService {
 }
 
 impl ByteStreamService {
-    /// Takes the requests of one write, yields the committed size.
+    /// Receives the requests of one write and returns the committed size.
     async fn receive(
         &self,
         resource: &ResourceName,
@@ -148,7 +147,7 @@ impl ByteStreamService {
             Compressor::Identity => None,
             Compressor::Zstd => Some(Decompressor::new(resource.digest)?),
         };
-        // In bytes as they are transferred, counted from where this call began.
+        // In bytes as they are transferred, which may be compressed.
         let mut expected_offset = start;
         let mut request = Some(first);
         while let Some(WriteRequest {
@@ -174,8 +173,8 @@ impl ByteStreamService {
                 Some(decompressor) => push_decompressed(&mut upload, decompressor, &data).await,
             };
             match progress {
-                Ok(Progress::More) => {}
-                Ok(Progress::AlreadyThere) => return Ok(already_there(resource)),
+                Ok(Progress::Continue) => {}
+                Ok(Progress::BlobExists) => return Ok(size_of_skipped_write(resource)),
                 Err(error) => return Err(error.into()),
             }
             if finish_write {
@@ -184,7 +183,7 @@ impl ByteStreamService {
             }
             request = requests.message().await?;
         }
-        // The client closed without saying that it is done.
+        // The client closed its stream without `finish_write`.
         if upload.committed() == resource.digest.size_bytes() {
             upload.finish().await?;
         }
@@ -192,24 +191,26 @@ impl ByteStreamService {
     }
 }
 
+/// Decompresses data and passes it on to the upload.
 async fn push_decompressed(
     upload: &mut Upload,
     decompressor: &mut Decompressor,
     mut data: &[u8],
 ) -> Result<Progress, bitzel_cas::error::Error> {
-    // Piece by piece, because a small chunk may hold far more than fits in memory.
+    // In pieces, because a small chunk may decompress to more than fits in memory.
     while let Some(piece) = decompressor.next_piece(&mut data)? {
-        if let Progress::AlreadyThere = upload.push(piece).await? {
-            return Ok(Progress::AlreadyThere);
+        if let Progress::BlobExists = upload.push(piece).await? {
+            return Ok(Progress::BlobExists);
         }
     }
-    Ok(Progress::More)
+    Ok(Progress::Continue)
 }
 
-fn already_there(resource: &ResourceName) -> i64 {
+/// The `committed_size` of a write whose blob exists already.
+fn size_of_skipped_write(resource: &ResourceName) -> i64 {
     match resource.compressor {
         Compressor::Identity => size_on_wire(resource.digest.size_bytes()),
-        Compressor::Zstd => ALREADY_THERE_COMPRESSED,
+        Compressor::Zstd => COMMITTED_SIZE_OF_SKIPPED_COMPRESSED_WRITE,
     }
 }
 
@@ -217,18 +218,25 @@ fn size_on_wire(size: u64) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
 }
 
-fn invalid_name(error: &InvalidResourceName) -> Status {
-    Status::invalid_argument(error.to_string())
+/// Checks a parsed resource name and the permission on its instance.
+fn authorize_resource(
+    parsed: Result<ResourceName, InvalidResourceName>,
+    extensions: &Extensions,
+    permission: Permission,
+) -> Result<ResourceName, Status> {
+    let resource = parsed.map_err(|error| Status::invalid_argument(error.to_string()))?;
+    authorize(extensions, permission, &resource.instance)?;
+    Ok(resource)
 }
 
-/// Cuts chunks to what goes into one message. Only stores in memory have larger ones.
-fn small_chunks(blob: BlobStream) -> BlobStream {
+/// Cuts chunks to the size of a message. Only stores in memory have larger ones.
+fn message_sized_chunks(blob: BlobStream) -> BlobStream {
     blob.flat_map(|chunk| {
         let pieces: Vec<Result<Bytes, _>> = match chunk {
             Ok(mut chunk) => {
                 let mut pieces = Vec::new();
                 while !chunk.is_empty() {
-                    pieces.push(Ok(chunk.split_to(chunk.len().min(STREAM_CHUNK))));
+                    pieces.push(Ok(chunk.split_to(chunk.len().min(MAX_STREAM_MESSAGE_BYTES))));
                 }
                 pieces
             }

@@ -1,5 +1,7 @@
-//! What the server can do.
+//! `Capabilities`: features and limits of the server.
 
+use bitzel_access::{Permission, PermissionSet, authorize_any, permitted};
+use bitzel_proto::DigestFunction;
 use bitzel_proto::limits::MAX_BATCH_TOTAL_SIZE;
 use bitzel_proto::reapi::capabilities_server::{Capabilities, CapabilitiesServer};
 use bitzel_proto::reapi::symlink_absolute_path_strategy::Value as AbsoluteSymlinks;
@@ -8,39 +10,31 @@ use bitzel_proto::reapi::{
     PriorityCapabilities, ServerCapabilities, compressor, priority_capabilities::PriorityRange,
 };
 use bitzel_proto::semver::SemVer;
-use bitzel_proto::{DigestFunction, InstanceName};
 use tonic::{Request, Response, Status};
 
 use super::{Chunking, instance_name};
-use bitzel_access::{Permission, PermissionSet, authorize_any, permitted};
 
-/// What this server offers beside its store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Offer {
-    /// Whether it executes Actions.
-    pub execution: bool,
-    /// Whether clients may put results into the action cache.
-    pub action_cache_updates: bool,
-}
-
-/// The `Capabilities` service.
-#[derive(Debug, Clone)]
+/// The `Capabilities` service. Its answer depends on the permissions of the caller, not on the instance.
+#[derive(Debug, Clone, Default)]
 pub struct CapabilitiesService {
-    offer: Offer,
+    executes: bool,
     chunking: Chunking,
 }
 
 impl CapabilitiesService {
-    /// Announces `offer` to every instance.
-    pub fn new(offer: Offer) -> Self {
-        Self {
-            offer,
-            chunking: Chunking::default(),
-        }
+    /// Announces a cache.
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    /// Announces another way to cut blobs than the default one; it must be that of the
-    /// [`super::ContentAddressableStorageService`].
+    /// Announces that the server executes Actions.
+    #[must_use]
+    pub fn with_execution(mut self) -> Self {
+        self.executes = true;
+        self
+    }
+
+    /// Sets the chunking that is announced: that of the [`super::ContentAddressableStorageService`].
     #[must_use]
     pub fn with_chunking(mut self, chunking: Chunking) -> Self {
         self.chunking = chunking;
@@ -52,8 +46,8 @@ impl CapabilitiesService {
         CapabilitiesServer::new(self)
     }
 
-    /// What the server answers to a caller with these permissions: clients ask so that they need not try.
-    pub fn capabilities(&self, _instance: &InstanceName, granted: PermissionSet) -> ServerCapabilities {
+    /// The capabilities for a caller with the permissions `granted`. Clients ask so that they need not try.
+    pub(super) fn capabilities(&self, granted: PermissionSet) -> ServerCapabilities {
         let may = |permission| granted.contains(permission);
         let functions: Vec<i32> = DigestFunction::ALL.map(DigestFunction::to_wire).into();
         // Identity is understood everywhere and need not be listed.
@@ -61,7 +55,7 @@ impl CapabilitiesService {
         let cache = CacheCapabilities {
             digest_functions: functions.clone(),
             action_cache_update_capabilities: Some(ActionCacheUpdateCapabilities {
-                update_enabled: self.offer.action_cache_updates && may(Permission::ActionCacheWrite),
+                update_enabled: may(Permission::ActionCacheWrite),
             }),
             max_batch_total_size_bytes: i64::try_from(MAX_BATCH_TOTAL_SIZE).unwrap_or(i64::MAX),
             // Sysroots and work trees of BitBake hold absolute symlinks.
@@ -83,7 +77,7 @@ impl CapabilitiesService {
         };
         ServerCapabilities {
             cache_capabilities: Some(cache),
-            execution_capabilities: (self.offer.execution && may(Permission::Execute)).then_some(execution),
+            execution_capabilities: (self.executes && may(Permission::Execute)).then_some(execution),
             deprecated_api_version: None,
             low_api_version: Some(version(2, 0)),
             high_api_version: Some(version(2, 13)),
@@ -98,10 +92,10 @@ impl Capabilities for CapabilitiesService {
         request: Request<GetCapabilitiesRequest>,
     ) -> Result<Response<ServerCapabilities>, Status> {
         let (_, extensions, request) = request.into_parts();
-        let instance = instance_name(request.instance_name)?;
+        let instance = instance_name(&request.instance_name)?;
         authorize_any(&extensions, &Permission::ALL, &instance)?;
         let granted = permitted(&extensions, &instance);
-        Ok(Response::new(self.capabilities(&instance, granted)))
+        Ok(Response::new(self.capabilities(granted)))
     }
 }
 
@@ -113,12 +107,12 @@ fn version(major: i32, minor: i32) -> SemVer {
     }
 }
 
-/// The queue takes every priority; smaller runs sooner.
+/// The queue accepts every priority; smaller ones run sooner.
 fn all_priorities() -> PriorityCapabilities {
     priorities(i32::MIN, i32::MAX)
 }
 
-/// Whatever the priority of a blob, the least recently used one is evicted first.
+/// The least recently used blob is evicted first, whatever its priority.
 fn only_priority_zero() -> PriorityCapabilities {
     priorities(0, 0)
 }

@@ -1,4 +1,4 @@
-//! Blobs in batches, and trees.
+//! `ContentAddressableStorage`: blobs in batches, trees and chunks.
 
 mod batches;
 mod chunking;
@@ -7,6 +7,9 @@ mod tree;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bitzel_access::Permission;
+use bitzel_cas::action_cache::ActionCache;
+use bitzel_cas::blob_store::BlobStore;
 use bitzel_proto::limits::MAX_MESSAGE_SIZE;
 use bitzel_proto::reapi::chunking_function::Value as ChunkingFunction;
 use bitzel_proto::reapi::content_addressable_storage_server::{
@@ -18,21 +21,18 @@ use bitzel_proto::reapi::{
     GetTreeRequest, GetTreeResponse, RegisterChunkMappingRequest, RegisterChunkMappingResponse,
     SpliceBlobRequest, SpliceBlobResponse, SplitBlobRequest, SplitBlobResponse,
 };
-use bitzel_proto::{Digest, DigestFunction, reapi};
+use bitzel_proto::{Digest, reapi};
 use futures::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use self::chunking::ChunkedBlobs;
-use super::{digest, digest_function, instance_name};
-use bitzel_access::{Permission, authorize, authorize_any};
-use bitzel_cas::action_cache::ActionCache;
-use bitzel_cas::blob_store::BlobStore;
+use super::RequestContext;
 
 pub use self::chunking::Chunking;
 
-/// Digests in one message of a chunk mapping: about 80 bytes each.
-const MAPPING_PAGE: usize = 1 << 14;
-/// Chunks that one blob may be put together from: 48 bytes of memory each.
+/// Digests in one message of a chunk mapping, of about 80 bytes each.
+const MAX_DIGESTS_PER_MESSAGE: usize = 1 << 14;
+/// Chunks of one spliced blob, of 48 bytes in memory each.
 const MAX_CHUNKS: usize = 1 << 20;
 
 /// The `ContentAddressableStorage` service.
@@ -53,15 +53,15 @@ impl ContentAddressableStorageService {
         Self { store, chunked }
     }
 
-    /// Cuts blobs in another way than the default one.
+    /// Sets the chunking of blobs.
     #[must_use]
     pub fn with_chunking(mut self, chunking: Chunking) -> Self {
         self.chunked.chunking = chunking;
         self
     }
 
-    /// Remembers in `mappings` what blobs were cut into. It must be a
-    /// [`bitzel_cas::CompletenessCheckingActionCache`] over the same store.
+    /// Remembers the chunks of blobs in `mappings`, a [`bitzel_cas::CompletenessCheckingActionCache`] over the same
+    /// store.
     #[must_use]
     pub fn with_chunk_mappings(mut self, mappings: Arc<dyn ActionCache>) -> Self {
         self.chunked.mappings = Some(mappings);
@@ -84,17 +84,12 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         &self,
         request: Request<FindMissingBlobsRequest>,
     ) -> Result<Response<FindMissingBlobsResponse>, Status> {
-        let (_, extensions, request) = request.into_parts();
-        authorize_any(
-            &extensions,
-            &[Permission::CasRead, Permission::CasWrite],
-            &instance_name(request.instance_name)?,
-        )?;
-        let function = digest_function(request.digest_function)?;
+        let permissions = [Permission::CasRead, Permission::CasWrite];
+        let (context, request) = RequestContext::authorize(request, &permissions)?;
         let digests: Vec<Digest> = request
             .blob_digests
             .iter()
-            .map(|named| digest(function, Some(named), "blob digest"))
+            .map(|named| context.digest(Some(named), "blob digest"))
             .collect::<Result<_, _>>()?;
         let missing = self.store.find_missing(&digests).await?;
         Ok(Response::new(FindMissingBlobsResponse {
@@ -106,14 +101,8 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         &self,
         request: Request<BatchUpdateBlobsRequest>,
     ) -> Result<Response<BatchUpdateBlobsResponse>, Status> {
-        let (_, extensions, request) = request.into_parts();
-        authorize(
-            &extensions,
-            Permission::CasWrite,
-            &instance_name(request.instance_name)?,
-        )?;
-        let function = digest_function(request.digest_function)?;
-        let responses = batches::update(&*self.store, function, request.requests).await?;
+        let (context, request) = RequestContext::authorize(request, &[Permission::CasWrite])?;
+        let responses = batches::update(&*self.store, context.function, request.requests).await?;
         Ok(Response::new(BatchUpdateBlobsResponse { responses }))
     }
 
@@ -121,15 +110,9 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         &self,
         request: Request<BatchReadBlobsRequest>,
     ) -> Result<Response<BatchReadBlobsResponse>, Status> {
-        let (_, extensions, request) = request.into_parts();
-        authorize(
-            &extensions,
-            Permission::CasRead,
-            &instance_name(request.instance_name)?,
-        )?;
-        let function = digest_function(request.digest_function)?;
+        let (context, request) = RequestContext::authorize(request, &[Permission::CasRead])?;
         let compressors = &request.acceptable_compressors;
-        let responses = batches::read(&*self.store, function, request.digests, compressors).await?;
+        let responses = batches::read(&*self.store, context.function, request.digests, compressors).await?;
         Ok(Response::new(BatchReadBlobsResponse { responses }))
     }
 
@@ -139,14 +122,8 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         &self,
         request: Request<GetTreeRequest>,
     ) -> Result<Response<Self::GetTreeStream>, Status> {
-        let (_, extensions, request) = request.into_parts();
-        authorize(
-            &extensions,
-            Permission::CasRead,
-            &instance_name(request.instance_name)?,
-        )?;
-        let function: DigestFunction = digest_function(request.digest_function)?;
-        let root = digest(function, request.root_digest.as_ref(), "root digest")?;
+        let (context, request) = RequestContext::authorize(request, &[Permission::CasRead])?;
+        let root = context.digest(request.root_digest.as_ref(), "root digest")?;
         let store = Arc::clone(&self.store);
         let pages = tree::pages(store, root, request.page_size, &request.page_token).await?;
         Ok(Response::new(Box::pin(pages)))
@@ -156,14 +133,8 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         &self,
         request: Request<SplitBlobRequest>,
     ) -> Result<Response<SplitBlobResponse>, Status> {
-        let (_, extensions, request) = request.into_parts();
-        authorize(
-            &extensions,
-            Permission::CasRead,
-            &instance_name(request.instance_name)?,
-        )?;
-        let function = digest_function(request.digest_function)?;
-        let blob = digest(function, request.blob_digest.as_ref(), "blob digest")?;
+        let (context, request) = RequestContext::authorize(request, &[Permission::CasRead])?;
+        let blob = context.digest(request.blob_digest.as_ref(), "blob digest")?;
         let chunks = self.chunked.split(blob).await?;
         Ok(Response::new(SplitBlobResponse {
             chunk_digests: chunks.iter().map(Digest::to_wire).collect(),
@@ -177,17 +148,11 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         &self,
         request: Request<GetChunkMappingRequest>,
     ) -> Result<Response<Self::GetChunkMappingStream>, Status> {
-        let (_, extensions, request) = request.into_parts();
-        authorize(
-            &extensions,
-            Permission::CasRead,
-            &instance_name(request.instance_name)?,
-        )?;
-        let function = digest_function(request.digest_function)?;
-        let blob = digest(function, request.blob_digest.as_ref(), "blob digest")?;
+        let (context, request) = RequestContext::authorize(request, &[Permission::CasRead])?;
+        let blob = context.digest(request.blob_digest.as_ref(), "blob digest")?;
         let chunks = self.chunked.split(blob).await?;
         let mut pages: Vec<GetChunkMappingResponse> = chunks
-            .chunks(MAPPING_PAGE)
+            .chunks(MAX_DIGESTS_PER_MESSAGE)
             .map(|page| GetChunkMappingResponse {
                 chunk_digests: page.iter().map(Digest::to_wire).collect(),
                 chunking_function: 0,
@@ -205,16 +170,10 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         &self,
         request: Request<SpliceBlobRequest>,
     ) -> Result<Response<SpliceBlobResponse>, Status> {
-        let (_, extensions, request) = request.into_parts();
-        authorize(
-            &extensions,
-            Permission::CasWrite,
-            &instance_name(request.instance_name)?,
-        )?;
-        let function = digest_function(request.digest_function)?;
-        let blob = digest(function, request.blob_digest.as_ref(), "blob digest")?;
+        let (context, request) = RequestContext::authorize(request, &[Permission::CasWrite])?;
+        let blob = context.digest(request.blob_digest.as_ref(), "blob digest")?;
         let mut chunks = Vec::new();
-        add_chunks(&mut chunks, function, &request.chunk_digests)?;
+        add_chunks(&mut chunks, &context, &request.chunk_digests)?;
         self.chunked
             .splice(blob, chunks, request.chunking_function)
             .await?;
@@ -232,17 +191,12 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
             .message()
             .await?
             .ok_or_else(|| Status::invalid_argument("the chunk mapping has no request"))?;
-        authorize(
-            &extensions,
-            Permission::CasWrite,
-            &instance_name(first.instance_name)?,
-        )?;
-        let function = digest_function(first.digest_function)?;
-        let blob = digest(function, first.blob_digest.as_ref(), "blob digest")?;
+        let context = RequestContext::authorize_message(&extensions, &first, &[Permission::CasWrite])?;
+        let blob = context.digest(first.blob_digest.as_ref(), "blob digest")?;
         let mut chunks = Vec::new();
-        add_chunks(&mut chunks, function, &first.chunk_digests)?;
+        add_chunks(&mut chunks, &context, &first.chunk_digests)?;
         while let Some(next) = requests.message().await? {
-            add_chunks(&mut chunks, function, &next.chunk_digests)?;
+            add_chunks(&mut chunks, &context, &next.chunk_digests)?;
         }
         self.chunked.splice(blob, chunks, first.chunking_function).await?;
         Ok(Response::new(RegisterChunkMappingResponse {
@@ -253,7 +207,7 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
 
 fn add_chunks(
     chunks: &mut Vec<Digest>,
-    function: DigestFunction,
+    context: &RequestContext,
     named: &[reapi::Digest],
 ) -> Result<(), Status> {
     if chunks.len() + named.len() > MAX_CHUNKS {
@@ -262,7 +216,7 @@ fn add_chunks(
         )));
     }
     for named in named {
-        chunks.push(digest(function, Some(named), "chunk digest")?);
+        chunks.push(context.digest(Some(named), "chunk digest")?);
     }
     Ok(())
 }

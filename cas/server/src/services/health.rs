@@ -1,5 +1,4 @@
-//! Whether the server serves: the health checking protocol of gRPC (`grpc.health.v1`), for load balancers and
-//! Kubernetes.
+//! Health checking protocol of gRPC (`grpc.health.v1`), for load balancers and Kubernetes.
 
 use std::pin::Pin;
 
@@ -11,28 +10,29 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-/// The service for a tonic router, which says "serving" for the server as a whole, and the means to change that.
-pub fn service() -> (Serving, HealthServer<impl Health>) {
+/// The service for a tonic router, which reports that the server is serving, and the switch that ends this.
+pub fn service() -> (ServingStatusSwitch, HealthServer<impl Health>) {
     let (sender, receiver) = watch::channel(ServingStatus::Serving);
     let service = HealthService { server: receiver };
-    (Serving(sender), HealthServer::new(service))
+    (ServingStatusSwitch(sender), HealthServer::new(service))
 }
 
-/// Says that the server serves, until it is told to stop.
+/// Switch of the status that the service reports.
 #[derive(Debug)]
-pub struct Serving(watch::Sender<ServingStatus>);
+pub struct ServingStatusSwitch(watch::Sender<ServingStatus>);
 
-impl Serving {
-    /// Says that the server is about to end: what balances load sends new clients elsewhere. Who watches is told so, and
-    /// nothing more, so that no watch holds up the end.
+impl ServingStatusSwitch {
+    /// Reports that the server is about to end: load balancers then send new clients elsewhere. Watchers get this status
+    /// and then the end of the stream, so that no watch delays the shutdown.
     pub fn stop(self) {
-        // An error says that nobody listens.
+        // An error means that nobody listens.
         let _ = self.0.send(ServingStatus::NotServing);
     }
 }
 
-/// Knows the server as a whole, by the name `""`. It is not that of `tonic_health`, which refuses a watch of another
-/// service with `NOT_FOUND`, where `health.proto` wants `SERVICE_UNKNOWN` and a stream that goes on, and never ends one.
+/// Health service that knows the server as a whole, under the name `""`. `tonic_health` is not used: it refuses to watch
+/// an unknown service with `NOT_FOUND`, where `health.proto` requires `SERVICE_UNKNOWN` and a stream that stays open, and
+/// it never ends a stream.
 struct HealthService {
     server: watch::Receiver<ServingStatus>,
 }
@@ -59,7 +59,7 @@ impl Health for HealthService {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let known = request.into_inner().service.is_empty();
         let server = WatchStream::new(self.server.clone());
-        // No service is registered later, so what is not known stays so.
+        // No service is registered later, so an unknown one stays unknown.
         let statuses = server.map(move |status| {
             if known {
                 status

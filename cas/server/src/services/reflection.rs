@@ -6,7 +6,7 @@ use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
 use crate::error::Error;
 
-/// The service for a tonic router. It names all services of the Remote Execution and Remote Asset APIs, `ByteStream`,
+/// The service for a tonic router. It describes all services of the Remote Execution and Remote Asset APIs, `ByteStream`,
 /// and health checking.
 pub fn service() -> Result<ServerReflectionServer<impl ServerReflection>, Error> {
     Ok(Builder::configure()

@@ -1,13 +1,16 @@
-//! What clients call by URI: the Remote Asset API (`build.bazel.remote.asset.v1`), as `BuildStream` uses it.
+//! Remote Asset API (`build.bazel.remote.asset.v1`), which finds blobs and directories by URI, as `BuildStream` uses it.
 //!
-//! An asset is kept as a result in the action cache, under a digest of kind, URI and qualifiers. So it is bounded,
-//! survives a restart, and, with a cache that checks for completeness, is found only while everything is there that it
-//! refers to, whose lifetime each look extends. No Action has such a digest: the text is no message of that type.
+//! An asset is kept as a result in the action cache, under a digest of kind, URI and qualifiers. So the number of assets
+//! is bounded, they survive a restart, and a completeness-checking cache finds one only while all blobs are there that it
+//! refers to; each look-up extends their lifetime. No Action has such a digest: the hashed text is no Action message.
 //!
-//! This server fetches nothing from elsewhere: what nobody pushed is `NOT_FOUND`, as the API allows.
+//! This server fetches nothing from other servers: assets that nobody pushed are `NOT_FOUND`, as the API allows.
 
 use std::sync::Arc;
 
+use bitzel_access::Permission;
+use bitzel_cas::action_cache::ActionCache;
+use bitzel_cas::blob_store::BlobStore;
 use bitzel_proto::asset::fetch_server::{Fetch, FetchServer};
 use bitzel_proto::asset::push_server::{Push, PushServer};
 use bitzel_proto::asset::{
@@ -17,19 +20,17 @@ use bitzel_proto::asset::{
 use bitzel_proto::google::protobuf::{Any, Timestamp};
 use bitzel_proto::google::rpc;
 use bitzel_proto::limits::MAX_MESSAGE_SIZE;
+use bitzel_proto::missing_blobs::missing_blobs_status;
 use bitzel_proto::reapi::{ActionResult, ExecutedActionMetadata, OutputDirectory, OutputFile};
-use bitzel_proto::{Digest, DigestFunction, InstanceName, reapi, timestamp};
+use bitzel_proto::{Digest, DigestFunction, reapi, timestamp};
 use prost::Message;
 use tonic::{Request, Response, Status};
 
-use super::{digest, digest_function, instance_name};
-use bitzel_access::{Permission, authorize};
-use bitzel_cas::action_cache::ActionCache;
-use bitzel_cas::blob_store::BlobStore;
+use super::RequestContext;
 
-/// URIs of one request: each is a look-up.
+/// URIs in one request, each of which is a look-up.
 const MAX_URIS: usize = 256;
-/// Where the expiry of an asset is kept.
+/// Type of the message in a result that holds the expiry of an asset.
 const TIMESTAMP_TYPE: &str = "type.googleapis.com/google.protobuf.Timestamp";
 
 /// The `Fetch` and `Push` services.
@@ -37,20 +38,19 @@ const TIMESTAMP_TYPE: &str = "type.googleapis.com/google.protobuf.Timestamp";
 pub struct RemoteAssetService {
     cache: Arc<dyn ActionCache>,
     store: Arc<dyn BlobStore>,
-    pushes: bool,
 }
 
+/// Kind of an asset.
 #[derive(Clone, Copy)]
-enum Kind {
+enum AssetKind {
     Blob,
     Directory,
 }
 
 impl RemoteAssetService {
-    /// Keeps assets in `cache`, a [`bitzel_cas::CompletenessCheckingActionCache`] over `store`. Without `pushes`, clients
-    /// only fetch.
-    pub fn new(cache: Arc<dyn ActionCache>, store: Arc<dyn BlobStore>, pushes: bool) -> Self {
-        Self { cache, store, pushes }
+    /// Keeps assets in `cache`, a [`bitzel_cas::CompletenessCheckingActionCache`] over `store`.
+    pub fn new(cache: Arc<dyn ActionCache>, store: Arc<dyn BlobStore>) -> Self {
+        Self { cache, store }
     }
 
     /// The `Fetch` service for a tonic router.
@@ -63,58 +63,54 @@ impl RemoteAssetService {
         PushServer::new(self).max_decoding_message_size(MAX_MESSAGE_SIZE)
     }
 
-    /// The first of the URIs that has an asset which is young enough.
-    async fn fetch(&self, wanted: Wanted) -> Result<Found, Status> {
-        check_uris(&wanted.uris)?;
+    /// Finds the first of the URIs that has an asset which is recent enough.
+    async fn fetch(&self, context: &RequestContext, query: &AssetQuery) -> Result<FoundAsset, Status> {
+        check_uris(&query.uris)?;
         let now = timestamp::now();
-        for uri in wanted.uris {
-            let key = key(wanted.function, wanted.kind, &uri, &wanted.qualifiers);
-            let Some(asset) = self.cache.get(&wanted.instance, key).await? else {
+        for uri in &query.uris {
+            let key = key(context.function, query.kind, uri, &query.qualifiers);
+            let Some(asset) = self.cache.get(&context.instance, key).await? else {
                 continue;
             };
-            let Some(digest) = main_digest(wanted.kind, &asset) else {
+            let Some(digest) = main_digest(query.kind, &asset) else {
                 continue;
             };
             let metadata = asset.execution_metadata.unwrap_or_default();
             let expires_at = expiry(&metadata);
             let has_expired = expires_at.is_some_and(|at| !is_before(now, at));
             let pushed_at = metadata.worker_completed_timestamp.unwrap_or_default();
-            let is_too_old = wanted.oldest.is_some_and(|oldest| is_before(pushed_at, oldest));
+            let is_too_old = query
+                .oldest_accepted
+                .is_some_and(|oldest| is_before(pushed_at, oldest));
             if has_expired || is_too_old {
                 continue;
             }
-            return Ok(Found {
-                uri,
+            return Ok(FoundAsset {
+                uri: uri.clone(),
                 digest,
                 expires_at,
             });
         }
         Err(Status::not_found(
-            "no asset was pushed under these URIs and qualifiers, or what it refers to is gone; this server fetches \
-             nothing itself",
+            "no asset was pushed under these URIs and qualifiers, or its blobs were evicted; this server fetches \
+             nothing from other servers",
         ))
     }
 
-    async fn push(&self, pushed: Pushed) -> Result<(), Status> {
-        if !self.pushes {
-            return Err(Status::permission_denied(
-                "this server takes no assets from clients",
-            ));
-        }
-        let function = digest_function(pushed.function)?;
+    async fn push(&self, context: &RequestContext, pushed: PushedAsset) -> Result<(), Status> {
         check_uris(&pushed.uris)?;
-        let main = digest(function, pushed.digest.as_ref(), "digest of the asset")?;
+        let main = context.digest(pushed.digest.as_ref(), "digest of the asset")?;
         for named in pushed.blobs.iter().chain(&pushed.directories) {
-            digest(function, Some(named), "referenced digest")?;
+            context.digest(Some(named), "referenced digest")?;
         }
         let missing = self.store.find_missing(&[main]).await?;
         if !missing.is_empty() {
-            return Err(bitzel_proto::missing_blobs::missing_blobs_status(&missing));
+            return Err(missing_blobs_status(&missing));
         }
         let (mut files, mut directories) = (Vec::new(), Vec::new());
         match pushed.kind {
-            Kind::Blob => files.push(main.to_wire()),
-            Kind::Directory => directories.push(main.to_wire()),
+            AssetKind::Blob => files.push(main.to_wire()),
+            AssetKind::Directory => directories.push(main.to_wire()),
         }
         files.extend(pushed.blobs);
         directories.extend(pushed.directories);
@@ -130,32 +126,32 @@ impl RemoteAssetService {
         };
         let qualifiers = sorted(pushed.qualifiers);
         for uri in &pushed.uris {
-            let key = key(function, pushed.kind, uri, &qualifiers);
-            self.cache.put(&pushed.instance, key, asset.clone()).await?;
+            let key = key(context.function, pushed.kind, uri, &qualifiers);
+            self.cache.put(&context.instance, key, asset.clone()).await?;
         }
         Ok(())
     }
 }
 
-struct Wanted {
-    kind: Kind,
-    instance: InstanceName,
-    function: DigestFunction,
+/// Request to fetch an asset.
+struct AssetQuery {
+    kind: AssetKind,
     uris: Vec<String>,
+    /// In order.
     qualifiers: Vec<Qualifier>,
-    oldest: Option<Timestamp>,
+    oldest_accepted: Option<Timestamp>,
 }
 
-struct Found {
+/// Answer to an [`AssetQuery`].
+struct FoundAsset {
     uri: String,
     digest: reapi::Digest,
     expires_at: Option<Timestamp>,
 }
 
-struct Pushed {
-    kind: Kind,
-    instance: InstanceName,
-    function: i32,
+/// Request to push an asset.
+struct PushedAsset {
+    kind: AssetKind,
     uris: Vec<String>,
     qualifiers: Vec<Qualifier>,
     expire_at: Option<Timestamp>,
@@ -170,27 +166,21 @@ impl Fetch for RemoteAssetService {
         &self,
         request: Request<FetchBlobRequest>,
     ) -> Result<Response<FetchBlobResponse>, Status> {
-        let (_, extensions, request) = request.into_parts();
-        let instance = instance_name(request.instance_name)?;
-        authorize(&extensions, Permission::ActionCacheRead, &instance)?;
-        let function = digest_function(request.digest_function)?;
-        let qualifiers = sorted(request.qualifiers);
-        let found = self.fetch(Wanted {
-            kind: Kind::Blob,
-            instance,
-            function,
+        let (context, request) = RequestContext::authorize(request, &[Permission::ActionCacheRead])?;
+        let query = AssetQuery {
+            kind: AssetKind::Blob,
             uris: request.uris,
-            qualifiers: qualifiers.clone(),
-            oldest: request.oldest_content_accepted,
-        });
-        let found = found.await?;
+            qualifiers: sorted(request.qualifiers),
+            oldest_accepted: request.oldest_content_accepted,
+        };
+        let found = self.fetch(&context, &query).await?;
         Ok(Response::new(FetchBlobResponse {
             status: Some(rpc::Status::default()),
             uri: found.uri,
-            qualifiers,
+            qualifiers: query.qualifiers,
             expires_at: found.expires_at,
             blob_digest: Some(found.digest),
-            digest_function: function.to_wire(),
+            digest_function: context.function.to_wire(),
         }))
     }
 
@@ -198,27 +188,21 @@ impl Fetch for RemoteAssetService {
         &self,
         request: Request<FetchDirectoryRequest>,
     ) -> Result<Response<FetchDirectoryResponse>, Status> {
-        let (_, extensions, request) = request.into_parts();
-        let instance = instance_name(request.instance_name)?;
-        authorize(&extensions, Permission::ActionCacheRead, &instance)?;
-        let function = digest_function(request.digest_function)?;
-        let qualifiers = sorted(request.qualifiers);
-        let found = self.fetch(Wanted {
-            kind: Kind::Directory,
-            instance,
-            function,
+        let (context, request) = RequestContext::authorize(request, &[Permission::ActionCacheRead])?;
+        let query = AssetQuery {
+            kind: AssetKind::Directory,
             uris: request.uris,
-            qualifiers: qualifiers.clone(),
-            oldest: request.oldest_content_accepted,
-        });
-        let found = found.await?;
+            qualifiers: sorted(request.qualifiers),
+            oldest_accepted: request.oldest_content_accepted,
+        };
+        let found = self.fetch(&context, &query).await?;
         Ok(Response::new(FetchDirectoryResponse {
             status: Some(rpc::Status::default()),
             uri: found.uri,
-            qualifiers,
+            qualifiers: query.qualifiers,
             expires_at: found.expires_at,
             root_directory_digest: Some(found.digest),
-            digest_function: function.to_wire(),
+            digest_function: context.function.to_wire(),
         }))
     }
 }
@@ -229,21 +213,8 @@ impl Push for RemoteAssetService {
         &self,
         request: Request<PushBlobRequest>,
     ) -> Result<Response<PushBlobResponse>, Status> {
-        let (_, extensions, request) = request.into_parts();
-        let instance = instance_name(request.instance_name)?;
-        authorize(&extensions, Permission::ActionCacheWrite, &instance)?;
-        let pushed = Pushed {
-            kind: Kind::Blob,
-            instance,
-            function: request.digest_function,
-            uris: request.uris,
-            qualifiers: request.qualifiers,
-            expire_at: request.expire_at,
-            digest: request.blob_digest,
-            blobs: request.references_blobs,
-            directories: request.references_directories,
-        };
-        self.push(pushed).await?;
+        let (context, request) = RequestContext::authorize(request, &[Permission::ActionCacheWrite])?;
+        self.push(&context, request.into()).await?;
         Ok(Response::new(PushBlobResponse {}))
     }
 
@@ -251,26 +222,42 @@ impl Push for RemoteAssetService {
         &self,
         request: Request<PushDirectoryRequest>,
     ) -> Result<Response<PushDirectoryResponse>, Status> {
-        let (_, extensions, request) = request.into_parts();
-        let instance = instance_name(request.instance_name)?;
-        authorize(&extensions, Permission::ActionCacheWrite, &instance)?;
-        let pushed = Pushed {
-            kind: Kind::Directory,
-            instance,
-            function: request.digest_function,
+        let (context, request) = RequestContext::authorize(request, &[Permission::ActionCacheWrite])?;
+        self.push(&context, request.into()).await?;
+        Ok(Response::new(PushDirectoryResponse {}))
+    }
+}
+
+impl From<PushBlobRequest> for PushedAsset {
+    fn from(request: PushBlobRequest) -> Self {
+        Self {
+            kind: AssetKind::Blob,
+            uris: request.uris,
+            qualifiers: request.qualifiers,
+            expire_at: request.expire_at,
+            digest: request.blob_digest,
+            blobs: request.references_blobs,
+            directories: request.references_directories,
+        }
+    }
+}
+
+impl From<PushDirectoryRequest> for PushedAsset {
+    fn from(request: PushDirectoryRequest) -> Self {
+        Self {
+            kind: AssetKind::Directory,
             uris: request.uris,
             qualifiers: request.qualifiers,
             expire_at: request.expire_at,
             digest: request.root_directory_digest,
             blobs: request.references_blobs,
             directories: request.references_directories,
-        };
-        self.push(pushed).await?;
-        Ok(Response::new(PushDirectoryResponse {}))
+        }
     }
 }
 
-/// `BuildStream` finds out whether the service is there by a request without URIs, which must be answered so.
+/// Checks the number of URIs. `BuildStream` detects the service by a request without URIs, which must be refused like
+/// this.
 fn check_uris(uris: &[String]) -> Result<(), Status> {
     if uris.is_empty() {
         return Err(Status::invalid_argument("the request names no URI"));
@@ -284,17 +271,17 @@ fn check_uris(uris: &[String]) -> Result<(), Status> {
     Ok(())
 }
 
-/// The order of qualifiers means nothing.
+/// Sorts qualifiers, whose order has no meaning.
 fn sorted(mut qualifiers: Vec<Qualifier>) -> Vec<Qualifier> {
     qualifiers.sort_by(|one, other| (&one.name, &one.value).cmp(&(&other.name, &other.value)));
     qualifiers
 }
 
-/// A digest that stands for an asset. Lengths stand in front of the texts, so that no two assets share one.
-fn key(function: DigestFunction, kind: Kind, uri: &str, qualifiers: &[Qualifier]) -> Digest {
+/// Key of an asset. Each text has its length before it, so that no two assets share a key.
+fn key(function: DigestFunction, kind: AssetKind, uri: &str, qualifiers: &[Qualifier]) -> Digest {
     let kind = match kind {
-        Kind::Blob => "blob",
-        Kind::Directory => "directory",
+        AssetKind::Blob => "blob",
+        AssetKind::Directory => "directory",
     };
     let mut text = format!("{kind} asset {}:{uri}", uri.len());
     for Qualifier { name, value } in qualifiers {
@@ -317,10 +304,10 @@ fn directory(digest: reapi::Digest) -> OutputDirectory {
     }
 }
 
-fn main_digest(kind: Kind, asset: &ActionResult) -> Option<reapi::Digest> {
+fn main_digest(kind: AssetKind, asset: &ActionResult) -> Option<reapi::Digest> {
     match kind {
-        Kind::Blob => asset.output_files.first()?.digest.clone(),
-        Kind::Directory => asset.output_directories.first()?.root_directory_digest.clone(),
+        AssetKind::Blob => asset.output_files.first()?.digest.clone(),
+        AssetKind::Directory => asset.output_directories.first()?.root_directory_digest.clone(),
     }
 }
 

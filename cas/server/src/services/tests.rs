@@ -1,4 +1,4 @@
-//! The services through a real server and raw clients, each test named after what a client relies on.
+//! Services behind a real server, called by generated clients.
 
 mod action_cache;
 mod byte_stream;
@@ -8,29 +8,32 @@ mod remote_asset;
 
 use std::sync::Arc;
 
-use bitzel_cas::testing::sha256;
-use bitzel_proto::limits::MAX_BATCH_TOTAL_SIZE;
-use bitzel_proto::reapi::GetCapabilitiesRequest;
-use bitzel_proto::reapi::capabilities_client::CapabilitiesClient;
-use bitzel_proto::{Digest, DigestFunction, reapi};
-use bytes::Bytes;
-use tempfile::TempDir;
-use tokio::net::{TcpListener, UnixListener};
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
-use tokio_util::task::AbortOnDropHandle;
-use tonic::service::Routes;
-
-use super::*;
 use bitzel_access::PermissionSet;
 use bitzel_cas::action_cache::ActionCache;
 use bitzel_cas::blob_store::BlobStore;
 use bitzel_cas::decorators::completeness_checking_action_cache::CompletenessCheckingActionCache;
 use bitzel_cas::media::memory_action_cache::MemoryActionCache;
 use bitzel_cas::media::memory_blob_store::MemoryBlobStore;
+use bitzel_cas::testing::sha256;
+use bitzel_proto::limits::MAX_BATCH_TOTAL_SIZE;
+use bitzel_proto::reapi::GetCapabilitiesRequest;
+use bitzel_proto::reapi::capabilities_client::CapabilitiesClient;
+use bitzel_proto::{Digest, DigestFunction, reapi};
 use bitzel_rpc::endpoint;
 use bitzel_rpc::endpoint::Channel;
+use bytes::Bytes;
+use futures::Stream;
+use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_util::task::AbortOnDropHandle;
+use tonic::service::Routes;
+use tonic::transport::server::Connected;
 
-/// A server with all services, which ends with this value.
+use super::*;
+
+/// Server with all services, which ends with this value.
 pub(crate) struct TestServer {
     pub(crate) endpoint: String,
     pub(crate) channel: Channel,
@@ -41,19 +44,15 @@ pub(crate) struct TestServer {
 }
 
 pub(crate) fn routes(store: &Arc<dyn BlobStore>, cache: &Arc<dyn ActionCache>) -> Routes {
-    let offer = Offer {
-        execution: true,
-        action_cache_updates: true,
-    };
-    let assets = RemoteAssetService::new(complete(store, cache), Arc::clone(store), true);
-    Routes::new(CapabilitiesService::new(offer).into_server())
+    let assets = RemoteAssetService::new(complete(store, cache), Arc::clone(store));
+    Routes::new(CapabilitiesService::new().with_execution().into_server())
         .add_service(
             ContentAddressableStorageService::new(Arc::clone(store))
                 .with_chunk_mappings(complete(store, cache))
                 .into_server(),
         )
         .add_service(ByteStreamService::new(Arc::clone(store)).into_server())
-        .add_service(ActionCacheService::new(Arc::clone(cache), Arc::clone(store), true).into_server())
+        .add_service(ActionCacheService::new(Arc::clone(cache), Arc::clone(store)).into_server())
         .add_service(assets.clone().into_fetch_server())
         .add_service(assets.into_push_server())
 }
@@ -66,48 +65,41 @@ fn complete(store: &Arc<dyn BlobStore>, cache: &Arc<dyn ActionCache>) -> Arc<dyn
 }
 
 impl TestServer {
-    /// On TCP, in memory.
+    /// Starts on TCP with stores in memory.
     pub(crate) async fn start() -> Self {
         Self::start_with(Arc::new(MemoryBlobStore::default())).await
     }
 
     pub(crate) async fn start_with(store: Arc<dyn BlobStore>) -> Self {
-        let cache: Arc<dyn ActionCache> = Arc::new(MemoryActionCache::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("grpc://{}", listener.local_addr().unwrap());
-        let server = endpoint::server().add_routes(routes(&store, &cache));
-        let server = tokio::spawn(async move {
-            server
-                .serve_with_incoming(TcpListenerStream::new(listener))
-                .await
-                .unwrap();
-        });
-        let channel = endpoint::connect(&endpoint).await.unwrap();
-        Self {
-            endpoint,
-            channel,
-            store,
-            cache,
-            _server: AbortOnDropHandle::new(server),
-            _socket: None,
-        }
+        Self::serve(store, endpoint, TcpListenerStream::new(listener), None).await
     }
 
-    /// On a unix socket, in memory.
+    /// Starts on a Unix socket with stores in memory.
     pub(crate) async fn start_on_socket() -> Self {
         let store: Arc<dyn BlobStore> = Arc::new(MemoryBlobStore::default());
-        let cache: Arc<dyn ActionCache> = Arc::new(MemoryActionCache::default());
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("socket");
         let listener = UnixListener::bind(&path).unwrap();
         let endpoint = format!("unix:{}", path.display());
+        let connections = UnixListenerStream::new(listener);
+        Self::serve(store, endpoint, connections, Some(directory)).await
+    }
+
+    async fn serve<I>(
+        store: Arc<dyn BlobStore>,
+        endpoint: String,
+        connections: impl Stream<Item = std::io::Result<I>> + Send + 'static,
+        socket: Option<TempDir>,
+    ) -> Self
+    where
+        I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+        I::ConnectInfo: Clone + Send + Sync,
+    {
+        let cache: Arc<dyn ActionCache> = Arc::new(MemoryActionCache::default());
         let server = endpoint::server().add_routes(routes(&store, &cache));
-        let server = tokio::spawn(async move {
-            server
-                .serve_with_incoming(UnixListenerStream::new(listener))
-                .await
-                .unwrap();
-        });
+        let server = tokio::spawn(async move { server.serve_with_incoming(connections).await.unwrap() });
         let channel = endpoint::connect(&endpoint).await.unwrap();
         Self {
             endpoint,
@@ -115,11 +107,11 @@ impl TestServer {
             store,
             cache,
             _server: AbortOnDropHandle::new(server),
-            _socket: Some(directory),
+            _socket: socket,
         }
     }
 
-    /// Puts a blob into the store behind the server's back.
+    /// Adds a blob to the store directly.
     pub(crate) async fn add(&self, blob: &[u8]) -> Digest {
         let digest = sha256(blob);
         let blob = Bytes::copy_from_slice(blob);
@@ -130,7 +122,7 @@ impl TestServer {
 }
 
 #[tokio::test]
-async fn capabilities_announce_limits_and_functions_that_the_services_keep() {
+async fn capabilities_announce_the_limits_of_the_services() {
     let server = TestServer::start_on_socket().await;
     let mut client = CapabilitiesClient::new(server.channel.clone());
     let request = GetCapabilitiesRequest {
@@ -153,15 +145,20 @@ async fn capabilities_announce_limits_and_functions_that_the_services_keep() {
 }
 
 #[test]
-fn without_execution_no_execution_capabilities_are_announced() {
-    let offer = Offer {
-        execution: false,
-        action_cache_updates: false,
-    };
-    let capabilities =
-        CapabilitiesService::new(offer).capabilities(&InstanceName::default(), PermissionSet::all());
+fn announces_execution_only_if_asked_to() {
+    let capabilities = CapabilitiesService::new().capabilities(PermissionSet::all());
     assert_eq!(capabilities.execution_capabilities, None);
-    let cache = capabilities.cache_capabilities.unwrap();
+    let capabilities = CapabilitiesService::new().with_execution();
+    let all = capabilities.capabilities(PermissionSet::all());
+    assert!(all.execution_capabilities.is_some());
+}
+
+#[test]
+fn capabilities_follow_the_permissions_of_the_caller() {
+    let capabilities = CapabilitiesService::new().with_execution();
+    let read = capabilities.capabilities(PermissionSet::read());
+    assert_eq!(read.execution_capabilities, None);
+    let cache = read.cache_capabilities.unwrap();
     assert!(!cache.action_cache_update_capabilities.unwrap().update_enabled);
 }
 

@@ -6,6 +6,7 @@ mod requests;
 mod tls;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bitzel_access::{AccessConfiguration, Limits, LimitsLayer, ServerAccess, TlsOptions, incoming};
 use bitzel_cas::{ActionCache, BlobStore, MemoryActionCache, MemoryBlobStore};
@@ -13,4 +14,11 @@ use bitzel_proto::InstanceName;
 
 fn instance(name: &str) -> InstanceName {
     InstanceName::new(name).unwrap()
+}
+
+/// Advances the clock of tokio, between real requests.
+async fn advance(by: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(by).await;
+    tokio::time::resume();
 }

@@ -1,13 +1,13 @@
-use bitzel_proto::InstanceName;
-use proptest::prelude::*;
-
 use std::sync::Arc;
 
-use crate::services::tests::TestServer;
 use bitzel_cas::blob_store::{BlobRange, one_chunk};
 use bitzel_cas::testing::{model, sha256};
 use bitzel_cas::{BlobStore as _, DigestRememberingBlobStore, MemoryBlobStore, RemoteBlobStore};
+use bitzel_proto::InstanceName;
 use bitzel_rpc::endpoint::connect;
+use proptest::prelude::*;
+
+use crate::services::tests::TestServer;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
@@ -23,7 +23,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn a_blob_behind_grpc_is_found_by_its_hash_once_it_was_seen() {
+async fn resolves_a_remote_blob_by_hash_once_it_was_seen() {
     let server = TestServer::start().await;
     let channel = connect(&server.endpoint).await.unwrap();
     let remote = RemoteBlobStore::connect(channel, InstanceName::default())

@@ -1,17 +1,16 @@
 mod broken_connections;
 mod foreign_servers;
 
-use proptest::prelude::*;
-
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bitzel_cas::blob_store::{BlobRange, BlobStream, collect, one_chunk, read_whole};
 use bitzel_cas::testing::{model, noise, sha256};
-use bitzel_cas::{BlobStore, Error, RemoteBlobStore, RemoteBlobStoreOptions};
-use bitzel_proto::{Digest, InstanceName};
+use bitzel_cas::{BlobStore, Error, Lease, RemoteBlobStore, RemoteBlobStoreOptions};
+use bitzel_proto::{Digest, DigestFunction, InstanceName};
 use bytes::Bytes;
 use futures::StreamExt;
+use proptest::prelude::*;
 
 use crate::services::tests::TestServer;
 
@@ -109,6 +108,14 @@ impl BlobStore for LyingBlobStore {
     async fn write(&self, _: Digest, _: BlobStream) -> Result<(), Error> {
         Ok(())
     }
+
+    async fn lease(&self, _: &[Digest]) -> Result<Lease, Error> {
+        Ok(Lease::none())
+    }
+
+    async fn resolve(&self, _: DigestFunction, _: [u8; 32]) -> Result<Option<Digest>, Error> {
+        Ok(None)
+    }
 }
 
 #[tokio::test]
@@ -144,7 +151,7 @@ async fn a_failing_source_is_reported_as_what_it_is() {
 }
 
 #[tokio::test]
-async fn a_write_of_a_blob_that_exists_does_not_wait_for_its_source() {
+async fn a_write_of_an_existing_blob_does_not_read_its_source() {
     let server = TestServer::start().await;
     let store = connect(&server).await;
     let blob = noise(1, 4 << 20);

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration that can be read.
+//! Checks of a configuration that can be parsed: values that cannot work, or not together.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -6,27 +6,29 @@ use std::path::PathBuf;
 
 use super::{DiskTable, ShardedTable, StoreConfiguration, TieredTable};
 
-/// What a store is for.
+/// Content of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Use {
+pub enum StorePurpose {
     /// Blobs.
     Blobs,
     /// Results of Actions.
     Results,
 }
 
-/// One thing that is wrong.
+/// One mistake in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// The key, from the top of the file: `blobs.tiered.fast.disk.size`.
     pub key: String,
-    /// Where in the text the value is, in bytes, if that is known.
-    pub place: Option<Range<usize>>,
-    /// What is wrong and what to write instead.
-    pub what: String,
+    /// Bytes of the text that the problem is about, if known.
+    pub span: Option<Range<usize>>,
+    /// The mistake.
+    pub message: String,
+    /// The next step: what to write instead.
+    pub hint: Option<String>,
 }
 
-/// Collects everything that is wrong with several stores of one process.
+/// Collects the mistakes in all stores of one process.
 #[derive(Debug, Default)]
 pub struct Problems {
     found: Vec<Problem>,
@@ -34,18 +36,17 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// All that was found.
-    pub fn into_found(self) -> Vec<Problem> {
+    /// All problems, in the order of the checks.
+    pub fn into_vec(self) -> Vec<Problem> {
         self.found
     }
 
-    /// Looks at the store under `key` and at what is below it.
-    pub fn look_at(&mut self, key: &str, store: &StoreConfiguration, purpose: Use) {
-        let mut below = |name: &str, inner: &StoreConfiguration| {
-            self.look_at(&format!("{key}.{name}"), inner, purpose);
-        };
+    /// Checks the store under `key` and those below it.
+    pub fn check(&mut self, key: &str, store: &StoreConfiguration, purpose: StorePurpose) {
+        for (name, child) in store.children() {
+            self.check(&format!("{key}.{}.{name}", store.kind()), child, purpose);
+        }
         match store {
-            StoreConfiguration::Memory {} => {}
             StoreConfiguration::Disk(table) => self.disk(&format!("{key}.disk"), table, purpose),
             StoreConfiguration::Grpc(table) => {
                 let schemes = ["grpc://", "grpcs://", "unix:"];
@@ -57,11 +58,8 @@ impl Problems {
                     &schemes,
                 );
                 if table.tls_certificate.is_some() != table.tls_key.is_some() {
-                    self.note(
-                        key,
-                        None,
-                        "tls_certificate and tls_key go together; add the other one",
-                    );
+                    let message = "tls_certificate and tls_key go together";
+                    self.note(key, None, message, "add the other one");
                 }
             }
             StoreConfiguration::Http(table) => {
@@ -84,125 +82,163 @@ impl Problems {
                     );
                 }
             }
-            StoreConfiguration::Verifying(table) => {
-                below("verifying.inner", &table.inner);
-                self.for_blobs_only(key, "verifying", purpose);
+            StoreConfiguration::Verifying(_) | StoreConfiguration::ExistenceCaching(_) => {
+                self.for_blobs_only(key, store.kind(), purpose);
             }
-            StoreConfiguration::ExistenceCaching(table) => {
-                below("existence_caching.inner", &table.inner);
-                self.for_blobs_only(key, "existence_caching", purpose);
-            }
-            StoreConfiguration::Tiered(table) => {
-                below("tiered.fast", &table.fast);
-                below("tiered.slow", &table.slow);
-                self.tiered(&format!("{key}.tiered"), table, purpose);
-            }
-            StoreConfiguration::ReadOnly(table) => below("read_only.inner", &table.inner),
-            StoreConfiguration::Metered(table) => below("metered.inner", &table.inner),
-            StoreConfiguration::Deadline(table) => below("deadline.inner", &table.inner),
-            StoreConfiguration::Mirrored(table) => {
-                below("mirrored.one", &table.one);
-                below("mirrored.other", &table.other);
-            }
-            StoreConfiguration::Sharded(table) => self.sharded(&format!("{key}.sharded"), table, purpose),
+            StoreConfiguration::Tiered(table) => self.tiered(&format!("{key}.tiered"), table, purpose),
+            StoreConfiguration::Sharded(table) => self.sharded(&format!("{key}.sharded"), table),
+            // Tables in which no value can be wrong.
+            _ => {}
         }
     }
 
-    fn note(&mut self, key: impl Into<String>, place: Option<Range<usize>>, what: impl Into<String>) {
+    fn note(
+        &mut self,
+        key: impl Into<String>,
+        span: Option<Range<usize>>,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
         self.found.push(Problem {
             key: key.into(),
-            place,
-            what: what.into(),
+            span,
+            message: message.into(),
+            hint: Some(hint.into()),
         });
     }
 
-    fn for_blobs_only(&mut self, key: &str, kind: &str, purpose: Use) {
-        if purpose == Use::Results {
-            let what = "this kind is for blobs only; leave it out here";
-            self.note(format!("{key}.{kind}"), None, what);
+    fn for_blobs_only(&mut self, key: &str, kind: &str, purpose: StorePurpose) {
+        if purpose == StorePurpose::Results {
+            self.note(
+                format!("{key}.{kind}"),
+                None,
+                "this kind is for blobs only",
+                "leave it out here",
+            );
         }
     }
 
-    fn address(&mut self, key: &str, value: &str, place: Range<usize>, schemes: &[&str]) {
+    fn address(&mut self, key: &str, value: &str, span: Range<usize>, schemes: &[&str]) {
         let has_scheme = schemes
             .iter()
             .any(|scheme| value.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()));
         if !has_scheme {
-            let what = format!("{value:?} is no address; write {}…", schemes.join("…, "));
-            self.note(key, Some(place), what);
+            let message = format!("{value:?} is not an address");
+            self.note(
+                key,
+                Some(span),
+                message,
+                format!("write {}…", schemes.join("…, ")),
+            );
         }
     }
 
     fn directory(&mut self, key: &str, directory: &toml::Spanned<PathBuf>) {
         if !self.directories.insert(directory.get_ref().clone()) {
-            let what = format!(
-                "{} is the directory of another store too; give each one of its own",
+            let message = format!(
+                "{} is the directory of another store too",
                 directory.get_ref().display()
             );
-            self.note(key, Some(directory.span()), what);
+            self.note(
+                key,
+                Some(directory.span()),
+                message,
+                "give each store a directory of its own",
+            );
         }
     }
 
-    fn disk(&mut self, key: &str, table: &DiskTable, purpose: Use) {
+    fn disk(&mut self, key: &str, table: &DiskTable, purpose: StorePurpose) {
         self.directory(&format!("{key}.directory"), &table.directory);
-        if purpose == Use::Blobs && table.size.is_none_or(|size| size.as_u64() == 0) {
-            let what = "a store of blobs needs a limit; write, for example, size = \"50GiB\"";
-            self.note(format!("{key}.size"), Some(table.directory.span()), what);
+        let span = Some(table.directory.span());
+        if purpose == StorePurpose::Blobs && table.size.is_none_or(|size| size.as_u64() == 0) {
+            let message = "a store of blobs needs a size limit";
+            self.note(
+                format!("{key}.size"),
+                span.clone(),
+                message,
+                "write, for example, size = \"50GiB\"",
+            );
         }
-        if purpose == Use::Results && table.max_results == 0 {
-            let what = "at least one result has to fit";
-            self.note(format!("{key}.max_results"), Some(table.directory.span()), what);
+        if purpose == StorePurpose::Results && table.max_results == 0 {
+            let message = "a store of 0 results cannot keep anything";
+            self.note(
+                format!("{key}.max_results"),
+                span,
+                message,
+                "write a number above 0, or leave it out",
+            );
         }
     }
 
-    fn tiered(&mut self, key: &str, table: &TieredTable, purpose: Use) {
+    fn tiered(&mut self, key: &str, table: &TieredTable, purpose: StorePurpose) {
         let Some(write_back) = &table.write_back else {
             return;
         };
         let key = format!("{key}.write_back");
-        if purpose == Use::Results {
-            self.note(
-                key,
-                None,
-                "results are written through; leave write_back out here",
-            );
+        if purpose == StorePurpose::Results {
+            let message = "results are always written through";
+            self.note(key, None, message, "leave write_back out here");
             return;
         }
         self.directory(&format!("{key}.directory"), &write_back.directory);
-        let waiting = write_back.max_size.get_ref().as_u64();
+        let max_size = write_back.max_size.get_ref();
+        let span = Some(write_back.max_size.span());
         if let StoreConfiguration::Disk(DiskTable { size: Some(size), .. }) = &*table.fast
-            && waiting > size.as_u64() / 2
+            && max_size.as_u64() > size.as_u64() / 2
         {
-            let what = format!(
-                "{} may wait in a fast store of {size}, which would leave too little room; write half of that at most",
-                write_back.max_size.get_ref()
+            let message = format!("a queue of {max_size} leaves too little room in a fast store of {size}");
+            self.note(
+                format!("{key}.max_size"),
+                span.clone(),
+                message,
+                "write at most half of the fast store's size",
             );
-            self.note(format!("{key}.max_size"), Some(write_back.max_size.span()), what);
         }
-        if write_back.max_blobs == 0 || write_back.concurrency == 0 || waiting == 0 {
-            let what = "max_blobs, max_size and concurrency have to be above zero";
-            self.note(key, Some(write_back.max_size.span()), what);
+        if write_back.max_blobs == 0 || write_back.concurrency == 0 || max_size.as_u64() == 0 {
+            let message = "a queue without room cannot take a write";
+            self.note(
+                key,
+                span,
+                message,
+                "write numbers above 0 for max_blobs, max_size and concurrency",
+            );
         }
     }
 
-    fn sharded(&mut self, key: &str, table: &ShardedTable, purpose: Use) {
+    fn sharded(&mut self, key: &str, table: &ShardedTable) {
         let key = format!("{key}.shards");
         let shards = table.shards.get_ref();
         if shards.is_empty() {
-            self.note(&key, Some(table.shards.span()), "one shard at least is needed");
+            self.note(
+                &key,
+                Some(table.shards.span()),
+                "there is no shard",
+                "write at least one",
+            );
         }
         let mut names = BTreeSet::new();
         for (number, shard) in shards.iter().enumerate() {
             let key = format!("{key}[{number}]");
+            let span = Some(shard.name.span());
             if !names.insert(shard.name.get_ref()) {
-                let what = format!("two shards are called {:?}", shard.name.get_ref());
-                self.note(format!("{key}.name"), Some(shard.name.span()), what);
+                let message = format!("two shards have the name {:?}", shard.name.get_ref());
+                self.note(
+                    format!("{key}.name"),
+                    span.clone(),
+                    message,
+                    "give each shard a name of its own",
+                );
             }
             if shard.weight == 0 {
-                let what = "a shard of weight 0 holds nothing; leave it out";
-                self.note(format!("{key}.weight"), Some(shard.name.span()), what);
+                let message = "a shard of weight 0 holds nothing";
+                self.note(
+                    format!("{key}.weight"),
+                    span,
+                    message,
+                    "leave it out, or write a number above 0",
+                );
             }
-            self.look_at(&format!("{key}.store"), &shard.store, purpose);
         }
     }
 }

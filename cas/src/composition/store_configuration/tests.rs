@@ -13,18 +13,24 @@ struct File {
 fn problems(text: &str) -> Vec<(String, Option<usize>, String)> {
     let file: File = toml::from_str(text).unwrap_or_else(|error| panic!("{error}"));
     let mut problems = Problems::default();
-    problems.look_at("blobs", &file.blobs, Use::Blobs);
-    problems.look_at("actions", &file.actions, Use::Results);
+    problems.check("blobs", &file.blobs, StorePurpose::Blobs);
+    problems.check("actions", &file.actions, StorePurpose::Results);
     let line = |place: std::ops::Range<usize>| text[..place.start].matches('\n').count() + 1;
     problems
-        .into_found()
+        .into_vec()
         .into_iter()
-        .map(|problem| (problem.key, problem.place.map(line), problem.what))
+        .map(|problem| {
+            (
+                problem.key,
+                problem.span.map(line),
+                problem.hint.unwrap_or_default(),
+            )
+        })
         .collect()
 }
 
 #[test]
-fn everything_that_is_wrong_is_named_with_its_key_and_line() {
+fn every_problem_is_named_with_its_key_and_line() {
     let text = r#"[blobs.tiered.fast.disk]
 directory = "same"
 size = "1GiB"
@@ -51,11 +57,11 @@ directory = "same"
         ],
         "{found:#?}"
     );
-    assert!(found[0].2.contains("write grpc://"), "{found:#?}");
+    assert!(found[0].2.starts_with("write grpc://"), "{found:#?}");
 }
 
 #[test]
-fn an_unknown_kind_or_key_is_named_with_what_there_is() {
+fn an_unknown_kind_or_key_is_named_with_the_known_ones() {
     for (text, expected) in [
         (
             "[blobs.dsk]\ndirectory = 'a'\n[actions.memory]\n",
@@ -80,7 +86,7 @@ fn an_unknown_kind_or_key_is_named_with_what_there_is() {
 }
 
 #[tokio::test]
-async fn what_is_written_is_what_is_opened() {
+async fn the_described_stores_are_opened() {
     let text = r#"
 [blobs.metered]
 name = "all"

@@ -143,7 +143,7 @@ async fn a_tree_and_every_file_in_it_must_be_there() {
 }
 
 #[tokio::test]
-async fn every_directory_below_a_root_directory_and_every_file_must_be_there() {
+async fn every_directory_and_file_of_a_tree_must_be_present() {
     let setup = setup();
     let (top, inner) = directories();
     let result = with_directory(None, Some(sha256(&top.encode_to_vec())));

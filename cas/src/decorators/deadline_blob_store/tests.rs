@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use tokio::time::sleep;
 
 use super::*;
-use crate::blob_store::{collect, one_chunk};
+use crate::blob_store::{Lease, collect, one_chunk};
 use crate::media::memory_blob_store::MemoryBlobStore;
 use crate::testing::model;
 use crate::testing::{noise, sha256};
@@ -43,6 +43,14 @@ impl BlobStore for SlowBlobStore {
             sleep(self.pause).await;
         }
         Ok(())
+    }
+
+    async fn lease(&self, _: &[Digest]) -> Result<Lease, Error> {
+        std::future::pending().await
+    }
+
+    async fn resolve(&self, _: DigestFunction, _: [u8; 32]) -> Result<Option<Digest>, Error> {
+        std::future::pending().await
     }
 }
 

@@ -5,13 +5,13 @@ use tonic::Status;
 use super::*;
 
 /// Answers every write with one status.
-struct Refusing {
+struct RefusingActionCache {
     code: Code,
     writes: AtomicUsize,
 }
 
 #[async_trait]
-impl ActionCache for Refusing {
+impl ActionCache for RefusingActionCache {
     async fn get(&self, _: &InstanceName, _: Digest) -> Result<Option<ActionResult>, Error> {
         Ok(Some(ActionResult::default()))
     }
@@ -23,7 +23,7 @@ impl ActionCache for Refusing {
 }
 
 async fn write_twice(code: Code) -> (Result<(), Error>, usize) {
-    let inner = Arc::new(Refusing {
+    let inner = Arc::new(RefusingActionCache {
         code,
         writes: AtomicUsize::new(0),
     });
@@ -37,7 +37,7 @@ async fn write_twice(code: Code) -> (Result<(), Error>, usize) {
 }
 
 #[tokio::test]
-async fn a_denied_write_is_no_failure_and_not_tried_again() {
+async fn a_denied_write_succeeds_and_is_not_repeated() {
     let (outcome, writes) = write_twice(Code::PermissionDenied).await;
     outcome.unwrap();
     assert_eq!(writes, 1);

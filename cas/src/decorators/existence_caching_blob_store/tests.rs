@@ -30,7 +30,7 @@ proptest! {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_lie_ends_with_the_age_even_when_it_is_repeated() {
+async fn a_stale_answer_expires_even_when_it_is_repeated() {
     let (inner, store) = store(10);
     let digest = sha256(b"blob");
     inner.write(digest, one_chunk("blob".into())).await.unwrap();
@@ -40,14 +40,14 @@ async fn the_lie_ends_with_the_age_even_when_it_is_repeated() {
     assert_eq!(
         store.find_missing(&[digest]).await.unwrap(),
         [],
-        "the lie that it documents"
+        "a stale answer, as documented"
     );
     tokio::time::advance(MINUTE / 4).await;
     assert_eq!(store.find_missing(&[digest]).await.unwrap(), [digest]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_missing_is_asked_for_again_at_once() {
+async fn an_absent_blob_is_asked_for_again_at_once() {
     let (inner, store) = store(10);
     let digest = sha256(b"blob");
     assert_eq!(store.find_missing(&[digest, digest]).await.unwrap(), [digest]);
@@ -56,7 +56,7 @@ async fn what_was_missing_is_asked_for_again_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_read_that_misses_ends_the_lie() {
+async fn a_read_that_misses_removes_the_stale_answer() {
     let (inner, store) = store(10);
     let digests = [sha256(b"one"), sha256(b"two")];
     let blobs = vec![(digests[0], "one".into()), (digests[1], "two".into())];
@@ -71,7 +71,7 @@ async fn a_read_that_misses_ends_the_lie() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_is_remembered_than_allowed() {
+async fn at_most_max_entries_are_remembered() {
     let (inner, store) = store(1);
     let digests = [sha256(b"one"), sha256(b"two")];
     let blobs = vec![(digests[0], "one".into()), (digests[1], "two".into())];

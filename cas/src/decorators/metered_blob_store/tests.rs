@@ -23,7 +23,7 @@ proptest! {
     }
 }
 
-/// Runs `work` with a recorder of its own and yields every metric as `name{label=value,…}`.
+/// Runs `work` with a recorder of its own and returns every metric as `name{label=value,…}`.
 pub(crate) fn recorded(work: impl Future<Output = ()>) -> BTreeMap<String, u64> {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
@@ -47,7 +47,7 @@ pub(crate) fn recorded(work: impl Future<Output = ()>) -> BTreeMap<String, u64> 
 }
 
 #[test]
-fn requests_blobs_bytes_and_durations_are_counted_by_what_became_of_them() {
+fn everything_is_counted_by_outcome() {
     let metrics = recorded(async {
         let switch = SwitchedBlobStore::new(Arc::new(MemoryBlobStore::default()));
         let store = MeteredBlobStore::new("disk", Arc::clone(&switch) as Arc<dyn BlobStore>);

@@ -1,4 +1,4 @@
-//! Copies to the side of a mirror that lacks a blob.
+//! Repair of the side of a mirror that lacks a blob.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,15 +14,15 @@ use crate::blob_store::{BlobRange, BlobStore};
 use crate::error::Error;
 use bitzel_proto::with_causes;
 
-/// Repairs that wait at most. What is beyond is not repaired now: it will be noticed again.
-const QUEUE: usize = 100_000;
-/// Copies under way at the same time.
-const CONCURRENCY: usize = 8;
+/// Repairs that can wait. Further ones are dropped: the next `find_missing` requests them again.
+const MAX_QUEUED_REPAIRS: usize = 100_000;
+/// Copies that run at the same time.
+const MAX_CONCURRENT_COPIES: usize = 8;
 
-/// A background task that copies blobs from one side to the other. Ends with this value.
+/// Background task that copies blobs from one side to the other. Ends when this is dropped.
 pub(super) struct Repair {
     queue: mpsc::Sender<(Digest, usize)>,
-    /// What waits or is being copied, so that nothing is copied twice at a time.
+    /// Repairs that wait or run, so that no blob is copied twice at the same time.
     under_way: Arc<Mutex<HashSet<(Digest, usize)>>>,
     left: watch::Receiver<usize>,
     _task: AbortOnDropHandle<()>,
@@ -30,16 +30,16 @@ pub(super) struct Repair {
 
 impl Repair {
     pub(super) fn start(sides: [Arc<dyn BlobStore>; 2]) -> Self {
-        let (queue, requests) = mpsc::channel(QUEUE);
+        let (queue, requests) = mpsc::channel(MAX_QUEUED_REPAIRS);
         let (count, left) = watch::channel(0);
         let under_way = Arc::new(Mutex::new(HashSet::new()));
         let done = Arc::clone(&under_way);
         let task = tokio::spawn(async move {
             tokio_stream::wrappers::ReceiverStream::new(requests)
-                .for_each_concurrent(CONCURRENCY, |(digest, side): (Digest, usize)| {
+                .for_each_concurrent(MAX_CONCURRENT_COPIES, |(digest, side): (Digest, usize)| {
                     let (sides, done, count) = (&sides, &done, &count);
                     async move {
-                        count_and_copy(sides, digest, side).await;
+                        copy_and_count(sides, digest, side).await;
                         let left = {
                             let mut under_way = done.lock();
                             under_way.remove(&(digest, side));
@@ -58,7 +58,7 @@ impl Repair {
         }
     }
 
-    /// Has `digest` copied to `side`, soon.
+    /// Queues a copy of `digest` to `side`.
     pub(super) fn request(&self, digest: Digest, side: usize) {
         let mut under_way = self.under_way.lock();
         if under_way.insert((digest, side)) && self.queue.try_send((digest, side)).is_err() {
@@ -76,7 +76,7 @@ impl Repair {
     }
 }
 
-async fn count_and_copy(sides: &[Arc<dyn BlobStore>; 2], digest: Digest, side: usize) {
+async fn copy_and_count(sides: &[Arc<dyn BlobStore>; 2], digest: Digest, side: usize) {
     let copied = match sides[1 - side].read(digest, BlobRange::default()).await {
         Ok(blob) => sides[side].write(digest, blob).await,
         Err(error) => Err(error),
@@ -84,7 +84,7 @@ async fn count_and_copy(sides: &[Arc<dyn BlobStore>; 2], digest: Digest, side: u
     count(digest, &copied);
 }
 
-/// Tells operators what became of a repair.
+/// Counts and logs the outcome of a repair.
 pub(super) fn count(digest: Digest, copied: &Result<(), Error>) {
     let outcome = if copied.is_ok() { "ok" } else { "error" };
     metrics::counter!("bitzel_mirror_repairs_total", "outcome" => outcome).increment(1);

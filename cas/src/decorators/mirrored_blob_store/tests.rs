@@ -96,7 +96,7 @@ async fn a_read_repairs_the_side_that_lacks_the_blob() {
 }
 
 #[tokio::test]
-async fn find_missing_repairs_what_one_side_lacks_and_reports_what_both_do() {
+async fn find_missing_repairs_the_side_that_lacks_a_blob() {
     let mirror = mirror(OneSideDown::Refuse);
     let [(one, blob_one), (two, blob_two)] = blobs();
     let nowhere = sha256(b"nowhere");
@@ -109,7 +109,7 @@ async fn find_missing_repairs_what_one_side_lacks_and_reports_what_both_do() {
 }
 
 #[tokio::test]
-async fn one_side_down_refuses_writes_unless_told_to_go_on() {
+async fn one_side_down_refuses_writes_unless_it_may_degrade() {
     for policy in [OneSideDown::Refuse, OneSideDown::Degrade] {
         for down in [0, 1] {
             let mirror = mirror(policy);
@@ -170,7 +170,7 @@ async fn a_torn_source_is_stored_on_neither_side() {
 }
 
 #[tokio::test]
-async fn a_side_that_dies_in_the_middle_of_a_read_leaves_nothing_half_copied() {
+async fn a_side_that_dies_during_a_read_leaves_no_partial_copy() {
     let mirror = mirror(OneSideDown::Refuse);
     let [(digest, blob), _] = blobs();
     mirror.memories[1].write(digest, one_chunk(blob)).await.unwrap();

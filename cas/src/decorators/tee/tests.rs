@@ -18,7 +18,7 @@ fn stream(blob: &[u8], torn: bool) -> BlobStream {
 }
 
 #[tokio::test]
-async fn both_get_all_of_it() {
+async fn both_consumers_get_the_whole_blob() {
     let blob = noise(1, 100_000);
     let (one, other) = write_both(sha256(&blob), stream(&blob, false), collect, collect)
         .await
@@ -27,7 +27,7 @@ async fn both_get_all_of_it() {
 }
 
 #[tokio::test]
-async fn one_that_fails_does_not_keep_the_other_from_it() {
+async fn a_consumer_that_fails_does_not_stop_the_other() {
     let blob = noise(1, 100_000);
     let refuse = async |stream: BlobStream| drop(stream);
     let ((), other) = write_both(sha256(&blob), stream(&blob, false), refuse, collect)
@@ -37,7 +37,7 @@ async fn one_that_fails_does_not_keep_the_other_from_it() {
 }
 
 #[tokio::test]
-async fn a_source_that_fails_is_an_end_for_nobody() {
+async fn a_source_that_fails_is_not_taken_for_its_end() {
     let blob = noise(1, 100_000);
     let mut ends = Vec::new();
     let (seen, mut ends_seen) = tokio::sync::mpsc::unbounded_channel();
@@ -62,14 +62,14 @@ async fn a_source_that_fails_is_an_end_for_nobody() {
 }
 
 #[tokio::test]
-async fn what_both_have_does_not_wait_for_the_source() {
+async fn a_blob_that_both_refuse_does_not_wait_for_the_source() {
     let refuse = async |stream: BlobStream| drop(stream);
     let endless = futures::stream::pending().boxed();
     write_both(sha256(b"x"), endless, refuse, refuse).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_copy_is_there_before_its_reader_has_the_last_bytes() {
+async fn the_copy_is_stored_before_the_last_bytes_are_read() {
     let blob = noise(1, 100_000);
     let digest = sha256(&blob);
     let target = Arc::new(MemoryBlobStore::default());
@@ -83,7 +83,7 @@ async fn a_copy_is_there_before_its_reader_has_the_last_bytes() {
 }
 
 #[tokio::test]
-async fn a_torn_source_or_a_reader_that_leaves_leaves_no_copy() {
+async fn a_torn_source_or_a_reader_that_stops_leaves_no_copy() {
     let blob = noise(1, 100_000);
     let digest = sha256(&blob);
     let target = Arc::new(MemoryBlobStore::default());
@@ -101,7 +101,7 @@ async fn a_torn_source_or_a_reader_that_leaves_leaves_no_copy() {
 }
 
 #[tokio::test]
-async fn a_copy_that_is_refused_is_not_the_readers_failure() {
+async fn a_copy_that_is_refused_does_not_fail_the_reader() {
     let blob = noise(1, 100_000);
     // Under a wrong name, so that the target refuses it.
     let digest = Digest::new(bitzel_proto::DigestFunction::Sha256, [7; 32], 100_000);

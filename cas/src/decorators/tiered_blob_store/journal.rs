@@ -1,4 +1,4 @@
-//! What waits to be written back, on disk.
+//! Journal of the write-back queue on disk.
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
@@ -10,20 +10,20 @@ use bitzel_proto::{Digest, DigestFunction};
 use crate::directory_lock::DirectoryLock;
 use crate::error::Error;
 
-/// Lines after which the file is written anew if most of them are history.
-const COMPACT_AFTER: usize = 100_000;
+/// Lines after which the file is rewritten if most of them are history.
+const COMPACT_AFTER_LINES: usize = 100_000;
 
-/// A file of lines `+ function hash size` (waits) and `- function hash size` (no longer).
+/// A file of lines `+ function hash size` (waits) and `- function hash size` (no longer waits).
 ///
-/// A line is on its way to the disk when [`Journal::append`] returns: it survives the death of the process, but not
-/// for sure a power loss, exactly as the blob in the fast store that it is about. A line that was cut off by the
-/// death of the process is the last one and was never acknowledged; it is left out.
+/// When [`Journal::append`] returns, a line is in the page cache: it survives the death of the process, but not with
+/// certainty a power loss, exactly as the blob in the fast store that it names. A line that was cut off by the death of
+/// the process is the last one and was never acknowledged; it is ignored.
 pub(super) struct Journal {
     path: PathBuf,
     file: File,
     lines: usize,
     waiting: HashSet<Digest>,
-    /// Locked as long as the journal is open: two processes would work on one queue.
+    /// Held while the journal is open, so that no two processes work on one queue.
     _lock: DirectoryLock,
 }
 
@@ -61,7 +61,7 @@ impl Entry {
 }
 
 impl Journal {
-    /// Opens the journal in `directory`, which is created if it is not there. Blocks.
+    /// Opens the journal in `directory`, which is created if it does not exist. Blocks.
     pub(super) fn open(directory: &Path) -> Result<Self, Error> {
         let io = |what: &str| Error::io(format!("cannot {what} {}", directory.display()));
         std::fs::create_dir_all(directory).map_err(io("create the write-back queue"))?;
@@ -75,8 +75,8 @@ impl Journal {
         };
         let waiting = replay(&text).map_err(|line| {
             Error::InvalidArgument(format!(
-                "line {line} of {} is not what bitzel writes; move the file away to start with an empty queue, which \
-                 loses what waits in it",
+                "line {line} of {} is no entry of a write-back queue; move the file away to start with an empty queue, \
+                 which loses the blobs that wait in it",
                 path.display()
             ))
         })?;
@@ -90,12 +90,12 @@ impl Journal {
         })
     }
 
-    /// What waits.
+    /// The blobs that wait.
     pub(super) fn waiting(&self) -> &HashSet<Digest> {
         &self.waiting
     }
 
-    /// Writes entries down. Blocks.
+    /// Appends entries. Blocks.
     pub(super) fn append(&mut self, entries: &[Entry]) -> Result<(), Error> {
         let io = |path: &Path| Error::io(format!("cannot write {}", path.display()));
         let text: String = entries.iter().map(|entry| entry.line()).collect();
@@ -107,14 +107,14 @@ impl Journal {
             };
         }
         self.lines += entries.len();
-        if self.lines > COMPACT_AFTER && self.lines > 4 * self.waiting.len() {
+        if self.lines > COMPACT_AFTER_LINES && self.lines > 4 * self.waiting.len() {
             (self.file, self.lines) = rewrite(&self.path, &self.waiting).map_err(io(&self.path))?;
         }
         Ok(())
     }
 }
 
-/// What waits after all lines, or the number of a line that is none.
+/// Returns the blobs that wait after all lines, or the number of a malformed line.
 fn replay(text: &[u8]) -> Result<HashSet<Digest>, usize> {
     let whole = text
         .iter()
@@ -132,7 +132,7 @@ fn replay(text: &[u8]) -> Result<HashSet<Digest>, usize> {
     Ok(waiting)
 }
 
-/// Replaces the file at `path` by one without history, and opens it for appending.
+/// Replaces the file at `path` by one without history and opens it for appending.
 fn rewrite(path: &Path, waiting: &HashSet<Digest>) -> std::io::Result<(File, usize)> {
     let new = path.with_extension("new");
     let text: String = waiting
@@ -153,7 +153,7 @@ mod tests {
     use crate::testing::sha256;
 
     #[test]
-    fn what_waits_survives_and_what_is_done_does_not_come_back() {
+    fn waiting_blobs_survive_and_written_ones_do_not_return() {
         let directory = tempfile::tempdir().unwrap();
         let (one, two) = (sha256(b"one"), DigestFunction::Blake3.digest(b"two"));
         let mut journal = Journal::open(directory.path()).unwrap();
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_cut_off_anywhere_takes_nothing_else_along() {
+    fn a_line_cut_off_anywhere_loses_no_other_line() {
         let (one, two) = (sha256(b"one"), sha256(b"two"));
         let first = Entry::Waits(one).line();
         let text = format!("{first}{}", Entry::Waits(two).line());
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_something_else_is_refused_with_its_line() {
+    fn a_malformed_file_is_refused_with_its_line() {
         let directory = tempfile::tempdir().unwrap();
         let text = format!("{}hello\n", Entry::Waits(sha256(b"one")).line());
         std::fs::write(directory.path().join("queue"), text).unwrap();
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn history_does_not_pile_up() {
+    fn history_is_compacted() {
         let directory = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(directory.path()).unwrap();
         let digests: Vec<Digest> = (0..1000_u32)
@@ -198,7 +198,7 @@ mod tests {
             journal.append(&waits).unwrap();
             journal.append(&done).unwrap();
         }
-        assert!(journal.lines <= COMPACT_AFTER);
+        assert!(journal.lines <= COMPACT_AFTER_LINES);
         drop(journal);
         assert_eq!(
             std::fs::metadata(directory.path().join("queue"))

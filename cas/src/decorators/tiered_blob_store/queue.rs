@@ -1,4 +1,4 @@
-//! The order in which blobs are written back. No I/O.
+//! Order in which blobs are written back. No I/O.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
@@ -9,45 +9,46 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::blob_store::Lease;
 
-/// Blobs up to this size go in batches.
-pub(super) const SMALL: u64 = 1 << 20;
-/// Bytes and blobs of one batch.
-const BATCH_BYTES: u64 = 3 << 20;
-const BATCH_BLOBS: usize = 256;
+/// Size in bytes up to which blobs are written in batches.
+pub(super) const MAX_BATCHED_BLOB_SIZE: u64 = 1 << 20;
+/// Bytes of one batch.
+const MAX_BATCH_BYTES: u64 = 3 << 20;
+/// Blobs of one batch.
+const MAX_BATCH_BLOBS: usize = 256;
 
-/// The room that one blob takes in the bounded queue; given back when this is dropped. `None` for blobs that were
-/// queued before a restart with smaller bounds.
-pub(super) type Room = Option<[OwnedSemaphorePermit; 2]>;
+/// Permits for the space that one blob takes in the bounded queue, released when they are dropped. `None` for blobs that
+/// were queued before a restart with smaller bounds.
+pub(super) type QueuePermits = Option<[OwnedSemaphorePermit; 2]>;
 
 struct Queued {
-    _room: Room,
-    /// Keeps the blob in the fast store.
+    _permits: QueuePermits,
+    /// Protects the blob in the fast store from eviction.
     _lease: Arc<Lease>,
-    /// Whether it was added once more after it was taken.
-    again: bool,
+    /// True if it was added again after it was taken.
+    added_again: bool,
 }
 
 /// First in, first out, each digest once.
 #[derive(Default)]
 pub(super) struct Queue {
     order: VecDeque<Digest>,
-    /// All that waits or is being written.
+    /// The blobs that wait or are being written.
     blobs: HashMap<Digest, Queued>,
     bytes: u64,
 }
 
 impl Queue {
-    /// Adds blobs; those that are in it already give their new room back.
-    pub(super) fn add(&mut self, blobs: impl IntoIterator<Item = (Digest, Room)>, lease: Lease) {
+    /// Adds blobs; those that are in the queue already release their new permits.
+    pub(super) fn add(&mut self, blobs: impl IntoIterator<Item = (Digest, QueuePermits)>, lease: Lease) {
         let lease = Arc::new(lease);
-        for (digest, room) in blobs {
+        for (digest, permits) in blobs {
             match self.blobs.entry(digest) {
-                Entry::Occupied(mut queued) => queued.get_mut().again = true,
+                Entry::Occupied(mut queued) => queued.get_mut().added_again = true,
                 Entry::Vacant(vacant) => {
                     vacant.insert(Queued {
-                        _room: room,
+                        _permits: permits,
                         _lease: Arc::clone(&lease),
-                        again: false,
+                        added_again: false,
                     });
                     self.order.push_back(digest);
                     self.bytes += digest.size_bytes();
@@ -62,37 +63,39 @@ impl Queue {
         let mut bytes = 0;
         while let Some(next) = self.order.front() {
             let size = next.size_bytes();
-            let full = batch.len() == BATCH_BLOBS || bytes + size > BATCH_BYTES || size > SMALL;
+            let full = batch.len() == MAX_BATCH_BLOBS
+                || bytes + size > MAX_BATCH_BYTES
+                || size > MAX_BATCHED_BLOB_SIZE;
             if full && !batch.is_empty() {
                 break;
             }
             bytes += size;
             if let Some(queued) = self.blobs.get_mut(next) {
-                queued.again = false;
+                queued.added_again = false;
             }
             batch.extend(self.order.pop_front());
-            if size > SMALL {
+            if size > MAX_BATCHED_BLOB_SIZE {
                 break;
             }
         }
         batch
     }
 
-    /// Of blobs that were taken and found to be gone: those that nobody has added again meanwhile. The others are in
-    /// the queue once more.
-    pub(super) fn really_gone(&mut self, digests: &[Digest]) -> Vec<Digest> {
-        let mut gone = Vec::new();
+    /// Returns those of `digests`, which were taken and found absent, that were not added again meanwhile. Queues the
+    /// others again.
+    pub(super) fn lost_or_requeued(&mut self, digests: &[Digest]) -> Vec<Digest> {
+        let mut lost = Vec::new();
         for digest in digests {
-            if self.blobs.get(digest).is_some_and(|queued| queued.again) {
+            if self.blobs.get(digest).is_some_and(|queued| queued.added_again) {
                 self.order.push_back(*digest);
             } else {
-                gone.push(*digest);
+                lost.push(*digest);
             }
         }
-        gone
+        lost
     }
 
-    /// Forgets blobs.
+    /// Removes blobs.
     pub(super) fn done(&mut self, digests: &[Digest]) {
         for digest in digests {
             if self.blobs.remove(digest).is_some() {
@@ -123,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn small_blobs_go_together_and_large_ones_alone_in_their_order() {
+    fn small_blobs_are_batched_and_large_ones_are_alone() {
         let mut queue = Queue::default();
         let blobs = [
             blob(1, 10),
@@ -133,8 +136,8 @@ mod tests {
             blob(5, 1 << 20),
             blob(6, 1),
         ];
-        queue.add(blobs.map(|digest| (digest, None)), Lease::default());
-        queue.add([(blobs[0], None)], Lease::default());
+        queue.add(blobs.map(|digest| (digest, None)), Lease::none());
+        queue.add([(blobs[0], None)], Lease::none());
         assert_eq!(queue.len(), 6);
         assert_eq!(queue.take(), blobs[..1]);
         assert_eq!(queue.take(), blobs[1..2]);
@@ -147,13 +150,13 @@ mod tests {
     }
 
     #[test]
-    fn a_blob_that_is_written_again_while_its_loss_is_noticed_is_not_lost() {
+    fn a_blob_that_is_written_again_in_time_is_not_lost() {
         let mut queue = Queue::default();
         let blobs = [blob(1, 10), blob(2, 10)];
-        queue.add(blobs.map(|digest| (digest, None)), Lease::default());
+        queue.add(blobs.map(|digest| (digest, None)), Lease::none());
         assert_eq!(queue.take(), blobs);
-        queue.add([(blobs[1], None)], Lease::default());
-        assert_eq!(queue.really_gone(&blobs), blobs[..1]);
+        queue.add([(blobs[1], None)], Lease::none());
+        assert_eq!(queue.lost_or_requeued(&blobs), blobs[..1]);
         queue.done(&blobs[..1]);
         assert_eq!(queue.take(), blobs[1..]);
     }

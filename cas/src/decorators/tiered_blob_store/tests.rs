@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::blob_store::{collect, one_chunk, read_whole};
+use crate::blocking::run_blocking;
+use crate::directory_lock::DirectoryLock;
 use crate::media::memory_blob_store::MemoryBlobStore;
 use crate::testing::failing_blob_store::{FailingBlobStore, SwitchedBlobStore};
 use crate::testing::model;
@@ -41,6 +43,14 @@ async fn back(
 fn blob(seed: u64) -> (Digest, Bytes) {
     let blob = Bytes::from(noise(seed, 5000));
     (sha256(&blob), blob)
+}
+
+/// Waits until the tasks of a dropped store have ended and released the lock of its queue.
+async fn wait_for_lock(directory: &Path) {
+    let directory = directory.to_owned();
+    run_blocking(move || DirectoryLock::wait(&directory).map(drop))
+        .await
+        .unwrap();
 }
 
 async fn has(store: &impl BlobStore, digest: Digest) -> bool {
@@ -97,7 +107,7 @@ async fn a_read_fills_the_fast_store_on_its_way() {
 }
 
 #[tokio::test]
-async fn nothing_of_a_read_that_breaks_stays_in_the_fast_store() {
+async fn a_read_that_breaks_leaves_nothing_in_the_fast_store() {
     let (fast, slow) = (memory(), memory());
     let (digest, bytes) = blob(1);
     slow.write(digest, one_chunk(bytes)).await.unwrap();
@@ -112,7 +122,7 @@ async fn nothing_of_a_read_that_breaks_stays_in_the_fast_store() {
 }
 
 #[tokio::test]
-async fn a_fast_store_that_is_down_fails_nothing() {
+async fn a_fast_store_that_is_down_fails_no_call() {
     let slow = memory();
     let store = TieredBlobStore::write_through(Arc::new(FailingBlobStore), Arc::clone(&slow) as _);
     let ((one, bytes), (two, other)) = (blob(1), blob(2));
@@ -149,7 +159,7 @@ async fn a_blob_that_only_the_fast_store_has_is_missing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn write_back_acknowledges_first_and_writes_when_the_slow_store_is_there() {
+async fn write_back_acknowledges_before_the_slow_store_has_it() {
     let directory = tempfile::tempdir().unwrap();
     let (fast, memory) = (memory(), memory());
     let slow = SwitchedBlobStore::new(Arc::clone(&memory) as _);
@@ -181,14 +191,7 @@ async fn the_queue_survives_a_restart() {
     let (digest, bytes) = blob(1);
     store.write(digest, one_chunk(bytes)).await.unwrap();
     drop(store);
-    // The lock goes with the tasks that were told to end.
-    while std::fs::File::open(directory.path().join("lock"))
-        .unwrap()
-        .try_lock()
-        .is_err()
-    {
-        tokio::task::yield_now().await;
-    }
+    wait_for_lock(directory.path()).await;
     // Smaller bounds do not lose what was queued under larger ones.
     let smaller = WriteBackOptions {
         max_blobs: 1,
@@ -222,7 +225,7 @@ async fn a_blob_that_the_fast_store_lost_is_counted_and_missing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_queue_makes_writes_wait_and_what_is_larger_goes_through() {
+async fn a_full_queue_delays_writes_and_large_blobs_bypass_it() {
     let directory = tempfile::tempdir().unwrap();
     let (fast, memory) = (memory(), memory());
     let slow = SwitchedBlobStore::new(Arc::clone(&memory) as _);
@@ -306,7 +309,7 @@ async fn what_waits_is_not_evicted_from_a_fast_store_on_disk() {
 }
 
 #[tokio::test]
-async fn a_hash_is_looked_up_in_the_fast_store_and_then_in_the_slow_one() {
+async fn a_hash_is_resolved_in_the_fast_store_first() {
     let (fast, slow) = (memory(), SwitchedBlobStore::new(memory()));
     let store = through(&fast, Arc::clone(&slow) as Arc<dyn BlobStore>);
     let [(in_fast, fast_blob), (in_slow, slow_blob), (nowhere, _)] = [blob(1), blob(2), blob(3)];

@@ -1,4 +1,4 @@
-//! Writing to the slow store later.
+//! Write-back: asynchronous writes to the slow store.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -13,24 +13,24 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, warn};
 
 use super::journal::{Entry, Journal};
-use super::queue::{Queue, Room, SMALL};
+use super::queue::{MAX_BATCHED_BLOB_SIZE, Queue, QueuePermits};
 use crate::blob_store::{BlobRange, BlobStore};
 use crate::blocking::run_blocking;
 use crate::error::Error;
 use crate::retry::reconnection_pauses;
 use bitzel_proto::with_causes;
 
-/// Longest pause between tries to reach the slow store.
-const LONGEST_PAUSE: Duration = Duration::from_mins(1);
-/// The unit in which the queue's bytes are reserved.
-const PAGE: u64 = 4096;
+/// Longest pause between two attempts to reach the slow store.
+const MAX_RETRY_PAUSE: Duration = Duration::from_mins(1);
+/// Unit in which the bytes of the queue are reserved.
+const PAGE_SIZE: u64 = 4096;
 
 /// Bounds and place of a write-back queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WriteBackOptions {
-    /// Where the queue is kept on disk: a directory of its own, on the disk of the fast store.
+    /// Directory of the queue: one of its own, on the disk of the fast store.
     pub directory: PathBuf,
-    /// Blobs that may wait. Writes beyond wait themselves.
+    /// Blobs that may wait. Further writes wait until there is space.
     pub max_blobs: usize,
     /// Bytes that may wait; well below the limit of the fast store, which must not evict them. Larger blobs are
     /// written through.
@@ -39,7 +39,7 @@ pub struct WriteBackOptions {
     pub concurrency: usize,
 }
 
-/// What a write-back queue holds and has done since it was opened.
+/// Counts of a write-back queue since it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WriteBackStatus {
     /// Blobs that wait.
@@ -48,8 +48,8 @@ pub struct WriteBackStatus {
     pub waiting_bytes: u64,
     /// Blobs that the slow store has taken.
     pub written_blobs: u64,
-    /// Blobs that the fast store lost, or the slow one refused for good, before they were written. They were
-    /// acknowledged; now they are missing.
+    /// Blobs that the fast store lost, or the slow one refused finally, before they were written. They were acknowledged
+    /// and are missing now.
     pub lost_blobs: u64,
 }
 
@@ -64,7 +64,7 @@ struct Shared {
     fast: Arc<dyn BlobStore>,
     slow: Arc<dyn BlobStore>,
     queue: Mutex<Queue>,
-    /// Locked on the threads for blocking work only.
+    /// Locked on threads for blocking work only.
     journal: Mutex<Journal>,
     blobs: Arc<Semaphore>,
     pages: Arc<Semaphore>,
@@ -74,11 +74,11 @@ struct Shared {
     lost: AtomicU64,
 }
 
-/// Room in the queue for blobs that are about to be written to the fast store.
-pub(super) struct Reserved(Vec<(Digest, Room)>);
+/// Space in the queue for blobs that are about to be written to the fast store.
+pub(super) struct Reservation(Vec<(Digest, QueuePermits)>);
 
-impl Reserved {
-    /// Gives back the room of all other blobs.
+impl Reservation {
+    /// Releases the space of all other blobs.
     pub(super) fn keep(&mut self, digests: &HashSet<Digest>) {
         self.0.retain(|(digest, _)| digests.contains(digest));
     }
@@ -96,13 +96,13 @@ impl WriteBack {
             max_bytes,
             concurrency,
         } = options;
-        if max_blobs == 0 || max_bytes < PAGE || concurrency == 0 {
+        if max_blobs == 0 || max_bytes < PAGE_SIZE || concurrency == 0 {
             return Err(Error::InvalidArgument(format!(
-                "a write-back queue needs room for one blob, {PAGE} bytes and one writer at least"
+                "a write-back queue needs room for one blob, {PAGE_SIZE} bytes and one writer at least"
             )));
         }
         let journal = run_blocking(move || Journal::open(&directory)).await?;
-        let pages = usize::try_from(max_bytes / PAGE).unwrap_or(usize::MAX);
+        let pages = usize::try_from(max_bytes / PAGE_SIZE).unwrap_or(usize::MAX);
         let shared = Arc::new(Shared {
             fast,
             slow,
@@ -119,7 +119,7 @@ impl WriteBack {
         let lease = shared.fast.lease(&waiting).await?;
         let queued = waiting
             .into_iter()
-            .map(|digest| (digest, shared.try_room(digest)));
+            .map(|digest| (digest, shared.try_reserve(digest)));
         shared.queue.lock().add(queued, lease);
         shared.changed();
         let write = |_| AbortOnDropHandle::new(tokio::spawn(write_back(Arc::clone(&shared))));
@@ -132,19 +132,19 @@ impl WriteBack {
         })
     }
 
-    /// Whether writes of this blob go through the queue.
-    pub(super) fn takes(&self, digest: Digest) -> bool {
-        digest.size_bytes() <= self.max_bytes / PAGE * PAGE && u32::try_from(pages(digest)).is_ok()
+    /// True if writes of this blob go through the queue.
+    pub(super) fn accepts(&self, digest: Digest) -> bool {
+        digest.size_bytes() <= self.max_bytes / PAGE_SIZE * PAGE_SIZE && u32::try_from(pages(digest)).is_ok()
     }
 
-    /// Whether a batch of these blobs can be in the queue at the same time.
-    pub(super) fn takes_all(&self, digests: &[Digest]) -> bool {
+    /// True if a batch of these blobs can be in the queue at the same time.
+    pub(super) fn accepts_all(&self, digests: &[Digest]) -> bool {
         let pages: u64 = digests.iter().map(|digest| pages(*digest)).sum();
-        digests.len() <= self.max_blobs && pages <= self.max_bytes / PAGE && u32::try_from(pages).is_ok()
+        digests.len() <= self.max_blobs && pages <= self.max_bytes / PAGE_SIZE && u32::try_from(pages).is_ok()
     }
 
-    /// Waits until there is room for these blobs, which the queue must be able to take.
-    pub(super) async fn reserve(&self, digests: impl IntoIterator<Item = Digest>) -> Reserved {
+    /// Waits until there is space for these blobs, which the queue must accept.
+    pub(super) async fn reserve(&self, digests: impl IntoIterator<Item = Digest>) -> Reservation {
         let digests: Vec<Digest> = digests.into_iter().collect();
         let count = u32::try_from(digests.len()).unwrap_or(u32::MAX);
         let total =
@@ -153,12 +153,12 @@ impl WriteBack {
         let blobs = Arc::clone(&self.shared.blobs).acquire_many_owned(count).await;
         let bytes = Arc::clone(&self.shared.pages).acquire_many_owned(total).await;
         let (mut blobs, mut bytes) = (blobs.ok(), bytes.ok());
-        let mut split = |digest: Digest| -> Room {
+        let mut split = |digest: Digest| -> QueuePermits {
             let blob = blobs.as_mut()?.split(1)?;
             let pages = bytes.as_mut()?.split(usize::try_from(pages(digest)).ok()?)?;
             Some([blob, pages])
         };
-        Reserved(
+        Reservation(
             digests
                 .into_iter()
                 .map(|digest| (digest, split(digest)))
@@ -166,17 +166,17 @@ impl WriteBack {
         )
     }
 
-    /// Queues blobs that are in the fast store now. They survive the death of the process afterwards.
-    pub(super) async fn add(&self, room: Reserved) -> Result<(), Error> {
+    /// Queues blobs that are in the fast store now. Afterwards they survive the death of the process.
+    pub(super) async fn add(&self, Reservation(blobs): Reservation) -> Result<(), Error> {
         let shared = Arc::clone(&self.shared);
-        let digests: Vec<Digest> = room.0.iter().map(|(digest, _)| *digest).collect();
+        let digests: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
         let lease = shared.fast.lease(&digests).await?;
         run_blocking(move || {
-            let entries: Vec<Entry> = room.0.iter().map(|(digest, _)| Entry::Waits(*digest)).collect();
+            let entries: Vec<Entry> = blobs.iter().map(|(digest, _)| Entry::Waits(*digest)).collect();
             let mut journal = shared.journal.lock();
             journal.append(&entries)?;
             // Under the lock of the journal, so that both see the same order of "waits" and "done".
-            shared.queue.lock().add(room.0, lease);
+            shared.queue.lock().add(blobs, lease);
             drop(journal);
             shared.changed();
             Ok(())
@@ -211,20 +211,20 @@ impl WriteBack {
     }
 }
 
-/// The room of a blob, in pages.
+/// The space of a blob, in pages.
 fn pages(digest: Digest) -> u64 {
-    digest.size_bytes().div_ceil(PAGE)
+    digest.size_bytes().div_ceil(PAGE_SIZE)
 }
 
 impl Shared {
-    fn try_room(&self, digest: Digest) -> Room {
+    fn try_reserve(&self, digest: Digest) -> QueuePermits {
         let pages = u32::try_from(pages(digest)).ok()?;
         let blob = Arc::clone(&self.blobs).try_acquire_owned().ok()?;
         let bytes = Arc::clone(&self.pages).try_acquire_many_owned(pages).ok()?;
         Some([blob, bytes])
     }
 
-    /// Tells those who wait for work or for its end.
+    /// Wakes the tasks that wait for work or for its end.
     fn changed(&self) {
         let (blobs, bytes) = {
             let queue = self.queue.lock();
@@ -258,13 +258,13 @@ impl Shared {
         }
     }
 
-    /// Tries to write blobs back and yields those that are to be tried again, with the reason.
+    /// Tries to write blobs back and returns their outcome, with the reason for those that are to be retried.
     async fn try_batch(&self, batch: &[Digest]) -> (Outcome, Option<Error>) {
         let mut outcome = Outcome::default();
         let missing = match self.slow.find_missing(batch).await {
             Ok(missing) => missing,
             Err(error) => {
-                outcome.again = batch.to_vec();
+                outcome.retried = batch.to_vec();
                 return (outcome, Some(error));
             }
         };
@@ -281,10 +281,10 @@ impl Shared {
                 Err(error) if is_final(&error) => {
                     let error = with_causes(&error);
                     warn!(%digest, error, "a blob cannot be written back");
-                    outcome.gone.push(digest);
+                    outcome.lost.push(digest);
                 }
                 Err(error) => {
-                    outcome.again.push(digest);
+                    outcome.retried.push(digest);
                     last_error = Some(error);
                 }
             }
@@ -294,7 +294,7 @@ impl Shared {
 
     async fn copy(&self, digests: &[Digest]) -> Vec<(Digest, Result<(), Error>)> {
         if let [digest] = digests
-            && digest.size_bytes() > SMALL
+            && digest.size_bytes() > MAX_BATCHED_BLOB_SIZE
         {
             let copied = match self.fast.read(*digest, BlobRange::default()).await {
                 Ok(blob) => self.slow.write(*digest, blob).await,
@@ -315,12 +315,12 @@ impl Shared {
         results
     }
 
-    /// Takes blobs off the queue, in memory and on disk.
-    async fn done(self: &Arc<Self>, written: Vec<Digest>, gone: Vec<Digest>) {
+    /// Removes blobs from the queue, in memory and on disk.
+    async fn done(self: &Arc<Self>, written: Vec<Digest>, lost: Vec<Digest>) {
         let shared = Arc::clone(self);
         run_blocking(move || {
             let mut journal = shared.journal.lock();
-            let lost = shared.queue.lock().really_gone(&gone);
+            let lost = shared.queue.lock().lost_or_requeued(&lost);
             for digest in &lost {
                 error!(%digest, "a blob that was acknowledged is lost: it could not be written back");
             }
@@ -332,7 +332,8 @@ impl Shared {
                 let error = with_causes(&error);
                 warn!(
                     error,
-                    "the write-back queue on disk does not take note of what is done"
+                    "the journal of the write-back queue could not be written; blobs that are written already will be \
+                     written once more after a restart"
                 );
             }
             shared.queue.lock().done(&digests);
@@ -346,29 +347,29 @@ impl Shared {
 #[derive(Default)]
 struct Outcome {
     written: Vec<Digest>,
-    gone: Vec<Digest>,
-    again: Vec<Digest>,
+    lost: Vec<Digest>,
+    retried: Vec<Digest>,
 }
 
-/// Whether trying again cannot help: the fast store no longer has the blob, or not its right bytes.
+/// True if a retry cannot help: the fast store has lost the blob, or has other bytes in its place.
 fn is_final(error: &Error) -> bool {
     matches!(error, Error::NotFound(_) | Error::DigestMismatch { .. })
 }
 
-/// Takes batches from the queue and writes them back, for ever. A batch that fails is tried again until it works;
+/// Takes batches from the queue and writes them back, without end. A batch that fails is retried until it succeeds;
 /// meanwhile the queue fills up and writes wait, as they would without a queue.
 async fn write_back(shared: Arc<Shared>) {
     loop {
         let mut batch = shared.next().await;
-        let mut pauses = reconnection_pauses(LONGEST_PAUSE);
+        let mut pauses = reconnection_pauses(MAX_RETRY_PAUSE);
         while !batch.is_empty() {
             let (outcome, error) = shared.try_batch(&batch).await;
-            shared.done(outcome.written, outcome.gone).await;
-            batch = outcome.again;
+            shared.done(outcome.written, outcome.lost).await;
+            batch = outcome.retried;
             if let Some(error) = error {
                 let (blobs, error) = (batch.len(), with_causes(&error));
                 warn!(blobs, error, "blobs could not be written back; they stay queued");
-                tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
+                tokio::time::sleep(pauses.next().unwrap_or(MAX_RETRY_PAUSE)).await;
             }
         }
     }

@@ -6,7 +6,7 @@ use bitzel_proto::{Digest, Hasher};
 use bytes::Bytes;
 use twox_hash::XxHash3_64;
 
-use crate::decorators::verifying_blob_store::check;
+use crate::blob_store::verification::check;
 use crate::error::Error;
 use crate::media::bounded_directory::{Checksum, Entry, Place};
 

@@ -10,9 +10,9 @@ use super::SMALL_BLOB_BYTES;
 use super::encoding;
 use super::integrity::WriteCheck;
 use super::large_blob_writer::LargeBlobWriter;
+use crate::blob_store::verification::verify;
 use crate::blob_store::{BlobStream, join};
 use crate::blocking::run_blocking;
-use crate::decorators::verifying_blob_store::verify;
 use crate::error::Error;
 use crate::media::bounded_directory::{BoundedDirectory, Encoding, SmallEntry};
 

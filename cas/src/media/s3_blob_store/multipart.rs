@@ -11,7 +11,7 @@ use tracing::warn;
 
 use super::{MIB, S3BlobStore};
 use crate::blob_store::BlobStream;
-use crate::decorators::verifying_blob_store::verified;
+use crate::blob_store::verification::verified;
 use crate::error::{BackEndFailure, Error};
 use crate::media::s3_bucket::{S3Bucket, failed};
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Files that earlier exports left: bitzel removes those that nobody used for long, by their modification times."""
+"""Use marks on the files of earlier exports: bitzel removes files with old modification times."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def mark_used(path: Path) -> bool:
-    """Marks a file as used now. False if it is not there."""
+    """Sets a file's modification time to now; returns False if there is no such file."""
     try:
         os.utime(path)
     except FileNotFoundError:

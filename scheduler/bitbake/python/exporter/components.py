@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which results of other tasks a task can see.
+"""Selection of the results of other tasks that each task can see.
 
-BitBake keeps one TMPDIR in which everything lies that was ever built; what a task may use of it is a convention. Here
-a task gets what that convention covers, as a function of the task graph alone:
+BitBake has one TMPDIR with everything that was ever built; a convention decides what a task may use of it. Here a task
+gets exactly the results that the convention covers, as a function of the task graph alone:
 
 * Its direct shared-state dependencies, and those that the metadata's own BB_SETSCENE_DEPVALID function keeps on the
-  way through their dependencies. OE's extend_recipe_sysroot and package_prepare_pkgdata walk on through dependencies
+  way through their dependencies. OE's extend_recipe_sysroot and package_prepare_pkgdata continue through dependencies
   that are not kept, so this walk does too.
-* Work trees of other recipes that it names, or that an earlier task of its recipe named: gcc-cross names gcc-source
-  in do_configure alone, and reads it in do_compile.
-* What earlier tasks of its recipe saw in shared places other than the sysroots (a deploy directory).
-* The fakeroot program that an earlier task of its recipe asked for. Not for fakeroot tasks alone: OE's
+* Work trees of other recipes on which it depends, or on which an earlier task of its recipe depends: gcc-cross depends
+  on gcc-source in do_configure alone, and reads it in do_compile.
+* Results that earlier tasks of its recipe saw in shared directories other than the sysroots (a deploy directory).
+* The fakeroot program on which an earlier task of its recipe depends. Not for fakeroot tasks alone: OE's
   do_flush_pseudodb calls it by its path.
 
-Computed once for all tasks: the tasks that are not shared are collapsed, every remaining edge is asked once, and the
-closures are taken over bit sets.
+Computed once for all tasks: tasks that are not shared are collapsed, the metadata's function is called once for every
+remaining edge, and the closures are bit sets.
 """
 
 from __future__ import annotations
@@ -28,31 +28,32 @@ ALSO_SHARED = frozenset({"do_stash_locale", "do_deploy"})
 
 @dataclass(frozen=True)
 class Node:
-    """A task, as far as the selection looks at it."""
+    """The properties of a task that the selection uses."""
 
     recipe: int
     package_name: str
     name: str
     multiconfig: str
     dependencies: tuple[int, ...]
-    # It publishes results for others (sstate directories).
+    # True if it publishes results (sstate directories).
     shared: bool
     noexec: bool
-    # It runs the function that installs dependencies into the recipe's sysroot.
+    # True if it runs the function that installs dependencies into the recipe's sysroot.
     extends_sysroot: bool
-    # It shares directories that lie in its own recipe's work tree, where dependents read them (sstate-plaindirs).
+    # True if it publishes directories in its own recipe's work tree, where dependents read them (sstate-plaindirs).
     shares_work_tree: bool = False
-    # It publishes outside of the sysroots, where later tasks of a dependent's recipe still find it.
+    # True if it publishes outside of the sysroots, where later tasks of a dependent's recipe still see the results.
     stays_visible: bool = False
-    # It publishes the program that FAKEROOTCMD of some recipe names.
+    # True if it publishes the program in some recipe's FAKEROOTCMD.
     provides_fakeroot: bool = False
 
 
-# (dependent, dependency) -> whether the dependency may be left out
+# Predicate of (dependent, dependency): True if the dependency may be left out.
 IsUnneeded = Callable[[Node, Node], bool]
 
 
 def bits(mask: int) -> Iterator[int]:
+    """Yields the indices of the bits that are set."""
     while mask:
         lowest = mask & -mask
         yield lowest.bit_length() - 1
@@ -60,6 +61,7 @@ def bits(mask: int) -> Iterator[int]:
 
 
 def mask_of(nodes: Iterable[Node], is_wanted: Callable[[Node], bool]) -> int:
+    """Bit set of the indices of the wanted nodes."""
     mask = 0
     for index, node in enumerate(nodes):
         if is_wanted(node):
@@ -68,7 +70,10 @@ def mask_of(nodes: Iterable[Node], is_wanted: Callable[[Node], bool]) -> int:
 
 
 class ComponentSelection:
-    """Answers for one graph. `nodes` are in topological order: dependencies have smaller indices."""
+    """Selection for one graph. `nodes` are in topological order: dependencies have smaller indices.
+
+    All lists below have one bit set of task indices per task.
+    """
 
     def __init__(
         self, nodes: list[Node], shared_names: Iterable[str], is_unneeded: IsUnneeded | None
@@ -77,30 +82,30 @@ class ComponentSelection:
         self.shared_names = frozenset(shared_names) | ALSO_SHARED
         self.is_unneeded = is_unneeded
         self._unneeded: dict[tuple[str, str, str, str, str], bool] = {}
-        # For each task: the shared tasks that its dependencies are, or lead to through tasks that are not shared.
+        # Shared tasks among its dependencies, or reached through dependencies that are not shared.
         self._collapsed = [0] * len(nodes)
-        # For each shared task: what is kept of all that it leads to.
+        # For shared tasks only: the tasks kept of all that are reached through it.
         self._kept = [0] * len(nodes)
-        # For each task: itself and what comes before it in its recipe.
-        self._own = [0] * len(nodes)
-        # For each task: the tasks of other recipes whose work trees it or an earlier task of its recipe names.
+        # The task itself and the earlier tasks of its recipe.
+        self._own_recipe = [0] * len(nodes)
+        # Tasks of other recipes on whose work trees it or an earlier task of its recipe depends.
         self._foreign = [0] * len(nodes)
-        self._staying = mask_of(nodes, lambda node: node.stays_visible)
+        self._stays_visible = mask_of(nodes, lambda node: node.stays_visible)
         self._fakeroot_providers = mask_of(nodes, lambda node: node.provides_fakeroot)
-        # For each task: the fakeroot programs that it or an earlier task of its recipe asked for.
+        # Providers of fakeroot programs on which it or an earlier task of its recipe depends.
         self._fakeroot = [0] * len(nodes)
-        # For each task: what it sees in shared places.
+        # Tasks whose published results it sees.
         self._components = [0] * len(nodes)
         for index, node in enumerate(nodes):
-            self._collapsed[index] = self._collapse(node)
+            self._collapsed[index] = self._collapsed_of(node)
             if node.shared:
-                self._kept[index] = self._keep(index, node)
-            self._own[index] = self._follow_own(index, node)
-            self._foreign[index] = self._name_foreign(node)
-            self._fakeroot[index] = self._ask_for_fakeroot(index, node)
-            self._components[index] = self._see(index, node)
+                self._kept[index] = self._kept_of(index, node)
+            self._own_recipe[index] = self._own_recipe_of(index, node)
+            self._foreign[index] = self._foreign_of(node)
+            self._fakeroot[index] = self._fakeroot_of(index, node)
+            self._components[index] = self._components_of(index, node)
 
-    def _collapse(self, node: Node) -> int:
+    def _collapsed_of(self, node: Node) -> int:
         mask = 0
         for dependency in node.dependencies:
             other = self.nodes[dependency]
@@ -112,7 +117,7 @@ class ComponentSelection:
                 mask |= self._collapsed[dependency]
         return mask
 
-    def _keep(self, index: int, node: Node) -> int:
+    def _kept_of(self, index: int, node: Node) -> int:
         mask = 0
         for dependency in bits(self._collapsed[index]):
             mask |= self._kept[dependency]
@@ -123,13 +128,13 @@ class ComponentSelection:
     def _own_dependencies(self, node: Node) -> Iterator[int]:
         return (item for item in node.dependencies if self.nodes[item].recipe == node.recipe)
 
-    def _follow_own(self, index: int, node: Node) -> int:
+    def _own_recipe_of(self, index: int, node: Node) -> int:
         mask = 1 << index
         for dependency in self._own_dependencies(node):
-            mask |= self._own[dependency]
+            mask |= self._own_recipe[dependency]
         return mask
 
-    def _name_foreign(self, node: Node) -> int:
+    def _foreign_of(self, node: Node) -> int:
         mask = 0
         for dependency in node.dependencies:
             other = self.nodes[dependency]
@@ -139,13 +144,13 @@ class ComponentSelection:
                 mask |= 1 << dependency
         return mask
 
-    def _see(self, index: int, node: Node) -> int:
-        mask = self._see_directly(index, node)
+    def _components_of(self, index: int, node: Node) -> int:
+        mask = self._direct_components_of(index, node)
         for dependency in self._own_dependencies(node):
-            mask |= self._components[dependency] & self._staying
+            mask |= self._components[dependency] & self._stays_visible
         return mask | self._fakeroot[index]
 
-    def _ask_for_fakeroot(self, index: int, node: Node) -> int:
+    def _fakeroot_of(self, index: int, node: Node) -> int:
         mask = self._collapsed[index] & self._fakeroot_providers
         for dependency in self._own_dependencies(node):
             mask |= self._fakeroot[dependency]
@@ -167,19 +172,19 @@ class ComponentSelection:
         return known
 
     def components(self, index: int) -> list[int]:
-        """The tasks whose published paths task `index` gets."""
+        """Tasks whose published paths task `index` sees."""
         if self.nodes[index].noexec:
             return []
         return [item for item in bits(self._components[index]) if not self.nodes[item].noexec]
 
-    def _see_directly(self, index: int, node: Node) -> int:
+    def _direct_components_of(self, index: int, node: Node) -> int:
         mask = 0
         for dependency in self._own_downloads(node):
             mask |= 1 << dependency
-        if node.extends_sysroot or self._reaches_out(node):
+        if node.extends_sysroot or self._has_published_dependency(node):
             for dependency in bits(self._collapsed[index]):
                 mask |= 1 << dependency | self._kept[dependency]
-            # Results of other configurations (mcdepends) are direct by definition.
+            # Dependencies on other configurations (mcdepends) are direct by definition.
             for dependency in node.dependencies:
                 other = self.nodes[dependency]
                 if other.shared and other.multiconfig != node.multiconfig:
@@ -193,10 +198,10 @@ class ComponentSelection:
                 if other.recipe == node.recipe and other.name == "do_fetch":
                     yield dependency
 
-    def _reaches_out(self, node: Node) -> bool:
-        """Whether the metadata makes this very task depend on published results.
+    def _has_published_dependency(self, node: Node) -> bool:
+        """True if the metadata makes this very task depend on published results.
 
-        A task that only follows its own recipe's private tasks (compile after configure) works on what they left.
+        A task that depends only on private tasks of its own recipe (compile after configure) works on their trees.
         """
         return any(
             self.nodes[dependency].recipe != node.recipe or self.nodes[dependency].shared
@@ -204,14 +209,14 @@ class ComponentSelection:
         )
 
     def foreign_work_trees(self, index: int) -> list[int]:
-        """The tasks of other recipes whose private trees task `index` works in.
+        """Tasks of other recipes whose private trees task `index` sees.
 
-        Of several tasks of one recipe the later ones, whose trees hold what the earlier ones left.
+        Of several tasks of one recipe only the latest, whose trees include the trees of the earlier ones.
         """
         if self.nodes[index].noexec:
             return []
-        named = self._foreign[index]
+        foreign = self._foreign[index]
         superseded = 0
-        for item in bits(named):
-            superseded |= self._own[item] & ~(1 << item)
-        return list(bits(named & ~superseded))
+        for item in bits(foreign):
+            superseded |= self._own_recipe[item] & ~(1 << item)
+        return list(bits(foreign & ~superseded))

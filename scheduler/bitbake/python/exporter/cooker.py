@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""BitBake's own cooker, in this process: parse, choose providers, make the run queue, compute the signatures.
+"""BitBake's own cooker in this process: parses, chooses providers, makes the run queue, computes the signatures.
 
-What `bin/bitbake-server` and a user interface do around it (sockets, event queues) is left out; it would also need
-a `bin` directory that the PyPI package does not have.
+The server process and the user interface around it (sockets, event queues) are left out; they would also need a
+`bin` directory, which the PyPI package does not have.
 """
 
 from __future__ import annotations
@@ -27,21 +27,20 @@ import bb.providers
 import bb.runqueue
 import bb.server.process
 import bb.utils
-import cooker_releases
+import task_releases
 
 POSTFILE = "/work/build/conf/bitzel.conf"
 
-
-# Event handlers that would download programs for the client; tasks run on the workers' own programs.
-NOT_AT_BUILD_START = frozenset({"uninative_event_fetchloader"})
+# Event handlers that would download programs for the client; tasks use the programs of the worker.
+SKIPPED_BUILD_START_HANDLERS = frozenset({"uninative_event_fetchloader"})
 
 
 class Failed(Exception):
-    """BitBake refused; its own messages are on stderr already."""
+    """Raised when BitBake refuses the request; its own messages are on stderr by then."""
 
 
 class _NoServer:
-    """What BBCooker wants of the process that serves it."""
+    """Stub of the server process, as far as BBCooker calls it."""
 
     def register_idle_function(self, *_arguments: Any) -> None:
         raise Failed("BitBake wanted to start a background job in the exporter")
@@ -51,19 +50,19 @@ class _NoServer:
 
 
 class _Console:
-    """Prints the events that BitBake's terminal interface would print as errors."""
+    """UI handler that logs the events that BitBake's terminal interface prints as errors."""
 
-    class event:  # the attribute name is BitBake's
+    class event:  # BitBake's attribute name
         @staticmethod
         def send(event: Any) -> None:
             if isinstance(event, bb.event.NoProvider):
                 logging.getLogger("BitBake").error(str(event))
-            elif isinstance(event, (bb.event.MultipleProviders,)):
+            elif isinstance(event, bb.event.MultipleProviders):
                 logging.getLogger("BitBake").info(str(event))
 
 
 def _precise_checksum_times() -> None:
-    """BitBake's file checksum cache trusts whole seconds; two edits within one second must both be seen."""
+    """Makes BitBake's file checksum cache see two edits within one second; its own times are whole seconds."""
 
     def modified(path: str) -> tuple[int, int, int]:
         status = os.stat(path)
@@ -90,10 +89,10 @@ def _precise_checksum_times() -> None:
 
 
 def _stable_module_dependencies() -> None:
-    """Makes BitBake see the layers' Python modules alike, whether its code parser's cache is cold or warm.
+    """Makes the dependencies of the layers' Python modules equal with a cold and a warm cache of the code parser.
 
-    The cache does not keep `var_execs`, yet the hash of the base configuration contains it: without this, the second
-    run would parse all recipes again, and two machines could disagree. No signature depends on it.
+    The cache does not keep `var_execs`, but the hash of the base configuration contains it: without this, the second
+    run would parse all recipes again, and two machines could get different hashes. No signature depends on it.
     """
     parse = bb.codeparser.PythonParser.parse_python
 
@@ -106,9 +105,9 @@ def _stable_module_dependencies() -> None:
 
 
 def _keep_recipe_information(known: dict[str, Any]) -> None:
-    """Keeps in `known`, by recipe variant, what BitBake's recipe caches read or made.
+    """Adds to `known`, by recipe variant, all entries that BitBake's recipe caches read or make.
 
-    BitBake writes it to disk after a parse and forgets it; recipes that it parses every time are not even in there.
+    BitBake writes them to disk after a parse and drops them; recipes that it parses every time are not even on disk.
     """
     add = bb.cache.Cache.add_info
 
@@ -121,7 +120,7 @@ def _keep_recipe_information(known: dict[str, Any]) -> None:
 
 
 class Cooker:
-    """A parsed build directory."""
+    """BitBake's cooker for one build directory."""
 
     def __init__(self, source_date_epoch: int) -> None:
         self.epoch = time.gmtime(source_date_epoch)
@@ -152,15 +151,15 @@ class Cooker:
         return self.cooker.recipecaches
 
     def parse(self) -> None:
-        """Parses all recipes, or takes them from BitBake's own cache."""
+        """Parses all recipes, or reads them from BitBake's own cache."""
         while self.cooker.updateCache():
             pass
-        # The thread that writes BitBake's cache after a cold parse: a fork while it holds a lock leaves the child
-        # waiting for that lock for ever.
+        # A thread writes BitBake's cache after a cold parse. A child that is forked while the thread holds a lock would
+        # wait for that lock forever.
         writing = self.cooker.parser.syncthread
         if writing is not None:
             writing.join()
-        cooker_releases.read_upstream_revisions(self.cooker.data)
+        task_releases.read_upstream_revisions(self.cooker.data)
         for data in self.data_builder.mcdata.values():
             data.setVar("DATE", self.date)
             data.setVar("TIME", self.time)
@@ -180,10 +179,10 @@ class Cooker:
         return self.date + self.time
 
     def files_of_build_start(self, multiconfig: str) -> dict[str, str]:
-        """What the metadata writes when a build starts and its tasks then read, as {path: text}.
+        """Files that the metadata writes at the start of a build and tasks read later, as {path: text}.
 
-        (OE's create-spdx writes the document that stands for the build itself.) Statistics and caches are left out
-        by the places that they are in.
+        (OE's create-spdx writes the document of the build itself.) Statistics and caches are left out by their
+        directories.
         """
         data = bb.data.createCopy(self.data_builder.mcdata[multiconfig])
         temporary = Path(data.getVar("TMPDIR"))
@@ -200,7 +199,7 @@ class Cooker:
             if data.getVar(variable)
         )
         before = set(temporary.rglob("*"))
-        bb.event.set_eventfilter(lambda name, *_: name not in NOT_AT_BUILD_START)
+        bb.event.set_eventfilter(lambda name, *_: name not in SKIPPED_BUILD_START_HANDLERS)
         bb.event.fire_class_handlers(bb.event.BuildStarted(self.build_name, []), data)
         bb.event.set_eventfilter(None)
         return {
@@ -210,7 +209,7 @@ class Cooker:
         }
 
     def run_queue(self, request: dict[str, Any]) -> Any:
-        """The prepared run queue data for what the command line asks for."""
+        """The prepared run queue data of the request."""
         default_task = request["task"] or self.cooker.data.getVar("BB_DEFAULT_TASK") or "build"
         configuration = self.cooker.configuration
         configuration.runall = request["run_all"]
@@ -229,13 +228,13 @@ class Cooker:
         return self.cooker.collections[multiconfig].calc_bbfile_priority(real_file)[2] or ""
 
     def recipe_information(self, key: str) -> Any:
-        """What BitBake's cache has of a recipe variant (bb.cache.CoreRecipeInfo)."""
+        """Entry of a recipe variant in BitBake's cache (bb.cache.CoreRecipeInfo)."""
         return self._recipe_information[key]
 
     def is_volatile(self, key: str) -> bool:
-        """Whether a recipe must be parsed every time: it builds the newest revision upstream (AUTOREV).
+        """True if a recipe must be parsed every time because it builds the newest upstream revision (AUTOREV).
 
-        As bb.cache.Cache.add_info decides it.
+        Decides as bb.cache.Cache.add_info does.
         """
         information = self.recipe_information(key)
         return bool(information.nocache) or "SRCREVINACTION" in information.pv
@@ -247,7 +246,7 @@ class Cooker:
         return self.data_builder.parseRecipe(key, appends, layer_name)
 
     def close(self) -> None:
-        """Writes BitBake's caches out."""
+        """Writes BitBake's caches to disk."""
         parser = self.cooker.parser
         if parser is not None:
             parser.shutdown(clean=True)

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Exports BitBake's task graph for some targets. Runs in a sandbox whose paths are the same on every machine.
+"""Entry point of the exporter: writes BitBake's task graph for a request.
+
+Runs in a sandbox whose paths are the same on every machine.
 
 usage: export.py REQUEST
 
 REQUEST is a JSON file: {"request": {"targets": [...], "task": "compile" or null, "run_all": [...], "run_only": [...],
 "force": false, "invalidate": "compile" or null}, "source_date_epoch": 1520598896, "code_digest": "..."}.
 
-The graph goes to /work/out/graph.json, snapshots to /work/out/snapshots. To stdout goes what it is at, one word a line,
-and "uncacheable" if the graph depends on more than the metadata. BitBake's messages go to stderr. Exit code 1: BitBake
-refused.
+The graph goes to /work/out/graph.json, snapshots to /work/out/snapshots. Stdout gets the name of each phase, one word a
+line, and "uncacheable" if the graph depends on more than the metadata. BitBake's messages go to stderr. Exit code 1:
+BitBake refused the request.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ BYTECODE = Path("/work/out/bytecode.json")
 
 
 def report(phase: str) -> None:
+    """Prints the phase that starts now."""
     print(phase, flush=True)
 
 
@@ -36,7 +39,8 @@ def main(request_file: str) -> int:
     import bytecode
     import graph
     from cooker import Cooker, Failed
-    from recipes import CACHE, SNAPSHOTS, RecipeExporter, python_libraries
+    from python_libraries import python_libraries
+    from recipes import CACHE, SNAPSHOTS, RecipeExporter
 
     try:
         cooker = Cooker(request["source_date_epoch"])
@@ -70,5 +74,5 @@ if __name__ == "__main__":
     status = main(sys.argv[1])
     sys.stdout.flush()
     sys.stderr.flush()
-    # BitBake leaves threads and processes behind that a normal exit would wait for.
+    # A normal exit would wait for threads and processes that BitBake leaves running.
     os._exit(status)

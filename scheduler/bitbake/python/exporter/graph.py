@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The task graph (proto/protos/bitzel/graph/v1/graph.proto) from BitBake's run queue."""
+"""Conversion of BitBake's run queue into the task graph (proto/protos/bitzel/graph/v1/graph.proto)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ import bb.runqueue
 import bb.utils
 from components import ComponentSelection, Node
 from cooker import Cooker
-from recipes import Document, RecipeExporter, relative, words
+from metadata_values import Document, relative, words
+from recipes import RecipeExporter
 
-FORMAT_VERSION = 2
+# Raised when a field of the graph changes; the same number as GRAPH_FORMAT_VERSION in graph_cache.rs.
+FORMAT_VERSION = 3
 
 
 def topological_order(entries: dict[str, Any]) -> list[str]:
-    """Task ids, dependencies first; ties by name, so that the same graph always has the same indices."""
+    """Task ids, dependencies first; ties are ordered by name, so that a graph always has the same indices."""
     missing = {tid: len(entry.depends) for tid, entry in entries.items()}
     dependents: dict[str, list[str]] = {tid: [] for tid in entries}
     for tid, entry in entries.items():
@@ -38,7 +40,7 @@ def topological_order(entries: dict[str, Any]) -> list[str]:
 
 
 def unneeded_by_metadata(cooker: Cooker, function: str) -> Callable[[Node, Node], bool]:
-    """Asks the metadata's BB_SETSCENE_DEPVALID function about one edge, as staging.bbclass does."""
+    """Predicate that calls the metadata's BB_SETSCENE_DEPVALID function for one edge, as staging.bbclass does."""
     stores = {name: bb.data.createCopy(data) for name, data in cooker.data_builder.mcdata.items()}
     expression = f"{function}(task, dependees, [], d, [])"
 
@@ -54,17 +56,18 @@ def unneeded_by_metadata(cooker: Cooker, function: str) -> Callable[[Node, Node]
 
 
 def enclosing_directories(commands: Iterable[str]) -> set[str]:
-    """All directories, each with a slash at its end, above the programs of FAKEROOTCMD values."""
-    places = set()
+    """All parent directories of the programs in FAKEROOTCMD values, each with a slash at its end."""
+    directories = set()
     for program in {command.split()[0] for command in commands if command.split()}:
         parent = relative(program).rpartition("/")[0]
         while parent:
-            places.add(f"{parent}/")
+            directories.add(f"{parent}/")
             parent = parent.rpartition("/")[0]
-    return places
+    return directories
 
 
 def build(cooker: Cooker, exporter: RecipeExporter, queue: Any, report: Callable[[str], None]) -> Document:
+    """The TaskGraph message as JSON; reports each phase."""
     entries = queue.runtaskentries
     order = topological_order(entries)
     index_of = {tid: index for index, tid in enumerate(order)}
@@ -77,7 +80,7 @@ def build(cooker: Cooker, exporter: RecipeExporter, queue: Any, report: Callable
     signatures = bb.parse.siggen
     setscene = queue.runq_setscene_tids
 
-    fakeroot_places = enclosing_directories(
+    fakeroot_directories = enclosing_directories(
         recipe["recipe"]["fakeroot_command"] for recipe in recipes.values()
     )
 
@@ -105,7 +108,7 @@ def build(cooker: Cooker, exporter: RecipeExporter, queue: Any, report: Callable
                 extends_sysroot=extends_sysroot,
                 shares_work_tree=document.pop("shares_work_tree", False),
                 stays_visible=document.pop("stays_visible", False),
-                provides_fakeroot=any(f"{path}/" in fakeroot_places for path in published),
+                provides_fakeroot=any(f"{path}/" in fakeroot_directories for path in published),
             )
         )
         document.update(
@@ -128,7 +131,7 @@ def build(cooker: Cooker, exporter: RecipeExporter, queue: Any, report: Callable
     select_components(cooker, nodes, tasks)
     targets = {index_of[tid] for tid in queue.target_tids if tid in index_of}
     if not targets:
-        # --runonly drops the targets' own tasks: what nobody waits for is what was asked for.
+        # --runonly drops the targets' own tasks; the targets are then the tasks without dependents.
         targets = set(range(len(nodes))) - {item for node in nodes for item in node.dependencies}
     return {
         "format_version": FORMAT_VERSION,
@@ -141,7 +144,7 @@ def build(cooker: Cooker, exporter: RecipeExporter, queue: Any, report: Callable
 
 
 def file_checksums(values: list[tuple[str, str | None]]) -> list[Document]:
-    """In the order in which BitBake hashes them: by path, the part after "/./" only where there is one."""
+    """File checksums in the order in which BitBake hashes them: by path, or by the part after "/./" if it has one."""
 
     def hashed_path(pair: tuple[str, str | None]) -> Any:
         return bb.siggen.clean_checksum_file_path(pair)
@@ -150,6 +153,7 @@ def file_checksums(values: list[tuple[str, str | None]]) -> list[Document]:
 
 
 def select_components(cooker: Cooker, nodes: list[Node], tasks: list[Document]) -> None:
+    """Adds to each task the tasks whose published paths and work trees it can see."""
     data = cooker.cooker.data
     function = data.getVar("BB_SETSCENE_DEPVALID")
     selection = ComponentSelection(
@@ -163,6 +167,7 @@ def select_components(cooker: Cooker, nodes: list[Node], tasks: list[Document]) 
 
 
 def settings(cooker: Cooker, exporter: RecipeExporter) -> Document:
+    """The Settings message as JSON."""
     data = cooker.cooker.data
 
     def path(variable: str, data: Any = data) -> str:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Tells where a build directory's layers and downloads are, as BitBake itself reads its configuration.
+"""Prints the layers and the download directory of a build directory, from its configuration as BitBake reads it.
 
-Runs on the client with the user's own paths, before anything is mounted. Writes one JSON object to stdout:
-`{"bitbake_version", "topdir", "layers": [{"path", "collections"}], "downloads"}`.
+Runs on the client with the user's own paths, before the sandbox of the exporter exists. Writes one JSON object to
+stdout: `{"bitbake_version", "topdir", "layers": [{"path", "collections"}], "downloads"}`.
 
 usage: describe_build.py BITBAKE_LIB SHIMS BUILD_DIRECTORY
 """
@@ -18,7 +18,8 @@ from typing import Any
 
 
 def import_bitbake(library: str, shims: str) -> Any:
-    # The shims come last: BitBake's own hashserv and prserv win where it has them.
+    """Imports the bb library, with its messages on stderr."""
+    # The shims come last: BitBake's own hashserv and prserv have precedence.
     sys.path.insert(0, library)
     sys.path.append(shims)
     sys.dont_write_bytecode = True
@@ -31,7 +32,7 @@ def import_bitbake(library: str, shims: str) -> Any:
     bb.event._uiready = True
     bb.msg.logger_create("BitBake", sys.stderr)
     logging.getLogger("BitBake").setLevel(logging.WARNING)
-    # `addpylib` would import the layers' Python code here, outside the sandbox, for nothing.
+    # `addpylib` would import the layers' Python code here, outside the sandbox, without need.
     bb.parse.ast.PyLibNode.eval = lambda _node, _data: None
     return bb
 
@@ -80,6 +81,7 @@ def main(library: str, shims: str, build_directory: str) -> None:
 
 
 def read(bb: Any, path: str, data: Any) -> None:
+    """Parses a configuration file; ends the program with BitBake's message if it cannot be parsed."""
     try:
         bb.parse.handle(path, data, True, True)
     except (OSError, bb.parse.ParseError, bb.data_smart.ExpansionError) as error:
@@ -87,14 +89,14 @@ def read(bb: Any, path: str, data: Any) -> None:
 
 
 def find_downloads(bb: Any, data: Any, topdir: str) -> str:
-    """DL_DIR as the user's own configuration files set it; what they include from layers is best effort."""
+    """DL_DIR of the user's own configuration files; files that they include from layers count if they can be parsed."""
     logging.getLogger("BitBake").setLevel(logging.CRITICAL)
     for name in ("site.conf", "auto.conf", "local.conf"):
         path = f"{topdir}/conf/{name}"
         if os.path.exists(path):
             try:
                 bb.parse.handle(path, data, True, True)
-            except Exception:  # the exporter reports the error itself, with BitBake's whole context
+            except Exception:  # the exporter reports the error with BitBake's whole context
                 continue
     try:
         downloads = data.getVar("DL_DIR")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The basehash of one task, computed by BitBake's own functions."""
+"""Basehash of one task, computed by BitBake's own functions."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import bb.data
 
 
 def of_task(data: Any, task: str, recipe: str) -> str:
-    """Asks bb.data about a recipe that has this one task, which leaves out what the others depend on.
+    """Basehash of `task`, from a copy of the recipe's data store with this task only.
 
-    `data` is not changed.
+    The dependencies of all other tasks are then not computed. `data` is not changed.
     """
     ignored = set((data.getVar("BB_BASEHASH_IGNORE_VARS") or "").split())
     one_task = data.createCopy()

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""BitBake's data store as JSON, and back.
+"""Snapshots of BitBake's data stores as JSON.
 
-A snapshot holds what a data store *is* (variables, flags, overrides), not how it came to be: no histories, no
-modification times, nothing of the machine that made it. The same metadata gives the same bytes everywhere.
+A snapshot holds the state of a data store (variables, flags, overrides) and not its history: no modification times,
+nothing of the machine that made it. The same metadata gives the same bytes everywhere.
 
-Two layers make one data store: the base (all that the configuration sets, common to the recipes of one
-multiconfig) and the recipe (what it sets differently).
+Two layers make one data store: the base (everything that the configuration sets, common to the recipes of one
+multiconfig) and the recipe (everything that differs from the base).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import task_releases
 
 FORMAT_VERSION = 1
 
-# What the data store knows only to explain itself, or to be read by the parser alone.
+# Variables that only explain the data store, or that only the parser reads.
 EXCLUDED_VARIABLES = frozenset(
     {
         "__depends",
@@ -40,7 +40,7 @@ Flags = dict[str, Any]
 
 
 class NotRepresentable(Exception):
-    """A value in the data store that has no JSON form."""
+    """Raised for a value in a data store that has no JSON form."""
 
 
 def _is_plain(value: Any) -> bool:
@@ -50,7 +50,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _tag(value: Any) -> Any:
-    """A JSON form from which `_untag` makes an equal value of the same type."""
+    """JSON form from which `_untag` makes an equal value of the same type."""
     if value is None or isinstance(value, (str, int, bool, float)):
         return value
     if isinstance(value, list):
@@ -62,12 +62,13 @@ def _tag(value: Any) -> Any:
     if isinstance(value, set):
         return {"set": sorted((_tag(item) for item in value), key=json.dumps)}
     if isinstance(value, dict):
-        # Pairs: the order of a dictionary is part of what reads it.
+        # Pairs: readers see the order of a dictionary.
         return {"dict": [[_tag(key), _tag(item)] for key, item in value.items()]}
     raise NotRepresentable(type(value).__name__)
 
 
 def _untag(value: Any) -> Any:
+    """Inverse of `_tag`."""
     if isinstance(value, list):
         return [_untag(item) for item in value]
     if isinstance(value, dict):
@@ -85,7 +86,7 @@ def _untag(value: Any) -> Any:
 
 
 def flatten(data: Any) -> dict[str, Flags]:
-    """All variables of a data store with their flags, the copy-on-write layers joined.
+    """All variables of a data store with their flags, from all copy-on-write layers.
 
     Deleted variables (empty entries that hide lower layers) are absent.
     """
@@ -99,14 +100,14 @@ def flatten(data: Any) -> dict[str, Flags]:
         joined.update(layer)
     joined.pop("_data", None)
     return {
-        name: {flag: _own(value) for flag, value in flags.items()}
+        name: {flag: _copy(value) for flag, value in flags.items()}
         for name, flags in joined.items()
         if flags and name not in EXCLUDED_VARIABLES
     }
 
 
-def _own(value: Any) -> Any:
-    """BitBake's data stores share mutable values between layers, and later parsing changes them."""
+def _copy(value: Any) -> Any:
+    """Copy of a value: data stores share mutable values between layers, and later parsing changes them."""
     if isinstance(value, (str, int)) or value is None:
         return value
     try:
@@ -116,6 +117,7 @@ def _own(value: Any) -> Any:
 
 
 def _encode_variables(variables: dict[str, Flags]) -> tuple[dict[str, Flags], dict[str, Flags]]:
+    """Splits variables into values that are JSON as they are, and values in the form of `_tag`."""
     plain: dict[str, Flags] = {}
     tagged: dict[str, Flags] = {}
     for name, flags in variables.items():
@@ -126,13 +128,13 @@ def _encode_variables(variables: dict[str, Flags]) -> tuple[dict[str, Flags], di
                 try:
                     tagged.setdefault(name, {})[flag] = _tag(value)
                 except NotRepresentable:
-                    # A live object (a logger, a compiled pattern): the metadata makes it anew when it needs it.
+                    # A live object (a logger, a compiled pattern): the metadata makes a new one when it needs it.
                     continue
     return plain, {name: flags for name, flags in tagged.items() if flags}
 
 
 class StoreContents:
-    """A data store's contents, comparable and serialisable."""
+    """Contents of a data store, comparable and serialisable."""
 
     def __init__(self, data: Any) -> None:
         self.variables = flatten(data)
@@ -143,7 +145,7 @@ class StoreContents:
         self.renames = dict(data._var_renames)
 
     def _drop_foreign_exports(self) -> None:
-        """`__exportlist` is one set for all recipes of a process; what other recipes put there is not ours."""
+        """Removes the entries of other recipes from `__exportlist`, which is one set for all recipes of a process."""
         exports = self.variables.get("__exportlist")
         if exports and exports.get("_content"):
             exports["_content"] = {
@@ -153,6 +155,7 @@ class StoreContents:
             }
 
     def base_document(self) -> dict[str, Any]:
+        """The base layer: all contents."""
         plain, tagged = _encode_variables(self.variables)
         return {
             "format": FORMAT_VERSION,
@@ -165,7 +168,7 @@ class StoreContents:
         }
 
     def recipe_document(self, base: StoreContents) -> dict[str, Any]:
-        """What this store has differently from `base`."""
+        """The recipe layer: the differences from `base`."""
         changed = {
             name: flags
             for name, flags in self.variables.items()
@@ -190,12 +193,14 @@ class StoreContents:
 
 
 def encode(document: dict[str, Any]) -> bytes:
+    """JSON with sorted keys; the same document always gives the same bytes."""
     return json.dumps(document, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode(
         "utf-8", "surrogateescape"
     )
 
 
 def decode(contents: bytes) -> dict[str, Any]:
+    """Inverse of `encode`; refuses other format versions."""
     document = json.loads(contents.decode("utf-8", "surrogateescape"))
     if document.get("format") != FORMAT_VERSION:
         raise ValueError(f"data store snapshot of format {document.get('format')}, expected {FORMAT_VERSION}")
@@ -203,7 +208,7 @@ def decode(contents: bytes) -> dict[str, Any]:
 
 
 def restore(data: Any, base: dict[str, Any], recipe: dict[str, Any]) -> None:
-    """Fills the empty data store `data`."""
+    """Fills the empty data store `data` from a base document and a recipe document, and consumes both."""
     variables: dict[str, Flags] = base["variables"]
     _join_tagged(variables, base["tagged"])
     changed: dict[str, Flags] = recipe["variables"]

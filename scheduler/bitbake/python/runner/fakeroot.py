@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Tasks that think they are root.
+"""Fakeroot tasks: file owners, devices, hard links and extended attributes across sandboxes.
 
-bitbake-worker starts under the metadata's FAKEROOTCMD (pseudo) for such tasks, and pseudo's database of owners,
-modes and devices lives as long as the build directory. A sandbox lives for one task, and the database names files by
-inode, so it cannot travel. What it says travels in a file in WORKDIR instead, relative to it, and with it what no
-Directory message holds: hard links and extended attributes.
+For such tasks bitbake-worker runs under the metadata's FAKEROOTCMD (pseudo), whose database of owners, modes and
+devices exists as long as the build directory. A sandbox exists for one task, and the database identifies files by
+inode, so it is of no use in the next sandbox. A sidecar file in WORKDIR carries its content instead, by path relative
+to WORKDIR, together with hard links and extended attributes, which a Directory message cannot represent.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from special_files import kept_time
+from special_files import preserved_time
 
 ROOT = Path("/work")
 SIDECAR = "bitzel-ownership.json"
 LOGS = ROOT / "bitzel/log"
-# Set in the environment of the runner that runs under fakeroot; read now, because a task gets a new environment.
+# Environment variable of the runner process under fakeroot. Read at import, because a task gets a new environment.
 MARKER = "BITZEL_REAL_OWNER"
 REAL_OWNER = os.environ.get(MARKER)
 
@@ -35,16 +35,17 @@ Document = dict[str, Any]
 
 
 def variables(text: str) -> dict[str, str]:
-    """FAKEROOTENV and its like: "A=b C=d"."""
+    """Environment variables in a value of FAKEROOTENV or its relatives: "A=b C=d"."""
     return dict(word.split("=", 1) for word in text.split() if "=" in word)
 
 
 def is_inside() -> bool:
+    """True if this process runs under fakeroot."""
     return REAL_OWNER is not None
 
 
 def run_inside(task: Document) -> int:
-    """Runs this program again under FAKEROOTCMD, with a database of its own."""
+    """Runs this program again under FAKEROOTCMD, with its own database."""
     command = shlex.split(task["fakeroot_command"])
     if not command or shutil.which(command[0]) is None:
         sys.stderr.write(
@@ -61,11 +62,11 @@ def run_inside(task: Document) -> int:
     environment.update(variables(task["fakeroot_environment"]))
     environment[MARKER] = f"{os.getuid()}:{os.getgid()}"
     try:
-        # The interpreter's own flags (-B) come along.
+        # With the interpreter's own flags (-B).
         python = [sys.executable, *subprocess._args_from_interpreter_flags()]
         return subprocess.run([*command, *python, sys.argv[0]], env=environment, check=False).returncode
     finally:
-        # The server keeps the database open after its last client is gone.
+        # Stops the server, which keeps the database open after its last client has ended.
         subprocess.run([*command, "-S"], env=environment, check=False, stdout=subprocess.DEVNULL)
         for directory in directories:
             _keep_log(directory / "pseudo.log")
@@ -73,18 +74,18 @@ def run_inside(task: Document) -> int:
 
 
 def _keep_log(log: Path) -> None:
-    """pseudo says there, and nowhere else, why it aborted."""
+    """Copies pseudo's log to the task's logs: it is the only place with the reason when pseudo aborts."""
     if log.is_file() and log.stat().st_size > 0:
         LOGS.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(log, LOGS / log.name)
 
 
 def separate_equal_files(task: Document) -> None:
-    """Gives every file an inode of its own, and one that stays.
+    """Gives every file its own inode, which later changes keep.
 
-    A worker lays equal files of a tree out as hard links to one file. pseudo's database has one path for an inode, and
-    pseudo aborts when it meets another. Below an overlay a file has another inode after the first change; with pseudo
-    watching, its database would go on naming the old one, and a hard link to the file would make it abort as well.
+    A worker creates equal files of a tree as hard links to one file. pseudo's database has one path per inode, and
+    pseudo aborts when it meets a second path. On an overlay the first change of a file gives it another inode; under
+    pseudo its database would keep the old one, and a hard link to the file would make pseudo abort as well.
     """
     seen = set()
     for path in _tracked(task):
@@ -94,7 +95,7 @@ def separate_equal_files(task: Document) -> None:
         inode = (status.st_dev, status.st_ino)
         if inode in seen:
             copy = path.with_name(".bitzel-copy")
-            with kept_time(str(path.parent)):
+            with preserved_time(str(path.parent)):
                 shutil.copy2(path, copy)
                 copy.replace(path)
         else:
@@ -103,14 +104,14 @@ def separate_equal_files(task: Document) -> None:
 
 
 def _tracked(task: Document) -> Iterator[Path]:
-    """All that pseudo may know about in WORKDIR, directories before what is in them."""
+    """Yields all paths in WORKDIR that pseudo may have in its database, directories before their content."""
     settings = variables(task["fakeroot_environment"])
 
     def prefixes(name: str) -> tuple[str, ...]:
         return tuple(path for path in settings.get(name, "").split(",") if path)
 
-    # As pseudo_client.c has it: prefixes of strings, not of paths ("package" stands for "packages-split", too), and
-    # where some are included, none are ignored.
+    # As in pseudo_client.c: prefixes of strings, not of paths ("package" matches "packages-split", too); if any path is
+    # included, none are ignored.
     included = prefixes("PSEUDO_INCLUDE_PATHS")
     ignored = () if included else prefixes("PSEUDO_IGNORE_PATHS")
     return _tracked_below(str(ROOT / task["work_directory"]), included or ("",), ignored)
@@ -133,6 +134,7 @@ def _tracked_below(directory: str, included: tuple[str, ...], ignored: tuple[str
 
 
 def _attributes(path: Path) -> dict[str, str]:
+    """Extended attributes by name, values in base64; empty on a file system without them."""
     try:
         names = os.listxattr(path, follow_symlinks=False)
         values = {name: os.getxattr(path, name, follow_symlinks=False) for name in names}
@@ -142,7 +144,7 @@ def _attributes(path: Path) -> dict[str, str]:
 
 
 def apply_ownership(task: Document) -> None:
-    """Tells the new database what the tasks before this one left."""
+    """Sets owners, devices, attributes and hard links as the sidecar file describes them, for the new database."""
     work_directory = ROOT / task["work_directory"]
     sidecar = work_directory / SIDECAR
     if not sidecar.is_file():
@@ -153,12 +155,12 @@ def apply_ownership(task: Document) -> None:
         if not os.path.lexists(path):
             continue
         if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-            with kept_time(str(path.parent)):
+            with preserved_time(str(path.parent)):
                 path.unlink()
                 os.mknod(path, mode, device)
         os.lchown(path, uid, gid)
         if not stat.S_ISLNK(mode):
-            # After the owner: changing that clears set-user-id bits.
+            # After the owner: a change of owner clears set-user-id bits.
             os.chmod(path, stat.S_IMODE(mode))
     for name, attributes in document["attributes"].items():
         for attribute, value in attributes.items():
@@ -167,19 +169,19 @@ def apply_ownership(task: Document) -> None:
     for first, *others in document["links"]:
         source = work_directory / first
         if source.is_file():
-            # pseudo has to know the file before its second name: a link to one that it does not know makes it abort.
+            # pseudo aborts at a link to a file that is not in its database; setting the owner adds the file.
             status = source.lstat()
             os.lchown(source, status.st_uid, status.st_gid)
         for other in others:
             path = work_directory / other
             if is_still_equal(source, path):
-                with kept_time(str(path.parent)):
+                with preserved_time(str(path.parent)):
                     path.unlink()
                     os.link(source, path, follow_symlinks=False)
 
 
 def is_still_equal(first: Path, second: Path) -> bool:
-    """Whether what were hard links have the same content; a task without fakeroot may have replaced one of them."""
+    """True if two former hard links have the same content; a task without fakeroot may have replaced one of them."""
     return (
         first.is_file()
         and second.is_file()
@@ -190,6 +192,7 @@ def is_still_equal(first: Path, second: Path) -> bool:
 
 
 def write_ownership(task: Document) -> None:
+    """Writes the sidecar file for later tasks, or removes it if there is nothing to describe."""
     work_directory = ROOT / task["work_directory"]
     owners: dict[str, list[int]] = {}
     attributes: dict[str, dict[str, str]] = {}

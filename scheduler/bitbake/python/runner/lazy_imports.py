@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Modules whose import waits for their first use.
+"""Import of modules at their first use.
 
 `import bb` imports all fetchers, and with them HTTP clients and HTML parsers, which takes longer than most tasks.
-What is listed here is imported by BitBake at top level and used by few tasks.
+BitBake imports the modules listed here at top level, and few tasks use them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import LazyLoader
 from types import ModuleType
 
-LAZY = {
+LAZY_MODULES = {
     "bb.fetch2",
     "bb.monitordisk",
     "bb.pysh.pyshlex",
@@ -27,7 +27,7 @@ LAZY = {
 
 
 class LazyFinder:
-    """Finds modules as the normal path finder does; those in `names` are executed at their first use."""
+    """Path finder that delays the execution of the modules in `names` to their first use."""
 
     def __init__(self, names: set[str]) -> None:
         self.names = names
@@ -43,8 +43,9 @@ class LazyFinder:
         return spec
 
 
-FINDER = LazyFinder(LAZY)
+FINDER = LazyFinder(LAZY_MODULES)
 
 
 def install() -> None:
+    """Makes `FINDER` the first finder of this process."""
     sys.meta_path.insert(0, FINDER)

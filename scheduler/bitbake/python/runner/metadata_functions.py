@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The metadata's Python functions, compiled when they are first called.
+"""Python functions of the metadata, compiled at their first call.
 
-A configuration of OE defines hundreds; a task calls a handful.
+A configuration of OE defines hundreds; a task calls a few.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import bb.utils
 
 
 class MetadataFunction:
-    """Stands for a `def` function in the namespace of the metadata's Python until it is called."""
+    """Placeholder for a `def` function in the namespace of the metadata's Python; compiles it at the first call."""
 
     def __init__(self, name: str, text: str, file: str, line: int) -> None:
         self.__name__ = name
@@ -23,16 +23,16 @@ class MetadataFunction:
         name, text, file, line = self._source
         context = bb.utils.get_context()
         if context.get(name) is self:
-            # As bb.parse.ast.PythonMethodNode does; it replaces this object in the namespace.
+            # As bb.parse.ast.PythonMethodNode does; replaces this object in the namespace.
             bb.methodpool.insert_method(name, text, file, line)
         else:
-            # Called through a reference that somebody kept.
+            # Called through a reference that other code has kept.
             exec(compile("\n" * line + text, file, "exec"), context)
         return context[name](*arguments, **options)
 
 
 class EventHandler:
-    """An event handler of the metadata, compiled at its first event (bb.event.register)."""
+    """Event handler of the metadata (bb.event.register), compiled at its first event."""
 
     def __init__(self, name: str, text: str, file: str, line: int) -> None:
         self._source = (name, text, file, line)
@@ -51,7 +51,7 @@ class EventHandler:
 def define(data: Any) -> None:
     """Puts all `def` functions into the namespace.
 
-    The parser marks them with the numbers 1, and functions of the form `python name() {}` with the string "1".
+    The parser marks them with the number 1, and functions of the form `python name() {}` with the string "1".
     """
     context = bb.utils.get_context()
     for name, flags in data.dict.items():
@@ -62,7 +62,7 @@ def define(data: Any) -> None:
 
 
 def register_handlers(data: Any) -> None:
-    """All event handlers of the configuration: a task may fire events of its own, too."""
+    """Registers all event handlers of the configuration: a task may fire events too."""
     for name in data.getVar("__BBHANDLERS", False) or []:
         mask = (data.getVarFlag(name, "eventmask") or "").split()
         file, line = data.getVarFlag(name, "filename", False), int(data.getVarFlag(name, "lineno", False))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""One task's life: restore the recipe's data store, check its signature, set up, execute, clean up.
+"""Execution of one task: restore the recipe's data store, check the signature, set up, execute, clean up.
 
-What bin/bitbake-worker does between reading a task off its pipe and bb.build.exec_task (fork_off_task), without the
-pipe, the cooker and the parse.
+Does the work of bin/bitbake-worker between reading a task from its pipe and bb.build.exec_task (fork_off_task),
+without the pipe, the cooker and the parse.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any
 import bb
 
 import bb.progress  # isort: skip  (before bb.build, which it imports in a circle)
-import aftermath
 import basehash
 import bb.build
 import bb.data_smart
@@ -26,28 +25,30 @@ import bb.msg
 import bb.parse
 import bb.siggen
 import bb.utils
+import cleanup
 import data_store
 import fakeroot
 import lazy_imports
 import metadata_functions
 import special_files
 import task_releases
-from beside import SharedPlaces
+from undeclared_files import SharedDirectories
 
 ROOT = Path("/work")
-HERE = ROOT / "bitzel"
-SIGNATURE_DIFFERS = 97
+RUNNER = ROOT / "bitzel"
+EXIT_SIGNATURE_DIFFERS = 97
 
 Document = dict[str, Any]
 
 
 def read(name: str) -> Document:
-    document: Document = json.loads((HERE / name).read_bytes())
+    """One of the JSON files of the task."""
+    document: Document = json.loads((RUNNER / name).read_bytes())
     return document
 
 
 def restore(base: Document, recipe: Document) -> Any:
-    """The recipe's data store, as its parse left it."""
+    """The recipe's data store in the state after its parse."""
     data = bb.data_smart.DataSmart()
     original_environment = bb.data_smart.DataSmart()
     for name, value in base["original_environment"].items():
@@ -59,7 +60,7 @@ def restore(base: Document, recipe: Document) -> Any:
 
 
 def import_libraries(data: Any, base: Document) -> None:
-    """What `addpylib` lines import, into the namespace of the metadata's Python (bb.parse.ast.PyLibNode)."""
+    """Imports the modules of `addpylib` lines into the namespace of the metadata's Python (bb.parse.ast.PyLibNode)."""
     context = bb.utils.get_context()
     for module in (data.getVar("BB_GLOBAL_PYMODULES") or "").split():
         context[module] = __import__(module)
@@ -71,23 +72,23 @@ def import_libraries(data: Any, base: Document) -> None:
         for module in modules:
             context[namespace] = __import__(f"{namespace}.{module}")
     for module in base["registering_modules"]:
-        # Any use of a lazy module executes it.
+        # Any access to a lazy module executes it.
         dir(sys.modules[module])
     for name, entry in base["module_dependencies"].items():
         task_releases.define_module_dependencies(name, entry, visit_call)
 
 
 def visit_call(name: str, arguments: Any) -> Any:
-    """A function's own reading of what calls of it depend on (bb.codeparser.PythonParser.visit_Call)."""
+    """Dependencies of a call, as the called function itself computes them (bb.codeparser.PythonParser.visit_Call)."""
     module, function = name.rsplit(".", 1)
     return getattr(sys.modules[module], function).visitorcode(name, arguments)
 
 
 def set_up_host_tools(data: Any) -> None:
-    """The directory of links to permitted programs of the host, which the metadata's PATH consists of.
+    """Makes the directory of links to permitted programs of the host, which is the metadata's PATH.
 
-    The parse of the configuration makes it (base_eventhandler in OE's base.bbclass); the metadata's own function is
-    called, because it also knows which links have to be scripts.
+    In BitBake the parse of the configuration makes it (base_eventhandler in OE's base.bbclass). This calls the
+    metadata's own function, because that also knows which links have to be scripts.
     """
     directory, make = data.getVar("HOSTTOOLS_DIR"), bb.utils.get_context().get("setup_hosttools_dir")
     if directory and make:
@@ -96,6 +97,7 @@ def set_up_host_tools(data: Any) -> None:
 
 
 def task_dependency_data(dependencies: Document) -> dict[str, Any]:
+    """Value of BB_TASKDEPDATA."""
     return {
         tid: bb.TaskData(
             pn=pn,
@@ -123,7 +125,7 @@ def task_dependency_data(dependencies: Document) -> dict[str, Any]:
 
 
 def load_signatures(data: Any, task: Document, dependencies: Document) -> None:
-    """Of what the signature generator of a build knows, what concerns this task and its dependencies."""
+    """Fills the signature generator with the data of this task and its dependencies."""
     generator = bb.siggen.init(data)
     bb.parse.siggen = generator
     own = f"{task['recipe']}:{task['task']}"
@@ -142,7 +144,7 @@ def load_signatures(data: Any, task: Document, dependencies: Document) -> None:
 
 
 def set_up(data: Any, task: Document, dependencies: Document) -> None:
-    """What fork_off_task sets for every task, in its order."""
+    """Sets umask, variables and environment as fork_off_task does, in its order."""
     name = task["task"]
     if task["umask"]:
         os.umask(int(task["umask"], 8))
@@ -156,7 +158,7 @@ def set_up(data: Any, task: Document, dependencies: Document) -> None:
     data.setVar("BB_TASKHASH", task["taskhash"])
     data.setVar("BB_UNIHASH", task["unihash"])
     load_signatures(data, task, dependencies)
-    # Outputs travel by digest: no archive is made, but everything around its making (relocation, manifests) is kept.
+    # Outputs are stored by digest, so no sstate archive is made; all steps around it (relocation, manifests) still run.
     if data.getVar("sstate_create_and_sign_package", False) is not None:
         data.setVar("sstate_create_and_sign_package", "    pass\n")
     exported = dict(bb.data.exported_vars(data))
@@ -175,7 +177,7 @@ def set_up(data: Any, task: Document, dependencies: Document) -> None:
 
 
 def write_build_files(base: Document) -> list[Path]:
-    """What the metadata wrote when the build started (Cooker.files_of_build_start)."""
+    """Writes the files of the build's start (Cooker.files_of_build_start); returns those that were not there."""
     written = []
     for name, text in base["build_files"].items():
         path = Path(name)
@@ -187,12 +189,14 @@ def write_build_files(base: Document) -> list[Path]:
 
 
 def run(task: Document) -> int:
+    """Runs the task and returns the exit code of the runner."""
     dependencies = read("dependencies.json")
     base, recipe = read("base.json"), read("recipe.json")
-    # While the task runs, the descriptors 1 and 2 are its log; messages shall be in there once, and out here.
+    # While the task runs, descriptors 1 and 2 are its log. The copy of stderr gives messages a way out, and the log
+    # still has each message only once.
     bb.msg.logger_create("BitBake", os.fdopen(os.dup(sys.stderr.fileno()), "w", buffering=1))
     logging.getLogger("BitBake").setLevel(logging.WARNING)
-    # Events go to nobody; without a UI bb.event would keep them for one that comes later.
+    # No UI receives events; without this bb.event would queue them for a UI that starts later.
     bb.event._uiready = True
     os.chdir(ROOT / "build")
     bb.utils.clean_environment()
@@ -205,18 +209,18 @@ def run(task: Document) -> int:
             f"{task['package_name']}:{task['task']}: the metadata in the sandbox gives basehash {found}, the graph "
             f"has {task['basehash']}; export the graph again, and check that the metadata is deterministic\n"
         )
-        return SIGNATURE_DIFFERS
+        return EXIT_SIGNATURE_DIFFERS
     set_up_host_tools(data)
     metadata_functions.register_handlers(data)
     set_up(data, task, dependencies)
-    # Whether a task is up to date is the action cache's business; stamps would only be noise in the outputs.
+    # The action cache decides if a task is up to date; stamps would only be noise in the outputs.
     bb.build.make_stamp = lambda _task, _data: None
-    # Likewise what explains signatures: bitzel has it in the graph.
+    # Nor are files that explain signatures written: the graph has the same data.
     bb.siggen.dump_this_task = lambda _file, _data: None
-    staged = aftermath.staged_files(task)
+    staged = cleanup.staged_files(task)
     build_files = write_build_files(base)
-    shared = SharedPlaces(data, task)
-    special_files.put_back(task)
+    shared = SharedDirectories(data, task)
+    special_files.restore(task)
     if task["fakeroot"]:
         fakeroot.apply_ownership(task)
     status = int(bb.build.exec_task(task["recipe"], task["task"], data, False))
@@ -224,6 +228,6 @@ def run(task: Document) -> int:
     if task["fakeroot"]:
         fakeroot.write_ownership(task)
     if status != 0:
-        aftermath.show_failure(task)
-    aftermath.clean_up(data, task, build_files, staged, shared)
+        cleanup.show_failure(task)
+    cleanup.clean_up(data, task, build_files, staged, shared)
     return status

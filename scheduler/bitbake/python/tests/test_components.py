@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which results a task can see, on small graphs."""
+"""Selection of visible results, on small graphs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SYSROOT = "do_populate_sysroot"
 
 
 class Graph:
-    """Tasks by "recipe:task", added in topological order."""
+    """Builder of a graph: tasks by "recipe:task", added in topological order."""
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
@@ -57,7 +57,7 @@ class Graph:
 
 
 def chain() -> Graph:
-    """app needs lib, lib needs base; each has a private task before it publishes."""
+    """app depends on lib, lib depends on base; each has a private task before the one that publishes."""
     graph = Graph()
     graph.add("base:do_compile")
     graph.add(f"base:{SYSROOT}", "base:do_compile")
@@ -74,13 +74,13 @@ class Components(unittest.TestCase):
     def test_direct_and_indirect_results_are_visible(self) -> None:
         both = {f"lib:{SYSROOT}", f"base:{SYSROOT}"}
         self.assertEqual(chain().components("app:do_prepare"), both)
-        # Through its own recipe's private task, because the metadata installs dependencies here, too.
+        # Through a private task of its own recipe, because the metadata installs dependencies here too.
         self.assertEqual(chain().components("app:do_configure"), both)
 
-    def test_a_private_task_gets_none(self) -> None:
+    def test_a_private_task_sees_no_results(self) -> None:
         self.assertEqual(chain().components("app:do_compile"), set())
 
-    def test_the_metadata_can_leave_indirect_results_out_but_not_direct_ones(self) -> None:
+    def test_metadata_excludes_indirect_results_only(self) -> None:
         unneeded = {("lib", "base"), ("app", "lib")}
         self.assertEqual(chain().components("app:do_prepare", unneeded), {f"lib:{SYSROOT}"})
 
@@ -91,7 +91,7 @@ class Components(unittest.TestCase):
         found = graph.components("image:do_prepare", {("app", "lib")})
         self.assertEqual(found, {f"app:{SYSROOT}", f"base:{SYSROOT}"})
 
-    def test_tasks_without_execution_neither_give_nor_get(self) -> None:
+    def test_noexec_tasks_have_no_results_and_see_none(self) -> None:
         graph = Graph()
         graph.add(f"lib:{SYSROOT}")
         graph.add("lib:do_build", f"lib:{SYSROOT}", noexec=True)
@@ -100,7 +100,7 @@ class Components(unittest.TestCase):
         self.assertEqual(graph.components("app:do_prepare"), {f"lib:{SYSROOT}"})
         self.assertEqual(graph.foreign("app:do_prepare"), set())
 
-    def test_a_shared_task_that_the_base_does_not_know_is_seen_and_seen_through(self) -> None:
+    def test_results_behind_other_shared_tasks_are_visible(self) -> None:
         graph = Graph()
         graph.add(f"lib:{SYSROOT}")
         graph.add("kernel:do_shared_workdir", f"lib:{SYSROOT}", shared=True)
@@ -109,7 +109,7 @@ class Components(unittest.TestCase):
             graph.components("module:do_prepare"), {"kernel:do_shared_workdir", f"lib:{SYSROOT}"}
         )
 
-    def test_unpack_gets_its_own_downloads(self) -> None:
+    def test_unpack_sees_its_own_downloads(self) -> None:
         graph = Graph()
         graph.add("lib:do_fetch")
         graph.add("lib:do_unpack", "lib:do_fetch")
@@ -126,7 +126,7 @@ class Components(unittest.TestCase):
 
 
 class FakerootProgram(unittest.TestCase):
-    def test_a_task_gets_the_program_that_an_earlier_one_asked_for(self) -> None:
+    def test_later_tasks_see_the_program_of_an_earlier_one(self) -> None:
         graph = Graph()
         graph.add(f"sqlite:{SYSROOT}")
         graph.add(f"pseudo:{SYSROOT}", f"sqlite:{SYSROOT}", provides_fakeroot=True)
@@ -134,7 +134,7 @@ class FakerootProgram(unittest.TestCase):
         graph.add("lib:do_multilib", "lib:do_install")
         self.assertEqual(graph.components("lib:do_multilib"), {f"pseudo:{SYSROOT}"})
 
-    def test_a_program_that_nobody_asked_for_is_not_there(self) -> None:
+    def test_a_program_without_dependents_is_not_visible(self) -> None:
         graph = Graph()
         graph.add(f"pseudo:{SYSROOT}", provides_fakeroot=True)
         graph.add("lib:do_install")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A data store restored from its snapshots is the one that was taken, by all that BitBake asks of it.
+"""Data store snapshots: a restored data store answers every query as the original does.
 
 Needs BitBake's library: BITZEL_TEST_BITBAKE names the directory that holds the package bb.
 """
@@ -66,7 +66,7 @@ class RoundTrip(unittest.TestCase):
         self.recipe = recipe_store(self.base)
         self.restored = restored(self.base, self.recipe)
 
-    def test_every_variable_and_flag_is_the_same(self) -> None:
+    def test_restores_every_variable_and_flag(self) -> None:
         self.assertEqual(set(self.restored.keys()), set(self.recipe.keys()))
         for name in self.recipe:
             with self.subTest(name):
@@ -75,20 +75,20 @@ class RoundTrip(unittest.TestCase):
                 flags = self.recipe.getVarFlags(name, internalflags=True)
                 self.assertEqual(self.restored.getVarFlags(name, internalflags=True), flags)
 
-    def test_types_survive(self) -> None:
+    def test_restores_types(self) -> None:
         self.assertEqual(self.restored.getVar("__set", False), {"x", "y"})
         nested = self.restored.getVar("__nested", False)
         self.assertEqual(nested, {"tuple": ("a", 1), "none": None, "truth": True})
         self.assertIs(type(nested["tuple"]), tuple)
         self.assertIs(type(self.restored.getVarFlag("do_compile", "func", False)), int)
 
-    def test_overrides_still_work_when_they_change(self) -> None:
+    def test_restored_overrides_can_change(self) -> None:
         for data in (self.recipe, self.restored):
             data.setVar("OVERRIDES", "b")
         self.assertEqual(self.restored.getVar("COLOUR"), "green")
         self.assertEqual(self.restored.getVar("BOTH"), self.recipe.getVar("BOTH"))
 
-    def test_the_bytes_do_not_depend_on_the_order_of_making(self) -> None:
+    def test_bytes_do_not_depend_on_the_order_of_creation(self) -> None:
         def snapshot(names: list[str]) -> bytes:
             data = bb.data.init()
             for name in names:
@@ -98,15 +98,15 @@ class RoundTrip(unittest.TestCase):
 
         self.assertEqual(snapshot(["ONE", "TWO"]), snapshot(["TWO", "ONE"]))
 
-    def test_what_another_recipe_exports_does_not_leak(self) -> None:
+    def test_excludes_exports_of_other_recipes(self) -> None:
         contents = data_store.StoreContents(self.base)
         before = data_store.encode(data_store.StoreContents(self.recipe).recipe_document(contents))
-        # BitBake's copies share this set.
+        # Copies of a data store share this set.
         self.base.createCopy().setVarFlag("OTHER", "export", "1")
         after = data_store.encode(data_store.StoreContents(self.recipe).recipe_document(contents))
         self.assertEqual(before, after)
 
-    def test_another_format_is_refused(self) -> None:
+    def test_refuses_another_format(self) -> None:
         with self.assertRaises(ValueError):
             data_store.decode(b'{"format": 0}')
 

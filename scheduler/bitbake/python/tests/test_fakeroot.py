@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What pseudo knows travels between two sandboxes that each have a database of their own.
+"""Owners, devices, hard links and attributes across sandboxes, each with its own database of pseudo.
 
 Needs the program `pseudo` (Debian: apt install pseudo).
 """
@@ -22,7 +22,7 @@ import fakeroot
 
 RUNNER = Path(__file__).parent.parent / "runner"
 
-# A stand-in for a task: what the runner does around a fakeroot task, with `ACTION` as the task.
+# Program that does the runner's work around a fakeroot task, with `action` as the task.
 PROGRAM = """
 import json, os, stat, sys
 from pathlib import Path
@@ -107,12 +107,12 @@ class Tasks(unittest.TestCase):
 
 
 class Ownership(Tasks):
-    def test_a_second_task_sees_what_the_first_one_set(self) -> None:
+    def test_a_second_task_sees_owners_and_devices(self) -> None:
         self.assertEqual(self.run_task(CREATE + LIST), EXPECTED)
         self.assertFalse((self.root / "work/pseudo").exists(), "the database stays behind")
         self.assertEqual(self.run_task(LIST), EXPECTED)
 
-    def test_nothing_owned_leaves_no_file(self) -> None:
+    def test_no_sidecar_without_owners(self) -> None:
         self.run_task("")
         self.assertEqual(list((self.root / "work").iterdir()), [])
 
@@ -123,7 +123,7 @@ class Ownership(Tasks):
         self.assertIn("demo:do_install", result.stderr)
         self.assertIn("/nonexistent/pseudo", result.stderr)
 
-    def test_the_log_of_an_aborted_task_is_kept(self) -> None:
+    def test_keeps_the_log_of_an_aborted_task(self) -> None:
         result = self.start("""
 image.mkdir()
 (image / "file").touch()
@@ -136,7 +136,7 @@ sys.exit(3)
 
 
 class Links(Tasks):
-    def test_equal_files_get_inodes_of_their_own(self) -> None:
+    def test_equal_files_get_their_own_inodes(self) -> None:
         self.run_task("""
 image.mkdir()
 for name in ("one", "two"):
@@ -145,7 +145,7 @@ for name in ("one", "two"):
 os.chown(image / "one", 12, 34)
 os.utime(image, (5, 5))
 """)
-        # What a worker makes of equal files.
+        # As a worker creates equal files.
         (self.image / "two").unlink()
         (self.image / "two").hardlink_to(self.image / "one")
         os.utime(self.image, (5, 5))
@@ -160,7 +160,7 @@ os.chown(image / "two", 56, 78)
         owners = self.sidecar()["owners"]
         self.assertEqual([owners[f"image/{name}"][1:3] for name in ("one", "two")], [[12, 34], [56, 78]])
 
-    def test_a_read_only_directory_of_equal_files_is_fine(self) -> None:
+    def test_equal_files_in_a_read_only_directory(self) -> None:
         self.image.mkdir()
         name = "x" * 255
         (self.image / "one").write_text("same", encoding="utf-8")
@@ -171,7 +171,7 @@ os.chown(image / "two", 56, 78)
         )
         self.assertEqual(self.image.stat().st_mode & 0o777, 0o555)
 
-    def test_hard_links_survive_to_the_next_task(self) -> None:
+    def test_the_next_task_sees_hard_links(self) -> None:
         self.run_task("""
 image.mkdir()
 (image / "first").write_text("same")
@@ -179,7 +179,7 @@ os.link(image / "first", image / "second")
 os.chown(image / "first", 12, 34)
 """)
         self.assertEqual(self.sidecar()["links"], [["image/first", "image/second"]])
-        # A Directory message knows two files.
+        # A Directory message has two separate files.
         (self.image / "second").unlink()
         (self.image / "second").write_text("same", encoding="utf-8")
         found = self.run_task("""
@@ -188,7 +188,7 @@ print(first.st_ino == second.st_ino, second.st_uid, second.st_nlink)
 """)
         self.assertEqual(found, ["True 12 2"])
 
-    def test_a_link_that_was_replaced_stays_apart(self) -> None:
+    def test_a_replaced_link_stays_separate(self) -> None:
         self.run_task("""
 image.mkdir()
 (image / "first").write_text("same")
@@ -202,14 +202,14 @@ os.link(image / "first", image / "second")
 
 
 class Attributes(Tasks):
-    def test_attributes_survive_to_the_next_task(self) -> None:
+    def test_the_next_task_sees_attributes(self) -> None:
         self.run_task("""
 image.mkdir()
 (image / "file").touch()
 os.setxattr(image / "file", "user.colour", b"red\\xff")
 os.setxattr(image / "file", "security.capability", b"\\x01\\x00\\x00\\x02" + bytes(16))
 """)
-        # Whoever copies the tree by its Directory messages loses them.
+        # A copy of the tree by its Directory messages has no attributes.
         (self.image / "file").unlink()
         (self.image / "file").touch()
         found = self.run_task("""
@@ -218,8 +218,8 @@ print(os.getxattr(image / "file", "user.colour"), os.getxattr(image / "file", "s
         self.assertEqual(found, ["b'red\\xff' b'\\x01\\x00\\x00\\x02'"])
 
 
-class Places(Tasks):
-    """Directories that pseudo does not know, and prefixes of strings that decide about them."""
+class TrackedPaths(Tasks):
+    """Selection of the directories that pseudo tracks, by prefixes of strings."""
 
     NAMES = ("ignored", "package", "packages-split")
 
@@ -232,16 +232,16 @@ for name in {self.NAMES}:
 """)
         return {name for name, (_, uid, _, _) in self.sidecar()["owners"].items() if uid == 12}
 
-    def test_ignored_paths_are_not_looked_at(self) -> None:
+    def test_skips_ignored_paths(self) -> None:
         setting = f"PSEUDO_IGNORE_PATHS=/nonexistent,{self.work}/ignored"
         self.assertEqual(self.owned(setting), {"package", "packages-split"})
 
-    def test_an_included_prefix_stands_for_longer_names(self) -> None:
+    def test_an_included_prefix_matches_longer_names(self) -> None:
         setting = f"PSEUDO_INCLUDE_PATHS=/proc,{self.work}/package PSEUDO_IGNORE_PATHS={self.work}"
         self.task["fakeroot_environment"] = setting
         for name in self.NAMES:
             (self.work / name).mkdir()
-        # Debian's pseudo does not know the setting yet, so this asks the runner alone.
+        # Debian's pseudo does not have this setting yet, so only the runner is tested.
         with mock.patch.object(fakeroot, "ROOT", self.root):
             tracked = {path.name for path in fakeroot._tracked(self.task)}
         self.assertEqual(tracked, {"package", "packages-split"})

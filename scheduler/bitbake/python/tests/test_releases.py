@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What differs between BitBake's releases: each shape of its library is stood in for, whichever one is there.
+"""Differences between BitBake's releases: stubs give the installed library the shape of each release.
 
 Needs BitBake's library: BITZEL_TEST_BITBAKE names the directory that holds the package bb.
 """
@@ -23,10 +23,11 @@ import bb.codeparser  # noqa: E402
 import bb.fetch2  # noqa: E402
 import cooker_releases  # noqa: E402
 import task_releases  # noqa: E402
+from data_store_stub import Variables  # noqa: E402
 
 
 class RevisionsCache:
-    """As bb.fetch2's own since 2025."""
+    """Stub of the cache that bb.fetch2 has since 2025."""
 
     def __init__(self, **known: str) -> None:
         self.known = known
@@ -42,11 +43,6 @@ class RevisionsCache:
         self.known[key] = revision
 
 
-class Variables(dict[str, str]):
-    def getVar(self, name: str, _expand: bool = True) -> str | None:  # noqa: N802  (BitBake's name)
-        return self.get(name)
-
-
 class Releases(unittest.TestCase):
     def with_cache(self, cache: RevisionsCache) -> RevisionsCache:
         patch = mock.patch.object(bb.fetch2, "_revisions_cache", cache, create=True)
@@ -55,7 +51,7 @@ class Releases(unittest.TestCase):
         return cache
 
     def with_table(self, **known: str) -> dict[str, str]:
-        """As before 2025: a table that all processes share."""
+        """Gives bb.fetch2 the table of releases before 2025, which all processes share."""
         if hasattr(bb.fetch2, "_revisions_cache"):
             kept = bb.fetch2._revisions_cache
             del bb.fetch2._revisions_cache
@@ -68,7 +64,7 @@ class Releases(unittest.TestCase):
 
 
 class Filters(unittest.TestCase):
-    def test_a_store_with_filters_keeps_them(self) -> None:
+    def test_sets_filters(self) -> None:
         data = types.SimpleNamespace(filters={"VAR": "suffix"})
         self.assertEqual(task_releases.filters(data), {"VAR": "suffix"})
         task_releases.set_filters(data, {"OTHER": "prefix"})
@@ -80,7 +76,7 @@ class Filters(unittest.TestCase):
         task_releases.set_filters(data, {})
         self.assertFalse(hasattr(data, "filters"))
 
-    def test_a_store_without_filters_refuses_some(self) -> None:
+    def test_a_store_without_filters_refuses_them(self) -> None:
         with self.assertRaises(ValueError):
             task_releases.set_filters(types.SimpleNamespace(), {"VAR": "suffix"})
 
@@ -95,30 +91,30 @@ class ModuleDependencies(unittest.TestCase):
             task_releases.define_module_dependencies("oe.x", encoded, visit)
             return encoded, bb.codeparser.modulecode_deps["oe.x"]
 
-    def test_an_entry_of_five_stays_one_of_five(self) -> None:
+    def test_round_trip_of_an_entry_with_five_items(self) -> None:
         encoded, defined = self.round_trip([*self.ENTRY], print)
         self.assertEqual((encoded, defined), ([*self.ENCODED], [*self.ENTRY]))
 
-    def test_an_entry_of_six_has_a_visitor_or_none(self) -> None:
+    def test_round_trip_of_an_entry_with_a_visitor(self) -> None:
         for original, restored in ((len, print), (None, None)):
             encoded, defined = self.round_trip([*self.ENTRY, original], print)
             self.assertEqual(encoded, [*self.ENCODED, original is not None])
             self.assertEqual(defined, [*self.ENTRY, restored])
 
 
-class UpstreamRevisionsOfATask(Releases):
-    def test_they_go_to_the_cache(self) -> None:
+class SetUpstreamRevisions(Releases):
+    def test_writes_to_the_cache(self) -> None:
         cache = self.with_cache(RevisionsCache())
         task_releases.set_upstream_revisions(Variables(), {"git:x": "1234"})
         self.assertEqual(cache.known, {"git:x": "1234"})
 
-    def test_they_go_to_the_table_where_there_is_no_cache(self) -> None:
+    def test_writes_to_the_table_without_a_cache(self) -> None:
         table = self.with_table()
         task_releases.set_upstream_revisions(Variables(), {"git:x": "1234"})
         self.assertEqual(table, {"git:x": "1234"})
 
 
-class UpstreamRevisionsOfAParse(Releases):
+class FindUpstreamRevisions(Releases):
     @staticmethod
     def source(**attributes: Any) -> Any:
         method = types.SimpleNamespace(
@@ -126,20 +122,20 @@ class UpstreamRevisionsOfAParse(Releases):
         )
         return types.SimpleNamespace(**{"method": method, "name": "default", **attributes})
 
-    def test_they_come_from_the_cache(self) -> None:
+    def test_reads_from_the_cache(self) -> None:
         cache = self.with_cache(RevisionsCache(**{"git:default": "1234"}))
         data = Variables(BB_CACHEDIR="/cache")
-        cooker_releases.read_upstream_revisions(data)
+        task_releases.read_upstream_revisions(data)
         self.assertEqual(cache.directory, "/cache")
         self.assertEqual(cooker_releases.upstream_revisions(self.source(), data), {"git:default": "1234"})
 
-    def test_they_come_from_the_table_where_there_is_no_cache(self) -> None:
+    def test_reads_from_the_table_without_a_cache(self) -> None:
         self.with_table(**{"git:default": "1234"})
-        cooker_releases.read_upstream_revisions(Variables())
+        task_releases.read_upstream_revisions(Variables())
         found = cooker_releases.upstream_revisions(self.source(), Variables())
         self.assertEqual(found, {"git:default": "1234"})
 
-    def test_a_source_of_several_names_has_several(self) -> None:
+    def test_a_source_with_names_has_a_revision_for_each(self) -> None:
         self.with_cache(RevisionsCache(**{"git:one": "1", "git:two": "2"}))
         source = self.source(names=["one", "two", "unknown"])
         found = cooker_releases.upstream_revisions(source, Variables())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Files that no Directory message can name, taken out after a task and put back before the next one."""
+"""Extraction of files that no Directory message can represent, and their restoration before the next task."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TASK: dict[str, Any] = {
     "private_directories": ["shared"],
     "fakeroot_directories": "",
 }
-# An old time that no change of a directory gives it by itself.
+# An old time, which a directory never gets from a change.
 TIME = 1_000_000_000_123_456_789
 
 
@@ -47,7 +47,7 @@ class SpecialFiles(unittest.TestCase):
         return path
 
     def contents(self) -> dict[bytes, tuple[int, int, Any]]:
-        """Mode, time and content of everything, by path; what lies outside of the work directory, too."""
+        """Mode, time and content of every path below the root, also outside of the work directory."""
         found = {}
         for directory, directories, files in os.walk(os.fsencode(self.root)):
             for name in directories + files:
@@ -68,11 +68,11 @@ class SpecialFiles(unittest.TestCase):
             if not stat.S_ISLNK(mode):
                 os.utime(path, ns=(TIME, TIME))
 
-    def assert_comes_back(self) -> None:
-        """Checks that nothing but what a Directory message has is there in between, and all is the same after."""
+    def assert_is_restored(self) -> None:
+        """Asserts that extraction leaves only what a Directory message has, and that restoration is complete."""
         self.set_times()
         before = self.contents()
-        special_files.take_out(TASK)
+        special_files.extract(TASK)
         between = self.contents()
         self.assertIn(os.fsencode(self.root / "work" / special_files.SIDECAR), between)
         for path, (mode, _, content) in between.items():
@@ -81,81 +81,81 @@ class SpecialFiles(unittest.TestCase):
                 content.decode("utf-8")
             else:
                 self.assertTrue(stat.S_ISREG(mode) or stat.S_ISDIR(mode), path)
-        special_files.put_back(TASK)
+        special_files.restore(TASK)
         (self.root / "work" / special_files.SIDECAR).unlink()
         os.utime(self.work, ns=(TIME, TIME))
         self.assertEqual(self.contents(), before)
 
-    def test_a_pipe_comes_back_with_its_mode_and_time(self) -> None:
+    def test_restores_a_pipe_with_its_mode_and_time(self) -> None:
         os.mkdir(self.work + b"/d")
         os.mkfifo(self.work + b"/d/pipe")
         os.chmod(self.work + b"/d/pipe", 0o640)
-        self.assert_comes_back()
+        self.assert_is_restored()
 
-    def test_a_name_that_is_not_utf8_comes_back(self) -> None:
+    def test_restores_a_name_that_is_not_utf8(self) -> None:
         self.make(b"caf\xe9")
-        self.assert_comes_back()
+        self.assert_is_restored()
 
-    def test_a_directory_with_such_a_name_comes_back(self) -> None:
+    def test_restores_a_directory_name_that_is_not_utf8(self) -> None:
         self.make(b"d\xe9p\xf4t/d\xe9/fil\xe9")
         self.make(b"d\xe9p\xf4t/plain")
         os.mkfifo(self.work + b"/d\xe9p\xf4t/pip\xe9")
         os.symlink(b"\xff", self.work + b"/d\xe9p\xf4t/lin\xe9")
         os.symlink("plain", self.work + b"/d\xe9p\xf4t/lien")
-        self.assert_comes_back()
+        self.assert_is_restored()
 
-    def test_a_link_to_such_a_name_comes_back(self) -> None:
+    def test_restores_a_link_target_that_is_not_utf8(self) -> None:
         os.symlink(b"caf\xe9", self.work + b"/link")
-        self.assert_comes_back()
+        self.assert_is_restored()
 
-    def test_a_read_only_directory_is_no_obstacle(self) -> None:
+    def test_restores_in_a_read_only_directory(self) -> None:
         self.make(b"d/caf\xe9")
         os.mkfifo(self.work + b"/d/pipe")
         os.chmod(self.work + b"/d", 0o555)
-        self.assert_comes_back()
+        self.assert_is_restored()
 
-    def test_other_private_directories_count_too(self) -> None:
+    def test_restores_in_other_private_directories(self) -> None:
         shared = os.fsencode(self.root / "shared")
         os.mkdir(shared)
         os.mkfifo(shared + b"/pipe")
-        self.assert_comes_back()
+        self.assert_is_restored()
 
-    def test_a_socket_is_left_out_and_named(self) -> None:
+    def test_drops_a_socket_with_a_message(self) -> None:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(self.work + b"/socket")
         with contextlib.redirect_stderr(io.StringIO()) as messages:
-            special_files.take_out(TASK)
+            special_files.extract(TASK)
         self.assertIn("work/socket", messages.getvalue())
         self.assertEqual(os.listdir(self.work), [])
 
-    def test_the_fakeroot_programs_socket_stays(self) -> None:
+    def test_keeps_the_fakeroot_programs_socket(self) -> None:
         os.mkdir(self.work + b"/pseudo")
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(self.work + b"/pseudo/socket")
-        special_files.take_out({**TASK, "fakeroot_directories": f"{self.root}/work/pseudo/"})
+        special_files.extract({**TASK, "fakeroot_directories": f"{self.root}/work/pseudo/"})
         self.assertEqual(os.listdir(self.work + b"/pseudo"), [b"socket"])
 
-    def test_sysroots_are_not_searched(self) -> None:
+    def test_does_not_search_sysroots(self) -> None:
         self.make(b"recipe-sysroot/caf\xe9")
         self.make(b"source/recipe-sysroot/caf\xe9")
-        special_files.take_out(TASK)
+        special_files.extract(TASK)
         self.assertEqual(os.listdir(self.work + b"/recipe-sysroot"), [b"caf\xe9"])
         self.assertNotEqual(os.listdir(self.work + b"/source/recipe-sysroot"), [b"caf\xe9"])
 
-    def test_without_special_files_there_is_no_sidecar(self) -> None:
+    def test_no_sidecar_without_special_files(self) -> None:
         self.make(b"plain")
         self.make(os.fsencode(special_files.SIDECAR))
-        special_files.take_out(TASK)
+        special_files.extract(TASK)
         self.assertEqual(os.listdir(self.work), [b"plain"])
 
-    def test_what_a_task_removed_does_not_come_back(self) -> None:
+    def test_does_not_restore_what_a_task_removed(self) -> None:
         os.mkdir(self.work + b"/d")
         os.mkfifo(self.work + b"/d/pipe")
         path = self.make(b"caf\xe9")
-        special_files.take_out(TASK)
+        special_files.extract(TASK)
         os.rmdir(self.work + b"/d")
         os.unlink(self.work + b"/" + os.fsencode(special_files.encode_name(os.fsdecode(b"caf\xe9"))))
-        special_files.put_back(TASK)
+        special_files.restore(TASK)
         self.assertEqual(os.listdir(self.work), [os.fsencode(special_files.SIDECAR)])
         self.assertFalse(os.path.lexists(path))
 

@@ -56,7 +56,7 @@ async fn the_checkout_behind_a_linked_bitbake_in_path_is_found() {
 }
 
 #[test]
-fn of_a_checkout_the_whole_library_goes_along_but_its_web_application() {
+fn a_checkout_gives_its_library_without_the_web_application() {
     let directory = tempfile::tempdir().unwrap();
     checkout(directory.path());
     let library = directory.path().join("lib");
@@ -68,7 +68,7 @@ fn of_a_checkout_the_whole_library_goes_along_but_its_web_application() {
 }
 
 #[test]
-fn of_a_python_library_directory_only_what_the_distribution_recorded_goes_along() {
+fn a_python_library_gives_only_the_recorded_modules() {
     let library = tempfile::tempdir().unwrap();
     for name in [
         "bb",

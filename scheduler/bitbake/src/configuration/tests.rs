@@ -36,7 +36,7 @@ fn the_users_files_are_taken_and_paths_of_layers_replaced() {
 }
 
 #[test]
-fn what_the_user_removed_is_removed_and_the_rest_not_touched() {
+fn removes_what_the_user_removed_and_keeps_the_rest() {
     let directory = tempfile::tempdir().unwrap();
     let (user_conf, conf) = (directory.path().join("user"), directory.path().join("conf"));
     fs::create_dir_all(&user_conf).unwrap();

@@ -1,6 +1,5 @@
 use std::collections::HashMap;
 
-use bitzel_proto::DigestFunction;
 use bitzel_proto::graph::{Recipe, Snapshot};
 
 use super::*;
@@ -22,9 +21,7 @@ fn graph(snapshot: &str) -> TaskGraph {
 #[test]
 fn a_stored_graph_loads_while_its_snapshots_are_there() {
     let directory = tempfile::tempdir().unwrap();
-    let snapshots = SnapshotDirectory {
-        directory: directory.path().to_owned(),
-    };
+    let snapshots = SnapshotDirectory::new(directory.path().to_owned());
     let cache = GraphCache::new(directory.path());
     cache
         .store("k", &graph("s"), &vec![("a.pyc".to_owned(), "s".to_owned())])
@@ -41,9 +38,7 @@ fn a_stored_graph_loads_while_its_snapshots_are_there() {
 #[test]
 fn a_stored_graph_needs_its_compiled_python() {
     let directory = tempfile::tempdir().unwrap();
-    let snapshots = SnapshotDirectory {
-        directory: directory.path().to_owned(),
-    };
+    let snapshots = SnapshotDirectory::new(directory.path().to_owned());
     let cache = GraphCache::new(directory.path());
     fs::write(snapshots.path("s"), "").unwrap();
     let bytecode = vec![("a.pyc".to_owned(), "compiled".to_owned())];
@@ -54,11 +49,9 @@ fn a_stored_graph_needs_its_compiled_python() {
 }
 
 #[test]
-fn a_damaged_graph_is_none() {
+fn a_damaged_graph_is_not_loaded() {
     let directory = tempfile::tempdir().unwrap();
-    let snapshots = SnapshotDirectory {
-        directory: directory.path().to_owned(),
-    };
+    let snapshots = SnapshotDirectory::new(directory.path().to_owned());
     let cache = GraphCache::new(directory.path());
     cache
         .store("k", &graph("s"), &vec![("a.pyc".to_owned(), "s".to_owned())])
@@ -72,7 +65,7 @@ fn a_damaged_graph_is_none() {
 }
 
 #[test]
-fn everything_that_counts_changes_the_key() {
+fn every_input_of_a_graph_changes_the_key() {
     let config = FrontEndConfig::new("/build".into(), "/cache".into());
     let request = ExportRequest {
         targets: vec!["one".to_owned()],

@@ -9,7 +9,7 @@ fn layer(path: &Path, collections: &[&str]) -> Layer {
 }
 
 #[test]
-fn a_core_checkout_is_taken_whole_and_named_after_its_first_layer() {
+fn a_core_checkout_is_whole_and_named_after_its_first_layer() {
     let directory = tempfile::tempdir().unwrap();
     let checkout = directory.path().canonicalize().unwrap().join("some-name");
     let layers = [

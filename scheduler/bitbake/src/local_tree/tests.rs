@@ -40,7 +40,7 @@ fn listing(tree: &LocalTree) -> Vec<String> {
 }
 
 #[test]
-fn a_layer_becomes_a_tree_without_what_does_not_belong_to_it() {
+fn ignored_names_are_not_part_of_the_tree() {
     let layer = tempfile::tempdir().unwrap();
     let path = layer.path();
     write(&path.join("conf/layer.conf"), "conf");

@@ -1,5 +1,6 @@
-use super::*;
 use std::fs::{File, FileTimes};
+
+use super::*;
 
 fn write_old(path: &Path, contents: &str) {
     fs::write(path, contents).unwrap();

@@ -1,5 +1,7 @@
-//! The directory that results are placed in. Nothing outside of it is touched: each directory is opened from there without
-//! following a symbolic link, an earlier result's or anybody's, and what is in it is named relative to that.
+//! Destination directory of results.
+//!
+//! Nothing outside of it is touched: each directory is opened from there without following symbolic links, also those of
+//! earlier results, and its entries are named relative to the open directory.
 
 use std::fs::{self, FileTimes, Permissions};
 use std::io::{self, Write as _};
@@ -16,28 +18,28 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, open, openat2};
 use rustix::io::Errno;
 use tempfile::{Builder, NamedTempFile};
 
-use crate::plan::tree::FUNCTION;
+use crate::plan::tree::DIGEST_FUNCTION;
 use crate::walk::BuildError;
 
-/// Start of the names of what is not complete.
-const TEMPORARY: &str = ".bitzel-";
+/// Prefix of the names of incomplete files.
+const TEMPORARY_PREFIX: &str = ".bitzel-";
 
-/// Where results are placed.
+/// Destination directory of results.
 pub(super) struct Destination {
     root: OwnedFd,
     path: PathBuf,
 }
 
-/// An entry of a directory that was opened.
-struct Place {
-    /// Keeps the path good.
+/// Entry of an open directory.
+struct DirectoryEntry {
+    /// Keeps the path valid.
     _directory: OwnedFd,
     parent: PathBuf,
     path: PathBuf,
 }
 
 impl Destination {
-    /// Opens the directory, and makes it if it is not there.
+    /// Opens the directory, and creates it if it does not exist.
     pub(super) fn open(path: &Path) -> Result<Self, BuildError> {
         fs::create_dir_all(path).map_err(BuildError::io(path))?;
         let root = open(
@@ -66,27 +68,28 @@ impl Destination {
         )
     }
 
-    fn place(&self, relative: &str) -> io::Result<Place> {
+    /// Opens the parent of a path.
+    fn entry(&self, relative: &str) -> io::Result<DirectoryEntry> {
         let (parent, name) = relative.rsplit_once('/').unwrap_or(("", relative));
         if matches!(name, "" | "." | "..") {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let directory = self.directory(parent)?;
         let parent = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
-        Ok(Place {
+        Ok(DirectoryEntry {
             path: parent.join(name),
             _directory: directory,
             parent,
         })
     }
 
-    /// Makes a directory whose parent is there. What an earlier build left there and is none is removed.
-    pub(super) fn make_directory(&self, relative: &str) -> Result<(), BuildError> {
-        let make = || -> io::Result<()> {
+    /// Creates a directory whose parent exists. A file or link of an earlier build at its path is removed.
+    pub(super) fn create_directory(&self, relative: &str) -> Result<(), BuildError> {
+        let create = || -> io::Result<()> {
             match self.directory(relative) {
                 Ok(_) => return Ok(()),
                 Err(Errno::NOENT) => {}
-                Err(Errno::LOOP | Errno::NOTDIR) => self.place(relative)?.remove()?,
+                Err(Errno::LOOP | Errno::NOTDIR) => self.entry(relative)?.remove()?,
                 Err(error) => return Err(error.into()),
             }
             let (parent, name) = relative.rsplit_once('/').unwrap_or(("", relative));
@@ -96,30 +99,30 @@ impl Destination {
                 Mode::from_raw_mode(0o777),
             )?)
         };
-        make().map_err(self.failed(relative))
+        create().map_err(self.failed(relative))
     }
 
     /// Places a symbolic link.
     pub(super) fn place_symlink(&self, relative: &str, target: &str) -> Result<(), BuildError> {
         let place = || {
-            let place = self.place(relative)?;
-            let link = temporary().make_in(&place.parent, |path| symlink(target, path))?;
-            place.take(link)
+            let entry = self.entry(relative)?;
+            let link = temporary().make_in(&entry.parent, |path| symlink(target, path))?;
+            entry.replace_with(link)
         };
         place().map_err(self.failed(relative))
     }
 
-    /// Places a further name of a file that was placed.
+    /// Places a hard link to a file that was placed.
     pub(super) fn place_link(&self, original: &str, relative: &str) -> Result<(), BuildError> {
         let place = || {
-            let (original, place) = (self.place(original)?, self.place(relative)?);
-            let link = temporary().make_in(&place.parent, |path| fs::hard_link(&original.path, path))?;
-            place.take(link)
+            let (original, entry) = (self.entry(original)?, self.entry(relative)?);
+            let link = temporary().make_in(&entry.parent, |path| fs::hard_link(&original.path, path))?;
+            entry.replace_with(link)
         };
         place().map_err(self.failed(relative))
     }
 
-    /// Downloads a file. It is there when it is complete.
+    /// Downloads a file. It gets its name when it is complete.
     pub(super) async fn write_file(
         &self,
         store: &dyn BlobStore,
@@ -127,11 +130,11 @@ impl Destination {
         node: &FileNode,
     ) -> Result<(), BuildError> {
         let failed = self.failed(relative);
-        let Ok(digest) = Digest::from_wire_field(FUNCTION, node.digest.as_ref()) else {
+        let Ok(digest) = Digest::from_wire_field(DIGEST_FUNCTION, node.digest.as_ref()) else {
             return Ok(());
         };
-        let place = self.place(relative).map_err(&failed)?;
-        let mut file = temporary().tempfile_in(&place.parent).map_err(&failed)?;
+        let entry = self.entry(relative).map_err(&failed)?;
+        let mut file = temporary().tempfile_in(&entry.parent).map_err(&failed)?;
         if !digest.is_empty_blob() {
             let context = || format!("downloading {}", self.path.join(relative).display());
             let mut blob = store
@@ -145,20 +148,20 @@ impl Destination {
             }
         }
         set_properties(&file, node)
-            .and_then(|()| place.take(file))
+            .and_then(|()| entry.replace_with(file))
             .map_err(failed)
     }
 }
 
 fn temporary() -> Builder<'static, 'static> {
     let mut builder = Builder::new();
-    builder.prefix(TEMPORARY);
+    builder.prefix(TEMPORARY_PREFIX);
     builder
 }
 
-impl Place {
-    /// Moves what is complete here, instead of what an earlier build left.
-    fn take<F>(&self, complete: NamedTempFile<F>) -> io::Result<()> {
+impl DirectoryEntry {
+    /// Replaces the entry of an earlier build by a complete file or link.
+    fn replace_with<F>(&self, complete: NamedTempFile<F>) -> io::Result<()> {
         match complete.persist(&self.path) {
             Ok(_) => Ok(()),
             Err(refused) if refused.error.kind() == io::ErrorKind::IsADirectory => {
@@ -173,7 +176,7 @@ impl Place {
         }
     }
 
-    /// Removes what is here: a link itself, a directory with all that is in it.
+    /// Removes the entry: a link itself, a directory with its content.
     fn remove(&self) -> io::Result<()> {
         if fs::symlink_metadata(&self.path)?.is_dir() {
             fs::remove_dir_all(&self.path)

@@ -10,11 +10,11 @@ use prost::Message;
 
 use super::layout::Layout;
 use super::{Destination, write};
-use crate::plan::tree::{FUNCTION, Node};
+use crate::plan::tree::{DIGEST_FUNCTION, Node};
 use crate::walk::BuildError;
 
 async fn put(store: &MemoryBlobStore, bytes: Vec<u8>) -> Digest {
-    let digest = FUNCTION.digest(&bytes);
+    let digest = DIGEST_FUNCTION.digest(&bytes);
     store.write(digest, one_chunk(bytes.into())).await.unwrap();
     digest
 }
@@ -85,7 +85,7 @@ fn directories() -> Directories {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f2_a_link_in_one_result_does_not_lead_files_of_another_outside() {
+async fn a_link_in_one_result_leads_no_file_of_another_outside() {
     let store = MemoryBlobStore::default();
     let there = directories();
     let results = [
@@ -133,7 +133,7 @@ async fn f2_a_link_that_appears_meanwhile_is_not_followed() {
     let there = directories();
     let node = file_node("f", put(&store, b"result".to_vec()).await);
     let destination = Destination::open(&there.destination).unwrap();
-    destination.make_directory("images").unwrap();
+    destination.create_directory("images").unwrap();
     symlink(&there.outside, there.destination.join("images/x")).unwrap();
     for path in [
         "images/x/f",
@@ -145,8 +145,8 @@ async fn f2_a_link_that_appears_meanwhile_is_not_followed() {
         destination.place_symlink(path, "target").unwrap_err();
         destination.place_link(path, "images/link").unwrap_err();
     }
-    destination.make_directory("images/x/d").unwrap_err();
-    destination.make_directory("../outside/d").unwrap_err();
+    destination.create_directory("images/x/d").unwrap_err();
+    destination.create_directory("../outside/d").unwrap_err();
     assert_eq!(entries(&there.outside), Vec::<PathBuf>::new());
     assert_eq!(
         entries(&there.destination.join("images")),
@@ -159,7 +159,7 @@ async fn a_file_is_there_whole_or_as_it_was() {
     let store = MemoryBlobStore::default();
     let there = directories();
     let destination = Destination::open(&there.destination).unwrap();
-    let lost = file_node("f", FUNCTION.digest(b"nobody has it"));
+    let lost = file_node("f", DIGEST_FUNCTION.digest(b"nobody has it"));
     destination.write_file(&store, "f", &lost).await.unwrap_err();
     assert_eq!(entries(&there.destination), Vec::<PathBuf>::new());
     let node = file_node("f", put(&store, b"result".to_vec()).await);

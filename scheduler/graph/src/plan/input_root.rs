@@ -1,4 +1,4 @@
-//! The tree that a task sees at /work.
+//! Input root of a task: the tree that it finds at /work.
 
 use std::collections::BTreeMap;
 
@@ -6,20 +6,21 @@ use bitzel_proto::Digest;
 use bitzel_proto::reapi::FileNode;
 use bytes::Bytes;
 
-use super::closure::{TaskIndex, TaskInputs};
-use super::private_tree::BESIDE;
+use super::private_tree::UNDECLARED_FILES;
+use super::task_index::TaskIndex;
+use super::task_inputs::TaskInputs;
 use super::task_result::TaskResult;
 use super::tree::{Directories, FinishedTree, MergeConflict, Node, Tree, TreeError};
 
-/// Why an input root cannot be put together.
+/// Error of an input root that cannot be assembled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InputRootError {
-    /// Two components differ.
+    /// Two components have different content at one path.
     #[error("{first} and {second} provide different content at {path}")]
     Conflict {
-        /// The component that was there first.
+        /// The earlier component.
         first: String,
-        /// The one that does not fit.
+        /// The later component.
         second: String,
         /// Path relative to /work.
         path: String,
@@ -29,23 +30,23 @@ pub enum InputRootError {
     Tree(#[from] TreeError),
 }
 
-/// What goes into an input root beside the results of other tasks.
+/// Content of an input root beside the results of other tasks.
 #[derive(Debug, Clone)]
-pub struct Fixed<'a> {
+pub struct FixedInputs<'a> {
     /// Root with metadata, BitBake's library, configuration and runner.
     pub metadata: Digest,
-    /// Small files made for this task, by path.
+    /// Small files that are generated for this task, by path.
     pub files: Vec<(&'a str, Bytes)>,
-    /// Files that are in the store already, by path.
+    /// Files that the store has or gets separately, by path.
     pub stored: Vec<(String, Digest)>,
 }
 
-/// Puts the input root together. `private` are the private trees of the task's recipe, and of others whose trees it
-/// works in, by path.
+/// Assembles the input root. `private` has the private trees of the task's recipe, and of other recipes in whose trees the
+/// task works, by path.
 pub fn input_root<'r>(
     index: &TaskIndex,
     inputs: &TaskInputs,
-    fixed: Fixed<'_>,
+    fixed: FixedInputs<'_>,
     private: &BTreeMap<String, Digest>,
     result: &dyn Fn(u32) -> &'r TaskResult,
     directories: &Directories,
@@ -81,10 +82,10 @@ pub fn input_root<'r>(
             tree.merge(path, None, Some(node), &may_replace)
                 .map_err(|error| name_conflict(error, index, &staged, *component, result, directories))?;
         }
-        // What tasks of the own recipe left beside is in its private trees.
-        let beside = result(*component).outputs.get(BESIDE);
-        if let Some(beside) = beside.filter(|_| own_recipe != Some(index.task(*component).recipe)) {
-            tree.merge("", None, Some(beside), &may_replace)
+        // Undeclared files of the own recipe are in its private trees.
+        let undeclared = result(*component).outputs.get(UNDECLARED_FILES);
+        if let Some(undeclared) = undeclared.filter(|_| own_recipe != Some(index.task(*component).recipe)) {
+            tree.merge("", None, Some(undeclared), &may_replace)
                 .map_err(|error| name_conflict(error, index, &staged, *component, result, directories))?;
         }
         staged.push(*component);
@@ -97,7 +98,7 @@ pub fn input_root<'r>(
     Ok(finished)
 }
 
-/// Finds out which earlier component has the path that a later one wants otherwise.
+/// Names the earlier component of a conflict with the component `second`.
 fn name_conflict<'r>(
     error: TreeError,
     index: &TaskIndex,

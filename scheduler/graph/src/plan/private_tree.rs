@@ -1,37 +1,38 @@
-//! The tree that belongs to one recipe alone: WORKDIR and what else its tasks own.
+//! Private trees of a recipe: WORKDIR, the recipe's other own directories, and its undeclared files.
 
 use std::collections::BTreeMap;
 
 use bitzel_proto::Digest;
 use bitzel_proto::graph::Recipe;
 
-use super::closure::TreeSources;
+use super::task_inputs::TreeSources;
 use super::task_result::TaskResult;
 use super::tree::{Directories, FinishedTree, MergeConflict, Node, Tree, TreeError};
 
-/// Tree of the files that a recipe's tasks left in shared places without declaring them, laid out as /work is.
+/// Path of the undeclared files: files that a recipe's tasks left below the build directory without publishing them, in a
+/// tree with the layout of /work.
 ///
-/// It goes from task to task of the recipe as its work trees do; the runner puts the files in place
-/// (`runner/beside.py`).
-pub const BESIDE: &str = "bitzel/beside";
+/// The tree is passed from task to task of the recipe, as the recipe's own directories are. The runner moves the files to
+/// their paths (`runner/undeclared_files.py`).
+pub const UNDECLARED_FILES: &str = "bitzel/beside";
 
-/// Paths of the recipe's work trees, relative to /work.
-pub fn work_trees(recipe: &Recipe) -> impl Iterator<Item = &str> {
+/// Paths of the recipe's own directories, relative to /work.
+pub fn private_directories(recipe: &Recipe) -> impl Iterator<Item = &str> {
     std::iter::once(&recipe.work_directory)
         .chain(&recipe.other_private_directories)
         .map(String::as_str)
 }
 
-/// Paths of all trees that go from task to task of the recipe: its work trees and [`BESIDE`].
-pub fn private_paths(recipe: &Recipe) -> impl Iterator<Item = &str> {
-    work_trees(recipe).chain(std::iter::once(BESIDE))
+/// Paths of all trees that are passed from task to task of the recipe: its own directories and [`UNDECLARED_FILES`].
+pub fn private_tree_paths(recipe: &Recipe) -> impl Iterator<Item = &str> {
+    private_directories(recipe).chain(std::iter::once(UNDECLARED_FILES))
 }
 
-/// Two tasks of one recipe that ran side by side left different content at one path.
+/// Error of private trees that cannot be merged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PrivateTreeError {
-    /// The conflict, with the task whose changes did not fit.
-    #[error("{path} was changed by task {task} and differently by a task that ran beside it")]
+    /// Two tasks of one recipe that ran in parallel left different content at one path.
+    #[error("{path} was changed by task {task}, and differently by a task that ran in parallel")]
     Conflict {
         /// The later task.
         task: u32,
@@ -43,8 +44,8 @@ pub enum PrivateTreeError {
     Tree(#[from] TreeError),
 }
 
-/// The private trees that some tasks of a recipe left, by path: the primary task's, with the changes of the tasks that
-/// ran beside it. Paths without a tree yet are left out.
+/// Merges the private trees that some tasks of a recipe left, by path: those of the primary task, with the changes of the
+/// tasks that ran in parallel. Paths without a tree are left out.
 pub fn private_trees<'r>(
     recipe: &Recipe,
     sources: &TreeSources,
@@ -52,7 +53,7 @@ pub fn private_trees<'r>(
     directories: &Directories,
 ) -> Result<BTreeMap<String, FinishedTree>, PrivateTreeError> {
     let mut trees = BTreeMap::new();
-    for path in private_paths(recipe) {
+    for path in private_tree_paths(recipe) {
         let start = sources.primary.and_then(|task| result(task).directory(path));
         let mut present = start.is_some();
         let mut tree = start.map_or_else(|| Tree::new(directories), |root| Tree::stored(directories, root));
@@ -76,7 +77,7 @@ pub fn private_trees<'r>(
     Ok(trees)
 }
 
-/// The roots of finished trees.
+/// Roots of finished trees, by path.
 pub fn roots(trees: &BTreeMap<String, FinishedTree>) -> BTreeMap<String, Digest> {
     trees
         .iter()

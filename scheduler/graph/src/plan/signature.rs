@@ -1,8 +1,8 @@
-//! The two keys under which results are found again.
+//! Keys of results in the action cache.
 //!
-//! REAPI knows one key, the digest of an Action, and that digest changes with every byte of the input root. `BitBake`
-//! knows better: its signature covers what decides a task's result. So results are also stored under Actions that are
-//! never run, made of the signature alone.
+//! REAPI has one key, the digest of an Action, and that digest changes with every byte of the input root. A signature of
+//! `BitBake` covers only what decides a task's result. So results are also stored under the digests of Actions that are
+//! never run and that hold the signature.
 
 use bitzel_proto::graph::{Recipe, Task, TaskGraph};
 use bitzel_proto::reapi::platform::Property;
@@ -11,24 +11,24 @@ use bitzel_proto::{Digest, reapi};
 use bytes::Bytes;
 use prost::Message;
 
-use super::tree::FUNCTION;
+use super::tree::DIGEST_FUNCTION;
 
-/// Raised when the meaning of stored results changes: older entries are then no longer found.
-const FORMAT: &str = "1";
+/// Version of the meaning of stored results. With a new version, older results are no longer found.
+const RESULT_FORMAT_VERSION: &str = "1";
 
-/// What decides a result beside the signature: everything that is the same for a whole build.
+/// Properties of a whole build that decide its results beside the signatures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Environment {
     /// Platform properties of the workers, sorted by name.
     pub platform: Vec<(String, String)>,
     /// Version of the one-task runner: digest of its files.
     pub runner_version: String,
-    /// BitBake's version, whose code runs the tasks.
+    /// Version of BitBake, whose code runs the tasks.
     pub bitbake_version: String,
 }
 
 impl Environment {
-    /// What the results of a graph depend on, on workers with these platform properties.
+    /// Environment of a graph's tasks on workers with these platform properties.
     pub fn of_graph(graph: &TaskGraph, platform: Vec<(String, String)>) -> Self {
         let runner_version = graph
             .settings
@@ -41,6 +41,7 @@ impl Environment {
         }
     }
 
+    /// Platform of an Action with `further` properties.
     pub(super) fn platform(&self, further: &[(&str, &str)]) -> Platform {
         let own = self
             .platform
@@ -58,10 +59,10 @@ impl Environment {
     }
 }
 
-/// The key of a task's result by signature. It can be computed before any input exists.
+/// Signature key of a task's result. It can be computed before any input exists.
 ///
-/// The place of the work tree and the task's name are part of it because BitBake's hash leaves them out
-/// (`BB_BASEHASH_IGNORE_VARS` has WORKDIR) and they decide where the outputs lie.
+/// The path of WORKDIR and the task's name are part of it, because they decide the paths of the outputs and BitBake's hash
+/// leaves them out (`BB_BASEHASH_IGNORE_VARS` has WORKDIR).
 pub fn signature_key(environment: &Environment, recipe: &Recipe, task: &Task, taskhash: &str) -> Digest {
     key(
         environment,
@@ -72,7 +73,7 @@ pub fn signature_key(environment: &Environment, recipe: &Recipe, task: &Task, ta
     )
 }
 
-/// The key under which the first task that left these outputs is remembered.
+/// Outputs key: leads to the first run of the task that left these outputs.
 pub fn outputs_key(environment: &Environment, recipe: &Recipe, task: &Task, outputs: &Digest) -> Digest {
     key(
         environment,
@@ -83,8 +84,8 @@ pub fn outputs_key(environment: &Environment, recipe: &Recipe, task: &Task, outp
     )
 }
 
-/// The key of the last run of a task that has no entry by signature: it failed, or it runs in every build. Only for
-/// people who want to see its log; nothing is ever reused from here.
+/// Key of the last run of a task that has no result by signature: it failed, or it runs in every build. Only for people
+/// who want to see its log; the result is never reused.
 pub fn last_run_key(environment: &Environment, recipe: &Recipe, task: &Task) -> Digest {
     key(
         environment,
@@ -95,14 +96,14 @@ pub fn last_run_key(environment: &Environment, recipe: &Recipe, task: &Task) -> 
     )
 }
 
-/// The digest of an Action that is never run and made of `hash` and what else tells results apart.
-fn key(environment: &Environment, kind: &str, place: &str, task: &str, hash: &str) -> Digest {
+/// Digest of an Action that is never run and that holds `hash` with all other parts of a key.
+fn key(environment: &Environment, kind: &str, work_directory: &str, task: &str, hash: &str) -> Digest {
     let arguments = [
         kind,
-        FORMAT,
+        RESULT_FORMAT_VERSION,
         &environment.runner_version,
         &environment.bitbake_version,
-        place,
+        work_directory,
         task,
         hash,
     ];
@@ -120,10 +121,10 @@ fn key(environment: &Environment, kind: &str, place: &str, task: &str, hash: &st
     blob(&action).0
 }
 
-/// A message as a blob.
+/// Encodes a message as a blob.
 pub fn blob(message: &impl Message) -> (Digest, Bytes) {
-    let bytes = Bytes::from(message.encode_to_vec());
-    (FUNCTION.digest(&bytes), bytes)
+    let (digest, bytes) = Digest::of_message(DIGEST_FUNCTION, message);
+    (digest, bytes.into())
 }
 
 #[cfg(test)]

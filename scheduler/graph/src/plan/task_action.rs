@@ -1,4 +1,4 @@
-//! The Action of a task.
+//! Action of a task.
 
 use bitzel_proto::Digest;
 use bitzel_proto::graph::{Recipe, Task};
@@ -6,13 +6,13 @@ use bitzel_proto::reapi::command::{EnvironmentVariable, OutputDirectoryFormat};
 use bitzel_proto::reapi::{Action, Command};
 use bytes::Bytes;
 
-use super::private_tree::private_paths;
+use super::private_tree::private_tree_paths;
 use super::signature::{Environment, blob};
 use super::task_result::LOG_PATH;
 
-/// What every task's process starts with. BitBake empties the environment and sets what the metadata exports, so
-/// this only reaches the runner itself. The fixed hash seed keeps Python's set order, and with it outputs, the same.
-const ENVIRONMENT: [(&str, &str); 6] = [
+/// Environment of the runner. BitBake empties the environment and sets the variables that the metadata exports, so these
+/// reach only the runner itself. The fixed hash seed keeps the order of Python's sets, and with it the outputs, the same.
+const RUNNER_ENVIRONMENT: [(&str, &str); 6] = [
     ("HOME", "/tmp"),
     ("LANG", "C.UTF-8"),
     ("LC_ALL", "C.UTF-8"),
@@ -24,10 +24,10 @@ const ENVIRONMENT: [(&str, &str); 6] = [
     ("PYTHONHASHSEED", "0"),
 ];
 
-/// The runner, relative to /work.
-const RUNNER: &str = "bitzel/run_task.py";
+/// Path of the runner, relative to /work.
+const RUNNER_PATH: &str = "bitzel/run_task.py";
 
-/// An Action ready to be executed.
+/// An Action and its Command, ready to be executed.
 #[derive(Debug, Clone)]
 pub struct TaskAction {
     /// Digest of the Action.
@@ -36,47 +36,47 @@ pub struct TaskAction {
     pub blobs: [(Digest, Bytes); 2],
 }
 
-/// Whether a task may use the network. The flag alone says little: OE's sstate.bbclass sets it on every sstate task.
+/// True if a task may use the network. The flag alone is not enough: OE's sstate.bbclass sets it on every sstate task.
 pub fn may_use_network(task: &Task) -> bool {
     task.name == "do_fetch"
         || task.name == "do_fetchall"
         || (task.network && !is_sstate(task) && !task.setscene)
 }
 
-/// Whether the task publishes through shared state directories.
+/// True if the task publishes through shared state directories.
 pub fn is_sstate(task: &Task) -> bool {
     !task.sstate_directories.is_empty() || !task.sstate_plain_directories.is_empty()
 }
 
-/// Whether the task runs in every build: `[nostamp]`, or tainted by a forced run.
+/// True if the task runs in every build: `[nostamp]`, or tainted by a forced run.
 pub fn always_runs(task: &Task) -> bool {
     !task.noexec && (task.nostamp || !task.taint.is_empty())
 }
 
-/// The Action that runs `task` in `input_root`.
+/// Creates the Action that runs `task` in `input_root`.
 pub fn task_action(
     environment: &Environment,
     recipe: &Recipe,
     task: &Task,
     input_root: Digest,
 ) -> TaskAction {
-    let mut output_paths: Vec<String> = private_paths(recipe).map(str::to_owned).collect();
+    let mut output_paths: Vec<String> = private_tree_paths(recipe).map(str::to_owned).collect();
     output_paths.extend(task.published_paths.iter().cloned());
     output_paths.push(LOG_PATH.to_owned());
     output_paths.sort();
     output_paths.dedup();
     let command = blob(&Command {
-        arguments: ["/usr/bin/python3", RUNNER].map(str::to_owned).to_vec(),
-        environment_variables: ENVIRONMENT
+        arguments: ["/usr/bin/python3", RUNNER_PATH].map(str::to_owned).to_vec(),
+        environment_variables: RUNNER_ENVIRONMENT
             .map(|(name, value)| EnvironmentVariable {
                 name: name.to_owned(),
                 value: value.to_owned(),
             })
             .to_vec(),
         output_paths,
-        // Modes and times survive from task to task: make and friends decide by them what is up to date.
+        // Modes and times are kept from task to task: make and other tools decide by them which files are up to date.
         output_node_properties: ["mtime", "unix_mode"].map(str::to_owned).to_vec(),
-        // Directories too, because later input roots refer to subtrees; Trees for caches that check completeness.
+        // Directories too, because later input roots refer to subtrees. Trees are for caches that check completeness.
         output_directory_format: OutputDirectoryFormat::TreeAndDirectory.into(),
         ..Command::default()
     });

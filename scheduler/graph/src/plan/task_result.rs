@@ -1,4 +1,4 @@
-//! What a finished task left, as planning uses it.
+//! Result of a finished task.
 
 use std::collections::BTreeMap;
 
@@ -7,46 +7,46 @@ use bitzel_proto::task::{PrivateTree, TaskRecord};
 use bitzel_proto::{Digest, InvalidDigest, google};
 use prost::Message;
 
-use super::tree::{FUNCTION, Node};
+use super::tree::{DIGEST_FUNCTION, Node};
 
-/// Where a task's logs are collected, relative to /work.
+/// Directory of a task's logs, relative to /work.
 pub const LOG_PATH: &str = "bitzel/log";
 
 const RECORD_TYPE_URL: &str = "type.googleapis.com/bitzel.task.v1.TaskRecord";
 
-/// A result that cannot be used.
+/// Error of a result that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MalformedResult {
-    /// An output's digest is none.
+    /// The digest of an output is malformed.
     #[error("output {path}: {source}")]
     Digest {
         /// The output.
         path: String,
-        /// What is wrong with it.
+        /// The defect.
         source: InvalidDigest,
     },
-    /// The cache entry was not written by bitzel, or by one that has been cut short.
-    #[error("the entry has no task record")]
+    /// The result was not recorded by bitzel.
+    #[error("the result has no task record")]
     NoRecord,
 }
 
-/// What a finished task left.
+/// Result of a finished task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TaskResult {
-    /// The hash under which dependents see the task.
+    /// Hash by which dependents know the task.
     pub unihash: String,
     /// Outputs by path relative to /work: directories by their root, files and symbolic links.
     pub outputs: BTreeMap<String, Node>,
-    /// The recipe's private trees before the task ran, by path. Absent is empty.
+    /// The recipe's private trees before the task ran, by path. A tree that is not listed is empty.
     pub before: BTreeMap<String, Digest>,
     /// Wall time of the execution.
     pub milliseconds: u64,
 }
 
 impl TaskResult {
-    /// Reads a cache entry.
-    pub fn of_entry(entry: &ActionResult) -> Result<Self, MalformedResult> {
-        let metadata = entry.execution_metadata.as_ref();
+    /// Reads a recorded result.
+    pub fn from_action_result(recorded: &ActionResult) -> Result<Self, MalformedResult> {
+        let metadata = recorded.execution_metadata.as_ref();
         let record = metadata
             .and_then(|metadata| {
                 metadata
@@ -59,24 +59,25 @@ impl TaskResult {
             .ok_or(MalformedResult::NoRecord)?;
         let mut before = BTreeMap::new();
         for tree in record.before {
-            let digest = Digest::from_parts(FUNCTION, &tree.hash, tree.size_bytes).map_err(|source| {
-                MalformedResult::Digest {
-                    path: tree.path.clone(),
-                    source,
-                }
-            })?;
+            let digest =
+                Digest::from_parts(DIGEST_FUNCTION, &tree.hash, tree.size_bytes).map_err(|source| {
+                    MalformedResult::Digest {
+                        path: tree.path.clone(),
+                        source,
+                    }
+                })?;
             before.insert(tree.path, digest);
         }
         Ok(Self {
             unihash: record.unihash,
-            outputs: outputs(entry)?,
+            outputs: outputs(recorded)?,
             before,
             milliseconds: record.execution_milliseconds,
         })
     }
 
-    /// The cache entry: the execution's own result with the record that bitzel needs.
-    pub fn to_entry(&self, executed: &ActionResult) -> ActionResult {
+    /// Creates the result to record: that of the execution, with bitzel's task record in it.
+    pub fn to_action_result(&self, executed: &ActionResult) -> ActionResult {
         let before = self.before.iter().map(|(path, digest)| {
             let digest = digest.to_wire();
             PrivateTree {
@@ -90,8 +91,8 @@ impl TaskResult {
             before: before.collect(),
             execution_milliseconds: self.milliseconds,
         };
-        let mut entry = executed.clone();
-        let metadata = entry.execution_metadata.get_or_insert_default();
+        let mut recorded = executed.clone();
+        let metadata = recorded.execution_metadata.get_or_insert_default();
         metadata
             .auxiliary_metadata
             .retain(|any| any.type_url != RECORD_TYPE_URL);
@@ -99,10 +100,10 @@ impl TaskResult {
             type_url: RECORD_TYPE_URL.to_owned(),
             value: record.encode_to_vec(),
         });
-        entry
+        recorded
     }
 
-    /// The root of the output directory at `path`, if there is one.
+    /// Root of the output directory at `path`, if there is one.
     pub fn directory(&self, path: &str) -> Option<Digest> {
         match self.outputs.get(path) {
             Some(Node::Stored(digest)) => Some(*digest),
@@ -111,20 +112,19 @@ impl TaskResult {
     }
 }
 
-/// The outputs of an execution, by path.
+/// Outputs of an execution, by path.
 pub fn outputs(result: &ActionResult) -> Result<BTreeMap<String, Node>, MalformedResult> {
     let mut outputs = BTreeMap::new();
     for directory in &result.output_directories {
-        let digest = Digest::from_wire_field(FUNCTION, directory.root_directory_digest.as_ref()).map_err(
-            |source| MalformedResult::Digest {
+        let digest = Digest::from_wire_field(DIGEST_FUNCTION, directory.root_directory_digest.as_ref())
+            .map_err(|source| MalformedResult::Digest {
                 path: directory.path.clone(),
                 source,
-            },
-        )?;
+            })?;
         outputs.insert(directory.path.clone(), Node::Stored(digest));
     }
     for file in &result.output_files {
-        Digest::from_wire_field(FUNCTION, file.digest.as_ref()).map_err(|source| {
+        Digest::from_wire_field(DIGEST_FUNCTION, file.digest.as_ref()).map_err(|source| {
             MalformedResult::Digest {
                 path: file.path.clone(),
                 source,
@@ -149,8 +149,8 @@ pub fn outputs(result: &ActionResult) -> Result<BTreeMap<String, Node>, Malforme
     Ok(outputs)
 }
 
-/// Properties without the time, which differs between equal runs.
-pub(super) fn without_time(properties: Option<&NodeProperties>) -> Option<NodeProperties> {
+/// Node properties without the time, which differs between equal runs.
+pub(super) fn properties_without_time(properties: Option<&NodeProperties>) -> Option<NodeProperties> {
     properties.map(|properties| NodeProperties {
         mtime: None,
         ..properties.clone()

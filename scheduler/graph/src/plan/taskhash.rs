@@ -1,13 +1,13 @@
-//! `BitBake`'s taskhash, computed outside `BitBake`.
+//! Computation of `BitBake`'s taskhash outside of `BitBake`.
 //!
-//! The build recomputes the signatures of dependents when a task that ran again gave an old result (early
-//! cut-off), so it needs exactly what `SignatureGeneratorBasic.get_taskhash` (`bb/siggen.py`) computes.
+//! The walk computes the signatures of dependents again when a task that ran left the outputs of an earlier run (early
+//! cut-off). The result must equal that of `SignatureGeneratorBasic.get_taskhash` (`bb/siggen.py`).
 
 use bitzel_proto::graph::{FileChecksum, Task};
 use faster_hex::hex_string;
 use sha2::{Digest as _, Sha256};
 
-/// The taskhash of `task`, with `unihash` giving the hash by which each dependency is known.
+/// Computes the taskhash of `task`. `unihash` gives the unihash of each dependency.
 pub fn taskhash<'a>(task: &Task, unihash: impl Fn(u32) -> &'a str) -> String {
     let mut hash = Sha256::new();
     hash.update(&task.basehash);
@@ -15,9 +15,9 @@ pub fn taskhash<'a>(task: &Task, unihash: impl Fn(u32) -> &'a str) -> String {
         hash.update(unihash(*dependency));
     }
     for FileChecksum { path, checksum } in &task.file_checksums {
-        // A file that does not exist is listed, so that its appearance changes the hash, but adds nothing.
+        // A file that does not exist is listed, so that its creation changes the hash, but adds nothing.
         if !checksum.is_empty() {
-            // `split("/./")[1]`: what lies between the first and the second marker, as BitBake takes it.
+            // `split("/./")[1]`: the text between the first and the second marker, as BitBake takes it.
             if let Some(relative) = path.split("/./").nth(1) {
                 hash.update("./");
                 hash.update(relative);

@@ -1,20 +1,19 @@
-//! Input roots under construction: Merkle trees that are opened only where something changes.
+//! Merkle trees under construction, in which only changed directories are opened.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use bitzel_proto::reapi::{Directory, DirectoryNode, FileNode, NodeProperties, SymlinkNode};
-use bitzel_proto::{Digest, DigestFunction};
+use bitzel_proto::reapi::{Directory, FileNode, NodeProperties, SymlinkNode};
+use bitzel_proto::{Digest, DigestFunction, DirectoryEncoder};
 use bytes::Bytes;
-use prost::Message;
 
-/// Directories by digest: all that a merge may have to look into.
+/// Directories by digest: all those that a merge may have to open.
 pub type Directories = HashMap<Digest, Arc<Directory>>;
 
-/// bitzel's own trees are always named by SHA-256: every REAPI server has it.
-pub const FUNCTION: DigestFunction = DigestFunction::Sha256;
+/// Digest function of bitzel's own trees: every REAPI server supports SHA-256.
+pub const DIGEST_FUNCTION: DigestFunction = DigestFunction::Sha256;
 
-/// Two trees want different things at one path.
+/// Two trees have different content at one path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("different content at {path}")]
 pub struct MergeConflict {
@@ -22,19 +21,19 @@ pub struct MergeConflict {
     pub path: String,
 }
 
-/// Why a tree cannot be built.
+/// Error of a tree that cannot be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TreeError {
     /// See [`MergeConflict`].
     #[error(transparent)]
     Conflict(#[from] MergeConflict),
-    /// A Directory that a merge has to look into was not given.
+    /// A Directory that a merge has to open is not among the given ones.
     #[error("directory {0} is not known")]
     UnknownDirectory(Digest),
-    /// Something other than a directory lies on the way to a path.
+    /// A parent of the path is not a directory.
     #[error("{0} is not a directory")]
     NotADirectory(String),
-    /// A Directory message names a child by something that is no digest.
+    /// A Directory message has a child with a malformed digest.
     #[error("malformed digest below {0}")]
     MalformedDigest(String),
 }
@@ -46,7 +45,7 @@ pub enum Node {
     File(FileNode),
     /// A symbolic link.
     Symlink(SymlinkNode),
-    /// A directory that nobody has changed since it was stored.
+    /// A stored directory without changes.
     Stored(Digest),
     /// A directory under construction.
     Open(OpenDirectory),
@@ -59,7 +58,7 @@ pub struct OpenDirectory {
     properties: Option<NodeProperties>,
 }
 
-/// A tree under construction, with the directories it may look into.
+/// A tree under construction, with the stored directories that it may open.
 #[derive(Debug, Clone)]
 pub struct Tree<'a> {
     directories: &'a Directories,
@@ -71,12 +70,12 @@ pub struct Tree<'a> {
 pub struct FinishedTree {
     /// Digest of the root Directory.
     pub root: Digest,
-    /// The Directory messages that are new; those that were [`Node::Stored`] are in the store already.
+    /// The new Directory messages. Those that were [`Node::Stored`] are in the store already.
     pub blobs: Vec<(Digest, Bytes)>,
 }
 
 impl<'a> Tree<'a> {
-    /// An empty tree.
+    /// Creates an empty tree.
     pub fn new(directories: &'a Directories) -> Self {
         Self {
             directories,
@@ -84,7 +83,7 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// A tree that starts as a stored directory.
+    /// Creates a tree that starts as a stored directory.
     pub fn stored(directories: &'a Directories, root: Digest) -> Self {
         Self {
             directories,
@@ -92,7 +91,7 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// What is at `path`; `None` when there is nothing.
+    /// Returns the node at `path`; `None` if there is none.
     pub fn get(&self, path: &str) -> Result<Option<Node>, TreeError> {
         let mut node = self.root.clone();
         for segment in segments(path) {
@@ -107,14 +106,14 @@ impl<'a> Tree<'a> {
         Ok(Some(node))
     }
 
-    /// Puts a node at `path`, making its parents and replacing what was there.
+    /// Puts a node at `path`. Parents are created, and an existing node is replaced.
     pub fn put(&mut self, path: &str, node: Node) -> Result<(), TreeError> {
         self.edit(path, |_| Ok(Some(node)))
     }
 
     /// Puts a small file at `path` and returns its blob for upload.
     pub fn put_file(&mut self, path: &str, content: Bytes) -> Result<(Digest, Bytes), TreeError> {
-        let digest = FUNCTION.digest(&content);
+        let digest = DIGEST_FUNCTION.digest(&content);
         let node = FileNode {
             digest: Some(digest.to_wire()),
             ..FileNode::default()
@@ -123,12 +122,12 @@ impl<'a> Tree<'a> {
         Ok((digest, content))
     }
 
-    /// Applies at `path` what changed from `base` to `result`.
+    /// Applies the changes from `base` to `result` at `path`.
     ///
-    /// With no `base` this is a union: everything in `result` must be new, or equal to what is there. With a base it
-    /// is a three-way merge: what did not change is left alone, so that changes of others survive, deletions delete,
-    /// and only what both sides changed differently is a conflict. `may_replace` decides, by path, about conflicts
-    /// that are allowed; `result` wins there. Files that differ in time only are equal.
+    /// Without a `base` this is a union: every node of `result` must be new, or equal to the one that exists. With a base
+    /// it is a three-way merge: unchanged nodes are left alone, so that changes of others stay; deleted nodes are deleted;
+    /// and only nodes that both sides changed differently are a conflict. `may_replace` allows conflicts by path; `result`
+    /// replaces the existing node there. Files that differ only in time are equal.
     pub fn merge(
         &mut self,
         path: &str,
@@ -145,7 +144,7 @@ impl<'a> Tree<'a> {
         })
     }
 
-    /// Encodes what was opened and names the root.
+    /// Encodes the opened directories.
     pub fn finish(self) -> FinishedTree {
         let mut blobs = Vec::new();
         let root = match self.root {
@@ -178,7 +177,7 @@ fn segments(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').filter(|segment| !segment.is_empty())
 }
 
-/// Replaces the node at `path` below `node` by what `change` makes of it, opening the directories on the way.
+/// Replaces the node at `path` below `node` by the result of `change`, and opens the directories on the way.
 fn edit(
     directories: &Directories,
     node: Option<Node>,
@@ -200,7 +199,7 @@ fn edit(
     Ok(Some(Node::Open(directory)))
 }
 
-/// The entries of a directory node.
+/// Opens a directory node.
 fn open(directories: &Directories, node: Node, path: &str) -> Result<OpenDirectory, TreeError> {
     match node {
         Node::Open(directory) => Ok(directory),
@@ -219,11 +218,11 @@ impl OpenDirectory {
     fn of(directory: &Directory, path: &str) -> Result<Self, TreeError> {
         let mut entries = BTreeMap::new();
         for child in &directory.directories {
-            let digest = Digest::from_wire_field(FUNCTION, child.digest.as_ref())
+            let digest = Digest::from_wire_field(DIGEST_FUNCTION, child.digest.as_ref())
                 .map_err(|_| TreeError::MalformedDigest(path.to_owned()))?;
             entries.insert(child.name.clone(), Node::Stored(digest));
         }
-        // A node's name is its key; without a second copy in the node, nodes compare by what they are.
+        // The name is the key of the map. Without a copy of it in the node, equal content at two paths is equal.
         for file in &directory.files {
             let node = FileNode {
                 name: String::new(),
@@ -247,34 +246,21 @@ impl OpenDirectory {
 
 /// Encodes a directory and all opened ones below it, children first.
 fn encode(directory: OpenDirectory, blobs: &mut Vec<(Digest, Bytes)>) -> Digest {
-    let mut message = Directory {
-        node_properties: directory.properties,
-        ..Directory::default()
-    };
-    // The map is ordered by the names' UTF-8 bytes, as the specification wants each list to be.
+    let mut encoder = DirectoryEncoder::new(directory.properties);
     for (name, node) in directory.entries {
         match node {
-            Node::File(file) => message.files.push(FileNode { name, ..file }),
-            Node::Symlink(symlink) => message.symlinks.push(SymlinkNode { name, ..symlink }),
-            Node::Stored(digest) => message.directories.push(DirectoryNode {
-                name,
-                digest: Some(digest.to_wire()),
-            }),
-            Node::Open(child) => {
-                let digest = encode(child, blobs);
-                message.directories.push(DirectoryNode {
-                    name,
-                    digest: Some(digest.to_wire()),
-                });
-            }
+            Node::File(file) => encoder.add_file(name, file),
+            Node::Symlink(symlink) => encoder.add_symlink(name, symlink),
+            Node::Stored(digest) => encoder.add_directory(name, digest),
+            Node::Open(child) => encoder.add_directory(name, encode(child, blobs)),
         }
     }
-    let bytes = Bytes::from(message.encode_to_vec());
-    let digest = FUNCTION.digest(&bytes);
-    blobs.push((digest, bytes));
-    digest
+    let encoded = encoder.encode(DIGEST_FUNCTION);
+    blobs.push((encoded.digest, encoded.bytes.into()));
+    encoded.digest
 }
 
+/// A three-way merge.
 struct Merge<'a> {
     directories: &'a Directories,
     may_replace: &'a dyn Fn(&str) -> bool,
@@ -292,10 +278,10 @@ impl Merge<'_> {
             return Ok(current);
         }
         match (current, base, result) {
-            // Nobody else touched it: the change stands.
-            (current, base, result) if same(current.as_ref(), base.as_ref()) => Ok(result),
-            (current, _, result) if same(current.as_ref(), result.as_ref()) => Ok(result),
-            // What is not there counts as an empty directory, so that removing a directory is removing its files.
+            // Only this side changed it.
+            (current, base, result) if same_without_times(current.as_ref(), base.as_ref()) => Ok(result),
+            (current, _, result) if same_without_times(current.as_ref(), result.as_ref()) => Ok(result),
+            // A missing node counts as an empty directory, so that removing a directory is removing its files.
             (current, base, result) if [&current, &base, &result].into_iter().flatten().all(is_directory) => {
                 self.merge_directories(path, current, base, result)
             }
@@ -331,7 +317,7 @@ impl Merge<'_> {
         for name in names {
             let (before, after) = (base.entries.remove(&name), result.entries.remove(&name));
             if before == after {
-                // Also the second visit of a name that is in both.
+                // This is also the second visit of a name that is in both.
                 continue;
             }
             let child = current.entries.remove(&name);
@@ -351,8 +337,8 @@ fn is_directory(node: &Node) -> bool {
     matches!(node, Node::Stored(_) | Node::Open(_))
 }
 
-/// Whether two nodes are the same but for times.
-fn same(one: Option<&Node>, other: Option<&Node>) -> bool {
+/// True if two nodes differ at most in times.
+fn same_without_times(one: Option<&Node>, other: Option<&Node>) -> bool {
     match (one, other) {
         (Some(Node::File(one)), Some(Node::File(other))) => {
             let mode = |file: &FileNode| {

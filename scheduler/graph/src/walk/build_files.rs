@@ -1,4 +1,4 @@
-//! Files that a build brings along.
+//! Input files of a build beside its graph.
 
 use std::io;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use bitzel_proto::Digest;
 
 use crate::plan::tree::Directories;
 
-/// Source of the files that the owner of a build has: metadata, snapshots and downloads.
+/// Source of the files that the owner of a build has: metadata, data store snapshots and downloads.
 ///
-/// A client reads them from its disk. They are uploaded when a task is executed that needs them and the store lacks
-/// them.
+/// A client reads them from its disk. They are uploaded when a task that needs them is executed and the store does not
+/// have them.
 #[async_trait]
 pub trait BuildFiles: Send + Sync + 'static {
     /// All blobs of the metadata tree: its Directory messages and its files.
@@ -21,8 +21,8 @@ pub trait BuildFiles: Send + Sync + 'static {
     /// The data store snapshot that the graph names by this digest.
     fn snapshot(&self, digest: Digest) -> BlobSource;
 
-    /// A source in the download directory, which the graph calls present. `None` if it is no regular file: a directory,
-    /// for example, is left to the fetcher.
+    /// A source in the download directory that the graph marks as present. `None` if it is not a regular file: a directory,
+    /// for example, is left to BitBake's fetcher.
     async fn download(&self, name: &str) -> io::Result<Option<(Digest, BlobSource)>>;
 }
 
@@ -33,6 +33,6 @@ pub struct BuildInputs {
     pub metadata: Digest,
     /// Directory messages of that tree.
     pub directories: Directories,
-    /// The files.
+    /// Source of the files.
     pub files: Arc<dyn BuildFiles>,
 }

@@ -1,4 +1,4 @@
-//! Does what the schedule says.
+//! Driver of a build: carries out the steps of the schedule.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,61 +6,63 @@ use std::time::Instant;
 
 use bitzel_cas::{ActionCache, BlobStore, DirectoryCache};
 use bitzel_proto::InstanceName;
-use bitzel_proto::with_causes;
+use bitzel_proto::{find_status, with_causes};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tonic::Status;
 use tracing::{Instrument as _, info_span};
 
 use super::build_files::BuildInputs;
+use super::critical_path::critical_path;
 use super::error::BuildError;
 use super::event::{BuildEvent, Outcome, Summary};
 use super::executions::Executions;
 use super::schedule::{Completion, Schedule, Step};
-use super::task_execution::{Context, Job};
-use crate::plan::closure::TaskIndex;
+use super::task_execution::{BuildContext, ReadyTask};
+use crate::plan::runner_files::{dependencies_file, task_file};
 use crate::plan::signature::Environment;
-use crate::plan::task_input::{dependencies_file, task_file};
+use crate::plan::task_index::TaskIndex;
 use crate::plan::task_result::TaskResult;
 
-/// Look-ups under way at the same time: enough to fill the way to a server far away.
-const LOOK_UPS: usize = 256;
+/// Maximum number of concurrent look-ups: enough to fill a connection with a long round trip.
+const MAX_CONCURRENT_LOOK_UPS: usize = 256;
 /// Memory for decoded Directories, in bytes.
-const DIRECTORY_CACHE: u64 = 128 << 20;
+const DIRECTORY_CACHE_BYTES: u64 = 128 << 20;
 
-/// How often the inputs of one task are made again before the build gives up on the store.
-const MAX_RECOVERIES: usize = 3;
+/// Maximum number of times that lost inputs of one task are built again. More is a failure of the store.
+const MAX_RECOVERIES_PER_TASK: usize = 3;
 
-/// How a build is done.
+/// Configuration of a build.
 #[derive(Debug, Clone)]
 pub struct BuildConfig {
     /// Instance of the server.
     pub instance: InstanceName,
-    /// Go on with what does not need a failed task.
+    /// Continues with tasks that do not need a failed task.
     pub keep_going: bool,
-    /// Executions under way at the same time, at least 1.
+    /// Maximum number of concurrent executions, at least 1.
     pub jobs: usize,
-    /// What decides results beside signatures.
+    /// Properties that decide results beside the signatures.
     pub environment: Environment,
 }
 
 /// A build of one graph.
 pub struct Driver {
-    context: Arc<Context>,
+    context: Arc<BuildContext>,
     schedule: Schedule,
     jobs: usize,
     events: mpsc::UnboundedSender<BuildEvent>,
     results: BTreeMap<u32, Arc<TaskResult>>,
     /// Wall time of this build's executions, by task.
     durations: BTreeMap<u32, u64>,
-    /// How often the inputs of a task had to be made again.
+    /// Number of times that lost inputs of a task were built again.
     recoveries: BTreeMap<u32, usize>,
     running: usize,
     failed: usize,
 }
 
-/// What came of a step.
-enum Answer {
+/// Outcome of a step.
+enum StepOutcome {
     LookUp {
         task: u32,
         taskhash: String,
@@ -74,7 +76,7 @@ enum Answer {
 }
 
 impl Driver {
-    /// Prepares a build of the index's targets. Events go to `events`; a receiver that is gone does not matter.
+    /// Creates a driver for the targets of the index. A build continues without a receiver of its `events`.
     pub fn new(
         config: BuildConfig,
         index: Arc<TaskIndex>,
@@ -84,7 +86,7 @@ impl Driver {
         executions: Arc<dyn Executions>,
         events: mpsc::UnboundedSender<BuildEvent>,
     ) -> Self {
-        let context = Context {
+        let context = BuildContext {
             index: Arc::clone(&index),
             environment: config.environment,
             inputs,
@@ -92,8 +94,8 @@ impl Driver {
             action_cache,
             executions,
             instance: config.instance,
-            directory_cache: DirectoryCache::new(DIRECTORY_CACHE),
-            timeless: Mutex::default(),
+            directory_cache: DirectoryCache::new(DIRECTORY_CACHE_BYTES),
+            digests_without_times: Mutex::default(),
             metadata_uploaded: Mutex::default(),
         };
         Self {
@@ -109,12 +111,12 @@ impl Driver {
         }
     }
 
-    /// Runs the build to its end. Dropping the future abandons what is under way; the server notices.
+    /// Runs the build to its end. Dropping the future ends all calls, and the server detects that.
     pub async fn run(mut self) -> (Summary, BTreeMap<u32, Arc<TaskResult>>) {
         let started = Instant::now();
-        let mut steps: JoinSet<Answer> = JoinSet::new();
+        let mut steps: JoinSet<StepOutcome> = JoinSet::new();
         loop {
-            while steps.len() < LOOK_UPS.max(self.jobs) {
+            while steps.len() < MAX_CONCURRENT_LOOK_UPS.max(self.jobs) {
                 let Some(step) = self.schedule.next_step(self.running < self.jobs) else {
                     break;
                 };
@@ -122,10 +124,10 @@ impl Driver {
             }
             self.tell_progress();
             match steps.join_next().await {
-                Some(Ok(answer)) => self.settle(answer),
-                // A step that panicked cannot be answered; what it panicked with is printed already.
+                Some(Ok(outcome)) => self.settle(outcome),
+                // A step that panicked has no outcome. Its message is printed already.
                 Some(Err(error)) => {
-                    tracing::error!(%error, "a step of the build broke off");
+                    tracing::error!(%error, "a step of the build panicked");
                     self.failed += 1;
                     break;
                 }
@@ -135,7 +137,8 @@ impl Driver {
         (self.summary(started.elapsed().as_secs_f64()), self.results)
     }
 
-    fn start(&mut self, step: Step, steps: &mut JoinSet<Answer>) {
+    /// Starts a step in a background task.
+    fn start(&mut self, step: Step, steps: &mut JoinSet<StepOutcome>) {
         let context = Arc::clone(&self.context);
         match step {
             Step::LookUp { task, taskhash } => {
@@ -146,7 +149,7 @@ impl Driver {
                     {
                         tracing::warn!(%error, "could not record a signature");
                     }
-                    Answer::LookUp {
+                    StepOutcome::LookUp {
                         task,
                         taskhash,
                         result,
@@ -158,12 +161,12 @@ impl Driver {
                 let (recipe, name) = self.names(task);
                 self.tell(BuildEvent::TaskStarted { recipe, task: name });
                 let span = info_span!("task", otel.name = self.context.index.display_name(task));
-                let job = self.job(task, taskhash);
+                let ready = self.ready_task(task, taskhash);
                 let step = async move {
                     let started = Instant::now();
-                    let result = context.execute(job).await;
+                    let result = context.execute(ready).await;
                     let milliseconds = started.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
-                    Answer::Execution {
+                    StepOutcome::Execution {
                         task,
                         milliseconds,
                         result,
@@ -174,7 +177,8 @@ impl Driver {
         }
     }
 
-    fn job(&self, task: u32, taskhash: String) -> Job {
+    /// Collects the inputs of a task that is ready to be executed.
+    fn ready_task(&self, task: u32, taskhash: String) -> ReadyTask {
         let index = &self.context.index;
         let inputs = self.schedule.inputs(task);
         let known = |needed: u32| {
@@ -182,7 +186,7 @@ impl Driver {
                 .get(&needed)
                 .map(|result| (needed, Arc::clone(result)))
         };
-        Job {
+        ReadyTask {
             results: inputs.required().into_iter().filter_map(known).collect(),
             task_file: task_file(index, task, &taskhash),
             dependencies_file: dependencies_file(index, task, &taskhash, &|task| self.schedule.unihash(task)),
@@ -192,14 +196,15 @@ impl Driver {
         }
     }
 
-    fn settle(&mut self, answer: Answer) {
-        match answer {
-            Answer::LookUp {
+    /// Applies the outcome of a step to the schedule.
+    fn settle(&mut self, outcome: StepOutcome) {
+        match outcome {
+            StepOutcome::LookUp {
                 task,
                 result: Ok(Some(found)),
                 ..
             } => self.complete(task, found, 0, Schedule::found),
-            Answer::LookUp {
+            StepOutcome::LookUp {
                 task,
                 taskhash,
                 result: Ok(None),
@@ -211,12 +216,12 @@ impl Driver {
                 );
                 self.schedule.not_found(task);
             }
-            Answer::LookUp {
+            StepOutcome::LookUp {
                 task,
                 result: Err(error),
                 ..
             } => self.fail(task, 0, &error),
-            Answer::Execution {
+            StepOutcome::Execution {
                 task,
                 milliseconds,
                 result,
@@ -234,16 +239,16 @@ impl Driver {
         }
     }
 
-    /// Counts the attempts, so that a store that loses everything at once ends the build.
+    /// True until the limit of recoveries is reached, so that a store that loses every blob ends the build.
     fn may_recover(&mut self, task: u32) -> bool {
         let recoveries = self.recoveries.entry(task).or_default();
         *recoveries += 1;
-        *recoveries <= MAX_RECOVERIES
+        *recoveries <= MAX_RECOVERIES_PER_TASK
     }
 
-    /// Has the task's inputs looked up, or made, again.
+    /// Looks the task's inputs up again, or builds them again.
     fn recover(&mut self, task: u32, error: &BuildError) {
-        self.context.expect_nothing_uploaded();
+        self.context.forget_uploads();
         let (recipe, name) = self.names(task);
         let reason = with_causes(error);
         self.tell(BuildEvent::TaskPostponed {
@@ -265,35 +270,29 @@ impl Driver {
         self.results.insert(task, Arc::new(result));
         how(&mut self.schedule, task, unihash);
         if let Some(completion) = self.schedule.completion(task) {
-            self.tell_finished(task, completion.into(), milliseconds, None, None);
+            self.tell_finished(task, completion.into(), milliseconds, None);
         }
     }
 
     fn fail(&mut self, task: u32, milliseconds: u64, error: &BuildError) {
         self.failed += 1;
         self.schedule.failed(task);
-        let log = match error {
-            BuildError::TaskFailed { log, .. } => Some(log.clone()),
-            _ => None,
-        };
-        self.tell_finished(task, Outcome::Failed, milliseconds, Some(with_causes(error)), log);
+        self.tell_finished(task, Outcome::Failed, milliseconds, Some(error));
     }
 
-    fn tell_finished(
-        &self,
-        task: u32,
-        outcome: Outcome,
-        milliseconds: u64,
-        error: Option<String>,
-        log: Option<String>,
-    ) {
+    fn tell_finished(&self, task: u32, outcome: Outcome, milliseconds: u64, error: Option<&BuildError>) {
         let (recipe, task) = self.names(task);
+        let log = match error {
+            Some(BuildError::TaskFailed { log, .. }) => Some(log.clone()),
+            _ => None,
+        };
         self.tell(BuildEvent::TaskFinished {
             recipe,
             task,
             outcome,
             milliseconds,
-            error,
+            error: error.map(|error| with_causes(error)),
+            status: error.and_then(|error| find_status(error)).map(Status::code),
             log,
         });
     }
@@ -313,18 +312,18 @@ impl Driver {
     }
 
     fn tell(&self, event: BuildEvent) {
-        // Nobody listening is no reason to stop building.
+        // A build continues without a receiver.
         self.events.send(event).ok();
     }
 
     fn summary(&self, seconds: f64) -> Summary {
         let count = |wanted: Completion| {
-            let tasks = 0..u32::try_from(self.context.index.len()).unwrap_or(u32::MAX);
+            let tasks = self.context.index.tasks();
             tasks
                 .filter(|task| self.schedule.completion(*task) == Some(wanted))
                 .count()
         };
-        let (critical_path_milliseconds, critical_path) = self.critical_path();
+        let (critical_path_milliseconds, critical_path) = critical_path(&self.context.index, &self.durations);
         Summary {
             tasks_run: count(Completion::Ran),
             signature_hits: count(Completion::SignatureHit),
@@ -337,39 +336,5 @@ impl Driver {
             critical_path_seconds: std::time::Duration::from_millis(critical_path_milliseconds).as_secs_f64(),
             critical_path,
         }
-    }
-
-    /// The chain of executed tasks that took longest, and its time in milliseconds.
-    fn critical_path(&self) -> (u64, Vec<String>) {
-        let index = &self.context.index;
-        let mut tasks: Vec<u32> = self.durations.keys().copied().collect();
-        tasks.sort_by_key(|task| index.rank(*task));
-        // The longest chain that ends with each task, and the task before it on that chain.
-        let mut chains: BTreeMap<u32, (u64, Option<u32>)> = BTreeMap::new();
-        for task in tasks {
-            let needed = index.task(task).dependencies.iter();
-            let before = needed
-                .filter_map(|needed| Some((chains.get(needed)?.0, *needed)))
-                .max();
-            let own = self.durations[&task];
-            chains.insert(
-                task,
-                (
-                    own + before.map_or(0, |(time, _)| time),
-                    before.map(|(_, task)| task),
-                ),
-            );
-        }
-        let Some((last, (time, _))) = chains.iter().max_by_key(|(_, (time, _))| *time) else {
-            return (0, vec![]);
-        };
-        let mut names = Vec::new();
-        let mut next = Some(*last);
-        while let Some(task) = next {
-            names.push(index.display_name(task));
-            next = chains[&task].1;
-        }
-        names.reverse();
-        (*time, names)
     }
 }

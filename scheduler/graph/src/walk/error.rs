@@ -1,4 +1,4 @@
-//! Why a build, or one task of it, did not succeed.
+//! Errors of a build or of one of its tasks.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,29 +7,29 @@ use bitzel_proto::google;
 use bitzel_proto::missing_blobs::{missing_blob_subjects, to_rpc_status};
 use tonic::Status;
 
-use crate::plan::closure::InvalidGraph;
 use crate::plan::input_root::InputRootError;
 use crate::plan::private_tree::PrivateTreeError;
+use crate::plan::task_index::InvalidGraph;
 use crate::plan::task_result::MalformedResult;
 use crate::plan::tree::TreeError;
 
-/// Why a build, or one task of it, did not succeed.
+/// Error of a build or of one of its tasks.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// The exported graph is not usable.
-    #[error("the task graph is not usable")]
+    /// The exported graph is malformed.
+    #[error("the task graph is malformed")]
     Graph(#[from] InvalidGraph),
     /// The store or the action cache failed.
     #[error("{context}")]
     Store {
-        /// What for.
+        /// The purpose of the call.
         context: String,
-        /// Its reason.
+        /// The store's error.
         #[source]
         source: Box<bitzel_cas::Error>,
     },
-    /// The Execution service did not run the Action, or could not say what came of it.
-    #[error("executing {task}")]
+    /// The Execution service did not run the Action, or did not report its result.
+    #[error("the server did not execute {task}")]
     Execution {
         /// The task.
         task: String,
@@ -37,7 +37,7 @@ pub enum BuildError {
         #[source]
         source: Box<Status>,
     },
-    /// Blobs that were there when they were looked up are gone: evicted, or lost by the store.
+    /// Blobs that existed when they were looked up are gone: evicted, or lost by the store.
     #[error("inputs of {task} are no longer in the store: {blobs}")]
     InputsLost {
         /// The task that needs them.
@@ -55,85 +55,88 @@ pub enum BuildError {
         /// The end of its log.
         log: String,
     },
-    /// The task succeeded without leaving what it should.
-    #[error("{task} did not make its output {path}")]
+    /// The task succeeded without one of its outputs.
+    #[error("{task} succeeded, but did not create its output {path}")]
     MissingOutput {
         /// The task.
         task: String,
         /// Relative to /work.
         path: String,
     },
-    /// Two tasks of one recipe do not go together.
-    #[error("the work trees of tasks that {task} needs do not go together")]
+    /// Two tasks of one recipe left conflicting work trees.
+    #[error("the work trees of tasks that {task} needs conflict")]
     PrivateTree {
         /// The task.
         task: String,
-        /// Which path, which tasks.
+        /// The path and the tasks.
         #[source]
         source: PrivateTreeError,
     },
-    /// Two components do not go together.
-    #[error("the inputs of {task} do not go together")]
+    /// Two components conflict.
+    #[error("the inputs of {task} conflict")]
     InputRoot {
         /// The task.
         task: String,
-        /// Which path, which recipes.
+        /// The path and the recipes.
         #[source]
         source: InputRootError,
     },
-    /// A result names things that are not there.
+    /// The outputs of a task are malformed or incomplete.
     #[error("the outputs of {task} are not usable")]
     Outputs {
         /// The task.
         task: String,
-        /// What is wrong.
+        /// The defect.
         #[source]
         source: TreeError,
     },
     /// A result is malformed.
-    #[error("the result of {task} is not usable")]
+    #[error("the result of {task} is malformed")]
     Result {
         /// The task.
         task: String,
-        /// What is wrong.
+        /// The defect.
         #[source]
         source: MalformedResult,
     },
-    /// Nobody of that name.
+    /// The last graph has no task of this name.
     #[error(
         "no task {0} in the last graph; name it RECIPE:TASK, for example zlib:do_compile, and build it first"
     )]
     NoSuchTask(String),
-    /// No log is kept.
-    #[error("no log of {0} in the store: it has not run under its present signature, or the log was evicted")]
+    /// The store has no log of the task.
+    #[error(
+        "no log of {0} in the store: the task has not run under its present signature, or the log was evicted; build \
+         the task again with -f"
+    )]
     NoLog(String),
     /// Results of two tasks cannot be placed side by side.
     #[error("{path} is {what} in the result of {task} and {other_what} in that of {other_task}")]
     OutputConflict {
-        /// Relative to where results are placed.
+        /// Relative to the output directory.
         path: String,
-        /// What one makes of it.
+        /// Type of the file in one result.
         what: &'static str,
-        /// Which one.
+        /// Task of the one result.
         task: String,
-        /// What the other makes of it.
+        /// Type of the file in the other result.
         other_what: &'static str,
-        /// Which one.
+        /// Task of the other result.
         other_task: String,
     },
-    /// Writing on this machine failed.
-    #[error("writing {path}")]
+    /// Input or output on this machine failed.
+    #[error("cannot read or write {path}")]
     Io {
-        /// Where.
+        /// The file or directory.
         path: PathBuf,
-        /// The system's reason.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
 }
 
 impl BuildError {
-    /// Whether making the inputs again can help.
+    /// True if building the inputs again can help.
     pub(super) fn is_lost_input(&self) -> bool {
         match self {
             Self::InputsLost { .. } => true,
@@ -142,7 +145,7 @@ impl BuildError {
         }
     }
 
-    /// An Execution that did not come about, for the reason that the service gave.
+    /// Error for a failed call of the Execution service.
     pub(super) fn execution(task: &str, status: Status) -> Self {
         Self::inputs_lost(task, &to_rpc_status(&status)).unwrap_or_else(|| Self::Execution {
             task: task.to_owned(),
@@ -150,7 +153,7 @@ impl BuildError {
         })
     }
 
-    /// The error when a status names blobs that are not there; `None` when it says nothing of the kind.
+    /// Error for a status that names missing blobs; `None` for any other status.
     pub(super) fn inputs_lost(task: &str, status: &google::rpc::Status) -> Option<Self> {
         let missing = missing_blob_subjects(status);
         (!missing.is_empty()).then(|| Self::InputsLost {
@@ -168,7 +171,7 @@ impl BuildError {
         }
     }
 
-    /// For `map_err`: a failed write.
+    /// For `map_err`: failed input or output on this machine.
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }

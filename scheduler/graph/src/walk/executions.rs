@@ -1,4 +1,4 @@
-//! Execution of Actions, wherever they run.
+//! Trait of executors of Actions.
 
 use async_trait::async_trait;
 use bitzel_proto::Digest;
@@ -21,7 +21,8 @@ pub struct ExecutionRequest<'a> {
 pub trait Executions: Send + Sync + 'static {
     /// Executes an Action and waits for its end.
     ///
-    /// The status inside the response says if the Action ran. An `Err` means that the execution itself failed, after
-    /// retries where a retry can help.
+    /// The status in the response tells if the Action ran. An `Err` means that the execution itself failed, after retries
+    /// where a retry can help. It is a gRPC status and not an error of its own, because its details name missing blobs
+    /// (`bitzel_proto::missing_blobs`) and its code decides the hint that people get.
     async fn execute(&self, request: ExecutionRequest<'_>) -> Result<ExecuteResponse, Status>;
 }

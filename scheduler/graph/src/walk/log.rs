@@ -1,4 +1,4 @@
-//! Finding a task's log.
+//! Logs of tasks.
 
 use bitzel_cas::blob_store::read_whole;
 use bitzel_cas::{ActionCache, BlobStore, DirectoryCache, fetch_directory_tree};
@@ -6,20 +6,20 @@ use bitzel_proto::reapi::ActionResult;
 use bitzel_proto::{Digest, InstanceName};
 
 use super::error::BuildError;
-use crate::plan::closure::TaskIndex;
 use crate::plan::signature::{Environment, last_run_key, signature_key};
+use crate::plan::task_index::TaskIndex;
 use crate::plan::task_result::LOG_PATH;
-use crate::plan::tree::FUNCTION;
+use crate::plan::tree::DIGEST_FUNCTION;
 
-/// Lines shown of the log of a failed task.
-const TAIL_LINES: usize = 60;
-/// Logs beyond this are cut at the front.
-const MAX_LOG: usize = 16 << 20;
-/// One Directory is read, and thrown away.
-const NO_CACHE: u64 = 0;
+/// Maximum number of lines that are shown of the log of a failed task.
+const MAX_TAIL_LINES: usize = 60;
+/// Maximum size of a log in bytes. The start of a longer log is left out.
+const MAX_LOG_BYTES: usize = 16 << 20;
+/// Size of a directory cache that keeps nothing, for a single read.
+const NO_CACHE_BYTES: u64 = 0;
 
-/// The log of the task that people call `name` (`zlib:do_compile`, or `zlib:compile`): of the run whose result a build
-/// of this graph uses, else of its last run.
+/// Finds the log of the task `name` (`zlib:do_compile`, or `zlib:compile`): of the run whose result a build of this graph
+/// uses, else of its last run.
 pub async fn find_log(
     index: &TaskIndex,
     environment: &Environment,
@@ -47,18 +47,17 @@ pub async fn find_log(
     Err(BuildError::NoLog(name.to_owned()))
 }
 
-/// The task of that name; with or without the "do_" in front.
+/// Finds the task of that name, with or without the prefix `do_`.
 fn find_task(index: &TaskIndex, name: &str) -> Option<u32> {
     let (recipe, task) = name.rsplit_once(':')?;
     let full = format!("{recipe}:do_{task}");
-    let tasks = 0..u32::try_from(index.len()).ok()?;
-    tasks.into_iter().find(|task| {
+    index.tasks().find(|task| {
         let display = index.display_name(*task);
         display == name || display == full
     })
 }
 
-/// The text of a task's log: BitBake's own log file, or what the runner printed where there is none.
+/// Reads the text of a task's log: BitBake's own log file, else the output of the runner.
 pub(super) async fn task_log(
     store: &dyn BlobStore,
     result: &ActionResult,
@@ -75,7 +74,7 @@ pub(super) async fn task_log(
         ] {
             let digest = digest
                 .as_ref()
-                .and_then(|digest| Digest::from_wire(FUNCTION, digest).ok());
+                .and_then(|digest| Digest::from_wire(DIGEST_FUNCTION, digest).ok());
             match digest {
                 _ if !raw.is_empty() => text.push_str(&String::from_utf8_lossy(raw)),
                 Some(digest) => text.push_str(&read_text(store, digest).await?),
@@ -86,7 +85,7 @@ pub(super) async fn task_log(
     Ok(text)
 }
 
-/// The file `log.{task}.…` in the task's log directory.
+/// Finds the file `log.{task}.…` in the task's log directory.
 async fn log_file(
     store: &dyn BlobStore,
     result: &ActionResult,
@@ -97,10 +96,10 @@ async fn log_file(
         .iter()
         .find(|directory| directory.path == LOG_PATH);
     let root = directory.and_then(|directory| directory.root_directory_digest.as_ref());
-    let Some(root) = root.and_then(|root| Digest::from_wire(FUNCTION, root).ok()) else {
+    let Some(root) = root.and_then(|root| Digest::from_wire(DIGEST_FUNCTION, root).ok()) else {
         return Ok(None);
     };
-    let tree = fetch_directory_tree(store, root, &DirectoryCache::new(NO_CACHE)).await?;
+    let tree = fetch_directory_tree(store, root, &DirectoryCache::new(NO_CACHE_BYTES)).await?;
     let prefix = format!("log.{task}");
     let matches = |name: &str| {
         name.strip_prefix(&prefix)
@@ -114,17 +113,17 @@ async fn log_file(
     let newest = files
         .filter(|file| matches(&file.name))
         .max_by(|one, other| one.name.cmp(&other.name));
-    Ok(newest.and_then(|file| Digest::from_wire_field(FUNCTION, file.digest.as_ref()).ok()))
+    Ok(newest.and_then(|file| Digest::from_wire_field(DIGEST_FUNCTION, file.digest.as_ref()).ok()))
 }
 
 async fn read_text(store: &dyn BlobStore, digest: Digest) -> Result<String, bitzel_cas::Error> {
     let bytes = read_whole(store, digest).await?;
-    let start = bytes.len().saturating_sub(MAX_LOG);
+    let start = bytes.len().saturating_sub(MAX_LOG_BYTES);
     Ok(String::from_utf8_lossy(&bytes[start..]).into_owned())
 }
 
-/// The last lines.
+/// Returns the last lines of a text.
 pub(super) fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+    lines[lines.len().saturating_sub(MAX_TAIL_LINES)..].join("\n")
 }

@@ -1,7 +1,7 @@
+use bitzel_cas::blob_store::BlobStream;
 use bitzel_proto::DigestFunction;
 
 use super::*;
-use bitzel_cas::blob_store::BlobStream;
 
 #[tokio::test]
 async fn a_blob_comes_back_under_every_instance() {
@@ -50,7 +50,7 @@ async fn the_empty_blob_is_always_there() {
 }
 
 #[tokio::test]
-async fn a_wrong_blob_is_refused_with_both_digests_and_not_stored() {
+async fn refuses_a_wrong_blob_with_both_digests() {
     let server = TestServer::start().await;
     let (right, wrong) = (sha256(b"right"), sha256(b"wrong"));
     for answer in [
@@ -147,7 +147,7 @@ async fn parts_of_a_blob_are_sent_on_request() {
 }
 
 #[tokio::test]
-async fn a_client_that_sends_what_is_there_can_go_on_with_the_same_connection() {
+async fn keeps_the_connection_after_an_upload_of_a_known_blob() {
     let server = TestServer::start().await;
     let blob = noise(6, 5 << 20);
     for _ in 0..3 {
@@ -172,6 +172,14 @@ impl BlobStore for FullBlobStore {
     async fn write(&self, digest: Digest, _: BlobStream) -> Result<(), Error> {
         let reason = "the store is full".to_owned();
         Err(Error::NoSpace { digest, reason })
+    }
+
+    async fn lease(&self, _: &[Digest]) -> Result<bitzel_cas::Lease, Error> {
+        Ok(bitzel_cas::Lease::none())
+    }
+
+    async fn resolve(&self, _: bitzel_proto::DigestFunction, _: [u8; 32]) -> Result<Option<Digest>, Error> {
+        Ok(None)
     }
 }
 

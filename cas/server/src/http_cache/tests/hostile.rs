@@ -82,7 +82,7 @@ async fn ten_gib_declared_and_one_kib_sent_stores_nothing() {
 }
 
 #[tokio::test]
-async fn decompression_bombs_end_at_the_announced_size_or_at_the_limit() {
+async fn decompression_bombs_end_at_the_size_or_the_limit() {
     let server = TestServer::start().await;
     let zeros = vec![0_u8; 256 << 20];
     let bomb = Bytes::from(zstd::encode_all(&zeros[..], 19).unwrap());
@@ -107,9 +107,9 @@ async fn decompression_bombs_end_at_the_announced_size_or_at_the_limit() {
 }
 
 #[tokio::test]
-async fn values_larger_than_the_spool_are_413_and_give_their_room_back() {
+async fn values_larger_than_the_spool_are_413_and_free_it() {
     let server = TestServer::start().await;
-    let large = noise(1, usize::try_from(SPOOL).unwrap() + 1);
+    let large = noise(1, usize::try_from(SPOOL_BYTES).unwrap() + 1);
     for _ in 0..3 {
         server.put("/dav/large", chunked(&large)).await.is(413);
     }
@@ -145,14 +145,14 @@ async fn other_methods_and_encodings_are_refused() {
 }
 
 #[tokio::test]
-async fn who_asks_before_sending_is_not_told_to_send_in_vain() {
+async fn does_not_ask_for_a_body_that_it_refuses() {
     let server = TestServer::start().await;
     let digest = sha256(b"there");
     server.put(&cas(digest), "there").await.is(200);
     let address = server.url.strip_prefix("http://").unwrap();
     for (path, length, status) in [
         (cas(digest), 5, "200"),
-        ("/dav/large".to_owned(), SPOOL + 1, "413"),
+        ("/dav/large".to_owned(), SPOOL_BYTES + 1, "413"),
     ] {
         let mut connection = TcpStream::connect(address).await.unwrap();
         let head = format!(
@@ -168,7 +168,7 @@ async fn who_asks_before_sending_is_not_told_to_send_in_vain() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_heard_although_the_body_was_not_read() {
+async fn a_refusal_arrives_before_the_body_is_read() {
     let server = TestServer::start().await;
     let blob = noise(7, 3 << 20);
     for _ in 0..5 {
@@ -182,7 +182,7 @@ async fn a_refusal_is_heard_although_the_body_was_not_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_says_nothing_is_not_waited_for_without_end() {
+async fn closes_the_connection_of_a_silent_client() {
     let server = TestServer::start().await;
     for begin in ["", "GET /cas/0", "PRI * HTTP/2.0"] {
         let address = server.url.strip_prefix("http://").unwrap();
@@ -190,13 +190,13 @@ async fn a_client_that_says_nothing_is_not_waited_for_without_end() {
         connection.write_all(begin.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         let closed = connection.read_to_end(&mut answer);
-        let patience = std::time::Duration::from_mins(2);
-        assert!(tokio::time::timeout(patience, closed).await.is_ok(), "{begin}");
+        let limit = std::time::Duration::from_mins(2);
+        assert!(tokio::time::timeout(limit, closed).await.is_ok(), "{begin}");
     }
 }
 
 #[tokio::test]
-async fn many_uploads_at_once_are_right_in_memory_and_on_disk() {
+async fn concurrent_uploads_are_right_in_memory_and_on_disk() {
     let server = TestServer::start().await;
     // More than stay in memory, and less than the spool takes.
     let values: Vec<Vec<u8>> = (0..200).map(|seed| noise(seed, 20_000)).collect();

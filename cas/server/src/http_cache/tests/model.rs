@@ -1,11 +1,11 @@
-//! This crate's own client of the protocol against its server, as a store.
+//! Bitzel's client of the protocol with this server, as a store.
 
-use proptest::prelude::*;
-
-use super::*;
 use bitzel_cas::media::http_blob_store::HttpBlobStore;
 use bitzel_cas::media::http_cache::{HttpCache, HttpCacheOptions};
 use bitzel_cas::testing::model;
+use proptest::prelude::*;
+
+use super::*;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]

@@ -63,7 +63,7 @@ async fn results_are_shared_with_grpc_in_both_directions() {
 }
 
 #[tokio::test]
-async fn a_result_without_its_action_is_found_before_and_after_the_action_comes() {
+async fn finds_a_result_before_and_after_its_action_is_stored() {
     let server = TestServer::start().await;
     let output = stored(&server, b"output").await;
     let bytes = result(output).encode_to_vec();
@@ -90,7 +90,7 @@ async fn a_result_whose_blobs_are_gone_is_no_hit() {
 }
 
 #[tokio::test]
-async fn what_is_no_result_comes_back_and_is_no_result_for_grpc() {
+async fn other_values_come_back_and_are_no_results_for_grpc() {
     let server = TestServer::start().await;
     let action = stored(&server, b"action").await;
     let mut unknown_field = result(action).encode_to_vec();

@@ -46,7 +46,7 @@ async fn a_value_whose_blob_is_gone_is_not_there() {
 }
 
 #[tokio::test]
-async fn programs_that_ask_as_of_a_web_dav_server_get_their_answers() {
+async fn answers_clients_of_web_dav_servers() {
     let server = TestServer::start().await;
     let ask = async |path: &str| Answer::of(server.request("PROPFIND", path).send().await.unwrap()).await;
     ask("/dav/a%20b/c&d").await.is(404);

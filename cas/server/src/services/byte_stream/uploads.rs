@@ -1,13 +1,15 @@
-//! Writes under way, so that a client whose connection broke can go on.
+//! Unfinished writes, which a client can resume after its connection broke.
 //!
-//! Every write runs as a task that streams into the store from a channel. The call that feeds the channel may end;
-//! task and channel stay in the table under the resource name until the next call takes them up or they grow old.
+//! Every write runs as a background job that streams from a channel into the store. When the call that feeds the channel
+//! ends, job and channel stay in the table under the resource name until another call resumes them or they expire.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bitzel_cas::blob_store::BlobStore;
+use bitzel_cas::error::Error;
 use bitzel_proto::Digest;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -18,44 +20,43 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
-use bitzel_cas::blob_store::BlobStore;
-use bitzel_cas::error::Error;
+/// Time for which a write without a connection is kept. Clients that retry do so within seconds.
+const PARKED_WRITE_LIFETIME: Duration = Duration::from_mins(2);
+/// Writes without a connection that are kept: each holds a file and reserved space in the store.
+const MAX_PARKED_WRITES: usize = 256;
+/// Chunks that are queued between the connection and the store.
+const MAX_QUEUED_CHUNKS: usize = 4;
+/// Longest resource name: clients choose the names.
+const MAX_NAME_BYTES: usize = 1024;
 
-/// How long a write without a connection is kept. Clients that try again do so within seconds.
-const PATIENCE: Duration = Duration::from_mins(2);
-/// How many writes without a connection are kept: each holds a file and room in the store.
-const MAX_PARKED: usize = 256;
-/// Chunks between the connection and the store.
-const CHANNEL: usize = 4;
-/// Clients choose the names.
-const MAX_NAME: usize = 1024;
-
-/// The table of writes.
+/// Table of unfinished writes by resource name.
 pub(super) struct Uploads {
     store: Arc<dyn BlobStore>,
     entries: Mutex<HashMap<String, Arc<Entry>>>,
 }
 
+/// One unfinished write.
 struct Entry {
-    /// Locked by the call that feeds it.
+    /// Locked by the call that feeds the write.
     pipe: Arc<AsyncMutex<Pipe>>,
-    /// Uncompressed bytes taken so far.
+    /// Uncompressed bytes that were passed to the store.
     committed: AtomicU64,
     last_use: Mutex<Instant>,
 }
 
+/// Channel into the store, and the job at its end.
 struct Pipe {
     /// `None` after the end of the blob.
     sender: Option<mpsc::Sender<Bytes>>,
     write: AbortOnDropHandle<Result<(), Error>>,
 }
 
-/// Whether a write wants more.
+/// State of a write after a chunk.
 pub(super) enum Progress {
-    /// It does.
-    More,
-    /// The store has the blob from elsewhere.
-    AlreadyThere,
+    /// The write takes more data.
+    Continue,
+    /// The store has got the blob from another write, and needs no more data.
+    BlobExists,
 }
 
 impl Uploads {
@@ -66,7 +67,7 @@ impl Uploads {
         }
     }
 
-    /// Uncompressed bytes that the write under `name` has taken; `None` when there is none.
+    /// Uncompressed bytes of the write under `name`; `None` if there is no such write.
     pub(super) fn committed(&self, name: &str) -> Option<u64> {
         let entries = self.entries.lock();
         entries
@@ -74,16 +75,16 @@ impl Uploads {
             .map(|entry| entry.committed.load(Ordering::Acquire))
     }
 
-    /// Starts a write, or takes up one that stands at `offset`. Offset 0 always starts anew: a client that lost
-    /// its state must not be locked out by the remains of its first attempt.
+    /// Starts a write, or resumes one at `offset`. Offset 0 always starts a new write: a client that lost its state must
+    /// not be locked out by its first attempt.
     pub(super) fn open(self: &Arc<Self>, name: &str, digest: Digest, offset: u64) -> Result<Upload, Status> {
-        if name.len() > MAX_NAME {
+        if name.len() > MAX_NAME_BYTES {
             return Err(Status::invalid_argument(
                 "the resource name is longer than 1024 bytes",
             ));
         }
         let mut entries = self.entries.lock();
-        make_room(&mut entries);
+        drop_oldest_parked(&mut entries);
         let entry = if offset == 0 {
             let entry = Arc::new(self.start(digest));
             entries.insert(name.to_owned(), Arc::clone(&entry));
@@ -111,7 +112,7 @@ impl Uploads {
     }
 
     fn start(&self, digest: Digest) -> Entry {
-        let (sender, receiver) = mpsc::channel(CHANNEL);
+        let (sender, receiver) = mpsc::channel(MAX_QUEUED_CHUNKS);
         let store = Arc::clone(&self.store);
         let blob = ReceiverStream::new(receiver).map(Ok).boxed();
         let write = tokio::spawn(async move { store.write(digest, blob).await });
@@ -136,14 +137,14 @@ impl Uploads {
     }
 }
 
-/// Drops the oldest of the writes that nobody feeds when there are too many.
-fn make_room(entries: &mut HashMap<String, Arc<Entry>>) {
+/// Drops the oldest writes without a connection if there are too many.
+fn drop_oldest_parked(entries: &mut HashMap<String, Arc<Entry>>) {
     let mut parked: Vec<(Instant, String)> = entries
         .iter()
         .filter(|(_, entry)| entry.pipe.try_lock().is_ok())
         .map(|(name, entry)| (*entry.last_use.lock(), name.clone()))
         .collect();
-    let excess = (parked.len() + 1).saturating_sub(MAX_PARKED);
+    let excess = (parked.len() + 1).saturating_sub(MAX_PARKED_WRITES);
     parked.sort_unstable();
     for (_, name) in parked.drain(..excess) {
         entries.remove(&name);
@@ -152,23 +153,23 @@ fn make_room(entries: &mut HashMap<String, Arc<Entry>>) {
 
 fn wrong_offset(offset: u64, committed: u64) -> Status {
     Status::invalid_argument(format!(
-        "write offset {offset} is not where the write stands, {committed}; ask with QueryWriteStatus, or start at 0"
+        "write offset {offset} is not {committed}, which comes next; ask with QueryWriteStatus, or start at 0"
     ))
 }
 
-/// A write in the hands of one call. Dropped without [`Upload::finish`], it stays in the table as it stands.
+/// Write that one call feeds. If it is dropped without [`Upload::finish`], it stays in the table to be resumed.
 pub(super) struct Upload {
     table: Arc<Uploads>,
     name: String,
     digest: Digest,
     entry: Arc<Entry>,
     pipe: OwnedMutexGuard<Pipe>,
-    /// Whether the table has nothing to keep any more.
+    /// True if there is nothing left to resume.
     is_over: bool,
 }
 
 impl Upload {
-    /// Uncompressed bytes taken so far.
+    /// Uncompressed bytes that were passed to the store.
     pub(super) fn committed(&self) -> u64 {
         self.entry.committed.load(Ordering::Acquire)
     }
@@ -176,7 +177,7 @@ impl Upload {
     /// Passes bytes on to the store.
     pub(super) async fn push(&mut self, chunk: Bytes) -> Result<Progress, Error> {
         if chunk.is_empty() {
-            return Ok(Progress::More);
+            return Ok(Progress::Continue);
         }
         let committed = self.committed() + chunk.len() as u64;
         if committed > self.digest.size_bytes() {
@@ -192,11 +193,11 @@ impl Upload {
         {
             self.entry.committed.store(committed, Ordering::Release);
             *self.entry.last_use.lock() = Instant::now();
-            return Ok(Progress::More);
+            return Ok(Progress::Continue);
         }
-        // The store has stopped listening: it failed, or it needs no more.
+        // The store takes no more data: it failed, or it needs none.
         self.outcome().await?;
-        Ok(Progress::AlreadyThere)
+        Ok(Progress::BlobExists)
     }
 
     /// Ends the blob and waits until the store has it.
@@ -210,7 +211,7 @@ impl Upload {
         self.table.forget(&self.name, &self.entry);
     }
 
-    /// What became of the write, which is over.
+    /// Outcome of the write, which has ended.
     async fn outcome(&mut self) -> Result<(), Error> {
         let outcome = (&mut self.pipe.write).await;
         self.forget();
@@ -224,25 +225,25 @@ impl Upload {
 }
 
 impl Drop for Upload {
-    /// Gives the client some time to come back.
+    /// Gives the client some time to resume the write.
     fn drop(&mut self) {
         if self.is_over {
             return;
         }
-        // Without a runtime there is no server for the client to come back to.
+        // Without a runtime there is no server that could resume it.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        let left_at = Instant::now();
-        *self.entry.last_use.lock() = left_at;
+        let parked_at = Instant::now();
+        *self.entry.last_use.lock() = parked_at;
         let (table, name, entry) = (
             Arc::clone(&self.table),
             std::mem::take(&mut self.name),
             Arc::clone(&self.entry),
         );
         runtime.spawn(async move {
-            tokio::time::sleep(PATIENCE).await;
-            if *entry.last_use.lock() == left_at {
+            tokio::time::sleep(PARKED_WRITE_LIFETIME).await;
+            if *entry.last_use.lock() == parked_at {
                 table.forget(&name, &entry);
             }
         });

@@ -1,5 +1,10 @@
-//! Reading and writing small blobs in batches: one status for each blob, one limit for all of them together.
+//! Batches of small blobs: one status for each blob, one size limit for all of them together.
 
+use bitzel_cas::blob_store::BlobStore;
+use bitzel_cas::blocking::run_blocking;
+use bitzel_cas::error::Error;
+use bitzel_cas::grpc_status::blob_status;
+use bitzel_proto::limits::MAX_BATCH_TOTAL_SIZE;
 use bitzel_proto::reapi::{
     self, batch_read_blobs_response, batch_update_blobs_request, batch_update_blobs_response, compressor,
 };
@@ -7,17 +12,12 @@ use bitzel_proto::{Digest, DigestFunction};
 use bytes::Bytes;
 use tonic::Status;
 
-use bitzel_cas::blob_store::BlobStore;
-use bitzel_cas::blocking::run_blocking;
-use bitzel_cas::error::Error;
-use bitzel_cas::grpc_status::blob_status;
-use bitzel_proto::limits::MAX_BATCH_TOTAL_SIZE;
-
-/// Blobs below this size are not worth a compressor's frame.
-const COMPRESSION_FLOOR: usize = 512;
-/// Compression while a client waits: the fastest level.
+/// Size below which blobs are sent uncompressed: the frame of the compressor would cost more than it saves.
+const MIN_COMPRESSED_BLOB_BYTES: usize = 512;
+/// Level of compression while a client waits: the fastest one.
 const COMPRESSION_LEVEL: i32 = 1;
 
+/// Writes a batch of blobs.
 pub(super) async fn update(
     store: &dyn BlobStore,
     function: DigestFunction,
@@ -72,7 +72,7 @@ pub(super) async fn update(
     Ok(responses.collect())
 }
 
-/// The digest as the client wrote it, and the blob.
+/// Digest as the client wrote it, and the blob.
 type Decoded = (Option<reapi::Digest>, Result<(Digest, Bytes), Error>);
 
 fn decode(function: DigestFunction, request: batch_update_blobs_request::Request) -> Decoded {
@@ -82,7 +82,7 @@ fn decode(function: DigestFunction, request: batch_update_blobs_request::Request
     (request.digest, blob)
 }
 
-/// Never makes more bytes than the digest announces: a bomb ends in an error.
+/// Decompresses a blob. More bytes than the digest announces are an error, so a decompression bomb is harmless.
 fn decompress(digest: Digest, data: Vec<u8>, compressor: i32) -> Result<Bytes, Error> {
     match compressor::Value::try_from(compressor) {
         Ok(compressor::Value::Identity) => Ok(data.into()),
@@ -101,6 +101,7 @@ fn decompress(digest: Digest, data: Vec<u8>, compressor: i32) -> Result<Bytes, E
     }
 }
 
+/// Reads a batch of blobs.
 pub(super) async fn read(
     store: &dyn BlobStore,
     function: DigestFunction,
@@ -162,9 +163,9 @@ fn encode(
     }
 }
 
-/// `None` when the blob does not get smaller.
+/// Compresses a blob. `None` if it does not get smaller.
 fn compress(blob: &[u8]) -> Option<Vec<u8>> {
-    if blob.len() < COMPRESSION_FLOOR {
+    if blob.len() < MIN_COMPRESSED_BLOB_BYTES {
         return None;
     }
     zstd::bulk::compress(blob, COMPRESSION_LEVEL)

@@ -1,11 +1,15 @@
-//! Large blobs in chunks whose ends their content decides: a blob that changed a little shares most of its chunks with
-//! the one before, and only the others travel.
+//! Content-defined chunking of large blobs: after a small change, a blob shares most of its chunks with the version
+//! before, and only the others are transferred.
 //!
-//! What a blob was cut into is remembered in an action cache, under a name that no client can give: a cache that checks
-//! for completeness forgets a mapping with the first of its chunks, and the next call cuts the blob again.
+//! The chunks of a blob are remembered in an action cache, under an instance name that no client can use. A
+//! completeness-checking cache forgets a mapping when one of its chunks is evicted, and the next call cuts the blob again.
 
 use std::sync::Arc;
 
+use bitzel_cas::action_cache::ActionCache;
+use bitzel_cas::blob_store::{BlobRange, BlobStore, BlobStream};
+use bitzel_cas::blocking::run_blocking;
+use bitzel_cas::error::Error;
 use bitzel_proto::reapi::chunking_function::Value as ChunkingFunction;
 use bitzel_proto::reapi::{ActionResult, FastCdc2020Params, OutputFile};
 use bitzel_proto::{Digest, DigestFunction, InstanceName};
@@ -13,32 +17,27 @@ use bytes::{Bytes, BytesMut};
 use fastcdc::v2020::{FastCDC, Normalization};
 use futures::{StreamExt, TryStreamExt};
 
-use bitzel_cas::action_cache::ActionCache;
-use bitzel_cas::blob_store::{BlobRange, BlobStore, BlobStream};
-use bitzel_cas::blocking::run_blocking;
-use bitzel_cas::error::Error;
+/// Chunks of the largest mapping that is remembered. A mapping is one message with about 80 bytes for each chunk. With
+/// chunks of the default size this is a blob of 16 GiB.
+const MAX_REMEMBERED_CHUNKS: usize = 1 << 15;
+/// Chunks that are read at the same time while a blob is spliced.
+const MAX_CONCURRENT_CHUNK_READS: usize = 4;
 
-/// Chunks of one blob that are remembered: a mapping is one message of about 80 bytes for each. At the usual size of
-/// chunks this is a blob of 16 GiB.
-const MAX_REMEMBERED: usize = 1 << 15;
-/// Chunks that are read ahead while a blob is put together.
-const READ_AHEAD: usize = 4;
-
-/// How blobs are cut: `FastCDC` 2020 with normalization 2 (`remote_execution.proto`, `FastCdc2020Params`).
+/// Parameters of chunking: `FastCDC` 2020 with normalization 2 (`remote_execution.proto`, `FastCdc2020Params`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chunking {
     average: u32,
 }
 
 impl Default for Chunking {
-    /// The 512 KiB that the protocol recommends.
+    /// An average of 512 KiB, as the protocol recommends.
     fn default() -> Self {
         Self { average: 512 << 10 }
     }
 }
 
 impl Chunking {
-    /// Chunks of `average` bytes: a power of two from 1 KiB to 4 MiB. The smallest one has a quarter of that, the
+    /// Cuts chunks of `average` bytes: a power of two from 1 KiB to 4 MiB. The smallest chunk has a quarter of that, the
     /// largest four times as much.
     pub fn new(average: u32) -> Result<Self, Error> {
         if average.is_power_of_two() && (1 << 10..=4 << 20).contains(&average) {
@@ -50,7 +49,7 @@ impl Chunking {
         )))
     }
 
-    /// What the capabilities say.
+    /// The parameters as the capabilities announce them.
     pub(in crate::services) fn to_wire(self) -> FastCdc2020Params {
         FastCdc2020Params {
             avg_chunk_size_bytes: self.average.into(),
@@ -66,8 +65,8 @@ impl Chunking {
         self.average() * 4
     }
 
-    /// Cuts off the chunks whose ends are known: all if nothing follows `window`, and those that no further byte could
-    /// change otherwise. Also yields what is left.
+    /// Cuts off the chunks whose ends are certain: all of them if `window` is the last one, otherwise those that no
+    /// further byte could change. Also returns the rest.
     fn cut(
         self,
         function: DigestFunction,
@@ -88,17 +87,17 @@ impl Chunking {
     }
 }
 
-/// Splits and splices the blobs of a store.
+/// Blobs of a store that can be split into chunks and spliced from them.
 #[derive(Clone)]
 pub(super) struct ChunkedBlobs {
     pub(super) store: Arc<dyn BlobStore>,
     pub(super) chunking: Chunking,
-    /// Must check for completeness. Without it, every split is done anew.
+    /// Cache of mappings, which must check for completeness. Without it, each split cuts the blob again.
     pub(super) mappings: Option<Arc<dyn ActionCache>>,
 }
 
 impl ChunkedBlobs {
-    /// The chunks of a blob, all of them in the store.
+    /// Returns the chunks of a blob, all of which are then in the store.
     pub(super) async fn split(&self, digest: Digest) -> Result<Vec<Digest>, Error> {
         if !self.store.find_missing(&[digest]).await?.is_empty() {
             return Err(Error::NotFound(digest));
@@ -106,7 +105,7 @@ impl ChunkedBlobs {
         if digest.is_empty_blob() {
             return Ok(Vec::new());
         }
-        // Chunks of such a blob would save next to nothing.
+        // Chunks of such a blob would save almost nothing.
         if digest.size_bytes() < self.chunking.largest() as u64 {
             return Ok(vec![digest]);
         }
@@ -118,7 +117,7 @@ impl ChunkedBlobs {
         Ok(chunks)
     }
 
-    /// Streams the blob, so that memory holds a few chunks whatever its size.
+    /// Cuts a blob. It is streamed, so that memory holds a few chunks whatever its size.
     async fn cut(&self, digest: Digest) -> Result<Vec<Digest>, Error> {
         let mut blob = self.store.read(digest, BlobRange::default()).await?;
         let enough = self.chunking.largest() * 4;
@@ -150,7 +149,7 @@ impl ChunkedBlobs {
         written.into_iter().collect()
     }
 
-    /// Puts a blob together from chunks. The store checks that it is the blob that `digest` names.
+    /// Makes a blob from chunks. The store verifies its digest.
     pub(super) async fn splice(
         &self,
         digest: Digest,
@@ -176,7 +175,7 @@ impl ChunkedBlobs {
         self.store
             .write(digest, self.concatenated(chunks.clone()))
             .await?;
-        // Chunks that were cut in another way would share nothing with those of other blobs.
+        // Chunks of another chunking function would share nothing with those of other blobs.
         if function == i32::from(ChunkingFunction::FastCdc2020) {
             self.remember(digest, &chunks).await;
         }
@@ -189,10 +188,10 @@ impl ChunkedBlobs {
             let store = Arc::clone(&store);
             async move { store.read(chunk, BlobRange::default()).await }
         });
-        blobs.buffered(READ_AHEAD).try_flatten().boxed()
+        blobs.buffered(MAX_CONCURRENT_CHUNK_READS).try_flatten().boxed()
     }
 
-    /// Under which a mapping is remembered: blobs that were cut for chunks of another size are cut again.
+    /// Key of a mapping. It includes the chunk size: blobs that were cut for another size are cut again.
     fn key(&self, blob: Digest) -> Digest {
         let name = format!("chunk mapping of {blob} by {}", self.chunking.average);
         blob.function().digest(name.as_bytes())
@@ -203,7 +202,7 @@ impl ChunkedBlobs {
         let mapping = match mappings.get(&instance(), self.key(digest)).await {
             Ok(mapping) => mapping?,
             Err(error) => {
-                tracing::debug!(%digest, %error, "the chunks of a blob are not known");
+                tracing::debug!(%digest, %error, "cannot look up the chunks of a blob");
                 return None;
             }
         };
@@ -213,12 +212,12 @@ impl ChunkedBlobs {
             .collect()
     }
 
-    /// A mapping saves work the next time, so the call that made it does not fail when it cannot be kept.
+    /// Remembers a mapping. It only saves work the next time, so the call does not fail if it cannot be written.
     async fn remember(&self, digest: Digest, chunks: &[Digest]) {
         let Some(mappings) = &self.mappings else {
             return;
         };
-        if chunks.len() > MAX_REMEMBERED {
+        if chunks.len() > MAX_REMEMBERED_CHUNKS {
             return;
         }
         let file = |chunk: &Digest| OutputFile {
@@ -230,7 +229,7 @@ impl ChunkedBlobs {
             ..ActionResult::default()
         };
         if let Err(error) = mappings.put(&instance(), self.key(digest), mapping).await {
-            tracing::debug!(%digest, %error, "the chunks of a blob are not remembered");
+            tracing::debug!(%digest, %error, "cannot remember the chunks of a blob");
         }
     }
 }

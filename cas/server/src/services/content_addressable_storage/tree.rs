@@ -3,25 +3,24 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
+use bitzel_cas::blob_store::BlobStore;
+use bitzel_cas::directory_tree::{MAX_DIRECTORIES, batch_length};
+use bitzel_cas::error::Error;
+use bitzel_proto::limits::MAX_BATCH_TOTAL_SIZE;
 use bitzel_proto::reapi::{Directory, GetTreeResponse};
 use bitzel_proto::{Digest, DigestFunction};
 use futures::Stream;
 use prost::Message;
 use tonic::Status;
 
-use bitzel_cas::blob_store::BlobStore;
-use bitzel_cas::directory_tree::{MAX_DIRECTORIES, readable_at_once};
-use bitzel_cas::error::Error;
-use bitzel_proto::limits::MAX_BATCH_TOTAL_SIZE;
+/// Directories in one page, unless the client asks for fewer.
+const MAX_DIRECTORIES_PER_PAGE: usize = 1024;
+/// Directories in one read from the store.
+const MAX_DIRECTORIES_PER_READ: usize = 256;
 
-/// Directories in one page unless the client wants fewer.
-const PAGE: usize = 1024;
-/// Directories read from the store at once.
-const READ_AHEAD: usize = 256;
-
-/// The pages of the tree of `root` from where `token` says. Every page holds at most `page_size` Directories and
-/// carries the token to go on from; the last one carries none. Subtrees that are not in the store are left out
-/// (`remote_execution.proto`); a missing root is `NOT_FOUND`.
+/// Pages of the tree of `root`, beginning at `token`. Every page holds at most `page_size` Directories and the token of
+/// the next page; the last one has no token. Subtrees that are not in the store are left out (`remote_execution.proto`);
+/// a missing root is `NOT_FOUND`.
 pub(super) async fn pages(
     store: Arc<dyn BlobStore>,
     root: Digest,
@@ -29,8 +28,8 @@ pub(super) async fn pages(
     token: &str,
 ) -> Result<impl Stream<Item = Result<GetTreeResponse, Status>> + Send + use<>, Status> {
     let page_size = match usize::try_from(page_size) {
-        Ok(0) => PAGE,
-        Ok(size) => size.min(PAGE),
+        Ok(0) => MAX_DIRECTORIES_PER_PAGE,
+        Ok(size) => size.min(MAX_DIRECTORIES_PER_PAGE),
         Err(_) => {
             return Err(Status::invalid_argument(format!(
                 "page size {page_size} is negative"
@@ -41,16 +40,16 @@ pub(super) async fn pages(
     let mut walk = Walk {
         store,
         root,
-        waiting: VecDeque::from([root]),
+        unread: VecDeque::from([root]),
         seen: HashSet::from([root]),
         ready: VecDeque::new(),
         taken: 0,
     };
-    // Also finds out whether the root is there before the first page.
+    // A missing root is an error before the first page.
     walk.fill().await?;
     while walk.taken < skip && walk.next().await?.is_some() {}
     walk.fill().await?;
-    // Also at the end: the last page carries no token.
+    // A token for the end is wrong too: the last page has none.
     if skip > 0 && walk.ready.is_empty() {
         return Err(Status::invalid_argument(format!(
             "page token {token:?} is beyond the end of the tree"
@@ -64,8 +63,8 @@ pub(super) async fn pages(
     }))
 }
 
-/// A token is the number of Directories that the earlier pages held. The order of a tree never changes, so it stays
-/// valid on every server that holds the same blobs.
+/// Parses a page token: the number of Directories in the pages before. The order of a tree never changes, so a token is
+/// valid on every server that has the same blobs.
 fn parse_token(token: &str) -> Result<usize, Status> {
     if token.is_empty() {
         return Ok(0);
@@ -75,24 +74,25 @@ fn parse_token(token: &str) -> Result<usize, Status> {
         .map_err(|_| Status::invalid_argument(format!("page token {token:?} was not made by this server")))
 }
 
+/// Breadth-first walk of a tree.
 struct Walk {
     store: Arc<dyn BlobStore>,
     root: Digest,
-    /// Not read yet, in order.
-    waiting: VecDeque<Digest>,
+    /// Directories that are not read yet, in order.
+    unread: VecDeque<Digest>,
     seen: HashSet<Digest>,
-    /// Read, in order, with their encoded sizes.
+    /// Directories that are read, in order, with their encoded sizes.
     ready: VecDeque<(Directory, u64)>,
-    /// Directories handed out.
+    /// Number of Directories that were returned.
     taken: usize,
 }
 
 impl Walk {
-    /// Reads until something is ready or nothing is left.
+    /// Reads until a Directory is ready or the tree ends.
     async fn fill(&mut self) -> Result<(), Status> {
-        while self.ready.is_empty() && !self.waiting.is_empty() {
-            let count = readable_at_once(&self.waiting, READ_AHEAD);
-            let digests: Vec<Digest> = self.waiting.drain(..count).collect();
+        while self.ready.is_empty() && !self.unread.is_empty() {
+            let count = batch_length(&self.unread, MAX_DIRECTORIES_PER_READ);
+            let digests: Vec<Digest> = self.unread.drain(..count).collect();
             if let Some(large) = digests
                 .iter()
                 .find(|digest| digest.size_bytes() > MAX_BATCH_TOTAL_SIZE)
@@ -130,7 +130,7 @@ impl Walk {
                 )));
             }
             if self.seen.insert(child) {
-                self.waiting.push_back(child);
+                self.unread.push_back(child);
             }
         }
         self.ready.push_back((directory, digest.size_bytes()));

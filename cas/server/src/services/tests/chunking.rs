@@ -2,15 +2,14 @@
 
 use std::path::Path;
 
+use bitzel_cas::blob_store::{one_chunk, read_whole};
+use bitzel_cas::error::Error;
+use bitzel_cas::testing::noise;
 use bitzel_proto::reapi::chunking_function::Value as ChunkingFunction;
 use bitzel_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
 use bitzel_proto::reapi::{SpliceBlobRequest, SplitBlobRequest};
 
-use bitzel_cas::testing::noise;
-
 use super::*;
-use bitzel_cas::blob_store::{one_chunk, read_whole};
-use bitzel_cas::error::Error;
 
 type Client = ContentAddressableStorageClient<Channel>;
 
@@ -54,7 +53,7 @@ async fn add(server: &TestServer, blob: &[u8]) -> Digest {
 }
 
 #[tokio::test]
-async fn the_chunks_of_a_blob_are_in_the_store_and_make_the_blob() {
+async fn chunks_are_stored_and_make_up_the_blob() {
     let server = TestServer::start().await;
     let blob = noise(1, 9 << 20);
     let digest = add(&server, &blob).await;
@@ -72,7 +71,7 @@ async fn the_chunks_of_a_blob_are_in_the_store_and_make_the_blob() {
 
 /// The cuts must be those of every other implementation, or clients that cut themselves share nothing with the server.
 #[tokio::test]
-async fn also_fastcdc2020_cuts_where_the_library_does_over_the_whole_blob() {
+async fn cuts_like_the_library_over_the_whole_blob() {
     let server = TestServer::start().await;
     let blob = noise(2, 20 << 20);
     let digest = add(&server, &blob).await;
@@ -118,7 +117,7 @@ async fn an_edit_in_a_real_file_costs_a_few_chunks() {
 }
 
 #[tokio::test]
-async fn a_client_uploads_the_new_chunks_and_the_server_makes_the_blob() {
+async fn splices_a_blob_from_old_and_new_chunks() {
     let server = TestServer::start().await;
     let mut client = client(&server);
     let (one, two) = (noise(5, 3 << 20), noise(6, 1 << 20));

@@ -47,7 +47,7 @@ fn pushed(blob: Digest) -> PushBlobRequest {
 }
 
 #[tokio::test]
-async fn a_pushed_blob_is_fetched_by_one_of_its_uris_in_its_instance() {
+async fn fetches_a_pushed_blob_by_uri_and_instance() {
     let server = TestServer::start().await;
     let blob = server.add(b"an artifact").await;
     let missing = fetch(&server).fetch_blob(wanted()).await.unwrap_err();
@@ -83,7 +83,7 @@ async fn qualifiers_count_and_their_order_does_not() {
 }
 
 #[tokio::test]
-async fn an_asset_goes_with_its_expiry_or_with_a_blob_that_it_refers_to() {
+async fn an_asset_ends_with_its_expiry_or_one_of_its_blobs() {
     let store = Arc::new(MemoryBlobStore::default());
     let server = TestServer::start_with(Arc::<MemoryBlobStore>::clone(&store)).await;
     let (blob, referenced) = (server.add(b"index").await, server.add(b"content").await);
@@ -113,7 +113,7 @@ async fn an_asset_goes_with_its_expiry_or_with_a_blob_that_it_refers_to() {
 }
 
 #[tokio::test]
-async fn a_directory_is_fetched_while_all_of_its_files_are_there() {
+async fn fetches_a_directory_while_all_its_files_exist() {
     let store = Arc::new(MemoryBlobStore::default());
     let server = TestServer::start_with(Arc::<MemoryBlobStore>::clone(&store)).await;
     let file = server.add(b"file").await;
@@ -148,7 +148,7 @@ async fn a_directory_is_fetched_while_all_of_its_files_are_there() {
 }
 
 #[tokio::test]
-async fn requests_without_uri_and_pushes_of_absent_blobs_are_refused() {
+async fn refuses_requests_without_uri_and_absent_blobs() {
     let server = TestServer::start().await;
     let status = fetch(&server)
         .fetch_blob(FetchBlobRequest::default())

@@ -1,8 +1,10 @@
-//! The limit of bytes in flight, through the layers and the services. In time that passes when nobody has anything to do:
-//! no network, so that nothing else is waited for.
+//! The limit of bytes in flight, through the layers and the services. There is no network, so that paused time advances
+//! only when everything waits for the limit.
 
 use std::convert::Infallible;
 
+use bitzel_access::AccessLayer;
+use bitzel_cas::testing::{noise, sha256};
 use bitzel_proto::google::bytestream::WriteRequest;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http_body_util::{BodyExt as _, StreamBody};
@@ -14,19 +16,16 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer as _, ServiceExt as _};
 
-use bitzel_access::AccessLayer;
-
 use super::*;
 use crate::services::tests::routes;
-use bitzel_cas::testing::{noise, sha256};
 
-/// A call that the test sends piece by piece.
+/// Call whose request the test sends in pieces.
 struct Call {
     sender: mpsc::Sender<Bytes>,
     answer: tokio::task::JoinHandle<Status>,
 }
 
-/// All services in memory, for everybody, with a limit of 64 KiB.
+/// All services with stores in memory and a limit of 64 KiB.
 struct Limited {
     store: Arc<dyn BlobStore>,
     cache: Arc<dyn ActionCache>,
@@ -75,7 +74,7 @@ impl Limited {
     }
 }
 
-/// The one message of a whole write.
+/// The only message of a complete write.
 fn message(blob: &[u8]) -> Bytes {
     let request = WriteRequest {
         resource_name: format!("uploads/u/blobs/{}", sha256(blob)),
@@ -91,16 +90,15 @@ fn message(blob: &[u8]) -> Bytes {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_finds_no_room_for_ten_seconds_is_refused_with_the_limit_and_nothing_of_it_is_stored() {
+async fn refuses_a_message_after_ten_seconds_at_the_limit() {
     let server = Limited::new();
     let (first, second) = (noise(1, 60 << 10), noise(2, 50 << 10));
     let slow = server.call();
     let whole = message(&first);
     let (begin, rest) = (whole.slice(..1000), whole.slice(1000..));
     slow.sender.send(begin).await.unwrap();
-    // Its room is taken once the service has seen the beginning.
+    // The body reserves the bytes of the message in the poll that takes its beginning out of the channel.
     slow.sender.reserve().await.unwrap();
-    tokio::task::yield_now().await;
 
     let started = tokio::time::Instant::now();
     let refused = server.call();
@@ -115,7 +113,7 @@ async fn what_finds_no_room_for_ten_seconds_is_refused_with_the_limit_and_nothin
     assert!(status.message().contains("try again"), "{status}");
     assert!(!server.has(&second).await);
 
-    // The slow one is not disturbed, and makes room when it is through.
+    // The slow call is not disturbed, and releases its bytes when it ends.
     slow.sender.send(rest).await.unwrap();
     drop(slow.sender);
     assert_eq!(slow.answer.await.unwrap().code(), Code::Ok);
@@ -128,14 +126,13 @@ async fn what_finds_no_room_for_ten_seconds_is_refused_with_the_limit_and_nothin
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_finds_room_in_time_only_waits() {
+async fn a_message_waits_while_the_limit_is_reached() {
     let server = Limited::new();
     let (first, second) = (noise(1, 60 << 10), noise(2, 50 << 10));
     let slow = server.call();
     let whole = message(&first);
     slow.sender.send(whole.slice(..1000)).await.unwrap();
     slow.sender.reserve().await.unwrap();
-    tokio::task::yield_now().await;
     let waiting = server.call();
     waiting.sender.send(message(&second)).await.unwrap();
     tokio::time::advance(std::time::Duration::from_secs(9)).await;

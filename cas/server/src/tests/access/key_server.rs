@@ -9,7 +9,7 @@ use super::*;
 
 /// A server that shows a certificate of nobody that this machine trusts.
 #[tokio::test]
-async fn keys_over_https_come_from_a_server_that_is_who_it_says() {
+async fn refuses_keys_of_an_untrusted_https_server() {
     let directory = tempfile::tempdir().unwrap();
     let key = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     std::fs::write(directory.path().join("server.pem"), key.cert.pem()).unwrap();

@@ -1,33 +1,35 @@
-//! The layers and services through a real server and real clients.
+//! Layers and services behind a real server, called by real clients.
 
 use std::path::PathBuf;
 
+use bitzel_access::testing::{SigningKey, claims};
+use bitzel_cas::testing::{noise, sha256};
+use bitzel_cas::{Error, RemoteActionCache, RemoteBlobStore};
 use bitzel_proto::asset::fetch_client::FetchClient;
 use bitzel_proto::asset::push_client::PushClient;
 use bitzel_proto::asset::{FetchBlobRequest, FetchDirectoryRequest, PushBlobRequest, PushDirectoryRequest};
+use bitzel_proto::google::bytestream::ReadRequest;
+use bitzel_proto::google::bytestream::byte_stream_client::ByteStreamClient;
 use bitzel_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
 use bitzel_proto::reapi::{
     ActionResult, FindMissingBlobsRequest, GetChunkMappingRequest, RegisterChunkMappingRequest,
     SpliceBlobRequest, SplitBlobRequest,
 };
+use bitzel_rpc::endpoint::{self, ClientCredentials};
+use bitzel_rpc::{Secret, WatchedFiles};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status};
 
-use bitzel_rpc::Secret;
-
 use super::*;
 use crate::services::tests::routes;
-use bitzel_access::testing::{SigningKey, claims};
-use bitzel_cas::testing::sha256;
-use bitzel_cas::{Error, RemoteActionCache, RemoteBlobStore};
-use bitzel_rpc::endpoint::{self, ClientCredentials};
 
-/// A server with all services of this crate behind access control.
+/// Server with all services of this crate behind access control.
 pub(super) struct Guarded {
     pub(super) port: u16,
+    pub(super) store: Arc<dyn BlobStore>,
     pub(super) cache: Arc<dyn ActionCache>,
     _server: AbortOnDropHandle<()>,
 }
@@ -47,13 +49,14 @@ impl Guarded {
         let server = tokio::spawn(async move { server.serve_with_incoming(connections).await.unwrap() });
         Self {
             port,
+            store,
             cache,
             _server: AbortOnDropHandle::new(server),
         }
     }
 }
 
-/// A directory with a key set, a token for each user, and what a configuration with these rules is.
+/// Directory with a key set, in which users get tokens.
 struct Site {
     directory: TempDir,
     key: SigningKey,
@@ -125,7 +128,7 @@ async fn write_blob(channel: &endpoint::Channel, name: &str) -> Result<(), Statu
 }
 
 #[tokio::test]
-async fn a_developer_reads_and_executes_and_cannot_poison_the_action_cache() {
+async fn a_developer_cannot_write_results() {
     let site = Site::new();
     let rules = json!([
         {"identities": ["*"], "allow": ["read", "cas-write", "execute"]},
@@ -163,7 +166,7 @@ async fn a_developer_reads_and_executes_and_cannot_poison_the_action_cache() {
 }
 
 #[tokio::test]
-async fn rules_by_instance_hold_for_every_call_that_names_one() {
+async fn rules_by_instance_apply_to_every_call() {
     let site = Site::new();
     let rules = json!([{"identities": ["*"], "instances": ["own"], "allow": ["all"]}]);
     let server = Guarded::start(site.access(&[], rules).await).await;
@@ -250,7 +253,7 @@ async fn rules_by_instance_hold_for_every_call_that_names_one() {
 }
 
 #[tokio::test]
-async fn anonymous_callers_read_when_they_may_and_never_write() {
+async fn anonymous_callers_read_if_allowed_and_never_write() {
     let site = Site::new();
     let rules = json!([{"identities": ["*"], "allow": ["all"]}]);
     let server = Guarded::start(site.access(&["read"], rules).await).await;
@@ -298,7 +301,7 @@ async fn wrong_credentials_are_not_anonymous_access() {
 }
 
 #[tokio::test]
-async fn a_renewed_token_is_used_by_connections_that_are_up() {
+async fn open_connections_use_a_renewed_token() {
     let site = Site::new();
     let rules = json!([{"identities": ["ci"], "allow": ["all"]}]);
     let server = Guarded::start(site.access(&[], rules).await).await;
@@ -307,11 +310,12 @@ async fn a_renewed_token_is_used_by_connections_that_are_up() {
     assert!(write_result(&channel, "").await.is_err());
     let renewed = site.token_file("ci");
     std::fs::rename(renewed, credentials.token_file.unwrap()).unwrap();
+    advance(WatchedFiles::CHECK_INTERVAL).await;
     write_result(&channel, "").await.unwrap();
 }
 
 #[tokio::test]
-async fn more_calls_than_an_identity_may_have_are_refused_and_those_of_others_are_not() {
+async fn limits_the_open_calls_of_one_identity_only() {
     let site = Site::new();
     let mut access = site
         .access(&["all"], json!([{"identities": ["*"], "allow": ["all"]}]))
@@ -320,31 +324,24 @@ async fn more_calls_than_an_identity_may_have_are_refused_and_those_of_others_ar
     access.limits_layer = LimitsLayer::new(&access.limits);
     let server = Guarded::start(access).await;
     let busy = connect(&server, &site.credentials("busy")).await;
-    // A write whose requests do not end.
-    let write = || {
-        let (sender, receiver) = tokio::sync::mpsc::channel(1);
-        let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
-        let mut stream =
-            bitzel_proto::google::bytestream::byte_stream_client::ByteStreamClient::new(busy.clone());
-        let open = tokio::spawn(async move { stream.write(requests).await });
-        (sender, open)
+    // Larger than the flow control window of the client, so the call stays open until the client reads on.
+    let blob = bytes::Bytes::from(noise(1, 40 << 20));
+    let digest = sha256(&blob);
+    let written = server.store.write_batch(vec![(digest, blob)]).await;
+    written.into_iter().collect::<Result<(), _>>().unwrap();
+    let read = ReadRequest {
+        resource_name: format!("blobs/{digest}"),
+        ..ReadRequest::default()
     };
-    let (mut sender, mut open) = write();
+    let open = ByteStreamClient::new(busy.clone()).read(read).await;
+    let mut open = open.unwrap().into_inner();
     let find = async |channel: endpoint::Channel| {
         let request = FindMissingBlobsRequest::default();
         ContentAddressableStorageClient::new(channel)
             .find_missing_blobs(request)
             .await
     };
-    // Until the server has seen the first call.
-    let refusal = loop {
-        match find(busy.clone()).await {
-            // One that arrived while the other call was open was the one to be refused.
-            Ok(_) if open.is_finished() => (sender, open) = write(),
-            Ok(_) => tokio::task::yield_now().await,
-            Err(status) => break status,
-        }
-    };
+    let refusal = find(busy.clone()).await.unwrap_err();
     assert_eq!(refusal.code(), Code::ResourceExhausted);
     assert!(
         refusal.message().contains("busy (token) has 1 calls open"),
@@ -353,13 +350,12 @@ async fn more_calls_than_an_identity_may_have_are_refused_and_those_of_others_ar
     find(connect(&server, &site.credentials("other")).await)
         .await
         .unwrap();
-    drop(sender);
-    assert!(open.await.unwrap().is_err());
+    while open.message().await.unwrap().is_some() {}
     find(busy).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_blob_larger_than_the_bytes_in_flight_arrives_all_the_same() {
+async fn accepts_a_blob_larger_than_the_bytes_in_flight() {
     let site = Site::new();
     let mut access = site.access(&["all"], json!([])).await;
     access.limits.bytes_in_flight_per_identity = 64 << 10;
@@ -367,9 +363,7 @@ async fn a_blob_larger_than_the_bytes_in_flight_arrives_all_the_same() {
     let server = Guarded::start(access).await;
     let channel = connect(&server, &ClientCredentials::default()).await;
     let store = RemoteBlobStore::connect(channel, instance("")).await.unwrap();
-    let blobs: Vec<Vec<u8>> = (0..4)
-        .map(|seed| bitzel_cas::testing::noise(seed, 5 << 20))
-        .collect();
+    let blobs: Vec<Vec<u8>> = (0..4).map(|seed| noise(seed, 5 << 20)).collect();
     let writes = blobs.iter().map(|blob| {
         let digest = sha256(blob);
         let chunks = blob

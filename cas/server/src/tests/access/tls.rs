@@ -1,16 +1,16 @@
 use std::path::Path;
 
+use bitzel_access::ServerTls;
+use bitzel_cas::RemoteActionCache;
+use bitzel_cas::testing::sha256;
+use bitzel_rpc::WatchedFiles;
+use bitzel_rpc::endpoint::{self, ClientCredentials};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde_json::json;
 use tempfile::TempDir;
 
 use super::requests::Guarded;
-use bitzel_access::ServerTls;
-
 use super::*;
-use bitzel_cas::RemoteActionCache;
-use bitzel_cas::testing::sha256;
-use bitzel_rpc::endpoint::{self, ClientCredentials};
 
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
@@ -99,7 +99,7 @@ async fn a_client_certificate_is_an_identity_and_may_be_optional() {
 }
 
 #[tokio::test]
-async fn without_a_required_certificate_or_with_one_of_somebody_else_there_is_no_connection() {
+async fn refuses_connections_without_the_required_certificate() {
     let (directory, _authority) = site();
     let server = serve(&directory, true).await;
     assert_eq!(
@@ -114,7 +114,7 @@ async fn without_a_required_certificate_or_with_one_of_somebody_else_there_is_no
 }
 
 #[tokio::test]
-async fn certificates_are_rotated_while_connections_are_up() {
+async fn rotates_certificates_while_connections_are_open() {
     let (directory, _authority) = site();
     let server = serve(&directory, false).await;
     let old = credentials(&directory, "ca.pem", false);
@@ -128,20 +128,22 @@ async fn certificates_are_rotated_while_connections_are_up() {
     other.issue(directory.path(), "server", "server");
     let new_key = std::fs::read(directory.path().join("server.key")).unwrap();
     std::fs::write(directory.path().join("server.key"), key).unwrap();
+    advance(WatchedFiles::CHECK_INTERVAL).await;
     assert!(read_and_write(&server, &old).await.0);
     std::fs::write(directory.path().join("server.key"), new_key).unwrap();
+    advance(WatchedFiles::CHECK_INTERVAL).await;
     assert!(
         read_and_write(&server, &credentials(&directory, "other.pem", false))
             .await
             .0
     );
     assert!(!read_and_write(&server, &old).await.0);
-    // The connection from before has not noticed.
+    // The old connection is not affected.
     assert!(up.get(&instance(""), sha256(b"x")).await.is_ok());
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_speak_tls_is_turned_away() {
+async fn refuses_a_client_without_tls() {
     let (directory, _authority) = site();
     let server = serve(&directory, false).await;
     let endpoint = format!("grpc://127.0.0.1:{}", server.port);
@@ -171,7 +173,7 @@ fn unusable_files_are_named() {
 }
 
 #[tokio::test]
-async fn a_client_shows_the_certificate_that_is_in_its_files_now() {
+async fn a_client_uses_its_renewed_certificate() {
     let (directory, authority) = site();
     let server = serve(&directory, false).await;
     authority.issue_in(directory.path(), "client", "w1", "guests");
@@ -190,7 +192,9 @@ async fn a_client_shows_the_certificate_that_is_in_its_files_now() {
     authority.issue(directory.path(), "client", "w1");
     let new_key = std::fs::read(directory.path().join("client.key")).unwrap();
     std::fs::write(directory.path().join("client.key"), key).unwrap();
+    advance(WatchedFiles::CHECK_INTERVAL).await;
     assert!(!may_write().await);
     std::fs::write(directory.path().join("client.key"), new_key).unwrap();
+    advance(WatchedFiles::CHECK_INTERVAL).await;
     assert!(may_write().await);
 }

@@ -1,19 +1,19 @@
-//! Connections that break in the middle, and what goes over them.
+//! Transfers over connections that break.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bitzel_cas::{MemoryBlobStore, TieredBlobStore};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
-use bitzel_cas::{MemoryBlobStore, TieredBlobStore};
 
-/// Passes bytes on to a server, and cuts connections as it is told.
+/// Proxy that cuts connections after a number of bytes.
 struct CuttingProxy {
     endpoint: String,
-    /// For each next connection after how many bytes to the server, and from it, it is cut.
+    /// Bytes to the server and from it after which each of the next connections is cut.
     cuts: Arc<Mutex<Vec<(usize, usize)>>>,
     sent: Arc<AtomicUsize>,
     received: Arc<AtomicUsize>,
@@ -86,7 +86,7 @@ async fn pass(
 }
 
 #[tokio::test]
-async fn an_upload_whose_connection_breaks_goes_on_from_what_the_server_has() {
+async fn resumes_a_broken_upload_at_the_committed_size() {
     for compression in [false, true] {
         let server = TestServer::start().await;
         let proxy = CuttingProxy::start(&server, &[(12 << 20, NEVER)]).await;
@@ -161,7 +161,7 @@ async fn compression_saves_bytes_in_streams_and_batches() {
 }
 
 #[tokio::test]
-async fn a_server_that_always_dies_in_the_middle_is_an_error_and_leaves_nothing_above() {
+async fn an_upload_to_a_dying_server_fails_and_leaves_nothing() {
     let server = TestServer::start().await;
     let digest = server.add(&noise(1, 24 << 20)).await;
     let proxy = CuttingProxy::start(&server, &[(NEVER, 1 << 20); 20]).await;

@@ -1,7 +1,8 @@
-//! Servers that do what they may, or what some of them do.
+//! Servers of other makers, which use the freedom of the API or break it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bitzel_cas::MemoryBlobStore;
 use bitzel_proto::google::bytestream::byte_stream_server::{ByteStream, ByteStreamServer};
 use bitzel_proto::google::bytestream::{
     QueryWriteStatusRequest, QueryWriteStatusResponse, ReadRequest, ReadResponse, WriteRequest, WriteResponse,
@@ -12,13 +13,10 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status, Streaming};
 
-use bitzel_cas::MemoryBlobStore;
-use bitzel_proto::DigestFunction;
-
 use super::*;
 use crate::services::{ByteStreamService, ContentAddressableStorageService};
 
-/// Has no room for the first writes.
+/// Store that is full for the first writes.
 struct CrowdedBlobStore {
     inner: MemoryBlobStore,
     refusals: AtomicUsize,
@@ -26,13 +24,7 @@ struct CrowdedBlobStore {
 
 #[async_trait]
 impl BlobStore for CrowdedBlobStore {
-    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error> {
-        self.inner.find_missing(digests).await
-    }
-
-    async fn read(&self, digest: Digest, range: BlobRange) -> Result<BlobStream, Error> {
-        self.inner.read(digest, range).await
-    }
+    bitzel_cas::forward_blob_store!(inner: find_missing, read, lease, resolve);
 
     async fn write(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
         let refuse = |left: usize| left.checked_sub(1);
@@ -56,7 +48,7 @@ fn crowded(refusals: usize) -> Arc<dyn BlobStore> {
 }
 
 #[tokio::test]
-async fn a_server_without_room_for_a_moment_is_asked_again_and_one_without_is_an_error() {
+async fn retries_a_full_server_and_fails_if_it_stays_full() {
     let small: Vec<(Digest, Bytes)> = ["one", "two"]
         .map(|blob| (sha256(blob.as_bytes()), blob.into()))
         .into();
@@ -78,7 +70,7 @@ async fn a_server_without_room_for_a_moment_is_asked_again_and_one_without_is_an
 }
 
 #[tokio::test]
-async fn a_server_without_capabilities_gets_what_every_server_understands() {
+async fn assumes_the_least_of_a_server_without_capabilities() {
     let inner: Arc<dyn BlobStore> = Arc::new(MemoryBlobStore::default());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("grpc://{}", listener.local_addr().unwrap());

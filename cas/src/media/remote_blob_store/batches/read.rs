@@ -8,9 +8,9 @@ use futures::StreamExt;
 use tonic::{Code, Status};
 
 use super::{Answers, NO_ANSWER, all_failed, answered, to_result, transient_failures};
+use crate::blob_store::verification::verify;
 use crate::blob_store::{BlobRange, collect};
 use crate::blocking::run_blocking;
-use crate::decorators::verifying_blob_store::verify;
 use crate::error::Error;
 use crate::media::remote_blob_store::{MAX_CONCURRENT_REQUESTS, RemoteBlobStore, by_function};
 use crate::retry::pauses;

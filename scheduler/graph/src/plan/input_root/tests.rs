@@ -6,8 +6,8 @@ use bitzel_proto::reapi::Directory;
 use prost::Message;
 
 use super::*;
-use crate::plan::closure::tests::graph;
-use crate::plan::tree::FUNCTION;
+use crate::plan::task_index::tests::graph;
+use crate::plan::tree::DIGEST_FUNCTION;
 
 const SYSROOTS: &str = "build/tmp/sysroots";
 
@@ -70,10 +70,10 @@ fn plan(
         "build/tmp/work/app".to_owned(),
         store(&mut directories, &[("s/app.c", "c")]),
     )]);
-    let fixed = Fixed {
+    let fixed = FixedInputs {
         metadata,
         files: vec![("bitzel/task.json", Bytes::from_static(b"{}"))],
-        stored: vec![("bitzel/base.json".to_owned(), FUNCTION.digest(b"base"))],
+        stored: vec![("bitzel/base.json".to_owned(), DIGEST_FUNCTION.digest(b"base"))],
     };
     let finished = input_root(
         &index,
@@ -93,7 +93,7 @@ fn plan(
 
 fn content(directories: &Directories, root: Digest, path: &str) -> Option<Digest> {
     match Tree::stored(directories, root).get(path).unwrap()? {
-        Node::File(file) => Digest::from_wire_field(FUNCTION, file.digest.as_ref()).ok(),
+        Node::File(file) => Digest::from_wire_field(DIGEST_FUNCTION, file.digest.as_ref()).ok(),
         _ => None,
     }
 }
@@ -111,7 +111,7 @@ fn everything_has_its_place() {
     ] {
         assert_eq!(
             content(&directories, root, path),
-            Some(FUNCTION.digest(expected.as_bytes())),
+            Some(DIGEST_FUNCTION.digest(expected.as_bytes())),
             "{path}"
         );
     }
@@ -134,5 +134,5 @@ fn metadata_may_allow_an_overlap_and_the_later_component_wins() {
     let allowed = ["build/tmp/sysroots/include/"];
     let (directories, root) = plan(&allowed, &[("include/x.h", "1")], &[("include/x.h", "2")]).unwrap();
     let found = content(&directories, root, "build/tmp/sysroots/include/x.h");
-    assert_eq!(found, Some(FUNCTION.digest(b"2")));
+    assert_eq!(found, Some(DIGEST_FUNCTION.digest(b"2")));
 }

@@ -5,7 +5,7 @@ use bitzel_proto::reapi::{Directory, FileNode};
 use prost::Message;
 
 use super::*;
-use crate::plan::tree::FUNCTION;
+use crate::plan::tree::DIGEST_FUNCTION;
 
 const WORK: &str = "build/tmp/work/zlib";
 
@@ -20,7 +20,7 @@ fn store(directories: &mut Directories, files: &[(&str, &str)]) -> Digest {
     let known = directories.clone();
     let mut tree = Tree::new(&known);
     for (path, content) in files {
-        let digest = Some(FUNCTION.digest(content.as_bytes()).to_wire());
+        let digest = Some(DIGEST_FUNCTION.digest(content.as_bytes()).to_wire());
         tree.put(
             path,
             Node::File(FileNode {

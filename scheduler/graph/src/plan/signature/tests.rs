@@ -56,7 +56,7 @@ fn nothing_else_is_in_the_key() {
     let noisy = Task {
         basehash: "b".to_owned(),
         dependencies: vec![1],
-        python: true,
+        setscene: true,
         ..task("do_compile")
     };
     assert_eq!(signature_key(&environment(), &renamed, &noisy, "hash"), base);

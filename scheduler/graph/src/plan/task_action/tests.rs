@@ -2,7 +2,7 @@ use bitzel_proto::graph::PathPair;
 use prost::Message;
 
 use super::*;
-use crate::plan::tree::FUNCTION;
+use crate::plan::tree::DIGEST_FUNCTION;
 
 fn environment() -> Environment {
     Environment {
@@ -24,7 +24,7 @@ fn recipe() -> Recipe {
 }
 
 fn planned(task: &Task) -> (Action, Command) {
-    let planned = task_action(&environment(), &recipe(), task, FUNCTION.digest(b"root"));
+    let planned = task_action(&environment(), &recipe(), task, DIGEST_FUNCTION.digest(b"root"));
     let [action, command] = planned.blobs.map(|(_, bytes)| bytes);
     (Action::decode(action).unwrap(), Command::decode(command).unwrap())
 }
@@ -38,7 +38,7 @@ fn properties(action: &Action) -> Vec<String> {
 }
 
 #[test]
-fn outputs_are_sorted_and_hold_work_trees_published_paths_and_logs() {
+fn outputs_are_private_trees_published_paths_and_logs() {
     let task = Task {
         published_paths: vec!["downloads/z.tar".to_owned()],
         ..Task::default()
@@ -119,9 +119,9 @@ fn the_same_task_has_the_same_action_everywhere() {
         name: "do_compile".to_owned(),
         ..Task::default()
     };
-    let one = task_action(&environment(), &recipe(), &task, FUNCTION.digest(b"root"));
+    let one = task_action(&environment(), &recipe(), &task, DIGEST_FUNCTION.digest(b"root"));
     let mut reordered = environment();
     reordered.platform.reverse();
-    let other = task_action(&reordered, &recipe(), &task, FUNCTION.digest(b"root"));
+    let other = task_action(&reordered, &recipe(), &task, DIGEST_FUNCTION.digest(b"root"));
     assert_eq!(one.action, other.action);
 }

@@ -1,11 +1,12 @@
 use bitzel_proto::google::protobuf::{Timestamp, UInt32Value};
 use proptest::prelude::*;
+use prost::Message;
 
 use super::*;
 
 fn file(content: &str) -> Node {
     Node::File(FileNode {
-        digest: Some(FUNCTION.digest(content.as_bytes()).to_wire()),
+        digest: Some(DIGEST_FUNCTION.digest(content.as_bytes()).to_wire()),
         ..FileNode::default()
     })
 }
@@ -73,7 +74,7 @@ fn the_way_a_tree_was_built_does_not_matter() {
 }
 
 #[test]
-fn union_of_components_joins_directories_and_shares_what_is_equal() {
+fn a_union_joins_directories_and_shares_equal_files() {
     let mut directories = Directories::new();
     let zlib = store(
         &mut directories,
@@ -208,7 +209,7 @@ fn a_file_in_the_way_is_named() {
 #[test]
 fn a_directory_that_was_not_given_is_named() {
     let directories = Directories::new();
-    let digest = FUNCTION.digest(b"elsewhere");
+    let digest = DIGEST_FUNCTION.digest(b"elsewhere");
     let mut tree = Tree::stored(&directories, digest);
     assert_eq!(tree.put("a", file("1")), Err(TreeError::UnknownDirectory(digest)));
 }

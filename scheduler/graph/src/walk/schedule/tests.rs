@@ -4,7 +4,7 @@ use bitzel_proto::graph::TaskGraph;
 use proptest::prelude::*;
 
 use super::*;
-use crate::plan::closure::tests::graph;
+use crate::plan::task_index::tests::graph;
 
 /// Gives every task the hashes that BitBake would export.
 fn sign(mut graph: TaskGraph, order: &[u32]) -> Arc<TaskIndex> {
@@ -30,12 +30,12 @@ struct World {
     entries: HashMap<String, String>,
     first_with_outputs: HashMap<(String, String), String>,
     fails: BTreeSet<u32>,
-    /// Tasks whose results were lost: the next task that needs one of them finds out.
+    /// Tasks whose results are lost: the execution of the next task that needs one of them fails.
     lost: BTreeSet<u32>,
 }
 
 impl World {
-    /// Runs a build to its end and tells what was executed, in order, and what was looked up.
+    /// Runs a build to its end. Returns the executed tasks, in order, and the number of look-ups.
     fn build(
         &mut self,
         index: &Arc<TaskIndex>,
@@ -44,11 +44,8 @@ impl World {
     ) -> (Schedule, Vec<u32>, usize) {
         let mut schedule = Schedule::new(Arc::clone(index), keep_going);
         let (mut executed, mut look_ups) = (Vec::new(), 0);
-        while !schedule.is_finished() {
-            match schedule
-                .next_step(true)
-                .expect("a build that is not finished and has nothing under way has a step")
-            {
+        while let Some(step) = schedule.next_step(true) {
+            match step {
                 Step::LookUp { task, taskhash } => {
                     look_ups += 1;
                     match self.entries.get(&taskhash) {
@@ -122,7 +119,7 @@ fn built_and_edited(task: usize) -> (World, Arc<TaskIndex>) {
 }
 
 #[test]
-fn a_cold_build_runs_everything_once_and_the_next_one_looks_only_at_the_top() {
+fn a_cold_build_runs_each_task_once_and_the_next_build_none() {
     let index = in_order(chain());
     let mut world = World::default();
     let (_, executed, _) = world.build(&index, false, &same);
@@ -149,7 +146,7 @@ fn different_outputs_run_all_above() {
     let (_, executed, _) = world.build(&changed, false, &|task| {
         if task == 0 { "new".to_owned() } else { same(task) }
     });
-    // What is above runs until something comes out the same: do_install does, so the other recipe does not run.
+    // The tasks above run until outputs are equal: those of do_install are, so the other recipe does not run.
     assert_eq!(executed, [0, 1]);
 }
 
@@ -248,8 +245,8 @@ fn random_graph() -> impl Strategy<Value = TaskGraph> {
 }
 
 proptest! {
-    /// Whatever the graph and whatever changed: the build ends, nothing runs twice, the second build runs only what
-    /// always runs, and a change without effect runs at most the changed task beside these.
+    /// For any graph and any change: the build ends, no task runs twice, the second build runs only the tasks that always
+    /// run, and a change without effect runs at most the changed task in addition.
     #[test]
     fn builds_end_and_repeat(graph in random_graph(), changed in 0..25usize) {
         let index = in_order(graph.clone());

@@ -1,7 +1,8 @@
-use super::*;
 use bitzel_cas::blob_store::read_whole;
 use bitzel_cas::media::memory_blob_store::MemoryBlobStore;
 use bitzel_cas::testing::sha256;
+
+use super::*;
 
 fn table() -> (Arc<MemoryBlobStore>, Arc<Uploads>) {
     let store = Arc::new(MemoryBlobStore::default());
@@ -10,20 +11,20 @@ fn table() -> (Arc<MemoryBlobStore>, Arc<Uploads>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_that_nobody_takes_up_is_dropped_after_a_while() {
+async fn drops_a_write_that_nobody_resumes() {
     let (_, uploads) = table();
     let digest = sha256(b"0123456789");
     let mut upload = uploads.open("name", digest, 0).unwrap();
     upload.push(Bytes::from_static(b"012")).await.unwrap();
     drop(upload);
-    tokio::time::sleep(PATIENCE / 2).await;
+    tokio::time::sleep(PARKED_WRITE_LIFETIME / 2).await;
     assert_eq!(uploads.committed("name"), Some(3));
     let mut upload = uploads.open("name", digest, 3).unwrap();
     upload.push(Bytes::from_static(b"345")).await.unwrap();
     drop(upload);
-    tokio::time::sleep(PATIENCE / 2 + Duration::from_secs(1)).await;
-    assert_eq!(uploads.committed("name"), Some(6), "taken up in between");
-    tokio::time::sleep(PATIENCE).await;
+    tokio::time::sleep(PARKED_WRITE_LIFETIME / 2 + Duration::from_secs(1)).await;
+    assert_eq!(uploads.committed("name"), Some(6), "resumed in between");
+    tokio::time::sleep(PARKED_WRITE_LIFETIME).await;
     assert_eq!(uploads.committed("name"), None);
     assert!(uploads.open("name", digest, 6).is_err());
 }
@@ -44,19 +45,19 @@ async fn two_calls_cannot_feed_one_write() {
     assert_eq!(
         uploads.committed("name"),
         None,
-        "nothing is kept of a write that is over"
+        "nothing is kept of a finished write"
     );
 }
 
 #[tokio::test]
-async fn only_so_many_writes_are_kept_without_a_connection() {
+async fn keeps_a_limited_number_of_parked_writes() {
     let (_, uploads) = table();
     let digest = sha256(b"0123456789");
     let active = uploads.open("active", digest, 0).unwrap();
-    for number in 0..MAX_PARKED + 10 {
+    for number in 0..MAX_PARKED_WRITES + 10 {
         drop(uploads.open(&number.to_string(), digest, 0).unwrap());
     }
-    assert_eq!(uploads.entries.lock().len(), MAX_PARKED + 1);
+    assert_eq!(uploads.entries.lock().len(), MAX_PARKED_WRITES + 1);
     assert_eq!(uploads.committed("0"), None, "the oldest is gone");
     assert_eq!(
         uploads.committed("active"),
@@ -67,7 +68,11 @@ async fn only_so_many_writes_are_kept_without_a_connection() {
 }
 
 #[tokio::test]
-async fn endless_names_are_refused() {
+async fn refuses_long_resource_names() {
     let (_, uploads) = table();
-    assert!(uploads.open(&"n".repeat(MAX_NAME + 1), sha256(b"x"), 0).is_err());
+    assert!(
+        uploads
+            .open(&"n".repeat(MAX_NAME_BYTES + 1), sha256(b"x"), 0)
+            .is_err()
+    );
 }

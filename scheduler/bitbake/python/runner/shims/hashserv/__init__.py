@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Stands in for BitBake's hashserv where the installed BitBake has none (the PyPI package).
+"""Replacement for BitBake's hashserv in installations without it (the PyPI package).
 
 bb.cooker and bb.siggen import it at top level, but use it only with a hash equivalence server. bitzel sets
-BB_HASHSERVE to "", and does hash equivalence itself.
+BB_HASHSERVE to "" and does hash equivalence itself.
 """
 
 from typing import Any, NoReturn

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What bb.cooker uses of the PR service while PRSERV_HOST is empty: nothing is started."""
+"""Functions of the PR service that bb.cooker calls while PRSERV_HOST is empty: they start nothing."""
 
 from typing import Any
 
 
 class PRServiceConfigError(Exception):
-    """Raised by the real service; named in an except clause of bb.cooker."""
+    """Error of the real service, named in an except clause of bb.cooker."""
 
 
 def auto_start(_data: Any) -> None:

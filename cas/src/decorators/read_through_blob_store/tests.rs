@@ -1,0 +1,86 @@
+use super::*;
+use crate::MemoryBlobStore;
+use crate::blob_store::{one_chunk, read_whole};
+use crate::testing::failing_blob_store::{FailingBlobStore, SwitchedBlobStore};
+
+fn blob(text: &'static str) -> (Digest, Bytes) {
+    (DigestFunction::Sha256.digest(text.as_bytes()), text.into())
+}
+
+fn read_through(local: &Arc<MemoryBlobStore>, remote: Arc<dyn BlobStore>) -> ReadThroughBlobStore {
+    ReadThroughBlobStore::new(
+        Arc::clone(local) as Arc<dyn BlobStore>,
+        remote,
+        Arc::new(CircuitBreaker::new("remote")),
+    )
+}
+
+#[tokio::test]
+async fn a_blob_of_the_remote_is_present_and_read_into_the_local() {
+    let (local, remote) = (
+        Arc::new(MemoryBlobStore::default()),
+        Arc::new(MemoryBlobStore::default()),
+    );
+    let [(there, text), (nowhere, _)] = [blob("there"), blob("nowhere")];
+    remote.write(there, one_chunk(text.clone())).await.unwrap();
+    let store = read_through(&local, remote);
+    assert_eq!(store.find_missing(&[there, nowhere]).await.unwrap(), [nowhere]);
+    assert_eq!(local.find_missing(&[there]).await.unwrap(), [there]);
+    assert_eq!(read_whole(&store, there).await.unwrap(), text);
+    assert_eq!(local.find_missing(&[there]).await.unwrap(), []);
+    assert!(matches!(read_whole(&store, nowhere).await, Err(Error::NotFound(digest)) if digest == nowhere));
+}
+
+#[tokio::test]
+async fn batches_are_completed_from_the_remote() {
+    let (local, remote) = (
+        Arc::new(MemoryBlobStore::default()),
+        Arc::new(MemoryBlobStore::default()),
+    );
+    let [(here, one), (there, two), (nowhere, _)] = [blob("here"), blob("there"), blob("nowhere")];
+    local.write(here, one_chunk(one.clone())).await.unwrap();
+    remote.write(there, one_chunk(two.clone())).await.unwrap();
+    let blobs = read_through(&local, remote)
+        .read_batch(&[nowhere, there, here])
+        .await;
+    assert!(matches!(blobs[0], Err(Error::NotFound(digest)) if digest == nowhere));
+    assert_eq!(*blobs[1].as_ref().unwrap(), two);
+    assert_eq!(*blobs[2].as_ref().unwrap(), one);
+}
+
+#[tokio::test]
+async fn a_remote_that_is_down_fails_no_call() {
+    let local = Arc::new(MemoryBlobStore::default());
+    let store = read_through(&local, Arc::new(FailingBlobStore));
+    let [(here, text), (elsewhere, _)] = [blob("here"), blob("elsewhere")];
+    store.write(here, one_chunk(text.clone())).await.unwrap();
+    assert_eq!(store.find_missing(&[here, elsewhere]).await.unwrap(), [elsewhere]);
+    assert_eq!(read_whole(&store, here).await.unwrap(), text);
+    assert!(matches!(
+        read_whole(&store, elsewhere).await,
+        Err(Error::NotFound(_))
+    ));
+    let blobs = store.read_batch(&[elsewhere, here]).await;
+    assert!(matches!(blobs[0], Err(Error::NotFound(_))));
+    assert_eq!(*blobs[1].as_ref().unwrap(), text);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_remote_that_recovers_is_used_again_after_a_while() {
+    let local = Arc::new(MemoryBlobStore::default());
+    let memory = Arc::new(MemoryBlobStore::default());
+    let (there, text) = blob("there");
+    memory.write(there, one_chunk(text)).await.unwrap();
+    let remote = SwitchedBlobStore::new(memory);
+    let store = read_through(&local, remote.clone());
+    remote.set_down(true);
+    assert_eq!(store.find_missing(&[there]).await.unwrap(), [there]);
+    remote.set_down(false);
+    assert_eq!(
+        store.find_missing(&[there]).await.unwrap(),
+        [there],
+        "the circuit breaker is open"
+    );
+    tokio::time::advance(std::time::Duration::from_secs(31)).await;
+    assert_eq!(store.find_missing(&[there]).await.unwrap(), []);
+}

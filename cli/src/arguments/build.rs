@@ -1,0 +1,96 @@
+//! Options of `bitzel build`, `bitzel graph` and `bitzel log`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::remote::RemoteArguments;
+
+/// BitBake and its metadata.
+#[derive(Debug, Args)]
+pub(crate) struct MetadataArguments {
+    /// Initialised BitBake build directory, with conf/bblayers.conf and conf/local.conf
+    #[arg(long, value_name = "DIR", default_value = ".", env = "BUILDDIR")]
+    pub(crate) build_dir: PathBuf,
+
+    /// BitBake checkout, or any directory with lib/bb [default: the bitbake in PATH, or the installed bb package]
+    #[arg(long, value_name = "DIR", env = "BITBAKEDIR")]
+    pub(crate) bitbake: Option<PathBuf>,
+}
+
+/// Targets of a build.
+#[derive(Debug, Args)]
+pub(crate) struct TargetArguments {
+    /// Recipes, or names that recipes provide; TARGET:do_TASK for one task, mc:CONFIG:TARGET for a multiconfig
+    #[arg(required = true, value_name = "TARGET")]
+    pub(crate) targets: Vec<String>,
+
+    /// Task to run for each target [default: BB_DEFAULT_TASK, usually build]
+    #[arg(short = 'c', long = "cmd", value_name = "TASK")]
+    pub(crate) task: Option<String>,
+
+    /// Run this task for every recipe in the targets' graph that has it; can be repeated
+    #[arg(long = "runall", value_name = "TASK")]
+    pub(crate) run_all: Vec<String>,
+
+    /// Run only this task of the targets' graph and the tasks that it needs; can be repeated
+    #[arg(long = "runonly", value_name = "TASK")]
+    pub(crate) run_only: Vec<String>,
+
+    /// Run the targets' tasks even if the cache has results
+    #[arg(short = 'f', long)]
+    pub(crate) force: bool,
+
+    /// Run this task of the targets even if the cache has a result, and then the rest of the targets' tasks
+    #[arg(short = 'C', long = "clear-stamp", value_name = "TASK")]
+    pub(crate) clear_stamp: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BuildArguments {
+    #[command(flatten)]
+    pub(crate) target: TargetArguments,
+    #[command(flatten)]
+    pub(crate) metadata: MetadataArguments,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArguments,
+
+    /// After a failure, continue with all tasks that do not need the failed one
+    #[arg(short = 'k', long)]
+    pub(crate) keep_going: bool,
+
+    /// Maximum number of concurrent tasks [default: the number of processors; 200 with --remote]
+    #[arg(short = 'j', long, value_name = "N")]
+    pub(crate) jobs: Option<usize>,
+
+    /// Write the targets' results to this directory: deployed files, or the outputs of a task
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Write the events of the build to this file, one JSON object per line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) events: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GraphArguments {
+    #[command(flatten)]
+    pub(crate) target: TargetArguments,
+    #[command(flatten)]
+    pub(crate) metadata: MetadataArguments,
+
+    /// Print the graph as JSON instead of a summary
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogArguments {
+    /// Task, for example zlib:do_compile
+    #[arg(value_name = "RECIPE:TASK")]
+    pub(crate) task: String,
+    #[command(flatten)]
+    pub(crate) metadata: MetadataArguments,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArguments,
+}

@@ -1,0 +1,85 @@
+//! Tables of the configuration file that belong to the server itself.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use bitzel_cas::composition::store_configuration::Problem;
+use bitzel_cas::composition::store_configuration::schema::SizeText;
+use bitzel_cas_server::services::Chunking;
+use bitzel_scheduler::ExecutionConfig;
+use bytesize::ByteSize;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use toml::Spanned;
+
+/// `[listen]`: addresses of the server.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListenTable {
+    /// Address for clients and workers (gRPC). Default: `127.0.0.1:8980`.
+    #[schemars(with = "Option<String>", extend("format" = "socket-address", "examples" = ["0.0.0.0:8980"]))]
+    pub(crate) grpc: Option<SocketAddr>,
+    /// Address for clients of the HTTP cache protocol: Bazel, ccache, sccache. Default: none.
+    #[schemars(with = "Option<String>", extend("format" = "socket-address", "examples" = ["0.0.0.0:8080"]))]
+    pub(crate) http: Option<SocketAddr>,
+    /// Address for `/metrics`, `/livez` and `/readyz`, without authentication. Default: none.
+    #[schemars(with = "Option<String>", extend("format" = "socket-address", "examples" = ["127.0.0.1:9980"]))]
+    pub(crate) admin: Option<SocketAddr>,
+}
+
+/// `[execution]`: execution of Actions.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExecutionTable {
+    /// Enables execution. Without it, the server is a cache.
+    #[serde(default = "enabled")]
+    pub(crate) enabled: bool,
+    /// Maximum number of concurrent Actions on this machine; 0 if all workers are on other machines. Default: the number of
+    /// processors.
+    #[schemars(example = 8)]
+    pub(crate) jobs: Option<usize>,
+    /// Directory that Actions on this machine write to. Default: the server's own directory.
+    #[schemars(example = &"/dev/shm/bitzel")]
+    pub(super) scratch: Option<PathBuf>,
+    /// Policies of the operation queue.
+    #[serde(flatten)]
+    pub(crate) policies: ExecutionConfig,
+}
+
+impl Default for ExecutionTable {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            jobs: None,
+            scratch: None,
+            policies: ExecutionConfig::default(),
+        }
+    }
+}
+
+fn enabled() -> bool {
+    true
+}
+
+/// `[chunks]`: chunks of large blobs, for clients that split and splice.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChunksTable {
+    /// Average size of a chunk: a power of two from 1 KiB to 4 MiB. Without the table it is 512 KiB.
+    #[schemars(with = "SizeText", extend("examples" = ["16KiB"]))]
+    average_size: Spanned<ByteSize>,
+}
+
+impl ChunksTable {
+    /// Chunking with this average size, if it is possible.
+    pub(super) fn chunking(&self) -> Result<Chunking, Problem> {
+        let size = self.average_size.get_ref().as_u64();
+        let average = u32::try_from(size).unwrap_or(u32::MAX);
+        Chunking::new(average).map_err(|error| Problem {
+            key: "chunks.average_size".to_owned(),
+            span: Some(self.average_size.span()),
+            message: error.to_string(),
+            hint: Some("write a power of two from 1KiB to 4MiB".to_owned()),
+        })
+    }
+}

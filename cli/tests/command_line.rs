@@ -1,0 +1,81 @@
+//! Help, shell completions, manual pages and the configuration commands.
+
+use std::fs;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+fn bitzel(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_bitzel"))
+        .args(arguments)
+        // Nothing may be written to the cache directory.
+        .env("BITZEL_CACHE_DIR", "/proc/nowhere")
+        .output()
+        .unwrap()
+}
+
+fn stdout(arguments: &[&str]) -> String {
+    let output = bitzel(arguments);
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn prints_completions_for_every_shell() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let script = stdout(&["completions", shell]);
+        assert!(script.contains("remote-cache-read-only"), "{shell}: {script}");
+    }
+}
+
+#[test]
+fn writes_a_manual_page_for_every_command() {
+    let directory = TempDir::new().unwrap();
+    let pages = directory.path().join("share/man/man1");
+    stdout(&["man", pages.to_str().unwrap()]);
+    for page in [
+        "bitzel.1",
+        "bitzel-build.1",
+        "bitzel-serve.1",
+        "bitzel-store-gc.1",
+    ] {
+        let text = fs::read_to_string(pages.join(page)).unwrap();
+        assert!(text.contains(".SH OPTIONS"), "{page}: {text}");
+    }
+}
+
+#[test]
+fn prints_the_schema_of_the_configuration() {
+    let schema: serde_json::Value = serde_json::from_str(&stdout(&["config", "schema"])).unwrap();
+    assert_eq!(schema["title"], "bitzel configuration");
+}
+
+#[test]
+fn shows_a_mistake_in_a_configuration_with_its_line() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("bitzel.toml");
+    fs::write(&file, "[listen]\ngrpc = \"everywhere\"\n").unwrap();
+    let output = bitzel(&["config", "check", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stderr).unwrap();
+    for expected in [
+        "bitzel.toml:2:8]",
+        "grpc = \"everywhere\"",
+        "help: listen.grpc is an address",
+    ] {
+        assert!(text.contains(expected), "{text}");
+    }
+}
+
+#[test]
+fn refuses_a_log_filter_that_cannot_be_parsed() {
+    let directory = TempDir::new().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_bitzel"))
+        .args(["--cache-dir", directory.path().to_str().unwrap()])
+        .args(["--log", "bitzel=loud", "store", "stats"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("--log bitzel=loud is not a filter"), "{text}");
+    assert!(text.contains("hint: write a level"), "{text}");
+}

@@ -1,0 +1,37 @@
+use std::fs::File;
+use std::io;
+
+use super::*;
+
+/// Opens the directory `fd` of this process for the entry that refers to `path`, and duplicates that descriptor, as a
+/// child has it between `fork` and `exec`.
+fn duplicate_of_descriptor(path: &Path) -> File {
+    let path = path.canonicalize().unwrap();
+    let descriptor = fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .find(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == path))
+        .expect("the lock is an open file");
+    let descriptor: i32 = descriptor.file_name().to_str().unwrap().parse().unwrap();
+    // A file that was opened again through /proc would be an open file of its own; `dup` shares the lock.
+    let pid = rustix::process::getpid();
+    let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+    rustix::process::pidfd_getfd(process, descriptor, rustix::process::PidfdGetfdFlags::empty())
+        .unwrap()
+        .into()
+}
+
+#[tokio::test]
+async fn a_duplicate_of_the_descriptor_does_not_keep_the_lock() {
+    let directory = tempfile::tempdir().unwrap();
+    let build_directory = Path::new("/build");
+    let cache = ExportCache::open(directory.path(), build_directory)
+        .await
+        .unwrap();
+    let part = cache.directory().to_owned();
+    let refused = DirectoryLock::acquire(&part).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+    let _duplicate = duplicate_of_descriptor(&part.join("lock"));
+    drop(cache);
+    DirectoryLock::acquire(&part).unwrap();
+}

@@ -1,0 +1,114 @@
+//! Description of a build directory, cached until one of its configuration files changes.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use bitzel_proto::DigestFunction;
+use serde::{Deserialize, Serialize};
+use tokio::process::Command;
+
+use super::{Exporter, malformed};
+use crate::atomic_file;
+use crate::environment;
+use crate::error::FrontEndError;
+use crate::layers::BuildDescription;
+
+/// Description with the identity of the files that it was read from.
+#[derive(Serialize, Deserialize)]
+struct CachedDescription {
+    identity: String,
+    /// `conf/layer.conf` of each layer, with the digest of its content.
+    layer_files: HashMap<PathBuf, String>,
+    description: BuildDescription,
+}
+
+impl Exporter<'_> {
+    /// Reads the layers and the download directory; from the cache if no configuration file changed.
+    pub(crate) async fn describe(&self, build_directory: &Path) -> Result<BuildDescription, FrontEndError> {
+        let identity = self.description_identity(build_directory)?;
+        let path = self.cache.description();
+        let cached = fs::read(&path)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        if let Some(CachedDescription {
+            identity: cached_identity,
+            layer_files,
+            description,
+        }) = cached
+            && identity == cached_identity
+            && layer_files
+                .iter()
+                .all(|(file, digest)| digest_of(file).as_ref() == Some(digest))
+        {
+            return Ok(description);
+        }
+        let description = self.read_description(build_directory).await?;
+        let layer_files = description
+            .layers
+            .iter()
+            .map(|layer| layer.path.join("conf/layer.conf"))
+            .filter_map(|file| digest_of(&file).map(|digest| (file, digest)))
+            .collect();
+        let cached = CachedDescription {
+            identity,
+            layer_files,
+            description,
+        };
+        let bytes = serde_json::to_vec(&cached).map_err(malformed)?;
+        atomic_file::replace(&path, &bytes).map_err(FrontEndError::io(&path))?;
+        Ok(cached.description)
+    }
+
+    fn description_identity(&self, build_directory: &Path) -> Result<String, FrontEndError> {
+        let conf = build_directory.join("conf");
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&conf).map_err(FrontEndError::io(&conf))? {
+            let path = entry.map_err(FrontEndError::io(&conf))?.path();
+            files.push((path.clone(), digest_of(&path)));
+        }
+        files.sort();
+        let parts = serde_json::json!([
+            self.python.digest,
+            self.library,
+            files,
+            environment::passed_through(&self.config.environment),
+            self.config.environment.get("HOME"),
+        ]);
+        Ok(DigestFunction::Sha256
+            .digest(parts.to_string().as_bytes())
+            .hash_hex())
+    }
+
+    async fn read_description(&self, build_directory: &Path) -> Result<BuildDescription, FrontEndError> {
+        let output = Command::new(&self.config.python)
+            .arg(self.python.path("host/describe_build.py"))
+            .args([self.library, &self.python.path("runner/shims"), build_directory])
+            .env_clear()
+            .envs(&self.config.environment)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .map_err(|source| FrontEndError::Program {
+                program: self.config.python.display().to_string(),
+                advice: "install Python 3.9 or later",
+                source,
+            })?;
+        if !output.status.success() {
+            return Err(FrontEndError::BitBake {
+                messages: String::from_utf8_lossy(&output.stderr).into_owned(),
+            });
+        }
+        serde_json::from_slice(&output.stdout).map_err(malformed)
+    }
+}
+
+/// Digest of a small file; `None` if it cannot be read.
+fn digest_of(path: &Path) -> Option<String> {
+    fs::read(path)
+        .ok()
+        .map(|bytes| DigestFunction::Sha256.digest(&bytes).hash_hex())
+}

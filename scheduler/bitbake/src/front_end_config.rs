@@ -1,0 +1,67 @@
+//! Configuration of the front end, and the events that it reports.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bitzel_proto::DigestFunction;
+
+/// Fixed time that replaces the current time wherever a build would use it, unless the user sets another one.
+///
+/// `BitBake`'s own default for metadata without `SOURCE_DATE_EPOCH_FALLBACK` is arbitrary too; this one is the same in
+/// every build.
+pub const DEFAULT_SOURCE_DATE_EPOCH: u64 = 1_520_598_896;
+
+/// Event of an export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrontEndEvent<'a> {
+    /// A new phase began: "configuration", "parsing", "run-queue", "recipes", "graph", "components", "writing",
+    /// or "cached" when nothing has to be done.
+    Phase(&'a str),
+    /// A line that `BitBake` printed without failing: a warning.
+    Message(&'a str),
+}
+
+/// Receiver of the events.
+pub type FrontEndObserver = Arc<dyn Fn(FrontEndEvent<'_>) + Send + Sync>;
+
+/// Directories, programs and environment of the front end.
+#[derive(Clone)]
+pub struct FrontEndConfig {
+    /// The initialised `BitBake` build directory.
+    pub build_directory: PathBuf,
+    /// `BitBake` as the user named it: a checkout, or a directory that holds the package `bb`.
+    pub bitbake: Option<PathBuf>,
+    /// Directory of graphs, data store snapshots and `BitBake`'s own caches. May be deleted at any time.
+    pub cache_directory: PathBuf,
+    /// The program bubblewrap.
+    pub bubblewrap: PathBuf,
+    /// The Python that reads the configuration on the client. In the sandbox it is always `/usr/bin/python3`.
+    pub python: PathBuf,
+    /// The user's environment. `BitBake` gets the variables that `BB_ENV_PASSTHROUGH` and
+    /// `BB_ENV_PASSTHROUGH_ADDITIONS` list.
+    pub environment: BTreeMap<String, String>,
+    /// The digest function of the metadata tree.
+    pub digest_function: DigestFunction,
+    /// Seconds since the epoch; see [`DEFAULT_SOURCE_DATE_EPOCH`].
+    pub source_date_epoch: u64,
+    /// Receiver of the events.
+    pub observer: FrontEndObserver,
+}
+
+impl FrontEndConfig {
+    /// Creates a configuration with the usual programs and an empty environment.
+    pub fn new(build_directory: PathBuf, cache_directory: PathBuf) -> Self {
+        Self {
+            build_directory,
+            bitbake: None,
+            cache_directory,
+            bubblewrap: PathBuf::from("bwrap"),
+            python: PathBuf::from("/usr/bin/python3"),
+            environment: BTreeMap::new(),
+            digest_function: DigestFunction::Sha256,
+            source_date_epoch: DEFAULT_SOURCE_DATE_EPOCH,
+            observer: Arc::new(|_| {}),
+        }
+    }
+}

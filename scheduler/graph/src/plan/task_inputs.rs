@@ -1,0 +1,125 @@
+//! Results that a task needs before it can run: a function of the graph alone.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::task_index::TaskIndex;
+
+/// Results of other tasks that a task needs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TaskInputs {
+    /// Predecessors in the task's own recipe, whose private trees it continues.
+    pub own: TreeSources,
+    /// Tasks whose published paths are staged.
+    pub components: Vec<u32>,
+    /// Other recipes whose private trees are staged, by index of the recipe.
+    pub foreign: BTreeMap<u32, TreeSources>,
+}
+
+/// Tasks of one recipe whose results together are its private trees.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TreeSources {
+    /// The task whose trees are the starting point, if any.
+    pub primary: Option<u32>,
+    /// Further tasks, in task order, whose changes are merged into these trees.
+    pub replay: Vec<u32>,
+}
+
+impl TreeSources {
+    fn tasks(&self) -> impl Iterator<Item = u32> {
+        self.primary.iter().chain(&self.replay).copied()
+    }
+}
+
+impl TaskInputs {
+    /// All tasks whose results are needed, each once.
+    pub fn required(&self) -> BTreeSet<u32> {
+        let foreign = self.foreign.values().flat_map(TreeSources::tasks);
+        let trees = self.own.tasks().chain(foreign);
+        trees.chain(self.components.iter().copied()).collect()
+    }
+
+    /// Sources of all private trees, those of the own recipe first.
+    pub fn trees(&self) -> impl Iterator<Item = &TreeSources> {
+        std::iter::once(&self.own).chain(self.foreign.values())
+    }
+}
+
+impl TaskIndex {
+    /// Results of other tasks that `task` needs.
+    pub fn inputs(&self, task: u32) -> TaskInputs {
+        let message = self.task(task);
+        let mut foreign: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
+        for named in &message.foreign_work_trees {
+            foreign
+                .entry(self.task(*named).recipe)
+                .or_default()
+                .insert(*named);
+        }
+        TaskInputs {
+            own: self.tree_sources(&self.own_predecessors(task)),
+            components: message.components.clone(),
+            foreign: foreign
+                .into_iter()
+                .map(|(recipe, heads)| (recipe, self.tree_sources(&heads)))
+                .collect(),
+        }
+    }
+
+    /// Selects the tasks whose results give the private trees that `heads`, tasks of one recipe, left together.
+    ///
+    /// Of tasks that ran one after the other it is the last one. Where two chains ran in parallel (`do_patch` and
+    /// `do_prepare_recipe_sysroot`), the tree of the longer chain is the start, and the changes of the other chain are
+    /// replayed.
+    fn tree_sources(&self, heads: &BTreeSet<u32>) -> TreeSources {
+        let mut ancestors: HashMap<u32, BTreeSet<u32>> = HashMap::new();
+        for head in heads {
+            self.own_ancestors(*head, &mut ancestors);
+        }
+        let size = |head: &&u32| (ancestors[head].len(), self.rank(**head));
+        let primary = heads.iter().max_by_key(size).copied();
+        let all: BTreeSet<u32> = heads.iter().flat_map(|head| &ancestors[head]).copied().collect();
+        let covered = primary.map(|head| &ancestors[&head]);
+        let mut replay: Vec<u32> = all
+            .into_iter()
+            .filter(|task| covered.is_none_or(|covered| !covered.contains(task)))
+            .collect();
+        replay.sort_by_key(|task| self.rank(*task));
+        TreeSources { primary, replay }
+    }
+
+    /// Direct predecessors in the same recipe. A predecessor that has nothing to do (`noexec`) is replaced by its own.
+    fn own_predecessors(&self, task: u32) -> BTreeSet<u32> {
+        let recipe = self.task(task).recipe;
+        let mut found = BTreeSet::new();
+        let mut pending = vec![task];
+        while let Some(next) = pending.pop() {
+            for dependency in self.task(next).dependencies.iter().copied() {
+                if self.task(dependency).recipe != recipe {
+                    continue;
+                }
+                if self.task(dependency).noexec {
+                    pending.push(dependency);
+                } else {
+                    found.insert(dependency);
+                }
+            }
+        }
+        found
+    }
+
+    /// Adds `task` with all of its predecessors in its recipe to `known`.
+    fn own_ancestors(&self, task: u32, known: &mut HashMap<u32, BTreeSet<u32>>) {
+        if known.contains_key(&task) {
+            return;
+        }
+        let mut ancestors = BTreeSet::from([task]);
+        for predecessor in self.own_predecessors(task) {
+            self.own_ancestors(predecessor, known);
+            ancestors.extend(&known[&predecessor]);
+        }
+        known.insert(task, ancestors);
+    }
+}
+
+#[cfg(test)]
+mod tests;

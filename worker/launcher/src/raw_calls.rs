@@ -1,0 +1,87 @@
+//! System calls that rustix does not have, or only as unsafe functions. No other module calls the kernel by number.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+/// `KEYCTL_JOIN_SESSION_KEYRING` of `linux/keyctl.h`.
+const KEYCTL_JOIN_SESSION_KEYRING: libc::c_ulong = 1;
+
+/// Which of the two processes returns from [`fork_into`].
+pub(crate) enum Fork {
+    /// The new process.
+    Child,
+    /// The calling process, with a descriptor that refers to the child.
+    Parent(OwnedFd),
+}
+
+/// Forks a process whose new `namespaces` (`CLONE_NEW…`) are its own. It ends when all others in its process-id
+/// namespace have ended.
+///
+/// fork(2) has no argument for namespaces, and unshare(2) makes a process-id namespace for children only once in the
+/// life of a process.
+pub(crate) fn fork_into(namespaces: libc::c_int) -> io::Result<Fork> {
+    let flags = libc::c_long::from(namespaces | libc::CLONE_PIDFD | libc::SIGCHLD);
+    let (no_stack, mut child): (libc::c_long, libc::c_int) = (0, -1);
+    #[expect(
+        unsafe_code,
+        reason = "clone(2) without a stack and without CLONE_VM copies this process as fork(2) does; it has one \
+                  thread, so no lock is held in the copy; the descriptor belongs to nobody else"
+    )]
+    unsafe {
+        // Processors differ in the order of the arguments behind the third; those are not used.
+        match libc::syscall(libc::SYS_clone, flags, no_stack, &raw mut child, 0, 0) {
+            -1 => Err(io::Error::last_os_error()),
+            0 => Ok(Fork::Child),
+            _ => Ok(Fork::Parent(OwnedFd::from_raw_fd(child))),
+        }
+    }
+}
+
+/// Ends a forked process. std's exit runs handlers first, which are the launcher's, and for which the kernel would have
+/// to copy ten pages.
+pub(crate) fn exit(code: libc::c_int) -> ! {
+    #[expect(unsafe_code, reason = "it does not return, and has no other condition")]
+    unsafe {
+        libc::_exit(code)
+    }
+}
+
+/// Moves this process into new namespaces.
+pub(crate) fn unshare(namespaces: UnshareFlags) -> io::Result<()> {
+    debug_assert!(!namespaces.contains(UnshareFlags::FILES));
+    #[expect(
+        unsafe_code,
+        reason = "unsafe only with FILES and several threads; this process has one thread"
+    )]
+    unsafe {
+        Ok(unshare_unsafe(namespaces)?)
+    }
+}
+
+/// Closes all file descriptors from `first` on.
+pub(crate) fn close_from(first: libc::c_uint) -> io::Result<()> {
+    #[expect(
+        unsafe_code,
+        reason = "called at the start, when no value of this program owns such a descriptor"
+    )]
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
+    result(closed)
+}
+
+/// Replaces the session keyring by a new, empty one without a name.
+pub(crate) fn join_new_session_keyring() -> io::Result<()> {
+    let no_name = std::ptr::null::<libc::c_char>();
+    #[expect(unsafe_code, reason = "a null pointer stands for a keyring without a name")]
+    let joined = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, no_name) };
+    result(joined)
+}
+
+fn result(returned: libc::c_long) -> io::Result<()> {
+    if returned == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}

@@ -1,0 +1,157 @@
+//! Supervisor of a command: the first process of its process-id namespace. Confines itself, runs the command and reaps
+//! all its processes.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use bitzel_launcher::{LaunchReport, LaunchRequest};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
+use rustix::process::{WaitOptions, wait};
+
+use crate::confinement::{die_with_launcher, drop_privileges, mount_writable, open_log};
+use crate::failure::{Failure, InStep as _};
+use crate::raw_calls;
+use crate::system_calls::SystemCallFilters;
+
+/// What a supervisor inherits from the launcher.
+pub(crate) struct SupervisorHandles {
+    /// Refers to the launcher's process.
+    pub launcher: OwnedFd,
+    /// File in memory that the supervisor's report goes through. A pipe could be full, and a report names paths and
+    /// programs of any length.
+    pub report: File,
+    /// Filters for the command's system calls.
+    pub filters: SystemCallFilters,
+}
+
+impl SupervisorHandles {
+    /// The report of the supervisor that has ended, for the launcher; `None` if it left none.
+    pub(crate) fn take_report(&mut self) -> io::Result<Option<LaunchReport>> {
+        let mut report = vec![];
+        self.report.rewind()?;
+        self.report.read_to_end(&mut report)?;
+        // The offset belongs to the next supervisor, too.
+        self.report.rewind()?;
+        self.report.set_len(0)?;
+        if report.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(serde_json::from_slice(&report)?))
+    }
+}
+
+/// Runs the command, writes the report and exits.
+pub(crate) fn main(request: &LaunchRequest, handles: &SupervisorHandles) -> ! {
+    let report = run(request, handles).unwrap_or_else(LaunchReport::from);
+    let written = serde_json::to_writer(&handles.report, &report);
+    raw_calls::exit(i32::from(written.is_err()))
+}
+
+fn run(request: &LaunchRequest, handles: &SupervisorHandles) -> Result<LaunchReport, Failure> {
+    let (stdout, stderr) = (open_log(&request.stdout)?, open_log(&request.stderr)?);
+    mount_writable(request)?;
+    drop_privileges()?;
+    die_with_launcher()?;
+    // The launcher may have ended before this process asked to die with it.
+    if has_ended(&handles.launcher).in_step("look for the launcher")? {
+        return Err(Failure::new("look for the launcher", "it has ended"));
+    }
+    handles.filters.apply(request.user_namespaces)?;
+    env::set_current_dir(&request.working_directory)
+        .in_step(format_args!("enter {}", request.working_directory))?;
+    let Some((name, arguments)) = request.command.split_first() else {
+        return Err(Failure::new("start the command", "it has no name"));
+    };
+    match start(name, arguments, &request.environment, &stdout, &stderr) {
+        Ok(child) => wait_for(&child)
+            .map(LaunchReport::Exited)
+            .in_step("wait for the command"),
+        Err(error) => Ok(LaunchReport::CommandNotStarted(format!("{name}: {error}"))),
+    }
+}
+
+fn has_ended(process: &OwnedFd) -> io::Result<bool> {
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    Ok(poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&now))? > 0)
+}
+
+fn start(
+    name: &str,
+    arguments: &[String],
+    environment: &[(String, String)],
+    stdout: &File,
+    stderr: &File,
+) -> io::Result<Child> {
+    let spawn = |mut command: Command| {
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(stdout.try_clone()?)
+            .stderr(stderr.try_clone()?)
+            .spawn()
+    };
+    let path = environment.iter().rfind(|(name, _)| name == "PATH");
+    let program = find(name, path.map_or("", |(_, path)| path))?;
+    let mut direct = Command::new(&program);
+    direct.arg0(name);
+    match spawn(direct) {
+        // As execvp(3) does: a script without a line that names its interpreter.
+        Err(error) if error.raw_os_error() == Some(Errno::NOEXEC.raw_os_error()) => {
+            let mut shell = Command::new("/bin/sh");
+            shell.arg(&program);
+            spawn(shell)
+        }
+        other => other,
+    }
+}
+
+/// The program of a name, looked up in the command's own `PATH` as execvp(3) does.
+fn find(name: &str, path: &str) -> io::Result<PathBuf> {
+    if name.contains('/') {
+        return Ok(name.into());
+    }
+    let mut reason = Errno::NOENT;
+    for directory in env::split_paths(OsStr::new(path)) {
+        let program = if directory.as_os_str().is_empty() {
+            PathBuf::from(".").join(name)
+        } else {
+            directory.join(name)
+        };
+        if program.is_file() {
+            if access(&program, Access::EXEC_OK).is_ok() {
+                return Ok(program);
+            }
+            reason = Errno::ACCESS;
+        }
+    }
+    Err(reason.into())
+}
+
+/// Reaps processes, orphans too, until the command ends, and gives its exit code.
+fn wait_for(command: &Child) -> io::Result<i32> {
+    loop {
+        match wait(WaitOptions::empty()) {
+            Ok(Some((process, status))) if i32::try_from(command.id()) == Ok(process.as_raw_pid()) => {
+                let signal = status.terminating_signal();
+                if let Some(code) = status.exit_status().or(signal.map(|signal| 128 + signal)) {
+                    return Ok(code);
+                }
+            }
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

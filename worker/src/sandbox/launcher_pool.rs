@@ -1,0 +1,65 @@
+//! Launchers that wait for their next command.
+
+use std::sync::Arc;
+
+use bitzel_launcher::LauncherSetup;
+use parking_lot::Mutex;
+
+use super::bubblewrap::HostFileSystem;
+use super::launcher::Launcher;
+use super::launcher_program::LauncherProgram;
+use crate::error::Error;
+use crate::worker_directories::WorkerDirectories;
+
+/// Starts launchers and keeps the idle ones. It never has more of them than commands ran at the same time.
+#[derive(Debug)]
+pub(super) struct LauncherPool {
+    program: LauncherProgram,
+    directories: Arc<WorkerDirectories>,
+    host: HostFileSystem,
+    idle: Mutex<Vec<Launcher>>,
+}
+
+impl LauncherPool {
+    pub(super) fn new(
+        program: LauncherProgram,
+        directories: Arc<WorkerDirectories>,
+        host: HostFileSystem,
+    ) -> Self {
+        Self {
+            program,
+            directories,
+            host,
+            idle: Mutex::default(),
+        }
+    }
+
+    /// Takes an idle launcher for commands with or without this machine's network, or starts one.
+    pub(super) fn take(&self, network: bool) -> Result<Launcher, Error> {
+        while let Some(mut launcher) = self.take_idle(network) {
+            // If somebody killed it meanwhile, the next command need not fail for that.
+            if launcher.is_running() {
+                return Ok(launcher);
+            }
+        }
+        let setup = LauncherSetup {
+            bubblewrap: self.host.bubblewrap_arguments(network),
+            network,
+        };
+        let _alone = self.directories.process_start_guard();
+        Launcher::start(&self.program, self.directories.cache(), &setup)
+    }
+
+    fn take_idle(&self, network: bool) -> Option<Launcher> {
+        let mut idle = self.idle.lock();
+        let index = idle
+            .iter()
+            .rposition(|launcher| launcher.has_network() == network)?;
+        Some(idle.swap_remove(index))
+    }
+
+    /// Keeps a launcher whose answer says that it can be used again.
+    pub(super) fn put_back(&self, launcher: Launcher) {
+        self.idle.lock().push(launcher);
+    }
+}

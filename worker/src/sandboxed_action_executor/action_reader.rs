@@ -1,0 +1,124 @@
+//! Reads Actions with their Commands and input trees, and checks them.
+#![expect(
+    deprecated,
+    reason = "clients of older versions of the specification set Command.platform"
+)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitzel_cas::blob_store::read_whole;
+use bitzel_cas::{BlobStore, DirectoryCache, DirectoryTree, fetch_directory_tree};
+use bitzel_proto::Digest;
+use bitzel_proto::reapi::{Action, Command};
+use prost::Message;
+use tokio_util::sync::CancellationToken;
+
+use super::execution_timeout::ExecutionTimeouts;
+use super::sandbox_properties::SandboxProperties;
+use crate::cancellation::unless_cancelled;
+use crate::error::Error;
+use crate::input_tree::{child_digest, directory_of};
+use crate::outputs::OutputDeclaration;
+use crate::relative_path::components;
+
+/// Limit of an Action or Command message. Both are small.
+const MAX_MESSAGE_BYTES: u64 = 16 << 20;
+
+/// Limit of the Directory messages that are kept in memory, in bytes of their encoding.
+const DIRECTORY_CACHE_BYTES: u64 = 64 << 20;
+
+/// An Action that was read and checked.
+pub(super) struct CheckedAction {
+    pub command: Command,
+    pub declaration: OutputDeclaration,
+    pub input_root: Digest,
+    pub timeout: Duration,
+    pub properties: SandboxProperties,
+}
+
+/// Reader of Actions.
+pub(super) struct ActionReader {
+    timeouts: ExecutionTimeouts,
+    directory_cache: DirectoryCache,
+}
+
+impl ActionReader {
+    pub(super) fn new(timeouts: ExecutionTimeouts) -> Self {
+        Self {
+            timeouts,
+            directory_cache: DirectoryCache::new(DIRECTORY_CACHE_BYTES),
+        }
+    }
+
+    /// Reads an Action and its Command.
+    pub(super) async fn read(
+        &self,
+        store: &dyn BlobStore,
+        action_digest: Digest,
+    ) -> Result<CheckedAction, Error> {
+        let action: Action = read_message(store, action_digest, "Action").await?;
+        let timeout = self.timeouts.timeout_of(&action)?;
+        let digest_of = |field, digest| {
+            Digest::from_wire_field(action_digest.function(), digest).map_err(Error::digest(field))
+        };
+        let command_digest = digest_of("Action.command_digest", action.command_digest.as_ref())?;
+        let input_root = digest_of("Action.input_root_digest", action.input_root_digest.as_ref())?;
+        let command: Command = read_message(store, command_digest, "Command").await?;
+        if command.arguments.is_empty() {
+            return Err(Error::InvalidAction("the Command has no arguments".into()));
+        }
+        let platform = action.platform.as_ref().or(command.platform.as_ref());
+        Ok(CheckedAction {
+            declaration: OutputDeclaration::of_command(&command)?,
+            properties: SandboxProperties::of_platform(platform),
+            command,
+            input_root,
+            timeout,
+        })
+    }
+
+    /// Fetches the tree of the input root and looks for the working directory in it.
+    pub(super) async fn fetch_input_tree(
+        &self,
+        store: &dyn BlobStore,
+        action: &CheckedAction,
+        cancellation: &CancellationToken,
+    ) -> Result<Arc<DirectoryTree>, Error> {
+        let fetch = async {
+            let tree = fetch_directory_tree(store, action.input_root, &self.directory_cache).await;
+            tree.map_err(Error::input_root)
+        };
+        let tree = unless_cancelled(cancellation, fetch).await?;
+        check_working_directory(&tree, &action.command.working_directory)?;
+        Ok(Arc::new(tree))
+    }
+}
+
+async fn read_message<M: Message + Default>(
+    store: &dyn BlobStore,
+    digest: Digest,
+    name: &str,
+) -> Result<M, Error> {
+    if digest.size_bytes() > MAX_MESSAGE_BYTES {
+        return Err(Error::InvalidAction(format!(
+            "{name} {digest} is larger than {MAX_MESSAGE_BYTES} bytes"
+        )));
+    }
+    let bytes = read_whole(store, digest).await?;
+    M::decode(bytes)
+        .map_err(|source| Error::InvalidAction(format!("{name} {digest} cannot be decoded: {source}")))
+}
+
+/// Refuses a working directory outside the input tree, as the specification requires.
+fn check_working_directory(tree: &DirectoryTree, path: &str) -> Result<(), Error> {
+    let mut digest = tree.root;
+    for name in components("working_directory", path)? {
+        let mut children = directory_of(tree, digest)?.directories.iter();
+        let child = children.find(|node| node.name == name).ok_or_else(|| {
+            Error::InvalidAction(format!("the working directory {path:?} is not in the input root"))
+        })?;
+        digest = child_digest(digest.function(), child)?;
+    }
+    Ok(())
+}

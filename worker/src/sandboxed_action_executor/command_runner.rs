@@ -1,0 +1,88 @@
+//! Runs the command of an Action until it exits, times out or is cancelled.
+
+use std::time::{Duration, Instant};
+
+use bitzel_proto::reapi::{ActionResult, Command};
+use bitzel_proto::{google, timestamp::now};
+
+use super::execution::{Execution, metadata};
+use crate::error::Error;
+use crate::input_root::InputRoot;
+use crate::sandbox::{Sandbox, SandboxedCommand};
+
+/// Exit code of a command that timed out: a shell reports it for a process that SIGKILL ended.
+const KILLED_EXIT_CODE: i32 = 128 + 9;
+
+/// Runner of commands in sandboxes.
+pub(super) struct CommandRunner {
+    sandbox: Sandbox,
+}
+
+/// The end of a command.
+pub(super) enum CommandEnd {
+    Exited(i32),
+    TimedOut,
+    Cancelled,
+}
+
+impl CommandRunner {
+    pub(super) fn new(sandbox: Sandbox) -> Self {
+        Self { sandbox }
+    }
+
+    /// Runs the command and records its exit code and its times in `result`.
+    pub(super) async fn run(
+        &self,
+        execution: &Execution<'_>,
+        input_root: &InputRoot,
+        result: &mut ActionResult,
+    ) -> Result<CommandEnd, Error> {
+        let action = &execution.action;
+        let command = SandboxedCommand {
+            lower: input_root.lower.clone(),
+            arguments: action.command.arguments.clone(),
+            environment: environment_of(&action.command),
+            working_directory: action.command.working_directory.clone(),
+            network: action.properties.network,
+            user_namespaces: action.properties.user_namespaces,
+        };
+        metadata(result).execution_start_timestamp = Some(now());
+        let start = Instant::now();
+        let mut timed_out = false;
+        let stop = async {
+            tokio::select! {
+                () = tokio::time::sleep(action.timeout) => timed_out = true,
+                () = execution.request.cancellation.cancelled() => {}
+            }
+        };
+        let exit = self.sandbox.run_until(&command, &execution.directory, stop).await;
+        metadata(result).execution_completed_timestamp = Some(now());
+        metadata(result).virtual_execution_duration = Some(to_message(start.elapsed()));
+        Ok(match exit? {
+            Some(code) => {
+                result.exit_code = code;
+                CommandEnd::Exited(code)
+            }
+            None if timed_out => {
+                result.exit_code = KILLED_EXIT_CODE;
+                CommandEnd::TimedOut
+            }
+            None => CommandEnd::Cancelled,
+        })
+    }
+}
+
+fn environment_of(command: &Command) -> Vec<(String, String)> {
+    command
+        .environment_variables
+        .iter()
+        .map(|variable| (variable.name.clone(), variable.value.clone()))
+        .collect()
+}
+
+fn to_message(duration: Duration) -> google::protobuf::Duration {
+    google::protobuf::Duration {
+        seconds: duration.as_secs().try_into().unwrap_or(i64::MAX),
+        nanos: duration.subsec_nanos().try_into().unwrap_or(0),
+    }
+}

@@ -1,0 +1,140 @@
+//! The directories of one worker: the cache directory and the scratch space.
+//!
+//! ```text
+//! lock                 held as long as the worker lives
+//! files/<2 hex>/…      the file cache, the only part that outlives the process
+//! layers/<n>/          shared lower layers of input roots
+//! actions/<n>/lower    the part of an input root that belongs to one Action
+//! changes/<n>/         scratch space, written by Actions: upper, work, stdout, stderr
+//! temporary/<n>        files that are being written
+//! etc/                 the sandbox's /etc/passwd and similar files
+//! ```
+//!
+//! The scratch space `changes` can lie in a second directory, for example one in memory. The worker then owns and locks
+//! that directory as well. All other parts lie on one file system, because input roots consist of links to the file
+//! cache.
+//!
+//! A killed worker leaves layers, directories of Actions and temporary files behind. The next worker removes them when
+//! it opens the directories. The locks prevent it from removing those of a living worker.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bitzel_cas::DirectoryLock;
+use parking_lot::{Mutex, RwLock};
+use rustix::fs::{StatVfsMountFlags, statfs, statvfs};
+
+use crate::error::Error;
+
+mod action_directory;
+mod ownership;
+mod removal;
+
+pub use action_directory::ActionDirectory;
+pub(crate) use removal::{open_directory, remove};
+
+/// Name of the scratch space below the directory that holds it.
+pub const CHANGES: &str = "changes";
+
+/// The locked directories of a worker.
+#[derive(Debug)]
+pub struct WorkerDirectories {
+    cache: PathBuf,
+    separate_scratch: Option<PathBuf>,
+    scratch_is_bindable: bool,
+    /// See [`WorkerDirectories::executable_write_guard`].
+    open_executables: RwLock<()>,
+    /// Number of the next fresh path.
+    next_number: AtomicU64,
+    /// Numbers of [`ActionDirectory`]s that can be used again.
+    idle_numbers: Mutex<Vec<String>>,
+    _locks: Vec<DirectoryLock>,
+}
+
+impl WorkerDirectories {
+    /// Creates or opens the directory `cache`, and `scratch` if the scratch space lies in a directory of its own. Locks
+    /// them and removes the remains of a killed worker. Blocks.
+    pub fn open(cache: &Path, scratch: Option<&Path>) -> Result<Arc<Self>, Error> {
+        let (cache, lock) = ownership::take(cache)?;
+        let mut locks = vec![lock];
+        ownership::remove_all(&cache, &["layers", "actions", CHANGES, "temporary"])?;
+        ownership::create_all(
+            &cache,
+            &["files", "layers", "actions", CHANGES, "temporary", "etc"],
+        )?;
+        let separate_scratch = match scratch {
+            Some(directory) => {
+                ownership::refuse_shared(directory)?;
+                let (directory, lock) = ownership::take(directory)?;
+                locks.push(lock);
+                ownership::remove_all(&directory, &[CHANGES])?;
+                ownership::create_all(&directory, &[CHANGES])?;
+                Some(directory.join(CHANGES))
+            }
+            None => None,
+        };
+        let scratch = separate_scratch.clone().unwrap_or_else(|| cache.join(CHANGES));
+        let scratch_is_bindable = is_bindable(&scratch).map_err(Error::io_at("examine", &scratch))?;
+        Ok(Arc::new(Self {
+            cache,
+            separate_scratch,
+            scratch_is_bindable,
+            open_executables: RwLock::default(),
+            next_number: AtomicU64::new(0),
+            idle_numbers: Mutex::default(),
+            _locks: locks,
+        }))
+    }
+
+    /// The absolute path of the cache directory. Launchers start in it: their requests hold paths relative to it.
+    pub fn cache(&self) -> &Path {
+        &self.cache
+    }
+
+    /// The absolute path of the scratch space, if that is not [`CHANGES`] below the cache directory.
+    pub fn separate_scratch(&self) -> Option<&Path> {
+        self.separate_scratch.as_deref()
+    }
+
+    /// True if a command may see a directory of the scratch space itself, without an overlay in between.
+    ///
+    /// Programs can be executed there, and the file system offers no operations of its own to every user. Btrfs does:
+    /// with them a command makes snapshots of files that it cannot read, and subvolumes that cannot be removed.
+    pub fn scratch_is_bindable(&self) -> bool {
+        self.scratch_is_bindable
+    }
+
+    /// A guard to hold while a file that a command may soon execute is open for writing.
+    ///
+    /// A process that the worker starts at that moment holds a duplicate of the descriptor until it executes its own
+    /// program, and the kernel executes no file that is open for writing.
+    pub fn executable_write_guard(&self) -> impl Drop {
+        self.open_executables.read()
+    }
+
+    /// A guard to hold while a process is started. See [`WorkerDirectories::executable_write_guard`].
+    pub fn process_start_guard(&self) -> impl Drop {
+        self.open_executables.write()
+    }
+
+    /// A path that nothing else uses, relative to the cache directory: `<parent>/<n>`.
+    pub fn fresh_path(&self, parent: &str) -> String {
+        format!("{parent}/{}", self.fresh_number())
+    }
+
+    fn fresh_number(&self) -> String {
+        format!("{:x}", self.next_number.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+fn is_bindable(directory: &Path) -> rustix::io::Result<bool> {
+    // The magic numbers of ext2 to ext4, xfs and tmpfs.
+    const BINDABLE_FILE_SYSTEMS: [u64; 3] = [0xef53, 0x5846_5342, 0x0102_1994];
+    let flags = statvfs(directory)?.f_flag;
+    let file_system = u64::try_from(statfs(directory)?.f_type).unwrap_or(0);
+    Ok(BINDABLE_FILE_SYSTEMS.contains(&file_system) && !flags.contains(StatVfsMountFlags::NOEXEC))
+}
+
+#[cfg(test)]
+mod tests;

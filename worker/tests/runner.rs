@@ -1,0 +1,33 @@
+//! The integration tests of the worker, as one program.
+
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+mod execution;
+mod harness;
+mod hostile_actions;
+mod incremental_builds;
+mod input_cache;
+mod inputs;
+mod kept_outputs;
+mod merged_outputs;
+mod sandbox_end;
+mod sandbox_isolation;
+mod system_calls;
+mod undeclared_writes;
+
+#[test]
+fn every_test_file_is_a_module() {
+    let declared = include_str!("runner.rs")
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix("mod ")?.strip_suffix(';')?.to_owned()));
+    let declared: BTreeSet<String> = declared.collect();
+    let entries = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let modules = names
+        .map(|name| name.trim_end_matches(".rs").to_owned())
+        .filter(|name| name != "runner");
+    assert_eq!(modules.collect::<BTreeSet<_>>(), declared);
+}
