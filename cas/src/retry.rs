@@ -31,7 +31,7 @@ pub fn reconnection_pauses(longest: Duration) -> impl Iterator<Item = Duration> 
     growing.chain(std::iter::repeat(longest))
 }
 
-/// Repeats a call until it succeeds, fails permanently (see [`Error::is_transient`]), or all [`pauses`] are used up.
+/// Repeats a call until it succeeds, fails permanently (see [`Error::is_transient`]), or four repetitions have failed too.
 pub async fn retried<T, Call: Future<Output = Result<T, Error>>>(
     call: impl FnMut() -> Call,
 ) -> Result<T, Error> {

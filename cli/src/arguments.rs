@@ -1,6 +1,6 @@
 //! The command line.
 
-#![expect(
+#![allow(
     clippy::doc_markdown,
     rustdoc::bare_urls,
     reason = "these comments are the help text on the terminal"

@@ -76,7 +76,7 @@ impl RemoteExecutions {
 
 #[async_trait]
 impl Executions for RemoteExecutions {
-    /// Retries for [`RETRY_TIMEOUT`] where a retry can help.
+    /// Retries for a minute where a retry can help.
     async fn execute(&self, request: ExecutionRequest<'_>) -> Result<ExecuteResponse, Status> {
         let ExecutionRequest {
             action,
