@@ -10,6 +10,7 @@ use bitzel_proto::Digest;
 use bytes::Bytes;
 use futures::TryStreamExt;
 
+use crate::batching::{BatchLimits, batches};
 use crate::blob_store::{BlobRange, BlobStore, one_chunk};
 use crate::blocking::run_blocking;
 use crate::error::Error;
@@ -17,10 +18,11 @@ use crate::file_stream::file_stream;
 
 /// Size in bytes up to which blobs are uploaded in batches.
 const MAX_BATCHED_BLOB_SIZE: u64 = 1 << 20;
-/// Bytes of one batch: below the limit of a message.
-const MAX_BATCH_BYTES: u64 = 3 << 20;
-/// Blobs of one batch.
-const MAX_BATCH_BLOBS: usize = 1024;
+/// Limits of one batch: below the limit of a message.
+const BATCH_LIMITS: BatchLimits = BatchLimits {
+    items: 1024,
+    bytes: 3 << 20,
+};
 /// Batches and large blobs that are uploaded at the same time.
 const MAX_CONCURRENT_TRANSFERS: usize = 8;
 
@@ -77,25 +79,18 @@ pub async fn upload(
 ) -> Result<UploadSummary, Error> {
     let mut summary = UploadSummary::default();
     let mut transfers = Vec::new();
-    let mut batch = Vec::new();
-    let mut batch_bytes = 0;
+    let mut small = Vec::new();
     for (digest, source) in blobs {
         summary.blobs += 1;
         summary.bytes += digest.size_bytes();
         if digest.size_bytes() > MAX_BATCHED_BLOB_SIZE {
             transfers.push(Transfer::Large(digest, source));
-            continue;
+        } else {
+            small.push((digest, source));
         }
-        if batch_bytes + digest.size_bytes() > MAX_BATCH_BYTES || batch.len() == MAX_BATCH_BLOBS {
-            transfers.push(Transfer::Batch(std::mem::take(&mut batch)));
-            batch_bytes = 0;
-        }
-        batch_bytes += digest.size_bytes();
-        batch.push((digest, source));
     }
-    if !batch.is_empty() {
-        transfers.push(Transfer::Batch(batch));
-    }
+    let batches = batches(small, BATCH_LIMITS, |(digest, _)| digest.size_bytes());
+    transfers.extend(batches.into_iter().map(Transfer::Batch));
     let running = transfers.into_iter().map(|transfer| Ok(transfer.run(store)));
     futures::stream::iter(running)
         .try_buffer_unordered(MAX_CONCURRENT_TRANSFERS)
@@ -156,7 +151,7 @@ enum LocalSource {
 }
 
 fn open(path: PathBuf) -> Result<(File, PathBuf), Error> {
-    let file = File::open(&path).map_err(Error::io(format!("cannot open {}", path.display())))?;
+    let file = File::open(&path).map_err(Error::io(format_args!("cannot open {}", path.display())))?;
     Ok((file, path))
 }
 
@@ -167,7 +162,7 @@ fn read_all(batch: Vec<(Digest, LocalSource)>) -> Result<Vec<(Digest, Bytes)>, E
             let (file, path) = open(path)?;
             let limit = digest.size_bytes().saturating_add(1);
             let blob = crate::file_stream::read_up_to(&file, limit)
-                .map_err(Error::io(format!("cannot read {}", path.display())))?;
+                .map_err(Error::io(format_args!("cannot read {}", path.display())))?;
             Ok((digest, blob))
         }
     };

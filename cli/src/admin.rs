@@ -1,4 +1,4 @@
-//! What operators and orchestrators ask a process over plain HTTP: `/metrics`, `/livez`, `/readyz`.
+//! Admin endpoint for operators and orchestrators over plain HTTP: `/metrics`, `/livez`, `/readyz`.
 //!
 //! A port of its own: it answers without authentication, so it belongs on an address that only they reach.
 
@@ -22,7 +22,7 @@ use crate::telemetry::gather_metrics;
 /// The format that Prometheus reads (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 const METRICS_TYPE: &str = "text/plain; version=0.0.4";
 
-/// Where they ask.
+/// Listener of the admin endpoint.
 pub(crate) struct AdminListener {
     listener: TcpListener,
     metrics: PrometheusHandle,
@@ -40,7 +40,7 @@ impl AdminListener {
         })
     }
 
-    /// Where it listens: with port 0 the system chose one.
+    /// Address of the listener; with port 0 the system chose it.
     pub(crate) fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
@@ -62,7 +62,7 @@ impl AdminListener {
     }
 }
 
-/// What is told.
+/// State of the admin endpoint.
 struct Admin {
     metrics: PrometheusHandle,
     gauges: Vec<Gauges>,

@@ -21,7 +21,7 @@ use crate::failure::{Failure, InStep as _};
 use crate::raw_calls;
 use crate::system_calls::SystemCallFilters;
 
-/// What a supervisor inherits from the launcher.
+/// File descriptors and settings that a supervisor inherits from the launcher.
 pub(crate) struct SupervisorHandles {
     /// Refers to the launcher's process.
     pub launcher: OwnedFd,

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::sync::Arc;
 
+use bitzel_cas::batching::{BatchLimits, batches};
 use bitzel_cas::blocking::run_blocking;
 use bitzel_cas::{BlobRange, BlobStore};
 use bitzel_proto::Digest;
@@ -20,10 +21,11 @@ use crate::worker_directories::WorkerDirectories;
 
 /// Largest blob that is read as part of a batch.
 const MAX_BATCHED_BLOB_BYTES: u64 = 256 << 10;
-/// Limit of the bytes in one batch. A response with its digests has to fit into the 4 MiB that gRPC allows by default.
-const MAX_BATCH_BYTES: u64 = 3 << 20;
-/// Limit of the blobs in one batch, for the same reason.
-const MAX_BATCH_BLOBS: usize = 2_000;
+/// Limits of one batch. A response with its digests has to fit into the 4 MiB that gRPC allows by default.
+const BATCH_LIMITS: BatchLimits = BatchLimits {
+    items: 2_000,
+    bytes: 3 << 20,
+};
 /// Number of concurrent transfers, of batches and of streams each.
 const MAX_CONCURRENT_TRANSFERS: usize = 8;
 
@@ -38,26 +40,10 @@ pub(super) async fn download(
     lease: &mut FileLease,
 ) -> Result<(), Error> {
     count_input_files("fetched", wanted.values().map(Vec::len).sum());
-    let mut batches: Vec<Batch> = vec![];
-    let mut large: Batch = vec![];
-    let mut batch_bytes = 0;
-    for (digest, keys) in wanted {
-        if digest.size_bytes() > MAX_BATCHED_BLOB_BYTES {
-            large.push((digest, keys));
-        } else {
-            let full = |batch: &Batch| {
-                batch.len() >= MAX_BATCH_BLOBS || batch_bytes + digest.size_bytes() > MAX_BATCH_BYTES
-            };
-            if batches.last().is_none_or(full) {
-                batches.push(vec![]);
-                batch_bytes = 0;
-            }
-            batch_bytes += digest.size_bytes();
-            if let Some(batch) = batches.last_mut() {
-                batch.push((digest, keys));
-            }
-        }
-    }
+    let (large, small): (Batch, Batch) = wanted
+        .into_iter()
+        .partition(|(digest, _)| digest.size_bytes() > MAX_BATCHED_BLOB_BYTES);
+    let batches = batches(small, BATCH_LIMITS, |(digest, _)| digest.size_bytes());
     let directories = &cache.directories;
     let large = futures::stream::iter(large)
         .map(|(digest, keys)| async move {

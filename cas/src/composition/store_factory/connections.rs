@@ -26,8 +26,10 @@ pub(super) fn http_cache(table: &HttpTable, base: &Path) -> Result<Arc<HttpCache
     let mut options = HttpCacheOptions::new(table.url.get_ref());
     if let Some(path) = &table.token_file {
         let path = base.join(path);
-        let token = std::fs::read_to_string(&path)
-            .map_err(Error::io(format!("cannot read the token in {}", path.display())))?;
+        let token = std::fs::read_to_string(&path).map_err(Error::io(format_args!(
+            "cannot read the token in {}",
+            path.display()
+        )))?;
         options.credentials = HttpCredentials::Bearer(token.trim().to_owned());
     }
     HttpCache::new(options)
