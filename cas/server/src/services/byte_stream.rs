@@ -175,7 +175,11 @@ impl ByteStreamService {
             match progress {
                 Ok(Progress::Continue) => {}
                 Ok(Progress::BlobExists) => return Ok(size_of_skipped_write(resource)),
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    // Wrong data is not resumed. A parked write would hold up the next writer of the blob.
+                    upload.forget();
+                    return Err(error.into());
+                }
             }
             if finish_write {
                 upload.finish().await?;

@@ -206,7 +206,8 @@ impl Upload {
         self.outcome().await
     }
 
-    fn forget(&mut self) {
+    /// Removes the write from the table: nothing is left to resume.
+    pub(super) fn forget(&mut self) {
         self.is_over = true;
         self.table.forget(&self.name, &self.entry);
     }
