@@ -63,7 +63,7 @@ impl Entry {
 impl Journal {
     /// Opens the journal in `directory`, which is created if it does not exist. Blocks.
     pub(super) fn open(directory: &Path) -> Result<Self, Error> {
-        let io = |what: &str| Error::io(format_args!("cannot {what} {}", directory.display()));
+        let io = |what: &str| Error::io(format!("cannot {what} {}", directory.display()));
         std::fs::create_dir_all(directory).map_err(io("create the write-back queue"))?;
         let lock = DirectoryLock::acquire(directory)
             .map_err(io("lock the write-back queue (does another process use it?)"))?;
@@ -97,7 +97,7 @@ impl Journal {
 
     /// Appends entries. Blocks.
     pub(super) fn append(&mut self, entries: &[Entry]) -> Result<(), Error> {
-        let io = |path: &Path| Error::io(format_args!("cannot write {}", path.display()));
+        let io = |path: &Path| Error::io(format!("cannot write {}", path.display()));
         let text: String = entries.iter().map(|entry| entry.line()).collect();
         self.file.write_all(text.as_bytes()).map_err(io(&self.path))?;
         for entry in entries {
