@@ -86,7 +86,7 @@ async fn cuts_like_the_library_over_the_whole_blob() {
 
 #[tokio::test]
 async fn an_edit_in_a_real_file_costs_a_few_chunks() {
-    let downloads = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.demo/downloads/libpng-1.6.39.tar.gz");
+    let downloads = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.demo/downloads/libpng-1.6.39.tar.gz");
     let Ok(mut blob) = tokio::fs::read(&downloads).await else {
         println!(
             "SKIPPED: an_edit_in_a_real_file_costs_a_few_chunks: {} is not there",
