@@ -95,7 +95,8 @@ fuzz_target!(|lines: Vec<Line>| {
         Err(error) => {
             let message = error.to_string();
             assert!(message.starts_with("/etc/bitzel.toml"), "{message:?} does not name the file");
-            let lines_of_file = text.matches('\n').count() + 1;
+            // The renderer counts a lone carriage return as the end of a line.
+            let lines_of_file = text.matches(['\n', '\r']).count() + 1;
             for line in message.lines() {
                 // As in `,-[/etc/bitzel.toml:4:8]`.
                 let (_, place) = line.split_once("[/etc/bitzel.toml:").unwrap_or_default();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bitzel_proto::validate_directory;
 use bitzel_proto::reapi::Directory;
-use bitzel_graph::plan::tree::{Directories, FUNCTION, Node, Tree};
+use bitzel_graph::plan::tree::{DIGEST_FUNCTION, Directories, Node, Tree};
 use libfuzzer_sys::fuzz_target;
 use prost::Message as _;
 
@@ -26,7 +26,7 @@ fuzz_target!(|encoded: (&[u8], &[u8])| {
         return;
     }
     let wanted: BTreeSet<String> = names(&first).union(&names(&second)).cloned().collect();
-    let digests = [&first, &second].map(|directory| FUNCTION.digest(&directory.encode_to_vec()));
+    let digests = [&first, &second].map(|directory| DIGEST_FUNCTION.digest(&directory.encode_to_vec()));
     let directories: Directories = HashMap::from([
         (digests[0], Arc::new(first)),
         (digests[1], Arc::new(second)),
