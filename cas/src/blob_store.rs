@@ -69,11 +69,7 @@ pub trait BlobStore: Send + Sync + 'static {
 
     /// Reads small blobs whole, in the order of `digests`. Stores with a cheaper way than one read each override it.
     async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
-        futures::stream::iter(digests.iter().copied())
-            .map(|digest| async move { read_whole(self, digest).await })
-            .buffered(MAX_CONCURRENT_CALLS)
-            .collect()
-            .await
+        read_each(self, digests, MAX_CONCURRENT_CALLS).await
     }
 
     /// Writes small blobs whole, with the results in their order.
@@ -106,6 +102,19 @@ pub(crate) fn join(mut chunks: Vec<Bytes>) -> Bytes {
         whole.extend_from_slice(&chunk);
     }
     whole.freeze()
+}
+
+/// Reads small blobs whole by one read each, at most `concurrency` at the same time, with the results in their order.
+pub(crate) async fn read_each<S: BlobStore + ?Sized>(
+    store: &S,
+    digests: &[Digest],
+    concurrency: usize,
+) -> Vec<Result<Bytes, Error>> {
+    futures::stream::iter(digests.iter().copied())
+        .map(|digest| read_whole(store, digest))
+        .buffered(concurrency)
+        .collect()
+        .await
 }
 
 /// Reads one small blob whole.

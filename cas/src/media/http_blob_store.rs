@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use reqwest::Body;
 
 use crate::blob_store::verification::{is_whole, verified, verify};
-use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease, collect, one_chunk};
+use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease, collect, one_chunk, read_each};
 use crate::blocking::run_blocking;
 use crate::error::{BackEndFailure, Error};
 use crate::media::http_cache::{GetResponse, HttpCache};
@@ -189,11 +189,7 @@ impl BlobStore for HttpBlobStore {
     }
 
     async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
-        futures::stream::iter(digests.iter().copied())
-            .map(|digest| crate::blob_store::read_whole(self, digest))
-            .buffered(MAX_CONCURRENT_REQUESTS)
-            .collect()
-            .await
+        read_each(self, digests, MAX_CONCURRENT_REQUESTS).await
     }
 
     async fn write_batch(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), Error>> {

@@ -12,7 +12,7 @@ use futures::StreamExt;
 use tokio::sync::Semaphore;
 
 use crate::blob_store::verification::{is_whole, verified, verify};
-use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease, collect, one_chunk, read_whole};
+use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease, collect, one_chunk, read_each};
 use crate::blocking::run_blocking;
 use crate::error::{BackEndFailure, Error};
 use crate::media::resumed_stream::{OpenPart, resumed};
@@ -187,11 +187,7 @@ impl BlobStore for S3BlobStore {
     }
 
     async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
-        futures::stream::iter(digests.iter().copied())
-            .map(|digest| read_whole(self, digest))
-            .buffered(MAX_CONCURRENT_REQUESTS)
-            .collect()
-            .await
+        read_each(self, digests, MAX_CONCURRENT_REQUESTS).await
     }
 
     async fn write_batch(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), Error>> {

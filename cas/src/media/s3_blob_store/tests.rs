@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::S3Options;
+use crate::blob_store::read_whole;
 use crate::decorators::tiered_blob_store::TieredBlobStore;
 use crate::media::memory_blob_store::MemoryBlobStore;
 use crate::media::s3_bucket::tests::{BUCKET, TestS3Server};
