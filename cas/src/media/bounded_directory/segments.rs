@@ -16,8 +16,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use self::extent::punch_hole;
-pub(super) use self::extent::{Extent, FreedSpace};
+pub(super) use self::extent::{Extent, FreedSpace, punch_hole};
 use super::entries::Entries;
 use super::files::{make_directory, numbers};
 use super::{BLOCK_BYTES, Place};

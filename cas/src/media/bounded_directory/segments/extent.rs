@@ -72,7 +72,8 @@ impl Extent {
     }
 }
 
-pub(super) fn punch_hole(file: &File, offset: u64, length: u64) -> io::Result<()> {
+/// Deallocates a part of a file; it reads as zeros from then on.
+pub(in super::super) fn punch_hole(file: &File, offset: u64, length: u64) -> io::Result<()> {
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     Ok(rustix::fs::fallocate(file, flags, offset, length)?)
 }

@@ -13,10 +13,13 @@ use super::{path, segment_numbers};
 use crate::error::Error;
 use crate::media::bounded_directory::entries::Entries;
 use crate::media::bounded_directory::files::{make_directory, remove_file};
-use crate::media::bounded_directory::{BLOCK_BYTES, Entry, Place};
+use crate::media::bounded_directory::{BLOCK_BYTES, Encoding, Entry, Place};
 
 /// Makes segments and entries agree: removes entries whose blocks are missing, and deallocates blocks without an entry.
 /// With `thorough` every block is examined, which only a power loss or a damaged index makes necessary.
+///
+/// An evicted entry is a hole as a whole. A hole in a part of an entry is a block of zeros that a copy of the store left
+/// out, as `cp` and `rsync --sparse` do: the entry reads as before.
 pub(in super::super) fn reconcile(root: &Path, entries: &mut Entries, thorough: bool) -> Result<(), Error> {
     let directory = root.join("segments");
     make_directory(&directory)?;
@@ -66,8 +69,9 @@ pub(in super::super) fn reconcile(root: &Path, entries: &mut Entries, thorough: 
             };
             let start = u64::from(block) * BLOCK_BYTES;
             let end = start + u64::from(entry.blocks) * BLOCK_BYTES;
-            let after = allocated.partition_point(|(from, _)| *from <= start);
-            if after > 0 && allocated[after - 1].1 >= end {
+            let after = allocated.partition_point(|(from, _)| *from < end);
+            let has_data = after > 0 && allocated[after - 1].1 > start;
+            if has_data || is_zeros(&entry) {
                 extents.entry(number).or_default().push((start, end));
             } else {
                 gone.push(entry);
@@ -97,6 +101,16 @@ pub(in super::super) fn reconcile(root: &Path, entries: &mut Entries, thorough: 
         }
     }
     Ok(())
+}
+
+/// True if the content of an entry is zeros, which a hole stands for.
+fn is_zeros(entry: &Entry) -> bool {
+    let digest = entry.digest;
+    let stored_bytes = u64::from(entry.blocks) * BLOCK_BYTES;
+    let Ok(size) = usize::try_from(digest.size_bytes().min(stored_bytes)) else {
+        return false;
+    };
+    entry.encoding == Encoding::Raw && digest.function().digest(&vec![0; size]) == digest
 }
 
 /// Parts of a file that are not holes, in whole blocks.

@@ -138,6 +138,43 @@ fn blocks_without_a_record_are_deallocated() {
 }
 
 #[test]
+fn sparse_copy_of_a_segment_keeps_entries_with_zeros() {
+    let root = TempDir::new().unwrap();
+    let directory = open(&root);
+    publish(&directory, 1);
+    let zeros = vec![0; 4096];
+    let mostly_zeros = [&zeros[..], &[1], &zeros[..]].concat();
+    let contents = [&zeros, &mostly_zeros].map(|content| SmallEntry {
+        digest: DigestFunction::Sha256.digest(content),
+        encoding: Encoding::Raw,
+        content: content.clone().into(),
+    });
+    assert!(directory.insert_small(&contents, false).iter().all(Result::is_ok));
+    let digests = contents.map(|entry| entry.digest);
+    // What `cp` makes of blocks of zeros in a file that has holes.
+    let extent = directory.state.lock().segments.allocate(1).unwrap();
+    for block in [1, 2, 4] {
+        segments::punch_hole(&extent.file, block * BLOCK_BYTES, BLOCK_BYTES).unwrap();
+    }
+    drop(directory);
+    let directory = open(&root);
+    assert_eq!(directory.missing(&digests), []);
+    assert_eq!(present(&directory, [1]), [1]);
+}
+
+#[test]
+fn entry_of_a_stale_index_that_is_a_hole_is_gone() {
+    let root = TempDir::new().unwrap();
+    let directory = open(&root);
+    publish(&directory, 1);
+    publish(&directory, 2);
+    let extent = directory.state.lock().segments.allocate(1).unwrap();
+    segments::punch_hole(&extent.file, BLOCK_BYTES, BLOCK_BYTES).unwrap();
+    drop(directory);
+    assert_eq!(present(&open(&root), 1..3), [1]);
+}
+
+#[test]
 fn snapshot_replaces_the_journals_of_several_starts() {
     let root = TempDir::new().unwrap();
     for number in 1..=4 {
