@@ -89,7 +89,7 @@ pub fn collect_outputs(
                 if declared.expected == ExpectedType::Directory {
                     return Err(wrong_type("a file", "a directory"));
                 }
-                let node = hashed.file_node(String::new(), &file);
+                let node = hashed.node(&file).clone();
                 result.output_files.push(OutputFile {
                     path,
                     digest: node.digest,

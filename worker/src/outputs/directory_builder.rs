@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bitzel_cas::{BlobSource, DirectoryTree};
-use bitzel_proto::reapi::{Directory, DirectoryNode, SymlinkNode, Tree};
-use bitzel_proto::{Digest, DigestFunction};
+use bitzel_proto::reapi::{Directory, SymlinkNode, Tree};
+use bitzel_proto::{Digest, DigestFunction, DirectoryEncoder};
 
 use super::hashed_files::HashedFiles;
 use super::scan::{ScannedDirectory, ScannedNode};
@@ -41,35 +41,33 @@ impl<'build> DirectoryBuilder<'build> {
         }
     }
 
-    /// Encodes a directory and returns its digest. Entries are sorted, as the specification requires.
+    /// Encodes a directory, its children first, and returns its digest.
     pub(super) fn build(&mut self, scanned: &ScannedDirectory) -> Result<Digest, Error> {
         let (entries, attributes) = match scanned {
             ScannedDirectory::Input(digest) => return Ok(*digest),
             ScannedDirectory::Changed { entries, attributes } => (entries, attributes),
         };
-        let mut directory = Directory {
-            node_properties: self
-                .properties
-                .node_properties(attributes.mode, attributes.mtime, None),
-            ..Directory::default()
-        };
+        let (mode, mtime) = (attributes.mode, attributes.mtime);
+        let mut encoder = DirectoryEncoder::new(self.properties.node_properties(mode, mtime, None));
         for (name, node) in entries {
+            let name = name.clone();
             match node {
-                ScannedNode::File(file) => directory.files.push(self.files.file_node(name.clone(), file)),
-                ScannedNode::Symlink(symlink) => directory.symlinks.push(SymlinkNode {
-                    name: name.clone(),
-                    target: symlink.target.clone(),
-                    node_properties: symlink.properties(self.properties),
-                }),
-                ScannedNode::Directory(child) => directory.directories.push(DirectoryNode {
-                    name: name.clone(),
-                    digest: Some(self.build(child)?.to_wire()),
-                }),
+                ScannedNode::File(file) => encoder.add_file(name, self.files.node(file).clone()),
+                ScannedNode::Symlink(symlink) => {
+                    let node = SymlinkNode {
+                        target: symlink.target.clone(),
+                        node_properties: symlink.properties(self.properties),
+                        ..SymlinkNode::default()
+                    };
+                    encoder.add_symlink(name, node);
+                }
+                ScannedNode::Directory(child) => encoder.add_directory(name, self.build(child)?),
             }
         }
-        let (digest, bytes) = Digest::of_message(self.function, &directory);
-        self.new.insert(digest, (Arc::new(directory), bytes));
-        Ok(digest)
+        let encoded = encoder.encode(self.function);
+        let directory = (Arc::new(encoded.message), encoded.bytes);
+        self.new.insert(encoded.digest, directory);
+        Ok(encoded.digest)
     }
 
     /// Encodes the Tree of a directory and returns its digest.

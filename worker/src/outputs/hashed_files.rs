@@ -100,13 +100,12 @@ impl HashedFiles {
         Ok(Self { files })
     }
 
-    /// The node of a file under its name in a directory.
-    pub(super) fn file_node(&self, name: String, file: &ScannedFile) -> FileNode {
-        let node = match file {
+    /// The node of a file, with any name.
+    pub(super) fn node<'file>(&'file self, file: &'file ScannedFile) -> &'file FileNode {
+        match file {
             ScannedFile::Input(node) => node,
             ScannedFile::Changed(index) => &self.files[*index].node,
-        };
-        FileNode { name, ..node.clone() }
+        }
     }
 
     /// The files to upload. Where a copy exists, it is the source: nobody can change it.
