@@ -8,6 +8,8 @@ use std::process::ExitCode;
 use bitzel_proto::chain;
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 
+use crate::visible_text::visible;
+
 /// Failure of a command: the cause, excerpts of files that explain it, and the next step where there is one.
 #[derive(Debug)]
 pub(crate) struct CommandError {
@@ -84,10 +86,11 @@ struct Rendered<'error>(&'error CommandError, GraphicalTheme);
 impl fmt::Display for Rendered<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(error, theme) = self;
+        // A server may have written parts of them.
         let mut messages = chain(error.cause()).into_iter();
-        writeln!(formatter, "{}", messages.next().unwrap_or_default())?;
+        writeln!(formatter, "{}", visible(&messages.next().unwrap_or_default()))?;
         for cause in messages {
-            writeln!(formatter, "  caused by: {cause}")?;
+            writeln!(formatter, "  caused by: {}", visible(&cause))?;
         }
         // Lines that break anywhere else than in the file cannot be searched for.
         let handler = GraphicalReportHandler::new_themed(theme.clone()).with_wrap_lines(false);

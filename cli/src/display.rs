@@ -16,6 +16,7 @@ use outcome_counts::OutcomeCounts;
 
 use crate::console;
 use crate::status_hint::status_hint;
+use crate::visible_text::{visible, visible_json};
 
 mod failures;
 mod outage;
@@ -82,8 +83,8 @@ impl Display {
             if let Some(file) = &mut self.events
                 && !matches!(event, BuildEvent::Progress { .. })
             {
-                serde_json::to_writer(&mut *file, &event)?;
-                file.write_all(b"\n")?;
+                let line = serde_json::to_string(&event)? + "\n";
+                file.write_all(visible_json(&line).as_bytes())?;
                 // A build that is watched through the file, or killed, has its last events in it.
                 file.flush()?;
             }
@@ -202,7 +203,7 @@ impl Display {
         if running.len() > MAX_NAMED_TASKS {
             text.push_str(&format!(" | and {} more", running.len() - MAX_NAMED_TASKS));
         }
-        text
+        visible(&text).into_owned()
     }
 }
 

@@ -19,6 +19,7 @@ mod remote_cache;
 mod server;
 mod status_hint;
 mod telemetry;
+mod visible_text;
 mod worker;
 
 use std::process::ExitCode;

@@ -89,6 +89,9 @@ pub(crate) struct LogArguments {
     /// Task, for example zlib:do_compile
     #[arg(value_name = "RECIPE:TASK")]
     pub(crate) task: String,
+    /// Print control characters as they are: the terminal obeys escape sequences in the log
+    #[arg(long)]
+    pub(crate) raw: bool,
     #[command(flatten)]
     pub(crate) metadata: MetadataArguments,
     #[command(flatten)]

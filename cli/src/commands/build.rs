@@ -19,6 +19,7 @@ use crate::connection::Connection;
 use crate::directories::Directories;
 use crate::display::{Display, summary_text};
 use crate::front_end::export_graph;
+use crate::visible_text::visible;
 use crate::worker::platform_properties;
 use crate::{interrupt, last_graph};
 
@@ -77,7 +78,7 @@ pub(crate) async fn run(
             events.send(BuildEvent::Summary(summary.clone())).ok();
             drop(events);
             shown.await??;
-            writeln!(io::stdout(), "{}", summary_text(&summary))?;
+            writeln!(io::stdout(), "{}", visible(&summary_text(&summary)))?;
             Ok(if summary.failed == 0 {
                 ExitCode::SUCCESS
             } else {

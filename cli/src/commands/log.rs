@@ -1,5 +1,6 @@
 //! `bitzel log`.
 
+use std::borrow::Cow;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
@@ -12,6 +13,7 @@ use crate::command_error::CommandError;
 use crate::connection::Connection;
 use crate::directories::Directories;
 use crate::last_graph;
+use crate::visible_text::visible;
 use crate::worker::platform_properties;
 
 /// Prints the log of a task of the last build.
@@ -34,6 +36,8 @@ pub(crate) async fn run(
     )
     .await;
     connection.close().await?;
-    io::stdout().write_all(found?.as_bytes())?;
+    let log = found?;
+    let log = if arguments.raw { Cow::Borrowed(&*log) } else { visible(&log) };
+    io::stdout().write_all(log.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -57,6 +57,21 @@ fn a_failing_task_stops_the_build_and_its_log_is_shown() {
 }
 
 #[test]
+fn f15_escape_sequences_of_a_task_are_shown_as_text() {
+    let site = Site::empty();
+    let escapes = "printf 'before \\033]0;title\\007 after\\n'\n\texit 3";
+    site.add_recipe("hostile", &format!("LICENSE = \"MIT\"\ndo_compile() {{\n\t{escapes}\n}}\n"));
+    let report = site.build(&["hostile"]).failed();
+    report.assert_says(&["before ␛]0;title␇ after"]);
+    assert!(!report.text.contains('\u{1b}'), "{}", report.text);
+
+    let log = site.output_of("log", &["hostile:do_compile"]);
+    assert!(log.contains("before ␛]0;title␇ after"), "{log}");
+    let raw = site.output_of("log", &["--raw", "hostile:do_compile"]);
+    assert!(raw.contains("before \u{1b}]0;title\u{7} after"), "{raw}");
+}
+
+#[test]
 fn a_build_after_a_repair_repeats_no_finished_task() {
     let site = broken_site();
     let before = site.build(&["-k", "needs-broken"]).failed();
