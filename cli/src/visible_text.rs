@@ -62,7 +62,10 @@ mod tests {
     #[test]
     fn shows_escape_sequences_as_text() {
         assert_eq!(visible("\x1b]0;title\x07 a\tb\r\nc\rd"), "␛]0;title␇ a\tb\nc␍d");
-        assert_eq!(visible("\u{9b}2J \u{7f}\u{202e}abc"), "<U+009B>2J <U+007F><U+202E>abc");
+        assert_eq!(
+            visible("\u{9b}2J \u{7f}\u{202e}abc"),
+            "<U+009B>2J <U+007F><U+202E>abc"
+        );
     }
 
     #[test]

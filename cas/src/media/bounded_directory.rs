@@ -22,6 +22,11 @@
 //! gets long. A scan then removes files that are not in the snapshot and forgets entries whose files are gone. Lost
 //! blobs have to be built again; wrong blobs are never served.
 //!
+//! **After damage** to the index (a checksum is wrong, or a file is missing) the readable records count. Files and
+//! blocks that they do not name are searched for entries whose content is right: files by their names, blocks by their
+//! trailers (`segments/trailer.rs`). `index/open` exists while the directory is open, so that a missing journal is
+//! noticed.
+//!
 //! **On a full disk** it opens and serves the entries that are there. The journal is made by the first change that
 //! finds space; until then writes and evictions are refused for lack of space.
 //!
@@ -66,6 +71,8 @@ use self::journal::Journal;
 pub(crate) use self::lease::DirectoryLease;
 pub(crate) use self::lookup::{Content, Located};
 use self::record::Change;
+pub(crate) use self::recovery::ContentChecks;
+pub use self::recovery::Losses;
 pub(crate) use self::reservation::Reservation;
 use self::segments::Segments;
 use crate::directory_lock::DirectoryLock;
@@ -84,8 +91,8 @@ pub(crate) struct Options {
     pub(crate) free_space_floor: u64,
     /// Records in the journal that start a snapshot.
     pub(crate) checkpoint_records: u64,
-    /// Check of a file that is in no index: true if its content is that of the digest in its name.
-    pub(crate) is_intact: fn(&Path, Digest) -> bool,
+    /// Checks of content that no index names.
+    pub(crate) checks: ContentChecks,
 }
 
 /// Number and size of the blobs in a directory.
@@ -121,6 +128,7 @@ pub(crate) struct BoundedDirectory {
     /// Held while a snapshot is written: one at a time.
     checkpointing: Mutex<()>,
     corrupt_blobs: AtomicU64,
+    losses: Option<Losses>,
     /// Held as long as the directory is open.
     _lock: DirectoryLock,
 }
@@ -159,7 +167,7 @@ impl BoundedDirectory {
         let temporary = root.join("temporary");
         make_directory(&temporary)?;
         empty_directory(&temporary)?;
-        let recovered = recovery::recover(root, options.is_intact, options.checkpoint_records)?;
+        let recovered = recovery::recover(root, options.checks, options.checkpoint_records)?;
         let quarantine = quarantined_files(&root.join("quarantine"))?;
         let blocks = |entry: Entry| u64::from(entry.blocks);
         let used_bytes = recovered.entries.iter().map(blocks).sum::<u64>() * BLOCK_BYTES
@@ -187,6 +195,7 @@ impl BoundedDirectory {
             deallocated: Condvar::new(),
             checkpointing: Mutex::new(()),
             corrupt_blobs: AtomicU64::new(0),
+            losses: recovered.losses,
             _lock: lock,
         };
         // The limit may be lower than last time. A disk that is too full for the free space floor is no reason not to
@@ -205,6 +214,11 @@ impl BoundedDirectory {
             }
         }
         Ok(directory)
+    }
+
+    /// Damage that was found when the directory was opened.
+    pub(crate) fn losses(&self) -> Option<&Losses> {
+        self.losses.as_ref()
     }
 
     /// Creates an empty file to fill and publish; it is removed when dropped.

@@ -18,7 +18,8 @@ use crate::blocking::run_blocking;
 use crate::error::Error;
 use crate::file_stream::{read_at, read_up_to};
 use crate::media::bounded_directory::{
-    BLOCK_BYTES, BoundedDirectory, CHECKPOINT_RECORDS, Content, Encoding, Options, SmallEntry, Usage,
+    BLOCK_BYTES, BoundedDirectory, CHECKPOINT_RECORDS, Content, ContentChecks, Encoding, Options, SmallEntry,
+    Usage,
 };
 
 /// Size that the limit assumes for each result: one block of the file system. Results name their outputs by digest and
@@ -56,7 +57,11 @@ impl DiskActionCache {
             limit: max_results.saturating_mul(ENTRY_BYTES),
             free_space_floor: 0,
             checkpoint_records,
-            is_intact: |path, _| fs::read(path).is_ok_and(|content| decode(&content).is_some()),
+            checks: ContentChecks {
+                file: |path, _, _| fs::read(path).is_ok_and(|content| decode(&content).is_some()),
+                // A result does not prove its key, and a part of one that a client wrote could look like another.
+                small: None,
+            },
         };
         let directory = run_blocking(move || BoundedDirectory::open(&root, options)).await?;
         Ok(Self {

@@ -37,10 +37,12 @@ use crate::batching::{BatchLimits, batches};
 use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease, one_chunk};
 use crate::blocking::run_blocking;
 use crate::error::Error;
-use crate::media::bounded_directory::{BoundedDirectory, CHECKPOINT_RECORDS, DirectoryLease, Options};
+use crate::media::bounded_directory::{
+    BoundedDirectory, CHECKPOINT_RECORDS, ContentChecks, DirectoryLease, Options,
+};
 
 pub use self::maintenance::{BlobTotals, Statistics, Verification};
-pub use crate::media::bounded_directory::Usage;
+pub use crate::media::bounded_directory::{Losses, Usage};
 
 /// Largest size of a blob that is read and written whole, by one call on a blocking thread, and kept in a segment.
 const SMALL_BLOB_BYTES: u64 = 1 << 20;
@@ -53,6 +55,12 @@ const BLOCKING_CALL_LIMITS: BatchLimits = BatchLimits {
 };
 /// Calls on blocking threads at the same time for one batch.
 const MAX_CONCURRENT_BLOCKING_CALLS: usize = 4;
+
+/// Checks of blobs that no index names.
+const CHECKS: ContentChecks = ContentChecks {
+    file: reader::is_intact,
+    small: Some(reader::is_intact_in_segment),
+};
 
 /// Limits and compression of a [`DiskBlobStore`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +89,7 @@ impl DiskBlobStore {
             limit: options.limit_bytes,
             free_space_floor: options.free_space_floor_bytes,
             checkpoint_records: CHECKPOINT_RECORDS,
-            is_intact: reader::is_intact,
+            checks: CHECKS,
         };
         Self::open_with(root, directory, options.compress).await
     }
@@ -100,6 +108,11 @@ impl DiskBlobStore {
             directory: Arc::clone(&self.directory),
             compress: self.compress,
         }
+    }
+
+    /// Damage that was found when the store was opened, and its consequences.
+    pub fn losses(&self) -> Option<&Losses> {
+        self.directory.losses()
     }
 
     /// Number and size of the blobs in the store.

@@ -37,7 +37,11 @@ pub(crate) async fn run(
     .await;
     connection.close().await?;
     let log = found?;
-    let log = if arguments.raw { Cow::Borrowed(&*log) } else { visible(&log) };
+    let log = if arguments.raw {
+        Cow::Borrowed(&*log)
+    } else {
+        visible(&log)
+    };
     io::stdout().write_all(log.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::arguments::{GcArguments, StoreArguments, StoreCommand};
 use crate::command_error::CommandError;
+use crate::console;
 use crate::directories::Directories;
 
 /// No limits: opening the store here must not evict anything.
@@ -31,6 +32,9 @@ pub(crate) async fn run(
         None => directories.server().join("cas"),
     };
     let store = open(&directory).await?;
+    if let Some(losses) = store.losses() {
+        console::warn(&losses.to_string());
+    }
     let done = match arguments.command {
         StoreCommand::Verify => verify(&store).await,
         StoreCommand::Stats { json } => stats(&store, &directory, json).await,

@@ -60,7 +60,10 @@ fn a_failing_task_stops_the_build_and_its_log_is_shown() {
 fn f15_escape_sequences_of_a_task_are_shown_as_text() {
     let site = Site::empty();
     let escapes = "printf 'before \\033]0;title\\007 after\\n'\n\texit 3";
-    site.add_recipe("hostile", &format!("LICENSE = \"MIT\"\ndo_compile() {{\n\t{escapes}\n}}\n"));
+    site.add_recipe(
+        "hostile",
+        &format!("LICENSE = \"MIT\"\ndo_compile() {{\n\t{escapes}\n}}\n"),
+    );
     let report = site.build(&["hostile"]).failed();
     report.assert_says(&["before ␛]0;title␇ after"]);
     assert!(!report.text.contains('\u{1b}'), "{}", report.text);

@@ -78,6 +78,7 @@ impl BoundedDirectory {
         let number = state.journal.number() + 1;
         self.sync_files(state.entries.len() == 0)?;
         index_snapshot::write(&index, number, state.entries.iter())?;
+        recovery::mark_closed(&index)?;
         recovery::remove_older(&index, number)
     }
 

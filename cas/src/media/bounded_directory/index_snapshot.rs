@@ -1,4 +1,5 @@
-//! Index snapshot: a file with all entries of a directory in order of use, a header and then a record for each.
+//! Index snapshot: a file with all entries of a directory in order of use. A header, a record for each entry, and a
+//! footer with their number.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -9,7 +10,11 @@ use super::entries::Entries;
 use super::record::{self, Change, RECORD_BYTES};
 use crate::error::Error;
 
-const MAGIC: [u8; 8] = *b"bitzels3";
+const MAGIC: [u8; 8] = *b"bitzels4";
+/// Start of the footer, which holds the number of entries: a snapshot that was cut off has none.
+const FOOTER_MAGIC: [u8; 8] = *b"bitzele4";
+/// Magic of snapshots of earlier versions, which have no footer.
+const MAGIC_WITHOUT_FOOTER: [u8; 8] = *b"bitzels3";
 /// Name of a snapshot that is being written.
 pub(super) const UNFINISHED: &str = "unfinished-snapshot";
 const WRITE_BUFFER_BYTES: usize = 1 << 20;
@@ -29,9 +34,12 @@ pub(super) fn write(
     let write = || {
         let mut file = BufWriter::with_capacity(WRITE_BUFFER_BYTES, File::create(&unfinished)?);
         file.write_all(&record::header(MAGIC)?)?;
+        let mut written = 0;
         for entry in entries {
             file.write_all(&record::encode(Change::Add, &entry))?;
+            written += 1;
         }
+        file.write_all(&record::footer(FOOTER_MAGIC, written))?;
         file.into_inner()?.sync_all()?;
         fs::rename(&unfinished, &path)
     };
@@ -55,20 +63,27 @@ pub(super) fn read(path: &Path) -> Result<Option<Listing>, Error> {
     entries.reserve(usize::try_from(length).unwrap_or(0) / RECORD_BYTES);
     let mut damaged = 0;
     let mut has_header = None;
+    let mut needs_footer = true;
+    let mut records = 0;
     let visit = |record: &[u8; RECORD_BYTES]| {
         if has_header.is_none() {
-            has_header = Some(record::is_header(record, MAGIC));
+            needs_footer = !record::is_header(record, MAGIC_WITHOUT_FOOTER);
+            has_header = Some(!needs_footer || record::is_header(record, MAGIC));
             return;
         }
         match record::decode(record) {
             Some((Change::Add, entry)) => {
                 entries.insert(entry);
+                records += 1;
+            }
+            _ if needs_footer && *record == record::footer(FOOTER_MAGIC, records + damaged) => {
+                needs_footer = false;
             }
             _ => damaged += 1,
         }
     };
     record::for_each(&file, visit).map_err(failed)?;
-    damaged += u64::from(length % RECORD_BYTES as u64 != 0);
+    damaged += u64::from(length % RECORD_BYTES as u64 != 0 || needs_footer);
     Ok((has_header == Some(true)).then_some(Listing { entries, damaged }))
 }
 

@@ -1,6 +1,6 @@
 //! Insertion of entries: small ones into segments, many with one write; large ones as files.
 
-use std::io::Write;
+use std::io::{IoSlice, Write};
 use std::sync::Arc;
 
 use bitzel_proto::Digest;
@@ -10,7 +10,7 @@ use tempfile::NamedTempFile;
 use super::disk_full::{disk_error, no_space_if_full};
 use super::files::{file_path, move_into_place, remove_file};
 use super::record::Change;
-use super::segments::{Extent, FreedSpace};
+use super::segments::{Extent, FreedSpace, Padding};
 use super::{BLOCK_BYTES, BoundedDirectory, Checksum, Encoding, Entry, Place, Reservation, blocks_of, now};
 use crate::error::Error;
 
@@ -105,15 +105,24 @@ impl BoundedDirectory {
         let reservation = self.reserve(first, u64::from(blocks) * BLOCK_BYTES)?;
         let allocated = self.state.lock().segments.allocate(blocks);
         let extent = allocated.map_err(disk_error(first, "cannot start a segment"))?;
-        let written = match &wanted[..] {
-            [one] => extent.write(&one.content),
-            many => extent.write(&join_padded(many)),
-        };
-        if let Err(error) = written {
+        let entries = entries_in(&extent, &wanted);
+        let paddings: Vec<Padding> = wanted
+            .iter()
+            .zip(&entries)
+            .map(|(small_entry, entry)| Padding::new(entry, small_entry.content.len()))
+            .collect();
+        let mut parts: Vec<IoSlice<'_>> = wanted
+            .iter()
+            .zip(&paddings)
+            .flat_map(|(small_entry, padding)| {
+                std::iter::once(IoSlice::new(&small_entry.content)).chain(padding.parts())
+            })
+            .collect();
+        if let Err(error) = extent.write(&mut parts) {
             self.abandon(&extent)?;
             return Err(disk_error(first, "cannot write to a segment")(error));
         }
-        self.add_to_index(&wanted, &extent, reservation, replace)
+        self.add_to_index(&entries, &extent, reservation, replace)
     }
 
     /// Frees an extent without entries.
@@ -129,29 +138,16 @@ impl BoundedDirectory {
     /// Adds the entries in an extent to the index and its journal.
     fn add_to_index(
         self: &Arc<Self>,
-        small_entries: &[&SmallEntry],
+        entries: &[Entry],
         extent: &Extent,
         mut reservation: Reservation,
         replace: bool,
     ) -> Result<(), Error> {
-        let last_use = now();
-        let mut block = extent.block;
-        let mut entered = Vec::with_capacity(small_entries.len());
+        let mut entered = Vec::with_capacity(entries.len());
         let mut replaced = Vec::new();
         let mut superfluous = Vec::new();
         let mut state = self.state.lock();
-        for small_entry in small_entries {
-            let entry = Entry {
-                digest: small_entry.digest,
-                place: Place::Segment {
-                    number: extent.segment,
-                    block,
-                },
-                encoding: small_entry.encoding,
-                blocks: blocks_of(small_entry.content.len() as u64),
-                last_use,
-            };
-            block += entry.blocks;
+        for entry in entries.iter().copied() {
             // Another writer may have been faster, or the digest is in the batch twice.
             if !replace && state.entries.promote(&entry.digest).is_some() {
                 superfluous.push(entry);
@@ -255,18 +251,23 @@ impl BoundedDirectory {
     }
 }
 
-/// Joins the contents of entries, each padded to whole blocks.
-fn join_padded(small_entries: &[&SmallEntry]) -> Vec<u8> {
-    const ZEROS: [u8; 4096] = [0; 4096];
-    let bytes: usize = small_entries
-        .iter()
-        .map(|small_entry| small_entry.content.len() + ZEROS.len())
-        .sum();
-    let mut content = Vec::with_capacity(bytes);
-    for small_entry in small_entries {
-        content.extend_from_slice(&small_entry.content);
-        let gap = content.len().next_multiple_of(ZEROS.len()) - content.len();
-        content.extend_from_slice(&ZEROS[..gap]);
-    }
-    content
+/// Entries of small contents that lie one after the other in an extent.
+fn entries_in(extent: &Extent, small_entries: &[&SmallEntry]) -> Vec<Entry> {
+    let last_use = now();
+    let mut block = extent.block;
+    let entry = |small_entry: &&SmallEntry| {
+        let entry = Entry {
+            digest: small_entry.digest,
+            place: Place::Segment {
+                number: extent.segment,
+                block,
+            },
+            encoding: small_entry.encoding,
+            blocks: blocks_of(small_entry.content.len() as u64),
+            last_use,
+        };
+        block += entry.blocks;
+        entry
+    };
+    small_entries.iter().map(entry).collect()
 }

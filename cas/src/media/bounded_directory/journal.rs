@@ -40,10 +40,21 @@ pub(super) struct Journal {
 pub(super) struct Replay {
     /// Changes in order.
     pub(super) changes: Vec<(Change, Entry)>,
-    /// True if the machine was not restarted since the journal was written. Otherwise it cannot be relied on.
-    pub(super) is_of_this_boot: bool,
-    /// True if no record is damaged.
-    pub(super) is_whole: bool,
+    /// Origin of the journal.
+    pub(super) origin: Origin,
+    /// Number of damaged records.
+    pub(super) damaged: u64,
+}
+
+/// Origin of a journal, by its header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// It was written since the last start of the machine.
+    ThisBoot,
+    /// The machine was restarted since. The disk may lack what the records name.
+    OtherBoot,
+    /// The header is damaged or missing.
+    Unknown,
 }
 
 pub(super) fn path(index: &Path, number: u64) -> PathBuf {
@@ -154,18 +165,22 @@ pub(super) fn replay(path: &Path) -> Result<Replay, Error> {
     let own_header = record::header(MAGIC).map_err(failed)?;
     let mut replay = Replay {
         changes: Vec::new(),
-        is_of_this_boot: false,
-        is_whole: true,
+        origin: Origin::Unknown,
+        damaged: 0,
     };
     let mut is_first = true;
     let visit = |record: &[u8; RECORD_BYTES]| {
         if std::mem::take(&mut is_first) {
-            replay.is_of_this_boot = *record == own_header;
+            replay.origin = match record {
+                header if *header == own_header => Origin::ThisBoot,
+                header if record::is_header(header, MAGIC) => Origin::OtherBoot,
+                _ => Origin::Unknown,
+            };
             return;
         }
         match record::decode(record) {
             Some(change) => replay.changes.push(change),
-            None => replay.is_whole = false,
+            None => replay.damaged += 1,
         }
     };
     record::for_each(&file, visit).map_err(failed)?;

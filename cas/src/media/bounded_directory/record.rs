@@ -111,6 +111,14 @@ pub(super) fn header(magic: [u8; 8]) -> io::Result<[u8; RECORD_BYTES]> {
     Ok(seal(header))
 }
 
+/// Last record of a file: the kind of the file, and the number of records between header and footer.
+pub(super) fn footer(magic: [u8; 8], records: u64) -> [u8; RECORD_BYTES] {
+    let mut footer = [0; RECORD_BYTES];
+    footer[..8].copy_from_slice(&magic);
+    footer[8..16].copy_from_slice(&records.to_le_bytes());
+    seal(footer)
+}
+
 /// True for a header of a file of that kind, of any boot.
 pub(super) fn is_header(record: &[u8; RECORD_BYTES], magic: [u8; 8]) -> bool {
     record.starts_with(&magic) && seal(*record) == *record

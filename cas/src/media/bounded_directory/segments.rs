@@ -8,6 +8,8 @@
 
 mod extent;
 pub(super) mod reconciliation;
+pub(super) mod salvage;
+mod trailer;
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -17,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub(super) use self::extent::{Extent, FreedSpace, punch_hole};
+pub(super) use self::trailer::Padding;
 use super::entries::Entries;
 use super::files::{make_directory, numbers};
 use super::{BLOCK_BYTES, Place};

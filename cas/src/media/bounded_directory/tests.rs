@@ -15,7 +15,10 @@ const OPTIONS: Options = Options {
     limit: 1 << 30,
     free_space_floor: 0,
     checkpoint_records: 1 << 20,
-    is_intact: |_, _| true,
+    checks: ContentChecks {
+        file: |_, _, _| true,
+        small: Some(|entry, content| content[..1] != [0] && entry.digest == digest(content[0])),
+    },
 };
 
 fn open(root: &TempDir) -> Arc<BoundedDirectory> {

@@ -23,11 +23,35 @@ use crate::media::bounded_directory::{BLOCK_BYTES, BoundedDirectory, Content, En
 /// Largest size of a blob that is read without a blocking thread if it is in the page cache.
 const MAX_INLINE_READ_BYTES: u64 = 16 << 10;
 
-/// True if the content of the file has the digest.
-pub(super) fn is_intact(path: &Path, digest: Digest) -> bool {
+/// True if the content of the file, after decompression, has the digest.
+pub(super) fn is_intact(path: &Path, digest: Digest, encoding: Encoding) -> bool {
     let mut hasher = digest.function().hasher();
-    let copied = File::open(path).and_then(|mut file| io::copy(&mut file, &mut hasher));
-    copied.is_ok() && hasher.finish() == digest
+    let hashed = File::open(path).and_then(|mut file| match encoding {
+        Encoding::Raw => io::copy(&mut file, &mut hasher).map(drop),
+        Encoding::Zstd => {
+            let mut frames = FrameReader::open(file, digest)?;
+            while let Some(frames) = &mut frames
+                && let Some(frame) = frames.next()?
+            {
+                hasher.update(&frame);
+            }
+            Ok(())
+        }
+    });
+    hashed.is_ok() && hasher.finish() == digest
+}
+
+/// True if bytes of a segment, which other bytes follow, have the digest of an entry.
+pub(super) fn is_intact_in_segment(entry: &Entry, stored: &[u8]) -> bool {
+    let digest = entry.digest;
+    let is_right = |blob: &[u8]| digest.function().digest(blob) == digest;
+    match (entry.encoding, usize::try_from(digest.size_bytes())) {
+        (Encoding::Raw, Ok(size)) => stored.get(..size).is_some_and(is_right),
+        (Encoding::Zstd, _) if digest.size_bytes() <= SMALL_BLOB_BYTES => {
+            encoding::decompress(stored, digest.size_bytes()).is_some_and(|blob| is_right(&blob))
+        }
+        _ => false,
+    }
 }
 
 fn locate(directory: &BoundedDirectory, digest: Digest) -> Result<Located, Error> {

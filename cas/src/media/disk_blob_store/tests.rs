@@ -1,5 +1,6 @@
 mod compression;
 mod corruption;
+mod damage;
 mod eviction;
 mod full_disk;
 mod killed;

@@ -1,16 +1,19 @@
 //! Blocks of segments, and their deallocation.
 
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::{self, IoSlice};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, SeekFrom};
+use rustix::io::Errno;
 
 use crate::error::Error;
 use crate::media::bounded_directory::BLOCK_BYTES;
 use crate::media::bounded_directory::files::remove_file;
+
+/// Largest number of parts that one system call writes: `UIO_MAXIOV` of Linux.
+const MAX_PARTS_PER_WRITE: usize = 1024;
 
 /// Consecutive blocks of a segment.
 #[derive(Debug, Clone)]
@@ -57,9 +60,22 @@ impl FreedSpace {
 }
 
 impl Extent {
-    pub(in super::super) fn write(&self, content: &[u8]) -> io::Result<()> {
-        self.file
-            .write_all_at(content, u64::from(self.block) * BLOCK_BYTES)
+    /// Writes the parts one after the other from the start of the extent.
+    pub(in super::super) fn write(&self, mut parts: &mut [IoSlice<'_>]) -> io::Result<()> {
+        let mut offset = u64::from(self.block) * BLOCK_BYTES;
+        while !parts.is_empty() {
+            let at_once = parts.len().min(MAX_PARTS_PER_WRITE);
+            match rustix::io::pwritev(&self.file, &parts[..at_once], offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    IoSlice::advance_slices(&mut parts, written);
+                    offset += written as u64;
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     fn punch_hole(&self) -> Result<(), Error> {
@@ -76,4 +92,21 @@ impl Extent {
 pub(in super::super) fn punch_hole(file: &File, offset: u64, length: u64) -> io::Result<()> {
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     Ok(rustix::fs::fallocate(file, flags, offset, length)?)
+}
+
+/// Parts of a file that are not holes, in whole blocks.
+pub(super) fn data_ranges(file: &File, length: u64) -> io::Result<Vec<(u64, u64)>> {
+    let mut ranges = Vec::new();
+    let mut at = 0;
+    while at < length {
+        let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => break,
+            Err(error) => return Err(error.into()),
+        };
+        let end = rustix::fs::seek(file, SeekFrom::Hole(start))?;
+        ranges.push((start, end.next_multiple_of(BLOCK_BYTES)));
+        at = end;
+    }
+    Ok(ranges)
 }

@@ -2,13 +2,10 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::SeekFrom;
-
-use super::extent::punch_hole;
+use super::extent::{data_ranges, punch_hole};
 use super::{path, segment_numbers};
 use crate::error::Error;
 use crate::media::bounded_directory::entries::Entries;
@@ -20,7 +17,9 @@ use crate::media::bounded_directory::{BLOCK_BYTES, Encoding, Entry, Place};
 ///
 /// An evicted entry is a hole as a whole. A hole in a part of an entry is a block of zeros that a copy of the store left
 /// out, as `cp` and `rsync --sparse` do: the entry reads as before.
-pub(in super::super) fn reconcile(root: &Path, entries: &mut Entries, thorough: bool) -> Result<(), Error> {
+///
+/// Returns the number of removed entries.
+pub(in super::super) fn reconcile(root: &Path, entries: &mut Entries, thorough: bool) -> Result<u64, Error> {
     let directory = root.join("segments");
     make_directory(&directory)?;
     let mut live: HashMap<u32, u64> = HashMap::new();
@@ -53,7 +52,8 @@ pub(in super::super) fn reconcile(root: &Path, entries: &mut Entries, thorough: 
     let mut extents: HashMap<u32, Vec<(u64, u64)>> = HashMap::new();
     let mut allocated: HashMap<u32, Vec<(u64, u64)>> = HashMap::new();
     for (number, (file, length)) in &suspects {
-        allocated.insert(*number, data(file, *length)?);
+        let ranges = data_ranges(file, *length).map_err(Error::io("cannot list the holes of a segment"))?;
+        allocated.insert(*number, ranges);
     }
     if !live.is_empty() || !suspects.is_empty() {
         for entry in entries.iter() {
@@ -78,12 +78,7 @@ pub(in super::super) fn reconcile(root: &Path, entries: &mut Entries, thorough: 
             }
         }
     }
-    if !gone.is_empty() {
-        tracing::warn!(
-            blobs = gone.len(),
-            "small blobs of the store are missing on the disk; they have to be built again"
-        );
-    }
+    let removed = gone.len() as u64;
     for entry in gone {
         entries.remove(&entry.digest);
     }
@@ -100,7 +95,7 @@ pub(in super::super) fn reconcile(root: &Path, entries: &mut Entries, thorough: 
             free = end;
         }
     }
-    Ok(())
+    Ok(removed)
 }
 
 /// True if the content of an entry is zeros, which a hole stands for.
@@ -111,23 +106,4 @@ fn is_zeros(entry: &Entry) -> bool {
         return false;
     };
     entry.encoding == Encoding::Raw && digest.function().digest(&vec![0; size]) == digest
-}
-
-/// Parts of a file that are not holes, in whole blocks.
-fn data(file: &File, length: u64) -> Result<Vec<(u64, u64)>, Error> {
-    let mut parts = Vec::new();
-    let mut at = 0;
-    while at < length {
-        let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
-            Ok(start) => start,
-            Err(rustix::io::Errno::NXIO) => break,
-            Err(error) => return Err(Error::io("cannot list the holes of a segment")(error.into())),
-        };
-        let end = rustix::fs::seek(file, SeekFrom::Hole(start))
-            .map_err(io::Error::from)
-            .map_err(Error::io("cannot list the holes of a segment"))?;
-        parts.push((start, end.next_multiple_of(BLOCK_BYTES)));
-        at = end;
-    }
-    Ok(parts)
 }

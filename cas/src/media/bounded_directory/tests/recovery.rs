@@ -1,5 +1,6 @@
 //! Deaths of the process at chosen points, simulated by hand.
 
+use std::io::IoSlice;
 use std::os::unix::fs::MetadataExt;
 
 use super::*;
@@ -73,7 +74,7 @@ fn record_cut_off_at_the_end_is_left_out() {
 }
 
 #[test]
-fn damaged_journal_record_costs_only_its_entry() {
+fn damaged_journal_record_of_a_file_costs_nothing() {
     let root = TempDir::new().unwrap();
     let directory = open(&root);
     publish(&directory, 1);
@@ -87,14 +88,20 @@ fn damaged_journal_record_costs_only_its_entry() {
     bytes[2 * record::RECORD_BYTES + 20] ^= 1;
     fs::write(&journal, bytes).unwrap();
     let directory = open(&root);
-    assert_eq!(present(&directory, 1..5), [1, 2, 4]);
-    assert!(!file_path(root.path(), &file_entry(3)).exists());
+    assert_eq!(
+        present(&directory, 1..5),
+        [1, 2, 3, 4],
+        "the file is found by its content"
+    );
+    assert_eq!(directory.losses().unwrap().found_again, 1);
     drop(directory);
-    assert_eq!(present(&open(&root), 1..5), [1, 2, 4]);
+    let directory = open(&root);
+    assert_eq!(present(&directory, 1..5), [1, 2, 3, 4]);
+    assert_eq!(directory.losses(), None);
 }
 
 #[test]
-fn damaged_snapshot_record_costs_only_its_entry() {
+fn damaged_snapshot_record_costs_nothing() {
     let root = TempDir::new().unwrap();
     let directory = open(&root);
     (1..5).for_each(|number| publish(&directory, number));
@@ -107,7 +114,11 @@ fn damaged_snapshot_record_costs_only_its_entry() {
     let mut bytes = fs::read(&snapshot).unwrap();
     bytes[2 * record::RECORD_BYTES + 20] ^= 1;
     fs::write(&snapshot, bytes).unwrap();
-    assert_eq!(present(&open(&root), 1..5), [1, 3, 4]);
+    assert_eq!(
+        present(&open(&root), 1..5),
+        [1, 2, 3, 4],
+        "it is found by its trailer"
+    );
 }
 
 #[test]
@@ -117,7 +128,8 @@ fn blocks_without_a_record_are_deallocated() {
     publish(&directory, 1);
     // The process dies after the bytes were written, before the record.
     let extent = directory.state.lock().segments.allocate(8).unwrap();
-    extent.write(&vec![7; 8 * 4096]).unwrap();
+    let content = vec![7; 8 * 4096];
+    extent.write(&mut [IoSlice::new(&content)]).unwrap();
     publish(&directory, 2);
     let taken = || extent.file.metadata().unwrap().blocks() * 512;
     assert_eq!(taken(), 10 * BLOCK_BYTES);
@@ -175,6 +187,35 @@ fn entry_of_a_stale_index_that_is_a_hole_is_gone() {
 }
 
 #[test]
+fn bytes_that_look_like_a_trailer_are_no_entry() {
+    // With a trailer of the entry itself, and without room for one.
+    for length in [5000, 8190] {
+        let root = TempDir::new().unwrap();
+        let directory = open(&root);
+        let forged = Entry {
+            digest: digest(4),
+            place: Place::Segment { number: 0, block: 0 },
+            encoding: Encoding::Raw,
+            blocks: 1,
+            last_use: 0,
+        };
+        let mut content = vec![3; length];
+        content[4096 - record::RECORD_BYTES..4096].copy_from_slice(&record::encode(Change::Add, &forged));
+        let small_entry = SmallEntry {
+            digest: digest(3),
+            encoding: Encoding::Raw,
+            content: content.into(),
+        };
+        assert!(directory.insert_small(&[small_entry], false)[0].is_ok());
+        publish(&directory, 5);
+        drop(directory);
+        fs::remove_dir_all(root.path().join("index")).unwrap();
+        let expected: &[u8] = if length == 5000 { &[3, 5] } else { &[5] };
+        assert_eq!(present(&open(&root), 1..6), expected);
+    }
+}
+
+#[test]
 fn snapshot_replaces_the_journals_of_several_starts() {
     let root = TempDir::new().unwrap();
     for number in 1..=4 {
@@ -185,7 +226,7 @@ fn snapshot_replaces_the_journals_of_several_starts() {
     let files = || fs::read_dir(root.path().join("index")).unwrap().count();
     assert!(files() > 5, "a journal for each start");
     directory.checkpoint().unwrap();
-    assert_eq!(files(), 2, "a snapshot and its journal");
+    assert_eq!(files(), 3, "a snapshot, its journal and the mark of an open directory");
     publish(&directory, 5);
     drop(directory);
     assert_eq!(present(&open(&root), 1..=5), [1, 2, 3, 4, 5]);

@@ -32,7 +32,7 @@ const OPTIONS: Options = Options {
     limit: LIMIT_BYTES,
     free_space_floor: 0,
     checkpoint_records: 60,
-    is_intact: reader::is_intact,
+    checks: CHECKS,
 };
 
 async fn open_all(root: &Path) -> (DiskBlobStore, DiskActionCache) {
