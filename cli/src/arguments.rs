@@ -9,6 +9,7 @@
 mod build;
 mod global;
 mod remote;
+mod root;
 mod server;
 mod store;
 
@@ -20,6 +21,7 @@ use clap_complete::Shell;
 pub(crate) use build::{BuildArguments, GraphArguments, LogArguments, MetadataArguments, TargetArguments};
 pub(crate) use global::{DirectoryArguments, LogFormat, TelemetryArguments};
 pub(crate) use remote::RemoteArguments;
+pub(crate) use root::{RootArguments, RootCommand};
 pub(crate) use server::{ConfigArguments, ConfigCommand, ServeArguments, WorkerArguments};
 pub(crate) use store::{GcArguments, StoreArguments, StoreCommand};
 
@@ -51,6 +53,8 @@ pub(crate) enum Command {
     Worker(WorkerArguments),
     /// Check the configuration file of a server, or print its schema
     Config(ConfigArguments),
+    /// Show the root file system in which tasks run
+    Root(RootArguments),
     /// Maintain the store on this machine's disk
     Store(StoreArguments),
     /// Print a completion script for a shell, for example: source <(bitzel completions bash)

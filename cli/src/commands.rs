@@ -6,6 +6,7 @@ pub(crate) mod config;
 pub(crate) mod graph;
 pub(crate) mod log;
 pub(crate) mod man;
+pub(crate) mod root;
 pub(crate) mod serve;
 pub(crate) mod store;
 pub(crate) mod worker;

@@ -16,6 +16,7 @@ mod interrupt;
 mod last_graph;
 mod local_action_source;
 mod remote_cache;
+mod root;
 mod server;
 mod status_hint;
 mod telemetry;
@@ -60,6 +61,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, CommandError> {
             Command::Log(arguments) => commands::log::run(&directories, arguments).await,
             Command::Serve(arguments) => commands::serve::run(&directories, arguments).await,
             Command::Worker(arguments) => commands::worker::run(&directories, arguments).await,
+            Command::Root(arguments) => commands::root::run(arguments).await,
             Command::Store(arguments) => commands::store::run(&directories, arguments).await,
             Command::Config(_) | Command::Completions { .. } | Command::Man { .. } => Ok(ExitCode::SUCCESS),
         }

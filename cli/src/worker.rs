@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bitzel_worker::config::this_platform;
-use bitzel_worker::{ExecutorConfig, ServerConnection, WorkerConfig, worker_loop};
+use bitzel_worker::config::{offered_platform, this_platform};
+use bitzel_worker::{ExecutorConfig, RootIdentity, ServerConnection, WorkerConfig, worker_loop};
 use tokio_util::sync::CancellationToken;
 
 use crate::command_error::CommandError;
+use crate::root::offered_identity;
 
 /// Worker on this machine, before it is started.
 pub(crate) struct LocalWorker {
@@ -17,6 +18,8 @@ pub(crate) struct LocalWorker {
     pub(crate) scratch_directory: Option<PathBuf>,
     /// Maximum number of concurrent Actions. With 0, the worker only waits for its shutdown.
     pub(crate) slots: usize,
+    /// Identity of this machine's root file system. Default: computed.
+    pub(crate) root_identity: Option<RootIdentity>,
     /// Time that running Actions have after the shutdown began.
     pub(crate) drain_timeout: Duration,
 }
@@ -32,12 +35,13 @@ impl LocalWorker {
             shutdown.cancelled().await;
             return Ok(());
         };
+        let root_identity = offered_identity(self.root_identity).await;
         let mut executor = ExecutorConfig::new(self.cache_directory);
         executor.scratch_directory = self.scratch_directory;
         executor.worker_name = format!("{}-{}", host_name(), std::process::id());
         let config = WorkerConfig {
             slots: self.slots.try_into().unwrap_or(u32::MAX),
-            platform: this_platform(),
+            platform: offered_platform(root_identity.as_ref()),
             drain_timeout: self.drain_timeout,
             executor,
         };
@@ -45,7 +49,8 @@ impl LocalWorker {
     }
 }
 
-/// Platform properties of Actions of builds on this machine: workers must have the same platform.
+/// Platform properties of Actions of builds on this machine, without that of the root file system: workers must have the
+/// same platform.
 pub(crate) fn platform_properties() -> Vec<(String, String)> {
     this_platform()
         .properties

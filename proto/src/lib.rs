@@ -11,6 +11,7 @@ pub mod directory;
 pub mod instance_name;
 pub mod limits;
 pub mod missing_blobs;
+pub mod platform_property;
 pub mod resource_name;
 pub mod timestamp;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bitzel_proto::{Digest, InvalidDigest, InvalidInstanceName};
 
-use super::platform::RequiredProperties;
+use super::platform::UnmetRequirements;
 
 /// Error of a request to the Execution service, or of an operation.
 #[derive(Debug, thiserror::Error)]
@@ -79,8 +79,8 @@ pub enum ExecutionError {
         waited.as_secs()
     )]
     NoWorker {
-        /// Platform properties that the Action requires.
-        requirements: RequiredProperties,
+        /// Platform properties that the Action requires, and those on offer.
+        requirements: UnmetRequirements,
         /// Time that it waited.
         waited: Duration,
     },

@@ -6,6 +6,10 @@ use std::sync::Arc;
 
 use bitzel_proto::reapi::Platform;
 
+mod unmet_requirements;
+
+pub use unmet_requirements::UnmetRequirements;
+
 /// Properties that select the way in which a worker runs the Action, not the worker: every bitzel worker supports them, so
 /// none has to offer them.
 const INTERPRETED_BY_WORKER: [&str; 3] = ["network", "undeclared-writes", "user-namespaces"];
@@ -62,6 +66,12 @@ impl OfferedProperties {
     pub fn satisfy(&self, requirements: &RequiredProperties) -> bool {
         requirements.0.iter().all(|property| self.0.contains(property))
     }
+
+    /// Values that are offered for a name.
+    fn values<'offered>(&'offered self, name: &str) -> impl Iterator<Item = &'offered str> {
+        let values = self.0.iter().filter(move |(offered, _)| offered == name);
+        values.map(|(_, value)| value.as_str())
+    }
 }
 
 #[cfg(test)]
@@ -94,6 +104,26 @@ mod tests {
         assert!(satisfies(&[("ISA", "x86-64-v3"), ("ISA", "x86-64")]));
         assert!(!satisfies(&[("ISA", "aarch64"), ("OSFamily", "linux")]));
         assert!(!satisfies(&[("gpu", "1")]));
+    }
+
+    #[test]
+    fn only_clients_that_ask_for_a_root_get_one_root() {
+        let offered = OfferedProperties::new(&platform(&[
+            ("OSFamily", "linux"),
+            ("root-identity", "debian-12-aa"),
+        ]));
+        let satisfies =
+            |properties: &[(&str, &str)]| offered.satisfy(&RequiredProperties::new(&platform(properties)));
+        // Bazel and others send no such property.
+        assert!(satisfies(&[("OSFamily", "linux")]));
+        assert!(satisfies(&[
+            ("OSFamily", "linux"),
+            ("root-identity", "debian-12-aa")
+        ]));
+        assert!(!satisfies(&[
+            ("OSFamily", "linux"),
+            ("root-identity", "debian-13-bb")
+        ]));
     }
 
     #[test]

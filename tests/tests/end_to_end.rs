@@ -24,6 +24,7 @@ mod end_to_end {
     mod releases;
     mod remote_cache;
     mod remote_store;
+    mod roots;
     mod second_build;
     mod shared_sources;
     mod special_files;

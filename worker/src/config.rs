@@ -6,6 +6,8 @@ use std::time::Duration;
 use bitzel_proto::reapi::Platform;
 use bitzel_proto::reapi::platform::Property;
 
+use crate::root_identity::RootIdentity;
+
 /// Configuration of the execution of Actions on this machine.
 #[derive(Debug, Clone)]
 pub struct ExecutorConfig {
@@ -68,6 +70,15 @@ impl WorkerConfig {
             executor,
         }
     }
+}
+
+/// The platform properties that a worker on this machine offers: those of the machine, and the identity of its root file
+/// system, if it has one.
+pub fn offered_platform(root_identity: Option<&RootIdentity>) -> Platform {
+    let mut platform = this_platform();
+    let root = root_identity.map(RootIdentity::to_property);
+    platform.properties.extend(root);
+    platform
 }
 
 /// The platform properties of this machine, under the names of the specification's list of standard properties.

@@ -61,6 +61,9 @@ pub enum Error {
         /// Programs to install or settings to change.
         advice: String,
     },
+    /// The root file system of this machine has no identity.
+    #[error("the root file system of this machine cannot be identified: {0}")]
+    UnknownRoot(String),
     /// Another process uses the cache directory or the scratch directory.
     #[error("{} is in use by another worker; give each worker directories of its own", .0.display())]
     DirectoryInUse(PathBuf),

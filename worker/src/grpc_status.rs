@@ -33,6 +33,7 @@ pub fn grpc_status(error: &Error) -> Status {
         }
         Error::Sandbox(_)
         | Error::SandboxUnavailable { .. }
+        | Error::UnknownRoot(_)
         | Error::DirectoryInUse(_)
         | Error::SharedDirectory(_)
         | Error::Io { .. } => Status::internal(with_causes(error)),

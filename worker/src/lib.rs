@@ -5,6 +5,7 @@
 //! * [`sandbox`] runs a command in namespaces, on an overlay of those layers. It embeds the program of
 //!   [`bitzel_launcher`], which creates the namespaces.
 //! * [`outputs`] turns the changes of the command into REAPI outputs without reading unchanged files.
+//! * [`root_identity`] names the root file system of this machine, in which commands run.
 //! * [`action_executor`] is the trait of everything that executes Actions, [`composition`] stacks its layers, and
 //!   [`worker_loop`] takes Actions from the scheduler of a [`server_connection`].
 
@@ -24,6 +25,7 @@ pub mod node_properties;
 pub mod outputs;
 mod recursion;
 mod relative_path;
+pub mod root_identity;
 pub mod sandbox;
 pub mod sandboxed_action_executor;
 pub mod server_connection;
@@ -38,6 +40,7 @@ pub use composition::compose_executor;
 pub use config::{ExecutorConfig, WorkerConfig};
 pub use error::Error;
 pub use metered_action_executor::MeteredActionExecutor;
+pub use root_identity::{InvalidRootIdentity, RootIdentity, RootParts};
 pub use sandboxed_action_executor::SandboxedActionExecutor;
 pub use server_connection::ServerConnection;
 pub use timestamped_action_executor::TimestampedActionExecutor;

@@ -19,7 +19,7 @@ use bubblewrap::HostFileSystem;
 use launcher_pool::LauncherPool;
 use launcher_program::LauncherProgram;
 
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const DEFAULT_HOME: &str = "/tmp";
 
 /// Runs commands in sandboxes.

@@ -129,7 +129,7 @@ async fn refuses_invalid_commands_with_a_reason() {
         ),
         (
             command(|command| command.output_paths = vec!["a/../../b".into()]),
-            "has the component \"..\"",
+            "output_paths \"a/../../b\" leads out of the input root",
         ),
         (
             command(|command| command.output_node_properties = vec!["mtime".into(), "owner".into()]),
@@ -141,7 +141,7 @@ async fn refuses_invalid_commands_with_a_reason() {
         ),
         (
             command(|command| command.working_directory = "../x".into()),
-            "has the component \"..\"",
+            "working_directory \"../x\" leads out of the input root",
         ),
         (
             command(|command| command.working_directory = "f".into()),

@@ -13,6 +13,7 @@ mod input_cache;
 mod inputs;
 mod kept_outputs;
 mod merged_outputs;
+mod relative_paths;
 mod sandbox_end;
 mod sandbox_isolation;
 mod system_calls;

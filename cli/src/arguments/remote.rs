@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use bitzel_rpc::Secret;
 use bitzel_rpc::endpoint::ClientCredentials;
+use bitzel_worker::RootIdentity;
 use clap::Args;
 
 use crate::command_error::CommandError;
@@ -36,6 +37,11 @@ pub(crate) struct RemoteArguments {
     /// Read results from --remote-cache, but do not write any
     #[arg(long, requires = "remote_cache")]
     pub(crate) remote_cache_read_only: bool,
+
+    /// Run tasks in root file systems with this identity, one that workers of the server offer; see `bitzel root
+    /// identity` [default: that of this machine]
+    #[arg(long, value_name = "NAME", env = "BITZEL_ROOT_IDENTITY", value_parser = RootIdentity::new)]
+    pub(crate) root_identity: Option<RootIdentity>,
 
     #[command(flatten)]
     pub(crate) credentials: CredentialArguments,

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use bitzel_worker::RootIdentity;
 use clap::{Args, Subcommand};
 
 use super::remote::CredentialArguments;
@@ -40,6 +41,11 @@ pub(crate) struct ServeArguments {
     #[arg(short = 'j', long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
 
+    /// Identity of this machine's root file system, for builds that ask for one [default: computed from its packages; see
+    /// `bitzel root identity`]
+    #[arg(long, value_name = "NAME", env = "BITZEL_ROOT_IDENTITY", value_parser = RootIdentity::new)]
+    pub(crate) root_identity: Option<RootIdentity>,
+
     /// Serve /metrics (Prometheus), /livez and /readyz on this address, over HTTP and without authentication
     #[arg(long, value_name = "ADDRESS", env = "BITZEL_ADMIN")]
     pub(crate) admin: Option<SocketAddr>,
@@ -57,6 +63,11 @@ pub(crate) struct WorkerArguments {
     /// Maximum number of concurrent Actions on this machine [default: the number of processors]
     #[arg(short = 'j', long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
+
+    /// Identity of this machine's root file system, for builds that ask for one [default: computed from its packages; see
+    /// `bitzel root identity`]
+    #[arg(long, value_name = "NAME", env = "BITZEL_ROOT_IDENTITY", value_parser = RootIdentity::new)]
+    pub(crate) root_identity: Option<RootIdentity>,
 
     /// Serve /metrics (Prometheus), /livez and /readyz on this address, over HTTP and without authentication
     #[arg(long, value_name = "ADDRESS", env = "BITZEL_ADMIN")]

@@ -19,6 +19,7 @@ use crate::connection::Connection;
 use crate::directories::Directories;
 use crate::display::{Display, summary_text};
 use crate::front_end::export_graph;
+use crate::root::requested_identity;
 use crate::visible_text::visible;
 use crate::worker::platform_properties;
 use crate::{interrupt, last_graph};
@@ -28,16 +29,23 @@ pub(crate) async fn run(
     directories: &Directories,
     arguments: BuildArguments,
 ) -> Result<ExitCode, CommandError> {
-    let export = tokio::select! {
-        export = export_graph(directories, &arguments.metadata, arguments.target) => export?,
+    let prepare = async {
+        tokio::try_join!(
+            export_graph(directories, &arguments.metadata, arguments.target),
+            requested_identity(&arguments.remote),
+        )
+    };
+    let (export, root_identity) = tokio::select! {
+        prepared = prepare => prepared?,
         () = interrupt::interrupted() => return Ok(interrupt::INTERRUPTED.into()),
     };
     let inputs = export.build_inputs()?;
     let graph = export.graph;
     last_graph::save(directories, &arguments.metadata.build_dir, &graph)?;
-    let environment = Environment::of_graph(&graph, platform_properties());
+    let environment = Environment::of_graph(&graph, platform_properties(), root_identity.to_string());
     let index = Arc::new(TaskIndex::new(graph)?);
-    let mut connection = Connection::open(directories, &arguments.remote, arguments.jobs).await?;
+    let mut connection =
+        Connection::open(directories, &arguments.remote, arguments.jobs, &root_identity).await?;
     let config = BuildConfig {
         instance: connection.instance.clone(),
         keep_going: arguments.keep_going,

@@ -13,6 +13,7 @@ use crate::command_error::CommandError;
 use crate::connection::Connection;
 use crate::directories::Directories;
 use crate::last_graph;
+use crate::root::requested_identity;
 use crate::visible_text::visible;
 use crate::worker::platform_properties;
 
@@ -22,9 +23,10 @@ pub(crate) async fn run(
     arguments: LogArguments,
 ) -> Result<ExitCode, CommandError> {
     let graph = last_graph::load(directories, &arguments.metadata.build_dir)?;
-    let environment = Environment::of_graph(&graph, platform_properties());
+    let root_identity = requested_identity(&arguments.remote).await?;
+    let environment = Environment::of_graph(&graph, platform_properties(), root_identity.to_string());
     let index = TaskIndex::new(graph)?;
-    let connection = Connection::open(directories, &arguments.remote, Some(0)).await?;
+    let connection = Connection::open(directories, &arguments.remote, Some(0), &root_identity).await?;
     let cache = &*connection.action_cache;
     let found = find_log(
         &index,

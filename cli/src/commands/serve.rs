@@ -53,6 +53,10 @@ pub(crate) async fn run(
     let scratch_directory = directories
         .scratch()
         .or_else(|| file.as_ref().and_then(Configuration::scratch));
+    let root_identity = arguments
+        .root_identity
+        .clone()
+        .or_else(|| file.as_ref()?.execution.root_identity.clone());
     let policies = file
         .as_ref()
         .map(|file| file.execution.policies.clone())
@@ -106,6 +110,7 @@ pub(crate) async fn run(
         cache_directory: directories.worker(),
         scratch_directory,
         slots,
+        root_identity,
         drain_timeout: Duration::ZERO,
     };
     let mut worker = tokio::spawn(worker.run(for_worker, worker_shutdown.clone()));

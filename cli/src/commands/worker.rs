@@ -34,6 +34,7 @@ pub(crate) async fn run(
         cache_directory: directories.worker(),
         scratch_directory: directories.scratch(),
         slots,
+        root_identity: arguments.root_identity,
         drain_timeout: DRAIN_TIMEOUT,
     };
     let server = ServerConnection::remote(&arguments.server, &arguments.credentials.credentials()?);

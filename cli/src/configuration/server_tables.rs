@@ -7,6 +7,7 @@ use bitzel_cas::composition::store_configuration::Problem;
 use bitzel_cas::composition::store_configuration::schema::SizeText;
 use bitzel_cas_server::services::Chunking;
 use bitzel_scheduler::ExecutionConfig;
+use bitzel_worker::RootIdentity;
 use bytesize::ByteSize;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -41,6 +42,10 @@ pub(crate) struct ExecutionTable {
     /// Directory that Actions on this machine write to. Default: the server's own directory.
     #[schemars(example = &"/dev/shm/bitzel")]
     pub(super) scratch: Option<PathBuf>,
+    /// Identity of this machine's root file system, for builds that ask for one. Default: computed from its packages, as
+    /// `bitzel root identity` prints it.
+    #[schemars(with = "Option<String>", example = &"debian-12-farm")]
+    pub(crate) root_identity: Option<RootIdentity>,
     /// Policies of the operation queue.
     #[serde(flatten)]
     pub(crate) policies: ExecutionConfig,
@@ -52,6 +57,7 @@ impl Default for ExecutionTable {
             enabled: true,
             jobs: None,
             scratch: None,
+            root_identity: None,
             policies: ExecutionConfig::default(),
         }
     }

@@ -125,6 +125,7 @@ fn synthetic_graph(tasks: usize, all_are_targets: bool) -> TaskGraph {
 fn environment() -> Environment {
     Environment {
         platform: vec![("OSFamily".to_owned(), "linux".to_owned())],
+        root_identity: "debian-12-aa".to_owned(),
         runner_version: "bench".to_owned(),
         bitbake_version: "2.19.0".to_owned(),
     }

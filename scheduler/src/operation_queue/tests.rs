@@ -293,7 +293,8 @@ fn an_action_without_a_suitable_worker_fails() {
     let message = failure(&queue.tick(at(60)));
     assert_eq!(
         message,
-        "no worker that could run the Action for 60 s; it needs one that offers: OSFamily=linux, gpu=1"
+        "no worker that could run the Action for 60 s; it needs one that offers: OSFamily=linux, gpu=1; no worker \
+         offers gpu"
     );
 }
 

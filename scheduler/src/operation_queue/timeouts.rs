@@ -8,6 +8,7 @@ use super::worker::LeaseUse;
 use super::{OperationQueue, serves};
 use crate::clock::Time;
 use crate::error::ExecutionError;
+use crate::platform::UnmetRequirements;
 
 impl OperationQueue {
     /// Time of the next call of [`OperationQueue::tick`].
@@ -74,6 +75,8 @@ impl OperationQueue {
         }
         self.waiting.remove(&requirements, operation.position());
         let waited = now.since(since);
+        let available = self.workers.values().filter(|worker| !worker.draining);
+        let requirements = UnmetRequirements::new(requirements, available.map(|worker| &worker.properties));
         let error = ExecutionError::NoWorker { requirements, waited };
         self.conclude(now, id, OperationOutcome::Failed(error), effects);
     }

@@ -9,7 +9,7 @@ use bitzel_proto::reapi::command::OutputDirectoryFormat;
 
 use crate::error::Error;
 use crate::node_properties::OutputProperties;
-use crate::relative_path::components;
+use crate::relative_path::resolve;
 
 /// The type of node that a declared output has to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,17 +53,14 @@ impl OutputDeclaration {
             .collect()
     }
 
-    /// Reads a Command. If it has `output_paths`, the older `output_files` and `output_directories` are ignored, as the
+    /// Reads a Command that starts in `working_directory`. If it has `output_paths`, the older `output_files` and `output_directories` are ignored, as the
     /// specification requires.
-    pub fn of_command(command: &Command) -> Result<Self, Error> {
-        let working_directory = components("working_directory", &command.working_directory)?;
+    pub fn of_command(command: &Command, working_directory: &[String]) -> Result<Self, Error> {
         let declare = |field, paths: &[String], expected| -> Result<Vec<DeclaredOutput>, Error> {
             let declare = |path: &String| {
-                let mut all = working_directory.clone();
-                all.extend(components(field, path)?);
                 Ok(DeclaredOutput {
                     path: path.clone(),
-                    components: all,
+                    components: resolve(working_directory, field, path)?,
                     expected,
                 })
             };

@@ -20,7 +20,7 @@ use crate::cancellation::unless_cancelled;
 use crate::error::Error;
 use crate::input_tree::{child_digest, directory_of};
 use crate::outputs::OutputDeclaration;
-use crate::relative_path::components;
+use crate::relative_path::resolve;
 
 /// Limit of an Action or Command message. Both are small.
 const MAX_MESSAGE_BYTES: u64 = 16 << 20;
@@ -31,6 +31,8 @@ const DIRECTORY_CACHE_BYTES: u64 = 64 << 20;
 /// An Action that was read and checked.
 pub(super) struct CheckedAction {
     pub command: Command,
+    /// Components of the directory that the command starts in, relative to the input root.
+    pub working_directory: Vec<String>,
     pub declaration: OutputDeclaration,
     pub input_root: Digest,
     pub timeout: Duration,
@@ -69,10 +71,12 @@ impl ActionReader {
             return Err(Error::InvalidAction("the Command has no arguments".into()));
         }
         let platform = action.platform.as_ref().or(command.platform.as_ref());
+        let working_directory = resolve(&[], "working_directory", &command.working_directory)?;
         Ok(CheckedAction {
-            declaration: OutputDeclaration::of_command(&command)?,
+            declaration: OutputDeclaration::of_command(&command, &working_directory)?,
             properties: SandboxProperties::of_platform(platform),
             command,
+            working_directory,
             input_root,
             timeout,
         })
@@ -90,7 +94,7 @@ impl ActionReader {
             tree.map_err(Error::input_root)
         };
         let tree = unless_cancelled(cancellation, fetch).await?;
-        check_working_directory(&tree, &action.command.working_directory)?;
+        check_working_directory(&tree, &action.working_directory)?;
         Ok(Arc::new(tree))
     }
 }
@@ -111,11 +115,12 @@ async fn read_message<M: Message + Default>(
 }
 
 /// Refuses a working directory outside the input tree, as the specification requires.
-fn check_working_directory(tree: &DirectoryTree, path: &str) -> Result<(), Error> {
+fn check_working_directory(tree: &DirectoryTree, path: &[String]) -> Result<(), Error> {
     let mut digest = tree.root;
-    for name in components("working_directory", path)? {
+    for name in path {
         let mut children = directory_of(tree, digest)?.directories.iter();
-        let child = children.find(|node| node.name == name).ok_or_else(|| {
+        let child = children.find(|node| node.name == *name).ok_or_else(|| {
+            let path = path.join("/");
             Error::InvalidAction(format!("the working directory {path:?} is not in the input root"))
         })?;
         digest = child_digest(digest.function(), child)?;

@@ -42,7 +42,7 @@ impl CommandRunner {
             lower: input_root.lower.clone(),
             arguments: action.command.arguments.clone(),
             environment: environment_of(&action.command),
-            working_directory: action.command.working_directory.clone(),
+            working_directory: action.working_directory.join("/"),
             network: action.properties.network,
             user_namespaces: action.properties.user_namespaces,
         };

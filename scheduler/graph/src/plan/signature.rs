@@ -5,6 +5,7 @@
 //! never run and that hold the signature.
 
 use bitzel_proto::graph::{Recipe, Task, TaskGraph};
+use bitzel_proto::platform_property::ROOT_IDENTITY;
 use bitzel_proto::reapi::platform::Property;
 use bitzel_proto::reapi::{Action, Command, Platform};
 use bitzel_proto::{Digest, reapi};
@@ -14,13 +15,18 @@ use prost::Message;
 use super::tree::DIGEST_FUNCTION;
 
 /// Version of the meaning of stored results. With a new version, older results are no longer found.
-const RESULT_FORMAT_VERSION: &str = "1";
+///
+/// 2: the platform holds the identity of the root file system.
+const RESULT_FORMAT_VERSION: &str = "2";
 
 /// Properties of a whole build that decide its results beside the signatures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Environment {
-    /// Platform properties of the workers, sorted by name.
+    /// Platform properties of the workers, without the identity of their root.
     pub platform: Vec<(String, String)>,
+    /// Identity of the root file system in which all tasks run. It is a part of every key and a platform property of every
+    /// Action: native programs work only in a root like the one that they were built in.
+    pub root_identity: String,
     /// Version of the one-task runner: digest of its files.
     pub runner_version: String,
     /// Version of BitBake, whose code runs the tasks.
@@ -28,14 +34,15 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Environment of a graph's tasks on workers with these platform properties.
-    pub fn of_graph(graph: &TaskGraph, platform: Vec<(String, String)>) -> Self {
+    /// Environment of a graph's tasks on workers with these platform properties and this root file system.
+    pub fn of_graph(graph: &TaskGraph, platform: Vec<(String, String)>, root_identity: String) -> Self {
         let runner_version = graph
             .settings
             .as_ref()
             .map(|settings| settings.runner_version.clone());
         Self {
             platform,
+            root_identity,
             runner_version: runner_version.unwrap_or_default(),
             bitbake_version: graph.bitbake_version.clone(),
         }
@@ -47,7 +54,9 @@ impl Environment {
             .platform
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()));
+        let root = (ROOT_IDENTITY, self.root_identity.as_str());
         let mut properties: Vec<Property> = own
+            .chain([root])
             .chain(further.iter().copied())
             .map(|(name, value)| Property {
                 name: name.to_owned(),

@@ -226,7 +226,11 @@ fn snapshot_replaces_the_journals_of_several_starts() {
     let files = || fs::read_dir(root.path().join("index")).unwrap().count();
     assert!(files() > 5, "a journal for each start");
     directory.checkpoint().unwrap();
-    assert_eq!(files(), 3, "a snapshot, its journal and the mark of an open directory");
+    assert_eq!(
+        files(),
+        3,
+        "a snapshot, its journal and the mark of an open directory"
+    );
     publish(&directory, 5);
     drop(directory);
     assert_eq!(present(&open(&root), 1..=5), [1, 2, 3, 4, 5]);

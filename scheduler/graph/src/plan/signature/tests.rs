@@ -6,6 +6,7 @@ fn environment() -> Environment {
             ("ISA".to_owned(), "x86-64".to_owned()),
             ("OSFamily".to_owned(), "linux".to_owned()),
         ],
+        root_identity: "debian-12-aa".to_owned(),
         runner_version: "r1".to_owned(),
         bitbake_version: "2.19.0".to_owned(),
     }
@@ -36,6 +37,7 @@ fn everything_that_decides_a_result_is_in_the_key() {
     ];
     for change in [
         |environment: &mut Environment| environment.platform[0].1 = "aarch64".to_owned(),
+        |environment: &mut Environment| environment.root_identity = "debian-13-bb".to_owned(),
         |environment: &mut Environment| environment.runner_version = "r2".to_owned(),
         |environment: &mut Environment| environment.bitbake_version = "2.20.0".to_owned(),
     ] {
@@ -44,6 +46,25 @@ fn everything_that_decides_a_result_is_in_the_key() {
         keys.push(signature_key(&changed, &recipe(), &task("do_compile"), "hash"));
     }
     assert!(keys.iter().all(|key| *key != base));
+}
+
+#[test]
+fn results_of_one_root_are_not_found_by_another() {
+    let other = Environment {
+        root_identity: "debian-13-bb".to_owned(),
+        ..environment()
+    };
+    let (recipe, task) = (recipe(), task("do_compile"));
+    let outputs = DIGEST_FUNCTION.digest(b"outputs");
+    let keys = [environment(), other].map(|environment| {
+        [
+            signature_key(&environment, &recipe, &task, "hash"),
+            outputs_key(&environment, &recipe, &task, &outputs),
+            last_run_key(&environment, &recipe, &task),
+        ]
+    });
+    let [here, there] = keys;
+    assert!(here.iter().zip(&there).all(|(here, there)| here != there));
 }
 
 #[test]

@@ -10,6 +10,7 @@ fn environment() -> Environment {
             ("OSFamily".to_owned(), "linux".to_owned()),
             ("ISA".to_owned(), "x86-64".to_owned()),
         ],
+        root_identity: "debian-12-aa".to_owned(),
         runner_version: "r".to_owned(),
         bitbake_version: "2".to_owned(),
     }
@@ -76,6 +77,7 @@ fn only_fetching_gets_the_network() {
             "ISA=x86-64",
             "OSFamily=linux",
             "network=on",
+            "root-identity=debian-12-aa",
             "undeclared-writes=error"
         ]
     );
@@ -88,7 +90,12 @@ fn only_fetching_gets_the_network() {
     };
     assert_eq!(
         properties(&planned(&package).0),
-        ["ISA=x86-64", "OSFamily=linux", "undeclared-writes=error"]
+        [
+            "ISA=x86-64",
+            "OSFamily=linux",
+            "root-identity=debian-12-aa",
+            "undeclared-writes=error"
+        ]
     );
 }
 
