@@ -134,8 +134,8 @@ impl Dispatcher {
     }
 
     pub(super) fn register_worker(&self, hello: &Hello, connection: Connection) -> WorkerId {
-        let register = |state: &mut DispatcherState, _| {
-            let (worker, effects) = state.queue.register_worker(hello);
+        let register = |state: &mut DispatcherState, now| {
+            let (worker, effects) = state.queue.register_worker(now, hello);
             state.workers.insert(worker, connection);
             (worker, effects)
         };
@@ -161,7 +161,7 @@ impl Dispatcher {
 
     pub(super) fn complete(&self, worker: WorkerId, lease: &str) -> Option<CompletedLease> {
         let lease = self.parse_lease(lease)?;
-        self.change(|queue, _| queue.complete(worker, lease))
+        self.change(|queue, now| queue.complete(now, worker, lease))
     }
 
     pub(super) fn finish(&self, operation: OperationId, outcome: OperationOutcome) {

@@ -90,6 +90,22 @@ pub enum ExecutionError {
         /// Outcome of each attempt, with the worker's name.
         attempts: Vec<String>,
     },
+    /// Too many workers were lost while they ran the Action.
+    #[error(
+        "the Action {action} is in quarantine for another {} s, because {} workers were lost while they ran it: {}; look \
+         at their logs (does it use up their memory?) and change the Action, or execute it again after that time",
+        remaining.as_secs(),
+        workers.len(),
+        workers.join(", ")
+    )]
+    Quarantined {
+        /// The Action.
+        action: Digest,
+        /// Names of the lost workers.
+        workers: Vec<String>,
+        /// Time that the quarantine lasts.
+        remaining: Duration,
+    },
     /// A fault of the server.
     #[error("internal error: {0}")]
     Internal(&'static str),

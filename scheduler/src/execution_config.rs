@@ -1,10 +1,15 @@
 //! Policies of the Execution service.
 
-use std::num::NonZeroUsize;
+mod priority_config;
+
+use std::collections::BTreeMap;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+pub use priority_config::{PriorityBounds, PriorityConfig};
 
 /// Limits and timeouts of the operation queue. The defaults suit one machine and a farm alike.
 ///
@@ -12,9 +17,23 @@ use serde::Deserialize;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExecutionConfig {
-    /// Maximum number of workers that may be lost with an Action before its clients get `UNAVAILABLE`: an Action that
-    /// kills its worker must not be given to one worker after the other for ever.
+    /// Maximum number of attempts to run an Action, on workers that are lost or fail. After that its clients get
+    /// `UNAVAILABLE`, with the history of the attempts.
     pub max_attempts: NonZeroUsize,
+    /// Number of workers that may be lost while they run an Action, in one request or in several. After that the Action
+    /// is in quarantine: its clients get `FAILED_PRECONDITION` with the names of the workers. An Action that kills its
+    /// worker must not be given to one worker after the other for ever.
+    pub quarantine_after: NonZeroUsize,
+    /// Time that an Action stays in quarantine after the last loss of a worker.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "duration", "examples" = ["1h"]))]
+    pub quarantine_time: Duration,
+    /// Weights of users, by name as in the rules of access control, such as `alice`, or with the method, such as
+    /// `ci (token)`. A user with weight 2 gets twice the slots of one with weight 1, which is the default. Callers
+    /// without credentials are the user `anonymous`.
+    pub weights: BTreeMap<String, NonZeroU32>,
+    /// Value and bounds of priorities.
+    pub priority: PriorityConfig,
     /// Maximum time that an Action waits while no registered worker could run it, busy or not. After that its clients
     /// get `FAILED_PRECONDITION` with the properties. Waiting for a busy worker is not limited.
     #[serde(with = "humantime_serde")]
@@ -43,6 +62,10 @@ impl Default for ExecutionConfig {
     fn default() -> Self {
         Self {
             max_attempts: NonZeroUsize::MIN.saturating_add(2),
+            quarantine_after: NonZeroUsize::MIN.saturating_add(2),
+            quarantine_time: Duration::from_hours(1),
+            weights: BTreeMap::new(),
+            priority: PriorityConfig::default(),
             no_worker_timeout: Duration::from_mins(2),
             abandoned_timeout: Duration::from_secs(10),
             completed_retention: Duration::from_mins(5),

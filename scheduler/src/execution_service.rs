@@ -21,7 +21,10 @@ use super::action_reader::ActionReader;
 use super::dispatcher::{Attachment, Dispatcher};
 use super::error::ExecutionError;
 use super::operation_message::{cached_operation, operation_message, operation_name, parse_operation_name};
-use super::operation_queue::{ActionKey, OperationId, OperationOutcome, Progress, QueuedAction, Update};
+use super::operation_queue::{
+    ActionKey, OperationId, OperationOutcome, Progress, QueuedAction, Requester, Update,
+};
+use super::request_policy::RequestPolicy;
 
 type OperationStream = Pin<Box<dyn Stream<Item = Result<Operation, Status>> + Send>>;
 
@@ -30,6 +33,7 @@ type OperationStream = Pin<Box<dyn Stream<Item = Result<Operation, Status>> + Se
 pub struct ExecutionService {
     pub(super) action_reader: Arc<ActionReader>,
     pub(super) action_cache: Arc<dyn ActionCache>,
+    pub(super) request_policy: Arc<RequestPolicy>,
     pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) shutdown: CancellationToken,
 }
@@ -45,6 +49,7 @@ impl ExecutionService {
         &self,
         mut request: ExecuteRequest,
         request_metadata: Option<RequestMetadata>,
+        requester: Requester,
     ) -> Result<OperationStream, ExecutionError> {
         let queued = self.dispatcher.clock().wall();
         let key = action_key(&request)?;
@@ -77,11 +82,13 @@ impl ExecutionService {
             return Ok(stream::iter([Ok(operation)]).boxed());
         }
         let summary = self.action_reader.check(digest, &action?).await?;
+        let requested_priority = request.execution_policy.map_or(0, |policy| policy.priority);
         let action = QueuedAction {
+            requester,
+            priority: self.request_policy.priority(&key.instance, requested_priority),
             key,
             do_not_cache: summary.do_not_cache,
             requirements: summary.requirements,
-            priority: request.execution_policy.map_or(0, |policy| policy.priority),
             queued,
             request_metadata,
         };
@@ -143,7 +150,10 @@ impl Execution for ExecutionService {
         let (_, extensions, request) = request.into_parts();
         let instance = InstanceName::new(request.instance_name.as_str()).map_err(ExecutionError::from)?;
         authorize(&extensions, Permission::Execute, &instance)?;
-        let operations = self.start(request, request_metadata).await?;
+        let requester = self
+            .request_policy
+            .requester(&extensions, request_metadata.as_ref());
+        let operations = self.start(request, request_metadata, requester).await?;
         Ok(Response::new(operations))
     }
 

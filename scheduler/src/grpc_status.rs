@@ -21,7 +21,7 @@ impl From<&ExecutionError> for Status {
             | ExecutionError::WorkerProtocol(_) => Code::InvalidArgument,
             ExecutionError::OperationNotFound(_) => Code::NotFound,
             ExecutionError::QueueFull { .. } => Code::ResourceExhausted,
-            ExecutionError::NoWorker { .. } => Code::FailedPrecondition,
+            ExecutionError::NoWorker { .. } | ExecutionError::Quarantined { .. } => Code::FailedPrecondition,
             ExecutionError::AttemptsExhausted { .. } | ExecutionError::ShuttingDown => Code::Unavailable,
             ExecutionError::Store { source, .. } => match source.as_ref() {
                 // A store on another machine answers with a code that the client has to act on, such as UNAVAILABLE.

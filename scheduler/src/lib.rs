@@ -23,6 +23,7 @@ mod input_leases;
 mod operation_message;
 pub mod operation_queue;
 pub mod platform;
+mod request_policy;
 mod result_recorder;
 pub mod worker_queue_service;
 
@@ -42,6 +43,7 @@ pub use worker_queue_service::WorkerQueueService;
 use action_reader::ActionReader;
 use dispatcher::Dispatcher;
 use input_leases::InputLeases;
+use request_policy::RequestPolicy;
 
 /// The two services, which share one operation queue, with their gauges and background tasks.
 pub struct ExecutionServer {
@@ -73,12 +75,14 @@ impl ExecutionServer {
             blob_store,
             max_action_timeout: config.max_action_timeout,
         });
+        let request_policy = Arc::new(RequestPolicy::new(&config));
         let dispatcher = Dispatcher::new(config, clock);
         tasks.spawn(dispatcher.clone().keep_time(shutdown.clone()));
         Self {
             execution: ExecutionService {
                 action_reader,
                 action_cache: action_cache.clone(),
+                request_policy,
                 dispatcher: dispatcher.clone(),
                 shutdown: shutdown.clone(),
             },

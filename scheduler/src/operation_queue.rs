@@ -17,14 +17,19 @@
 mod action;
 mod deadlines;
 mod effect;
+mod fair_shares;
 mod ids;
 mod occupancy;
 mod operation;
+mod placement;
+mod quarantine;
+mod requester;
 mod timeouts;
 mod waiting_actions;
 mod worker;
+mod worker_pool;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bitzel_proto::worker::Hello;
@@ -33,16 +38,18 @@ pub use action::{ActionKey, QueuedAction};
 pub use effect::{Effect, OperationOutcome, Progress, Update};
 pub use ids::{LeaseId, OperationId, WorkerId};
 pub use occupancy::Occupancy;
+pub use requester::Requester;
 
 use deadlines::Deadlines;
 use operation::{Operation, Stage};
+use quarantine::Quarantine;
 use waiting_actions::WaitingActions;
-use worker::{LeaseUse, Worker};
+use worker::Worker;
+use worker_pool::WorkerPool;
 
 use super::clock::Time;
 use super::error::ExecutionError;
 use super::execution_config::ExecutionConfig;
-use super::platform::RequiredProperties;
 
 /// Lease whose end a worker reported: the caller records the result, then calls [`OperationQueue::finish`].
 #[derive(Debug)]
@@ -61,12 +68,12 @@ pub struct OperationQueue {
     /// Operations that another request for the same Action joins.
     in_flight: HashMap<ActionKey, OperationId>,
     waiting: WaitingActions,
-    /// Ordered, so that the machine is deterministic.
-    workers: BTreeMap<WorkerId, Worker>,
+    waiting_operations: usize,
+    workers: WorkerPool,
+    quarantine: Quarantine,
     deadlines: Deadlines,
     /// Completed operations, oldest first.
     completed: VecDeque<(Time, OperationId)>,
-    last_worker: u64,
     last_lease: u64,
     last_arrival: u64,
 }
@@ -75,14 +82,15 @@ impl OperationQueue {
     /// An empty queue.
     pub fn new(config: ExecutionConfig) -> Self {
         Self {
+            waiting: WaitingActions::new(config.priority.step),
+            quarantine: Quarantine::new(config.quarantine_after, config.quarantine_time),
             config,
             operations: HashMap::new(),
             in_flight: HashMap::new(),
-            waiting: WaitingActions::default(),
-            workers: BTreeMap::new(),
+            waiting_operations: 0,
+            workers: WorkerPool::default(),
             deadlines: Deadlines::default(),
             completed: VecDeque::new(),
-            last_worker: 0,
             last_lease: 0,
             last_arrival: 0,
         }
@@ -100,12 +108,15 @@ impl OperationQueue {
         action: QueuedAction,
         not_yet_visible: bool,
     ) -> Result<(OperationId, Vec<Effect>), ExecutionError> {
+        if let Some(error) = self.quarantine.refusal(now, &action.key) {
+            return Err(error);
+        }
         if let Some(id) = self.joinable(&action, not_yet_visible) {
-            self.raise_priority(id, action.priority);
+            self.add_request(id, action.requester, action.priority);
             self.attach(id);
             return Ok((id, vec![]));
         }
-        if self.waiting.len() >= self.config.max_queued_actions {
+        if self.waiting_operations >= self.config.max_queued_actions {
             let limit = self.config.max_queued_actions;
             return Err(ExecutionError::QueueFull { limit });
         }
@@ -144,40 +155,58 @@ impl OperationQueue {
     }
 
     /// Registers a worker.
-    pub fn register_worker(&mut self, hello: &Hello) -> (WorkerId, Vec<Effect>) {
-        self.last_worker += 1;
-        let id = WorkerId(self.last_worker);
-        let worker = Worker::new(hello);
-        self.waiting.served_by(&worker.properties);
-        self.workers.insert(id, worker);
+    pub fn register_worker(&mut self, now: Time, hello: &Hello) -> (WorkerId, Vec<Effect>) {
+        let id = self.workers.register(hello);
+        self.waiting.set_slots(self.workers.slots());
+        if let Some(worker) = self.workers.get(id) {
+            self.waiting.served_by(&worker.properties);
+        }
         let mut effects = vec![];
-        self.fill(id, &mut effects);
+        self.fill(now, id, &mut effects);
         (id, effects)
     }
 
     /// Drains a worker: it gets no more leases, and is closed when it has none.
     pub fn drain_worker(&mut self, now: Time, id: WorkerId) -> Vec<Effect> {
         let mut effects = vec![];
-        if let Some(worker) = self.workers.get_mut(&id) {
-            worker.draining = true;
+        if self.workers.drain(id) {
             self.find_unserved(now);
             self.close_if_drained(id, &mut effects);
         }
         effects
     }
 
-    /// Removes a lost worker. Its Actions go to other workers, or fail after the maximum number of attempts.
+    /// Removes a lost worker. Its Actions go to other workers, fail after the maximum number of attempts, or go into
+    /// quarantine if they have lost too many workers.
     pub fn lose_worker(&mut self, now: Time, id: WorkerId) -> Vec<Effect> {
         let mut effects = vec![];
-        let Some(worker) = self.workers.remove(&id) else {
+        let Some(worker) = self.workers.remove(id) else {
             return effects;
         };
+        self.waiting.set_slots(self.workers.slots());
         self.find_unserved(now);
-        let mut orphans: Vec<_> = worker.leases.values().filter_map(LeaseUse::operation).collect();
-        orphans.sort_by_key(|id| self.operations.get(id).map(Operation::position));
-        for operation in orphans {
-            let attempt = format!("worker {} was lost", worker.name);
-            self.requeue(now, operation, attempt, &mut effects);
+        for lease in worker.leases.values() {
+            self.waiting.settle(now, &lease.charge, true);
+        }
+        let mut orphans: Vec<_> = worker
+            .leases
+            .values()
+            .filter_map(|lease| lease.operation)
+            .collect();
+        let step = self.config.priority.step;
+        orphans.sort_by_key(|id| self.operations.get(id).map(|operation| operation.position(step)));
+        for id in orphans {
+            let Some(operation) = self.operations.get(&id) else {
+                continue;
+            };
+            let key = &operation.action.key;
+            match self.quarantine.worker_lost(now, key, worker.name.clone()) {
+                Some(error) => self.conclude(now, id, OperationOutcome::Failed(error), &mut effects),
+                None => {
+                    let attempt = format!("worker {} was lost", worker.name);
+                    self.requeue(now, id, attempt, &mut effects);
+                }
+            }
         }
         effects
     }
@@ -185,7 +214,7 @@ impl OperationQueue {
     /// Publishes the stage of an Action that a worker reported: `QUEUED` (it still fetches inputs) or `EXECUTING`. The server
     /// itself decides the other stages.
     pub fn change_stage(&self, worker: WorkerId, lease: LeaseId, executing: bool) -> Vec<Effect> {
-        let worker = self.workers.get(&worker);
+        let worker = self.workers.get(worker);
         let Some((id, name)) = worker.and_then(|worker| Some((worker.operation(lease)?, &worker.name)))
         else {
             return vec![];
@@ -204,24 +233,27 @@ impl OperationQueue {
 
     /// Ends a lease, which frees the slot. `None` if no operation waits for the result: the lease is unknown, has ended
     /// before, or was cancelled.
-    pub fn complete(&mut self, worker: WorkerId, lease: LeaseId) -> (Option<CompletedLease>, Vec<Effect>) {
+    pub fn complete(
+        &mut self,
+        now: Time,
+        worker: WorkerId,
+        lease: LeaseId,
+    ) -> (Option<CompletedLease>, Vec<Effect>) {
         let mut effects = vec![];
-        let Some(leased) = self
-            .workers
-            .get_mut(&worker)
-            .and_then(|worker| worker.leases.remove(&lease))
-        else {
+        let Some(ended) = self.workers.remove_lease(worker, lease) else {
             return (None, effects);
         };
-        let completion = leased.operation().and_then(|id| {
+        self.waiting.settle(now, &ended.charge, false);
+        let completion = ended.operation.and_then(|id| {
             let operation = self.operations.get_mut(&id)?;
             operation.stage = Stage::Recording;
+            self.quarantine.worker_survived(&operation.action.key);
             Some(CompletedLease {
                 operation: id,
                 action: operation.action.clone(),
             })
         });
-        self.fill(worker, &mut effects);
+        self.fill(now, worker, &mut effects);
         self.close_if_drained(worker, &mut effects);
         (completion, effects)
     }
@@ -260,81 +292,11 @@ impl OperationQueue {
         operation.is_some_and(|operation| matches!(operation.stage, Stage::Recording))
     }
 
-    /// Moves an operation forward that a more urgent request has joined.
-    fn raise_priority(&mut self, id: OperationId, priority: i32) {
-        let Some(operation) = self.operations.get_mut(&id) else {
-            return;
-        };
-        if priority >= operation.priority {
-            return;
-        }
-        let requirements = &operation.action.requirements;
-        let waiting = self.waiting.remove(requirements, operation.position());
-        operation.priority = priority;
-        if let Some(waiting) = waiting {
-            self.waiting.insert(requirements, operation.position(), waiting);
-        }
-    }
-
-    /// Assigns a queued operation to the least busy worker with a free slot, or puts it into a queue.
-    fn place(&mut self, now: Time, id: OperationId, effects: &mut Vec<Effect>) {
-        let Some(operation) = self.operations.get_mut(&id) else {
-            return;
-        };
-        let requirements = &operation.action.requirements;
-        let candidates = self
-            .workers
-            .iter()
-            .filter(|(_, worker)| worker.can_run(requirements));
-        if let Some((&worker, _)) = candidates.min_by_key(|(_, worker)| worker.leases.len()) {
-            self.assign(worker, id, effects);
-            return;
-        }
-        let served = serves(&self.workers, requirements);
-        operation.waiting_since = now;
-        self.waiting.insert(requirements, operation.position(), id);
-        if !served {
-            self.waiting.set_unserved(requirements, now);
-            operation.arm_no_worker(&mut self.deadlines, id, now + self.config.no_worker_timeout);
-        }
-    }
-
-    /// Assigns waiting operations to a worker, most urgent first, until it has no free slot.
-    fn fill(&mut self, id: WorkerId, effects: &mut Vec<Effect>) {
-        while let Some(worker) = self.workers.get(&id).filter(|worker| worker.has_free_slot()) {
-            let Some(operation) = self.waiting.pop_first(&worker.properties) else {
-                break;
-            };
-            self.assign(id, operation, effects);
-        }
-    }
-
-    fn assign(&mut self, worker_id: WorkerId, id: OperationId, effects: &mut Vec<Effect>) {
-        let (Some(worker), Some(operation)) =
-            (self.workers.get_mut(&worker_id), self.operations.get_mut(&id))
-        else {
-            return;
-        };
-        self.last_lease += 1;
-        let lease = LeaseId(self.last_lease);
-        worker.leases.insert(lease, LeaseUse::Operation(id));
-        operation.stage = Stage::Executing {
-            worker: worker_id,
-            lease,
-        };
-        let name = worker.name.clone();
-        effects.push(operation.publish(id, Progress::Executing { worker: name }));
-        effects.push(Effect::Assign {
-            worker: worker_id,
-            lease,
-            action: operation.action.clone(),
-        });
-    }
-
     fn close_if_drained(&mut self, id: WorkerId, effects: &mut Vec<Effect>) {
         let drained = |worker: &Worker| worker.draining && worker.leases.is_empty();
-        if self.workers.get(&id).is_some_and(drained) {
-            self.workers.remove(&id);
+        if self.workers.get(id).is_some_and(drained) {
+            self.workers.remove(id);
+            self.waiting.set_slots(self.workers.slots());
             effects.push(Effect::Close { worker: id });
         }
     }
@@ -381,13 +343,9 @@ impl OperationQueue {
     }
 }
 
-/// True if a worker could run Actions with these requirements when it has a free slot.
-fn serves(workers: &BTreeMap<WorkerId, Worker>, requirements: &RequiredProperties) -> bool {
-    let mut workers = workers.values();
-    workers.any(|worker| !worker.draining && worker.properties.satisfy(requirements))
-}
-
 #[cfg(test)]
 mod invariants;
+#[cfg(test)]
+mod sharing;
 #[cfg(test)]
 mod tests;

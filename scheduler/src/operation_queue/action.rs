@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use bitzel_proto::reapi::RequestMetadata;
 use bitzel_proto::{Digest, InstanceName};
 
+use super::requester::Requester;
 use crate::platform::RequiredProperties;
 
 /// Identity of an Action in the queue: requests with the same key share one operation.
@@ -25,7 +26,9 @@ pub struct QueuedAction {
     pub do_not_cache: bool,
     /// Platform properties that a worker must offer.
     pub requirements: RequiredProperties,
-    /// `ExecutionPolicy.priority`: smaller runs sooner.
+    /// User and invocation that requested it.
+    pub requester: Requester,
+    /// `ExecutionPolicy.priority` within the configured bounds: smaller runs sooner.
     pub priority: i32,
     /// Arrival of the request, for timestamps.
     pub queued: SystemTime,

@@ -1,6 +1,6 @@
 //! Invariants of the queue for any order of events.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::num::NonZeroUsize;
 use std::time::{Duration, SystemTime};
 
@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::tests::{action, hello, id, platform, success};
 use super::*;
+use crate::platform::RequiredProperties;
 
 /// The platform properties of a kind of Action, or of a kind of worker.
 const KINDS: [&[(&str, &str)]; 3] = [
@@ -22,6 +23,7 @@ enum Event {
     Execute {
         name: u8,
         kind: usize,
+        user: u8,
         priority: i32,
         do_not_cache: bool,
         not_yet_visible: bool,
@@ -44,9 +46,9 @@ enum Event {
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        4 => (0..6u8, 0..KINDS.len(), -1..2, prop::bool::weighted(0.2), any::<bool>()).prop_map(
-            |(name, kind, priority, do_not_cache, not_yet_visible)| Event::Execute {
-                name, kind, priority, do_not_cache, not_yet_visible,
+        4 => (0..6u8, 0..KINDS.len(), 0..4u8, -1..2, prop::bool::weighted(0.2), any::<bool>()).prop_map(
+            |(name, kind, user, priority, do_not_cache, not_yet_visible)| Event::Execute {
+                name, kind, user, priority, do_not_cache, not_yet_visible,
             }
         ),
         1 => any::<usize>().prop_map(Event::Attach),
@@ -99,7 +101,7 @@ impl Model {
             completed_retention: Duration::from_mins(5),
             max_completed_operations: 5,
             max_queued_actions: 20,
-            max_action_timeout: Duration::from_hours(1),
+            ..ExecutionConfig::default()
         };
         Self {
             queue: OperationQueue::new(config),
@@ -177,10 +179,11 @@ impl Model {
             Event::Execute {
                 name,
                 kind,
+                user,
                 priority,
                 do_not_cache,
                 not_yet_visible,
-            } => self.execute(name, kind, priority, do_not_cache, not_yet_visible),
+            } => self.execute(name, kind, user, priority, do_not_cache, not_yet_visible),
             Event::Attach(pick) => {
                 if let Some(id) = nth(self.operations.keys(), pick) {
                     assert!(self.queue.attach(id));
@@ -229,7 +232,7 @@ impl Model {
             }
             Event::CompleteAgain(pick) => {
                 if let Some((worker, lease)) = nth(self.ended.iter(), pick) {
-                    let (completion, effects) = self.queue.complete(worker, lease);
+                    let (completion, effects) = self.queue.complete(self.time(), worker, lease);
                     assert!(completion.is_none() && effects.is_empty(), "a lease ended twice");
                 }
             }
@@ -258,13 +261,26 @@ impl Model {
         }
     }
 
-    fn execute(&mut self, name: u8, kind: usize, priority: i32, do_not_cache: bool, not_yet_visible: bool) {
+    fn execute(
+        &mut self,
+        name: u8,
+        kind: usize,
+        user: u8,
+        priority: i32,
+        do_not_cache: bool,
+        not_yet_visible: bool,
+    ) {
         self.requests += 1;
         let fresh = id(self.requests.into());
         // Cacheability and requirements are parts of an Action, so they are parts of its name here.
         let action = QueuedAction {
             do_not_cache,
             priority,
+            requester: Requester {
+                user: (user / 2).to_string().into(),
+                invocation: (user % 2).to_string().into(),
+                ..Requester::default()
+            },
             requirements: RequiredProperties::new(&platform(KINDS[kind])),
             queued: SystemTime::UNIX_EPOCH + Duration::from_secs(self.requests),
             ..action(&format!("{name} {kind} {do_not_cache}"))
@@ -280,12 +296,15 @@ impl Model {
                 }
                 self.carry_out(effects);
             }
-            Err(error) => assert!(matches!(error, ExecutionError::QueueFull { .. })),
+            Err(ExecutionError::QueueFull { .. } | ExecutionError::Quarantined { .. }) => {}
+            Err(error) => panic!("{error}"),
         }
     }
 
     fn register(&mut self, slots: u32, kind: usize) {
-        let (worker, effects) = self.queue.register_worker(&hello("w", slots, KINDS[kind]));
+        let (worker, effects) = self
+            .queue
+            .register_worker(self.time(), &hello("w", slots, KINDS[kind]));
         let model = ModelWorker {
             slots: slots as usize,
             draining: false,
@@ -304,7 +323,7 @@ impl Model {
             .leases
             .remove(&lease)
             .unwrap();
-        let (completion, effects) = self.queue.complete(worker, lease);
+        let (completion, effects) = self.queue.complete(self.time(), worker, lease);
         match completion {
             Some(completion) => {
                 assert_eq!(completion.operation, operation);
@@ -338,7 +357,8 @@ impl Model {
         let left = self.operations.iter().find(|(_, operation)| !operation.completed);
         assert!(left.is_none(), "{:?} never completes", left.map(|(id, _)| id));
         assert_eq!(self.queue.in_flight.len(), 0);
-        assert_eq!(self.queue.waiting.len(), 0);
+        assert_eq!(self.queue.waiting_operations, 0);
+        assert!(self.queue.waiting.is_forgotten(), "an idle requester is kept");
         self.happen(&Event::Pass(10_000));
         assert!(self.queue.operations.is_empty() && self.queue.deadlines.first().is_none());
     }

@@ -19,10 +19,10 @@ impl OperationQueue {
     /// Counts the waiting Actions, workers and slots.
     pub fn occupancy(&self) -> Occupancy {
         Occupancy {
-            waiting: self.waiting.len(),
+            waiting: self.waiting_operations,
             workers: self.workers.len(),
-            slots: self.workers.values().map(|worker| worker.slots).sum(),
-            slots_used: self.workers.values().map(|worker| worker.leases.len()).sum(),
+            slots: self.workers.slots(),
+            slots_used: self.workers.slots_used(),
         }
     }
 }

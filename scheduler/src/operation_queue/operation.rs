@@ -1,12 +1,14 @@
 //! An operation.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::action::QueuedAction;
 use super::deadlines::{Deadline, Deadlines};
 use super::effect::{Effect, Progress, Update};
 use super::ids::{LeaseId, OperationId, WorkerId};
-use super::waiting_actions::QueuePosition;
+use super::requester::Requester;
+use super::waiting_actions::{Place, QueuePosition};
 use crate::clock::Time;
 
 /// Stage of an operation.
@@ -24,6 +26,10 @@ pub(super) struct Operation {
     pub(super) action: Arc<QueuedAction>,
     /// The most urgent priority of all requests that joined.
     pub(super) priority: i32,
+    /// Requesters of all requests that joined.
+    pub(super) requesters: Vec<Requester>,
+    /// Places in the queues of the requesters, in their order; empty unless the operation waits.
+    pub(super) places: Vec<Place>,
     pub(super) stage: Stage,
     /// Outcomes of the attempts so far.
     pub(super) attempts: Vec<String>,
@@ -35,6 +41,7 @@ pub(super) struct Operation {
     /// each kind, however often clients and workers come and go.
     pub(super) abandoned_armed: bool,
     pub(super) no_worker_armed: bool,
+    arrived: Time,
     /// Number in the order of arrival. It stays for ever: an operation that is queued again does not go to the end.
     arrival: u64,
 }
@@ -43,6 +50,8 @@ impl Operation {
     pub(super) fn new(now: Time, arrival: u64, action: QueuedAction) -> Self {
         Self {
             priority: action.priority,
+            requesters: vec![action.requester.clone()],
+            places: vec![],
             action: Arc::new(action),
             stage: Stage::Queued,
             attempts: vec![],
@@ -51,15 +60,13 @@ impl Operation {
             abandoned_since: None,
             abandoned_armed: false,
             no_worker_armed: false,
+            arrived: now,
             arrival,
         }
     }
 
-    pub(super) fn position(&self) -> QueuePosition {
-        QueuePosition {
-            priority: self.priority,
-            arrival: self.arrival,
-        }
+    pub(super) fn position(&self, priority_step: Duration) -> QueuePosition {
+        QueuePosition::new(self.arrived, self.arrival, self.priority, priority_step)
     }
 
     pub(super) fn publish(&self, operation: OperationId, progress: Progress) -> Effect {

@@ -7,6 +7,7 @@ use bitzel_proto::{DigestFunction, InstanceName};
 use uuid::Uuid;
 
 use super::*;
+use crate::platform::RequiredProperties;
 
 pub(super) fn platform(properties: &[(&str, &str)]) -> Platform {
     let property = |(name, value): &(&str, &str)| Property {
@@ -34,6 +35,7 @@ pub(super) fn action(name: &str) -> QueuedAction {
         },
         do_not_cache: false,
         requirements: RequiredProperties::default(),
+        requester: Requester::default(),
         priority: 0,
         queued: SystemTime::UNIX_EPOCH,
         request_metadata: None,
@@ -60,7 +62,7 @@ fn queue() -> OperationQueue {
         completed_retention: Duration::from_mins(5),
         max_completed_operations: 2,
         max_queued_actions: 3,
-        max_action_timeout: Duration::from_hours(1),
+        ..ExecutionConfig::default()
     })
 }
 
@@ -69,7 +71,7 @@ fn execute(queue: &mut OperationQueue, number: u128, action: QueuedAction) -> (O
 }
 
 /// The leases that effects assign, with the digests of their Actions.
-fn assigned(effects: &[Effect]) -> Vec<(WorkerId, LeaseId, bitzel_proto::Digest)> {
+pub(super) fn assigned(effects: &[Effect]) -> Vec<(WorkerId, LeaseId, bitzel_proto::Digest)> {
     let assign = |effect: &Effect| match effect {
         Effect::Assign {
             worker,
@@ -82,7 +84,7 @@ fn assigned(effects: &[Effect]) -> Vec<(WorkerId, LeaseId, bitzel_proto::Digest)
 }
 
 /// The operations that effects complete, with their outcomes.
-fn completed(effects: &[Effect]) -> Vec<(OperationId, Arc<OperationOutcome>)> {
+pub(super) fn completed(effects: &[Effect]) -> Vec<(OperationId, Arc<OperationOutcome>)> {
     let completed = |effect: &Effect| match effect {
         Effect::Publish { operation, update } => match &update.progress {
             Progress::Completed(outcome) => Some((*operation, outcome.clone())),
@@ -93,7 +95,7 @@ fn completed(effects: &[Effect]) -> Vec<(OperationId, Arc<OperationOutcome>)> {
     effects.iter().filter_map(completed).collect()
 }
 
-fn failure(effects: &[Effect]) -> String {
+pub(super) fn failure(effects: &[Effect]) -> String {
     match completed(effects).as_slice() {
         [(_, outcome)] => match outcome.as_ref() {
             OperationOutcome::Failed(error) => error.to_string(),
@@ -108,12 +110,12 @@ fn an_action_runs_on_a_worker_and_completes() {
     let mut queue = queue();
     let (operation, effects) = execute(&mut queue, 1, action("a"));
     assert!(assigned(&effects).is_empty());
-    let (worker, effects) = queue.register_worker(&hello("w", 1, &[]));
+    let (worker, effects) = queue.register_worker(at(0), &hello("w", 1, &[]));
     let [(to, lease, digest)] = assigned(&effects)[..] else {
         panic!("{effects:?}")
     };
     assert_eq!((to, digest), (worker, action("a").key.digest));
-    let (completion, _) = queue.complete(worker, lease);
+    let (completion, _) = queue.complete(at(0), worker, lease);
     let completion = completion.unwrap();
     assert_eq!(completion.operation, operation);
     let effects = queue.finish(at(1), operation, success());
@@ -124,21 +126,21 @@ fn an_action_runs_on_a_worker_and_completes() {
 #[test]
 fn free_slots_are_filled_and_never_exceeded() {
     let mut queue = queue();
-    let (worker, _) = queue.register_worker(&hello("w", 2, &[]));
+    let (worker, _) = queue.register_worker(at(0), &hello("w", 2, &[]));
     let mut leases = vec![];
     for (number, name) in [(1, "a"), (2, "b"), (3, "c")] {
         leases.extend(assigned(&execute(&mut queue, number, action(name)).1));
     }
     assert_eq!(leases.len(), 2);
-    let (_, effects) = queue.complete(worker, leases[0].1);
+    let (_, effects) = queue.complete(at(0), worker, leases[0].1);
     assert_eq!(assigned(&effects)[0].2, action("c").key.digest);
 }
 
 #[test]
 fn the_least_busy_worker_gets_the_next_action() {
     let mut queue = queue();
-    let (first, _) = queue.register_worker(&hello("first", 4, &[]));
-    let (second, _) = queue.register_worker(&hello("second", 4, &[]));
+    let (first, _) = queue.register_worker(at(0), &hello("first", 4, &[]));
+    let (second, _) = queue.register_worker(at(0), &hello("second", 4, &[]));
     let workers: Vec<_> = (1..=4)
         .map(|number| assigned(&execute(&mut queue, number, action(&number.to_string())).1)[0].0)
         .collect();
@@ -158,7 +160,7 @@ fn actions_are_ordered_by_priority_and_then_by_arrival() {
     // A more urgent request for an Action that waits already moves it forward.
     let (joined, _) = execute(&mut queue, 4, with_priority("late", -1));
     assert_eq!(joined, id(1));
-    let (_, effects) = queue.register_worker(&hello("w", 3, &[]));
+    let (_, effects) = queue.register_worker(at(0), &hello("w", 3, &[]));
     let order: Vec<_> = assigned(&effects)
         .into_iter()
         .map(|(_, _, digest)| digest)
@@ -194,9 +196,9 @@ fn only_cacheable_requests_for_one_action_are_merged() {
 #[test]
 fn skip_cache_lookup_does_not_join_a_recording() {
     let mut queue = queue();
-    let (worker, _) = queue.register_worker(&hello("w", 1, &[]));
+    let (worker, _) = queue.register_worker(at(0), &hello("w", 1, &[]));
     let (_, effects) = execute(&mut queue, 1, action("a"));
-    queue.complete(worker, assigned(&effects)[0].1);
+    queue.complete(at(0), worker, assigned(&effects)[0].1);
     assert_eq!(execute(&mut queue, 2, action("a")).0, id(1));
     let (fresh, _) = queue.execute(at(0), id(3), action("a"), true).unwrap();
     assert_eq!(fresh, id(3));
@@ -220,11 +222,11 @@ fn a_full_queue_refuses_actions() {
 #[test]
 fn actions_of_a_lost_worker_keep_their_position() {
     let mut queue = queue();
-    let (lost, _) = queue.register_worker(&hello("lost", 1, &[]));
+    let (lost, _) = queue.register_worker(at(0), &hello("lost", 1, &[]));
     execute(&mut queue, 1, action("first"));
     execute(&mut queue, 2, action("second"));
     queue.lose_worker(at(1), lost);
-    let (_, effects) = queue.register_worker(&hello("other", 1, &[]));
+    let (_, effects) = queue.register_worker(at(0), &hello("other", 1, &[]));
     assert_eq!(assigned(&effects)[0].2, action("first").key.digest);
 }
 
@@ -232,9 +234,9 @@ fn actions_of_a_lost_worker_keep_their_position() {
 fn repeated_loss_fails_with_the_names_of_the_workers() {
     let mut queue = queue();
     execute(&mut queue, 1, action("a"));
-    let (first, _) = queue.register_worker(&hello("first", 1, &[]));
+    let (first, _) = queue.register_worker(at(0), &hello("first", 1, &[]));
     assert!(completed(&queue.lose_worker(at(1), first)).is_empty());
-    let (second, _) = queue.register_worker(&hello("second", 1, &[]));
+    let (second, _) = queue.register_worker(at(0), &hello("second", 1, &[]));
     let message = failure(&queue.lose_worker(at(2), second));
     assert_eq!(
         message,
@@ -245,11 +247,11 @@ fn repeated_loss_fails_with_the_names_of_the_workers() {
 #[test]
 fn a_failure_of_the_worker_counts_as_an_attempt() {
     let mut queue = queue();
-    let (worker, _) = queue.register_worker(&hello("w", 1, &[]));
+    let (worker, _) = queue.register_worker(at(0), &hello("w", 1, &[]));
     let (operation, effects) = execute(&mut queue, 1, action("a"));
-    queue.complete(worker, assigned(&effects)[0].1);
+    queue.complete(at(0), worker, assigned(&effects)[0].1);
     let effects = queue.retry(at(1), operation, "no store".to_owned());
-    queue.complete(worker, assigned(&effects)[0].1);
+    queue.complete(at(0), worker, assigned(&effects)[0].1);
     let message = failure(&queue.retry(at(2), operation, "still no store".to_owned()));
     assert_eq!(message, "gave up after 2 attempts: no store; still no store");
 }
@@ -257,14 +259,14 @@ fn a_failure_of_the_worker_counts_as_an_attempt() {
 #[test]
 fn unknown_ended_and_foreign_leases_are_ignored() {
     let mut queue = queue();
-    let (worker, _) = queue.register_worker(&hello("w", 1, &[]));
-    let (thief, _) = queue.register_worker(&hello("thief", 1, &[]));
+    let (worker, _) = queue.register_worker(at(0), &hello("w", 1, &[]));
+    let (thief, _) = queue.register_worker(at(0), &hello("thief", 1, &[]));
     let (operation, effects) = execute(&mut queue, 1, action("a"));
     let lease = assigned(&effects)[0].1;
-    assert!(queue.complete(worker, LeaseId(77)).0.is_none());
-    assert!(queue.complete(thief, lease).0.is_none());
-    assert!(queue.complete(worker, lease).0.is_some());
-    assert!(queue.complete(worker, lease).0.is_none());
+    assert!(queue.complete(at(0), worker, LeaseId(77)).0.is_none());
+    assert!(queue.complete(at(0), thief, lease).0.is_none());
+    assert!(queue.complete(at(0), worker, lease).0.is_some());
+    assert!(queue.complete(at(0), worker, lease).0.is_none());
     assert_eq!(completed(&queue.finish(at(1), operation, success())).len(), 1);
     assert!(queue.finish(at(1), operation, success()).is_empty());
 }
@@ -272,9 +274,9 @@ fn unknown_ended_and_foreign_leases_are_ignored() {
 #[test]
 fn a_worker_that_dies_after_reporting_loses_nothing() {
     let mut queue = queue();
-    let (worker, _) = queue.register_worker(&hello("w", 1, &[]));
+    let (worker, _) = queue.register_worker(at(0), &hello("w", 1, &[]));
     let (operation, effects) = execute(&mut queue, 1, action("a"));
-    queue.complete(worker, assigned(&effects)[0].1);
+    queue.complete(at(0), worker, assigned(&effects)[0].1);
     assert!(queue.lose_worker(at(1), worker).is_empty());
     assert_eq!(completed(&queue.finish(at(1), operation, success())).len(), 1);
 }
@@ -286,7 +288,7 @@ fn an_action_without_a_suitable_worker_fails() {
         requirements: RequiredProperties::new(&platform(&[("gpu", "1"), ("OSFamily", "linux")])),
         ..action("a")
     };
-    queue.register_worker(&hello("w", 1, &[("OSFamily", "linux")]));
+    queue.register_worker(at(0), &hello("w", 1, &[("OSFamily", "linux")]));
     execute(&mut queue, 1, gpu);
     assert!(queue.tick(at(59)).is_empty());
     assert_eq!(queue.next_deadline(), Some(at(60)));
@@ -301,7 +303,7 @@ fn an_action_without_a_suitable_worker_fails() {
 #[test]
 fn waiting_for_a_busy_worker_has_no_timeout() {
     let mut queue = queue();
-    let (worker, _) = queue.register_worker(&hello("w", 1, &[]));
+    let (worker, _) = queue.register_worker(at(0), &hello("w", 1, &[]));
     execute(&mut queue, 1, action("long"));
     execute(&mut queue, 2, action("waits"));
     assert!(queue.tick(at(100_000)).is_empty());
@@ -320,7 +322,7 @@ fn a_new_worker_restarts_the_timeout() {
         ..action(name)
     };
     execute(&mut queue, 1, needs_gpu("a"));
-    let (worker, effects) = queue.register_worker(&hello("w", 1, &gpu));
+    let (worker, effects) = queue.register_worker(at(0), &hello("w", 1, &gpu));
     assert_eq!(assigned(&effects).len(), 1);
     queue.lose_worker(at(30), worker);
     assert!(queue.tick(at(60)).is_empty(), "it waits since 30 s only");
@@ -330,16 +332,16 @@ fn a_new_worker_restarts_the_timeout() {
 #[test]
 fn a_drained_worker_finishes_its_actions_and_is_closed() {
     let mut queue = queue();
-    let (worker, _) = queue.register_worker(&hello("w", 2, &[]));
+    let (worker, _) = queue.register_worker(at(0), &hello("w", 2, &[]));
     let (operation, effects) = execute(&mut queue, 1, action("a"));
     assert!(queue.drain_worker(at(1), worker).is_empty());
     assert!(assigned(&execute(&mut queue, 2, action("b")).1).is_empty());
-    let (completion, effects) = queue.complete(worker, assigned(&effects)[0].1);
+    let (completion, effects) = queue.complete(at(0), worker, assigned(&effects)[0].1);
     assert_eq!(completion.unwrap().operation, operation);
     assert!(matches!(effects[..], [Effect::Close { .. }]));
-    let (idle, _) = queue.register_worker(&hello("idle", 1, &[]));
+    let (idle, _) = queue.register_worker(at(0), &hello("idle", 1, &[]));
     queue.lose_worker(at(1), idle);
-    let (idle, _) = queue.register_worker(&hello("idle", 1, &[("b", "gone")]));
+    let (idle, _) = queue.register_worker(at(0), &hello("idle", 1, &[("b", "gone")]));
     let effects = queue.drain_worker(at(1), idle);
     assert!(!matches!(effects[..], [Effect::Close { .. }]), "it runs b");
 }
@@ -347,7 +349,7 @@ fn a_drained_worker_finishes_its_actions_and_is_closed() {
 #[test]
 fn an_abandoned_action_is_cancelled_after_the_timeout() {
     let mut queue = queue();
-    let (worker, _) = queue.register_worker(&hello("w", 1, &[]));
+    let (worker, _) = queue.register_worker(at(0), &hello("w", 1, &[]));
     let (running, effects) = execute(&mut queue, 1, action("running"));
     let lease = assigned(&effects)[0].1;
     let (waiting, _) = execute(&mut queue, 2, action("waiting"));
@@ -363,7 +365,7 @@ fn an_abandoned_action_is_cancelled_after_the_timeout() {
     assert!(!queue.attach(running) && !queue.attach(waiting));
     // The slot is in use until the worker reports the end of the Action.
     assert!(assigned(&execute(&mut queue, 3, action("next")).1).is_empty());
-    let (completion, effects) = queue.complete(worker, lease);
+    let (completion, effects) = queue.complete(at(0), worker, lease);
     assert!(completion.is_none());
     assert_eq!(assigned(&effects)[0].2, action("next").key.digest);
 }
@@ -371,7 +373,7 @@ fn an_abandoned_action_is_cancelled_after_the_timeout() {
 #[test]
 fn a_client_that_returns_in_time_keeps_the_action() {
     let mut queue = queue();
-    queue.register_worker(&hello("w", 1, &[]));
+    queue.register_worker(at(0), &hello("w", 1, &[]));
     let (operation, _) = execute(&mut queue, 1, action("a"));
     queue.detach(at(0), operation);
     assert!(queue.attach(operation));
@@ -390,9 +392,9 @@ fn a_client_that_returns_in_time_keeps_the_action() {
 #[test]
 fn an_abandoned_action_is_cancelled_instead_of_retried() {
     let mut queue = queue();
-    let (worker, _) = queue.register_worker(&hello("w", 1, &[]));
+    let (worker, _) = queue.register_worker(at(0), &hello("w", 1, &[]));
     let (operation, effects) = execute(&mut queue, 1, action("a"));
-    queue.complete(worker, assigned(&effects)[0].1);
+    queue.complete(at(0), worker, assigned(&effects)[0].1);
     queue.detach(at(0), operation);
     assert!(queue.tick(at(10)).is_empty(), "the result is being recorded");
     queue.retry(at(11), operation, "no store".to_owned());
@@ -405,12 +407,12 @@ fn an_abandoned_action_is_cancelled_instead_of_retried() {
 }
 
 #[test]
-fn completed_operations_are_limited_in_time_and_number() {
+pub(super) fn completed_operations_are_limited_in_time_and_number() {
     let mut queue = queue();
-    let (worker, _) = queue.register_worker(&hello("w", 1, &[]));
+    let (worker, _) = queue.register_worker(at(0), &hello("w", 1, &[]));
     for number in 1..=3 {
         let (operation, effects) = execute(&mut queue, number, action(&number.to_string()));
-        queue.complete(worker, assigned(&effects)[0].1);
+        queue.complete(at(0), worker, assigned(&effects)[0].1);
         queue.finish(at(0), operation, success());
     }
     assert!(!queue.attach(id(1)), "two are kept");
@@ -424,8 +426,8 @@ fn completed_operations_are_limited_in_time_and_number() {
 #[test]
 fn a_worker_changes_the_stage_of_its_own_leases_only() {
     let mut queue = queue();
-    let (worker, _) = queue.register_worker(&hello("w", 1, &[]));
-    let (thief, _) = queue.register_worker(&hello("thief", 1, &[]));
+    let (worker, _) = queue.register_worker(at(0), &hello("w", 1, &[]));
+    let (thief, _) = queue.register_worker(at(0), &hello("thief", 1, &[]));
     let lease = assigned(&execute(&mut queue, 1, action("a")).1)[0].1;
     assert!(queue.change_stage(thief, lease, false).is_empty());
     let effects = queue.change_stage(worker, lease, false);
@@ -438,9 +440,9 @@ fn a_worker_changes_the_stage_of_its_own_leases_only() {
 #[test]
 fn a_response_is_published_unchanged() {
     let mut queue = queue();
-    let (worker, _) = queue.register_worker(&hello("w", 1, &[]));
+    let (worker, _) = queue.register_worker(at(0), &hello("w", 1, &[]));
     let (operation, effects) = execute(&mut queue, 1, action("a"));
-    queue.complete(worker, assigned(&effects)[0].1);
+    queue.complete(at(0), worker, assigned(&effects)[0].1);
     let response = ExecuteResponse {
         message: "hello".to_owned(),
         ..Default::default()

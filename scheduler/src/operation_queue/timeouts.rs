@@ -1,11 +1,10 @@
 //! Transitions of the queue at deadlines.
 
+use super::OperationQueue;
 use super::deadlines::Deadline;
 use super::effect::{Effect, OperationOutcome};
 use super::ids::OperationId;
 use super::operation::Stage;
-use super::worker::LeaseUse;
-use super::{OperationQueue, serves};
 use crate::clock::Time;
 use crate::error::ExecutionError;
 use crate::platform::UnmetRequirements;
@@ -49,7 +48,7 @@ impl OperationQueue {
         let workers = &self.workers;
         let unserved = self
             .waiting
-            .find_unserved(now, |requirements| serves(workers, requirements));
+            .find_unserved(now, |requirements| workers.serves(requirements));
         for id in unserved {
             if let Some(operation) = self.operations.get_mut(&id) {
                 operation.arm_no_worker(&mut self.deadlines, id, now + self.config.no_worker_timeout);
@@ -73,7 +72,7 @@ impl OperationQueue {
             operation.arm_no_worker(&mut self.deadlines, id, due);
             return;
         }
-        self.waiting.remove(&requirements, operation.position());
+        self.dequeue(id);
         let waited = now.since(since);
         let available = self.workers.values().filter(|worker| !worker.draining);
         let requirements = UnmetRequirements::new(requirements, available.map(|worker| &worker.properties));
@@ -97,14 +96,9 @@ impl OperationQueue {
         match operation.stage {
             // The result exists already; it is not thrown away.
             Stage::Recording | Stage::Completed => return,
-            Stage::Queued => {
-                self.waiting
-                    .remove(&operation.action.requirements, operation.position());
-            }
+            Stage::Queued => self.dequeue(id),
             Stage::Executing { worker, lease } => {
-                if let Some(worker) = self.workers.get_mut(&worker) {
-                    worker.leases.insert(lease, LeaseUse::Cancelled);
-                }
+                self.workers.cancel_lease(worker, lease);
                 effects.push(Effect::Cancel { worker, lease });
             }
         }

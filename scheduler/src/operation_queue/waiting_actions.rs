@@ -1,76 +1,190 @@
 //! Queues in which operations wait for workers.
+//!
+//! There is one queue for each set of required properties, so that a free slot costs one comparison for each set, however
+//! many Actions wait. In a queue, users share the slots by their weights, and the invocations of a user share those of
+//! the user equally ([`super::fair_shares`]). Actions of one invocation are ordered by arrival and priority.
+//!
+//! A priority is a head start: each level is worth `priority_step`. In an invocation that is time of waiting, so Actions
+//! of low priority age. Between invocations and between users it is time of the whole farm, once: a more urgent priority
+//! moves a user forward, but changes no shares in the long run, and starves nobody.
 
-use std::collections::{BTreeMap, HashMap};
+mod queue;
 
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::fair_shares::{FairShares, MemberId, VirtualTime};
 use super::ids::OperationId;
+use super::requester::Requester;
 use crate::clock::Time;
 use crate::platform::{OfferedProperties, RequiredProperties};
 
-/// Position in a queue: by priority, then by arrival.
+use queue::{Queue, Starts};
+
+/// Maximum correction of a charge, in time of the whole farm.
+const MAX_CORRECTION: Duration = Duration::from_mins(5);
+
+/// Position among the Actions of an invocation: by arrival and priority, then by the order of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct QueuePosition {
-    pub(super) priority: i32,
-    pub(super) arrival: u64,
+    /// Nanoseconds on the clock's scale. Each level of priority is worth one step.
+    due: i128,
+    arrival: u64,
+    priority: i32,
 }
 
-/// One queue for each set of required properties, so that a free slot costs one comparison for each set, however many
-/// Actions wait.
-#[derive(Debug, Default)]
+impl QueuePosition {
+    pub(super) fn new(arrived: Time, arrival: u64, priority: i32, step: Duration) -> Self {
+        Self {
+            due: nanos(arrived.since(Time::default())) + i128::from(priority) * nanos(step),
+            arrival,
+            priority,
+        }
+    }
+}
+
+/// Place of an operation in the queue of one requester.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) user: MemberId,
+    pub(super) invocation: MemberId,
+    pub(super) position: QueuePosition,
+}
+
+/// Charge for an Action that runs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Charge {
+    user: MemberId,
+    invocation: MemberId,
+    charged: Duration,
+    since: Time,
+}
+
+/// Waiting operations of all requesters.
+#[derive(Debug)]
 pub(super) struct WaitingActions {
     /// Queues that are not empty.
     queues: HashMap<RequiredProperties, Queue>,
-    count: usize,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    operations: BTreeMap<QueuePosition, OperationId>,
-    /// Time since which no worker, busy or not, could run these operations.
-    unserved_since: Option<Time>,
+    users: FairShares,
+    /// Invocations of each user that has waiting or running Actions.
+    invocations: HashMap<MemberId, FairShares>,
+    priority_step: Duration,
+    /// Slots of all workers.
+    slots: u32,
 }
 
 impl WaitingActions {
-    pub(super) fn len(&self) -> usize {
-        self.count
-    }
-
-    pub(super) fn insert(
-        &mut self,
-        requirements: &RequiredProperties,
-        position: QueuePosition,
-        id: OperationId,
-    ) {
-        let queue = self.queues.entry(requirements.clone()).or_default();
-        if queue.operations.insert(position, id).is_none() {
-            self.count += 1;
+    pub(super) fn new(priority_step: Duration) -> Self {
+        Self {
+            queues: HashMap::new(),
+            users: FairShares::default(),
+            invocations: HashMap::new(),
+            priority_step,
+            slots: 0,
         }
     }
 
-    pub(super) fn remove(
-        &mut self,
-        requirements: &RequiredProperties,
-        position: QueuePosition,
-    ) -> Option<OperationId> {
-        let queue = self.queues.get_mut(requirements)?;
-        let removed = queue.operations.remove(&position)?;
-        self.count -= 1;
-        if queue.operations.is_empty() {
-            self.queues.remove(requirements);
-        }
-        Some(removed)
+    pub(super) fn set_slots(&mut self, slots: usize) {
+        self.slots = u32::try_from(slots).unwrap_or(u32::MAX);
     }
 
-    /// Takes the first operation of all queues that a worker with these properties can serve.
-    pub(super) fn pop_first(&mut self, offered: &OfferedProperties) -> Option<OperationId> {
-        let queues = self
-            .queues
-            .iter()
-            .filter(|(requirements, _)| offered.satisfy(requirements));
-        let first =
-            queues.filter_map(|(requirements, queue)| Some((*queue.operations.keys().next()?, requirements)));
-        let (position, requirements) = first.min_by_key(|(position, _)| *position)?;
-        let requirements = requirements.clone();
-        self.remove(&requirements, position)
+    /// Makes a requester a member of the shares, with one more waiting Action. The place must be inserted or charged next.
+    pub(super) fn join(&mut self, requester: &Requester, position: QueuePosition) -> Place {
+        let user = self.users.add_waiting(&requester.user, requester.weight);
+        let invocations = self.invocations.entry(user).or_default();
+        let invocation = invocations.add_waiting(&requester.invocation, std::num::NonZeroU32::MIN);
+        Place {
+            user,
+            invocation,
+            position,
+        }
+    }
+
+    pub(super) fn insert(&mut self, requirements: &RequiredProperties, place: Place, id: OperationId) {
+        if !self.queues.contains_key(requirements) {
+            self.queues.insert(requirements.clone(), Queue::default());
+        }
+        let starts = Starts {
+            users: &self.users,
+            invocations: self.invocations.get(&place.user),
+            step: self.farm_step(),
+        };
+        if let Some(queue) = self.queues.get_mut(requirements) {
+            queue.insert(&place, id, &starts);
+        }
+    }
+
+    /// Removes a place from its queue, and its requester from the shares.
+    pub(super) fn remove(&mut self, requirements: &RequiredProperties, place: &Place) {
+        self.take(requirements, place);
+        self.users.remove_waiting(place.user);
+        if let Some(invocations) = self.invocations.get_mut(&place.user) {
+            invocations.remove_waiting(place.invocation);
+        }
+        self.forget_idle_user(place.user);
+    }
+
+    /// First operation of all queues that a worker with these properties can serve, with its place.
+    pub(super) fn first(&self, offered: &OfferedProperties) -> Option<(OperationId, Place)> {
+        let queues = self.queues.iter();
+        let served = queues.filter(|(requirements, _)| offered.satisfy(requirements));
+        let first = served.filter_map(|(_, queue)| queue.first());
+        let (_, place, id) = first.min_by_key(|(key, place, _)| (*key, place.position))?;
+        Some((id, place))
+    }
+
+    /// Takes a place out of its queue, for [`Self::charge`].
+    pub(super) fn take(&mut self, requirements: &RequiredProperties, place: &Place) {
+        let starts = Starts {
+            users: &self.users,
+            invocations: self.invocations.get(&place.user),
+            step: self.farm_step(),
+        };
+        if let Some(queue) = self.queues.get_mut(requirements) {
+            queue.remove(place, &starts);
+            if queue.is_empty() {
+                self.queues.remove(requirements);
+            }
+        }
+    }
+
+    /// Charges the requester of a place for an Action that runs from `now` on.
+    pub(super) fn charge(&mut self, now: Time, place: &Place) -> Charge {
+        let (user, invocation) = (place.user, place.invocation);
+        let charged = self.users.expected_use(user);
+        self.users.serve(user, charged);
+        if let Some(invocations) = self.invocations.get_mut(&user) {
+            invocations.serve(invocation, charged);
+        }
+        self.reorder(user, invocation);
+        Charge {
+            user,
+            invocation,
+            charged,
+            since: now,
+        }
+    }
+
+    /// Settles the charge of an Action that ended at `now`. One whose worker was lost is free: `wasted`.
+    pub(super) fn settle(&mut self, now: Time, charge: &Charge, wasted: bool) {
+        let used = if wasted {
+            Duration::ZERO
+        } else {
+            now.since(charge.since)
+        };
+        let max_correction = MAX_CORRECTION.saturating_mul(self.slots.max(1));
+        let Charge {
+            user,
+            invocation,
+            charged,
+            ..
+        } = *charge;
+        self.users.settle(user, charged, used, max_correction);
+        if let Some(invocations) = self.invocations.get_mut(&user) {
+            invocations.settle(invocation, charged, used, max_correction);
+        }
+        self.reorder(user, invocation);
+        self.forget_idle_user(user);
     }
 
     pub(super) fn unserved_since(&self, requirements: &RequiredProperties) -> Option<Time> {
@@ -102,9 +216,41 @@ impl WaitingActions {
         for (requirements, queue) in &mut self.queues {
             if queue.unserved_since.is_none() && !is_served(requirements) {
                 queue.unserved_since = Some(now);
-                found.extend(queue.operations.values());
+                found.extend(queue.operations());
             }
         }
         found
     }
+
+    /// Moves a user and an invocation whose starts have changed in all queues.
+    fn reorder(&mut self, user: MemberId, invocation: MemberId) {
+        let starts = Starts {
+            users: &self.users,
+            invocations: self.invocations.get(&user),
+            step: self.farm_step(),
+        };
+        for queue in self.queues.values_mut() {
+            queue.reorder(user, invocation, &starts);
+        }
+    }
+
+    /// Value of one level of priority between users: slot time of the whole farm.
+    fn farm_step(&self) -> VirtualTime {
+        nanos(self.priority_step) * i128::from(self.slots.max(1))
+    }
+
+    fn forget_idle_user(&mut self, user: MemberId) {
+        if self.invocations.get(&user).is_some_and(FairShares::is_idle) {
+            self.invocations.remove(&user);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.queues.is_empty() && self.users.is_idle() && self.invocations.is_empty()
+    }
+}
+
+fn nanos(duration: Duration) -> i128 {
+    i128::try_from(duration.as_nanos()).unwrap_or(i128::from(i64::MAX))
 }

@@ -6,23 +6,17 @@ use std::sync::Arc;
 use bitzel_proto::worker::Hello;
 
 use super::ids::{LeaseId, OperationId};
+use super::waiting_actions::Charge;
 use crate::platform::{OfferedProperties, RequiredProperties};
 
-/// Use of a lease.
+/// A lease of an Action.
 #[derive(Debug)]
-pub(super) enum LeaseUse {
-    Operation(OperationId),
-    /// No client needs the result any more. The worker has got a Cancel, and has not completed the lease yet.
-    Cancelled,
-}
-
-impl LeaseUse {
-    pub(super) fn operation(&self) -> Option<OperationId> {
-        match self {
-            Self::Operation(id) => Some(*id),
-            Self::Cancelled => None,
-        }
-    }
+pub(super) struct Lease {
+    /// The operation. `None` if no client needs the result any more: the worker has got a Cancel, and has not completed the
+    /// lease yet.
+    pub(super) operation: Option<OperationId>,
+    /// Charge of the requester for the slot.
+    pub(super) charge: Charge,
 }
 
 /// A registered worker.
@@ -30,20 +24,20 @@ impl LeaseUse {
 pub(super) struct Worker {
     pub(super) name: Arc<str>,
     pub(super) properties: OfferedProperties,
+    /// Workers of one class can run the same Actions.
+    pub(super) class: RequiredProperties,
     pub(super) draining: bool,
-    pub(super) leases: HashMap<LeaseId, LeaseUse>,
+    pub(super) leases: HashMap<LeaseId, Lease>,
     pub(super) slots: usize,
 }
 
 impl Worker {
     pub(super) fn new(hello: &Hello) -> Self {
+        let platform = hello.platform.as_ref();
         Self {
             name: hello.worker_name.as_str().into(),
-            properties: hello
-                .platform
-                .as_ref()
-                .map(OfferedProperties::new)
-                .unwrap_or_default(),
+            properties: platform.map(OfferedProperties::new).unwrap_or_default(),
+            class: platform.map(RequiredProperties::new).unwrap_or_default(),
             draining: false,
             leases: HashMap::new(),
             slots: hello.slots as usize,
@@ -54,11 +48,7 @@ impl Worker {
         !self.draining && self.leases.len() < self.slots
     }
 
-    pub(super) fn can_run(&self, requirements: &RequiredProperties) -> bool {
-        self.has_free_slot() && self.properties.satisfy(requirements)
-    }
-
     pub(super) fn operation(&self, lease: LeaseId) -> Option<OperationId> {
-        self.leases.get(&lease)?.operation()
+        self.leases.get(&lease)?.operation
     }
 }

@@ -1,0 +1,153 @@
+//! Placement of operations: on workers, or in the queues of their requesters.
+
+use super::OperationQueue;
+use super::effect::{Effect, Progress};
+use super::ids::{LeaseId, OperationId, WorkerId};
+use super::operation::Stage;
+use super::requester::Requester;
+use super::waiting_actions::Place;
+use super::worker::Lease;
+use crate::clock::Time;
+
+/// Maximum number of requesters in whose queues one operation waits. Further ones are served with those.
+const MAX_REQUESTERS: usize = 16;
+
+impl OperationQueue {
+    /// Assigns a queued operation to the least busy worker with a free slot, or puts it into the queues of its requesters.
+    pub(super) fn place(&mut self, now: Time, id: OperationId, effects: &mut Vec<Effect>) {
+        let Some(operation) = self.operations.get_mut(&id) else {
+            return;
+        };
+        let requirements = &operation.action.requirements;
+        if let Some(worker) = self.workers.least_busy(requirements) {
+            let position = operation.position(self.config.priority.step);
+            if let Some(requester) = operation.requesters.first() {
+                let place = self.waiting.join(requester, position);
+                self.assign(now, worker, id, place, effects);
+            }
+            return;
+        }
+        operation.waiting_since = now;
+        self.add_places(id);
+        self.waiting_operations += 1;
+        let Some(operation) = self.operations.get_mut(&id) else {
+            return;
+        };
+        let requirements = &operation.action.requirements;
+        if !self.workers.serves(requirements) {
+            self.waiting.set_unserved(requirements, now);
+            operation.arm_no_worker(&mut self.deadlines, id, now + self.config.no_worker_timeout);
+        }
+    }
+
+    /// Assigns waiting operations to a worker, in the order of the shares, until it has no free slot.
+    pub(super) fn fill(&mut self, now: Time, id: WorkerId, effects: &mut Vec<Effect>) {
+        while let Some(worker) = self.workers.get(id).filter(|worker| worker.has_free_slot()) {
+            let Some((operation_id, place)) = self.waiting.first(&worker.properties) else {
+                break;
+            };
+            let Some(operation) = self.operations.get_mut(&operation_id) else {
+                break;
+            };
+            self.waiting_operations -= 1;
+            let requirements = &operation.action.requirements;
+            for other in std::mem::take(&mut operation.places) {
+                if other == place {
+                    self.waiting.take(requirements, &place);
+                } else {
+                    self.waiting.remove(requirements, &other);
+                }
+            }
+            self.assign(now, id, operation_id, place, effects);
+        }
+    }
+
+    /// Adds another request to an operation: the more urgent priority counts, and the operation also waits in the queue of
+    /// the new requester, who might be served sooner.
+    pub(super) fn add_request(&mut self, id: OperationId, requester: Requester, priority: i32) {
+        let Some(operation) = self.operations.get_mut(&id) else {
+            return;
+        };
+        let is_new = operation.requesters.len() < MAX_REQUESTERS
+            && !operation.requesters.iter().any(|known| *known == requester);
+        if priority >= operation.priority && !is_new {
+            return;
+        }
+        let waits = !operation.places.is_empty();
+        let mut moved = vec![];
+        if priority < operation.priority {
+            operation.priority = priority;
+            moved = std::mem::take(&mut operation.places);
+        }
+        if is_new {
+            operation.requesters.push(requester);
+        }
+        if waits {
+            // First the new places, then the old ones: an empty queue forgets since when no worker serves it.
+            self.add_places(id);
+            if let Some(operation) = self.operations.get(&id) {
+                for place in &moved {
+                    self.waiting.remove(&operation.action.requirements, place);
+                }
+            }
+        }
+    }
+
+    /// Adds the places of those requesters that have none.
+    fn add_places(&mut self, id: OperationId) {
+        let Some(operation) = self.operations.get_mut(&id) else {
+            return;
+        };
+        let position = operation.position(self.config.priority.step);
+        for requester in &operation.requesters[operation.places.len()..] {
+            let place = self.waiting.join(requester, position);
+            self.waiting.insert(&operation.action.requirements, place, id);
+            operation.places.push(place);
+        }
+    }
+
+    /// Takes an operation out of all queues.
+    pub(super) fn dequeue(&mut self, id: OperationId) {
+        let Some(operation) = self.operations.get_mut(&id) else {
+            return;
+        };
+        if operation.places.is_empty() {
+            return;
+        }
+        for place in std::mem::take(&mut operation.places) {
+            self.waiting.remove(&operation.action.requirements, &place);
+        }
+        self.waiting_operations -= 1;
+    }
+
+    fn assign(
+        &mut self,
+        now: Time,
+        worker_id: WorkerId,
+        id: OperationId,
+        place: Place,
+        effects: &mut Vec<Effect>,
+    ) {
+        let charge = self.waiting.charge(now, &place);
+        let (Some(worker), Some(operation)) = (self.workers.get(worker_id), self.operations.get_mut(&id))
+        else {
+            return;
+        };
+        self.last_lease += 1;
+        let lease = LeaseId(self.last_lease);
+        operation.stage = Stage::Executing {
+            worker: worker_id,
+            lease,
+        };
+        let name = worker.name.clone();
+        effects.push(operation.publish(id, Progress::Executing { worker: name }));
+        effects.push(Effect::Assign {
+            worker: worker_id,
+            lease,
+            action: operation.action.clone(),
+        });
+        let operation = Some(id);
+        self.workers
+            .add_lease(worker_id, lease, Lease { operation, charge });
+    }
+}

@@ -1,0 +1,145 @@
+//! Registered workers, found by what they offer.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bitzel_proto::worker::Hello;
+
+use super::ids::{LeaseId, WorkerId};
+use super::worker::{Lease, Worker};
+use crate::platform::{OfferedProperties, RequiredProperties};
+
+/// All workers. Those that offer the same properties form a class, so that a decision costs one comparison for each class
+/// and O(log n) in the class, however many workers there are.
+#[derive(Debug, Default)]
+pub(super) struct WorkerPool {
+    /// Ordered, so that the machine is deterministic.
+    workers: BTreeMap<WorkerId, Worker>,
+    /// Ordered for the same reason.
+    classes: BTreeMap<RequiredProperties, WorkerClass>,
+    slots: usize,
+    slots_used: usize,
+    last_worker: u64,
+}
+
+#[derive(Debug)]
+struct WorkerClass {
+    offered: OfferedProperties,
+    /// Workers with a free slot, by the number of their leases.
+    free: BTreeSet<(usize, WorkerId)>,
+    workers: usize,
+    /// Workers that take Actions: those that do not drain.
+    taking: usize,
+}
+
+impl WorkerPool {
+    pub(super) fn len(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Slots of all workers, with those that drain.
+    pub(super) fn slots(&self) -> usize {
+        self.slots
+    }
+
+    pub(super) fn slots_used(&self) -> usize {
+        self.slots_used
+    }
+
+    pub(super) fn get(&self, id: WorkerId) -> Option<&Worker> {
+        self.workers.get(&id)
+    }
+
+    pub(super) fn register(&mut self, hello: &Hello) -> WorkerId {
+        self.last_worker += 1;
+        let id = WorkerId(self.last_worker);
+        let worker = Worker::new(hello);
+        self.slots += worker.slots;
+        let class = self
+            .classes
+            .entry(worker.class.clone())
+            .or_insert_with(|| WorkerClass {
+                offered: worker.properties.clone(),
+                free: BTreeSet::new(),
+                workers: 0,
+                taking: 0,
+            });
+        class.workers += 1;
+        class.taking += 1;
+        class.free.insert((0, id));
+        self.workers.insert(id, worker);
+        id
+    }
+
+    pub(super) fn remove(&mut self, id: WorkerId) -> Option<Worker> {
+        let worker = self.workers.remove(&id)?;
+        self.slots -= worker.slots;
+        self.slots_used -= worker.leases.len();
+        if let Some(class) = self.classes.get_mut(&worker.class) {
+            class.free.remove(&(worker.leases.len(), id));
+            class.workers -= 1;
+            class.taking -= usize::from(!worker.draining);
+            if class.workers == 0 {
+                self.classes.remove(&worker.class);
+            }
+        }
+        Some(worker)
+    }
+
+    /// Stops giving leases to a worker. Returns true if it is there.
+    pub(super) fn drain(&mut self, id: WorkerId) -> bool {
+        self.change(id, |worker| worker.draining = true).is_some()
+    }
+
+    pub(super) fn add_lease(&mut self, id: WorkerId, lease: LeaseId, use_of_lease: Lease) {
+        if self
+            .change(id, |worker| worker.leases.insert(lease, use_of_lease))
+            .is_some()
+        {
+            self.slots_used += 1;
+        }
+    }
+
+    pub(super) fn remove_lease(&mut self, id: WorkerId, lease: LeaseId) -> Option<Lease> {
+        let removed = self.change(id, |worker| worker.leases.remove(&lease)).flatten()?;
+        self.slots_used -= 1;
+        Some(removed)
+    }
+
+    /// Marks a lease as cancelled. The slot stays in use until the worker reports the end.
+    pub(super) fn cancel_lease(&mut self, id: WorkerId, lease: LeaseId) {
+        let worker = self.workers.get_mut(&id);
+        if let Some(lease) = worker.and_then(|worker| worker.leases.get_mut(&lease)) {
+            lease.operation = None;
+        }
+    }
+
+    /// Least busy worker with a free slot that can run Actions with these requirements.
+    pub(super) fn least_busy(&self, requirements: &RequiredProperties) -> Option<WorkerId> {
+        let classes = self.classes.values();
+        let able = classes.filter(|class| !class.free.is_empty() && class.offered.satisfy(requirements));
+        let first = able.filter_map(|class| class.free.first()).min()?;
+        Some(first.1)
+    }
+
+    /// True if a worker could run Actions with these requirements when it has a free slot.
+    pub(super) fn serves(&self, requirements: &RequiredProperties) -> bool {
+        let mut classes = self.classes.values();
+        classes.any(|class| class.taking > 0 && class.offered.satisfy(requirements))
+    }
+
+    /// Changes a worker, and its position in its class.
+    fn change<T>(&mut self, id: WorkerId, change: impl FnOnce(&mut Worker) -> T) -> Option<T> {
+        let worker = self.workers.get_mut(&id)?;
+        let class = self.classes.get_mut(&worker.class)?;
+        let (leases, draining) = (worker.leases.len(), worker.draining);
+        let value = change(worker);
+        if worker.leases.len() != leases || worker.draining != draining {
+            class.free.remove(&(leases, id));
+            class.taking -= usize::from(worker.draining && !draining);
+            if worker.has_free_slot() {
+                class.free.insert((worker.leases.len(), id));
+            }
+        }
+        Some(value)
+    }
+}
