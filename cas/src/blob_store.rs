@@ -1,5 +1,6 @@
 //! The trait that every store and decorator implements.
 
+pub mod chunk_limit;
 #[doc(hidden)]
 pub mod forwarding;
 mod lease;

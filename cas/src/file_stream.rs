@@ -9,6 +9,7 @@ use futures::StreamExt;
 use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::blob_store::BlobStream;
+use crate::blob_store::chunk_limit::chunk_limit;
 use crate::blocking::run_blocking;
 use crate::error::Error;
 
@@ -23,8 +24,9 @@ pub fn file_stream(file: File, path: PathBuf, limit: u64) -> BlobStream {
         if left == 0 {
             return Ok(None);
         }
+        let bytes = chunk_limit().map_or(CHUNK_BYTES, |limit| limit.clamp(1, CHUNK_BYTES));
         run_blocking(move || {
-            let chunk = read_up_to(&file, left.min(CHUNK_BYTES))
+            let chunk = read_up_to(&file, left.min(bytes))
                 .map_err(Error::io(format_args!("cannot read {}", path.display())))?;
             let left = left - chunk.len() as u64;
             Ok((!chunk.is_empty()).then_some((chunk, (file, path, left))))

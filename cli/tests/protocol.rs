@@ -6,6 +6,7 @@
 
 mod blake3;
 mod chunks;
+mod client_bounds;
 mod command_traps;
 mod execution_traps;
 mod hostile_directories;

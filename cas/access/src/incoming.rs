@@ -16,6 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
 use crate::authenticator::PeerCertificate;
+use crate::limits::{Limits, ResponseBudget};
 use crate::tls::ServerTls;
 
 /// Time that a TLS handshake may take. It is enough on slow networks.
@@ -29,6 +30,7 @@ pub struct Connection {
     stream: Stream,
     certificate: Option<PeerCertificate>,
     http2: bool,
+    responses: Arc<ResponseBudget>,
     /// Permit of the limit of connections.
     _permit: OwnedSemaphorePermit,
 }
@@ -39,14 +41,15 @@ enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Accepts connections, with TLS if it is given. At most `maximum` are open at the same time, and further ones are
-/// closed immediately. Handshakes run concurrently, so a slow one delays no other. Ends when the result is dropped.
+/// Accepts connections, with TLS if it is given. At most `limits.connections` are open at the same time, and further ones
+/// are closed immediately. Handshakes run concurrently, so a slow one delays no other. Ends when the result is dropped.
 pub fn incoming(
     listener: TcpListener,
     tls: Option<Arc<ServerTls>>,
-    maximum: usize,
+    limits: &Limits,
 ) -> ReceiverStream<io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(1);
+    let (maximum, response_bytes) = (limits.connections, limits.response_bytes_per_connection);
     let permits = Arc::new(Semaphore::new(maximum));
     tokio::spawn(async move {
         loop {
@@ -69,7 +72,9 @@ pub fn incoming(
             };
             let (tls, sender) = (tls.clone(), sender.clone());
             tokio::spawn(async move {
-                let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, establish(stream, tls, permit)).await;
+                let handshake =
+                    tokio::time::timeout(HANDSHAKE_TIMEOUT, establish(stream, tls, response_bytes, permit))
+                        .await;
                 let failure = match handshake {
                     Ok(Ok(connection)) => {
                         // An error means that the server ends and takes no new connections.
@@ -90,14 +95,17 @@ pub fn incoming(
 async fn establish(
     stream: TcpStream,
     tls: Option<Arc<ServerTls>>,
+    response_bytes: u64,
     permit: OwnedSemaphorePermit,
 ) -> io::Result<Connection> {
     stream.set_nodelay(true)?;
+    let responses = Arc::new(ResponseBudget::new(response_bytes));
     let Some(tls) = tls else {
         return Ok(Connection {
             stream: Stream::Plain(stream),
             certificate: None,
             http2: false,
+            responses,
             _permit: permit,
         });
     };
@@ -113,6 +121,7 @@ async fn establish(
         http2,
         stream: Stream::Tls(Box::new(stream)),
         certificate,
+        responses,
         _permit: permit,
     })
 }
@@ -124,6 +133,8 @@ pub struct PeerInfo {
     pub certificate: Option<PeerCertificate>,
     /// True if HTTP/2 was agreed on during the TLS handshake.
     pub http2: bool,
+    /// Budget of its responses.
+    pub responses: Arc<ResponseBudget>,
 }
 
 impl Connected for Connection {
@@ -133,6 +144,7 @@ impl Connected for Connection {
         PeerInfo {
             certificate: self.certificate.clone(),
             http2: self.http2,
+            responses: Arc::clone(&self.responses),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod metered_request;
 mod reserved_response;
+mod response_memory;
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -19,8 +20,11 @@ use tower::{BoxError, Layer, Service};
 
 use self::metered_request::MeteredRequest;
 use self::reserved_response::ReservedResponse;
+use self::response_memory::Budgets;
 use crate::access_layer::RefusalBody;
 use crate::caller::Caller;
+
+pub use self::response_memory::{ResponseBudget, ResponseMemory};
 
 /// Bytes that one permit stands for: a semaphore cannot count the bytes of many large messages.
 const BYTES_PER_PERMIT: u64 = 1 << 10;
@@ -38,6 +42,13 @@ pub struct Limits {
     /// Maximum number of bytes in the requests that the server is receiving or working on for one identity. Others wait
     /// in the network for ten seconds, then they are refused.
     pub bytes_in_flight_per_identity: u64,
+    /// Maximum number of bytes in memory for responses that one connection has not taken yet. Downloads beyond half of it
+    /// get slower; others wait for a minute, then they are refused.
+    pub response_bytes_per_connection: u64,
+    /// The same for all connections of one identity.
+    pub response_bytes_per_identity: u64,
+    /// The same for all clients together.
+    pub response_bytes: u64,
 }
 
 impl Default for Limits {
@@ -48,6 +59,9 @@ impl Default for Limits {
             streams_per_connection: 2_000,
             streams_per_identity: 20_000,
             bytes_in_flight_per_identity: 512 << 20,
+            response_bytes_per_connection: 64 << 20,
+            response_bytes_per_identity: 128 << 20,
+            response_bytes: 192 << 20,
         }
     }
 }
@@ -58,14 +72,19 @@ pub struct LimitsLayer {
     streams: usize,
     /// Limit of bytes in flight, in permits.
     bytes: u32,
+    response_bytes: u64,
+    all_responses: Arc<ResponseBudget>,
     usage_by_identity: Arc<Mutex<HashMap<String, Weak<IdentityUsage>>>>,
 }
 
-/// Free streams and bytes of one identity.
+/// Free streams, bytes of requests and bytes of responses of one identity.
 #[derive(Debug)]
 struct IdentityUsage {
     streams: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
+    responses: ResponseBudget,
+    /// Budget of all identities together.
+    all_responses: Arc<ResponseBudget>,
 }
 
 impl LimitsLayer {
@@ -77,6 +96,8 @@ impl LimitsLayer {
         Self {
             streams: limits.streams_per_identity.clamp(1, Semaphore::MAX_PERMITS),
             bytes: permits.clamp(1, max_permits),
+            response_bytes: limits.response_bytes_per_identity,
+            all_responses: Arc::new(ResponseBudget::new(limits.response_bytes)),
             usage_by_identity: Arc::default(),
         }
     }
@@ -90,6 +111,8 @@ impl LimitsLayer {
         let usage = Arc::new(IdentityUsage {
             streams: Arc::new(Semaphore::new(self.streams)),
             bytes: Arc::new(Semaphore::new(self.bytes as usize)),
+            responses: ResponseBudget::new(self.response_bytes),
+            all_responses: Arc::clone(&self.all_responses),
         });
         usages.insert(identity.to_owned(), Arc::downgrade(&usage));
         usage
@@ -130,7 +153,7 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<C>) -> Self::Future {
+    fn call(&mut self, mut request: Request<C>) -> Self::Future {
         let Some(caller) = request.extensions().get::<Caller>() else {
             return Box::pin(self.inner.call(request));
         };
@@ -144,6 +167,7 @@ where
             ));
             return Box::pin(std::future::ready(Ok(C::refusal(refusal))));
         };
+        request.extensions_mut().insert(Budgets(Arc::clone(&usage)));
         let limit = self.layer.bytes;
         let reservation = Arc::new(CallReservation {
             usage,
@@ -157,9 +181,12 @@ where
         let response = self.inner.call(request);
         // A call ends with the last byte of its response.
         Box::pin(async move {
-            Ok(response.await?.map(|body| {
+            let mut response = response.await?;
+            let memory = response.extensions_mut().remove::<ResponseMemory>();
+            Ok(response.map(|body| {
                 C::wrapping(ReservedResponse {
                     body,
+                    memory,
                     _reservation: reservation,
                 })
             }))

@@ -37,12 +37,12 @@ impl Listener {
     ) -> Result<(), Error> {
         match self {
             Self::Tcp(listener, access) => {
-                let connections = incoming(listener, access.tls.clone(), access.limits.connections);
+                let connections = incoming(listener, access.tls.clone(), &access.limits);
                 serve_grpc(routes, access, connections, ended).await
             }
             Self::Http(listener, access, spool) => {
                 let service = HttpCacheService::new(server.results(), server.blobs(), spool);
-                let connections = incoming(listener, access.tls.clone(), access.limits.connections);
+                let connections = incoming(listener, access.tls.clone(), &access.limits);
                 http_cache::serve(service, access, connections, ended).await;
                 Ok(())
             }

@@ -34,6 +34,7 @@ use futures::StreamExt;
 
 use self::writer::Target;
 use crate::batching::{BatchLimits, batches};
+use crate::blob_store::chunk_limit::chunk_limit;
 use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease, one_chunk};
 use crate::blocking::run_blocking;
 use crate::error::Error;
@@ -160,8 +161,8 @@ impl BlobStore for DiskBlobStore {
         if let Some(blob) = reader::read_cached(&self.directory, digest) {
             return Ok(one_chunk(reader::cut(&blob, range)));
         }
-        let directory = Arc::clone(&self.directory);
-        run_blocking(move || reader::read(directory, digest, range)).await
+        let (directory, limit) = (Arc::clone(&self.directory), chunk_limit());
+        run_blocking(move || reader::read(directory, digest, range, limit)).await
     }
 
     async fn write(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {

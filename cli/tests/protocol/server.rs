@@ -37,6 +37,8 @@ const MAX_MESSAGE_SIZE: usize = 32 << 20;
 pub(crate) struct Server {
     process: Child,
     address: String,
+    /// Address of the HTTP cache, if the server has one.
+    pub(crate) http: Option<String>,
     pub(crate) channel: Channel,
     directory: TempDir,
 }
@@ -45,6 +47,11 @@ impl Server {
     /// Server without a worker: store and action cache.
     pub(crate) async fn cache() -> Self {
         Self::start(&["--jobs", "0"]).await
+    }
+
+    /// Server without a worker that serves HTTP too.
+    pub(crate) async fn http_cache() -> Self {
+        Self::start(&["--jobs", "0", "--http-listen", "127.0.0.1:0"]).await
     }
 
     /// Server with a worker.
@@ -75,17 +82,22 @@ impl Server {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let address = line.trim().strip_prefix("bitzel serves on grpc://");
-        let address = address.unwrap_or_else(|| panic!("the server said {line:?}"));
-        let address = address.to_owned();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let mut address = |prefix: &str| {
+            let line = lines.next().unwrap().unwrap();
+            let address = line.strip_prefix(prefix).map(str::to_owned);
+            address.unwrap_or_else(|| panic!("the server said {line:?}"))
+        };
+        let grpc = address("bitzel serves on grpc://");
+        let http = arguments
+            .contains(&"--http-listen")
+            .then(|| address("the HTTP cache is on http://"));
+        let address = grpc;
         let channel = endpoint(&address).connect().await.unwrap();
         Self {
             process,
             address,
+            http,
             channel,
             directory,
         }
@@ -126,11 +138,17 @@ impl Server {
 
     /// Peak memory of the server so far, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
+        self.status_bytes("VmHWM:")
+    }
+
+    /// Memory of the server, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        self.status_bytes("VmRSS:")
+    }
+
+    fn status_bytes(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
-            .unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
         let kibibytes: u64 = line.trim().strip_suffix(" kB").unwrap().trim().parse().unwrap();
         kibibytes << 10
     }

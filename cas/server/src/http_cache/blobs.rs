@@ -1,8 +1,9 @@
 //! `/cas/{hash}`: blobs.
 
 use axum::body::Body;
-use bitzel_access::Permission;
+use bitzel_access::{Permission, ResponseMemory};
 use bitzel_cas::blob_store::BlobStream;
+use bitzel_cas::blob_store::chunk_limit::{open_within, stream_within};
 use bitzel_cas::compression::{Decompressor, compressed, decompressed};
 use bitzel_cas::error::Error;
 use bitzel_proto::{Digest, DigestFunction};
@@ -51,14 +52,20 @@ impl HttpCacheService {
             insert(&mut response, header::CONTENT_RANGE, range);
             return Ok(response);
         }
-        let blob = if request.is_head() {
+        let (blob, memory) = if request.is_head() {
             // Clients rely on the answer to a HEAD as on that of FindMissingBlobs.
             if !self.store.find_missing(&[digest]).await?.is_empty() {
                 return Err(Error::NotFound(digest).into());
             }
-            None
+            (None, None)
         } else {
-            Some(self.store.read(digest, part.range()).await?)
+            let memory = ResponseMemory::for_download(&request.extensions, size, is_zstd).await?;
+            let blob = open_within(memory.chunk_limit(), self.store.read(digest, part.range())).await?;
+            let limit = memory.clone();
+            (
+                Some(stream_within(move || limit.chunk_limit(), blob)),
+                Some(memory),
+            )
         };
         let length = match part {
             RequestedPart::Bytes { length, .. } => length,
@@ -80,6 +87,9 @@ impl HttpCacheService {
                 response
             }
         };
+        if let Some(memory) = memory {
+            response.extensions_mut().insert(memory);
+        }
         let headers = response.headers_mut();
         headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));

@@ -1,7 +1,7 @@
 //! `/ac/{hash}`: results of Actions, and other values that clients keep there.
 
 use axum::body::Body;
-use bitzel_access::Permission;
+use bitzel_access::{Permission, ResponseMemory};
 use bitzel_cas::blob_store::one_chunk;
 use bitzel_proto::limits::MAX_MESSAGE_SIZE;
 use bitzel_proto::reapi::ActionResult;
@@ -45,9 +45,12 @@ impl HttpCacheService {
         counter!("bitzel_action_cache_lookups_total", "outcome" => outcome).increment(1);
         match (result, value) {
             (Some(result), _) => {
+                let length = result.encoded_len() as u64;
+                let memory = ResponseMemory::for_message(&request.extensions, length).await?;
                 let bytes = Bytes::from(result.encode_to_vec());
-                let length = bytes.len() as u64;
-                Ok(bytes_of(one_chunk(bytes), Some(length)))
+                let mut response = bytes_of(one_chunk(bytes), Some(length));
+                response.extensions_mut().insert(memory);
+                Ok(response)
             }
             (None, Some(value)) => self.send(request, value.digest).await,
             (None, None) => Err(Status::not_found(format!(

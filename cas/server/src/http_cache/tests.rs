@@ -61,7 +61,7 @@ impl TestServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let scheme = if access.tls.is_some() { "https" } else { "http" };
         let url = format!("{scheme}://{}", listener.local_addr().unwrap());
-        let connections = incoming(listener, access.tls.clone(), access.limits.connections);
+        let connections = incoming(listener, access.tls.clone(), &access.limits);
         let server = tokio::spawn(serve(service, access, connections, CancellationToken::new()));
         Self {
             url,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bitzel_access::Permission;
+use bitzel_access::{Permission, ResponseMemory};
 use bitzel_cas::action_cache::ActionCache;
 use bitzel_cas::blob_store::BlobStore;
 use bitzel_cas::inlining::{InlineRequest, inline};
@@ -11,9 +11,13 @@ use bitzel_proto::limits::MAX_MESSAGE_SIZE;
 use bitzel_proto::reapi::action_cache_server::{ActionCache as ActionCacheApi, ActionCacheServer};
 use bitzel_proto::reapi::{ActionResult, GetActionResultRequest, UpdateActionResultRequest};
 use metrics::counter;
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::{RequestContext, digest};
+
+/// Size up to which a result is not counted as memory of a response: most are smaller, and a call takes as much anyway.
+const UNCOUNTED_RESULT_BYTES: u64 = 16 << 10;
 
 /// The `ActionCache` service.
 #[derive(Clone)]
@@ -44,19 +48,38 @@ impl ActionCacheApi for ActionCacheService {
     ) -> Result<Response<ActionResult>, Status> {
         let (context, request) = RequestContext::authorize(request, &[Permission::ActionCacheRead])?;
         let action = context.digest(request.action_digest.as_ref(), "action digest")?;
-        let result = self.cache.get(&context.instance, action).await?;
-        let outcome = if result.is_some() { "hit" } else { "miss" };
-        counter!("bitzel_action_cache_lookups_total", "outcome" => outcome).increment(1);
-        let mut result = result.ok_or_else(|| {
-            Status::not_found(format!("the action cache holds no result of action {action}"))
-        })?;
         let inline_request = InlineRequest {
             stdout: request.inline_stdout,
             stderr: request.inline_stderr,
             files: request.inline_output_files.into_iter().collect(),
         };
-        inline(&*self.store, context.function, &mut result, &inline_request).await;
-        Ok(Response::new(result))
+        let mut memory = None;
+        loop {
+            let result = self.cache.get(&context.instance, action).await?;
+            if memory.is_none() {
+                let outcome = if result.is_some() { "hit" } else { "miss" };
+                counter!("bitzel_action_cache_lookups_total", "outcome" => outcome).increment(1);
+            }
+            let mut result = result.ok_or_else(|| {
+                Status::not_found(format!("the action cache holds no result of action {action}"))
+            })?;
+            inline(&*self.store, context.function, &mut result, &inline_request).await;
+            let size = result.encoded_len() as u64;
+            if size > UNCOUNTED_RESULT_BYTES && memory.is_none() {
+                memory = ResponseMemory::try_for_message(&context.extensions, size);
+                if memory.is_none() {
+                    // Many that wait must not hold their results meanwhile.
+                    drop(result);
+                    memory = Some(ResponseMemory::for_message(&context.extensions, size).await?);
+                    continue;
+                }
+            }
+            let mut response = Response::new(result);
+            if let Some(memory) = memory {
+                response.extensions_mut().insert(memory);
+            }
+            return Ok(response);
+        }
     }
 
     async fn update_action_result(

@@ -5,7 +5,8 @@ mod uploads;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bitzel_access::{Permission, authorize};
+use bitzel_access::{Permission, ResponseMemory, authorize};
+use bitzel_cas::blob_store::chunk_limit::{open_within, stream_within};
 use bitzel_cas::blob_store::{BlobRange, BlobStore, BlobStream};
 use bitzel_cas::compression::{Decompressor, compressed};
 use bitzel_cas::decorators::coalescing_blob_store::CoalescingBlobStore;
@@ -79,13 +80,25 @@ impl ByteStream for ByteStreamService {
             offset,
             limit: (limit != 0).then_some(limit),
         };
-        let blob = self.store.read(resource.digest, range).await?;
+        let is_compressed = resource.compressor != Compressor::Identity;
+        let size = resource.digest.size_bytes();
+        let memory = ResponseMemory::for_download(&extensions, size, is_compressed).await?;
+        let blob = open_within(memory.chunk_limit(), self.store.read(resource.digest, range)).await?;
+        let blob = stream_within(
+            {
+                let memory = memory.clone();
+                move || memory.chunk_limit()
+            },
+            blob,
+        );
         let chunks = match resource.compressor {
             Compressor::Identity => blob,
             Compressor::Zstd => compressed(blob)?,
         };
         let responses = message_sized_chunks(chunks).map_ok(|chunk| ReadResponse { data: chunk.into() });
-        Ok(Response::new(responses.map_err(Status::from).boxed()))
+        let mut response: Response<Self::ReadStream> = Response::new(responses.map_err(Status::from).boxed());
+        response.extensions_mut().insert(memory);
+        Ok(response)
     }
 
     async fn write(

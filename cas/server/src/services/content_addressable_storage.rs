@@ -7,10 +7,10 @@ mod tree;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bitzel_access::Permission;
+use bitzel_access::{Permission, ResponseMemory};
 use bitzel_cas::action_cache::ActionCache;
 use bitzel_cas::blob_store::BlobStore;
-use bitzel_proto::limits::MAX_MESSAGE_SIZE;
+use bitzel_proto::limits::{MAX_BATCH_TOTAL_SIZE, MAX_MESSAGE_SIZE};
 use bitzel_proto::reapi::chunking_function::Value as ChunkingFunction;
 use bitzel_proto::reapi::content_addressable_storage_server::{
     ContentAddressableStorage, ContentAddressableStorageServer,
@@ -112,8 +112,12 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
     ) -> Result<Response<BatchReadBlobsResponse>, Status> {
         let (context, request) = RequestContext::authorize(request, &[Permission::CasRead])?;
         let compressors = &request.acceptable_compressors;
+        let size = batches::read_size(&request.digests)?;
+        let memory = ResponseMemory::for_message(&context.extensions, size).await?;
         let responses = batches::read(&*self.store, context.function, request.digests, compressors).await?;
-        Ok(Response::new(BatchReadBlobsResponse { responses }))
+        let mut response = Response::new(BatchReadBlobsResponse { responses });
+        response.extensions_mut().insert(memory);
+        Ok(response)
     }
 
     type GetTreeStream = MessageStream<GetTreeResponse>;
@@ -124,9 +128,12 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
     ) -> Result<Response<Self::GetTreeStream>, Status> {
         let (context, request) = RequestContext::authorize(request, &[Permission::CasRead])?;
         let root = context.digest(request.root_digest.as_ref(), "root digest")?;
+        let memory = ResponseMemory::for_message(&context.extensions, MAX_BATCH_TOTAL_SIZE).await?;
         let store = Arc::clone(&self.store);
         let pages = tree::pages(store, root, request.page_size, &request.page_token).await?;
-        Ok(Response::new(Box::pin(pages)))
+        let mut response: Response<Self::GetTreeStream> = Response::new(Box::pin(pages));
+        response.extensions_mut().insert(memory);
+        Ok(response)
     }
 
     async fn split_blob(

@@ -54,6 +54,8 @@ instance_messages![
 pub(super) struct RequestContext {
     pub(super) instance: InstanceName,
     pub(super) function: DigestFunction,
+    /// Extensions of a request with one message.
+    pub(super) extensions: Extensions,
 }
 
 impl RequestContext {
@@ -63,7 +65,8 @@ impl RequestContext {
         permissions: &[Permission],
     ) -> Result<(Self, M), Status> {
         let (_, extensions, message) = request.into_parts();
-        let context = Self::authorize_message(&extensions, &message, permissions)?;
+        let mut context = Self::authorize_message(&extensions, &message, permissions)?;
+        context.extensions = extensions;
         Ok((context, message))
     }
 
@@ -76,7 +79,11 @@ impl RequestContext {
         let instance = instance_name(message.instance_name())?;
         authorize_any(extensions, permissions, &instance)?;
         let function = digest_function(message.digest_function())?;
-        Ok(Self { instance, function })
+        Ok(Self {
+            instance,
+            function,
+            extensions: Extensions::new(),
+        })
     }
 
     /// Reads the digest in the field `field`.

@@ -12,6 +12,7 @@ use super::encoding::FrameReader;
 use super::integrity::ReadCheck;
 use super::reader::{quarantined, read_error};
 use crate::blob_store::BlobStream;
+use crate::blob_store::chunk_limit::chunk_limit;
 use crate::error::Error;
 use crate::file_stream::read_up_to;
 use crate::media::bounded_directory::{BoundedDirectory, Encoding, Entry};
@@ -82,14 +83,19 @@ impl LargeBlobReader {
         })
     }
 
-    /// Streams the blob. The next chunk is read and checked while the consumer has the one before.
-    pub(super) fn stream(self) -> BlobStream {
-        let first = start_step(Some(self));
-        futures::stream::try_unfold(first, |running| async move {
+    /// Streams the blob to a consumer with space for `limit` bytes. If that is enough, the next chunk is read and checked
+    /// while the consumer has the one before; otherwise it is read when the consumer asks.
+    pub(super) fn stream(self, limit: Option<u64>) -> BlobStream {
+        let first = NextStep::after(Some(self), limit);
+        futures::stream::try_unfold(first, |next| async move {
+            let running = match next {
+                NextStep::Running(running) => running,
+                NextStep::Waiting(reader) => start_step(reader, chunk_limit()),
+            };
             // Only the shutdown of the runtime or a panic ends it otherwise.
             let step = running.await.map_err(io::Error::other);
             match step.map_err(Error::io("cannot read ahead"))?? {
-                Some((chunk, rest)) => Ok(Some((chunk, start_step(rest)))),
+                Some((chunk, rest)) => Ok(Some((chunk, NextStep::after(rest, chunk_limit())))),
                 None => Ok(None),
             }
         })
@@ -98,11 +104,16 @@ impl LargeBlobReader {
 
     /// Reads the next chunk. The last one is only returned if the whole blob was right, so that a consumer cannot
     /// mistake corrupt bytes for a complete blob.
-    pub(super) fn step(mut self) -> Step {
+    pub(super) fn step(self) -> Step {
+        self.step_of(CHUNK_BYTES)
+    }
+
+    /// Reads as [`step`](Self::step), at most `bytes` of an uncompressed file.
+    fn step_of(mut self, bytes: u64) -> Step {
         let failed = |reader: &Self, error| read_error(&reader.directory, &reader.entry, error);
         let size = self.entry.digest.size_bytes();
         let left = size.saturating_sub(self.done);
-        let chunk = self.file.next(left.min(CHUNK_BYTES));
+        let chunk = self.file.next(left.min(bytes));
         let chunk = chunk.map_err(|error| failed(&self, error))?.unwrap_or_default();
         self.check.update(&chunk);
         self.done += chunk.len() as u64;
@@ -119,6 +130,26 @@ impl LargeBlobReader {
     }
 }
 
-fn start_step(reader: Option<LargeBlobReader>) -> JoinHandle<Step> {
-    tokio::task::spawn_blocking(|| reader.map_or(Ok(None), LargeBlobReader::step))
+/// Step of a stream that follows.
+enum NextStep {
+    /// Reads ahead.
+    Running(JoinHandle<Step>),
+    /// Begins when the consumer asks.
+    Waiting(Option<LargeBlobReader>),
+}
+
+impl NextStep {
+    /// Begins to read ahead if the consumer has space for that.
+    fn after(reader: Option<LargeBlobReader>, limit: Option<u64>) -> Self {
+        if limit.is_none_or(|limit| limit >= CHUNK_BYTES) {
+            Self::Running(start_step(reader, limit))
+        } else {
+            Self::Waiting(reader)
+        }
+    }
+}
+
+fn start_step(reader: Option<LargeBlobReader>, limit: Option<u64>) -> JoinHandle<Step> {
+    let bytes = limit.map_or(CHUNK_BYTES, |limit| limit.clamp(1, CHUNK_BYTES));
+    tokio::task::spawn_blocking(move || reader.map_or(Ok(None), |reader| reader.step_of(bytes)))
 }

@@ -120,11 +120,12 @@ pub(super) fn read_cached(directory: &BoundedDirectory, digest: Digest) -> Optio
     (digest.function().digest(&blob) == digest).then_some(blob)
 }
 
-/// Streams a blob or a part of it.
+/// Streams a blob or a part of it, to a consumer with space for `chunk_limit` bytes.
 pub(super) fn read(
     directory: Arc<BoundedDirectory>,
     digest: Digest,
     range: BlobRange,
+    chunk_limit: Option<u64>,
 ) -> Result<BlobStream, Error> {
     let located = locate(&directory, digest)?;
     if digest.size_bytes() <= SMALL_BLOB_BYTES {
@@ -139,7 +140,7 @@ pub(super) fn read(
     match (is_whole(digest, range), entry.encoding) {
         (true, _) => {
             let check = ReadCheck::fastest(&entry);
-            Ok(LargeBlobReader::open(directory, entry, file, check)?.stream())
+            Ok(LargeBlobReader::open(directory, entry, file, check)?.stream(chunk_limit))
         }
         (false, Encoding::Raw) => read_part(&directory, &entry, file, range),
         (false, Encoding::Zstd) => {

@@ -101,14 +101,18 @@ fn decompress(digest: Digest, data: Vec<u8>, compressor: i32) -> Result<Bytes, E
     }
 }
 
-/// Reads a batch of blobs.
+/// Size of the blobs of a batch together. More than a batch may have is an error.
+pub(super) fn read_size(names: &[reapi::Digest]) -> Result<u64, Status> {
+    check_total(names.iter().map(|name| announced_size(Some(name))))
+}
+
+/// Reads a batch of blobs, whose size [`read_size`] has checked.
 pub(super) async fn read(
     store: &dyn BlobStore,
     function: DigestFunction,
     names: Vec<reapi::Digest>,
     acceptable_compressors: &[i32],
 ) -> Result<Vec<batch_read_blobs_response::Response>, Status> {
-    check_total(names.iter().map(|name| announced_size(Some(name))))?;
     let parsed: Vec<_> = names
         .iter()
         .map(|name| Digest::from_wire(function, name))
@@ -177,7 +181,7 @@ fn announced_size(digest: Option<&reapi::Digest>) -> u64 {
     digest.map_or(0, |digest| u64::try_from(digest.size_bytes).unwrap_or(0))
 }
 
-fn check_total(sizes: impl Iterator<Item = u64>) -> Result<(), Status> {
+fn check_total(sizes: impl Iterator<Item = u64>) -> Result<u64, Status> {
     let total = sizes.fold(0_u64, u64::saturating_add);
     if total > MAX_BATCH_TOTAL_SIZE {
         return Err(Status::invalid_argument(format!(
@@ -185,5 +189,5 @@ fn check_total(sizes: impl Iterator<Item = u64>) -> Result<(), Status> {
              use smaller batches, and ByteStream for larger blobs"
         )));
     }
-    Ok(())
+    Ok(total)
 }

@@ -40,7 +40,7 @@ impl Guarded {
         let cache: Arc<dyn ActionCache> = Arc::new(MemoryActionCache::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let connections = incoming(listener, access.tls.clone(), access.limits.connections);
+        let connections = incoming(listener, access.tls.clone(), &access.limits);
         let server = endpoint::server()
             .max_concurrent_streams(access.limits.streams_per_connection)
             .layer(access.layer)
