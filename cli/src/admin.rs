@@ -14,9 +14,9 @@ use axum::routing::get;
 use bitzel_cas_server::Gauges;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use crate::command_error::CommandError;
+use crate::readiness::Readiness;
 use crate::telemetry::gather_metrics;
 
 /// The format that Prometheus reads (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
@@ -46,16 +46,12 @@ impl AdminListener {
     }
 
     /// Answers until the future is dropped: also while the process shuts down, which is when probes ask. `gauges` are
-    /// called before every answer of `/metrics`; from the cancellation of `shutdown` on, `/readyz` says no.
-    pub(crate) async fn serve(
-        self,
-        gauges: Vec<Gauges>,
-        shutdown: CancellationToken,
-    ) -> Result<(), CommandError> {
+    /// called before every answer of `/metrics`; `/readyz` answers with `readiness`.
+    pub(crate) async fn serve(self, gauges: Vec<Gauges>, readiness: Readiness) -> Result<(), CommandError> {
         let admin = Admin {
             metrics: self.metrics,
             gauges,
-            shutdown,
+            readiness,
         };
         axum::serve(self.listener, admin.router()).await?;
         Ok(())
@@ -66,8 +62,8 @@ impl AdminListener {
 struct Admin {
     metrics: PrometheusHandle,
     gauges: Vec<Gauges>,
-    /// From its cancellation on, nothing new is taken: orchestrators send clients elsewhere.
-    shutdown: CancellationToken,
+    /// Conditions of `/readyz`. While they do not hold, orchestrators send clients elsewhere.
+    readiness: Readiness,
 }
 
 impl Admin {
@@ -88,9 +84,8 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
 }
 
 async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    if admin.shutdown.is_cancelled() {
-        (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n")
-    } else {
-        (StatusCode::OK, "ok\n")
+    match admin.readiness.check().await {
+        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     }
 }

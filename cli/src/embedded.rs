@@ -55,6 +55,8 @@ impl Embedded {
         let worker = LocalWorker {
             cache_directory: directories.worker(),
             scratch_directory: directories.scratch(),
+            file_cache_size: None,
+            properties: vec![],
             slots,
             root_identity,
             drain_timeout: Duration::ZERO,

@@ -15,6 +15,7 @@ mod front_end;
 mod interrupt;
 mod last_graph;
 mod local_action_source;
+mod readiness;
 mod remote_cache;
 mod root;
 mod server;

@@ -1,5 +1,6 @@
 //! A server composed of the cache, the scheduler and the admin endpoint.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bitzel_cas_server::{CacheServer, Extension, Listener, ServerConfig};
@@ -10,11 +11,14 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::admin::AdminListener;
 use crate::command_error::CommandError;
 use crate::local_action_source::LocalActionSource;
+use crate::readiness::Readiness;
 
 /// A cache, and with it a scheduler unless the server is a cache alone.
 pub(crate) struct Server {
     cache: CacheServer,
     execution: Option<ExecutionServer>,
+    /// Directory of the first store of blobs on this machine's disk.
+    disk: Option<PathBuf>,
 }
 
 impl Server {
@@ -24,6 +28,8 @@ impl Server {
         execution: Option<ExecutionConfig>,
     ) -> Result<Self, CommandError> {
         let base = config.stores.base.clone();
+        let disk = config.stores.blobs.first_disk();
+        let disk = disk.map(|disk| base.join(disk.directory.get_ref()));
         let cache = CacheServer::open(config).await.map_err(|error| {
             CommandError::from(error).hint(format!(
                 "one process at a time may use {}: build with --remote on a `bitzel serve`, or give --cache-dir",
@@ -38,7 +44,11 @@ impl Server {
                 Arc::new(SystemClock::default()),
             )
         });
-        Ok(Self { cache, execution })
+        Ok(Self {
+            cache,
+            execution,
+            disk,
+        })
     }
 
     /// This server as a worker in this process reaches it: without protocol or credentials. `None` if it executes nothing.
@@ -50,7 +60,8 @@ impl Server {
         })
     }
 
-    /// Serves until `shutdown`, then closes the stores. `admin` serves metrics and probes.
+    /// Serves until `shutdown`, then closes the stores. `admin` serves metrics and probes: the server is ready as long as
+    /// the disks of its stores take writes.
     pub(crate) async fn run(
         self,
         listeners: Vec<Listener>,
@@ -75,8 +86,12 @@ impl Server {
                 shut_down: Box::pin(background.shut_down()),
             }
         });
-        let admin =
-            admin.map(|admin| AbortOnDropHandle::new(tokio::spawn(admin.serve(gauges, shutdown.clone()))));
+        let readiness = Readiness::until(shutdown.clone());
+        let readiness = match self.disk {
+            Some(directory) => readiness.with_writable(directory),
+            None => readiness,
+        };
+        let admin = admin.map(|admin| AbortOnDropHandle::new(tokio::spawn(admin.serve(gauges, readiness))));
         self.cache.run(listeners, extension, shutdown).await?;
         drop(admin);
         Ok(())

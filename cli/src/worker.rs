@@ -1,10 +1,14 @@
 //! Worker on this machine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bitzel_proto::reapi::platform::Property;
 use bitzel_worker::config::{offered_platform, this_platform};
-use bitzel_worker::{ExecutorConfig, RootIdentity, ServerConnection, WorkerConfig, worker_loop};
+use bitzel_worker::{
+    Error, ExecutorConfig, RootIdentity, ServerConnection, WorkerConfig, check_sandbox, sandbox_obstacles,
+    worker_loop,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::command_error::CommandError;
@@ -16,6 +20,10 @@ pub(crate) struct LocalWorker {
     pub(crate) cache_directory: PathBuf,
     /// Directory that running Actions write to. Default: `cache_directory`.
     pub(crate) scratch_directory: Option<PathBuf>,
+    /// Limit of the file cache in bytes. Default: that of [`ExecutorConfig`].
+    pub(crate) file_cache_size: Option<u64>,
+    /// Platform properties in addition to those of this machine.
+    pub(crate) properties: Vec<(String, String)>,
     /// Maximum number of concurrent Actions. With 0, the worker only waits for its shutdown.
     pub(crate) slots: usize,
     /// Identity of this machine's root file system. Default: computed.
@@ -35,18 +43,55 @@ impl LocalWorker {
             shutdown.cancelled().await;
             return Ok(());
         };
+        let mut executor = self.executor_config();
         let root_identity = offered_identity(self.root_identity).await;
-        let mut executor = ExecutorConfig::new(self.cache_directory);
-        executor.scratch_directory = self.scratch_directory;
         executor.worker_name = format!("{}-{}", host_name(), std::process::id());
+        let mut platform = offered_platform(root_identity.as_ref());
+        let properties = self.properties.into_iter();
+        platform
+            .properties
+            .extend(properties.map(|(name, value)| Property { name, value }));
         let config = WorkerConfig {
             slots: self.slots.try_into().unwrap_or(u32::MAX),
-            platform: offered_platform(root_identity.as_ref()),
+            platform,
             drain_timeout: self.drain_timeout,
             executor,
         };
-        Ok(worker_loop::run(config, server, shutdown).await?)
+        let cache_directory = config.executor.cache_directory.clone();
+        worker_loop::run(config, server, shutdown)
+            .await
+            .map_err(|error| explain(error, &cache_directory))
     }
+
+    /// Checks that this machine can run sandboxes, without a server.
+    pub(crate) async fn check(self) -> Result<(), CommandError> {
+        let executor = self.executor_config();
+        check_sandbox(&executor)
+            .await
+            .map_err(|error| explain(error, &executor.cache_directory))
+    }
+
+    fn executor_config(&self) -> ExecutorConfig {
+        let mut executor = ExecutorConfig::new(&self.cache_directory);
+        executor.scratch_directory.clone_from(&self.scratch_directory);
+        if let Some(size) = self.file_cache_size {
+            executor.cache_size_bytes = size;
+        }
+        executor
+    }
+}
+
+/// Adds the settings that forbid sandboxes to an error that they have caused.
+fn explain(error: Error, cache_directory: &Path) -> CommandError {
+    let obstacles = match &error {
+        Error::SandboxUnavailable { .. } => sandbox_obstacles(cache_directory),
+        _ => vec![],
+    };
+    let error = CommandError::from(error);
+    if obstacles.is_empty() {
+        return error;
+    }
+    error.hint(obstacles.join("\n  hint: "))
 }
 
 /// Platform properties of Actions of builds on this machine, without that of the root file system: workers must have the

@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bitzel_worker::RootIdentity;
 use clap::{Args, Subcommand};
 
 use super::remote::CredentialArguments;
+use super::store::{parse_age, parse_size};
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArguments {
@@ -54,8 +56,13 @@ pub(crate) struct ServeArguments {
 #[derive(Debug, Args)]
 pub(crate) struct WorkerArguments {
     /// Address of the server: grpc://host:port, or grpcs://host:port with TLS
-    #[arg(value_name = "ENDPOINT")]
-    pub(crate) server: String,
+    #[arg(value_name = "ENDPOINT", required_unless_present = "check")]
+    pub(crate) server: Option<String>,
+
+    /// Check that this machine can run sandboxes, and end: the exit code is 1 if it cannot, with the settings that stand in
+    /// the way
+    #[arg(long, conflicts_with = "server")]
+    pub(crate) check: bool,
 
     #[command(flatten)]
     pub(crate) credentials: CredentialArguments,
@@ -69,9 +76,30 @@ pub(crate) struct WorkerArguments {
     #[arg(long, value_name = "NAME", env = "BITZEL_ROOT_IDENTITY", value_parser = RootIdentity::new)]
     pub(crate) root_identity: Option<RootIdentity>,
 
+    /// Platform property that this worker offers in addition to ISA and OSFamily, for example pool=large. Can be repeated
+    #[arg(long = "property", value_name = "NAME=VALUE", value_parser = parse_property)]
+    pub(crate) properties: Vec<(String, String)>,
+
+    /// Size limit of the cache of input files: bytes, or a number with K, M, G or T (powers of 1024)
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "20G")]
+    pub(crate) file_cache_size: u64,
+
+    /// Time that running Actions have to end after SIGTERM: seconds, or a number with m, h or d. Those that run longer are
+    /// cancelled, and other workers run them again
+    #[arg(long, value_name = "TIME", value_parser = parse_age, default_value = "1h")]
+    pub(crate) drain_timeout: Duration,
+
     /// Serve /metrics (Prometheus), /livez and /readyz on this address, over HTTP and without authentication
     #[arg(long, value_name = "ADDRESS", env = "BITZEL_ADMIN")]
     pub(crate) admin: Option<SocketAddr>,
+}
+
+/// Parses a platform property.
+fn parse_property(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .filter(|(name, _)| !name.is_empty())
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .ok_or_else(|| "write a name, an equals sign and a value, for example pool=large".to_owned())
 }
 
 #[derive(Debug, Args)]

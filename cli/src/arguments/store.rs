@@ -50,7 +50,7 @@ fn parse_units(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(*unit)
 }
 
-fn parse_size(text: &str) -> Result<u64, String> {
+pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     let units = [
         ("", 1),
         ("K", 1 << 10),
@@ -62,7 +62,7 @@ fn parse_size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "write a whole number with K, M, G or T, for example 20G".to_owned())
 }
 
-fn parse_age(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_age(text: &str) -> Result<Duration, String> {
     let units = [("", 1), ("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
     let seconds = parse_units(text, &units);
     seconds

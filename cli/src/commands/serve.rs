@@ -109,6 +109,8 @@ pub(crate) async fn run(
     let worker = LocalWorker {
         cache_directory: directories.worker(),
         scratch_directory,
+        file_cache_size: None,
+        properties: vec![],
         slots,
         root_identity,
         drain_timeout: Duration::ZERO,

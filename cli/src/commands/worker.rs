@@ -2,9 +2,10 @@
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::Arc;
 
-use bitzel_worker::ServerConnection;
+use bitzel_worker::{ObservedActionSource, ServerConnection};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::AdminListener;
@@ -13,10 +14,8 @@ use crate::command_error::CommandError;
 use crate::connection::processors;
 use crate::directories::Directories;
 use crate::interrupt;
+use crate::readiness::Readiness;
 use crate::worker::LocalWorker;
-
-/// Time that running Actions have after the worker was asked to end: more than most tasks need.
-const DRAIN_TIMEOUT: Duration = Duration::from_hours(1);
 
 /// Runs Actions until interrupted, then waits for those that run.
 pub(crate) async fn run(
@@ -24,20 +23,31 @@ pub(crate) async fn run(
     arguments: WorkerArguments,
 ) -> Result<ExitCode, CommandError> {
     let slots = arguments.jobs.unwrap_or_else(processors).max(1);
-    let shutdown = CancellationToken::new();
-    if let Some(address) = arguments.admin {
-        let admin = AdminListener::bind(address).await?;
-        writeln!(io::stdout(), "metrics are on http://{}/metrics", admin.address()?)?;
-        tokio::spawn(admin.serve(vec![], shutdown.clone()));
-    }
     let worker = LocalWorker {
         cache_directory: directories.worker(),
         scratch_directory: directories.scratch(),
+        file_cache_size: Some(arguments.file_cache_size),
+        properties: arguments.properties,
         slots,
         root_identity: arguments.root_identity,
-        drain_timeout: DRAIN_TIMEOUT,
+        drain_timeout: arguments.drain_timeout,
     };
-    let server = ServerConnection::remote(&arguments.server, &arguments.credentials.credentials()?);
+    if arguments.check {
+        worker.check().await?;
+        writeln!(io::stdout(), "this machine can run sandboxes")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let shutdown = CancellationToken::new();
+    let endpoint = arguments.server.unwrap_or_default();
+    let mut server = ServerConnection::remote(&endpoint, &arguments.credentials.credentials()?);
+    if let Some(address) = arguments.admin {
+        let admin = AdminListener::bind(address).await?;
+        writeln!(io::stdout(), "metrics are on http://{}/metrics", admin.address()?)?;
+        let (sender, connected) = watch::channel(false);
+        server.actions = Arc::new(ObservedActionSource::new(server.actions, sender));
+        let readiness = Readiness::until(shutdown.clone()).with_connection(connected);
+        tokio::spawn(admin.serve(vec![], readiness));
+    }
     let work = worker.run(Some(server), shutdown.clone());
     tokio::pin!(work);
     tokio::select! {

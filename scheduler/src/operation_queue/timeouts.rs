@@ -74,8 +74,7 @@ impl OperationQueue {
         }
         self.dequeue(id);
         let waited = now.since(since);
-        let available = self.workers.values().filter(|worker| !worker.draining);
-        let requirements = UnmetRequirements::new(requirements, available.map(|worker| &worker.properties));
+        let requirements = UnmetRequirements::new(requirements, self.workers.offers());
         let error = ExecutionError::NoWorker { requirements, waited };
         self.conclude(now, id, OperationOutcome::Failed(error), effects);
     }

@@ -127,6 +127,12 @@ impl WorkerPool {
         classes.any(|class| class.taking > 0 && class.offered.satisfy(requirements))
     }
 
+    /// Properties that the workers offer which take Actions, each kind of worker once.
+    pub(super) fn offers(&self) -> impl Iterator<Item = &OfferedProperties> {
+        let taking = self.classes.values().filter(|class| class.taking > 0);
+        taking.map(|class| &class.offered)
+    }
+
     /// Changes a worker, and its position in its class.
     fn change<T>(&mut self, id: WorkerId, change: impl FnOnce(&mut Worker) -> T) -> Option<T> {
         let worker = self.workers.get_mut(&id)?;

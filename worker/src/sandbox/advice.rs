@@ -46,11 +46,6 @@ pub(super) fn advice() -> String {
                 .to_owned(),
         );
     }
-    lines.push(
-        "in Kubernetes the pod needs `securityContext.seccompProfile.type: Unconfined` and `procMount: Unmasked`, or \
-         `privileged: true`, and a volume for the cache directory"
-            .to_owned(),
-    );
     lines.join("\n")
 }
 

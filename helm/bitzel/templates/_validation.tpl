@@ -1,0 +1,98 @@
+{{/* SPDX-License-Identifier: Apache-2.0 */}}
+
+{{/*
+Combinations of values that would render and not work. The schema checks the form of each value; these rules need
+several of them, and sentences that a schema cannot give.
+*/}}
+{{- define "bitzel.validate" -}}
+{{- $access := .Values.access -}}
+{{- $store := .Values.store -}}
+{{- $workers := .Values.workers -}}
+{{- $rules := eq $access.mode "rules" -}}
+
+{{- if and .Values.server.enabled (ne .Values.server.service.type "ClusterIP") -}}
+  {{- if not (and $rules .Values.tls.secretName) -}}
+    {{- fail (printf "server.service.type %s makes the server reachable from outside the cluster: set access.mode to rules and tls.secretName first, or everybody there could replace the results that others build with" .Values.server.service.type) -}}
+  {{- end -}}
+{{- end -}}
+
+{{- if and (eq $access.mode "anonymous") (or $access.anonymous $access.rules $access.tokens $access.passwordsSecretName) -}}
+  {{- fail "access.mode is anonymous, which ignores access.anonymous, rules, tokens and passwordsSecretName: set access.mode to rules" -}}
+{{- end -}}
+{{- if and $rules (not $access.anonymous) (not $access.rules) -}}
+  {{- fail "access.mode is rules, but access.rules and access.anonymous are empty: nobody could do anything" -}}
+{{- end -}}
+{{- if and (or $access.tokens $access.passwordsSecretName) (not .Values.tls.secretName) -}}
+  {{- fail "tokens and passwords are sent under TLS only: set tls.secretName" -}}
+{{- end -}}
+{{- if and .Values.tls.clientCa (not .Values.tls.secretName) -}}
+  {{- fail "tls.clientCa needs tls.secretName, the Secret that has ca.crt" -}}
+{{- end -}}
+
+{{- $credentials := or $workers.credentials.certificate $workers.credentials.token -}}
+{{- if and (or $credentials $workers.credentials.ca) (not $workers.credentials.secretName) -}}
+  {{- fail "workers.credentials.ca, certificate and token are files of a Secret: set workers.credentials.secretName" -}}
+{{- end -}}
+{{- if and .Values.pools $rules .Values.server.enabled (not $credentials) (not (has "worker" $access.anonymous)) (not (has "all" $access.anonymous)) -}}
+  {{- fail "access.mode is rules, but the workers have no credentials: set workers.credentials.secretName with certificate or token, or allow anonymous callers worker, read and cas-write" -}}
+{{- end -}}
+{{- if and .Values.pools $credentials (not (hasPrefix "grpcs://" (include "bitzel.endpoint" .))) -}}
+  {{- fail "the workers' credentials are sent under TLS only: set tls.secretName, or a serverEndpoint with grpcs://" -}}
+{{- end -}}
+{{- if and .Values.pools (not .Values.server.enabled) (not $workers.serverEndpoint) -}}
+  {{- fail "server.enabled is false and pools is not empty: set workers.serverEndpoint, the address of the server, or pools to []" -}}
+{{- end -}}
+{{- if and .Values.server.enabled $workers.serverEndpoint -}}
+  {{- fail "workers.serverEndpoint is for server.enabled: false; the workers of this release use its own server" -}}
+{{- end -}}
+
+{{- if and (eq $store.kind "grpc") (not $store.grpc.endpoint) -}}
+  {{- fail "store.kind is grpc: set store.grpc.endpoint, such as grpcs://cache.example:443" -}}
+{{- end -}}
+{{- if and (or $store.grpc.ca $store.grpc.certificate $store.grpc.token) (not $store.grpc.secretName) -}}
+  {{- fail "store.grpc.ca, certificate and token are files of a Secret: set store.grpc.secretName" -}}
+{{- end -}}
+{{- if and $store.grpc.token (not (hasPrefix "grpcs://" $store.grpc.endpoint)) -}}
+  {{- fail "store.grpc.token is sent under TLS only: the endpoint has to begin with grpcs://" -}}
+{{- end -}}
+{{- if and (eq $store.kind "s3") (not $store.s3.bucket) -}}
+  {{- fail "store.kind is s3: set store.s3.bucket" -}}
+{{- end -}}
+{{- if and (eq $store.kind "custom") (not $store.custom) -}}
+  {{- fail "store.kind is custom: write the tables [blobs] and [actions] into store.custom" -}}
+{{- end -}}
+{{- if and (eq .Values.server.volume.type "existingClaim") (not .Values.server.volume.claimName) -}}
+  {{- fail "server.volume.type is existingClaim: set server.volume.claimName" -}}
+{{- end -}}
+
+{{- $names := dict -}}
+{{- $scaled := list -}}
+{{- range .Values.pools -}}
+  {{- if hasKey $names .name -}}
+    {{- fail (printf "two pools have the name %s" .name) -}}
+  {{- end -}}
+  {{- $_ := set $names .name true -}}
+  {{- if .autoscaling -}}
+    {{- $scaled = append $scaled .name -}}
+    {{- if gt (int .autoscaling.min) (int .autoscaling.max) -}}
+      {{- fail (printf "pool %s: autoscaling.min is greater than max" .name) -}}
+    {{- end -}}
+    {{- if hasKey . "replicas" -}}
+      {{- fail (printf "pool %s has replicas and autoscaling: each upgrade would set the number back; remove replicas" .name) -}}
+    {{- end -}}
+  {{- else if not (hasKey . "replicas") -}}
+    {{- fail (printf "pool %s needs replicas or autoscaling" .name) -}}
+  {{- end -}}
+  {{- $cache := .cache | default dict -}}
+  {{- $kinds := list -}}
+  {{- range $kind := list "emptyDir" "hostPath" "claim" -}}
+    {{- if hasKey $cache $kind -}}{{- $kinds = append $kinds $kind -}}{{- end -}}
+  {{- end -}}
+  {{- if gt (len $kinds) 1 -}}
+    {{- fail (printf "pool %s: cache has %s; take one of them" .name (join " and " $kinds)) -}}
+  {{- end -}}
+{{- end -}}
+{{- if gt (len $scaled) 1 -}}
+  {{- fail (printf "the pools %s have autoscaling: the queue is one for all pools, so each would start workers for all of it; let one pool scale, and give the others replicas" (join " and " $scaled)) -}}
+{{- end -}}
+{{- end -}}
