@@ -8,6 +8,7 @@ use bitzel_cas::{CountingBlobStore, DenialToleratingActionCache, RemoteActionCac
 use bitzel_proto::InstanceName;
 use bitzel_proto::find_status;
 use bitzel_rpc::endpoint::{self, Channel, ClientCredentials};
+use bitzel_worker::Bounds;
 
 use crate::arguments::RemoteArguments;
 use crate::command_error::CommandError;
@@ -30,11 +31,12 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Connects to the server of `--remote`, or starts an embedded one.
+    /// Connects to the server of `--remote`, or starts an embedded one, whose Actions have `bounds`.
     pub(crate) async fn open(
         directories: &Directories,
         arguments: &RemoteArguments,
         jobs: Option<usize>,
+        bounds: Bounds,
     ) -> Result<Self, CommandError> {
         let instance = InstanceName::new(arguments.instance.clone())?;
         let mut credentials = ClientCredentials::default();
@@ -51,7 +53,7 @@ impl Connection {
                     _ => remote_cache::open(arguments).await?,
                 };
                 let size = arguments.store_size << 30;
-                let embedded = Embedded::start(directories, size, slots, remote_cache).await?;
+                let embedded = Embedded::start(directories, size, slots, bounds, remote_cache).await?;
                 let address = embedded.endpoint();
                 (Some(embedded), address, slots)
             }

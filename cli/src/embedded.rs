@@ -5,6 +5,7 @@ use std::time::Duration;
 use bitzel_cas_server::services::Chunking;
 use bitzel_cas_server::{Listener, ServerConfig, SharedCache, StoreLayout};
 use bitzel_scheduler::ExecutionConfig;
+use bitzel_worker::Bounds;
 use tempfile::TempDir;
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
@@ -33,6 +34,7 @@ impl Embedded {
         directories: &Directories,
         store_size: u64,
         slots: usize,
+        bounds: Bounds,
         shared_cache: Option<SharedCache>,
     ) -> Result<Self, CommandError> {
         let socket = tempfile::Builder::new().prefix("bitzel-").tempdir()?;
@@ -55,6 +57,7 @@ impl Embedded {
             scratch_directory: directories.scratch(),
             slots,
             drain_timeout: Duration::ZERO,
+            bounds,
         };
         let worker = tokio::spawn(worker.run(for_worker, worker_shutdown.clone()));
         Ok(Self {

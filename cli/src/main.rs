@@ -3,6 +3,7 @@
 mod admin;
 mod allocator;
 mod arguments;
+mod bounds;
 mod command_error;
 mod commands;
 mod configuration;
@@ -16,6 +17,7 @@ mod interrupt;
 mod last_graph;
 mod local_action_source;
 mod remote_cache;
+mod root_user;
 mod server;
 mod status_hint;
 mod telemetry;

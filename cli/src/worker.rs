@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bitzel_worker::config::this_platform;
-use bitzel_worker::{ExecutorConfig, ServerConnection, WorkerConfig, worker_loop};
+use bitzel_worker::{Bounds, ExecutorConfig, ServerConnection, WorkerConfig, worker_loop};
 use tokio_util::sync::CancellationToken;
 
 use crate::command_error::CommandError;
@@ -19,6 +19,8 @@ pub(crate) struct LocalWorker {
     pub(crate) slots: usize,
     /// Time that running Actions have after the shutdown began.
     pub(crate) drain_timeout: Duration,
+    /// Bounds of each Action.
+    pub(crate) bounds: Bounds,
 }
 
 impl LocalWorker {
@@ -34,6 +36,7 @@ impl LocalWorker {
         };
         let mut executor = ExecutorConfig::new(self.cache_directory);
         executor.scratch_directory = self.scratch_directory;
+        executor.bounds = self.bounds;
         executor.worker_name = format!("{}-{}", host_name(), std::process::id());
         let config = WorkerConfig {
             slots: self.slots.try_into().unwrap_or(u32::MAX),

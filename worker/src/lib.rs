@@ -5,13 +5,16 @@
 //! * [`sandbox`] runs a command in namespaces, on an overlay of those layers. It embeds the program of
 //!   [`bitzel_launcher`], which creates the namespaces.
 //! * [`outputs`] turns the changes of the command into REAPI outputs without reading unchanged files.
+//! * [`bounds`] are what one Action may use.
 //! * [`action_executor`] is the trait of everything that executes Actions, [`composition`] stacks its layers, and
 //!   [`worker_loop`] takes Actions from the scheduler of a [`server_connection`].
 
 pub mod action_executor;
 pub mod action_source;
 pub mod blob_stores;
+pub mod bounds;
 mod cancellation;
+mod cgroup;
 pub mod composition;
 pub mod config;
 pub mod error;
@@ -27,6 +30,7 @@ mod relative_path;
 pub mod sandbox;
 pub mod sandboxed_action_executor;
 pub mod server_connection;
+pub mod timed_action_executor;
 pub mod timestamped_action_executor;
 pub mod worker_directories;
 pub mod worker_loop;
@@ -34,10 +38,12 @@ pub mod worker_loop;
 pub use action_executor::{ActionExecutor, ActionRequest};
 pub use action_source::{ActionSource, RemoteActionSource, SchedulerMessages};
 pub use blob_stores::{BlobStores, RemoteBlobStores};
+pub use bounds::Bounds;
 pub use composition::compose_executor;
 pub use config::{ExecutorConfig, WorkerConfig};
 pub use error::Error;
 pub use metered_action_executor::MeteredActionExecutor;
 pub use sandboxed_action_executor::SandboxedActionExecutor;
 pub use server_connection::ServerConnection;
+pub use timed_action_executor::TimedActionExecutor;
 pub use timestamped_action_executor::TimestampedActionExecutor;

@@ -36,7 +36,13 @@ pub(crate) async fn run(
     last_graph::save(directories, &arguments.metadata.build_dir, &graph)?;
     let environment = Environment::of_graph(&graph, platform_properties());
     let index = Arc::new(TaskIndex::new(graph)?);
-    let mut connection = Connection::open(directories, &arguments.remote, arguments.jobs).await?;
+    let mut connection = Connection::open(
+        directories,
+        &arguments.remote,
+        arguments.jobs,
+        arguments.bounds.bounds(None),
+    )
+    .await?;
     let config = BuildConfig {
         instance: connection.instance.clone(),
         keep_going: arguments.keep_going,

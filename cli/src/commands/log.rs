@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use bitzel_graph::plan::signature::Environment;
 use bitzel_graph::plan::task_index::TaskIndex;
 use bitzel_graph::walk::log::find_log;
+use bitzel_worker::Bounds;
 
 use crate::arguments::LogArguments;
 use crate::command_error::CommandError;
@@ -22,7 +23,7 @@ pub(crate) async fn run(
     let graph = last_graph::load(directories, &arguments.metadata.build_dir)?;
     let environment = Environment::of_graph(&graph, platform_properties());
     let index = TaskIndex::new(graph)?;
-    let connection = Connection::open(directories, &arguments.remote, Some(0)).await?;
+    let connection = Connection::open(directories, &arguments.remote, Some(0), Bounds::default()).await?;
     let cache = &*connection.action_cache;
     let found = find_log(
         &index,

@@ -13,6 +13,7 @@ use crate::command_error::CommandError;
 use crate::connection::processors;
 use crate::directories::Directories;
 use crate::interrupt;
+use crate::root_user;
 use crate::worker::LocalWorker;
 
 /// Time that running Actions have after the worker was asked to end: more than most tasks need.
@@ -23,6 +24,7 @@ pub(crate) async fn run(
     directories: &Directories,
     arguments: WorkerArguments,
 ) -> Result<ExitCode, CommandError> {
+    root_user::refuse(arguments.allow_root)?;
     let slots = arguments.jobs.unwrap_or_else(processors).max(1);
     let shutdown = CancellationToken::new();
     if let Some(address) = arguments.admin {
@@ -35,6 +37,7 @@ pub(crate) async fn run(
         scratch_directory: directories.scratch(),
         slots,
         drain_timeout: DRAIN_TIMEOUT,
+        bounds: arguments.bounds.bounds(None),
     };
     let server = ServerConnection::remote(&arguments.server, &arguments.credentials.credentials()?);
     let work = worker.run(Some(server), shutdown.clone());

@@ -12,6 +12,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::bounds::BoundSettings;
+
 /// `[listen]`: addresses of the server.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -41,6 +43,9 @@ pub(crate) struct ExecutionTable {
     /// Directory that Actions on this machine write to. Default: the server's own directory.
     #[schemars(example = &"/dev/shm/bitzel")]
     pub(super) scratch: Option<PathBuf>,
+    /// Bounds of each Action on this machine.
+    #[serde(default)]
+    pub(crate) bounds: BoundSettings,
     /// Policies of the operation queue.
     #[serde(flatten)]
     pub(crate) policies: ExecutionConfig,
@@ -52,6 +57,7 @@ impl Default for ExecutionTable {
             enabled: true,
             jobs: None,
             scratch: None,
+            bounds: BoundSettings::default(),
             policies: ExecutionConfig::default(),
         }
     }

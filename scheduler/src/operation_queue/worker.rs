@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bitzel_proto::worker::Hello;
 
 use super::ids::{LeaseId, OperationId};
+use crate::clock::Time;
 use crate::platform::{OfferedProperties, RequiredProperties};
 
 /// Use of a lease.
@@ -31,6 +32,8 @@ pub(super) struct Worker {
     pub(super) name: Arc<str>,
     pub(super) properties: OfferedProperties,
     pub(super) draining: bool,
+    /// End of the pause after it handed a lease back.
+    pub(super) paused_until: Option<Time>,
     pub(super) leases: HashMap<LeaseId, LeaseUse>,
     pub(super) slots: usize,
 }
@@ -45,13 +48,15 @@ impl Worker {
                 .map(OfferedProperties::new)
                 .unwrap_or_default(),
             draining: false,
+            paused_until: None,
             leases: HashMap::new(),
             slots: hello.slots as usize,
         }
     }
 
+    /// True if the worker takes another lease now.
     pub(super) fn has_free_slot(&self) -> bool {
-        !self.draining && self.leases.len() < self.slots
+        !self.draining && self.paused_until.is_none() && self.leases.len() < self.slots
     }
 
     pub(super) fn can_run(&self, requirements: &RequiredProperties) -> bool {
