@@ -8,7 +8,7 @@ use bitzel_cas::{CountingBlobStore, DenialToleratingActionCache, RemoteActionCac
 use bitzel_proto::InstanceName;
 use bitzel_proto::find_status;
 use bitzel_rpc::endpoint::{self, Channel, ClientCredentials};
-use bitzel_worker::RootIdentity;
+use bitzel_worker::{Bounds, RootIdentity};
 
 use crate::arguments::RemoteArguments;
 use crate::command_error::CommandError;
@@ -31,12 +31,14 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Connects to the server of `--remote`, or starts an embedded one with a worker on this root.
+    /// Connects to the server of `--remote`, or starts an embedded one with a worker on this root, whose Actions have
+    /// `bounds`.
     pub(crate) async fn open(
         directories: &Directories,
         arguments: &RemoteArguments,
         jobs: Option<usize>,
         root_identity: &RootIdentity,
+        bounds: Bounds,
     ) -> Result<Self, CommandError> {
         let instance = InstanceName::new(arguments.instance.clone())?;
         let mut credentials = ClientCredentials::default();
@@ -58,6 +60,7 @@ impl Connection {
                     size,
                     slots,
                     Some(root_identity.clone()),
+                    bounds,
                     remote_cache,
                 )
                 .await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bitzel_cas_server::services::Chunking;
 use bitzel_cas_server::{Listener, ServerConfig, SharedCache, StoreLayout};
 use bitzel_scheduler::ExecutionConfig;
-use bitzel_worker::RootIdentity;
+use bitzel_worker::{Bounds, RootIdentity};
 use tempfile::TempDir;
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
@@ -35,6 +35,7 @@ impl Embedded {
         store_size: u64,
         slots: usize,
         root_identity: Option<RootIdentity>,
+        bounds: Bounds,
         shared_cache: Option<SharedCache>,
     ) -> Result<Self, CommandError> {
         let socket = tempfile::Builder::new().prefix("bitzel-").tempdir()?;
@@ -60,6 +61,7 @@ impl Embedded {
             slots,
             root_identity,
             drain_timeout: Duration::ZERO,
+            bounds,
         };
         let worker = tokio::spawn(worker.run(for_worker, worker_shutdown.clone()));
         Ok(Self {

@@ -3,6 +3,7 @@
 mod admin;
 mod allocator;
 mod arguments;
+mod bounds;
 mod command_error;
 mod commands;
 mod configuration;
@@ -18,6 +19,7 @@ mod local_action_source;
 mod readiness;
 mod remote_cache;
 mod root;
+mod root_user;
 mod server;
 mod status_hint;
 mod telemetry;

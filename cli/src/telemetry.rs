@@ -26,6 +26,8 @@ use crate::console;
 
 /// Filter for exported spans. `--log` is only for log lines.
 const TRACE_FILTER: &str = "warn,bitzel=info,bitzel_cas=info,bitzel_scheduler=info,bitzel_worker=info";
+/// Filter for the log lines of a service: warnings, and the bounds of a worker at its start.
+const SERVICE_FILTER: &str = "warn,bitzel_worker::bounds=info";
 /// Time that the end of a command waits for a collector that does not answer.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Upper bounds of histogram buckets, in seconds: from a look-up in memory to a long task.
@@ -59,7 +61,7 @@ impl Telemetry {
         });
         let filter = match &arguments.log {
             Some(filter) => Some(log_filter(filter)?),
-            None => is_service.then(|| EnvFilter::new("warn")),
+            None => is_service.then(|| EnvFilter::new(SERVICE_FILTER)),
         };
         let messages = filter
             .is_none()

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bitzel_proto::reapi::platform::Property;
 use bitzel_worker::config::{offered_platform, this_platform};
 use bitzel_worker::{
-    Error, ExecutorConfig, RootIdentity, ServerConnection, WorkerConfig, check_sandbox, sandbox_obstacles,
-    worker_loop,
+    Bounds, Error, ExecutorConfig, RootIdentity, ServerConnection, WorkerConfig, check_sandbox,
+    sandbox_obstacles, worker_loop,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +30,8 @@ pub(crate) struct LocalWorker {
     pub(crate) root_identity: Option<RootIdentity>,
     /// Time that running Actions have after the shutdown began.
     pub(crate) drain_timeout: Duration,
+    /// Bounds of each Action.
+    pub(crate) bounds: Bounds,
 }
 
 impl LocalWorker {
@@ -74,6 +76,7 @@ impl LocalWorker {
     fn executor_config(&self) -> ExecutorConfig {
         let mut executor = ExecutorConfig::new(&self.cache_directory);
         executor.scratch_directory.clone_from(&self.scratch_directory);
+        executor.bounds = self.bounds;
         if let Some(size) = self.file_cache_size {
             executor.cache_size_bytes = size;
         }

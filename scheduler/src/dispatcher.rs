@@ -164,6 +164,12 @@ impl Dispatcher {
         self.change(|queue, now| queue.complete(now, worker, lease))
     }
 
+    pub(super) fn return_lease(&self, worker: WorkerId, lease: &str, reason: &str) {
+        if let Some(lease) = self.parse_lease(lease) {
+            self.change(|queue, now| ((), queue.return_lease(now, worker, lease, reason)));
+        }
+    }
+
     pub(super) fn finish(&self, operation: OperationId, outcome: OperationOutcome) {
         self.change(|queue, now| ((), queue.finish(now, operation, outcome)));
     }

@@ -11,6 +11,9 @@
 //!                          └─▶ no worker for too long, or lost too often ───────────▶ Completed
 //! ```
 //!
+//! A worker that has too few resources hands a lease back: the operation is queued again, too, and the worker gets no
+//! leases for a while.
+//!
 //! An operation without clients is forgotten from Queued and Executing after a timeout. Its worker gets a Cancel, and the
 //! slot stays in use until the worker reports the end of the Action.
 
@@ -24,6 +27,7 @@ mod operation;
 mod placement;
 mod quarantine;
 mod requester;
+mod returned_leases;
 mod timeouts;
 mod waiting_actions;
 mod worker;

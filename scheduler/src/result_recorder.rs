@@ -106,8 +106,8 @@ fn verdict(response: &ExecuteResponse, do_not_cache: bool) -> Verdict {
     match status.map_or(Code::Ok, |status| Code::from_i32(status.code)) {
         Code::Ok => {}
         // Not a fault of the Action: the worker cannot reach the store, or stopped the Action because it shuts down.
-        // Responses to a Cancel of the server do not get here.
-        Code::Unavailable | Code::Aborted | Code::Cancelled => {
+        // Responses to a Cancel of the server do not get here, nor does `ABORTED`, which hands the lease back.
+        Code::Unavailable | Code::Cancelled => {
             return Verdict::Retry(status.map(|status| status.message.clone()).unwrap_or_default());
         }
         _ => return Verdict::Report,

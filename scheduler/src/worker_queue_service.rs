@@ -15,8 +15,9 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::action_metrics;
 use super::dispatcher::{Connection, Dispatcher, WorkerSender};
 use super::error::ExecutionError;
 use super::operation_queue::WorkerId;
@@ -201,6 +202,20 @@ impl WorkerSession {
         ) else {
             return;
         };
+        if let Some(status) = &response.status
+            && status.code == Code::Aborted as i32
+        {
+            tracing::warn!(
+                worker = &*self.name,
+                reason = status.message,
+                "a worker with too few resources handed an Action back"
+            );
+            action_metrics::retried();
+            let dispatcher = &self.service.dispatcher;
+            dispatcher.return_lease(self.worker, &lease, &status.message);
+            acknowledge(&outbound, lease).await;
+            return;
+        }
         let Some(completion) = self.service.dispatcher.complete(self.worker, &lease) else {
             // No client waits for the result, so the worker may forget it too.
             acknowledge(&outbound, lease).await;

@@ -15,6 +15,8 @@ impl WorkerProcess {
         let process = site
             .bitzel("worker")
             .arg(server)
+            // Tests may run as root.
+            .arg("--allow-root")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()

@@ -8,6 +8,7 @@ use crate::config::ExecutorConfig;
 use crate::error::Error;
 use crate::metered_action_executor::MeteredActionExecutor;
 use crate::sandboxed_action_executor::SandboxedActionExecutor;
+use crate::timed_action_executor::TimedActionExecutor;
 use crate::timestamped_action_executor::TimestampedActionExecutor;
 
 /// Opens the directories of the worker and stacks the layers that execute Actions on it.
@@ -17,8 +18,9 @@ pub async fn compose_executor(
     config: ExecutorConfig,
     stores: Arc<dyn BlobStores>,
 ) -> Result<Arc<dyn ActionExecutor>, Error> {
-    let worker_name = config.worker_name.clone();
+    let (worker_name, total_time) = (config.worker_name.clone(), config.bounds.total_time);
     let sandboxed = Arc::new(SandboxedActionExecutor::open(config, stores).await?);
-    let timestamped = Arc::new(TimestampedActionExecutor::new(sandboxed, worker_name));
+    let timed = Arc::new(TimedActionExecutor::new(sandboxed, total_time));
+    let timestamped = Arc::new(TimestampedActionExecutor::new(timed, worker_name));
     Ok(Arc::new(MeteredActionExecutor::new(timestamped)))
 }

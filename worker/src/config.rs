@@ -6,6 +6,7 @@ use std::time::Duration;
 use bitzel_proto::reapi::Platform;
 use bitzel_proto::reapi::platform::Property;
 
+use crate::bounds::Bounds;
 use crate::root_identity::RootIdentity;
 
 /// Configuration of the execution of Actions on this machine.
@@ -26,6 +27,8 @@ pub struct ExecutorConfig {
     pub default_timeout: Duration,
     /// Longest timeout that an Action may set.
     pub maximum_timeout: Duration,
+    /// Bounds of each Action.
+    pub bounds: Bounds,
     /// Name of this worker in `ExecutedActionMetadata`.
     pub worker_name: String,
 }
@@ -41,6 +44,7 @@ impl ExecutorConfig {
             host_directories: vec![],
             default_timeout: DAY,
             maximum_timeout: DAY,
+            bounds: Bounds::default(),
             worker_name: "worker".into(),
         }
     }

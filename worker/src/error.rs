@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bitzel_proto::{Digest, InvalidDigest};
+use rustix::io::Errno;
+
+use crate::bounds::BoundReached;
 
 /// The reason why an Action did not run, or why its result cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +44,12 @@ pub enum Error {
         /// Paths relative to the input root, sorted.
         paths: Vec<String>,
     },
+    /// The Action needs more than a bound of this worker allows.
+    #[error("{0}")]
+    BoundReached(BoundReached),
+    /// This worker has too little of something for any Action. Another worker may have more.
+    #[error("this worker has too few resources: {0}")]
+    Exhausted(String),
     /// The command ran longer than its timeout.
     #[error("the command was killed after its timeout of {0:?}")]
     TimedOut(Duration),
@@ -84,6 +93,22 @@ pub enum Error {
     },
 }
 
+/// Errors of the system that say that this machine, or the worker's user, has no more of something.
+const EXHAUSTED: [Errno; 7] = [
+    Errno::AGAIN,
+    Errno::NOMEM,
+    Errno::MFILE,
+    Errno::NFILE,
+    Errno::NOSPC,
+    Errno::DQUOT,
+    Errno::NOBUFS,
+];
+
+/// True if the number of an error of the system means that something is used up.
+pub(crate) fn is_exhaustion(errno: i32) -> bool {
+    EXHAUSTED.iter().any(|error| error.raw_os_error() == errno)
+}
+
 /// Number of paths that a message names. It only counts further ones.
 const MAX_LISTED_PATHS: usize = 20;
 
@@ -96,6 +121,15 @@ fn listed(paths: &[String]) -> String {
 }
 
 impl Error {
+    /// True if this machine had too little memory, disk space, file descriptors or the like. The Action is not to blame.
+    pub fn is_exhaustion(&self) -> bool {
+        match self {
+            Self::Exhausted(_) => true,
+            Self::Io { source, .. } => source.raw_os_error().is_some_and(is_exhaustion),
+            _ => false,
+        }
+    }
+
     /// For `map_err`: an input or output error with the operation that failed.
     pub fn io<E: Into<io::Error>>(operation: impl Into<String>) -> impl FnOnce(E) -> Self {
         move |source| Self::Io {

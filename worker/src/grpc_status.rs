@@ -1,7 +1,5 @@
 //! Conversion of a worker's errors to gRPC statuses.
 
-use std::io::ErrorKind;
-
 use bitzel_proto::missing_blobs::missing_blobs_status;
 use bitzel_proto::with_causes;
 use tonic::Status;
@@ -10,27 +8,26 @@ use crate::error::Error;
 
 /// The status that the client of an Action receives for `error`.
 ///
-/// Faults of the Action are `INVALID_ARGUMENT` or `FAILED_PRECONDITION`, so that no other worker tries it again. Faults
-/// of this machine are `INTERNAL` or `UNAVAILABLE`, or `RESOURCE_EXHAUSTED` if its disk is full.
+/// Faults of the Action are `INVALID_ARGUMENT` or `FAILED_PRECONDITION`, so that no other worker tries it again. That
+/// includes bounds: with `RESOURCE_EXHAUSTED`, clients such as Bazel would try the same again and again. Faults of this
+/// machine are `INTERNAL` or `UNAVAILABLE`, or `ABORTED` if it has too few resources: the scheduler then lets another
+/// worker run the Action.
 pub fn grpc_status(error: &Error) -> Status {
     match error {
+        error if error.is_exhaustion() => Status::aborted(with_causes(error)),
         Error::MissingBlobs(digests) => missing_blobs_status(digests),
         Error::Store(bitzel_cas::Error::NotFound(digest)) => missing_blobs_status(&[*digest]),
         Error::InvalidAction(_)
         | Error::InvalidDigest { .. }
         | Error::InvalidInputRoot(_)
         | Error::CommandNotStarted(_) => Status::invalid_argument(with_causes(error)),
-        Error::InvalidOutput { .. } | Error::UndeclaredWrites { .. } => {
+        Error::InvalidOutput { .. } | Error::UndeclaredWrites { .. } | Error::BoundReached(_) => {
             Status::failed_precondition(with_causes(error))
         }
         Error::TimedOut(_) => Status::deadline_exceeded(with_causes(error)),
         Error::Cancelled => Status::cancelled(with_causes(error)),
         Error::Store(_) => Status::unavailable(with_causes(error)),
-        Error::Io { source, .. }
-            if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
-        {
-            Status::resource_exhausted(with_causes(error))
-        }
+        Error::Exhausted(_) => Status::aborted(with_causes(error)),
         Error::Sandbox(_)
         | Error::SandboxUnavailable { .. }
         | Error::UnknownRoot(_)
@@ -66,10 +63,7 @@ mod tests {
         let status = grpc_status(&Error::io("write /x")(full));
         assert_eq!(
             (status.code(), status.message()),
-            (
-                Code::ResourceExhausted,
-                "write /x: No space left on device (os error 28)"
-            )
+            (Code::Aborted, "write /x: No space left on device (os error 28)")
         );
     }
 }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cancellation::unless_cancelled;
 use crate::error::Error;
 use crate::file_cache::{FileCache, FileKey, FileLease};
-use crate::worker_directories::{ActionDirectory, WorkerDirectories};
+use crate::worker_directories::{self, ActionDirectory, WorkerDirectories};
 
 mod assembly;
 mod layer_cache;
@@ -127,11 +127,18 @@ impl InputRoots {
             LayerClaim::Ready(lease) => Ok(lease),
             LayerClaim::Assemble(claim) => {
                 let assembly = Assembly::layer(Arc::clone(tree), key.clone());
-                let planned =
-                    PlannedAssembly::new(assembly, self.directories.cache().join(claim.relative_path()))
-                        .await?;
-                let files = self.place(store, planned, cancellation, || Ok(())).await?;
-                Ok(claim.finish(files))
+                let path = self.directories.cache().join(claim.relative_path());
+                let planned = PlannedAssembly::new(assembly, path.clone()).await?;
+                match self.place(store, planned, cancellation, || Ok(())).await {
+                    Ok(files) => Ok(claim.finish(files)),
+                    Err(error) => {
+                        // Nothing refers to the unfinished directory, and it can have many entries.
+                        if let Err(error) = run_blocking(move || worker_directories::remove(&path)).await {
+                            tracing::warn!(%error, "cannot remove an unfinished layer");
+                        }
+                        Err(error)
+                    }
+                }
             }
         }
     }
@@ -146,9 +153,9 @@ impl InputRoots {
     ) -> Result<FileLease, Error> {
         let PlannedAssembly { assembly, keys, path } = planned;
         let lease = unless_cancelled(cancellation, self.files.fetch(store, keys)).await?;
-        let directories = Arc::clone(&self.directories);
+        let (directories, cancellation) = (Arc::clone(&self.directories), cancellation.clone());
         run_blocking(move || {
-            assembly.run(&directories, &path)?;
+            assembly.run(&directories, &path, &cancellation)?;
             then()
         })
         .await?;

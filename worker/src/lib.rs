@@ -6,13 +6,16 @@
 //!   [`bitzel_launcher`], which creates the namespaces.
 //! * [`outputs`] turns the changes of the command into REAPI outputs without reading unchanged files.
 //! * [`root_identity`] names the root file system of this machine, in which commands run.
+//! * [`bounds`] are what one Action may use.
 //! * [`action_executor`] is the trait of everything that executes Actions, [`composition`] stacks its layers, and
 //!   [`worker_loop`] takes Actions from the scheduler of a [`server_connection`].
 
 pub mod action_executor;
 pub mod action_source;
 pub mod blob_stores;
+pub mod bounds;
 mod cancellation;
+mod cgroup;
 pub mod composition;
 pub mod config;
 pub mod error;
@@ -31,6 +34,7 @@ pub mod sandbox;
 pub mod sandbox_check;
 pub mod sandboxed_action_executor;
 pub mod server_connection;
+pub mod timed_action_executor;
 pub mod timestamped_action_executor;
 pub mod worker_directories;
 pub mod worker_loop;
@@ -38,6 +42,7 @@ pub mod worker_loop;
 pub use action_executor::{ActionExecutor, ActionRequest};
 pub use action_source::{ActionSource, RemoteActionSource, SchedulerMessages};
 pub use blob_stores::{BlobStores, RemoteBlobStores};
+pub use bounds::Bounds;
 pub use composition::compose_executor;
 pub use config::{ExecutorConfig, WorkerConfig};
 pub use error::Error;
@@ -47,4 +52,5 @@ pub use root_identity::{InvalidRootIdentity, RootIdentity, RootParts};
 pub use sandbox_check::{check_sandbox, sandbox_obstacles};
 pub use sandboxed_action_executor::SandboxedActionExecutor;
 pub use server_connection::ServerConnection;
+pub use timed_action_executor::TimedActionExecutor;
 pub use timestamped_action_executor::TimestampedActionExecutor;

@@ -16,6 +16,7 @@ use bitzel_proto::reapi::{ActionResult, OutputDirectory, OutputFile, OutputSymli
 use bitzel_proto::{Digest, DigestFunction};
 use tokio_util::sync::CancellationToken;
 
+use crate::bounds::Bounds;
 use crate::error::Error;
 use crate::file_cache::{FileCache, FileKey, OutputCopy};
 
@@ -28,18 +29,16 @@ mod merged_tree;
 mod opening;
 mod output_parents;
 mod scan;
-mod size_limit;
 mod undeclared_writes;
 mod upper_directory;
 
 pub use declaration::{DeclaredOutput, ExpectedType, OutputDeclaration};
 use directory_builder::DirectoryBuilder;
 pub(crate) use file_digest::hash_file;
-use hashed_files::HashedFiles;
+use hashed_files::{HashedFiles, check_size};
 use merged_tree::MergedTree;
 pub use output_parents::create_output_parents;
 use scan::{ScannedNode, Scanner};
-pub(crate) use size_limit::check_size;
 pub use undeclared_writes::find_undeclared_writes;
 pub use upper_directory::derive_upper_directory;
 
@@ -56,18 +55,19 @@ pub struct Outputs {
 
 /// Collects the declared outputs from `upper`, the upper directory of the overlay, on top of the input `tree`.
 ///
-/// Outputs that do not exist are left out. Changed files are copied for the `cache`. Blocks and hashes in parallel; ends
+/// Outputs that do not exist are left out. More than the `bounds` allow are refused before anything is hashed. Changed files are copied for the `cache`. Blocks and hashes in parallel; ends
 /// early with [`Error::Cancelled`].
 pub fn collect_outputs(
     function: DigestFunction,
     tree: &DirectoryTree,
     upper: PathBuf,
     declaration: &OutputDeclaration,
+    bounds: &Bounds,
     cache: Option<&FileCache>,
     cancellation: &CancellationToken,
 ) -> Result<Outputs, Error> {
     let merged = MergedTree::new(tree, upper);
-    let mut scanner = Scanner::new(&merged);
+    let mut scanner = Scanner::new(&merged, bounds.output_entries, cancellation);
     let mut scanned = vec![];
     for output in &declaration.outputs {
         if let Some(node) = scanner.scan(&output.components)? {
@@ -75,6 +75,7 @@ pub fn collect_outputs(
         }
     }
     let changed = scanner.into_changed_files();
+    check_size(&changed, bounds.output_bytes)?;
     let hashed = HashedFiles::hash(changed, function, declaration.properties, cache, cancellation)?;
     let mut builder = DirectoryBuilder::new(function, tree, &hashed, declaration.properties);
     let mut result = ActionResult::default();

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bitzel_cas::blocking::run_blocking;
-use bitzel_launcher::{INPUT_ROOT, LaunchReport, LaunchRequest};
+use bitzel_launcher::{INPUT_ROOT, LaunchReport, LaunchRequest, WatchedBound, WatchedBounds};
 
+use crate::bounds::{BOUNDS_LOG, Bound, BoundReached, Bounds, size};
+use crate::cgroup::{CgroupEvents, Cgroups};
 use crate::error::Error;
 use crate::worker_directories::{ActionDirectory, WorkerDirectories};
 
@@ -16,6 +18,7 @@ mod launcher_pool;
 mod launcher_program;
 
 use bubblewrap::HostFileSystem;
+use launcher::failed;
 use launcher_pool::LauncherPool;
 use launcher_program::LauncherProgram;
 
@@ -27,6 +30,7 @@ const DEFAULT_HOME: &str = "/tmp";
 pub struct Sandbox {
     directories: Arc<WorkerDirectories>,
     launchers: LauncherPool,
+    bounds: Bounds,
 }
 
 /// A command and what it has access to.
@@ -53,23 +57,31 @@ impl Sandbox {
     pub async fn open(
         directories: Arc<WorkerDirectories>,
         host_directories: &[PathBuf],
+        bounds: Bounds,
     ) -> Result<Self, Error> {
-        let launchers = {
+        let (launchers, means) = {
             let (directories, host_directories) = (Arc::clone(&directories), host_directories.to_vec());
+            let bounds = bounds.clone();
             run_blocking(move || {
-                let host = HostFileSystem::find(&directories, &host_directories)?;
+                let host = HostFileSystem::find(&directories, &host_directories);
+                let cgroups = Cgroups::open(&bounds);
+                let watched = watched_bounds(&bounds, cgroups.as_deref().ok());
+                let means = means(&bounds, &cgroups);
                 let program = LauncherProgram::create().map_err(|error| {
                     unavailable(format!("create the sandbox launcher's file in memory: {error}"))
                 })?;
-                Ok::<_, Error>(LauncherPool::new(program, directories, host))
+                let pool = LauncherPool::new(program, directories, host, watched, cgroups.ok());
+                Ok::<_, Error>((pool, means))
             })
             .await?
         };
         let sandbox = Self {
             directories,
             launchers,
+            bounds,
         };
         sandbox.check().await?;
+        tracing::info!(target: BOUNDS_LOG, "{means}");
         Ok(sandbox)
     }
 
@@ -84,7 +96,9 @@ impl Sandbox {
         let reason = match self.run(&command, &directory).await {
             Ok(0) => None,
             Ok(code) => Some(format!("`true` ended with code {code} in a sandbox")),
-            Err(Error::Sandbox(reason) | Error::CommandNotStarted(reason)) => Some(reason),
+            Err(Error::Sandbox(reason) | Error::Exhausted(reason) | Error::CommandNotStarted(reason)) => {
+                Some(reason)
+            }
             Err(error) => return Err(error),
         };
         run_blocking(move || directory.remove()).await?;
@@ -126,6 +140,7 @@ impl Sandbox {
             stderr: directory.relative("stderr"),
         };
         let mut launcher = self.launchers.take(command.network)?;
+        let before = launcher.events();
         let answer = tokio::select! {
             answer = launcher.launch(&request) => answer,
             () = stop => {
@@ -136,21 +151,90 @@ impl Sandbox {
         let answer = match answer {
             Ok(answer) => answer,
             Err(reason) => {
+                let killed = self.reached_in_cgroup(before, launcher.events());
                 launcher.end().await?;
-                return Err(Error::Sandbox(reason));
+                // Nothing in a sandbox can end a launcher. The machine may have run out of memory.
+                return Err(killed.map_or(Error::Exhausted(reason), Error::BoundReached));
             }
         };
+        let reached = self.reached_in_cgroup(before, launcher.events());
         if answer.reusable {
             self.launchers.put_back(launcher);
         } else {
             launcher.end().await?;
         }
         match answer.report {
-            LaunchReport::Exited(code) => Ok(Some(code)),
+            // A command that succeeds has coped with it.
+            LaunchReport::Exited(code) => match reached.filter(|_| code != 0) {
+                Some(reached) => Err(Error::BoundReached(reached)),
+                None => Ok(Some(code)),
+            },
+            LaunchReport::BoundReached { bound, used } => {
+                Err(Error::BoundReached(self.reached_in_watch(bound, used)))
+            }
             LaunchReport::CommandNotStarted(reason) => Err(Error::CommandNotStarted(reason)),
-            LaunchReport::Failed { step, reason } => Err(Error::Sandbox(format!("{step}: {reason}"))),
+            LaunchReport::Failed { step, reason, errno } => Err(failed(&step, &reason, errno)),
         }
     }
+
+    /// The bound that a command reached in its control group between two looks at the events.
+    fn reached_in_cgroup(&self, before: CgroupEvents, after: CgroupEvents) -> Option<BoundReached> {
+        let (bound, allowed) = if after.killed > before.killed {
+            (Bound::Memory, self.bounds.memory_bytes)
+        } else if after.refused > before.refused {
+            (Bound::Processes, self.bounds.processes)
+        } else {
+            return None;
+        };
+        let used = None;
+        Some(BoundReached { bound, used, allowed })
+    }
+
+    fn reached_in_watch(&self, bound: WatchedBound, used: u64) -> BoundReached {
+        let (bound, allowed) = match bound {
+            WatchedBound::Memory => (Bound::Memory, self.bounds.memory_bytes),
+            WatchedBound::Processes => (Bound::Processes, self.bounds.processes),
+            WatchedBound::Disk => (Bound::Disk, self.bounds.disk_bytes),
+            WatchedBound::Log => (Bound::LogBytes, self.bounds.log_bytes),
+        };
+        let used = Some(used);
+        BoundReached { bound, used, allowed }
+    }
+}
+
+/// The bounds that launchers watch: those that no control group enforces.
+fn watched_bounds(bounds: &Bounds, cgroups: Option<&Cgroups>) -> WatchedBounds {
+    let enforced = cgroups.map(Cgroups::controllers).unwrap_or_default();
+    WatchedBounds {
+        memory_bytes: (!enforced.memory).then_some(bounds.memory_bytes),
+        processes: (!enforced.pids).then_some(bounds.processes),
+        disk_bytes: Some(bounds.disk_bytes),
+        log_bytes: Some(bounds.log_bytes),
+    }
+}
+
+/// One line about the bounds of Actions and their means, for the log.
+fn means(bounds: &Bounds, cgroups: &Result<Arc<Cgroups>, String>) -> String {
+    let enforced = cgroups.as_deref().map(Cgroups::controllers).unwrap_or_default();
+    let by = |is_enforced| if is_enforced { "cgroup" } else { "watch" };
+    let place = match cgroups {
+        Ok(cgroups) => format!("the cgroups are in {}", cgroups.directory().display()),
+        Err(reason) => format!("no cgroup: {reason}"),
+    };
+    format!(
+        "bounds of each Action: memory {} by {}, processes {} by {}, disk {} and logs {} by watch, input entries {}, \
+         output entries {}, outputs {}, time in all {:?}; {place}",
+        size(bounds.memory_bytes),
+        by(enforced.memory),
+        bounds.processes,
+        by(enforced.pids),
+        size(bounds.disk_bytes),
+        size(bounds.log_bytes),
+        bounds.input_entries,
+        bounds.output_entries,
+        size(bounds.output_bytes),
+        bounds.total_time,
+    )
 }
 
 /// An error with advice for this machine. Blocks.

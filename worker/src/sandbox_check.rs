@@ -21,7 +21,12 @@ use obstacles::Facts;
 pub async fn check_sandbox(config: &ExecutorConfig) -> Result<(), Error> {
     let (cache, scratch) = (config.cache_directory.clone(), config.scratch_directory.clone());
     let directories = run_blocking(move || WorkerDirectories::open(&cache, scratch.as_deref())).await?;
-    Sandbox::open(Arc::clone(&directories), &config.host_directories).await?;
+    Sandbox::open(
+        Arc::clone(&directories),
+        &config.host_directories,
+        config.bounds.clone(),
+    )
+    .await?;
     Ok(())
 }
 

@@ -15,6 +15,7 @@ use bitzel_proto::with_causes;
 
 use crate::action_executor::{ActionExecutor, ActionRequest};
 use crate::blob_stores::BlobStores;
+use crate::cancellation::unless_cancelled;
 use crate::config::ExecutorConfig;
 use crate::error::Error;
 use crate::file_cache::FileCache;
@@ -62,16 +63,19 @@ impl SandboxedActionExecutor {
             Ok::<_, Error>((directories, files))
         })
         .await?;
-        let sandbox = Sandbox::open(Arc::clone(&directories), &config.host_directories).await?;
+        let bounds = config.bounds;
+        let sandbox =
+            Sandbox::open(Arc::clone(&directories), &config.host_directories, bounds.clone()).await?;
+        let timeouts = ExecutionTimeouts {
+            default: config.default_timeout,
+            maximum: config.maximum_timeout,
+        };
         Ok(Self {
             stores,
-            reader: ActionReader::new(ExecutionTimeouts {
-                default: config.default_timeout,
-                maximum: config.maximum_timeout,
-            }),
+            reader: ActionReader::new(timeouts, bounds.input_entries),
             input_roots: InputRoots::new(Arc::clone(&directories), Arc::clone(&files)),
             runner: CommandRunner::new(sandbox),
-            uploader: OutputUploader::new(files),
+            uploader: OutputUploader::new(files, bounds),
             directories,
         })
     }
@@ -79,7 +83,8 @@ impl SandboxedActionExecutor {
     /// Executes an Action in a directory of its own and removes that at the end.
     async fn run(&self, request: &ActionRequest, result: &mut ActionResult) -> Result<(), Error> {
         let store = self.stores.store(&request.instance).await?;
-        let action = self.reader.read(&*store, request.action).await?;
+        let read = self.reader.read(&*store, request.action);
+        let action = unless_cancelled(&request.cancellation, read).await?;
         metadata(result).input_fetch_start_timestamp = Some(now());
         let tree = self
             .reader
@@ -123,8 +128,18 @@ impl SandboxedActionExecutor {
             let _ = stages.send(execution_stage::Value::Executing);
         }
         let end = self.runner.run(execution, &input_root, result).await?;
-        if let CommandEnd::Cancelled = end {
-            return Err(Error::Cancelled);
+        match end {
+            CommandEnd::Cancelled => return Err(Error::Cancelled),
+            CommandEnd::BoundReached(reached) => {
+                // The logs may tell what used so much. The error is about the bound, whatever happens to them.
+                let _ = self.uploader.upload_logs(execution, result).await;
+                return Err(Error::BoundReached(reached));
+            }
+            CommandEnd::Exited(code) if code != 0 => {
+                let directories = Arc::clone(&self.directories);
+                run_blocking(move || directories.check_free_space()).await?;
+            }
+            _ => {}
         }
 
         metadata(result).output_upload_start_timestamp = Some(now());

@@ -7,7 +7,6 @@
 //! actions/<n>/lower    the part of an input root that belongs to one Action
 //! changes/<n>/         scratch space, written by Actions: upper, work, stdout, stderr
 //! temporary/<n>        files that are being written
-//! etc/                 the sandbox's /etc/passwd and similar files
 //! ```
 //!
 //! The scratch space `changes` can lie in a second directory, for example one in memory. The worker then owns and locks
@@ -25,6 +24,7 @@ use bitzel_cas::DirectoryLock;
 use parking_lot::{Mutex, RwLock};
 use rustix::fs::{StatVfsMountFlags, statfs, statvfs};
 
+use crate::bounds::size;
 use crate::error::Error;
 
 mod action_directory;
@@ -36,6 +36,11 @@ pub(crate) use removal::{open_directory, remove};
 
 /// Name of the scratch space below the directory that holds it.
 pub const CHANGES: &str = "changes";
+
+/// Free space of the scratch space at which it counts as full.
+const MIN_FREE_BYTES: u64 = 4 << 20;
+/// Free inodes of the scratch space at which it counts as full.
+const MIN_FREE_INODES: u64 = 16;
 
 /// The locked directories of a worker.
 #[derive(Debug)]
@@ -59,10 +64,7 @@ impl WorkerDirectories {
         let (cache, lock) = ownership::take(cache)?;
         let mut locks = vec![lock];
         ownership::remove_all(&cache, &["layers", "actions", CHANGES, "temporary"])?;
-        ownership::create_all(
-            &cache,
-            &["files", "layers", "actions", CHANGES, "temporary", "etc"],
-        )?;
+        ownership::create_all(&cache, &["files", "layers", "actions", CHANGES, "temporary"])?;
         let separate_scratch = match scratch {
             Some(directory) => {
                 ownership::refuse_shared(directory)?;
@@ -103,6 +105,27 @@ impl WorkerDirectories {
     /// with them a command makes snapshots of files that it cannot read, and subvolumes that cannot be removed.
     pub fn scratch_is_bindable(&self) -> bool {
         self.scratch_is_bindable
+    }
+
+    /// Fails with [`Error::Exhausted`] if the scratch space is full, which commands notice too. Blocks.
+    pub fn check_free_space(&self) -> Result<(), Error> {
+        let scratch = self
+            .separate_scratch
+            .clone()
+            .unwrap_or_else(|| self.cache.join(CHANGES));
+        let status = statvfs(&scratch).map_err(Error::io_at("examine", &scratch))?;
+        let free = status.f_bavail.saturating_mul(status.f_frsize);
+        // Some file systems do not count inodes.
+        let has_inodes = status.f_files == 0 || status.f_favail > MIN_FREE_INODES;
+        if free > MIN_FREE_BYTES && has_inodes {
+            return Ok(());
+        }
+        Err(Error::Exhausted(format!(
+            "the command failed, and its file system {} has {} and {} inodes left",
+            scratch.display(),
+            size(free),
+            status.f_favail
+        )))
     }
 
     /// A guard to hold while a file that a command may soon execute is open for writing.

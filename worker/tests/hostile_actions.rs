@@ -143,8 +143,8 @@ async fn launchers_have_no_environment_but_the_path() {
 async fn refuses_vast_files_and_cancels_their_hashing() {
     let worker = Worker::new().await;
     for script in [
-        "truncate -s 2T out",
-        "truncate -s 600G a; ln a b; truncate -s 600G c",
+        "truncate -s 65G out",
+        "truncate -s 40G a; ln a b; truncate -s 30G c",
         "truncate -s 2T /proc/self/fd/1",
     ] {
         let run = Run {
@@ -154,15 +154,11 @@ async fn refuses_vast_files_and_cancels_their_hashing() {
         };
         let status = worker.respond(&directory([]), run).await.status.unwrap();
         assert_eq!(status.code, Code::FailedPrecondition as i32, "{}", status.message);
-        assert!(
-            status.message.contains("larger than 1099511627776 bytes"),
-            "{}",
-            status.message
-        );
+        assert!(status.message.contains("too large"), "{}", status.message);
     }
     let root = worker.put_tree(&directory([])).await;
     let run = Run {
-        script: "truncate -s 1T out",
+        script: "truncate -s 60G out",
         outputs: &["out"],
         ..Run::default()
     };

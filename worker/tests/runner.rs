@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+mod bounds;
 mod execution;
 mod harness;
 mod hostile_actions;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::remote::RemoteArguments;
+use crate::bounds::BoundSettings;
 
 /// BitBake and its metadata.
 #[derive(Debug, Args)]
@@ -70,6 +71,9 @@ pub(crate) struct BuildArguments {
     /// Write the events of the build to this file, one JSON object per line
     #[arg(long, value_name = "FILE")]
     pub(crate) events: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) bounds: BoundSettings,
 }
 
 #[derive(Debug, Args)]

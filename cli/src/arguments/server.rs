@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 
 use super::remote::CredentialArguments;
 use super::store::{parse_age, parse_size};
+use crate::bounds::BoundSettings;
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArguments {
@@ -51,6 +52,13 @@ pub(crate) struct ServeArguments {
     /// Serve /metrics (Prometheus), /livez and /readyz on this address, over HTTP and without authentication
     #[arg(long, value_name = "ADDRESS", env = "BITZEL_ADMIN")]
     pub(crate) admin: Option<SocketAddr>,
+
+    /// Run Actions as root. An Action that finds a hole in the sandbox then owns this machine
+    #[arg(long, env = "BITZEL_ALLOW_ROOT")]
+    pub(crate) allow_root: bool,
+
+    #[command(flatten)]
+    pub(crate) bounds: BoundSettings,
 }
 
 #[derive(Debug, Args)]
@@ -92,6 +100,13 @@ pub(crate) struct WorkerArguments {
     /// Serve /metrics (Prometheus), /livez and /readyz on this address, over HTTP and without authentication
     #[arg(long, value_name = "ADDRESS", env = "BITZEL_ADMIN")]
     pub(crate) admin: Option<SocketAddr>,
+
+    /// Run Actions as root. An Action that finds a hole in the sandbox then owns this machine
+    #[arg(long, env = "BITZEL_ALLOW_ROOT")]
+    pub(crate) allow_root: bool,
+
+    #[command(flatten)]
+    pub(crate) bounds: BoundSettings,
 }
 
 /// Parses a platform property.

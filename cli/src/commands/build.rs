@@ -44,8 +44,14 @@ pub(crate) async fn run(
     last_graph::save(directories, &arguments.metadata.build_dir, &graph)?;
     let environment = Environment::of_graph(&graph, platform_properties(), root_identity.to_string());
     let index = Arc::new(TaskIndex::new(graph)?);
-    let mut connection =
-        Connection::open(directories, &arguments.remote, arguments.jobs, &root_identity).await?;
+    let mut connection = Connection::open(
+        directories,
+        &arguments.remote,
+        arguments.jobs,
+        &root_identity,
+        arguments.bounds.bounds(None),
+    )
+    .await?;
     let config = BuildConfig {
         instance: connection.instance.clone(),
         keep_going: arguments.keep_going,

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use bitzel_graph::plan::signature::Environment;
 use bitzel_graph::plan::task_index::TaskIndex;
 use bitzel_graph::walk::log::find_log;
+use bitzel_worker::Bounds;
 
 use crate::arguments::LogArguments;
 use crate::command_error::CommandError;
@@ -26,7 +27,9 @@ pub(crate) async fn run(
     let root_identity = requested_identity(&arguments.remote).await?;
     let environment = Environment::of_graph(&graph, platform_properties(), root_identity.to_string());
     let index = TaskIndex::new(graph)?;
-    let connection = Connection::open(directories, &arguments.remote, Some(0), &root_identity).await?;
+    let bounds = Bounds::default();
+    let connection =
+        Connection::open(directories, &arguments.remote, Some(0), &root_identity, bounds).await?;
     let cache = &*connection.action_cache;
     let found = find_log(
         &index,

@@ -21,6 +21,7 @@ use crate::connection::processors;
 use crate::console;
 use crate::directories::Directories;
 use crate::interrupt;
+use crate::root_user;
 use crate::server::Server;
 use crate::worker::LocalWorker;
 
@@ -66,6 +67,11 @@ pub(crate) async fn run(
     } else {
         0
     };
+    if slots > 0 {
+        root_user::warn(arguments.allow_root);
+    }
+    let in_file = file.as_ref().map(|file| &file.execution.bounds);
+    let bounds = arguments.bounds.bounds(in_file);
     let (scheme, http_scheme) = if access.tls.is_some() {
         ("grpcs", "https")
     } else {
@@ -114,6 +120,7 @@ pub(crate) async fn run(
         slots,
         root_identity,
         drain_timeout: Duration::ZERO,
+        bounds,
     };
     let mut worker = tokio::spawn(worker.run(for_worker, worker_shutdown.clone()));
     writeln!(io::stdout(), "bitzel serves on {scheme}://{address}")?;

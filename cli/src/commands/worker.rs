@@ -15,6 +15,7 @@ use crate::connection::processors;
 use crate::directories::Directories;
 use crate::interrupt;
 use crate::readiness::Readiness;
+use crate::root_user;
 use crate::worker::LocalWorker;
 
 /// Runs Actions until interrupted, then waits for those that run.
@@ -22,6 +23,7 @@ pub(crate) async fn run(
     directories: &Directories,
     arguments: WorkerArguments,
 ) -> Result<ExitCode, CommandError> {
+    root_user::refuse(arguments.allow_root)?;
     let slots = arguments.jobs.unwrap_or_else(processors).max(1);
     let worker = LocalWorker {
         cache_directory: directories.worker(),
@@ -31,6 +33,7 @@ pub(crate) async fn run(
         slots,
         root_identity: arguments.root_identity,
         drain_timeout: arguments.drain_timeout,
+        bounds: arguments.bounds.bounds(None),
     };
     if arguments.check {
         worker.check().await?;

@@ -13,6 +13,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::bounds::BoundSettings;
+
 /// `[listen]`: addresses of the server.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -46,6 +48,9 @@ pub(crate) struct ExecutionTable {
     /// `bitzel root identity` prints it.
     #[schemars(with = "Option<String>", example = &"debian-12-farm")]
     pub(crate) root_identity: Option<RootIdentity>,
+    /// Bounds of each Action on this machine.
+    #[serde(default)]
+    pub(crate) bounds: BoundSettings,
     /// Policies of the operation queue.
     #[serde(flatten)]
     pub(crate) policies: ExecutionConfig,
@@ -58,6 +63,7 @@ impl Default for ExecutionTable {
             jobs: None,
             scratch: None,
             root_identity: None,
+            bounds: BoundSettings::default(),
             policies: ExecutionConfig::default(),
         }
     }

@@ -1,17 +1,19 @@
-//! Deadlines of operations.
+//! Deadlines of operations and workers.
 
 use std::collections::BTreeSet;
 
-use super::ids::OperationId;
+use super::ids::{OperationId, WorkerId};
 use crate::clock::Time;
 
-/// Deadline of an operation. It is never disarmed: when it is due, the queue checks if it still applies.
+/// Deadline of an operation or a worker. It is never disarmed: when it is due, the queue checks if it still applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Deadline {
     /// The operation may have had no client for too long.
     Abandoned(OperationId),
     /// The operation may have waited too long without a worker that could run it.
     NoWorker(OperationId),
+    /// The pause of a worker that handed a lease back may be over.
+    PauseEnds(WorkerId),
 }
 
 /// Deadlines in the order in which they are due.

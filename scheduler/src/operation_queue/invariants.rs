@@ -39,6 +39,7 @@ enum Event {
     ChangeStage(usize),
     Complete(usize),
     CompleteAgain(usize),
+    Return(usize),
     Finish(usize),
     Retry(usize),
     Pass(u64),
@@ -59,6 +60,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => any::<usize>().prop_map(Event::ChangeStage),
         4 => any::<usize>().prop_map(Event::Complete),
         1 => any::<usize>().prop_map(Event::CompleteAgain),
+        1 => any::<usize>().prop_map(Event::Return),
         4 => any::<usize>().prop_map(Event::Finish),
         1 => any::<usize>().prop_map(Event::Retry),
         2 => (0..40u64).prop_map(Event::Pass),
@@ -68,6 +70,7 @@ fn event() -> impl Strategy<Value = Event> {
 struct ModelWorker {
     slots: usize,
     draining: bool,
+    paused_until: Duration,
     leases: BTreeMap<LeaseId, OperationId>,
 }
 
@@ -141,6 +144,10 @@ impl Model {
                     let operation = operation_of(&action);
                     let worker = self.workers.get_mut(&worker).expect("a worker that is there");
                     assert!(!worker.draining, "a draining worker got a lease");
+                    assert!(
+                        worker.paused_until <= self.now,
+                        "a worker got a lease in its pause"
+                    );
                     worker.leases.insert(lease, operation);
                     assert!(worker.leases.len() <= worker.slots, "more leases than slots");
                     let operation = self.operations.get_mut(&operation).expect("a living operation");
@@ -236,6 +243,17 @@ impl Model {
                     assert!(completion.is_none() && effects.is_empty(), "a lease ended twice");
                 }
             }
+            Event::Return(pick) => {
+                if let Some((id, lease)) = nth(self.held().iter(), pick) {
+                    self.ended.push((id, lease));
+                    let worker = self.workers.get_mut(&id).unwrap();
+                    worker.paused_until = self.now + Duration::from_secs(10);
+                    let operation = worker.leases.remove(&lease).unwrap();
+                    self.give_back(operation);
+                    let effects = self.queue.return_lease(self.time(), id, lease, "no space");
+                    self.carry_out(effects);
+                }
+            }
             Event::Finish(pick) => {
                 if !self.recording.is_empty() {
                     let id = self.recording.swap_remove(pick % self.recording.len());
@@ -308,6 +326,7 @@ impl Model {
         let model = ModelWorker {
             slots: slots as usize,
             draining: false,
+            paused_until: Duration::ZERO,
             leases: BTreeMap::new(),
         };
         self.workers.insert(worker, model);

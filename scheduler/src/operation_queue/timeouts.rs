@@ -24,6 +24,7 @@ impl OperationQueue {
             match deadline {
                 Deadline::Abandoned(id) => self.check_abandoned(now, id, &mut effects),
                 Deadline::NoWorker(id) => self.check_no_worker(now, id, &mut effects),
+                Deadline::PauseEnds(id) => self.end_pause(now, id, &mut effects),
             }
         }
         self.forget_completed(now, &mut effects);

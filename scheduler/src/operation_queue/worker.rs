@@ -7,6 +7,7 @@ use bitzel_proto::worker::Hello;
 
 use super::ids::{LeaseId, OperationId};
 use super::waiting_actions::Charge;
+use crate::clock::Time;
 use crate::platform::{OfferedProperties, RequiredProperties};
 
 /// A lease of an Action.
@@ -27,6 +28,8 @@ pub(super) struct Worker {
     /// Workers of one class can run the same Actions.
     pub(super) class: RequiredProperties,
     pub(super) draining: bool,
+    /// End of the pause after it handed a lease back.
+    pub(super) paused_until: Option<Time>,
     pub(super) leases: HashMap<LeaseId, Lease>,
     pub(super) slots: usize,
 }
@@ -39,13 +42,15 @@ impl Worker {
             properties: platform.map(OfferedProperties::new).unwrap_or_default(),
             class: platform.map(RequiredProperties::new).unwrap_or_default(),
             draining: false,
+            paused_until: None,
             leases: HashMap::new(),
             slots: hello.slots as usize,
         }
     }
 
+    /// True if the worker takes another lease now.
     pub(super) fn has_free_slot(&self) -> bool {
-        !self.draining && self.leases.len() < self.slots
+        !self.draining && self.paused_until.is_none() && self.leases.len() < self.slots
     }
 
     pub(super) fn operation(&self, lease: LeaseId) -> Option<OperationId> {

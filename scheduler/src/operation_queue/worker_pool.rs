@@ -6,6 +6,7 @@ use bitzel_proto::worker::Hello;
 
 use super::ids::{LeaseId, WorkerId};
 use super::worker::{Lease, Worker};
+use crate::clock::Time;
 use crate::platform::{OfferedProperties, RequiredProperties};
 
 /// All workers. Those that offer the same properties form a class, so that a decision costs one comparison for each class
@@ -90,6 +91,19 @@ impl WorkerPool {
         self.change(id, |worker| worker.draining = true).is_some()
     }
 
+    /// Gives no leases to a worker until a time, or longer if it pauses again meanwhile.
+    pub(super) fn pause(&mut self, id: WorkerId, until: Time) {
+        self.change(id, |worker| worker.paused_until = Some(until));
+    }
+
+    /// Ends the pause of a worker if it is over. Returns true if it was.
+    pub(super) fn end_pause(&mut self, now: Time, id: WorkerId) -> bool {
+        let ended = self.change(id, |worker| {
+            worker.paused_until.take_if(|until| *until <= now).is_some()
+        });
+        ended == Some(true)
+    }
+
     pub(super) fn add_lease(&mut self, id: WorkerId, lease: LeaseId, use_of_lease: Lease) {
         if self
             .change(id, |worker| worker.leases.insert(lease, use_of_lease))
@@ -137,9 +151,10 @@ impl WorkerPool {
     fn change<T>(&mut self, id: WorkerId, change: impl FnOnce(&mut Worker) -> T) -> Option<T> {
         let worker = self.workers.get_mut(&id)?;
         let class = self.classes.get_mut(&worker.class)?;
-        let (leases, draining) = (worker.leases.len(), worker.draining);
+        let before = (worker.leases.len(), worker.draining, worker.paused_until);
+        let (leases, draining, _) = before;
         let value = change(worker);
-        if worker.leases.len() != leases || worker.draining != draining {
+        if (worker.leases.len(), worker.draining, worker.paused_until) != before {
             class.free.remove(&(leases, id));
             class.taking -= usize::from(worker.draining && !draining);
             if worker.has_free_slot() {

@@ -1,5 +1,7 @@
 //! Workers that are lost.
 
+use std::time::Duration;
+
 use bitzel_proto::reapi::execution_stage::Value::{Executing, Queued};
 use bitzel_proto::worker::scheduler_message;
 use tonic::Code;
@@ -43,7 +45,7 @@ async fn repeated_loss_fails_with_the_names_of_the_workers() {
 
 #[tokio::test]
 async fn a_failure_of_the_worker_is_tried_again() {
-    for code in [Code::Unavailable, Code::Aborted, Code::Cancelled] {
+    for code in [Code::Unavailable, Code::Cancelled] {
         let farm = Farm::start().await;
         let mut operations = farm.execute(farm.action("a").await).await.unwrap();
         let mut worker = FakeWorker::connect(&farm, "w", 1).await;
@@ -78,4 +80,43 @@ async fn an_action_without_a_suitable_worker_names_properties() {
     assert_eq!(status.code, Code::FailedPrecondition as i32);
     assert!(status.message.contains("OSFamily=linux"), "{}", status.message);
     assert!(!status.message.contains("network"), "{}", status.message);
+}
+
+#[tokio::test]
+async fn a_worker_with_too_few_resources_hands_an_action_on() {
+    let farm = Farm::start().await;
+    let mut operations = farm.execute(farm.action("a").await).await.unwrap();
+    let mut full = FakeWorker::connect(&farm, "full", 1).await;
+    let lease = full.assigned().await.lease;
+    let mut other = FakeWorker::connect(&farm, "other", 1).await;
+    full.complete(&lease, failed(Code::Aborted, "no space left"))
+        .await;
+    assert_eq!(full.acknowledged().await, lease);
+    // Although the first one has a free slot again.
+    other.run(exited(0)).await;
+    assert_eq!(operations.response().await.result.unwrap().exit_code, 0);
+}
+
+#[tokio::test]
+async fn f7_an_action_does_not_travel_for_ever() {
+    let farm = Farm::start().await;
+    let action = farm.action("a").await;
+    let mut operations = farm.execute(action).await.unwrap();
+    let mut full = FakeWorker::connect(&farm, "full", 1).await;
+    let lease = full.assigned().await.lease;
+    full.complete(&lease, failed(Code::Aborted, "no space left"))
+        .await;
+    assert_eq!(full.acknowledged().await, lease);
+    // The only worker gets it again, after a pause.
+    farm.clock.pass_once_awaited(Duration::from_secs(10)).await;
+    let lease = full.assigned().await.lease;
+    full.complete(&lease, failed(Code::Aborted, "no space left"))
+        .await;
+    let status = operations.response().await.status.unwrap();
+    assert_eq!(status.code, Code::Unavailable as i32);
+    assert_eq!(
+        status.message,
+        "gave up after 2 attempts: worker full handed it back: no space left; worker full handed it back: no space left"
+    );
+    assert!(farm.action_cache.result(action).is_none());
 }

@@ -26,6 +26,7 @@ impl From<Failure> for LaunchReport {
     fn from(failure: Failure) -> Self {
         Self::Failed {
             step: failure.step,
+            errno: failure.source.raw_os_error(),
             reason: failure.source.to_string(),
         }
     }

@@ -3,9 +3,10 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
-use bitzel_launcher::{LaunchAnswer, LaunchReport, LaunchRequest, LauncherSetup};
-use rustix::event::{PollFd, PollFlags, poll};
+use bitzel_launcher::{LaunchAnswer, LaunchReport, LaunchRequest, LauncherSetup, WatchedBound};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::process::{
@@ -13,11 +14,13 @@ use rustix::process::{
 };
 
 use crate::control::Control;
+use crate::disk_watch::DiskWatch;
 use crate::failure::{Failure, InStep as _};
+use crate::limits::UserLimits;
 use crate::raw_calls::{Fork, fork_into};
 use crate::supervisor::{self, SupervisorHandles};
 use crate::system_calls::SystemCallFilters;
-use crate::{namespaces, network, shared_file_system};
+use crate::{limits, namespaces, network, shared_file_system};
 
 /// Namespaces that each command has for itself. The user namespace follows when they are set up, see
 /// [`crate::confinement::drop_privileges`].
@@ -26,15 +29,16 @@ const NAMESPACES_OF_A_COMMAND: libc::c_int = libc::CLONE_NEWPID | libc::CLONE_NE
 /// Takes requests until the worker closes its end, or until one of them makes this launcher unfit for the next.
 pub(crate) fn serve() -> Result<(), Failure> {
     let mut control = Control::open()?;
+    let Some(setup) = control.receive::<LauncherSetup>()? else {
+        return Ok(());
+    };
     let mut handles = SupervisorHandles {
         launcher: pidfd_open(getpid(), PidfdFlags::empty()).in_step("refer to this process")?,
         report: memfd_create("report", MemfdFlags::CLOEXEC)
             .map(File::from)
             .in_step("create a file in memory")?,
         filters: SystemCallFilters::new()?,
-    };
-    let Some(setup) = control.receive::<LauncherSetup>()? else {
-        return Ok(());
+        bounds: setup.bounds,
     };
     let network = setup.network;
     let mut setup = Some(setup);
@@ -59,8 +63,12 @@ pub(crate) fn serve() -> Result<(), Failure> {
 
 /// Makes what all commands share.
 fn prepare(setup: &LauncherSetup) -> Result<(), Failure> {
+    limits::prefer_as_victim();
+    let user_limits = UserLimits::read();
     namespaces::enter(setup.network)?;
-    shared_file_system::enter(&setup.bubblewrap)?;
+    user_limits.share()?;
+    shared_file_system::enter(&setup.bubblewrap, &setup.files)?;
+    limits::limit_resources(&setup.bounds).in_step("limit the resources of commands")?;
     if setup.network {
         network::restrict_abstract_sockets().in_step("restrict abstract Unix sockets")?;
     }
@@ -77,12 +85,15 @@ fn launch(
     match fork_into(NAMESPACES_OF_A_COMMAND).in_step("start a process in new namespaces")? {
         Fork::Child => supervisor::main(request, handles),
         Fork::Parent(supervisor) => {
-            let ended = wait_for(&supervisor, control).in_step("wait for the command")?;
-            if ended == Ended::OfItself {
-                handles.take_report().in_step("read the supervisor's report")
-            } else {
-                Ok(None)
-            }
+            let mut watch = DiskWatch::start(request, &handles.bounds);
+            let ended = wait_for(&supervisor, control, &mut watch).in_step("wait for the command")?;
+            // What the supervisor reports is older than the kill of this process.
+            let report = handles.take_report().in_step("read the supervisor's report")?;
+            Ok(match ended {
+                Ended::OfItself => report,
+                Ended::Killed => None,
+                Ended::Exceeded(bound, used) => Some(LaunchReport::BoundReached { bound, used }),
+            })
         }
     }
 }
@@ -91,29 +102,60 @@ fn launch(
 #[derive(Debug, PartialEq, Eq)]
 enum Ended {
     OfItself,
+    /// By this process, because the worker has closed its end, or by somebody else.
     Killed,
+    /// By this process, because the command exceeded a bound.
+    Exceeded(WatchedBound, u64),
 }
 
-/// Waits for a process; kills it when the worker closes its end.
-fn wait_for(process: &OwnedFd, control: &Control) -> io::Result<Ended> {
-    let mut descriptors = [
-        PollFd::new(process, PollFlags::IN),
-        PollFd::from_borrowed_fd(control.as_fd(), PollFlags::RDHUP),
-    ];
-    while let Err(error) = poll(&mut descriptors, None) {
-        if error != Errno::INTR {
-            return Err(error.into());
+/// Waits for a process. Kills it when the worker closes its end, or when the command exceeds a bound.
+fn wait_for(process: &OwnedFd, control: &Control, watch: &mut DiskWatch<'_>) -> io::Result<Ended> {
+    let mut exceeded = None;
+    while !is_ready(process, control, watch.pause())? {
+        exceeded = watch.look(|| is_ready(process, control, Some(Duration::ZERO)).unwrap_or(true));
+        if exceeded.is_some() {
+            break;
         }
     }
-    if descriptors[0].revents().is_empty() {
+    // It fails if the process has ended meanwhile.
+    let has_ended = poll(
+        &mut [PollFd::new(process, PollFlags::IN)],
+        Some(&timespec(Duration::ZERO)),
+    )? > 0;
+    if !has_ended {
         pidfd_send_signal(process, Signal::KILL)?;
     }
     loop {
         match waitid(WaitId::PidFd(process.as_fd()), WaitIdOptions::EXITED) {
             Err(Errno::INTR) => {}
-            Ok(Some(status)) if status.exit_status() == Some(0) => return Ok(Ended::OfItself),
-            Ok(_) => return Ok(Ended::Killed),
+            Ok(status) => {
+                return Ok(match exceeded {
+                    Some((bound, used)) => Ended::Exceeded(bound, used),
+                    None if status.is_some_and(|status| status.exit_status() == Some(0)) => Ended::OfItself,
+                    None => Ended::Killed,
+                });
+            }
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// Waits, at most for `timeout`, until a process has ended or the worker has closed its end.
+fn is_ready(process: &OwnedFd, control: &Control, timeout: Option<Duration>) -> io::Result<bool> {
+    let mut descriptors = [
+        PollFd::new(process, PollFlags::IN),
+        PollFd::from_borrowed_fd(control.as_fd(), PollFlags::RDHUP),
+    ];
+    match poll(&mut descriptors, timeout.map(timespec).as_ref()) {
+        Err(Errno::INTR) => Ok(false),
+        Err(error) => Err(error.into()),
+        Ok(ready) => Ok(ready > 0),
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: duration.as_secs().try_into().unwrap_or(i64::MAX),
+        tv_nsec: duration.subsec_nanos().into(),
     }
 }

@@ -13,6 +13,8 @@
 //!
 //! Worker and launcher are built together, so the protocol has no version.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 /// Directory that holds the input root in the command's file system. The launcher itself, which has no overlay there,
@@ -25,9 +27,58 @@ pub struct LauncherSetup {
     /// Arguments of bubblewrap that build the file system, without a command. They mount the launcher's working
     /// directory, which is the worker's directory, at [`INPUT_ROOT`].
     pub bubblewrap: Vec<String>,
+    /// Files of the sandbox itself. Each launcher has inodes of its own for them: a lock or a lease on one cannot stop
+    /// a command of another launcher.
+    pub files: Vec<SandboxFile>,
     /// Gives the commands access to this machine's network.
     pub network: bool,
+    /// Bounds that this launcher watches for each command.
+    pub bounds: WatchedBounds,
 }
+
+/// Small read-only file of the sandbox.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SandboxFile {
+    /// Absolute path in the sandbox.
+    pub path: String,
+    /// Content.
+    pub content: String,
+}
+
+/// Bounds of one command that a launcher watches. `None` if something else enforces a bound, such as a cgroup.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchedBounds {
+    /// Memory in bytes: that of processes, and of files in `/tmp` and `/dev/shm`.
+    pub memory_bytes: Option<u64>,
+    /// Number of processes and threads.
+    pub processes: Option<u64>,
+    /// Space on disk in bytes that the command's changes and logs take.
+    pub disk_bytes: Option<u64>,
+    /// Size in bytes of standard output and standard error together.
+    pub log_bytes: Option<u64>,
+}
+
+/// One of the [`WatchedBounds`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WatchedBound {
+    /// `memory_bytes`.
+    Memory,
+    /// `processes`.
+    Processes,
+    /// `disk_bytes`.
+    Disk,
+    /// `log_bytes`.
+    Log,
+}
+
+/// Shortest time between two looks at the memory and the processes of a command. The first look is after that time,
+/// so short commands cost nothing.
+pub const PROCESS_WATCH_INTERVAL: Duration = Duration::from_millis(200);
+/// Shortest time between two looks at the disk space and the logs of a command.
+pub const DISK_WATCH_INTERVAL: Duration = Duration::from_millis(500);
+/// Part of the time that a look takes at most: after a long look the next one is later, so that the watch of a large
+/// tree takes at most two percent of a processor.
+pub const WATCH_INTERVALS_PER_LOOK: u32 = 50;
 
 /// Command to run. Paths are relative to the worker's directory, so that many layers fit into the 4,096 bytes that the
 /// kernel takes as options of a mount.
@@ -79,5 +130,14 @@ pub enum LaunchReport {
         step: String,
         /// The system's reason.
         reason: String,
+        /// Number of the system's error, if that is the reason.
+        errno: Option<i32>,
+    },
+    /// The command used more than it may. All its processes were killed.
+    BoundReached {
+        /// The bound.
+        bound: WatchedBound,
+        /// What the command used when this was noticed.
+        used: u64,
     },
 }

@@ -9,6 +9,9 @@
 //! the command has for itself ([`confinement`]) and starts it. Why a command sees nothing of the one before it is in
 //! `docs/decisions/0023-launchers-are-reused.md` and `docs/decisions/0025-one-bubblewrap-for-many-actions.md`.
 //!
+//! Bounds of a command are watched on two sides: the supervisor looks at its processes ([`process_watch`]), the launcher
+//! at its files ([`disk_watch`]). What the kernel counts for the worker's user is shared out to launchers ([`limits`]).
+//!
 //! The supervisor is the first process of a process-id namespace, which the kernel ends after all others in it. The
 //! launcher answers only then. When the worker's end of the socket closes, because the worker cancels or dies, the
 //! launcher kills the supervisor, and with it all others, and exits. When the launcher itself is killed, the supervisor
@@ -16,11 +19,14 @@
 
 mod confinement;
 mod control;
+mod disk_watch;
 mod failure;
 mod keyring;
 mod launcher;
+mod limits;
 mod namespaces;
 mod network;
+mod process_watch;
 mod raw_calls;
 mod shared_file_system;
 mod supervisor;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
@@ -68,6 +69,47 @@ pub(crate) fn close_from(first: libc::c_uint) -> io::Result<()> {
     )]
     let closed = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
     result(closed)
+}
+
+/// Holds back `SIGCHLD` from now on, for [`wait_for_child_signal`].
+pub(crate) fn block_child_signal() -> io::Result<()> {
+    let signals = child_signal();
+    #[expect(
+        unsafe_code,
+        reason = "it reads the set and writes none; this process has one thread"
+    )]
+    let blocked = unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const signals, std::ptr::null_mut()) };
+    result(blocked.into())
+}
+
+/// Waits for `SIGCHLD`, at most for `timeout`. The signal has to be blocked; one that came before counts.
+pub(crate) fn wait_for_child_signal(timeout: Option<Duration>) -> io::Result<()> {
+    let signals = child_signal();
+    let timeout = timeout.map(|timeout| libc::timespec {
+        tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    });
+    let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    #[expect(
+        unsafe_code,
+        reason = "it reads the set and the time, which live until it returns, and writes nothing"
+    )]
+    let waited = unsafe { libc::sigtimedwait(&raw const signals, std::ptr::null_mut(), timeout) };
+    match result(waited.into()) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => Ok(()),
+        other => other,
+    }
+}
+
+/// The set of signals that has `SIGCHLD` alone.
+fn child_signal() -> libc::sigset_t {
+    let mut signals = std::mem::MaybeUninit::uninit();
+    #[expect(unsafe_code, reason = "sigemptyset(3) writes the whole set")]
+    unsafe {
+        libc::sigemptyset(signals.as_mut_ptr());
+        libc::sigaddset(signals.as_mut_ptr(), libc::SIGCHLD);
+        signals.assume_init()
+    }
 }
 
 /// Replaces the session keyring by a new, empty one without a name.

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::process::{Child, Command, Stdio};
 
-use bitzel_launcher::INPUT_ROOT;
+use bitzel_launcher::{INPUT_ROOT, SandboxFile};
 use rustix::fs::{MemfdFlags, StatVfsMountFlags, memfd_create, statvfs};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount_change, mount_remount};
@@ -19,12 +19,32 @@ use crate::failure::{Failure, InStep as _};
 /// Name of the step that bubblewrap's own messages belong to.
 const BUILD: &str = "build the sandbox with bubblewrap";
 
-/// Lets bubblewrap build the file system that its `arguments` describe, and enters it. Afterwards the working directory
-/// is [`INPUT_ROOT`].
-pub(crate) fn enter(arguments: &[String]) -> Result<(), Failure> {
+/// Lets bubblewrap build the file system that its `arguments` describe, with `files` in it, and enters it. Afterwards the
+/// working directory is [`INPUT_ROOT`].
+pub(crate) fn enter(arguments: &[String], files: &[SandboxFile]) -> Result<(), Failure> {
     let (status, writer) = io::pipe().in_step(BUILD)?;
-    let arguments = arguments_file(arguments).in_step("pass arguments to bubblewrap")?;
-    for descriptor in [writer.as_fd(), arguments.as_fd()] {
+    let contents = files.iter().map(|file| memory_file(&[&file.content]));
+    let contents: Vec<OwnedFd> = contents
+        .collect::<io::Result<_>>()
+        .in_step("pass files to bubblewrap")?;
+    // First, because the last argument makes the root read-only.
+    let mut all = vec![];
+    for (file, content) in files.iter().zip(&contents) {
+        all.extend([
+            "--file".to_owned(),
+            content.as_raw_fd().to_string(),
+            file.path.clone(),
+        ]);
+    }
+    all.extend_from_slice(arguments);
+    // Unlike an argument list, a file has no limit in size.
+    let all: Vec<&str> = all
+        .iter()
+        .flat_map(|argument| [argument.as_str(), "\0"])
+        .collect();
+    let arguments = memory_file(&all).in_step("pass arguments to bubblewrap")?;
+    let descriptors = contents.iter().map(AsFd::as_fd);
+    for descriptor in descriptors.chain([writer.as_fd(), arguments.as_fd()]) {
         // No thread but this one runs, so nothing else can inherit them by accident.
         fcntl_setfd(descriptor, FdFlags::empty()).in_step("pass files to bubblewrap")?;
     }
@@ -40,7 +60,7 @@ pub(crate) fn enter(arguments: &[String]) -> Result<(), Failure> {
         .stderr(Stdio::piped())
         .spawn()
         .in_step("start bubblewrap")?;
-    drop((writer, arguments));
+    drop((writer, arguments, contents));
     if !answers(&mut bubblewrap).in_step(BUILD)? {
         let mut reason = String::new();
         if let Some(mut stderr) = bubblewrap.stderr.take() {
@@ -113,12 +133,11 @@ fn enter_namespaces(status: &io::PipeReader) -> io::Result<()> {
     Ok(move_into_thread_name_spaces(process.as_fd(), namespaces)?)
 }
 
-/// A file in memory with NUL-terminated arguments. Unlike an argument list, it has no limit in size.
-fn arguments_file(arguments: &[String]) -> io::Result<OwnedFd> {
-    let mut file = File::from(memfd_create("bubblewrap-arguments", MemfdFlags::CLOEXEC)?);
-    for argument in arguments {
-        file.write_all(argument.as_bytes())?;
-        file.write_all(b"\0")?;
+/// A file in memory for bubblewrap to read.
+fn memory_file(parts: &[&str]) -> io::Result<OwnedFd> {
+    let mut file = File::from(memfd_create("for-bubblewrap", MemfdFlags::CLOEXEC)?);
+    for part in parts {
+        file.write_all(part.as_bytes())?;
     }
     io::Seek::rewind(&mut file)?;
     Ok(file.into())

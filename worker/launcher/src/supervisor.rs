@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use bitzel_launcher::{LaunchReport, LaunchRequest};
+use bitzel_launcher::{LaunchReport, LaunchRequest, WatchedBounds};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
@@ -18,6 +18,7 @@ use rustix::process::{WaitOptions, wait};
 
 use crate::confinement::{die_with_launcher, drop_privileges, mount_writable, open_log};
 use crate::failure::{Failure, InStep as _};
+use crate::process_watch::ProcessWatch;
 use crate::raw_calls;
 use crate::system_calls::SystemCallFilters;
 
@@ -30,6 +31,8 @@ pub(crate) struct SupervisorHandles {
     pub report: File,
     /// Filters for the command's system calls.
     pub filters: SystemCallFilters,
+    /// Bounds of each command.
+    pub bounds: WatchedBounds,
 }
 
 impl SupervisorHandles {
@@ -71,9 +74,12 @@ fn run(request: &LaunchRequest, handles: &SupervisorHandles) -> Result<LaunchRep
         return Err(Failure::new("start the command", "it has no name"));
     };
     match start(name, arguments, &request.environment, &stdout, &stderr) {
-        Ok(child) => wait_for(&child)
-            .map(LaunchReport::Exited)
-            .in_step("wait for the command"),
+        Ok(child) => {
+            let watch = ProcessWatch::start(&handles.bounds);
+            wait_for(&child, watch).in_step("wait for the command")
+        }
+        // Not the command's fault.
+        Err(error) if is_exhaustion(&error) => Err(error).in_step("start the command"),
         Err(error) => Ok(LaunchReport::CommandNotStarted(format!("{name}: {error}"))),
     }
 }
@@ -140,18 +146,34 @@ fn find(name: &str, path: &str) -> io::Result<PathBuf> {
     Err(reason.into())
 }
 
-/// Reaps processes, orphans too, until the command ends, and gives its exit code.
-fn wait_for(command: &Child) -> io::Result<i32> {
+/// True if the machine, or the worker's user, had too few resources for a process.
+fn is_exhaustion(error: &io::Error) -> bool {
+    let exhausted = [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE];
+    Errno::from_io_error(error).is_some_and(|error| exhausted.contains(&error))
+}
+
+/// Reaps processes, orphans too, until the command ends or exceeds a bound. This process ends then, and with it all
+/// others in its process-id namespace.
+fn wait_for(command: &Child, mut watch: ProcessWatch) -> io::Result<LaunchReport> {
+    raw_calls::block_child_signal()?;
     loop {
-        match wait(WaitOptions::empty()) {
-            Ok(Some((process, status))) if i32::try_from(command.id()) == Ok(process.as_raw_pid()) => {
-                let signal = status.terminating_signal();
-                if let Some(code) = status.exit_status().or(signal.map(|signal| 128 + signal)) {
-                    return Ok(code);
+        // All that have ended: several ends may give one signal.
+        loop {
+            match wait(WaitOptions::NOHANG) {
+                Ok(Some((process, status))) if i32::try_from(command.id()) == Ok(process.as_raw_pid()) => {
+                    let signal = status.terminating_signal();
+                    if let Some(code) = status.exit_status().or(signal.map(|signal| 128 + signal)) {
+                        return Ok(LaunchReport::Exited(code));
+                    }
                 }
+                Ok(None) => break,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
             }
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+        }
+        raw_calls::wait_for_child_signal(watch.pause())?;
+        if let Some((bound, used)) = watch.look()? {
+            return Ok(LaunchReport::BoundReached { bound, used });
         }
     }
 }

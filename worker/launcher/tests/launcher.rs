@@ -9,7 +9,9 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use bitzel_launcher::{LaunchAnswer, LaunchReport, LaunchRequest, LauncherSetup};
+use bitzel_launcher::{
+    LaunchAnswer, LaunchReport, LaunchRequest, LauncherSetup, SandboxFile, WatchedBound, WatchedBounds,
+};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fcntl_setfl, mknodat};
 use serde::Serialize;
 use tempfile::TempDir;
@@ -32,8 +34,17 @@ impl Launcher {
         Self::start_below(&[])
     }
 
+    /// Starts the launcher with bounds.
+    fn start_with(bounds: WatchedBounds) -> Self {
+        Self::start_process(&[], bounds)
+    }
+
     /// Starts the launcher as the last argument of `command`.
     fn start_below(command: &[&str]) -> Self {
+        Self::start_process(command, WatchedBounds::default())
+    }
+
+    fn start_process(command: &[&str], bounds: WatchedBounds) -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("upper")).unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
@@ -51,7 +62,12 @@ impl Launcher {
         };
         launcher.send(&LauncherSetup {
             bubblewrap: BUBBLEWRAP.split_whitespace().map(str::to_owned).collect(),
+            files: vec![SandboxFile {
+                path: "/etc/passwd".into(),
+                content: "root:x:0:0::/:/bin/sh\n".into(),
+            }],
             network: false,
+            bounds,
         });
         launcher
     }
@@ -124,7 +140,7 @@ fn exited(code: i32) -> LaunchAnswer {
 /// Step and reason of a launcher that cannot run anything.
 fn failure(mut launcher: Launcher) -> (String, String) {
     let LaunchAnswer {
-        report: LaunchReport::Failed { step, reason },
+        report: LaunchReport::Failed { step, reason, .. },
         reusable: false,
     } = launcher.run(&["true"])
     else {
@@ -159,6 +175,7 @@ fn reports_failures_of_any_length_and_goes_on() {
     let failed = LaunchReport::Failed {
         step: format!("enter /{long}"),
         reason: "File name too long (os error 36)".into(),
+        errno: Some(36),
     };
     assert_eq!(launcher.receive().unwrap().report, failed);
     assert_eq!(launcher.run(&["true"]), exited(0));
@@ -222,4 +239,122 @@ fn reports_missing_bubblewrap() {
     let (step, reason) = failure(launcher);
     assert_eq!(step, "start bubblewrap");
     assert!(reason.starts_with("No such file or directory"), "{reason}");
+}
+
+/// The bound that a script reaches, which would otherwise never end. The launcher goes on.
+fn reached(bounds: WatchedBounds, script: &str) -> (WatchedBound, u64) {
+    let mut launcher = Launcher::start_with(bounds);
+    let answer = launcher.run(&["sh", "-c", script]);
+    let LaunchReport::BoundReached { bound, used } = answer.report else {
+        panic!(
+            "{answer:?}, {}",
+            fs::read_to_string(launcher.path("stderr")).unwrap()
+        );
+    };
+    assert!(answer.reusable);
+    fs::remove_file(launcher.path("stdout")).unwrap();
+    assert_eq!(
+        launcher.run(&["sh", "-c", "echo $$; chmod -R u+rwX .; rm -rf ./*"]),
+        exited(0)
+    );
+    assert_eq!(launcher.stdout(), "2\n");
+    launcher.close();
+    (bound, used)
+}
+
+#[test]
+fn watches_the_memory_of_processes_and_of_files() {
+    let bounds = WatchedBounds {
+        memory_bytes: Some(64 << 20),
+        ..WatchedBounds::default()
+    };
+    for python in [
+        "kept = bytearray(os.urandom(1 << 20) * 100)",
+        "kept = mmap.mmap(-1, 100 << 20); kept.write(b'x' * (100 << 20))",
+        "kept = open('/tmp/kept', 'wb'); kept.write(b'x' * (100 << 20)); kept.flush()",
+    ] {
+        let script = format!("exec python3 -c \"import mmap, os, signal\n{python}\nsignal.pause()\"");
+        let (bound, used) = reached(bounds, &script);
+        assert_eq!(bound, WatchedBound::Memory);
+        assert!((64 << 20..256 << 20).contains(&used), "{used}");
+    }
+}
+
+#[test]
+fn counts_shared_memory_once() {
+    let mut launcher = Launcher::start_with(WatchedBounds {
+        memory_bytes: Some(192 << 20),
+        ..WatchedBounds::default()
+    });
+    // Eight processes that share 64 MiB for longer than several looks take.
+    let script = "import os, time
+kept = bytearray(os.urandom(1 << 20) * 64)
+children = []
+for _ in range(8):
+    child = os.fork()
+    if child == 0:
+        time.sleep(1)
+        os._exit(0)
+    children.append(child)
+for child in children: os.waitpid(child, 0)";
+    assert_eq!(launcher.run(&["python3", "-c", script]), exited(0));
+    launcher.close();
+}
+
+#[test]
+fn watches_the_number_of_processes_and_threads() {
+    let bounds = WatchedBounds {
+        processes: Some(40),
+        ..WatchedBounds::default()
+    };
+    // A command that lives on when the system gives it no more.
+    let bomb = "while :; do sleep 1000 & done 2> /dev/null";
+    let threads = "exec python3 -c \"import threading\nwhile True: threading.Thread(target=threading.Event().wait).start()\" 2> /dev/null";
+    for script in [bomb, threads] {
+        let (bound, used) = reached(bounds, script);
+        assert_eq!(bound, WatchedBound::Processes);
+        assert!(used > 40, "{used}");
+    }
+}
+
+#[test]
+fn watches_disk_space_and_logs() {
+    let bounds = WatchedBounds {
+        disk_bytes: Some(8 << 20),
+        log_bytes: Some(1 << 20),
+        ..WatchedBounds::default()
+    };
+    let (bound, used) = reached(
+        bounds,
+        "mkdir -m 0 a; mkdir b; head -c 9M /dev/zero > b/c; chmod 0 b; sleep 1000",
+    );
+    assert_eq!(bound, WatchedBound::Disk);
+    assert!((8 << 20..16 << 20).contains(&used), "{used}");
+    let (bound, used) = reached(bounds, "truncate -s 2T /proc/self/fd/2; sleep 1000");
+    assert_eq!((bound, used), (WatchedBound::Log, 2 << 40));
+}
+
+#[test]
+fn f7_a_launcher_has_a_share_of_the_users_limits() {
+    let mut launcher = Launcher::start();
+    let script = "cat /proc/sys/user/max_inotify_instances; cat /etc/passwd; exec python3 -c '
+import ctypes
+libc = ctypes.CDLL(None)
+made = 0
+while libc.inotify_init() >= 0: made += 1
+print(made)'";
+    assert_eq!(launcher.run(&["sh", "-c", script]), exited(0));
+    let whole: u64 = fs::read_to_string("/proc/sys/user/max_inotify_instances")
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    let stdout = launcher.stdout();
+    let lines: Vec<&str> = stdout.lines().collect();
+    let [_, passwd, made] = lines[..] else {
+        panic!("{stdout}")
+    };
+    assert_eq!(passwd, "root:x:0:0::/:/bin/sh");
+    assert_eq!(made.parse::<u64>().unwrap(), (whole / 8).max(1));
+    launcher.close();
 }

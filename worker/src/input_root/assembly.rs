@@ -17,6 +17,7 @@ use rustix::fs::{
     utimensat,
 };
 use rustix::io::Errno;
+use tokio_util::sync::CancellationToken;
 
 use super::layer_selection::LayerKey;
 use crate::error::Error;
@@ -60,6 +61,7 @@ struct AssemblyRun<'run> {
     directories: &'run WorkerDirectories,
     /// The directory `files` of the cache.
     files: OwnedFd,
+    cancellation: &'run CancellationToken,
 }
 
 impl Assembly {
@@ -111,8 +113,13 @@ impl Assembly {
     }
 
     /// Assembles in the directory `top`, which is created if it does not exist. All files have to stay in the cache
-    /// meanwhile.
-    pub(super) fn run(&self, directories: &WorkerDirectories, top: &Path) -> Result<(), Error> {
+    /// meanwhile. Ends early with [`Error::Cancelled`].
+    pub(super) fn run(
+        &self,
+        directories: &WorkerDirectories,
+        top: &Path,
+        cancellation: &CancellationToken,
+    ) -> Result<(), Error> {
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
         fs::create_dir_all(top.join(&self.start.path)).map_err(Error::io_at("create", top))?;
         let files = open(
@@ -127,6 +134,7 @@ impl Assembly {
             assembly: self,
             directories,
             files,
+            cancellation,
         };
         run.directory(&start, &self.start)
     }
@@ -134,6 +142,9 @@ impl Assembly {
 
 impl AssemblyRun<'_> {
     fn directory(&self, target: &OwnedFd, key: &LayerKey) -> Result<(), Error> {
+        if self.cancellation.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
         let tree = &self.assembly.tree;
         let directory = directory_of(tree, key.digest)?;
         directory.files.par_chunks(FILES_PER_TASK).try_for_each(|nodes| {

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::changed_file::{ChangedFile, Inode};
 use super::scan::ScannedFile;
-use super::size_limit::check_size;
+use crate::bounds::{Bound, BoundReached};
 use crate::error::Error;
 use crate::file_cache::{FileCache, FileKey, OutputCopy};
 use crate::node_properties::OutputProperties;
@@ -57,7 +57,7 @@ impl HashedFiles {
             .filter(|(index, file)| first_name(*index, file) == *index)
             .map(|(index, _)| index)
             .collect();
-        let copied = select_copied(&changed, &to_hash, cache)?;
+        let copied = select_copied(&changed, &to_hash, cache);
         let mut hashed: HashMap<usize, (Digest, Option<OutputCopy>)> = to_hash
             .into_par_iter()
             .map(|index| {
@@ -150,25 +150,39 @@ fn names_by_inode(changed: &[ChangedFile]) -> HashMap<Inode, Vec<usize>> {
     names
 }
 
-/// Selects the files to copy among those `to_hash`, as far as the cache has room. Refuses outputs that are too large.
-fn select_copied(
-    changed: &[ChangedFile],
-    to_hash: &[usize],
-    cache: Option<&FileCache>,
-) -> Result<HashSet<usize>, Error> {
-    let (mut bytes, mut room) = (0_u64, cache.map_or(0, FileCache::max_copied_bytes));
+/// Refuses files that are larger than `allowed` together, each inode once. A sparse file of any size takes a moment to
+/// create and no disk space, and hours to hash.
+pub(super) fn check_size(changed: &[ChangedFile], allowed: u64) -> Result<(), Error> {
+    let mut inodes = HashSet::new();
+    let mut used = 0_u64;
+    for file in changed {
+        if file.inode.is_none_or(|inode| inodes.insert(inode)) {
+            used = used.saturating_add(file.size);
+        }
+    }
+    if used <= allowed {
+        return Ok(());
+    }
+    Err(Error::BoundReached(BoundReached {
+        bound: Bound::OutputBytes,
+        used: Some(used),
+        allowed,
+    }))
+}
+
+/// Selects the files to copy among those `to_hash`, as far as the cache has room.
+fn select_copied(changed: &[ChangedFile], to_hash: &[usize], cache: Option<&FileCache>) -> HashSet<usize> {
+    let mut room = cache.map_or(0, FileCache::max_copied_bytes);
     let mut copied = HashSet::new();
     for index in to_hash {
         let file = &changed[*index];
-        bytes = bytes.saturating_add(file.size);
-        check_size(&file.path, bytes)?;
         // The cache creates the empty file without a download, so a copy saves nothing.
         if (1..=room).contains(&file.size) {
             room -= file.size;
             copied.insert(*index);
         }
     }
-    Ok(copied)
+    copied
 }
 
 /// Names of the hardlink groups: the first path of each inode that has several paths among the outputs.

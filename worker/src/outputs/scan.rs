@@ -10,10 +10,12 @@ use std::path::Path;
 use bitzel_proto::Digest;
 use bitzel_proto::reapi::{FileNode, NodeProperties, SymlinkNode};
 use rustix::fs::{Dir, OFlags};
+use tokio_util::sync::CancellationToken;
 
 use super::changed_file::{Attributes, ChangedFile};
 use super::merged_tree::{MergedNode, MergedTree, check_depth};
 use super::opening::open_without_symlinks;
+use crate::bounds::{Bound, BoundReached};
 use crate::error::Error;
 use crate::input_tree::child_digest;
 use crate::node_properties::OutputProperties;
@@ -77,13 +79,25 @@ pub(super) enum ScannedDirectory {
 #[derive(Debug)]
 pub(super) struct Scanner<'scan, 'tree> {
     merged: &'scan MergedTree<'tree>,
+    max_entries: u64,
+    /// Entries of the upper directory that were scanned.
+    entries: u64,
+    cancellation: &'scan CancellationToken,
     changed: Vec<ChangedFile>,
 }
 
 impl<'scan, 'tree> Scanner<'scan, 'tree> {
-    pub(super) fn new(merged: &'scan MergedTree<'tree>) -> Self {
+    /// A scan of at most `max_entries` changed entries.
+    pub(super) fn new(
+        merged: &'scan MergedTree<'tree>,
+        max_entries: u64,
+        cancellation: &'scan CancellationToken,
+    ) -> Self {
         Self {
             merged,
+            max_entries,
+            entries: 0,
+            cancellation,
             changed: vec![],
         }
     }
@@ -103,6 +117,7 @@ impl<'scan, 'tree> Scanner<'scan, 'tree> {
             }
             MergedNode::Upper { metadata, input } => (metadata, input),
         };
+        self.count()?;
         let on_disk = self.merged.upper_path(&path);
         let kind = metadata.file_type();
         if kind.is_dir() {
@@ -146,6 +161,22 @@ impl<'scan, 'tree> Scanner<'scan, 'tree> {
         }
         self.changed.push(ChangedFile::new(path, on_disk, &metadata));
         Ok(ScannedNode::File(ScannedFile::Changed(self.changed.len() - 1)))
+    }
+
+    /// Counts one entry. Fails if it is one too many, or if the scan is cancelled.
+    fn count(&mut self) -> Result<(), Error> {
+        if self.cancellation.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        self.entries += 1;
+        if self.entries <= self.max_entries {
+            return Ok(());
+        }
+        Err(Error::BoundReached(BoundReached {
+            bound: Bound::OutputEntries,
+            used: None,
+            allowed: self.max_entries,
+        }))
     }
 
     /// The entries of a directory of the upper directory, merged with those of its input directory.

@@ -50,6 +50,9 @@ fn walk(
     let on_disk = merged.upper_path(path);
     for entry in fs::read_dir(&on_disk).map_err(Error::io_at("read", &on_disk))? {
         let entry = entry.map_err(Error::io_at("read", &on_disk))?;
+        if cancellation.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
         let name = entry.file_name().to_string_lossy().into_owned();
         let child_path = join(path, &name);
         if outputs.contains(&child_path) {

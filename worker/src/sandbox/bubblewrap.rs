@@ -3,9 +3,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use bitzel_launcher::INPUT_ROOT;
+use bitzel_launcher::{INPUT_ROOT, SandboxFile};
 
-use crate::error::Error;
 use crate::worker_directories::{CHANGES, WorkerDirectories};
 
 /// Parts of /etc that tools need: the dynamic linker's cache, Debian's alternatives (`cc`, `awk`, `c++`), certificates.
@@ -47,30 +46,20 @@ pub(super) struct HostFileSystem {
     common: Vec<String>,
     /// Arguments for /etc with network.
     network: Vec<String>,
-    /// Arguments for /etc without network.
-    no_network: Vec<String>,
     /// Arguments for the worker's directory at [`INPUT_ROOT`], which launchers see there. Commands see their input root
     /// mounted over it.
     worker_directory: Vec<String>,
 }
 
 impl HostFileSystem {
-    /// Looks at this machine and writes the sandbox's own files of /etc. Blocks.
-    pub(super) fn find(directories: &WorkerDirectories, host_directories: &[PathBuf]) -> Result<Self, Error> {
-        let etc = directories.cache().join("etc");
-        for (name, text) in [("passwd", PASSWD), ("group", GROUP), ("hosts", HOSTS)] {
-            let path = etc.join(name);
-            fs::write(&path, text).map_err(Error::io(format!("write {}", path.display())))?;
-        }
+    /// Looks at this machine. Blocks.
+    pub(super) fn find(directories: &WorkerDirectories, host_directories: &[PathBuf]) -> Self {
         let mut common = strings(&["--ro-bind", "/usr", "/usr"]);
         for path in ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"] {
             match fs::read_link(path) {
                 Ok(target) => common.extend(strings(&["--symlink", &target.to_string_lossy(), path])),
                 Err(_) => common.extend(strings(&["--ro-bind-try", path, path])),
             }
-        }
-        for (name, path) in [("passwd", "/etc/passwd"), ("group", "/etc/group")] {
-            common.extend(strings(&["--ro-bind", &etc.join(name).to_string_lossy(), path]));
         }
         for path in ETC {
             common.extend(strings(&["--ro-bind-try", path, path]));
@@ -83,21 +72,31 @@ impl HostFileSystem {
             .iter()
             .flat_map(|path| strings(&["--ro-bind-try", path, path]))
             .collect();
-        let hosts = etc.join("hosts");
-        // The launcher is in a network of its own already.
-        let no_network = strings(&["--ro-bind", &hosts.to_string_lossy(), "/etc/hosts"]);
         // The launcher starts in the worker's directory.
         let mut worker_directory = strings(&["--bind", ".", INPUT_ROOT]);
         if let Some(changes) = directories.separate_scratch() {
             let changes = changes.to_string_lossy();
             worker_directory.extend(strings(&["--bind", &changes, &format!("{INPUT_ROOT}/{CHANGES}")]));
         }
-        Ok(Self {
+        Self {
             common,
             network,
-            no_network,
             worker_directory,
-        })
+        }
+    }
+
+    /// The sandbox's own files of /etc, instead of those of this machine.
+    pub(super) fn files(network: bool) -> Vec<SandboxFile> {
+        let file = |path: &str, content: &str| SandboxFile {
+            path: path.to_owned(),
+            content: content.to_owned(),
+        };
+        let mut files = vec![file("/etc/passwd", PASSWD), file("/etc/group", GROUP)];
+        if !network {
+            // The launcher is in a network of its own.
+            files.push(file("/etc/hosts", HOSTS));
+        }
+        files
     }
 
     /// Arguments for the file system that all commands with or without this machine's `network` share. They see it
@@ -106,7 +105,9 @@ impl HostFileSystem {
     pub(super) fn bubblewrap_arguments(&self, network: bool) -> Vec<String> {
         let mut arguments = strings(&["--unshare-uts", "--hostname", "bitzel", "--die-with-parent"]);
         arguments.extend_from_slice(&self.common);
-        arguments.extend_from_slice(if network { &self.network } else { &self.no_network });
+        if network {
+            arguments.extend_from_slice(&self.network);
+        }
         arguments.extend(strings(&["--ro-bind", "/proc", "/proc"]));
         arguments.extend(strings(&["--dev", "/dev", "--remount-ro", "/dev"]));
         arguments.extend(strings(&["--dir", "/tmp", "--dir", "/run", "--dir", "/var"]));

@@ -1,5 +1,6 @@
 //! One sandbox launcher, as the worker sees it.
 
+use std::fmt::Display;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
@@ -11,7 +12,8 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
 use super::launcher_program::LauncherProgram;
-use crate::error::Error;
+use crate::cgroup::{Cgroup, CgroupEvents};
+use crate::error::{Error, is_exhaustion};
 
 /// One launcher process. Dropping it kills what it runs and ends it, without waiting for that.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub(super) struct Launcher {
     pending_setup: Vec<u8>,
     /// True if its commands have access to this machine's network.
     network: bool,
+    /// Control group of the launcher and its commands.
+    cgroup: Option<Cgroup>,
 }
 
 impl Launcher {
@@ -30,6 +34,7 @@ impl Launcher {
         program: &LauncherProgram,
         directory: &Path,
         setup: &LauncherSetup,
+        cgroup: Option<Cgroup>,
     ) -> Result<Self, Error> {
         let socket = || Error::io("make a socket pair");
         let (ours, theirs) = StdUnixStream::pair().map_err(socket())?;
@@ -49,18 +54,30 @@ impl Launcher {
             .process_group(0)
             .kill_on_drop(false)
             .spawn()
-            .map_err(|error| Error::Sandbox(format!("start the sandbox launcher: {error}")))?;
+            .map_err(|error| failed("start the sandbox launcher", &error, error.raw_os_error()))?;
+        if let (Some(cgroup), Some(process)) = (&cgroup, process.id()) {
+            // Before the first request, so all that it starts is in the group.
+            cgroup
+                .admit(process)
+                .map_err(Error::io("move the sandbox launcher to its control group"))?;
+        }
         Ok(Self {
             process,
             control: BufReader::new(ours),
             pending_setup,
             network: setup.network,
+            cgroup,
         })
     }
 
     /// True if its commands have access to this machine's network.
     pub(super) fn has_network(&self) -> bool {
         self.network
+    }
+
+    /// How often its control group has reached its limits.
+    pub(super) fn events(&self) -> CgroupEvents {
+        self.cgroup.as_ref().map(Cgroup::events).unwrap_or_default()
     }
 
     /// True if the process has not ended.
@@ -86,7 +103,10 @@ impl Launcher {
     /// Ends it and waits until it and all processes of the sandbox have ended.
     pub(super) async fn end(self) -> Result<(), Error> {
         let Self {
-            mut process, control, ..
+            mut process,
+            control,
+            cgroup: _cgroup,
+            ..
         } = self;
         // When this end closes, the launcher kills the sandbox and exits after the last process.
         drop(control);
@@ -95,6 +115,15 @@ impl Launcher {
             .await
             .map(drop)
             .map_err(Error::io("wait for the sandbox launcher"))
+    }
+}
+
+/// A step that failed on the way to a command, with the number of the system's error if there is one.
+pub(super) fn failed(step: &str, reason: &dyn Display, errno: Option<i32>) -> Error {
+    let reason = format!("{step}: {reason}");
+    match errno {
+        Some(errno) if is_exhaustion(errno) => Error::Exhausted(reason),
+        _ => Error::Sandbox(reason),
     }
 }
 

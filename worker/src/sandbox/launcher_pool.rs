@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use bitzel_launcher::LauncherSetup;
+use bitzel_launcher::{LauncherSetup, WatchedBounds};
 use parking_lot::Mutex;
 
 use super::bubblewrap::HostFileSystem;
 use super::launcher::Launcher;
 use super::launcher_program::LauncherProgram;
+use crate::cgroup::Cgroups;
 use crate::error::Error;
 use crate::worker_directories::WorkerDirectories;
 
@@ -17,6 +18,8 @@ pub(super) struct LauncherPool {
     program: LauncherProgram,
     directories: Arc<WorkerDirectories>,
     host: HostFileSystem,
+    bounds: WatchedBounds,
+    cgroups: Option<Arc<Cgroups>>,
     idle: Mutex<Vec<Launcher>>,
 }
 
@@ -25,11 +28,15 @@ impl LauncherPool {
         program: LauncherProgram,
         directories: Arc<WorkerDirectories>,
         host: HostFileSystem,
+        bounds: WatchedBounds,
+        cgroups: Option<Arc<Cgroups>>,
     ) -> Self {
         Self {
             program,
             directories,
             host,
+            bounds,
+            cgroups,
             idle: Mutex::default(),
         }
     }
@@ -44,10 +51,14 @@ impl LauncherPool {
         }
         let setup = LauncherSetup {
             bubblewrap: self.host.bubblewrap_arguments(network),
+            files: HostFileSystem::files(network),
             network,
+            bounds: self.bounds,
         };
+        let create = |cgroups: &Arc<Cgroups>| cgroups.create().map_err(Error::io("make a control group"));
+        let cgroup = self.cgroups.as_ref().map(create).transpose()?;
         let _alone = self.directories.process_start_guard();
-        Launcher::start(&self.program, self.directories.cache(), &setup)
+        Launcher::start(&self.program, self.directories.cache(), &setup, cgroup)
     }
 
     fn take_idle(&self, network: bool) -> Option<Launcher> {

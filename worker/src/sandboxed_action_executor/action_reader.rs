@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitzel_cas::blob_store::read_whole;
+use bitzel_cas::blocking::run_blocking;
 use bitzel_cas::{BlobStore, DirectoryCache, DirectoryTree, fetch_directory_tree};
 use bitzel_proto::Digest;
 use bitzel_proto::reapi::{Action, Command};
@@ -16,9 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::execution_timeout::ExecutionTimeouts;
 use super::sandbox_properties::SandboxProperties;
+use crate::bounds::{Bound, BoundReached};
 use crate::cancellation::unless_cancelled;
 use crate::error::Error;
-use crate::input_tree::{child_digest, directory_of};
+use crate::input_tree::{child_digest, count_entries, directory_of};
 use crate::outputs::OutputDeclaration;
 use crate::relative_path::resolve;
 
@@ -42,13 +44,15 @@ pub(super) struct CheckedAction {
 /// Reader of Actions.
 pub(super) struct ActionReader {
     timeouts: ExecutionTimeouts,
+    max_input_entries: u64,
     directory_cache: DirectoryCache,
 }
 
 impl ActionReader {
-    pub(super) fn new(timeouts: ExecutionTimeouts) -> Self {
+    pub(super) fn new(timeouts: ExecutionTimeouts, max_input_entries: u64) -> Self {
         Self {
             timeouts,
+            max_input_entries,
             directory_cache: DirectoryCache::new(DIRECTORY_CACHE_BYTES),
         }
     }
@@ -82,7 +86,7 @@ impl ActionReader {
         })
     }
 
-    /// Fetches the tree of the input root and looks for the working directory in it.
+    /// Fetches the tree of the input root, counts its entries and looks for the working directory in it.
     pub(super) async fn fetch_input_tree(
         &self,
         store: &dyn BlobStore,
@@ -95,7 +99,19 @@ impl ActionReader {
         };
         let tree = unless_cancelled(cancellation, fetch).await?;
         check_working_directory(&tree, &action.working_directory)?;
-        Ok(Arc::new(tree))
+        let tree = Arc::new(tree);
+        let entries = {
+            let tree = Arc::clone(&tree);
+            run_blocking(move || count_entries(&tree)).await?
+        };
+        if entries > self.max_input_entries {
+            return Err(Error::BoundReached(BoundReached {
+                bound: Bound::InputEntries,
+                used: Some(entries),
+                allowed: self.max_input_entries,
+            }));
+        }
+        Ok(tree)
     }
 }
 

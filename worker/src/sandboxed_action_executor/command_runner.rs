@@ -6,11 +6,12 @@ use bitzel_proto::reapi::{ActionResult, Command};
 use bitzel_proto::{google, timestamp::now};
 
 use super::execution::{Execution, metadata};
+use crate::bounds::BoundReached;
 use crate::error::Error;
 use crate::input_root::InputRoot;
 use crate::sandbox::{Sandbox, SandboxedCommand};
 
-/// Exit code of a command that timed out: a shell reports it for a process that SIGKILL ended.
+/// Exit code of a command that timed out or reached a bound: a shell reports it for a process that SIGKILL ended.
 const KILLED_EXIT_CODE: i32 = 128 + 9;
 
 /// Runner of commands in sandboxes.
@@ -23,6 +24,7 @@ pub(super) enum CommandEnd {
     Exited(i32),
     TimedOut,
     Cancelled,
+    BoundReached(BoundReached),
 }
 
 impl CommandRunner {
@@ -58,7 +60,14 @@ impl CommandRunner {
         let exit = self.sandbox.run_until(&command, &execution.directory, stop).await;
         metadata(result).execution_completed_timestamp = Some(now());
         metadata(result).virtual_execution_duration = Some(to_message(start.elapsed()));
-        Ok(match exit? {
+        let exit = match exit {
+            Err(Error::BoundReached(reached)) => {
+                result.exit_code = KILLED_EXIT_CODE;
+                return Ok(CommandEnd::BoundReached(reached));
+            }
+            other => other?,
+        };
+        Ok(match exit {
             Some(code) => {
                 result.exit_code = code;
                 CommandEnd::Exited(code)

@@ -1,0 +1,180 @@
+//! Control groups of version 2, see `Documentation/admin-guide/cgroup-v2.rst` of Linux.
+//!
+//! A worker to which the system has delegated its control group makes one below it for each launcher. The kernel then
+//! enforces the bounds of memory and processes, with everything that a watch cannot see, and shares processors fairly
+//! among Actions. Launchers are reused, and their groups with them.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::bounds::Bounds;
+
+mod delegation;
+
+/// Processes of the sandbox itself in a group: the launcher, the supervisor, and bubblewrap at the start.
+const SANDBOX_PROCESSES: u64 = 8;
+/// Start of the names of groups of launchers. The worker's process id and a number follow.
+const PREFIX: &str = "bitzel-action-";
+
+/// Controllers that a worker uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Controllers {
+    pub memory: bool,
+    pub pids: bool,
+    pub cpu: bool,
+}
+
+/// The control group that was delegated to this worker.
+#[derive(Debug)]
+pub(crate) struct Cgroups {
+    directory: PathBuf,
+    controllers: Controllers,
+    bounds: Bounds,
+}
+
+/// Number of the next group of this process.
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
+
+/// The control group of a launcher. Removed when it is dropped, if its processes have ended.
+#[derive(Debug)]
+pub(crate) struct Cgroup {
+    directory: PathBuf,
+    /// Kept open: they are read for each command.
+    memory_events: Option<File>,
+    pids_events: Option<File>,
+}
+
+/// Numbers of times that a group reached its limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct CgroupEvents {
+    /// Processes that were killed because the group had no memory left.
+    pub killed: u64,
+    /// Processes and threads that were refused.
+    pub refused: u64,
+}
+
+impl Cgroups {
+    /// Takes possession of the delegated control group. The error is the reason why there is none. Blocks.
+    pub(crate) fn open(bounds: &Bounds) -> Result<Arc<Self>, String> {
+        let (directory, controllers) = delegation::take()?;
+        let cgroups = Arc::new(Self {
+            directory,
+            controllers,
+            bounds: bounds.clone(),
+        });
+        cgroups.remove_stale();
+        // The kernel may still refuse something, for example a limit beyond that of a container.
+        cgroups
+            .create()
+            .map_err(|error| format!("no control group can be made: {error}"))?;
+        Ok(cgroups)
+    }
+
+    /// Directory below which the groups are.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The controllers that enforce bounds.
+    pub(crate) fn controllers(&self) -> Controllers {
+        self.controllers
+    }
+
+    /// Makes a group for a launcher.
+    pub(crate) fn create(&self) -> io::Result<Cgroup> {
+        let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{PREFIX}{}-{number}", std::process::id());
+        let directory = self.directory.join(name);
+        fs::create_dir(&directory)?;
+        let mut cgroup = Cgroup {
+            directory,
+            memory_events: None,
+            pids_events: None,
+        };
+        cgroup.limit(self.controllers, &self.bounds)?;
+        Ok(cgroup)
+    }
+
+    /// Removes groups of workers that were killed.
+    fn remove_stale(&self) {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        for entry in entries {
+            let name = entry.file_name();
+            let process = name
+                .to_str()
+                .and_then(|name| name.strip_prefix(PREFIX)?.split_once('-'));
+            if process.is_some_and(|(process, _)| !Path::new("/proc").join(process).exists()) {
+                // One that has processes stays.
+                let _ = fs::remove_dir(entry.path());
+            }
+        }
+    }
+}
+
+impl Cgroup {
+    fn limit(&mut self, controllers: Controllers, bounds: &Bounds) -> io::Result<()> {
+        let write = |name: &str, value: String| {
+            fs::write(self.directory.join(name), value)
+                .map_err(|error| io::Error::new(error.kind(), format!("write {name}: {error}")))
+        };
+        if controllers.memory {
+            write("memory.max", bounds.memory_bytes.to_string())?;
+            // A group where one process is missing is of no use: make would go on with half of its jobs.
+            write("memory.oom.group", "1".into())?;
+            // Not there on a machine without swap accounting.
+            let _ = write("memory.swap.max", "0".into());
+            self.memory_events = Some(File::open(self.directory.join("memory.events"))?);
+        }
+        if controllers.pids {
+            let limit = bounds.processes.saturating_add(SANDBOX_PROCESSES);
+            write("pids.max", limit.to_string())?;
+            self.pids_events = Some(File::open(self.directory.join("pids.events"))?);
+        }
+        if controllers.cpu {
+            write("cpu.weight", "100".into())?;
+        }
+        Ok(())
+    }
+
+    /// Moves a process into the group, and with it all that it starts from now on.
+    pub(crate) fn admit(&self, process: u32) -> io::Result<()> {
+        fs::write(self.directory.join("cgroup.procs"), process.to_string())
+    }
+
+    /// How often it has reached its limits.
+    pub(crate) fn events(&self) -> CgroupEvents {
+        CgroupEvents {
+            killed: self
+                .memory_events
+                .as_ref()
+                .map_or(0, |file| event(file, "oom_kill")),
+            refused: self.pids_events.as_ref().map_or(0, |file| event(file, "max")),
+        }
+    }
+}
+
+/// The number of an event in a file of lines like `max 3`.
+fn event(file: &File, name: &str) -> u64 {
+    let mut buffer = [0; 512];
+    let length = file.read_at(&mut buffer, 0).unwrap_or(0);
+    let text = std::str::from_utf8(&buffer[..length]).unwrap_or_default();
+    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+    lines
+        .find(|(found, _)| *found == name)
+        .and_then(|(_, number)| number.parse().ok())
+        .unwrap_or(0)
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // If processes are still ending, the next worker removes it.
+        let _ = fs::remove_dir(&self.directory);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,65 @@
+use super::*;
+
+fn bounds() -> Bounds {
+    Bounds {
+        memory_bytes: 64 << 20,
+        processes: 20,
+        ..Bounds::default()
+    }
+}
+
+#[test]
+fn writes_the_limits_and_reads_the_events() {
+    let directory = tempfile::tempdir().unwrap();
+    // Ordinary files in place of the kernel's, which are there as soon as the directory is.
+    let path = |name: &str| directory.path().join(name);
+    fs::write(path("memory.events"), "low 0\nmax 7\noom 2\noom_kill 3\n").unwrap();
+    fs::write(path("pids.events"), "max 5\n").unwrap();
+    let mut cgroup = Cgroup {
+        directory: directory.path().to_owned(),
+        memory_events: None,
+        pids_events: None,
+    };
+    let controllers = Controllers {
+        memory: true,
+        pids: true,
+        cpu: true,
+    };
+    cgroup.limit(controllers, &bounds()).unwrap();
+    let written = |name| fs::read_to_string(path(name)).unwrap();
+    assert_eq!(written("memory.max"), (64 << 20).to_string());
+    assert_eq!(written("memory.oom.group"), "1");
+    assert_eq!(written("memory.swap.max"), "0");
+    assert_eq!(written("pids.max"), "28");
+    assert_eq!(written("cpu.weight"), "100");
+    let expected = CgroupEvents {
+        killed: 3,
+        refused: 5,
+    };
+    assert_eq!(cgroup.events(), expected);
+    fs::write(path("pids.events"), "max 6\n").unwrap();
+    assert_eq!(cgroup.events().refused, 6);
+}
+
+#[test]
+fn a_control_group_holds_a_process_until_it_ends() {
+    let cgroups = match Cgroups::open(&bounds()) {
+        Ok(cgroups) => cgroups,
+        Err(reason) => {
+            println!("SKIPPED: a_control_group_holds_a_process_until_it_ends: {reason}");
+            return;
+        }
+    };
+    let cgroup = cgroups.create().unwrap();
+    let mut process = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    cgroup.admit(process.id()).unwrap();
+    let group = fs::read_to_string(format!("/proc/{}/cgroup", process.id())).unwrap();
+    let name = cgroup.directory.file_name().unwrap().to_str().unwrap();
+    assert!(group.contains(name), "{group}");
+    assert_eq!(cgroup.events(), CgroupEvents::default());
+    process.kill().unwrap();
+    process.wait().unwrap();
+    let directory = cgroup.directory.clone();
+    drop(cgroup);
+    assert!(!directory.exists());
+}
