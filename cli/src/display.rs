@@ -161,6 +161,7 @@ impl Display {
                         let seconds = Duration::from_millis(milliseconds).as_secs_f64();
                         console::print(&format!("{name} done in {seconds:.1} s"));
                     }
+                    Outcome::WouldRun => console::print(&format!("{name} would run")),
                     Outcome::Hit | Outcome::CutOff | Outcome::Noexec => {}
                 }
                 self.counts.record(name, outcome);
@@ -217,6 +218,12 @@ fn show_failure(name: &str, error: &str, log: Option<&str>) {
 
 /// Summary of a build in words.
 pub(crate) fn summary_text(summary: &Summary) -> String {
+    if summary.would_run > 0 {
+        return format!(
+            "dry run: at most {} tasks would run, {} results were found",
+            summary.would_run, summary.signature_hits
+        );
+    }
     let mut text = format!(
         "tasks: {} run, {} signature hits, {} early cut-offs, {} failed, {} skipped\n\
          store: {} up, {} down; {:.1} s, critical path {:.1} s",

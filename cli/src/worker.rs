@@ -76,7 +76,7 @@ impl LocalWorker {
     fn executor_config(&self) -> ExecutorConfig {
         let mut executor = ExecutorConfig::new(&self.cache_directory);
         executor.scratch_directory.clone_from(&self.scratch_directory);
-        executor.bounds = self.bounds;
+        executor.bounds = self.bounds.clone();
         if let Some(size) = self.file_cache_size {
             executor.cache_size_bytes = size;
         }

@@ -15,6 +15,7 @@ use tonic::transport::{Endpoint, Server, Uri};
 
 use self::renewal::Renewal;
 use crate::error::Error;
+use crate::secret::without_secrets;
 
 pub use channel::Channel;
 pub use credentials::ClientCredentials;
@@ -94,6 +95,7 @@ enum Target {
 impl Target {
     fn parse(endpoint: &str) -> Result<Self, Error> {
         let invalid = |reason: &str| {
+            let endpoint = without_secrets(endpoint);
             Error::InvalidArgument(format!(
                 "endpoint {endpoint:?} {reason}; write grpc://host:port, grpcs://host:port or unix:/path"
             ))
@@ -117,6 +119,11 @@ impl Target {
         let uri: Uri = format!("{scheme}://{address}")
             .parse()
             .map_err(|_| invalid("is not an address"))?;
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err(invalid(
+                "contains credentials, which would be shown in logs: configure them separately",
+            ));
+        }
         match uri.host() {
             None | Some("") => Err(invalid("names no host")),
             Some(_) if tls => Ok(Self::Tls(uri)),

@@ -8,11 +8,11 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use bitzel_proto::{Digest, DigestFunction, InstanceName};
+use bitzel_rpc::secret::without_secrets;
 use futures::TryStreamExt;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE};
 use reqwest::{Body, Certificate, Client, Method, RequestBuilder, Response, StatusCode, Url};
 
-use self::options::without_secrets;
 use crate::blob_store::BlobStream;
 use crate::error::{BackEndFailure, Error};
 

@@ -60,6 +60,10 @@ pub(crate) struct BuildArguments {
     #[arg(short = 'k', long)]
     pub(crate) keep_going: bool,
 
+    /// Look for the results of all tasks, and say which tasks would run, but run none
+    #[arg(short = 'n', long, conflicts_with = "output")]
+    pub(crate) dry_run: bool,
+
     /// Maximum number of concurrent tasks [default: the number of processors; 200 with --remote]
     #[arg(short = 'j', long, value_name = "N")]
     pub(crate) jobs: Option<usize>,

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
 
-use crate::arguments::BuildArguments;
+use crate::arguments::{BuildArguments, TargetArguments};
 use crate::command_error::CommandError;
 use crate::connection::Connection;
 use crate::directories::Directories;
@@ -29,6 +29,7 @@ pub(crate) async fn run(
     directories: &Directories,
     arguments: BuildArguments,
 ) -> Result<ExitCode, CommandError> {
+    refuse_cleaning(&arguments.target)?;
     let prepare = async {
         tokio::try_join!(
             export_graph(directories, &arguments.metadata, arguments.target),
@@ -47,13 +48,18 @@ pub(crate) async fn run(
     let mut connection = Connection::open(
         directories,
         &arguments.remote,
-        arguments.jobs,
+        if arguments.dry_run {
+            Some(0)
+        } else {
+            arguments.jobs
+        },
         &root_identity,
         arguments.bounds.bounds(None),
     )
     .await?;
     let config = BuildConfig {
         instance: connection.instance.clone(),
+        dry_run: arguments.dry_run,
         keep_going: arguments.keep_going,
         jobs: connection.jobs,
         environment,
@@ -110,4 +116,19 @@ pub(crate) async fn run(
     };
     connection.close().await?;
     code
+}
+
+/// Refuses the tasks by which BitBake deletes build directories and results: bitzel has no build directories, and others
+/// share the results.
+fn refuse_cleaning(target: &TargetArguments) -> Result<(), CommandError> {
+    let task = target.task.as_deref().unwrap_or_default();
+    if !["clean", "cleansstate", "cleanall"].contains(&task.trim_start_matches("do_")) {
+        return Ok(());
+    }
+    let targets = target.targets.join(" ");
+    let message =
+        format!("there is nothing that {task} could delete: results are shared and belong to no build");
+    Err(CommandError::new(message).hint(format!(
+        "`bitzel build -C unpack {targets}` runs the tasks from do_unpack on again; `bitzel store gc` frees disk space"
+    )))
 }

@@ -167,6 +167,7 @@ async fn second_build(tasks: usize, all_are_targets: bool) -> Result<()> {
         files: Arc::new(NoFiles),
     };
     let config = BuildConfig {
+        dry_run: false,
         instance,
         keep_going: false,
         jobs: 2,

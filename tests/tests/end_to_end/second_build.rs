@@ -29,6 +29,30 @@ fn a_build_in_another_directory_has_equal_output() {
 }
 
 #[test]
+fn a_dry_run_names_the_tasks_and_runs_none() {
+    let site = Site::with_results_of_cold_build();
+    let nothing = site.build(&["-n", "demo-image"]).succeeded();
+    assert_eq!(nothing.summary("would_run"), 0, "{}", nothing.text);
+    site.edit_layer(
+        "recipes/picture-report/files/picture-report.c",
+        "WIDTH = 64",
+        "WIDTH = 65",
+    );
+    let planned = site.build(&["--dry-run", "demo-image"]).succeeded();
+    planned.assert_says(&["picture-report:do_compile would run", "dry run: at most"]);
+    assert_eq!(planned.tasks("ran"), BTreeSet::new());
+    let built = site.build(&["demo-image"]).succeeded();
+    assert_eq!(built.tasks("ran"), planned.tasks("would_run"));
+}
+
+#[test]
+fn cleaning_is_refused_with_what_to_do_instead() {
+    let site = Site::empty();
+    let report = site.build(&["-c", "cleansstate", "zlib"]).failed();
+    report.assert_says(&["results are shared", "bitzel build -C unpack zlib"]);
+}
+
+#[test]
 fn a_nostamp_task_alone_runs_in_every_build() {
     let site = Site::empty();
     site.add_recipe(

@@ -36,6 +36,15 @@ fn refuses_other_endpoints_with_a_correct_example() {
 }
 
 #[test]
+fn f15_refuses_credentials_in_an_endpoint_and_hides_them() {
+    for endpoint in ["grpc://me:secret@host:80", "grpcs://secret@host", "me:secret@host"] {
+        let message = refusal(endpoint);
+        assert!(!message.contains("secret"), "{message}");
+    }
+    assert!(refusal("grpc://me:secret@host:80").contains("contains credentials"));
+}
+
+#[test]
 fn secrets_leave_the_machine_only_with_tls() {
     let secret = ClientCredentials {
         token_file: Some("/token".into()),

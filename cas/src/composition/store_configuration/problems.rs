@@ -119,6 +119,12 @@ impl Problems {
     }
 
     fn address(&mut self, key: &str, value: &str, span: Range<usize>, schemes: &[&str]) {
+        if value.contains('@') {
+            // Without an excerpt of the line, which would show the password.
+            let message = "the address contains credentials, which would be shown in logs";
+            self.note(key, None, message, "configure them by the keys for credentials of this store");
+            return;
+        }
         let has_scheme = schemes
             .iter()
             .any(|scheme| value.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()));

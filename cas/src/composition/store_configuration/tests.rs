@@ -30,6 +30,27 @@ fn problems(text: &str) -> Vec<(String, Option<usize>, String)> {
 }
 
 #[test]
+fn f15_credentials_in_an_address_are_refused_and_not_repeated() {
+    let text = r#"[blobs.s3]
+bucket = "b"
+endpoint = "https://me:secret@minio.example"
+[actions.grpc]
+endpoint = "grpcs://me:secret@cache.example"
+"#;
+    let file: File = toml::from_str(text).unwrap();
+    let mut problems = Problems::default();
+    problems.check("blobs", &file.blobs, StorePurpose::Blobs);
+    problems.check("actions", &file.actions, StorePurpose::Results);
+    let problems = problems.into_vec();
+    assert_eq!(problems.len(), 2);
+    for problem in problems {
+        assert!(problem.message.contains("credentials"), "{}", problem.message);
+        assert!(!problem.message.contains("secret"), "{}", problem.message);
+        assert_eq!(problem.span, None, "an excerpt would show the password");
+    }
+}
+
+#[test]
 fn every_problem_is_named_with_its_key_and_line() {
     let text = r#"[blobs.tiered.fast.disk]
 directory = "same"

@@ -44,6 +44,8 @@ pub struct BuildConfig {
     pub jobs: usize,
     /// Properties that decide results beside the signatures.
     pub environment: Environment,
+    /// Looks results up and executes nothing.
+    pub dry_run: bool,
 }
 
 /// A build of one graph.
@@ -51,6 +53,7 @@ pub struct Driver {
     context: Arc<BuildContext>,
     schedule: Schedule,
     jobs: usize,
+    dry_run: bool,
     events: mpsc::UnboundedSender<BuildEvent>,
     results: BTreeMap<u32, Arc<TaskResult>>,
     /// Wall time of this build's executions, by task.
@@ -102,6 +105,7 @@ impl Driver {
             context: Arc::new(context),
             schedule: Schedule::new(index, config.keep_going),
             jobs: config.jobs.max(1),
+            dry_run: config.dry_run,
             events,
             results: BTreeMap::new(),
             durations: BTreeMap::new(),
@@ -155,6 +159,10 @@ impl Driver {
                         result,
                     }
                 });
+            }
+            Step::Execute { task, .. } if self.dry_run => {
+                self.schedule.skipped_by_dry_run(task);
+                self.tell_finished(task, Outcome::WouldRun, 0, None);
             }
             Step::Execute { task, taskhash } => {
                 self.running += 1;
@@ -326,6 +334,7 @@ impl Driver {
         let (critical_path_milliseconds, critical_path) = critical_path(&self.context.index, &self.durations);
         Summary {
             tasks_run: count(Completion::Ran),
+            would_run: count(Completion::WouldRun),
             signature_hits: count(Completion::SignatureHit),
             early_cut_offs: count(Completion::EarlyCutOff),
             failed: self.failed,

@@ -11,6 +11,8 @@ use super::schedule::Completion;
 pub enum Outcome {
     /// The task was executed.
     Ran,
+    /// The task would be executed: no result was found in a dry run.
+    WouldRun,
     /// A result was found under the task's signature.
     Hit,
     /// Early cut-off: the tasks below were executed and left the same outputs, so an earlier result is valid.
@@ -27,6 +29,7 @@ impl From<Completion> for Outcome {
             Completion::SignatureHit => Self::Hit,
             Completion::EarlyCutOff => Self::CutOff,
             Completion::Ran => Self::Ran,
+            Completion::WouldRun => Self::WouldRun,
             Completion::NoExec => Self::Noexec,
         }
     }
@@ -137,6 +140,9 @@ pub enum BuildEvent {
 pub struct Summary {
     /// Tasks executed successfully.
     pub tasks_run: usize,
+    /// Tasks that would be executed. 0 unless the build is a dry run, and then an upper bound: equal outputs can make some
+    /// of them unnecessary.
+    pub would_run: usize,
     /// Tasks found under their signature.
     pub signature_hits: usize,
     /// Tasks that an early cut-off made unnecessary.

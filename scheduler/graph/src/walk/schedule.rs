@@ -15,7 +15,8 @@ use crate::plan::task_inputs::TaskInputs;
 use crate::plan::taskhash::taskhash;
 
 /// Next step of a build. The outcome of each step is reported by one call: [`Schedule::found`] or [`Schedule::not_found`]
-/// for a look-up, [`Schedule::executed`], [`Schedule::inputs_lost`] or [`Schedule::failed`] for an execution.
+/// for a look-up, [`Schedule::executed`], [`Schedule::inputs_lost`], [`Schedule::skipped_by_dry_run`] or
+/// [`Schedule::failed`] for an execution.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Look for the result of `task` under `taskhash`.
@@ -43,6 +44,8 @@ pub enum Completion {
     EarlyCutOff,
     /// Executed.
     Ran,
+    /// Not found, and not executed because nothing is executed in a dry run.
+    WouldRun,
     /// The task has nothing to do.
     NoExec,
 }
@@ -149,6 +152,13 @@ impl Schedule {
     /// Reports an executed task with the unihash of its outputs.
     pub fn executed(&mut self, task: u32, unihash: String) {
         self.done(task, unihash, Completion::Ran);
+    }
+
+    /// Reports that a task was not executed in a dry run. Those that need it are looked up as if it had left the outputs
+    /// that the export assumes.
+    pub fn skipped_by_dry_run(&mut self, task: u32) {
+        let unihash = self.index.task(task).unihash.clone();
+        self.done(task, unihash, Completion::WouldRun);
     }
 
     /// Reports that a task or its look-up failed.
