@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use bitzel_cas::composition::store_configuration::Problem;
 use bitzel_cas::composition::store_configuration::schema::SizeText;
 use bitzel_cas_server::services::Chunking;
-use bitzel_scheduler::ExecutionConfig;
+use bitzel_scheduler::{ExecutionConfig, JournalConfig};
 use bytesize::ByteSize;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -41,6 +41,9 @@ pub(crate) struct ExecutionTable {
     /// Directory that Actions on this machine write to. Default: the server's own directory.
     #[schemars(example = &"/dev/shm/bitzel")]
     pub(super) scratch: Option<PathBuf>,
+    /// Journal of the operation queue.
+    #[serde(default)]
+    pub(crate) journal: JournalConfig,
     /// Policies of the operation queue.
     #[serde(flatten)]
     pub(crate) policies: ExecutionConfig,
@@ -52,6 +55,7 @@ impl Default for ExecutionTable {
             enabled: true,
             jobs: None,
             scratch: None,
+            journal: JournalConfig::default(),
             policies: ExecutionConfig::default(),
         }
     }

@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bitzel_proto::worker::Hello;
-
 use super::ids::{LeaseId, OperationId};
+use super::registration::Registration;
 use super::waiting_actions::Charge;
 use crate::platform::{OfferedProperties, RequiredProperties};
 
@@ -15,8 +14,8 @@ pub(super) struct Lease {
     /// The operation. `None` if no client needs the result any more: the worker has got a Cancel, and has not completed the
     /// lease yet.
     pub(super) operation: Option<OperationId>,
-    /// Charge of the requester for the slot.
-    pub(super) charge: Charge,
+    /// Charge of the requester for the slot. `None` if nobody requested it on this server.
+    pub(super) charge: Option<Charge>,
 }
 
 /// A registered worker.
@@ -26,18 +25,21 @@ pub(super) struct Worker {
     pub(super) properties: OfferedProperties,
     /// Workers of one class can run the same Actions.
     pub(super) class: RequiredProperties,
+    pub(super) ends_with_server: bool,
     pub(super) draining: bool,
     pub(super) leases: HashMap<LeaseId, Lease>,
     pub(super) slots: usize,
 }
 
 impl Worker {
-    pub(super) fn new(hello: &Hello) -> Self {
+    pub(super) fn new(registration: &Registration<'_>) -> Self {
+        let hello = registration.hello;
         let platform = hello.platform.as_ref();
         Self {
             name: hello.worker_name.as_str().into(),
             properties: platform.map(OfferedProperties::new).unwrap_or_default(),
             class: platform.map(RequiredProperties::new).unwrap_or_default(),
+            ends_with_server: registration.ends_with_server,
             draining: false,
             leases: HashMap::new(),
             slots: hello.slots as usize,
