@@ -5,7 +5,6 @@
 //! makes no decisions: a map of operations and a deque. `docs/operations.md` has the goals.
 #![expect(clippy::print_stdout, reason = "the numbers are the program's output")]
 #![expect(clippy::unwrap_used, reason = "a failure ends the benchmark")]
-#![expect(clippy::cast_precision_loss, reason = "numbers for people")]
 
 use std::collections::{HashMap, VecDeque};
 use std::hint::black_box;
@@ -33,7 +32,7 @@ const USERS: u32 = 20;
 const INVOCATIONS_OF_USER: u32 = 5;
 const LATENCY_ROUNDS: usize = 5;
 /// Goals, in Actions a second, bytes, and time.
-const MIN_ACTIONS_PER_SECOND: f64 = 20_000.0;
+const MIN_ACTIONS_PER_SECOND: u32 = 20_000;
 const MAX_BYTES_PER_ACTION: u64 = 2 << 10;
 const MAX_P99: Duration = Duration::from_millis(5);
 
@@ -161,7 +160,7 @@ fn throughput(farm: &mut Farm) -> f64 {
         farm.accept(request);
         farm.complete_one();
     }
-    f64::from(MEASURED) / (processor_time() - start).as_secs_f64()
+    f64::from(MEASURED) / processor_time().saturating_sub(start).as_secs_f64()
 }
 
 /// The same number of Actions through a queue that decides nothing.
@@ -184,7 +183,7 @@ fn floor() -> f64 {
         black_box(operations.remove(&next));
         number += 1;
     }
-    f64::from(MEASURED) / (processor_time() - start).as_secs_f64()
+    f64::from(MEASURED) / processor_time().saturating_sub(start).as_secs_f64()
 }
 
 /// Processor time of this thread.
@@ -195,26 +194,26 @@ fn processor_time() -> Duration {
 /// Times from the arrival of an Action to its lease, with arrivals at a steady rate, whatever the machine does. The arrivals
 /// are on a time scale of their own, and the machine is busy on it for the processor time that its calls really take: so
 /// other processes of a shared computer do not disturb the numbers.
-fn accept_to_lease(rate: f64) -> Vec<Duration> {
+fn accept_to_lease(rate: u32) -> Vec<Duration> {
     let mut farm = Farm::new();
-    let count = (rate * 3.0) as u32;
+    let count = 3 * rate;
     let mut requests: Vec<_> = (0..count).map(action).collect();
     requests.reverse();
     let mut times = Vec::with_capacity(count as usize);
     let mut busy_until = Duration::ZERO;
     for number in 0..count {
-        let arrival = Duration::from_secs_f64(f64::from(number) / rate);
+        let arrival = Duration::from_secs_f64(f64::from(number) / f64::from(rate));
         let request = requests.pop().unwrap();
         let leases = farm.leases.len();
         let start = processor_time();
         farm.accept(request);
-        busy_until = busy_until.max(arrival) + (processor_time() - start);
+        busy_until = busy_until.max(arrival) + processor_time().saturating_sub(start);
         assert!(farm.leases.len() > leases, "a free slot takes the Action at once");
-        times.push(busy_until - arrival);
+        times.push(busy_until.saturating_sub(arrival));
         if farm.leases.len() > WORKERS as usize / 2 {
             let start = processor_time();
             farm.complete_one();
-            busy_until += processor_time() - start;
+            busy_until += processor_time().saturating_sub(start);
         }
     }
     times.sort_unstable();
@@ -222,7 +221,7 @@ fn accept_to_lease(rate: f64) -> Vec<Duration> {
 }
 
 fn main() {
-    let half = MIN_ACTIONS_PER_SECOND / 2.0;
+    let half = MIN_ACTIONS_PER_SECOND / 2;
     // First, on a fresh heap: after the other parts, the allocator has a million small pieces to join.
     // The median of several rounds: on a shared computer, the host takes the processor away for tens of milliseconds.
     let mut rounds: Vec<_> = (0..LATENCY_ROUNDS).map(|_| accept_to_lease(half)).collect();
@@ -240,15 +239,15 @@ fn main() {
     let floor = floor();
     println!("{WORKERS} workers, {QUEUED} queued, {USERS} users with {INVOCATIONS_OF_USER} invocations each");
     println!(
-        "queue, lease, completion: {rate:.0} Actions/s (goal {MIN_ACTIONS_PER_SECOND:.0}; floor without decisions: \
+        "queue, lease, completion: {rate:.0} Actions/s (goal {MIN_ACTIONS_PER_SECOND}; floor without decisions: \
          {floor:.0}/s, {:.1} times)",
         floor / rate
     );
     println!("memory: {bytes} bytes for each queued Action (goal {MAX_BYTES_PER_ACTION})");
     println!(
-        "accept to lease at {half:.0}/s: p50 {:?}, p99 {p99:?} (goal {MAX_P99:?})",
+        "accept to lease at {half}/s: p50 {:?}, p99 {p99:?} (goal {MAX_P99:?})",
         times[times.len() / 2]
     );
-    let missed = rate < MIN_ACTIONS_PER_SECOND || bytes > MAX_BYTES_PER_ACTION || p99 > MAX_P99;
+    let missed = rate < f64::from(MIN_ACTIONS_PER_SECOND) || bytes > MAX_BYTES_PER_ACTION || p99 > MAX_P99;
     assert!(!missed, "a goal is missed");
 }

@@ -159,7 +159,7 @@ async fn lease_restored_inputs(
         match leased {
             Ok(summary) => dispatcher.hold_inputs(operation, summary.inputs),
             Err(error) => {
-                tracing::warn!(action = %digest, %error, "the inputs of a restored Action cannot be leased")
+                tracing::warn!(action = %digest, %error, "the inputs of a restored Action cannot be leased");
             }
         }
     }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 
 use bitzel_access::{Caller, Identity};
 use bitzel_proto::InstanceName;

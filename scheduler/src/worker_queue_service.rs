@@ -59,7 +59,7 @@ impl WorkerQueueService {
     }
 
     /// Takes the messages of a worker and returns those for it.
-    fn open(
+    pub(super) fn open(
         &self,
         inbound: impl Stream<Item = Result<WorkerMessage, Status>> + Send + Unpin + 'static,
         in_process: bool,

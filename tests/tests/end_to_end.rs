@@ -25,6 +25,7 @@ mod end_to_end {
     mod remote_cache;
     mod remote_store;
     mod second_build;
+    mod server_restart;
     mod shared_sources;
     mod special_files;
     mod task_selection;

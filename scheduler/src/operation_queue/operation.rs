@@ -92,10 +92,6 @@ impl Operation {
         }
     }
 
-    pub(super) fn arm_adoption(&self, deadlines: &mut Deadlines, id: OperationId, due: Time) {
-        deadlines.arm(due, Deadline::Adoption(id));
-    }
-
     pub(super) fn arm_no_worker(&mut self, deadlines: &mut Deadlines, id: OperationId, due: Time) {
         if !self.no_worker_armed {
             self.no_worker_armed = true;

@@ -69,8 +69,8 @@ impl OperationQueue {
         let Some(operation) = self.operations.get_mut(&id) else {
             return;
         };
-        let is_new = operation.requesters.len() < MAX_REQUESTERS
-            && !operation.requesters.iter().any(|known| *known == requester);
+        let is_new =
+            operation.requesters.len() < MAX_REQUESTERS && !operation.requesters.contains(&requester);
         if priority >= operation.priority && !is_new {
             return;
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::OperationQueue;
+use super::deadlines::Deadline;
 use super::effect::{Effect, Progress};
 use super::ids::{LeaseId, OperationId, WorkerId};
 use super::operation::{Operation, Stage};
@@ -19,6 +20,8 @@ impl OperationQueue {
     pub fn restore(&mut self, now: Time, epoch: u32, mut operations: Vec<RestoredOperation>) -> Vec<Effect> {
         self.last_lease = u64::from(epoch) << 32;
         operations.sort_by_key(|restored| restored.action.queued);
+        let abandoned_timeout = self.config.abandoned_timeout;
+        let grace = self.config.reconnect_timeout.saturating_sub(abandoned_timeout);
         let mut effects = vec![];
         for restored in operations {
             let id = restored.operation;
@@ -33,9 +36,8 @@ impl OperationQueue {
                 self.operations.insert(id, operation);
                 continue;
             }
-            let grace = self.config.reconnect_timeout.max(self.config.abandoned_timeout);
-            operation.abandoned_since = Some(now + (grace - self.config.abandoned_timeout));
-            operation.arm_abandoned(&mut self.deadlines, id, now + grace);
+            operation.abandoned_since = Some(now + grace);
+            operation.arm_abandoned(&mut self.deadlines, id, now + grace + abandoned_timeout);
             if !operation.action.do_not_cache {
                 self.in_flight.insert(operation.action.key.clone(), id);
             }
@@ -46,7 +48,8 @@ impl OperationQueue {
                 };
                 effects.push(operation.publish(id, progress));
                 operation.stage = Stage::Detached { worker };
-                operation.arm_adoption(&mut self.deadlines, id, now + self.config.reconnect_timeout);
+                let adoption = Deadline::Adoption(id);
+                self.deadlines.arm(now + self.config.reconnect_timeout, adoption);
                 self.operations.insert(id, operation);
             } else {
                 effects.push(operation.publish(id, Progress::Queued));

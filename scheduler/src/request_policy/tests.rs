@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use bitzel_access::{AccessPolicy, AuthenticationMethod};
 
 use super::*;
