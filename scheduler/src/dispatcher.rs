@@ -189,6 +189,14 @@ impl Dispatcher {
         self.transition(register).0
     }
 
+    /// Closes the stream to a worker, which keeps its leases and gets no more.
+    pub(super) fn close_worker(&self, worker: WorkerId) {
+        drop(self.transition(|state, now| {
+            state.workers.remove(&worker);
+            ((), state.queue.drain_worker(now, worker))
+        }));
+    }
+
     pub(super) fn lose_worker(&self, worker: WorkerId) {
         drop(self.transition(|state, now| {
             state.workers.remove(&worker);

@@ -168,7 +168,9 @@ struct WorkerSession {
 impl Drop for WorkerSession {
     fn drop(&mut self) {
         // After a restart the worker comes back with its leases, so a shutdown does not take them away.
-        if !self.service.shutdown.is_cancelled() {
+        if self.service.shutdown.is_cancelled() {
+            self.service.dispatcher.close_worker(self.worker);
+        } else {
             self.service.dispatcher.lose_worker(self.worker);
         }
     }
