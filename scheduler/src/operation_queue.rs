@@ -377,6 +377,8 @@ impl OperationQueue {
 #[cfg(test)]
 mod invariants;
 #[cfg(test)]
+mod reconnection;
+#[cfg(test)]
 mod sharing;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! Recovery after a restart: operations come from the journal, and their workers come back.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::OperationQueue;
@@ -61,7 +62,7 @@ impl OperationQueue {
     }
 
     /// Takes up the leases that a worker held on an earlier stream. One is adopted if the operation still waits for exactly
-    /// this lease; all others are cancelled.
+    /// this lease, or if the end of the earlier stream was not noticed yet; all others are cancelled.
     pub(super) fn take_up_leases(
         &mut self,
         now: Time,
@@ -69,9 +70,13 @@ impl OperationQueue {
         leases: &[(OperationId, LeaseId)],
         effects: &mut Vec<Effect>,
     ) {
+        let mut superseded = BTreeSet::new();
         for &(id, lease) in leases {
             if self.adopts(id, lease) {
                 self.adopt(now, worker, id, lease, effects);
+            } else if let Some(old) = self.holder(id, lease).filter(|old| *old != worker) {
+                self.move_lease(old, worker, id, lease);
+                superseded.insert(old);
             } else {
                 let cancelled = Lease {
                     operation: None,
@@ -85,6 +90,29 @@ impl OperationQueue {
                     lease,
                 });
             }
+        }
+        for old in superseded {
+            effects.push(Effect::Close { worker: old });
+            effects.extend(self.lose_worker(now, old));
+        }
+    }
+
+    /// Registration of the worker that runs an operation under this lease.
+    fn holder(&self, id: OperationId, lease: LeaseId) -> Option<WorkerId> {
+        match self.operations.get(&id)?.stage {
+            Stage::Executing { worker, lease: held } if held == lease => Some(worker),
+            _ => None,
+        }
+    }
+
+    /// Moves a lease to a later registration of the same worker.
+    fn move_lease(&mut self, old: WorkerId, new: WorkerId, id: OperationId, lease: LeaseId) {
+        if let (Some(moved), Some(operation)) = (
+            self.workers.remove_lease(old, lease),
+            self.operations.get_mut(&id),
+        ) {
+            operation.stage = Stage::Executing { worker: new, lease };
+            self.workers.add_lease(new, lease, moved);
         }
     }
 
