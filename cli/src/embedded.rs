@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::command_error::CommandError;
 use crate::directories::Directories;
-use crate::server::Server;
+use crate::server::{Execution, QueueJournal, Server};
 use crate::worker::LocalWorker;
 
 type Running = JoinHandle<Result<(), CommandError>>;
@@ -48,7 +48,12 @@ impl Embedded {
             chunking: Chunking::default(),
             shared_cache,
         };
-        let server = Server::open(config, Some(ExecutionConfig::default())).await?;
+        // The queue ends with the build.
+        let execution = Execution {
+            policies: ExecutionConfig::default(),
+            journal: QueueJournal::Memory,
+        };
+        let server = Server::open(config, Some(execution)).await?;
         let for_worker = server.for_worker();
         let server = tokio::spawn(server.run(vec![listener], None, server_shutdown.clone()));
         let worker_shutdown = CancellationToken::new();

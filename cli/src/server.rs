@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bitzel_cas_server::{CacheServer, Extension, Listener, ServerConfig};
-use bitzel_scheduler::{ExecutionConfig, ExecutionServer, SystemClock};
+use bitzel_scheduler::{
+    DiskJournal, ExecutionConfig, ExecutionServer, Journal, MemoryJournal, Recovered, SystemClock,
+};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -12,6 +15,55 @@ use crate::admin::AdminListener;
 use crate::command_error::CommandError;
 use crate::local_action_source::LocalActionSource;
 use crate::readiness::Readiness;
+
+/// Execution by a server.
+pub(crate) struct Execution {
+    /// Policies of the operation queue.
+    pub(crate) policies: ExecutionConfig,
+    /// Journal of the queue.
+    pub(crate) journal: QueueJournal,
+}
+
+/// Journal of the operation queue.
+pub(crate) enum QueueJournal {
+    /// None: the queue ends with the process.
+    Memory,
+    /// A file.
+    Disk {
+        /// The file. Its directory is created if it does not exist.
+        path: PathBuf,
+        /// Time for which records gather before they are written.
+        commit_interval: Duration,
+    },
+}
+
+fn open_journal(journal: QueueJournal) -> Result<(Arc<dyn Journal>, Recovered), CommandError> {
+    match journal {
+        QueueJournal::Memory => {
+            let journal = MemoryJournal::default();
+            let recovered = journal.recover();
+            Ok((Arc::new(journal), recovered))
+        }
+        QueueJournal::Disk {
+            path,
+            commit_interval,
+        } => {
+            if let Some(directory) = path.parent() {
+                std::fs::create_dir_all(directory)?;
+            }
+            let opened = DiskJournal::open(&path, commit_interval).map_err(|error| {
+                CommandError::from(error)
+                    .context(format!("cannot open {}", path.display()))
+                    .hint(
+                        "without this file the server starts with an empty queue, and clients execute again what they \
+                         wait for: move it away, or set execution.journal.medium to \"memory\"",
+                    )
+            });
+            let (journal, recovered) = opened?;
+            Ok((Arc::new(journal), recovered))
+        }
+    }
+}
 
 /// A cache, and with it a scheduler unless the server is a cache alone.
 pub(crate) struct Server {
@@ -25,7 +77,7 @@ impl Server {
     /// Opens the stores. Without `execution`, the server is a cache.
     pub(crate) async fn open(
         config: ServerConfig,
-        execution: Option<ExecutionConfig>,
+        execution: Option<Execution>,
     ) -> Result<Self, CommandError> {
         let base = config.stores.base.clone();
         let disk = config.stores.blobs.first_disk();
@@ -36,14 +88,20 @@ impl Server {
                 base.display()
             ))
         })?;
-        let execution = execution.map(|config| {
-            ExecutionServer::new(
-                cache.blobs(),
-                cache.results(),
-                config,
-                Arc::new(SystemClock::default()),
-            )
-        });
+        let execution = match execution {
+            Some(Execution { policies, journal }) => {
+                let (journal, recovered) = open_journal(journal)?;
+                Some(ExecutionServer::with_journal(
+                    cache.blobs(),
+                    cache.results(),
+                    policies,
+                    Arc::new(SystemClock::default()),
+                    journal,
+                    recovered,
+                ))
+            }
+            None => None,
+        };
         Ok(Self {
             cache,
             execution,

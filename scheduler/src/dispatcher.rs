@@ -4,8 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bitzel_cas::Lease;
-use bitzel_proto::timestamp;
 use bitzel_proto::worker::{self, Hello, SchedulerMessage, scheduler_message};
+use bitzel_proto::{Digest, timestamp};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -15,13 +15,27 @@ use uuid::Uuid;
 use super::clock::{Clock, Time};
 use super::error::ExecutionError;
 use super::execution_config::ExecutionConfig;
+use super::journal::{DurabilityGate, Journal, RecordNumber, Recovered};
 use super::operation_queue::{
     CompletedLease, Effect, LeaseId, Occupancy, OperationId, OperationOutcome, OperationQueue, Progress,
-    QueuedAction, Update, WorkerId,
+    QueuedAction, Registration, Update, WorkerId,
 };
 
+/// Message to a worker, which may be sent when its record is durable.
+pub(super) type OutgoingMessage = (RecordNumber, Result<SchedulerMessage, Status>);
+
 /// Sender of the messages to one worker.
-pub(super) type WorkerSender = mpsc::Sender<Result<SchedulerMessage, Status>>;
+pub(super) type WorkerSender = mpsc::Sender<OutgoingMessage>;
+
+/// Update of an operation, which clients may see when its record is durable.
+#[derive(Debug, Clone)]
+pub(super) struct RecordedUpdate {
+    pub(super) update: Update,
+    pub(super) record: RecordNumber,
+}
+
+/// Maximum number of leases that a worker reports. More than a worker's slots and unacknowledged results.
+const MAX_REPORTED_LEASES: usize = 4096;
 
 /// Connection to a worker.
 #[derive(Debug)]
@@ -40,13 +54,12 @@ pub(super) struct Dispatcher {
     clock: Arc<dyn Clock>,
     /// Notified when the next deadline is earlier than the one that [`Self::keep_time`] waits for.
     earlier_deadline: Notify,
-    /// Prefix of the names of leases, so that the name of a lease from before a restart is not valid.
-    lease_prefix: String,
+    journal: Arc<dyn Journal>,
 }
 
 struct DispatcherState {
     queue: OperationQueue,
-    operations: HashMap<OperationId, watch::Sender<Update>>,
+    operations: HashMap<OperationId, watch::Sender<RecordedUpdate>>,
     /// Leases of the inputs of Actions that are queued or run.
     inputs: HashMap<OperationId, Lease>,
     workers: HashMap<WorkerId, Connection>,
@@ -55,7 +68,8 @@ struct DispatcherState {
 /// A client's attachment to an operation. Dropping it detaches the client.
 pub(super) struct Attachment {
     pub(super) operation: OperationId,
-    pub(super) updates: watch::Receiver<Update>,
+    pub(super) updates: watch::Receiver<RecordedUpdate>,
+    pub(super) durable: DurabilityGate,
     dispatcher: Arc<Dispatcher>,
 }
 
@@ -70,24 +84,42 @@ impl Drop for Attachment {
 }
 
 impl Dispatcher {
-    pub(super) fn new(config: ExecutionConfig, clock: Arc<dyn Clock>) -> Arc<Self> {
+    /// Creates the dispatcher, with the operations that were recovered from the journal.
+    pub(super) fn new(
+        config: ExecutionConfig,
+        clock: Arc<dyn Clock>,
+        journal: Arc<dyn Journal>,
+        recovered: Recovered,
+    ) -> Arc<Self> {
         let state = DispatcherState {
             queue: OperationQueue::new(config),
             operations: HashMap::new(),
             inputs: HashMap::new(),
             workers: HashMap::new(),
         };
-        Arc::new(Self {
+        let dispatcher = Arc::new(Self {
             state: Mutex::new(state),
             clock,
             earlier_deadline: Notify::new(),
-            lease_prefix: format!("{}-", Uuid::new_v4().simple()),
-        })
+            journal,
+        });
+        dispatcher.change(|queue, now| ((), queue.restore(now, recovered.epoch, recovered.operations)));
+        dispatcher
     }
 
     /// Counts the waiting Actions, workers and slots.
     pub(super) fn occupancy(&self) -> Occupancy {
         self.state.lock().queue.occupancy()
+    }
+
+    /// Gate that waits until records are durable.
+    pub(super) fn durability(&self) -> DurabilityGate {
+        DurabilityGate::new(&self.journal)
+    }
+
+    /// Number of the last record.
+    pub(super) fn last_record(&self) -> RecordNumber {
+        self.journal.append(vec![])
     }
 
     pub(super) fn clock(&self) -> &dyn Clock {
@@ -129,17 +161,40 @@ impl Dispatcher {
         Some(Attachment {
             operation,
             updates,
+            durable: self.durability(),
             dispatcher: self.clone(),
         })
     }
 
-    pub(super) fn register_worker(&self, hello: &Hello, connection: Connection) -> WorkerId {
+    /// Registers a worker, which ends with this server if it is in the same process.
+    pub(super) fn register_worker(
+        &self,
+        hello: &Hello,
+        connection: Connection,
+        in_process: bool,
+    ) -> WorkerId {
+        let leases = hello.leases.iter().filter_map(|lease| parse_lease_name(lease));
+        let leases: Vec<_> = leases.take(MAX_REPORTED_LEASES).collect();
         let register = |state: &mut DispatcherState, now| {
-            let (worker, effects) = state.queue.register_worker(now, hello);
+            let registration = Registration {
+                hello,
+                leases: &leases,
+                ends_with_server: in_process,
+            };
+            let (worker, effects) = state.queue.register_worker(now, registration);
+            // Before the effects, which may be messages to it.
             state.workers.insert(worker, connection);
             (worker, effects)
         };
         self.transition(register).0
+    }
+
+    /// Closes the stream to a worker, which keeps its leases and gets no more.
+    pub(super) fn close_worker(&self, worker: WorkerId) {
+        drop(self.transition(|state, now| {
+            state.workers.remove(&worker);
+            ((), state.queue.drain_worker(now, worker))
+        }));
     }
 
     pub(super) fn lose_worker(&self, worker: WorkerId) {
@@ -149,23 +204,41 @@ impl Dispatcher {
         }));
     }
 
+    /// Operations that wait or run, with their Actions.
+    pub(super) fn unfinished(&self) -> Vec<(OperationId, Digest)> {
+        let state = self.state.lock();
+        let operations = state.operations.iter();
+        operations
+            .filter(|(_, sender)| !matches!(sender.borrow().update.progress, Progress::Completed(_)))
+            .map(|(id, sender)| (*id, sender.borrow().update.action.key.digest))
+            .collect()
+    }
+
+    /// Holds the lease of a restored operation's inputs until the operation has ended.
+    pub(super) fn hold_inputs(&self, operation: OperationId, inputs: Lease) {
+        let mut state = self.state.lock();
+        if state.operations.contains_key(&operation) {
+            state.inputs.insert(operation, inputs);
+        }
+    }
+
     pub(super) fn drain_worker(&self, worker: WorkerId) {
         self.change(|queue, now| ((), queue.drain_worker(now, worker)));
     }
 
     pub(super) fn change_stage(&self, worker: WorkerId, lease: &str, executing: bool) {
-        if let Some(lease) = self.parse_lease(lease) {
+        if let Some((_, lease)) = parse_lease_name(lease) {
             self.change(|queue, _| ((), queue.change_stage(worker, lease, executing)));
         }
     }
 
     pub(super) fn complete(&self, worker: WorkerId, lease: &str) -> Option<CompletedLease> {
-        let lease = self.parse_lease(lease)?;
+        let (_, lease) = parse_lease_name(lease)?;
         self.change(|queue, now| queue.complete(now, worker, lease))
     }
 
     pub(super) fn return_lease(&self, worker: WorkerId, lease: &str, reason: &str) {
-        if let Some(lease) = self.parse_lease(lease) {
+        if let Some((_, lease)) = parse_lease_name(lease) {
             self.change(|queue, now| ((), queue.return_lease(now, worker, lease, reason)));
         }
     }
@@ -220,13 +293,17 @@ impl Dispatcher {
     }
 
     fn carry_out(&self, state: &mut DispatcherState, now: Time, effects: Vec<Effect>) {
+        // All records of the transition come first: what the other effects show outside waits for them.
+        let mut record = self.append(&effects);
         let mut effects = VecDeque::from(effects);
         while let Some(effect) = effects.pop_front() {
             match effect {
+                Effect::Record(_) => {}
                 Effect::Publish { operation, update } => {
                     if matches!(update.progress, Progress::Completed(_)) {
                         state.inputs.remove(&operation);
                     }
+                    let update = RecordedUpdate { update, record };
                     match state.operations.get(&operation) {
                         Some(sender) => {
                             sender.send_replace(update);
@@ -242,23 +319,28 @@ impl Dispatcher {
                 }
                 Effect::Assign {
                     worker,
+                    operation,
                     lease,
                     action,
                 } => {
                     let message = scheduler_message::Message::Assign(worker::Assign {
-                        lease: self.lease_name(lease),
+                        lease: lease_name(operation, lease),
                         instance_name: action.key.instance.as_str().to_owned(),
                         digest_function: action.key.digest.function().to_wire(),
                         action_digest: Some(action.key.digest.into()),
                         queued_unix_nanos: timestamp::unix_nanos(action.queued),
                         request_metadata: action.request_metadata.clone(),
                     });
-                    Self::send(state, now, worker, message, &mut effects);
+                    self.send(state, now, worker, message, &mut record, &mut effects);
                 }
-                Effect::Cancel { worker, lease } => {
-                    let lease = self.lease_name(lease);
+                Effect::Cancel {
+                    worker,
+                    operation,
+                    lease,
+                } => {
+                    let lease = lease_name(operation, lease);
                     let message = scheduler_message::Message::Cancel(worker::Cancel { lease });
-                    Self::send(state, now, worker, message, &mut effects);
+                    self.send(state, now, worker, message, &mut record, &mut effects);
                 }
                 Effect::Close { worker } => {
                     if let Some(connection) = state.workers.remove(&worker) {
@@ -271,30 +353,48 @@ impl Dispatcher {
 
     /// Sends a message to a worker. A worker whose channel is full does not read its stream and counts as lost.
     fn send(
+        &self,
         state: &mut DispatcherState,
         now: Time,
         worker: WorkerId,
         message: scheduler_message::Message,
+        record: &mut RecordNumber,
         effects: &mut VecDeque<Effect>,
     ) {
         let message = SchedulerMessage {
             message: Some(message),
         };
         let connection = state.workers.get(&worker);
-        let sent = connection.is_some_and(|connection| connection.outbound.try_send(Ok(message)).is_ok());
+        let sent =
+            connection.is_some_and(|connection| connection.outbound.try_send((*record, Ok(message))).is_ok());
         if !sent {
             if let Some(connection) = state.workers.remove(&worker) {
                 connection.closed.cancel();
             }
-            effects.extend(state.queue.lose_worker(now, worker));
+            let lost = state.queue.lose_worker(now, worker);
+            *record = self.append(&lost);
+            effects.extend(lost);
         }
     }
 
-    fn lease_name(&self, lease: LeaseId) -> String {
-        format!("{}{}", self.lease_prefix, lease.0)
+    /// Appends the records among effects. Returns the number of the last record that exists.
+    fn append(&self, effects: &[Effect]) -> RecordNumber {
+        let records = effects.iter().filter_map(|effect| match effect {
+            Effect::Record(record) => Some(record.clone()),
+            _ => None,
+        });
+        self.journal.append(records.collect())
     }
+}
 
-    fn parse_lease(&self, lease: &str) -> Option<LeaseId> {
-        lease.strip_prefix(&self.lease_prefix)?.parse().ok().map(LeaseId)
-    }
+/// Name of a lease for its worker. With the operation in it, a worker can report the lease to a server that was
+/// restarted.
+fn lease_name(operation: OperationId, lease: LeaseId) -> String {
+    format!("{}-{}", operation.0.simple(), lease.0)
+}
+
+fn parse_lease_name(name: &str) -> Option<(OperationId, LeaseId)> {
+    let (operation, lease) = name.split_once('-')?;
+    let operation = OperationId(Uuid::try_parse(operation).ok()?);
+    Some((operation, LeaseId(lease.parse().ok()?)))
 }

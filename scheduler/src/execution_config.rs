@@ -44,6 +44,11 @@ pub struct ExecutionConfig {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "duration", "examples" = ["10m"]))]
     pub abandoned_timeout: Duration,
+    /// Time that clients and workers have to come back after a restart of the server. After that, operations without a
+    /// client are cancelled, and Actions whose worker did not come back are queued again.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "duration", "examples" = ["1m"]))]
+    pub reconnect_timeout: Duration,
     /// Time for which `WaitExecution` finds a completed operation.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "duration", "examples" = ["10m"]))]
@@ -68,6 +73,7 @@ impl Default for ExecutionConfig {
             priority: PriorityConfig::default(),
             no_worker_timeout: Duration::from_mins(2),
             abandoned_timeout: Duration::from_secs(10),
+            reconnect_timeout: Duration::from_mins(1),
             completed_retention: Duration::from_mins(5),
             max_completed_operations: 4096,
             max_queued_actions: 200_000,

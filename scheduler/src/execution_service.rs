@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::action_metrics;
 use super::action_reader::ActionReader;
-use super::dispatcher::{Attachment, Dispatcher};
+use super::dispatcher::{Attachment, Dispatcher, RecordedUpdate};
 use super::error::ExecutionError;
 use super::operation_message::{cached_operation, operation_message, operation_name, parse_operation_name};
 use super::operation_queue::{
@@ -112,7 +112,7 @@ impl ExecutionService {
 
     /// Streams the states of an operation from the current one to the last. Dropping the stream detaches the client.
     fn follow(&self, attachment: Attachment, inline_request: InlineRequest) -> OperationStream {
-        let instance = attachment.updates.borrow().action.key.instance.clone();
+        let instance = attachment.updates.borrow().update.action.key.instance.clone();
         let name = operation_name(&instance, attachment.operation);
         let (shutdown, store) = (self.shutdown.clone(), Arc::clone(&self.action_reader.blob_store));
         let inline_request = Arc::new(inline_request);
@@ -129,7 +129,14 @@ impl ExecutionService {
                 if !changed {
                     return Some((Err(ExecutionError::ShuttingDown.into()), None));
                 }
-                let update = attachment.updates.borrow_and_update().clone();
+                let RecordedUpdate { update, record } = attachment.updates.borrow_and_update().clone();
+                tokio::select! {
+                    biased;
+                    () = attachment.durable.wait(record) => {}
+                    () = shutdown.cancelled() => {
+                        return Some((Err(ExecutionError::ShuttingDown.into()), None));
+                    }
+                }
                 let done = matches!(update.progress, Progress::Completed(_));
                 let update = with_inlined_contents(update, &*store, &inline_request).await;
                 let operation = operation_message(&name, &update);
@@ -167,7 +174,7 @@ impl Execution for ExecutionService {
         match attachment {
             Some(attachment) => {
                 // The instance in the name comes from the client and is not trusted.
-                let instance = attachment.updates.borrow().action.key.instance.clone();
+                let instance = attachment.updates.borrow().update.action.key.instance.clone();
                 authorize(&extensions, Permission::Execute, &instance)?;
                 // The request cannot ask for inlined contents.
                 Ok(Response::new(self.follow(attachment, InlineRequest::default())))

@@ -20,6 +20,7 @@ pub mod execution_config;
 pub mod execution_service;
 mod grpc_status;
 mod input_leases;
+pub mod journal;
 mod operation_message;
 pub mod operation_queue;
 pub mod platform;
@@ -28,6 +29,7 @@ mod result_recorder;
 pub mod worker_queue_service;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bitzel_cas::{ActionCache, BlobStore};
 use tokio_util::sync::CancellationToken;
@@ -38,12 +40,18 @@ pub use clock::{Clock, SystemClock};
 pub use error::ExecutionError;
 pub use execution_config::ExecutionConfig;
 pub use execution_service::ExecutionService;
+pub use journal::{
+    DiskJournal, Journal, JournalConfig, JournalError, JournalMedium, MemoryJournal, Recovered,
+};
 pub use worker_queue_service::WorkerQueueService;
 
 use action_reader::ActionReader;
 use dispatcher::Dispatcher;
 use input_leases::InputLeases;
 use request_policy::RequestPolicy;
+
+/// Maximum time that a shutdown waits for the journal.
+const MAX_FLUSH_TIME: Duration = Duration::from_secs(10);
 
 /// The two services, which share one operation queue, with their gauges and background tasks.
 pub struct ExecutionServer {
@@ -62,11 +70,34 @@ impl ExecutionServer {
     ///
     /// The gRPC server of the services should set `TCP_NODELAY`, and HTTP/2 keep-alive: only keep-alive detects a worker
     /// whose machine is lost without closing its connection.
+    ///
+    /// The journal of the queue is in memory; [`Self::with_journal`] takes another one.
     pub fn new(
         blob_store: Arc<dyn BlobStore>,
         action_cache: Arc<dyn ActionCache>,
         config: ExecutionConfig,
         clock: Arc<dyn Clock>,
+    ) -> Self {
+        let journal = MemoryJournal::default();
+        let recovered = journal.recover();
+        Self::with_journal(
+            blob_store,
+            action_cache,
+            config,
+            clock,
+            Arc::new(journal),
+            recovered,
+        )
+    }
+
+    /// As [`Self::new`], with a journal and what it recovered.
+    pub fn with_journal(
+        blob_store: Arc<dyn BlobStore>,
+        action_cache: Arc<dyn ActionCache>,
+        config: ExecutionConfig,
+        clock: Arc<dyn Clock>,
+        journal: Arc<dyn Journal>,
+        recovered: Recovered,
     ) -> Self {
         let tasks = TaskTracker::new();
         let shutdown = CancellationToken::new();
@@ -76,7 +107,12 @@ impl ExecutionServer {
             max_action_timeout: config.max_action_timeout,
         });
         let request_policy = Arc::new(RequestPolicy::new(&config));
-        let dispatcher = Dispatcher::new(config, clock);
+        let dispatcher = Dispatcher::new(config, clock, journal.clone(), recovered);
+        tasks.spawn(lease_restored_inputs(
+            action_reader.clone(),
+            dispatcher.clone(),
+            shutdown.clone(),
+        ));
         tasks.spawn(dispatcher.clone().keep_time(shutdown.clone()));
         Self {
             execution: ExecutionService {
@@ -95,7 +131,36 @@ impl ExecutionServer {
                 tasks: tasks.clone(),
                 shutdown: shutdown.clone(),
             },
-            background: ExecutionTasks { tasks, shutdown },
+            background: ExecutionTasks {
+                tasks,
+                shutdown,
+                journal,
+            },
+        }
+    }
+}
+
+/// Leases the inputs of operations from the journal. One whose inputs are gone stays in the queue: its worker reports what
+/// is missing, and the client uploads it again.
+async fn lease_restored_inputs(
+    reader: Arc<ActionReader>,
+    dispatcher: Arc<Dispatcher>,
+    shutdown: CancellationToken,
+) {
+    for (operation, digest) in dispatcher.unfinished() {
+        let lease = async {
+            let action = reader.read_action(digest).await?;
+            reader.check(digest, &action).await
+        };
+        let leased = tokio::select! {
+            leased = lease => leased,
+            () = shutdown.cancelled() => return,
+        };
+        match leased {
+            Ok(summary) => dispatcher.hold_inputs(operation, summary.inputs),
+            Err(error) => {
+                tracing::warn!(action = %digest, %error, "the inputs of a restored Action cannot be leased");
+            }
         }
     }
 }
@@ -105,16 +170,20 @@ impl ExecutionServer {
 pub struct ExecutionTasks {
     tasks: TaskTracker,
     shutdown: CancellationToken,
+    journal: Arc<dyn Journal>,
 }
 
 impl ExecutionTasks {
     /// Ends the streams of clients (with `UNAVAILABLE`) and workers, and waits until the results that workers have
-    /// delivered are in the action cache. It must be called before the wait for the graceful end of the gRPC server, which
+    /// delivered are in the action cache, and the journal is written. It must be called before the wait for the graceful end of the gRPC server, which
     /// waits for the streams.
     pub async fn shut_down(self) {
         self.shutdown.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+        if !journal::flush(&self.journal, MAX_FLUSH_TIME).await {
+            tracing::error!("the last changes of the queue could not be written to its journal");
+        }
     }
 }
 

@@ -70,7 +70,7 @@ pub(super) fn cached_operation(name: &str, action: Digest, result: ActionResult)
 }
 
 /// Response for the error of an execution: `Operation.error` MUST NOT be set.
-fn failure(error: &ExecutionError) -> ExecuteResponse {
+pub(super) fn failure(error: &ExecutionError) -> ExecuteResponse {
     ExecuteResponse {
         status: Some(to_rpc_status(&Status::from(error))),
         message: error.to_string(),

@@ -16,6 +16,8 @@
 //!
 //! An operation without clients is forgotten from Queued and Executing after a timeout. Its worker gets a Cancel, and the
 //! slot stays in use until the worker reports the end of the Action.
+//!
+//! After a restart, operations that were Executing are Detached until their worker comes back with the lease, or does not.
 
 mod action;
 mod deadlines;
@@ -26,6 +28,9 @@ mod occupancy;
 mod operation;
 mod placement;
 mod quarantine;
+mod record;
+mod recovery;
+mod registration;
 mod requester;
 mod returned_leases;
 mod timeouts;
@@ -36,12 +41,12 @@ mod worker_pool;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use bitzel_proto::worker::Hello;
-
 pub use action::{ActionKey, QueuedAction};
 pub use effect::{Effect, OperationOutcome, Progress, Update};
 pub use ids::{LeaseId, OperationId, WorkerId};
 pub use occupancy::Occupancy;
+pub use record::{Record, RestoredOperation, RestoredState};
+pub use registration::Registration;
 pub use requester::Requester;
 
 use deadlines::Deadlines;
@@ -129,7 +134,14 @@ impl OperationQueue {
         if !operation.action.do_not_cache {
             self.in_flight.insert(operation.action.key.clone(), fresh_id);
         }
-        let mut effects = vec![operation.publish(fresh_id, Progress::Queued)];
+        let accepted = Record::Accepted {
+            operation: fresh_id,
+            action: operation.action.clone(),
+        };
+        let mut effects = vec![
+            Effect::Record(accepted),
+            operation.publish(fresh_id, Progress::Queued),
+        ];
         self.operations.insert(fresh_id, operation);
         self.place(now, fresh_id, &mut effects);
         Ok((fresh_id, effects))
@@ -159,13 +171,19 @@ impl OperationQueue {
     }
 
     /// Registers a worker.
-    pub fn register_worker(&mut self, now: Time, hello: &Hello) -> (WorkerId, Vec<Effect>) {
-        let id = self.workers.register(hello);
+    pub fn register_worker<'a>(
+        &mut self,
+        now: Time,
+        registration: impl Into<Registration<'a>>,
+    ) -> (WorkerId, Vec<Effect>) {
+        let registration = registration.into();
+        let id = self.workers.register(&registration);
         self.waiting.set_slots(self.workers.slots());
         if let Some(worker) = self.workers.get(id) {
             self.waiting.served_by(&worker.properties);
         }
         let mut effects = vec![];
+        self.take_up_leases(now, id, registration.leases, &mut effects);
         self.fill(now, id, &mut effects);
         (id, effects)
     }
@@ -190,7 +208,9 @@ impl OperationQueue {
         self.waiting.set_slots(self.workers.slots());
         self.find_unserved(now);
         for lease in worker.leases.values() {
-            self.waiting.settle(now, &lease.charge, true);
+            if let Some(charge) = &lease.charge {
+                self.waiting.settle(now, charge, true);
+            }
         }
         let mut orphans: Vec<_> = worker
             .leases
@@ -247,7 +267,9 @@ impl OperationQueue {
         let Some(ended) = self.workers.remove_lease(worker, lease) else {
             return (None, effects);
         };
-        self.waiting.settle(now, &ended.charge, false);
+        if let Some(charge) = &ended.charge {
+            self.waiting.settle(now, charge, false);
+        }
         let completion = ended.operation.and_then(|id| {
             let operation = self.operations.get_mut(&id)?;
             operation.stage = Stage::Recording;
@@ -318,6 +340,10 @@ impl OperationQueue {
             return;
         }
         operation.stage = Stage::Queued;
+        effects.push(Effect::Record(Record::Requeued {
+            operation: id,
+            attempts: operation.attempts.clone(),
+        }));
         if operation.abandoned_since.is_some() {
             // The deadline may have passed during the recording, when there was nothing to cancel.
             operation.arm_abandoned(&mut self.deadlines, id, now);
@@ -332,7 +358,12 @@ impl OperationQueue {
             return;
         };
         operation.stage = Stage::Completed;
-        effects.push(operation.publish(id, Progress::Completed(Arc::new(outcome))));
+        let outcome = Arc::new(outcome);
+        effects.push(Effect::Record(Record::Completed {
+            operation: id,
+            outcome: outcome.clone(),
+        }));
+        effects.push(operation.publish(id, Progress::Completed(outcome)));
         let key = operation.action.key.clone();
         self.leave_in_flight(&key, id);
         self.completed.push_back((now, id));
@@ -349,6 +380,8 @@ impl OperationQueue {
 
 #[cfg(test)]
 mod invariants;
+#[cfg(test)]
+mod reconnection;
 #[cfg(test)]
 mod sharing;
 #[cfg(test)]

@@ -32,6 +32,11 @@ impl RequiredProperties {
         properties.dedup();
         Self(properties.into())
     }
+
+    /// The properties as names and values.
+    pub(crate) fn properties(&self) -> &[(String, String)] {
+        &self.0
+    }
 }
 
 impl fmt::Display for RequiredProperties {

@@ -3,6 +3,7 @@
 mod cache_policy;
 mod cancellation;
 mod conformance_traps;
+mod durability;
 mod fake_worker;
 mod farm;
 mod gated_action_cache;

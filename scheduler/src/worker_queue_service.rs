@@ -10,7 +10,8 @@ use bitzel_proto::worker::worker_queue_server::{WorkerQueue, WorkerQueueServer};
 use bitzel_proto::worker::{
     Acknowledged, Hello, SchedulerMessage, WorkerMessage, scheduler_message, worker_message,
 };
-use futures::{Stream, StreamExt};
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt, stream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -18,8 +19,9 @@ use tokio_util::task::TaskTracker;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::action_metrics;
-use super::dispatcher::{Connection, Dispatcher, WorkerSender};
+use super::dispatcher::{Connection, Dispatcher, OutgoingMessage, WorkerSender};
 use super::error::ExecutionError;
+use super::journal::RecordNumber;
 use super::operation_queue::WorkerId;
 use super::result_recorder::ResultRecorder;
 
@@ -53,16 +55,33 @@ impl WorkerQueueService {
     pub fn connect(
         &self,
         inbound: impl Stream<Item = Result<WorkerMessage, Status>> + Send + Unpin + 'static,
-    ) -> ReceiverStream<Result<SchedulerMessage, Status>> {
+    ) -> BoxStream<'static, Result<SchedulerMessage, Status>> {
+        self.open(inbound, true)
+    }
+
+    /// Takes the messages of a worker and returns those for it.
+    pub(super) fn open(
+        &self,
+        inbound: impl Stream<Item = Result<WorkerMessage, Status>> + Send + Unpin + 'static,
+        in_process: bool,
+    ) -> BoxStream<'static, Result<SchedulerMessage, Status>> {
         let (outbound, receiver) = mpsc::channel(OUTBOUND_CAPACITY);
-        self.tasks.spawn(self.clone().serve(inbound, outbound));
-        ReceiverStream::new(receiver)
+        self.tasks
+            .spawn(self.clone().serve(inbound, outbound, in_process));
+        let messages = (ReceiverStream::new(receiver), self.dispatcher.durability());
+        stream::unfold(messages, |(mut messages, mut durable)| async move {
+            let (record, message) = messages.next().await?;
+            durable.wait(record).await;
+            Some((message, (messages, durable)))
+        })
+        .boxed()
     }
 
     async fn serve(
         self,
         mut inbound: impl Stream<Item = Result<WorkerMessage, Status>> + Send + Unpin,
         outbound: WorkerSender,
+        in_process: bool,
     ) {
         let hello = tokio::select! {
             () = self.shutdown.cancelled() => Err(ExecutionError::ShuttingDown),
@@ -72,7 +91,7 @@ impl WorkerQueueService {
             Ok(hello) => hello,
             Err(error) => {
                 // The worker may be gone, and then nobody reads this.
-                let _ = outbound.send(Err(error.into())).await;
+                let _ = outbound.send((RecordNumber::default(), Err(error.into()))).await;
                 return;
             }
         };
@@ -81,12 +100,12 @@ impl WorkerQueueService {
             slots = hello.slots,
             "worker connected"
         );
-        let session = self.register(&hello, outbound);
+        let session = self.register(&hello, outbound, in_process);
         let ended = session.read(inbound).await;
         tracing::info!(worker = hello.worker_name, ended, "worker disconnected");
     }
 
-    fn register(self, hello: &Hello, outbound: WorkerSender) -> WorkerSession {
+    fn register(self, hello: &Hello, outbound: WorkerSender, in_process: bool) -> WorkerSession {
         let closed = self.shutdown.child_token();
         let weak = outbound.downgrade();
         let connection = Connection {
@@ -94,7 +113,7 @@ impl WorkerQueueService {
             closed: closed.clone(),
         };
         WorkerSession {
-            worker: self.dispatcher.register_worker(hello, connection),
+            worker: self.dispatcher.register_worker(hello, connection, in_process),
             name: hello.worker_name.as_str().into(),
             outbound: weak,
             closed,
@@ -106,7 +125,7 @@ impl WorkerQueueService {
 
 #[tonic::async_trait]
 impl WorkerQueue for WorkerQueueService {
-    type WorkStream = ReceiverStream<Result<SchedulerMessage, Status>>;
+    type WorkStream = BoxStream<'static, Result<SchedulerMessage, Status>>;
 
     async fn work(
         &self,
@@ -116,7 +135,7 @@ impl WorkerQueue for WorkerQueueService {
         let (_, extensions, inbound) = request.into_parts();
         authorize(&extensions, Permission::Worker, &InstanceName::default())?;
         // Does not wait for Hello: the worker may wait for the response's headers before it sends that.
-        Ok(Response::new(self.connect(inbound)))
+        Ok(Response::new(self.open(inbound, false)))
     }
 }
 
@@ -142,14 +161,19 @@ struct WorkerSession {
     worker: WorkerId,
     name: Arc<str>,
     /// Weak, so that the stream to the worker ends when the dispatcher has closed it and the last acknowledgement is sent.
-    outbound: mpsc::WeakSender<Result<SchedulerMessage, Status>>,
+    outbound: mpsc::WeakSender<OutgoingMessage>,
     closed: CancellationToken,
     recordings: Arc<Semaphore>,
 }
 
 impl Drop for WorkerSession {
     fn drop(&mut self) {
-        self.service.dispatcher.lose_worker(self.worker);
+        // After a restart the worker comes back with its leases, so a shutdown does not take them away.
+        if self.service.shutdown.is_cancelled() {
+            self.service.dispatcher.close_worker(self.worker);
+        } else {
+            self.service.dispatcher.lose_worker(self.worker);
+        }
     }
 }
 
@@ -213,12 +237,12 @@ impl WorkerSession {
             action_metrics::retried();
             let dispatcher = &self.service.dispatcher;
             dispatcher.return_lease(self.worker, &lease, &status.message);
-            acknowledge(&outbound, lease).await;
+            acknowledge(&outbound, dispatcher.last_record(), lease).await;
             return;
         }
         let Some(completion) = self.service.dispatcher.complete(self.worker, &lease) else {
             // No client waits for the result, so the worker may forget it too.
-            acknowledge(&outbound, lease).await;
+            acknowledge(&outbound, self.service.dispatcher.last_record(), lease).await;
             return;
         };
         let recorder = ResultRecorder {
@@ -229,14 +253,15 @@ impl WorkerSession {
         // A background task: the result has arrived, so it outlives the worker's stream.
         self.service.tasks.spawn(async move {
             recorder.record(completion, response).await;
-            acknowledge(&outbound, lease).await;
+            acknowledge(&outbound, recorder.dispatcher.last_record(), lease).await;
             drop(permit);
         });
     }
 }
 
-async fn acknowledge(outbound: &WorkerSender, lease: String) {
+/// Acknowledges a result, once its record is durable.
+async fn acknowledge(outbound: &WorkerSender, record: RecordNumber, lease: String) {
     let message = Some(scheduler_message::Message::Acknowledged(Acknowledged { lease }));
     // A worker that is gone needs no acknowledgement.
-    let _ = outbound.send(Ok(SchedulerMessage { message })).await;
+    let _ = outbound.send((record, Ok(SchedulerMessage { message }))).await;
 }

@@ -45,9 +45,27 @@ impl BitzelServer {
         Self::run(command, arguments)
     }
 
-    fn run(mut command: Command, arguments: &[&str]) -> Self {
+    /// Kills it with `SIGKILL`, as the kernel does when memory runs out.
+    pub fn kill(&mut self) {
+        self.process.kill().expect("the server can be killed");
+        self.process.wait().expect("the server ends");
+    }
+
+    /// Kills it, and starts it again on the same address.
+    pub fn kill_and_restart(&mut self, site: &Site, arguments: &[&str]) {
+        self.kill();
+        let again = Self::run_at(self.address, site.bitzel("serve"), arguments);
+        // The old one is dropped, and its process has ended.
+        *self = again;
+    }
+
+    fn run(command: Command, arguments: &[&str]) -> Self {
+        Self::run_at(SocketAddr::from(([127, 0, 0, 1], 0)), command, arguments)
+    }
+
+    fn run_at(listen: SocketAddr, mut command: Command, arguments: &[&str]) -> Self {
         let mut process = command
-            .args(["--listen", "127.0.0.1:0"])
+            .args(["--listen", &listen.to_string()])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -116,8 +134,10 @@ impl BitzelServer {
 impl Drop for BitzelServer {
     fn drop(&mut self) {
         // An error means that the server has ended by itself; the test fails by its own checks.
-        let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
-        let _ = self.process.wait();
+        if let Ok(None) = self.process.try_wait() {
+            let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
+            let _ = self.process.wait();
+        }
     }
 }
 

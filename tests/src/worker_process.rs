@@ -12,11 +12,17 @@ pub struct WorkerProcess(Child);
 impl WorkerProcess {
     /// Starts a worker with a site's cache that takes Actions from `server`.
     pub fn start(site: &Site, server: &str) -> Self {
+        Self::start_with(site, server, &[])
+    }
+
+    /// As [`start`](Self::start), with more arguments.
+    pub fn start_with(site: &Site, server: &str, arguments: &[&str]) -> Self {
         let process = site
             .bitzel("worker")
             .arg(server)
             // Tests may run as root.
             .arg("--allow-root")
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()

@@ -26,6 +26,7 @@ mod end_to_end {
     mod remote_store;
     mod roots;
     mod second_build;
+    mod server_restart;
     mod shared_sources;
     mod special_files;
     mod task_selection;

@@ -1,7 +1,8 @@
 //! Takes Actions from the scheduler, executes them and reports the results.
 //!
-//! A lease is bound to the stream on which it was assigned: when the stream breaks, the scheduler assigns the Action to
-//! another worker. So the worker then cancels its executions and reconnects. It forgets a result only when the scheduler
+//! When the stream breaks, the worker goes on with its executions, and reports their leases on the next stream. The
+//! scheduler goes on with those that it has not assigned to another worker meanwhile, also after a restart of the server,
+//! and cancels the others. The worker forgets a result only when the scheduler
 //! has acknowledged it, and a shutdown waits for that, so that no finished work is lost.
 
 use std::sync::Arc;
@@ -37,6 +38,7 @@ pub async fn run(
         worker_name: config.executor.worker_name.clone(),
         slots: config.slots,
         platform: Some(config.platform),
+        ..Hello::default()
     };
     let executor = compose_executor(config.executor, server.blobs).await?;
     take_actions(
@@ -60,8 +62,8 @@ pub async fn take_actions(
     shutdown: &CancellationToken,
 ) {
     let mut pauses = reconnection_pauses(MAX_RECONNECTION_PAUSE);
+    let mut session = Session::new(executor, drain_timeout, shutdown.clone());
     while !shutdown.is_cancelled() {
-        let session = Session::new(Arc::clone(&executor), drain_timeout, shutdown.clone());
         let reason = match session.run(source, hello.clone()).await {
             SessionEnd::Drained => return,
             SessionEnd::Broken { registered, reason } => {
@@ -79,9 +81,10 @@ pub async fn take_actions(
         );
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = shutdown.cancelled() => return,
+            () = shutdown.cancelled() => {}
         }
     }
+    session.stop().await;
 }
 
 #[cfg(test)]

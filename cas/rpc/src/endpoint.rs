@@ -119,7 +119,10 @@ impl Target {
         let uri: Uri = format!("{scheme}://{address}")
             .parse()
             .map_err(|_| invalid("is not an address"))?;
-        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        if uri
+            .authority()
+            .is_some_and(|authority| authority.as_str().contains('@'))
+        {
             return Err(invalid(
                 "contains credentials, which would be shown in logs: configure them separately",
             ));

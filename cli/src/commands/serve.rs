@@ -10,6 +10,7 @@ use bitzel_access::{AccessConfiguration, ServerAccess};
 use bitzel_cas::composition::store_configuration::{DEFAULT_FREE_SPACE, StoreConfiguration};
 use bitzel_cas_server::http_cache::Spool;
 use bitzel_cas_server::{Listener, ServerConfig, StoreLayout};
+use bitzel_scheduler::JournalMedium;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -22,11 +23,13 @@ use crate::console;
 use crate::directories::Directories;
 use crate::interrupt;
 use crate::root_user;
-use crate::server::Server;
+use crate::server::{Execution, QueueJournal, Server};
 use crate::worker::LocalWorker;
 
 /// Limit of the spool: bytes on disk of all HTTP cache uploads whose digests are not known yet.
 const MAX_SPOOL_BYTES: u64 = 8 << 30;
+/// Journal of the operation queue, in the server's directory.
+const QUEUE_JOURNAL_FILE: &str = "queue.redb";
 /// Default of `--listen`.
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8980);
 
@@ -62,6 +65,17 @@ pub(crate) async fn run(
         .as_ref()
         .map(|file| file.execution.policies.clone())
         .unwrap_or_default();
+    let journal = file
+        .as_ref()
+        .map(|file| file.execution.journal.clone())
+        .unwrap_or_default();
+    let journal = match journal.medium {
+        JournalMedium::Disk => QueueJournal::Disk {
+            path: directories.server().join(QUEUE_JOURNAL_FILE),
+            commit_interval: journal.commit_interval,
+        },
+        JournalMedium::Memory => QueueJournal::Memory,
+    };
     let slots = if executes {
         jobs.unwrap_or_else(processors)
     } else {
@@ -107,7 +121,7 @@ pub(crate) async fn run(
         chunking,
         shared_cache: None,
     };
-    let server = Server::open(config, executes.then_some(policies)).await?;
+    let server = Server::open(config, executes.then_some(Execution { policies, journal })).await?;
     let for_worker = server.for_worker();
     let server_shutdown = CancellationToken::new();
     let mut server = tokio::spawn(server.run(listeners, admin, server_shutdown.clone()));

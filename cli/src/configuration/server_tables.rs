@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use bitzel_cas::composition::store_configuration::Problem;
 use bitzel_cas::composition::store_configuration::schema::SizeText;
 use bitzel_cas_server::services::Chunking;
-use bitzel_scheduler::ExecutionConfig;
+use bitzel_scheduler::{ExecutionConfig, JournalConfig};
 use bitzel_worker::RootIdentity;
 use bytesize::ByteSize;
 use schemars::JsonSchema;
@@ -51,6 +51,9 @@ pub(crate) struct ExecutionTable {
     /// Bounds of each Action on this machine.
     #[serde(default)]
     pub(crate) bounds: BoundSettings,
+    /// Journal of the operation queue.
+    #[serde(default)]
+    pub(crate) journal: JournalConfig,
     /// Policies of the operation queue.
     #[serde(flatten)]
     pub(crate) policies: ExecutionConfig,
@@ -64,6 +67,7 @@ impl Default for ExecutionTable {
             scratch: None,
             root_identity: None,
             bounds: BoundSettings::default(),
+            journal: JournalConfig::default(),
             policies: ExecutionConfig::default(),
         }
     }

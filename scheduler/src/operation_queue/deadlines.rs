@@ -10,6 +10,8 @@ use crate::clock::Time;
 pub(super) enum Deadline {
     /// The operation may have had no client for too long.
     Abandoned(OperationId),
+    /// The worker of the operation may not have come back after a restart.
+    Adoption(OperationId),
     /// The operation may have waited too long without a worker that could run it.
     NoWorker(OperationId),
     /// The pause of a worker that handed a lease back may be over.

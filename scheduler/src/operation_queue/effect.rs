@@ -6,6 +6,7 @@ use bitzel_proto::reapi::ExecuteResponse;
 
 use super::action::QueuedAction;
 use super::ids::{LeaseId, OperationId, WorkerId};
+use super::record::Record;
 use crate::error::ExecutionError;
 
 /// Effect that the caller carries out.
@@ -23,10 +24,14 @@ pub enum Effect {
         /// The operation.
         operation: OperationId,
     },
+    /// Append a record to the journal, before the other effects of the transition are visible outside.
+    Record(Record),
     /// Assign an Action to a worker.
     Assign {
         /// The worker.
         worker: WorkerId,
+        /// The operation.
+        operation: OperationId,
         /// The lease of the Action.
         lease: LeaseId,
         /// The Action.
@@ -36,6 +41,8 @@ pub enum Effect {
     Cancel {
         /// The worker.
         worker: WorkerId,
+        /// The operation.
+        operation: OperationId,
         /// The lease of the Action.
         lease: LeaseId,
     },

@@ -43,6 +43,8 @@ enum Event {
     Finish(usize),
     Retry(usize),
     Pass(u64),
+    /// A restart of the server. The bits say which workers come back.
+    Restart(u64),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -64,6 +66,7 @@ fn event() -> impl Strategy<Value = Event> {
         4 => any::<usize>().prop_map(Event::Finish),
         1 => any::<usize>().prop_map(Event::Retry),
         2 => (0..40u64).prop_map(Event::Pass),
+        1 => any::<u64>().prop_map(Event::Restart),
     ]
 }
 
@@ -90,30 +93,38 @@ struct Model {
     operations: BTreeMap<OperationId, ModelOperation>,
     forgotten: BTreeSet<OperationId>,
     workers: BTreeMap<WorkerId, ModelWorker>,
-    recording: Vec<OperationId>,
+    recording: Vec<(OperationId, WorkerId, LeaseId)>,
+    journal: ModelJournal,
+    epoch: u32,
     leases: HashSet<LeaseId>,
     ended: Vec<(WorkerId, LeaseId)>,
 }
 
 impl Model {
-    fn new() -> Self {
-        let config = ExecutionConfig {
+    fn config() -> ExecutionConfig {
+        ExecutionConfig {
             max_attempts: NonZeroUsize::new(3).unwrap(),
             no_worker_timeout: Duration::from_mins(1),
             abandoned_timeout: Duration::from_secs(10),
             completed_retention: Duration::from_mins(5),
             max_completed_operations: 5,
             max_queued_actions: 20,
+            reconnect_timeout: Duration::from_secs(30),
             ..ExecutionConfig::default()
-        };
+        }
+    }
+
+    fn new() -> Self {
         Self {
-            queue: OperationQueue::new(config),
+            queue: OperationQueue::new(Self::config()),
             now: Duration::ZERO,
             requests: 0,
             operations: BTreeMap::new(),
             forgotten: BTreeSet::new(),
             workers: BTreeMap::new(),
             recording: vec![],
+            journal: ModelJournal::default(),
+            epoch: 0,
             leases: HashSet::new(),
             ended: vec![],
         }
@@ -139,6 +150,7 @@ impl Model {
                     worker,
                     lease,
                     action,
+                    ..
                 } => {
                     assert!(self.leases.insert(lease), "a lease was given twice");
                     let operation = operation_of(&action);
@@ -154,7 +166,8 @@ impl Model {
                     assert!(!operation.completed && !operation.taken, "it runs twice");
                     operation.taken = true;
                 }
-                Effect::Cancel { worker, lease } => {
+                Effect::Record(record) => self.journal.append(record),
+                Effect::Cancel { worker, lease, .. } => {
                     let worker = &self.workers[&worker];
                     assert!(
                         worker.leases.contains_key(&lease),
@@ -256,7 +269,7 @@ impl Model {
             }
             Event::Finish(pick) => {
                 if !self.recording.is_empty() {
-                    let id = self.recording.swap_remove(pick % self.recording.len());
+                    let (id, ..) = self.recording.swap_remove(pick % self.recording.len());
                     let effects = self.queue.finish(self.time(), id, success());
                     self.carry_out(effects);
                     assert!(!self.queue.attach(id) || self.operations[&id].completed);
@@ -264,12 +277,13 @@ impl Model {
             }
             Event::Retry(pick) => {
                 if !self.recording.is_empty() {
-                    let id = self.recording.swap_remove(pick % self.recording.len());
+                    let (id, ..) = self.recording.swap_remove(pick % self.recording.len());
                     self.give_back(id);
                     let effects = self.queue.retry(self.time(), id, "no store".to_owned());
                     self.carry_out(effects);
                 }
             }
+            Event::Restart(coming_back) => self.restart(coming_back),
             Event::Pass(seconds) => {
                 self.now += Duration::from_secs(seconds);
                 let effects = self.queue.tick(self.time());
@@ -346,11 +360,93 @@ impl Model {
         match completion {
             Some(completion) => {
                 assert_eq!(completion.operation, operation);
-                self.recording.push(operation);
+                self.recording.push((operation, worker, lease));
             }
             None => assert!(self.forgotten.contains(&operation), "a result was lost"),
         }
         self.carry_out(effects);
+    }
+
+    /// Restarts the server: the queue is what the journal has, and nothing else.
+    fn restart(&mut self, coming_back: u64) {
+        self.epoch += 1;
+        self.ended.clear();
+        self.queue = OperationQueue::new(Self::config());
+        for operation in self.operations.values_mut() {
+            operation.clients = 0;
+        }
+        let restored = self.journal.restored();
+        let effects = self.queue.restore(self.time(), self.epoch, restored);
+        let recording = std::mem::take(&mut self.recording);
+        let workers = std::mem::take(&mut self.workers);
+        self.announce(effects);
+        for (number, (old, worker)) in workers.into_iter().enumerate() {
+            let mut leases = worker.leases;
+            // Their results are not acknowledged.
+            let unacknowledged = recording.iter().filter(|(_, worker, _)| *worker == old);
+            leases.extend(unacknowledged.map(|(operation, _, lease)| (*lease, *operation)));
+            if coming_back >> (number % 64) & 1 == 0 {
+                for operation in leases.into_values() {
+                    self.give_back(operation);
+                }
+                continue;
+            }
+            let reported: Vec<_> = leases
+                .iter()
+                .map(|(lease, operation)| (*operation, *lease))
+                .collect();
+            let hello = hello("w", worker.slots.try_into().unwrap(), KINDS[KINDS.len() - 1]);
+            let (id, effects) = self.queue.register_worker(
+                self.time(),
+                Registration {
+                    leases: &reported,
+                    ..Registration::from(&hello)
+                },
+            );
+            for (operation, lease) in &reported {
+                let cancelled = effects
+                    .iter()
+                    .any(|effect| matches!(effect, Effect::Cancel { lease: other, .. } if other == lease));
+                let unfinished = self.operations.get(operation);
+                let unfinished = unfinished.is_some_and(|operation| !operation.completed);
+                assert_eq!(cancelled, !unfinished, "a lease that runs is adopted");
+            }
+            let model = ModelWorker {
+                slots: worker.slots.max(leases.len()),
+                draining: false,
+                leases,
+            };
+            self.workers.insert(id, model);
+            self.carry_out(effects);
+        }
+        let lost = recording
+            .iter()
+            .filter(|(operation, ..)| !self.is_held(*operation));
+        for (operation, ..) in lost.copied().collect::<Vec<_>>() {
+            self.give_back(operation);
+        }
+    }
+
+    fn is_held(&self, operation: OperationId) -> bool {
+        let mut workers = self.workers.values();
+        workers.any(|worker| worker.leases.values().any(|held| *held == operation))
+    }
+
+    /// Checks that the restored operations are those that the model has.
+    fn announce(&mut self, effects: Vec<Effect>) {
+        let mut announced = BTreeMap::new();
+        for effect in effects {
+            if let Effect::Publish { operation, update } = effect {
+                let completed = matches!(update.progress, Progress::Completed(_));
+                announced.insert(operation, completed);
+            }
+        }
+        let known: BTreeMap<_, _> = self
+            .operations
+            .iter()
+            .map(|(id, operation)| (*id, operation.completed))
+            .collect();
+        assert_eq!(announced, known, "the journal has all operations, and no others");
     }
 
     fn give_back(&mut self, operation: OperationId) {
@@ -368,6 +464,8 @@ impl Model {
 
     /// Gives enough workers to all operations and lets them finish: then none may be left.
     fn settle(&mut self) {
+        // Workers that did not come back are given up.
+        self.happen(&Event::Pass(30));
         self.register(1000, KINDS.len() - 1);
         while !(self.held().is_empty() && self.recording.is_empty()) {
             self.happen(&Event::Complete(0));
@@ -380,6 +478,63 @@ impl Model {
         assert!(self.queue.waiting.is_forgotten(), "an idle requester is kept");
         self.happen(&Event::Pass(10_000));
         assert!(self.queue.operations.is_empty() && self.queue.deadlines.first().is_none());
+    }
+}
+
+/// Journal that keeps the last state of each operation.
+#[derive(Default)]
+struct ModelJournal(BTreeMap<OperationId, Journaled>);
+
+struct Journaled {
+    action: Arc<QueuedAction>,
+    attempts: Vec<String>,
+    lease: Option<(LeaseId, Arc<str>)>,
+    completed: bool,
+}
+
+impl ModelJournal {
+    fn append(&mut self, record: Record) {
+        match record {
+            Record::Accepted { operation, action } => {
+                let accepted = Journaled {
+                    action,
+                    attempts: vec![],
+                    lease: None,
+                    completed: false,
+                };
+                assert!(self.0.insert(operation, accepted).is_none(), "accepted twice");
+            }
+            Record::Leased {
+                operation,
+                lease,
+                worker,
+            } => self.0.get_mut(&operation).unwrap().lease = Some((lease, worker)),
+            Record::Requeued { operation, attempts } => {
+                let journaled = self.0.get_mut(&operation).unwrap();
+                (journaled.lease, journaled.attempts) = (None, attempts);
+            }
+            Record::Completed { operation, .. } => self.0.get_mut(&operation).unwrap().completed = true,
+            Record::Forgotten { operation } => {
+                assert!(self.0.remove(&operation).is_some(), "forgotten twice");
+            }
+        }
+    }
+
+    fn restored(&self) -> Vec<RestoredOperation> {
+        let restored = self.0.iter().map(|(operation, journaled)| RestoredOperation {
+            operation: *operation,
+            action: (*journaled.action).clone(),
+            attempts: journaled.attempts.clone(),
+            state: match (&journaled.lease, journaled.completed) {
+                (_, true) => RestoredState::Completed(success()),
+                (None, false) => RestoredState::Queued,
+                (Some((lease, worker)), false) => RestoredState::Leased {
+                    lease: *lease,
+                    worker: worker.clone(),
+                },
+            },
+        });
+        restored.collect()
     }
 }
 
@@ -398,7 +553,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Each operation completes exactly once, no lease is used twice, slots are never exceeded, and no operation is lost
-    /// whenever workers are lost.
+    /// whenever workers are lost or the server restarts. What runs during a restart is not run twice.
     #[test]
     fn invariants_hold_for_any_sequence_of_events(events in prop::collection::vec(event(), 0..120)) {
         let mut model = Model::new();

@@ -15,7 +15,14 @@ use crate::clock::Time;
 #[derive(Debug)]
 pub(super) enum Stage {
     Queued,
-    Executing { worker: WorkerId, lease: LeaseId },
+    Executing {
+        worker: WorkerId,
+        lease: LeaseId,
+    },
+    /// Leased before a restart of the server. The worker has not come back yet.
+    Detached {
+        worker: Arc<str>,
+    },
     Recording,
     Completed,
 }
@@ -31,6 +38,8 @@ pub(super) struct Operation {
     /// Places in the queues of the requesters, in their order; empty unless the operation waits.
     pub(super) places: Vec<Place>,
     pub(super) stage: Stage,
+    /// The last lease. Its worker may come back with it.
+    pub(super) last_lease: Option<LeaseId>,
     /// Outcomes of the attempts so far.
     pub(super) attempts: Vec<String>,
     pub(super) waiting_since: Time,
@@ -54,6 +63,7 @@ impl Operation {
             places: vec![],
             action: Arc::new(action),
             stage: Stage::Queued,
+            last_lease: None,
             attempts: vec![],
             waiting_since: now,
             clients: 1,

@@ -4,6 +4,7 @@ use super::OperationQueue;
 use super::effect::{Effect, Progress};
 use super::ids::{LeaseId, OperationId, WorkerId};
 use super::operation::Stage;
+use super::record::Record;
 use super::requester::Requester;
 use super::waiting_actions::Place;
 use super::worker::Lease;
@@ -68,8 +69,8 @@ impl OperationQueue {
         let Some(operation) = self.operations.get_mut(&id) else {
             return;
         };
-        let is_new = operation.requesters.len() < MAX_REQUESTERS
-            && !operation.requesters.iter().any(|known| *known == requester);
+        let is_new =
+            operation.requesters.len() < MAX_REQUESTERS && !operation.requesters.contains(&requester);
         if priority >= operation.priority && !is_new {
             return;
         }
@@ -128,7 +129,7 @@ impl OperationQueue {
         place: Place,
         effects: &mut Vec<Effect>,
     ) {
-        let charge = self.waiting.charge(now, &place);
+        let charge = Some(self.waiting.charge(now, &place));
         let (Some(worker), Some(operation)) = (self.workers.get(worker_id), self.operations.get_mut(&id))
         else {
             return;
@@ -139,10 +140,19 @@ impl OperationQueue {
             worker: worker_id,
             lease,
         };
+        operation.last_lease = Some(lease);
         let name = worker.name.clone();
+        if !worker.ends_with_server {
+            effects.push(Effect::Record(Record::Leased {
+                operation: id,
+                lease,
+                worker: name.clone(),
+            }));
+        }
         effects.push(operation.publish(id, Progress::Executing { worker: name }));
         effects.push(Effect::Assign {
             worker: worker_id,
+            operation: id,
             lease,
             action: operation.action.clone(),
         });

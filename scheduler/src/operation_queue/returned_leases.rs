@@ -26,7 +26,9 @@ impl OperationQueue {
         let Some(ended) = self.workers.remove_lease(worker_id, lease) else {
             return effects;
         };
-        self.waiting.settle(now, &ended.charge, true);
+        if let Some(charge) = &ended.charge {
+            self.waiting.settle(now, charge, true);
+        }
         let until = now + EXHAUSTED_WORKER_PAUSE;
         self.workers.pause(worker_id, until);
         self.deadlines.arm(until, Deadline::PauseEnds(worker_id));

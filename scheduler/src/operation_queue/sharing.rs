@@ -119,7 +119,7 @@ impl Numbers {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn three_users_share_slot_time_by_weight(
@@ -149,11 +149,11 @@ proptest! {
             let used: Duration = farm.used.values().sum();
             // Expectations are learnt first, then the shares are measured.
             match measured_from {
-                None if used > longest * 20 * slots => {
+                None if used > longest * 15 * slots => {
                     measured_from = Some(farm.now);
                     farm.used.clear();
                 }
-                Some(_) if used > longest * 300 * slots => break,
+                Some(_) if used > longest * 150 * slots => break,
                 _ => {}
             }
         }

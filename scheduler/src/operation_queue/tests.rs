@@ -3,6 +3,7 @@ use std::time::{Duration, SystemTime};
 
 use bitzel_proto::reapi::platform::Property;
 use bitzel_proto::reapi::{ExecuteResponse, Platform};
+use bitzel_proto::worker::Hello;
 use bitzel_proto::{DigestFunction, InstanceName};
 use uuid::Uuid;
 
@@ -24,6 +25,7 @@ pub(super) fn hello(name: &str, slots: u32, properties: &[(&str, &str)]) -> Hell
         worker_name: name.to_owned(),
         slots,
         platform: Some(platform(properties)),
+        ..Default::default()
     }
 }
 
@@ -77,6 +79,7 @@ pub(super) fn assigned(effects: &[Effect]) -> Vec<(WorkerId, LeaseId, bitzel_pro
             worker,
             lease,
             action,
+            ..
         } => Some((*worker, *lease, action.key.digest)),
         _ => None,
     };

@@ -5,6 +5,7 @@ use super::deadlines::Deadline;
 use super::effect::{Effect, OperationOutcome};
 use super::ids::OperationId;
 use super::operation::Stage;
+use super::record::Record;
 use crate::clock::Time;
 use crate::error::ExecutionError;
 use crate::platform::UnmetRequirements;
@@ -23,6 +24,7 @@ impl OperationQueue {
         while let Some(deadline) = self.deadlines.pop_due(now) {
             match deadline {
                 Deadline::Abandoned(id) => self.check_abandoned(now, id, &mut effects),
+                Deadline::Adoption(id) => self.check_adoption(now, id, &mut effects),
                 Deadline::NoWorker(id) => self.check_no_worker(now, id, &mut effects),
                 Deadline::PauseEnds(id) => self.end_pause(now, id, &mut effects),
             }
@@ -40,6 +42,7 @@ impl OperationQueue {
             }
             self.completed.pop_front();
             self.operations.remove(&id);
+            effects.push(Effect::Record(Record::Forgotten { operation: id }));
             effects.push(Effect::Forget { operation: id });
         }
     }
@@ -94,17 +97,25 @@ impl OperationQueue {
             return;
         }
         match operation.stage {
+            // If the worker comes back, its lease is cancelled.
+            Stage::Detached { .. } => {}
             // The result exists already; it is not thrown away.
             Stage::Recording | Stage::Completed => return,
             Stage::Queued => self.dequeue(id),
             Stage::Executing { worker, lease } => {
                 self.workers.cancel_lease(worker, lease);
-                effects.push(Effect::Cancel { worker, lease });
+                let operation = id;
+                effects.push(Effect::Cancel {
+                    worker,
+                    operation,
+                    lease,
+                });
             }
         }
         if let Some(operation) = self.operations.remove(&id) {
             self.leave_in_flight(&operation.action.key, id);
         }
+        effects.push(Effect::Record(Record::Forgotten { operation: id }));
         effects.push(Effect::Forget { operation: id });
     }
 }

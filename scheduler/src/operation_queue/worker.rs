@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bitzel_proto::worker::Hello;
-
 use super::ids::{LeaseId, OperationId};
+use super::registration::Registration;
 use super::waiting_actions::Charge;
 use crate::clock::Time;
 use crate::platform::{OfferedProperties, RequiredProperties};
@@ -16,8 +15,8 @@ pub(super) struct Lease {
     /// The operation. `None` if no client needs the result any more: the worker has got a Cancel, and has not completed the
     /// lease yet.
     pub(super) operation: Option<OperationId>,
-    /// Charge of the requester for the slot.
-    pub(super) charge: Charge,
+    /// Charge of the requester for the slot. `None` if nobody requested it on this server.
+    pub(super) charge: Option<Charge>,
 }
 
 /// A registered worker.
@@ -27,6 +26,7 @@ pub(super) struct Worker {
     pub(super) properties: OfferedProperties,
     /// Workers of one class can run the same Actions.
     pub(super) class: RequiredProperties,
+    pub(super) ends_with_server: bool,
     pub(super) draining: bool,
     /// End of the pause after it handed a lease back.
     pub(super) paused_until: Option<Time>,
@@ -35,12 +35,14 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(hello: &Hello) -> Self {
+    pub(super) fn new(registration: &Registration<'_>) -> Self {
+        let hello = registration.hello;
         let platform = hello.platform.as_ref();
         Self {
             name: hello.worker_name.as_str().into(),
             properties: platform.map(OfferedProperties::new).unwrap_or_default(),
             class: platform.map(RequiredProperties::new).unwrap_or_default(),
+            ends_with_server: registration.ends_with_server,
             draining: false,
             paused_until: None,
             leases: HashMap::new(),

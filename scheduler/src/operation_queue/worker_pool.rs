@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bitzel_proto::worker::Hello;
-
 use super::ids::{LeaseId, WorkerId};
+use super::registration::Registration;
 use super::worker::{Lease, Worker};
 use crate::clock::Time;
 use crate::platform::{OfferedProperties, RequiredProperties};
@@ -50,10 +49,10 @@ impl WorkerPool {
         self.workers.get(&id)
     }
 
-    pub(super) fn register(&mut self, hello: &Hello) -> WorkerId {
+    pub(super) fn register(&mut self, registration: &Registration<'_>) -> WorkerId {
         self.last_worker += 1;
         let id = WorkerId(self.last_worker);
-        let worker = Worker::new(hello);
+        let worker = Worker::new(registration);
         self.slots += worker.slots;
         let class = self
             .classes

@@ -21,6 +21,7 @@ pub(super) fn hello(name: &str, slots: u32, properties: &[(&str, &str)]) -> work
         worker_name: name.to_owned(),
         slots,
         platform: Some(platform(properties)),
+        ..Default::default()
     })
 }
 

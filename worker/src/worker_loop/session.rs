@@ -1,6 +1,6 @@
 //! Session of a worker on one stream to the scheduler.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ const MAX_OUTBOUND_MESSAGES: usize = 64;
 pub(super) enum SessionEnd {
     /// The worker shut down, and the scheduler has all results.
     Drained,
-    /// The stream broke. Leases and results on it are void.
+    /// The stream broke. Executions go on.
     Broken {
         /// True if the scheduler had accepted the worker.
         registered: bool,
@@ -37,7 +37,8 @@ pub(super) enum SessionEnd {
     },
 }
 
-/// A worker registered on one stream.
+/// Work of a worker, on one stream after the other. Executions outlive a stream: when the worker has another one, it
+/// reports their leases, and the scheduler goes on with them or cancels them.
 pub(super) struct Session {
     executor: Arc<dyn ActionExecutor>,
     drain_timeout: Duration,
@@ -45,8 +46,8 @@ pub(super) struct Session {
     /// Leases of running executions.
     running: HashMap<String, CancellationToken>,
     executions: JoinSet<(String, ExecuteResponse)>,
-    /// Leases whose results the scheduler has not acknowledged.
-    unacknowledged: HashSet<String>,
+    /// Results that the scheduler has not acknowledged, by lease.
+    unacknowledged: HashMap<String, ExecuteResponse>,
 }
 
 type Outbound = mpsc::Sender<WorkerMessage>;
@@ -71,12 +72,18 @@ impl Session {
             shutdown,
             running: HashMap::new(),
             executions: JoinSet::new(),
-            unacknowledged: HashSet::new(),
+            unacknowledged: HashMap::new(),
         }
     }
 
-    /// Registers and works until the stream ends or the worker is drained. Leaves no execution running.
-    pub(super) async fn run(mut self, source: &dyn ActionSource, hello: Hello) -> SessionEnd {
+    /// Registers and works until the stream ends or the worker is drained.
+    pub(super) async fn run(&mut self, source: &dyn ActionSource, mut hello: Hello) -> SessionEnd {
+        hello.leases = self
+            .running
+            .keys()
+            .chain(self.unacknowledged.keys())
+            .cloned()
+            .collect();
         let (outbound, messages) = mpsc::channel(MAX_OUTBOUND_MESSAGES);
         let opened = async {
             send(&outbound, worker_message::Message::Hello(hello)).await?;
@@ -90,11 +97,6 @@ impl Session {
             () = self.shutdown.cancelled() => return SessionEnd::Drained,
         };
         let result = self.serve(&outbound, inbound).await;
-        for cancellation in self.running.values() {
-            cancellation.cancel();
-        }
-        // The results are void, but processes and files have to be removed.
-        while self.executions.join_next().await.is_some() {}
         match result {
             Ok(()) => SessionEnd::Drained,
             Err(reason) => SessionEnd::Broken {
@@ -104,7 +106,20 @@ impl Session {
         }
     }
 
+    /// Cancels all executions, whose results are void, and waits until their processes and files are removed.
+    pub(super) async fn stop(&mut self) {
+        for cancellation in self.running.values() {
+            cancellation.cancel();
+        }
+        while self.executions.join_next().await.is_some() {}
+        self.running.clear();
+        self.unacknowledged.clear();
+    }
+
     async fn serve(&mut self, outbound: &Outbound, mut inbound: SchedulerMessages) -> Result<(), String> {
+        for (lease, response) in &self.unacknowledged {
+            send(outbound, completed(lease, response)).await?;
+        }
         let shutdown = self.shutdown.clone();
         let mut draining = false;
         let drained_by = tokio::time::sleep(Duration::MAX);
@@ -199,17 +214,23 @@ impl Session {
         let (lease, response) = match execution {
             Ok(execution) => execution,
             // The lease is not known any more. Without the stream the scheduler assigns all leases to other workers.
-            Err(error) => return Err(format!("an execution panicked: {error}")),
+            Err(error) => {
+                self.stop().await;
+                return Err(format!("an execution panicked: {error}"));
+            }
         };
         self.running.remove(&lease);
-        self.unacknowledged.insert(lease.clone());
-        let response = Some(response);
-        send(
-            outbound,
-            worker_message::Message::Completed(Completed { lease, response }),
-        )
-        .await
+        let message = completed(&lease, &response);
+        self.unacknowledged.insert(lease, response);
+        send(outbound, message).await
     }
+}
+
+fn completed(lease: &str, response: &ExecuteResponse) -> worker_message::Message {
+    worker_message::Message::Completed(Completed {
+        lease: lease.to_owned(),
+        response: Some(response.clone()),
+    })
 }
 
 /// Reads the request of an assignment.

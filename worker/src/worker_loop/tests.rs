@@ -145,7 +145,7 @@ impl Farm {
             let hello = Hello {
                 worker_name: "tester".into(),
                 slots: 3,
-                platform: None,
+                ..Hello::default()
             };
             async move {
                 let source = FakeScheduler(sender);
@@ -249,18 +249,64 @@ async fn cancels_one_lease_of_two() {
 }
 
 #[tokio::test]
-async fn a_broken_stream_ends_its_executions() {
+async fn executions_outlive_a_broken_stream() {
+    let mut farm = Farm::new(LONG_DRAIN_TIMEOUT);
+    let mut connection = farm.connection().await;
+    connection.assign("a").await;
+    connection.next().await;
+    drop(connection);
+    let mut connection = farm.connections.recv().await.unwrap();
+    assert_eq!(connection.hello().await.leases, ["a"]);
+    farm.executor.gate.notify_one();
+    let (lease, response) = connection.completed().await;
+    assert_eq!((lease.as_str(), code(&response)), ("a", 0));
+}
+
+#[tokio::test]
+async fn an_unacknowledged_result_is_sent_again() {
+    let mut farm = Farm::new(LONG_DRAIN_TIMEOUT);
+    let mut connection = farm.connection().await;
+    connection.assign("a").await;
+    connection.next().await;
+    farm.executor.gate.notify_one();
+    connection.completed().await;
+    drop(connection);
+    let mut connection = farm.connections.recv().await.unwrap();
+    assert_eq!(connection.hello().await.leases, ["a"]);
+    let (lease, response) = connection.completed().await;
+    assert_eq!((lease.as_str(), code(&response)), ("a", 0));
+    connection.acknowledge("a").await;
+    farm.shutdown.cancel();
+    connection.drain().await;
+    farm.worker.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lease_that_the_scheduler_gave_away_is_cancelled() {
     let mut farm = Farm::new(LONG_DRAIN_TIMEOUT);
     let mut connection = farm.connection().await;
     connection.assign("a").await;
     connection.next().await;
     drop(connection);
     let mut connection = farm.connection().await;
-    // The gate opens for one execution: that of the new stream, because the old one has ended.
-    connection.assign("b").await;
+    connection
+        .send(scheduler_message::Message::Cancel(Cancel { lease: "a".into() }))
+        .await;
+    let (lease, response) = connection.completed().await;
+    assert_eq!((lease.as_str(), code(&response)), ("a", Code::Cancelled.into()));
+}
+
+#[tokio::test]
+async fn shutdown_without_a_stream_ends_executions() {
+    let mut farm = Farm::new(LONG_DRAIN_TIMEOUT);
+    let mut connection = farm.connection().await;
+    connection.assign("a").await;
     connection.next().await;
-    farm.executor.gate.notify_one();
-    assert_eq!(connection.completed().await.0, "b");
+    farm.shutdown.cancel();
+    connection.drain().await;
+    drop(connection);
+    farm.worker.await.unwrap();
+    assert_eq!(Arc::strong_count(&farm.executor), 1, "no execution is left");
 }
 
 #[tokio::test]

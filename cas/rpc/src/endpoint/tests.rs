@@ -37,7 +37,11 @@ fn refuses_other_endpoints_with_a_correct_example() {
 
 #[test]
 fn f15_refuses_credentials_in_an_endpoint_and_hides_them() {
-    for endpoint in ["grpc://me:secret@host:80", "grpcs://secret@host", "me:secret@host"] {
+    for endpoint in [
+        "grpc://me:secret@host:80",
+        "grpcs://secret@host",
+        "me:secret@host",
+    ] {
         let message = refusal(endpoint);
         assert!(!message.contains("secret"), "{message}");
     }

@@ -122,7 +122,12 @@ impl Problems {
         if value.contains('@') {
             // Without an excerpt of the line, which would show the password.
             let message = "the address contains credentials, which would be shown in logs";
-            self.note(key, None, message, "configure them by the keys for credentials of this store");
+            self.note(
+                key,
+                None,
+                message,
+                "configure them by the keys for credentials of this store",
+            );
             return;
         }
         let has_scheme = schemes

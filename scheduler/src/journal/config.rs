@@ -1,0 +1,39 @@
+//! Configuration of the journal.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// Journal of the operation queue.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct JournalConfig {
+    /// Medium of the journal.
+    pub medium: JournalMedium,
+    /// Time for which records gather before they are written together, with one fsync. The first answer to each request
+    /// and each assignment to a worker waits for it. With `0s` nothing waits longer than a write takes.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "duration", "examples" = ["5ms"]))]
+    pub commit_interval: Duration,
+}
+
+/// Medium of the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum JournalMedium {
+    /// A file in the server's own directory (`--cache-dir`): the queue survives a restart.
+    #[default]
+    Disk,
+    /// Memory: a restart loses the queue, and clients execute again.
+    Memory,
+}
+
+impl Default for JournalConfig {
+    fn default() -> Self {
+        Self {
+            medium: JournalMedium::default(),
+            commit_interval: Duration::from_millis(5),
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Journal in a file of this machine.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use prost::Message;
+use redb::{Database, ReadableTable, TableDefinition, WriteTransaction};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::format::{AttemptsRow, OperationRow, decode_outcome, encode_outcome};
+use super::{Journal, RecordNumber, Recovered};
+use crate::operation_queue::{LeaseId, OperationId, Record, RestoredOperation, RestoredState};
+
+/// Accepted operations by identifier.
+const OPERATIONS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("operations");
+/// Attempts of operations by identifier.
+const ATTEMPTS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("attempts");
+/// Outcomes of operations by identifier.
+const OUTCOMES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("outcomes");
+/// Numbers of the journal by name.
+const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
+
+/// Version of the format.
+const FORMAT: u64 = 1;
+/// Pause after a failed write.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Error of the journal.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The file cannot be used.
+    #[error("the journal of the queue cannot be used")]
+    Database(#[from] Box<redb::Error>),
+    /// The file is of another version of bitzel.
+    #[error("the journal of the queue has format {0}, and this version of bitzel writes format {FORMAT}")]
+    Format(u64),
+    /// The thread that writes could not be started.
+    #[error("the thread of the journal cannot be started")]
+    Thread(#[source] std::io::Error),
+}
+
+/// Journal in a redb database. A thread writes all records that have gathered as one transaction with one fsync, so the
+/// cost of a batch is shared by all operations in it.
+pub struct DiskJournal {
+    shared: Arc<Shared>,
+    writer: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    pending: Mutex<Pending>,
+    changed: Condvar,
+    durable: watch::Sender<RecordNumber>,
+}
+
+#[derive(Default)]
+struct Pending {
+    records: Vec<Record>,
+    last: RecordNumber,
+    closed: bool,
+}
+
+impl DiskJournal {
+    /// Opens or creates the journal, and reads what an earlier run left. A batch is written when `commit_interval` has
+    /// passed since its first record.
+    pub fn open(path: &Path, commit_interval: Duration) -> Result<(Self, Recovered), JournalError> {
+        let database = Database::create(path).map_err(boxed)?;
+        let recovered = recover(&database)?;
+        let shared = Arc::new(Shared {
+            pending: Mutex::default(),
+            changed: Condvar::new(),
+            durable: watch::Sender::new(RecordNumber::default()),
+        });
+        let writer = {
+            let shared = shared.clone();
+            let writer = thread::Builder::new().name("journal".to_owned());
+            writer.spawn(move || shared.write_batches(&database, commit_interval))
+        };
+        let journal = Self {
+            shared,
+            writer: Some(writer.map_err(JournalError::Thread)?),
+        };
+        Ok((journal, recovered))
+    }
+}
+
+impl Journal for DiskJournal {
+    fn append(&self, records: Vec<Record>) -> RecordNumber {
+        let mut pending = self.shared.pending.lock();
+        if !records.is_empty() {
+            pending.last.0 += records.len() as u64;
+            pending.records.extend(records);
+            self.shared.changed.notify_one();
+        }
+        pending.last
+    }
+
+    fn durable(&self) -> watch::Receiver<RecordNumber> {
+        self.shared.durable.subscribe()
+    }
+}
+
+impl Drop for DiskJournal {
+    /// Writes what is pending.
+    fn drop(&mut self) {
+        self.shared.pending.lock().closed = true;
+        self.shared.changed.notify_one();
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the thread of the journal panicked");
+        }
+    }
+}
+
+impl Shared {
+    /// Writes batches until the journal is closed and all are written.
+    fn write_batches(&self, database: &Database, commit_interval: Duration) {
+        loop {
+            let mut pending = self.pending.lock();
+            while pending.records.is_empty() {
+                if pending.closed {
+                    return;
+                }
+                self.changed.wait(&mut pending);
+            }
+            if !pending.closed {
+                // More records gather meanwhile, and share the fsync.
+                drop(pending);
+                thread::sleep(commit_interval);
+                pending = self.pending.lock();
+            }
+            let records = std::mem::take(&mut pending.records);
+            let last = pending.last;
+            drop(pending);
+            while let Err(error) = write(database, &records) {
+                tracing::error!(%error, "the journal cannot be written; new Actions wait until it can");
+                let mut pending = self.pending.lock();
+                if pending.closed {
+                    return;
+                }
+                self.changed.wait_for(&mut pending, RETRY_PAUSE);
+            }
+            self.durable.send_replace(last);
+        }
+    }
+}
+
+fn boxed(error: impl Into<redb::Error>) -> Box<redb::Error> {
+    Box::new(error.into())
+}
+
+/// Writes records in one transaction.
+fn write(database: &Database, records: &[Record]) -> Result<(), Box<redb::Error>> {
+    let transaction = database.begin_write().map_err(boxed)?;
+    for record in records {
+        write_record(&transaction, record)?;
+    }
+    transaction.commit().map_err(boxed)
+}
+
+fn write_record(transaction: &WriteTransaction, record: &Record) -> Result<(), Box<redb::Error>> {
+    let put = |table, operation: &OperationId, value: &[u8]| -> Result<(), Box<redb::Error>> {
+        let mut table = transaction.open_table(table).map_err(boxed)?;
+        table.insert(operation.0.as_u128(), value).map_err(boxed)?;
+        Ok(())
+    };
+    let remove = |table, operation: &OperationId| -> Result<(), Box<redb::Error>> {
+        let mut table = transaction.open_table(table).map_err(boxed)?;
+        table.remove(operation.0.as_u128()).map_err(boxed)?;
+        Ok(())
+    };
+    match record {
+        Record::Accepted { operation, action } => {
+            put(OPERATIONS, operation, &OperationRow::new(action).encode_to_vec())
+        }
+        Record::Leased {
+            operation,
+            lease,
+            worker,
+        } => {
+            let mut table = transaction.open_table(ATTEMPTS).map_err(boxed)?;
+            let key = operation.0.as_u128();
+            let row = table.get(key).map_err(boxed)?;
+            let row = row.and_then(|row| AttemptsRow::decode(row.value()).ok());
+            let row = AttemptsRow {
+                lease: lease.0,
+                worker: (**worker).to_owned(),
+                ..row.unwrap_or_default()
+            };
+            table.insert(key, row.encode_to_vec().as_slice()).map_err(boxed)?;
+            Ok(())
+        }
+        Record::Requeued { operation, attempts } => {
+            let row = AttemptsRow {
+                attempts: attempts.clone(),
+                ..AttemptsRow::default()
+            };
+            put(ATTEMPTS, operation, &row.encode_to_vec())
+        }
+        Record::Completed { operation, outcome } => match encode_outcome(outcome) {
+            Some(encoded) => put(OUTCOMES, operation, &encoded),
+            None => remove(OPERATIONS, operation),
+        },
+        Record::Forgotten { operation } => {
+            remove(OPERATIONS, operation)?;
+            remove(ATTEMPTS, operation)?;
+            remove(OUTCOMES, operation)
+        }
+    }
+}
+
+/// Reads the journal, and counts this run.
+fn recover(database: &Database) -> Result<Recovered, JournalError> {
+    let transaction = database.begin_write().map_err(boxed)?;
+    let recovered = {
+        let mut numbers = transaction.open_table(NUMBERS).map_err(boxed)?;
+        let number = |name| -> Result<Option<u64>, Box<redb::Error>> {
+            Ok(numbers.get(name).map_err(boxed)?.map(|number| number.value()))
+        };
+        match number("format")? {
+            None | Some(FORMAT) => {}
+            Some(other) => return Err(JournalError::Format(other)),
+        }
+        let epoch = number("epoch")?.unwrap_or_default() + 1;
+        numbers.insert("format", FORMAT).map_err(boxed)?;
+        numbers.insert("epoch", epoch).map_err(boxed)?;
+        let operations = transaction.open_table(OPERATIONS).map_err(boxed)?;
+        let attempts = transaction.open_table(ATTEMPTS).map_err(boxed)?;
+        let outcomes = transaction.open_table(OUTCOMES).map_err(boxed)?;
+        let mut restored = vec![];
+        for row in operations.iter().map_err(boxed)? {
+            let (key, row) = row.map_err(boxed)?;
+            let key = key.value();
+            let Some(action) = OperationRow::decode(row.value())
+                .ok()
+                .and_then(OperationRow::action)
+            else {
+                tracing::error!(
+                    operation = %Uuid::from_u128(key),
+                    "the journal has an operation that cannot be read; it is left out"
+                );
+                continue;
+            };
+            let attempts = attempts.get(key).map_err(boxed)?;
+            let attempts = attempts.and_then(|row| AttemptsRow::decode(row.value()).ok());
+            let attempts = attempts.unwrap_or_default();
+            let outcome = outcomes.get(key).map_err(boxed)?;
+            let outcome = outcome.and_then(|row| decode_outcome(row.value()));
+            let state = match (outcome, attempts.lease) {
+                (Some(outcome), _) => RestoredState::Completed(outcome),
+                (None, 0) => RestoredState::Queued,
+                (None, lease) => RestoredState::Leased {
+                    lease: LeaseId(lease),
+                    worker: attempts.worker.into(),
+                },
+            };
+            restored.push(RestoredOperation {
+                operation: OperationId(Uuid::from_u128(key)),
+                action,
+                attempts: attempts.attempts,
+                state,
+            });
+        }
+        Recovered {
+            epoch: u32::try_from(epoch).unwrap_or(u32::MAX),
+            operations: restored,
+        }
+    };
+    transaction.commit().map_err(boxed)?;
+    Ok(recovered)
+}
+
+#[cfg(test)]
+mod tests;

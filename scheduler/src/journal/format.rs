@@ -1,0 +1,116 @@
+//! Format of the records on disk: protobuf messages, so that fields can be added.
+
+use std::num::NonZeroU32;
+use std::time::{Duration, SystemTime};
+
+use bitzel_proto::reapi::platform::Property;
+use bitzel_proto::reapi::{ExecuteResponse, Platform, RequestMetadata};
+use bitzel_proto::{Digest, DigestFunction, InstanceName, timestamp};
+use prost::Message;
+
+use crate::operation_message::failure;
+use crate::operation_queue::{ActionKey, OperationOutcome, QueuedAction, Requester};
+use crate::platform::RequiredProperties;
+
+/// Maximum size of an outcome that is kept. Clients of a larger one execute again and find the result in the action cache.
+pub(super) const MAX_OUTCOME_BYTES: usize = 1 << 20;
+
+/// An accepted operation.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct OperationRow {
+    #[prost(string, tag = "1")]
+    instance: String,
+    #[prost(int32, tag = "2")]
+    digest_function: i32,
+    #[prost(message, optional, tag = "3")]
+    action_digest: Option<bitzel_proto::reapi::Digest>,
+    #[prost(bool, tag = "4")]
+    do_not_cache: bool,
+    #[prost(message, optional, tag = "5")]
+    requirements: Option<Platform>,
+    #[prost(string, tag = "6")]
+    user: String,
+    #[prost(uint32, tag = "7")]
+    weight: u32,
+    #[prost(string, tag = "8")]
+    invocation: String,
+    #[prost(sint32, tag = "9")]
+    priority: i32,
+    #[prost(int64, tag = "10")]
+    queued_unix_nanos: i64,
+    #[prost(message, optional, tag = "11")]
+    request_metadata: Option<RequestMetadata>,
+}
+
+/// The attempts of an operation.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct AttemptsRow {
+    /// The present lease; 0 if the operation waits.
+    #[prost(uint64, tag = "1")]
+    pub(super) lease: u64,
+    #[prost(string, tag = "2")]
+    pub(super) worker: String,
+    /// Outcomes of the attempts so far.
+    #[prost(string, repeated, tag = "3")]
+    pub(super) attempts: Vec<String>,
+}
+
+impl OperationRow {
+    pub(super) fn new(action: &QueuedAction) -> Self {
+        let property = |(name, value): &(String, String)| Property {
+            name: name.clone(),
+            value: value.clone(),
+        };
+        Self {
+            instance: action.key.instance.as_str().to_owned(),
+            digest_function: action.key.digest.function().to_wire(),
+            action_digest: Some(action.key.digest.into()),
+            do_not_cache: action.do_not_cache,
+            requirements: Some(Platform {
+                properties: action.requirements.properties().iter().map(property).collect(),
+            }),
+            user: action.requester.user.to_string(),
+            weight: action.requester.weight.get(),
+            invocation: action.requester.invocation.to_string(),
+            priority: action.priority,
+            queued_unix_nanos: timestamp::unix_nanos(action.queued),
+            request_metadata: action.request_metadata.clone(),
+        }
+    }
+
+    /// The Action, or `None` if the row is not valid.
+    pub(super) fn action(self) -> Option<QueuedAction> {
+        let function = DigestFunction::from_wire(self.digest_function)?;
+        Some(QueuedAction {
+            key: ActionKey {
+                instance: InstanceName::new(self.instance).ok()?,
+                digest: Digest::from_wire_field(function, self.action_digest.as_ref()).ok()?,
+            },
+            do_not_cache: self.do_not_cache,
+            requirements: RequiredProperties::new(&self.requirements.unwrap_or_default()),
+            requester: Requester {
+                user: self.user.into(),
+                weight: NonZeroU32::new(self.weight)?,
+                invocation: self.invocation.into(),
+            },
+            priority: self.priority,
+            queued: SystemTime::UNIX_EPOCH
+                + Duration::from_nanos(u64::try_from(self.queued_unix_nanos).unwrap_or_default()),
+            request_metadata: self.request_metadata,
+        })
+    }
+}
+
+/// Encodes an outcome. `None` if it is too large to be kept.
+pub(super) fn encode_outcome(outcome: &OperationOutcome) -> Option<Vec<u8>> {
+    let encoded = match outcome {
+        OperationOutcome::Response(response) => response.encode_to_vec(),
+        OperationOutcome::Failed(error) => failure(error).encode_to_vec(),
+    };
+    (encoded.len() <= MAX_OUTCOME_BYTES).then_some(encoded)
+}
+
+pub(super) fn decode_outcome(encoded: &[u8]) -> Option<OperationOutcome> {
+    let response = ExecuteResponse::decode(encoded).ok()?;
+    Some(OperationOutcome::Response(Box::new(response)))
+}

@@ -1,0 +1,119 @@
+//! Workers that come back with their leases, to the same server.
+
+use super::tests::{action, assigned, at, completed, hello, id, success};
+use super::*;
+
+/// Registers a worker that comes back.
+fn come_back(
+    queue: &mut OperationQueue,
+    seconds: u64,
+    leases: &[(OperationId, LeaseId)],
+) -> (WorkerId, Vec<Effect>) {
+    let hello = hello("w", 1, &[]);
+    let registration = Registration {
+        leases,
+        ..Registration::from(&hello)
+    };
+    queue.register_worker(at(seconds), registration)
+}
+
+fn cancels(effects: &[Effect]) -> usize {
+    let cancelled = effects
+        .iter()
+        .filter(|effect| matches!(effect, Effect::Cancel { .. }));
+    cancelled.count()
+}
+
+/// Queue with a worker that runs one Action.
+fn running() -> (OperationQueue, WorkerId, LeaseId) {
+    let mut queue = OperationQueue::new(ExecutionConfig::default());
+    let (worker, _) = queue.register_worker(at(0), &hello("w", 1, &[]));
+    let (_, effects) = queue.execute(at(0), id(1), action("a"), false).unwrap();
+    let lease = assigned(&effects)[0].1;
+    (queue, worker, lease)
+}
+
+/// Ends the Action on a worker, which must hold the lease.
+fn end(queue: &mut OperationQueue, worker: WorkerId, lease: LeaseId) {
+    let (ended, _) = queue.complete(at(9), worker, lease);
+    let effects = queue.finish(at(9), ended.expect("a lease").operation, success());
+    assert_eq!(completed(&effects).len(), 1);
+}
+
+#[test]
+fn an_action_that_waits_again_goes_back_to_its_worker() {
+    let (mut queue, worker, lease) = running();
+    queue.lose_worker(at(1), worker);
+    let (back, effects) = come_back(&mut queue, 2, &[(id(1), lease)]);
+    assert_eq!(
+        (assigned(&effects).len(), cancels(&effects)),
+        (0, 0),
+        "it goes on"
+    );
+    assert_eq!(queue.occupancy().waiting, 0);
+    end(&mut queue, back, lease);
+}
+
+#[test]
+fn an_action_that_another_worker_has_is_cancelled() {
+    let (mut queue, worker, lease) = running();
+    queue.lose_worker(at(1), worker);
+    let (other, effects) = queue.register_worker(at(1), &hello("other", 1, &[]));
+    let new = assigned(&effects)[0].1;
+    let (back, effects) = come_back(&mut queue, 2, &[(id(1), lease)]);
+    assert_eq!(cancels(&effects), 1);
+    // The slot is in use until the worker reports the end; the result counts for nothing.
+    queue.execute(at(2), id(2), action("b"), false).unwrap();
+    assert_eq!(queue.occupancy().waiting, 1);
+    let (ended, effects) = queue.complete(at(3), back, lease);
+    assert!(ended.is_none());
+    assert_eq!(assigned(&effects).len(), 1);
+    end(&mut queue, other, new);
+}
+
+#[test]
+fn a_worker_may_come_back_before_its_loss_is_noticed() {
+    let (mut queue, old, lease) = running();
+    let (back, effects) = come_back(&mut queue, 1, &[(id(1), lease)]);
+    assert_eq!(
+        (assigned(&effects).len(), cancels(&effects)),
+        (0, 0),
+        "it goes on"
+    );
+    assert!(matches!(effects[..], [Effect::Close { worker }] if worker == old));
+    assert_eq!(queue.occupancy().workers, 1);
+    assert!(queue.lose_worker(at(2), old).is_empty());
+    end(&mut queue, back, lease);
+}
+
+#[test]
+fn leases_of_others_are_not_adopted() {
+    let (mut queue, worker, lease) = running();
+    let (_, effects) = come_back(&mut queue, 1, &[(id(77), lease), (id(1), LeaseId(lease.0 + 1))]);
+    assert_eq!(cancels(&effects), 2);
+    end(&mut queue, worker, lease);
+}
+
+#[test]
+fn restored_actions_wait_for_their_worker_and_then_for_any() {
+    let mut queue = OperationQueue::new(ExecutionConfig::default());
+    let timeout = ExecutionConfig::default().reconnect_timeout.as_secs();
+    let restored = RestoredOperation {
+        operation: id(1),
+        action: action("a"),
+        attempts: vec![],
+        state: RestoredState::Leased {
+            lease: LeaseId(7),
+            worker: "w".into(),
+        },
+    };
+    queue.restore(at(0), 1, vec![restored]);
+    assert!(queue.attach(id(1)));
+    let (_, effects) = queue.register_worker(at(1), &hello("other", 1, &[]));
+    assert!(assigned(&effects).is_empty(), "its worker may come back");
+    assert!(assigned(&queue.tick(at(timeout - 1))).is_empty());
+    let given = assigned(&queue.tick(at(timeout)));
+    assert!(given[0].1.0 > 7, "a later lease has a larger number");
+    let (_, effects) = come_back(&mut queue, timeout + 1, &[(id(1), LeaseId(7))]);
+    assert_eq!(cancels(&effects), 1);
+}

@@ -1,0 +1,76 @@
+//! Records of the queue's transitions, for the journal.
+
+use std::sync::Arc;
+
+use super::action::QueuedAction;
+use super::effect::OperationOutcome;
+use super::ids::{LeaseId, OperationId};
+
+/// Transition that must survive a restart of the server.
+#[derive(Debug, Clone)]
+pub enum Record {
+    /// An operation was accepted.
+    Accepted {
+        /// The operation.
+        operation: OperationId,
+        /// Its Action.
+        action: Arc<QueuedAction>,
+    },
+    /// A worker got a lease of the operation's Action.
+    Leased {
+        /// The operation.
+        operation: OperationId,
+        /// The lease. A later one has a larger number, also after a restart, so it is a fencing number.
+        lease: LeaseId,
+        /// The worker's name.
+        worker: Arc<str>,
+    },
+    /// The lease has ended without a result, and the operation waits again.
+    Requeued {
+        /// The operation.
+        operation: OperationId,
+        /// Outcomes of all attempts so far.
+        attempts: Vec<String>,
+    },
+    /// The operation has ended.
+    Completed {
+        /// The operation.
+        operation: OperationId,
+        /// Its outcome.
+        outcome: Arc<OperationOutcome>,
+    },
+    /// No client can find the operation any more.
+    Forgotten {
+        /// The operation.
+        operation: OperationId,
+    },
+}
+
+/// An operation from the journal.
+#[derive(Debug)]
+pub struct RestoredOperation {
+    /// The operation.
+    pub operation: OperationId,
+    /// Its Action.
+    pub action: QueuedAction,
+    /// Outcomes of the attempts so far.
+    pub attempts: Vec<String>,
+    /// Its state.
+    pub state: RestoredState,
+}
+
+/// State of an operation from the journal.
+#[derive(Debug)]
+pub enum RestoredState {
+    /// It waits for a worker.
+    Queued,
+    /// A worker runs it, and may report that.
+    Leased {
+        /// The last lease.
+        lease: LeaseId,
+        /// The worker's name.
+        worker: Arc<str>,
+    },
+    /// It has ended.
+    Completed(OperationOutcome),
+}
