@@ -15,6 +15,7 @@ mod front_end;
 mod interrupt;
 mod last_graph;
 mod local_action_source;
+mod open_files;
 mod remote_cache;
 mod server;
 mod status_hint;
