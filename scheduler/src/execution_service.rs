@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bitzel_access::{Permission, authorize};
+use bitzel_access::{Permission, PermissionSet, authorize, permitted};
 use bitzel_cas::inlining::{InlineRequest, inline};
 use bitzel_cas::{ActionCache, BlobStore};
 use bitzel_proto::google::longrunning::Operation;
@@ -13,7 +13,7 @@ use bitzel_proto::{Digest, DigestFunction, InstanceName, InvalidDigest};
 use bitzel_rpc::telemetry::request_metadata;
 use futures::{Stream, StreamExt, stream};
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status};
+use tonic::{Extensions, Request, Response, Status};
 use uuid::Uuid;
 
 use super::action_metrics;
@@ -45,7 +45,8 @@ impl ExecutionService {
         &self,
         mut request: ExecuteRequest,
         request_metadata: Option<RequestMetadata>,
-    ) -> Result<OperationStream, ExecutionError> {
+        extensions: &Extensions,
+    ) -> Result<OperationStream, Status> {
         let queued = self.dispatcher.clock().wall();
         let key = action_key(&request)?;
         let digest = key.digest;
@@ -77,16 +78,21 @@ impl ExecutionService {
             return Ok(stream::iter([Ok(operation)]).boxed());
         }
         let summary = self.action_reader.check(digest, &action?).await?;
+        for permission in summary.permissions {
+            authorize(extensions, permission, &key.instance)?;
+        }
+        let priority = request.execution_policy.map_or(0, |policy| policy.priority);
+        let priority = permitted_priority(priority, permitted(extensions, &key.instance));
         let action = QueuedAction {
             key,
             do_not_cache: summary.do_not_cache,
             requirements: summary.requirements,
-            priority: request.execution_policy.map_or(0, |policy| policy.priority),
+            priority,
             queued,
             request_metadata,
         };
         if self.shutdown.is_cancelled() {
-            return Err(ExecutionError::ShuttingDown);
+            return Err(ExecutionError::ShuttingDown.into());
         }
         let attachment = self
             .dispatcher
@@ -143,7 +149,7 @@ impl Execution for ExecutionService {
         let (_, extensions, request) = request.into_parts();
         let instance = InstanceName::new(request.instance_name.as_str()).map_err(ExecutionError::from)?;
         authorize(&extensions, Permission::Execute, &instance)?;
-        let operations = self.start(request, request_metadata).await?;
+        let operations = self.start(request, request_metadata, &extensions).await?;
         Ok(Response::new(operations))
     }
 
@@ -186,6 +192,16 @@ async fn with_inlined_contents(
     update
 }
 
+/// Priority that a client gets. Lower numbers go first and 0 is the default, so only a permission lets a client go before
+/// others. Everybody may let others go first.
+fn permitted_priority(requested: i32, permissions: PermissionSet) -> i32 {
+    if permissions.contains(Permission::Priority) {
+        requested
+    } else {
+        requested.max(0)
+    }
+}
+
 /// Reads the key of the requested Action.
 fn action_key(request: &ExecuteRequest) -> Result<ActionKey, ExecutionError> {
     const FIELD: &str = "ExecuteRequest.action_digest";
@@ -196,4 +212,18 @@ fn action_key(request: &ExecuteRequest) -> Result<ActionKey, ExecutionError> {
         .map_err(ExecutionError::invalid_digest(FIELD))?;
     let instance = InstanceName::new(request.instance_name.as_str())?;
     Ok(ActionKey { instance, digest })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f13_going_first_needs_a_permission() {
+        let execute = PermissionSet::from(Permission::Execute);
+        let both = execute.union(Permission::Priority.into());
+        let given = |requested| [execute, both].map(|granted| permitted_priority(requested, granted));
+        assert_eq!(given(-5), [0, -5]);
+        assert_eq!(given(5), [5, 5]);
+    }
 }

@@ -7,11 +7,16 @@ use std::time::Duration;
 
 use bitzel_proto::google::bytestream::ReadRequest;
 use bitzel_proto::google::bytestream::byte_stream_client::ByteStreamClient;
+use bitzel_proto::reapi::command::EnvironmentVariable;
+use bitzel_proto::reapi::{Directory, Platform, platform};
 use bitzel_proto::{Digest, DigestFunction};
+use bytes::{Buf as _, BufMut as _};
 use tokio::task::JoinSet;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 
-use super::messages::noise;
+use super::messages::{noise, request, shell};
 use super::server::{Server, until};
 
 const SHA256: DigestFunction = DigestFunction::Sha256;
@@ -61,11 +66,11 @@ impl UnreadDownloads {
 
 /// Opens a download. It is read no further than its headers, or not even to them if the server lets it wait.
 async fn open(channel: Channel, digest: Digest) -> Option<tonic::Streaming<impl Sized>> {
-    let request = ReadRequest {
+    let read = ReadRequest {
         resource_name: format!("blobs/{digest}"),
         ..Default::default()
     };
-    let response = ByteStreamClient::new(channel).read(request).await;
+    let response = ByteStreamClient::new(channel).read(read).await;
     response.ok().map(tonic::Response::into_inner)
 }
 
@@ -157,12 +162,12 @@ async fn f6_idle_connections_lock_nobody_out() {
         .map(|_| TcpStream::connect(server.address()).unwrap())
         .collect();
     let newcomer = server.endpoint().connect().await.unwrap();
-    let request = ReadRequest {
+    let read = ReadRequest {
         resource_name: format!("blobs/{digest}"),
         ..Default::default()
     };
     let mut blob = ByteStreamClient::new(newcomer)
-        .read(request)
+        .read(read)
         .await
         .unwrap()
         .into_inner();
@@ -206,4 +211,130 @@ fn f6_the_server_raises_its_limit_of_open_files() {
     let limit: Vec<&str> = limit.split_whitespace().collect();
     assert_eq!(limit[3..5], ["4000", "4000"]);
     assert!(messages.contains("LimitNOFILE="), "{messages}");
+}
+
+/// Configuration of a server without workers, where everybody may execute Actions and has the permissions `more`.
+fn executing(more: &str) -> String {
+    format!("[execution]\njobs = 0\n[access]\nanonymous = [\"read\", \"cas-write\", \"execute\"{more}]\n")
+}
+
+/// Asks a server to execute an Action with a platform property, in its Action or only in its Command.
+async fn execute_with(server: &Server, property: &str, in_action: bool) -> Result<(), Status> {
+    let platform = Platform {
+        properties: vec![platform::Property {
+            name: property.to_owned(),
+            value: "on".to_owned(),
+        }],
+    };
+    let mut command = shell("true");
+    #[expect(deprecated, reason = "clients older than version 2.2 set it")]
+    if !in_action {
+        command.platform = Some(platform.clone());
+    }
+    let action = server
+        .action(SHA256, &command, |action| {
+            action.platform = in_action.then_some(platform);
+        })
+        .await;
+    let mut operations = server.executions().execute(request(action)).await?.into_inner();
+    operations.message().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f9_powerful_properties_need_permissions() {
+    let server = Server::configured(&executing("")).await;
+    for property in ["network", "user-namespaces"] {
+        for in_action in [true, false] {
+            let refused = execute_with(&server, property, in_action).await.unwrap_err();
+            assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+            assert!(refused.message().contains(property), "{refused}");
+        }
+    }
+    assert!(execute_with(&server, "undeclared-writes", true).await.is_ok());
+    let server = Server::configured(&executing(", \"network\"")).await;
+    assert!(execute_with(&server, "network", true).await.is_ok());
+    assert!(execute_with(&server, "user-namespaces", true).await.is_err());
+    // Without rules, everybody may do everything.
+    let server = Server::cache().await;
+    assert!(execute_with(&server, "network", true).await.is_ok());
+}
+
+/// Codec of messages that are bytes.
+#[derive(Default)]
+struct RawCodec;
+
+impl Codec for RawCodec {
+    type Encode = &'static [u8];
+    type Decode = ();
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for RawCodec {
+    type Item = &'static [u8];
+    type Error = Status;
+
+    fn encode(&mut self, message: &'static [u8], buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put_slice(message);
+        Ok(())
+    }
+}
+
+impl Decoder for RawCodec {
+    type Item = ();
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<()>, Status> {
+        buffer.advance(buffer.remaining());
+        Ok(Some(()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f15_malformed_messages_are_invalid_arguments() {
+    const REAPI: &str = "build.bazel.remote.execution.v2";
+    let server = Server::cache().await;
+    for method in [
+        format!("/{REAPI}.ContentAddressableStorage/FindMissingBlobs"),
+        format!("/{REAPI}.ActionCache/UpdateActionResult"),
+        format!("/{REAPI}.Execution/Execute"),
+        "/google.bytestream.ByteStream/Read".to_owned(),
+        "/google.bytestream.ByteStream/Write".to_owned(),
+    ] {
+        let mut client = tonic::client::Grpc::new(server.channel.clone());
+        client.ready().await.unwrap();
+        let path = method.parse().unwrap();
+        let malformed = tonic::Request::new(&b"\xff\xff\xff"[..]);
+        let outcome = client.server_streaming(malformed, path, RawCodec).await;
+        let status = match outcome {
+            Err(status) => status,
+            Ok(response) => response.into_inner().message().await.unwrap_err(),
+        };
+        assert_eq!(status.code(), Code::InvalidArgument, "{method}: {status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f15_environment_names_are_names() {
+    let server = Server::farm().await;
+    for name in ["LD_PRELOAD=/x", "=", ""] {
+        let mut command = shell("true");
+        command.environment_variables.push(EnvironmentVariable {
+            name: name.to_owned(),
+            value: "value".to_owned(),
+        });
+        let response = server.run(&command, &Directory::default()).await;
+        let status = response.status.unwrap();
+        assert_eq!(status.code, i32::from(Code::InvalidArgument), "{status:?}");
+        assert!(status.message.contains("environment variable"), "{status:?}");
+    }
 }
