@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bitzel_access::{Permission, PermissionSet, authorize, permitted};
+use bitzel_access::{Permission, PermissionSet, ResponseMemory, authorize, permitted};
 use bitzel_cas::inlining::{InlineRequest, inline};
 use bitzel_cas::{ActionCache, BlobStore};
 use bitzel_proto::google::longrunning::Operation;
@@ -12,6 +12,7 @@ use bitzel_proto::reapi::{ActionResult, ExecuteRequest, RequestMetadata, WaitExe
 use bitzel_proto::{Digest, DigestFunction, InstanceName, InvalidDigest};
 use bitzel_rpc::telemetry::request_metadata;
 use futures::{Stream, StreamExt, stream};
+use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use tonic::{Extensions, Request, Response, Status};
 use uuid::Uuid;
@@ -46,7 +47,7 @@ impl ExecutionService {
         mut request: ExecuteRequest,
         request_metadata: Option<RequestMetadata>,
         extensions: &Extensions,
-    ) -> Result<OperationStream, Status> {
+    ) -> Result<Response<OperationStream>, Status> {
         let queued = self.dispatcher.clock().wall();
         let key = action_key(&request)?;
         let digest = key.digest;
@@ -74,8 +75,12 @@ impl ExecutionService {
                 &inline_request,
             )
             .await;
+            let memory = ResponseMemory::for_message(extensions, result.encoded_len() as u64).await?;
             let operation = cached_operation(&name, digest, result);
-            return Ok(stream::iter([Ok(operation)]).boxed());
+            let mut response: Response<OperationStream> =
+                Response::new(stream::iter([Ok(operation)]).boxed());
+            response.extensions_mut().insert(memory);
+            return Ok(response);
         }
         let summary = self.action_reader.check(digest, &action?).await?;
         for permission in summary.permissions {
@@ -97,7 +102,7 @@ impl ExecutionService {
         let attachment = self
             .dispatcher
             .execute(action, summary.inputs, request.skip_cache_lookup)?;
-        Ok(self.follow(attachment, inline_request))
+        Ok(Response::new(self.follow(attachment, inline_request)))
     }
 
     /// Looks up the result of an Action.
@@ -149,8 +154,7 @@ impl Execution for ExecutionService {
         let (_, extensions, request) = request.into_parts();
         let instance = InstanceName::new(request.instance_name.as_str()).map_err(ExecutionError::from)?;
         authorize(&extensions, Permission::Execute, &instance)?;
-        let operations = self.start(request, request_metadata, &extensions).await?;
-        Ok(Response::new(operations))
+        self.start(request, request_metadata, &extensions).await
     }
 
     async fn wait_execution(

@@ -82,7 +82,7 @@ pub fn incoming(
                 Err(full) => {
                     let reason = match full {
                         Full::Server => "limit",
-                        Full::Address => "address limit",
+                        Full::Address => "address",
                     };
                     counter!("bitzel_connections_refused_total", "reason" => reason).increment(1);
                     if last_warning.is_none_or(|last| last.elapsed() >= WARNING_INTERVAL) {

@@ -44,7 +44,7 @@ impl CloseReason {
     /// Label in metrics.
     pub(crate) fn label(self) -> &'static str {
         match self {
-            Self::NotAuthenticated => "not authenticated",
+            Self::NotAuthenticated => "unauthenticated",
             Self::Idle => "idle",
             Self::Unread => "unread",
             Self::Crowded => "crowded",

@@ -54,7 +54,7 @@ impl GuardedStream {
     ) -> Poll<io::Result<T>> {
         match result {
             Poll::Pending => self.poll_closed(context).map(Err),
-            ready => ready,
+            ready @ Poll::Ready(_) => ready,
         }
     }
 }

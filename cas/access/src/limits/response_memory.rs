@@ -16,6 +16,8 @@ use crate::incoming::{ConnectionState, PeerInfo};
 
 /// Time that a response waits for memory before it is refused.
 const RESERVATION_TIMEOUT: Duration = Duration::from_mins(1);
+/// Size up to which a message is not counted: most are smaller, and a call takes as much anyway.
+const UNCOUNTED_MESSAGE_BYTES: u64 = 4 << 10;
 /// Largest blob that stores read whole, by one read.
 const MAX_WHOLE_BLOB_BYTES: u64 = 1 << 20;
 /// Memory of a download that reads small chunks: one in the connection's buffer, one that is encoded.
@@ -110,6 +112,9 @@ impl ResponseMemory {
     /// Reserves memory for a response of `bytes` that is made whole. Waits for other responses to end; after a minute it
     /// fails with `RESOURCE_EXHAUSTED`. Without limits in the extensions of the request, everything is granted.
     pub async fn for_message(request: &Extensions, bytes: u64) -> Result<Self, Status> {
+        if bytes <= UNCOUNTED_MESSAGE_BYTES {
+            return Ok(Self(None));
+        }
         Self::reserve(request, bytes, None).await
     }
 
@@ -125,6 +130,9 @@ impl ResponseMemory {
 
     /// Reserves memory as [`for_message`](Self::for_message), but does not wait. `None` if there is none at the moment.
     pub fn try_for_message(request: &Extensions, bytes: u64) -> Option<Self> {
+        if bytes <= UNCOUNTED_MESSAGE_BYTES {
+            return Some(Self(None));
+        }
         let Some((usage, connection)) = budgets(request) else {
             return Some(Self(None));
         };
@@ -326,7 +334,7 @@ fn budgets(request: &Extensions) -> Option<(Arc<IdentityUsage>, Option<Arc<Conne
 }
 
 fn exhausted() -> Status {
-    counter!("bitzel_access_refusals_total", "reason" => "response bytes").increment(1);
+    counter!("bitzel_access_refusals_total", "reason" => "responses").increment(1);
     Status::resource_exhausted(
         "responses that clients have not read hold all the memory for responses of this connection, identity or \
          server; read them, or ask who runs the server for higher limits (response_bytes in docs/access.md)",
