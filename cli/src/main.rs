@@ -16,6 +16,7 @@ mod front_end;
 mod interrupt;
 mod last_graph;
 mod local_action_source;
+mod open_files;
 mod readiness;
 mod remote_cache;
 mod root;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bitzel_access::Permission;
 use bitzel_cas::blob_store::read_whole;
 use bitzel_cas::{BlobStore, Lease};
 use bitzel_proto::Digest;
@@ -12,7 +13,7 @@ use prost::Message;
 
 use super::error::ExecutionError;
 use super::input_leases::InputLeases;
-use super::platform::RequiredProperties;
+use super::platform::{RequiredProperties, needed_permissions};
 
 /// Maximum size of an Action or Command in bytes: far more than a valid one has.
 const MAX_MESSAGE_BYTES: u64 = 16 << 20;
@@ -22,6 +23,8 @@ const MAX_MESSAGE_BYTES: u64 = 16 << 20;
 pub(super) struct ActionSummary {
     pub(super) do_not_cache: bool,
     pub(super) requirements: RequiredProperties,
+    /// Permissions that the client needs, beside that to execute.
+    pub(super) permissions: Vec<Permission>,
     /// Lease of Action, Command and input root.
     pub(super) inputs: Lease,
 }
@@ -60,10 +63,11 @@ impl ActionReader {
         if !missing.is_empty() {
             return Err(ExecutionError::MissingBlobs(missing));
         }
-        let requirements = RequiredProperties::new(&self.platform(action, command).await?);
+        let platform = self.platform(action, command).await?;
         Ok(ActionSummary {
             do_not_cache: action.do_not_cache,
-            requirements,
+            requirements: RequiredProperties::new(&platform),
+            permissions: needed_permissions(&platform),
             inputs,
         })
     }

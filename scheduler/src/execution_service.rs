@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bitzel_access::{Permission, authorize};
+use bitzel_access::{Permission, PermissionSet, ResponseMemory, authorize, permitted};
 use bitzel_cas::inlining::{InlineRequest, inline};
 use bitzel_cas::{ActionCache, BlobStore};
 use bitzel_proto::google::longrunning::Operation;
@@ -12,8 +12,9 @@ use bitzel_proto::reapi::{ActionResult, ExecuteRequest, RequestMetadata, WaitExe
 use bitzel_proto::{Digest, DigestFunction, InstanceName, InvalidDigest};
 use bitzel_rpc::telemetry::request_metadata;
 use futures::{Stream, StreamExt, stream};
+use prost::Message as _;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status};
+use tonic::{Extensions, Request, Response, Status};
 use uuid::Uuid;
 
 use super::action_metrics;
@@ -50,7 +51,8 @@ impl ExecutionService {
         mut request: ExecuteRequest,
         request_metadata: Option<RequestMetadata>,
         requester: Requester,
-    ) -> Result<OperationStream, ExecutionError> {
+        extensions: &Extensions,
+    ) -> Result<Response<OperationStream>, Status> {
         let queued = self.dispatcher.clock().wall();
         let key = action_key(&request)?;
         let digest = key.digest;
@@ -78,14 +80,22 @@ impl ExecutionService {
                 &inline_request,
             )
             .await;
+            let memory = ResponseMemory::for_message(extensions, result.encoded_len() as u64).await?;
             let operation = cached_operation(&name, digest, result);
-            return Ok(stream::iter([Ok(operation)]).boxed());
+            let mut response: Response<OperationStream> =
+                Response::new(stream::iter([Ok(operation)]).boxed());
+            response.extensions_mut().insert(memory);
+            return Ok(response);
         }
         let summary = self.action_reader.check(digest, &action?).await?;
-        let requested_priority = request.execution_policy.map_or(0, |policy| policy.priority);
+        for permission in summary.permissions {
+            authorize(extensions, permission, &key.instance)?;
+        }
+        let priority = request.execution_policy.map_or(0, |policy| policy.priority);
+        let priority = permitted_priority(priority, permitted(extensions, &key.instance));
         let action = QueuedAction {
             requester,
-            priority: self.request_policy.priority(&key.instance, requested_priority),
+            priority: self.request_policy.priority(&key.instance, priority),
             key,
             do_not_cache: summary.do_not_cache,
             requirements: summary.requirements,
@@ -93,12 +103,12 @@ impl ExecutionService {
             request_metadata,
         };
         if self.shutdown.is_cancelled() {
-            return Err(ExecutionError::ShuttingDown);
+            return Err(ExecutionError::ShuttingDown.into());
         }
         let attachment = self
             .dispatcher
             .execute(action, summary.inputs, request.skip_cache_lookup)?;
-        Ok(self.follow(attachment, inline_request))
+        Ok(Response::new(self.follow(attachment, inline_request)))
     }
 
     /// Looks up the result of an Action.
@@ -160,8 +170,8 @@ impl Execution for ExecutionService {
         let requester = self
             .request_policy
             .requester(&extensions, request_metadata.as_ref());
-        let operations = self.start(request, request_metadata, requester).await?;
-        Ok(Response::new(operations))
+        self.start(request, request_metadata, requester, &extensions)
+            .await
     }
 
     async fn wait_execution(
@@ -203,6 +213,16 @@ async fn with_inlined_contents(
     update
 }
 
+/// Priority that a client gets. Lower numbers go first and 0 is the default, so only a permission lets a client go before
+/// others. Everybody may let others go first.
+fn permitted_priority(requested: i32, permissions: PermissionSet) -> i32 {
+    if permissions.contains(Permission::Priority) {
+        requested
+    } else {
+        requested.max(0)
+    }
+}
+
 /// Reads the key of the requested Action.
 fn action_key(request: &ExecuteRequest) -> Result<ActionKey, ExecutionError> {
     const FIELD: &str = "ExecuteRequest.action_digest";
@@ -213,4 +233,18 @@ fn action_key(request: &ExecuteRequest) -> Result<ActionKey, ExecutionError> {
         .map_err(ExecutionError::invalid_digest(FIELD))?;
     let instance = InstanceName::new(request.instance_name.as_str())?;
     Ok(ActionKey { instance, digest })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f13_going_first_needs_a_permission() {
+        let execute = PermissionSet::from(Permission::Execute);
+        let both = execute.union(Permission::Priority.into());
+        let given = |requested| [execute, both].map(|granted| permitted_priority(requested, granted));
+        assert_eq!(given(-5), [0, -5]);
+        assert_eq!(given(5), [5, 5]);
+    }
 }

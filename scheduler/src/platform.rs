@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
+use bitzel_access::Permission;
 use bitzel_proto::reapi::Platform;
 
 mod unmet_requirements;
@@ -13,6 +14,23 @@ pub use unmet_requirements::UnmetRequirements;
 /// Properties that select the way in which a worker runs the Action, not the worker: every bitzel worker supports them, so
 /// none has to offer them.
 const INTERPRETED_BY_WORKER: [&str; 3] = ["network", "undeclared-writes", "user-namespaces"];
+
+/// Properties that give the command of an Action more power over the worker's machine when they are `on`, each with the
+/// permission that the client needs.
+const POWERFUL: [(&str, Permission); 2] = [
+    ("network", Permission::Network),
+    ("user-namespaces", Permission::UserNamespaces),
+];
+
+/// Permissions that a client needs for Actions with this platform, beside that to execute.
+pub(super) fn needed_permissions(platform: &Platform) -> Vec<Permission> {
+    let is_on = |name: &str| {
+        let mut properties = platform.properties.iter();
+        properties.any(|property| property.name == name && property.value == "on")
+    };
+    let needed = POWERFUL.into_iter().filter(|(name, _)| is_on(name));
+    needed.map(|(_, permission)| permission).collect()
+}
 
 /// Platform properties that an Action requires, sorted, each once. Cheap to clone: Actions with the same requirements wait
 /// in the same queue.

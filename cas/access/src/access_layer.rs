@@ -221,6 +221,10 @@ where
             let admitted = caller.and_then(|caller| {
                 Span::current().record("identity", caller.identity.to_string());
                 C::admit(&caller, request.uri().path())?;
+                if let Some(peer) = request.extensions().get::<PeerInfo>() {
+                    let is_authenticated = !caller.identity.is_anonymous() || caller.policy.is_open();
+                    peer.state.permit(is_authenticated);
+                }
                 Ok(caller)
             });
             match admitted {

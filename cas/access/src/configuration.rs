@@ -14,7 +14,7 @@ use crate::key_set::KeySource;
 use crate::limits::{Limits, LimitsLayer};
 use crate::password_authenticator::PasswordAuthenticator;
 use crate::pattern::Pattern;
-use crate::permission::PermissionSet;
+use crate::permission::{Permission, PermissionSet};
 use crate::policy::{AccessPolicy, Rule};
 use crate::tls::{ServerTls, TlsOptions};
 use crate::token_authenticator::{TokenAuthenticator, TokenOptions};
@@ -88,14 +88,15 @@ pub struct RuleTable {
     /// Groups of callers. `*` matches any text.
     #[serde(default)]
     pub groups: Vec<String>,
-    /// Authentication methods that the rule is for. Default: all.
+    /// Authentication methods that the rule is for. Default: all. Needed if it names callers or groups and the server accepts
+    /// several methods, because each of them has names of its own.
     #[serde(default)]
     pub methods: Vec<AuthenticationMethod>,
     /// Instance names. `*` matches any text.
     #[serde(default = "everywhere")]
     pub instances: Vec<String>,
-    /// Permissions: `cas-read`, `cas-write`, `ac-read`, `ac-write`, `execute`, `worker`, `admin`; `read` stands for all
-    /// that only read, `all` for all.
+    /// Permissions: `cas-read`, `cas-write`, `ac-read`, `ac-write`, `execute`, `network`, `user-namespaces`, `priority`,
+    /// `worker`, `admin`; `read` stands for all that only read, `all` for all.
     pub allow: Vec<String>,
 }
 
@@ -146,6 +147,7 @@ impl AccessConfiguration {
     pub async fn open(self, base: &Path) -> Result<ServerAccess, Error> {
         let policy = self.access.policy()?;
         let client_certificates = self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        self.access.check_methods(client_certificates)?;
         let mut authenticators: Vec<Arc<dyn Authenticator>> = Vec::new();
         if let Some(tokens) = self.access.tokens {
             authenticators.push(Arc::new(TokenAuthenticator::open(tokens.options(base)?).await?));
@@ -211,6 +213,38 @@ impl AccessTable {
     }
 }
 
+impl AccessTable {
+    /// Refuses rules for names that different people assign: where callers may authenticate in several ways, whoever has a
+    /// user `ci` in the password file would have the permissions of the token `ci`.
+    fn check_methods(&self, client_certificates: bool) -> Result<(), Error> {
+        let methods = [
+            (self.tokens.is_some(), "token"),
+            (self.passwords.is_some(), "password"),
+            (client_certificates, "certificate"),
+        ];
+        let methods: Vec<&str> = methods
+            .into_iter()
+            .filter_map(|(is_accepted, name)| is_accepted.then_some(name))
+            .collect();
+        if methods.len() < 2 {
+            return Ok(());
+        }
+        for (number, rule) in self.rules.iter().enumerate() {
+            let mut names = rule.identities.iter().chain(&rule.groups);
+            let named = names.find(|name| *name != "*");
+            if let Some(named) = named.filter(|_| rule.methods.is_empty()) {
+                return Err(invalid(&format!(
+                    "access.rules, rule {}: names {named:?}, which may be another caller for each method of \
+                     authentication; add methods = [...] with those of {} that are meant",
+                    number + 1,
+                    methods.join(", ")
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl TokensTable {
     fn options(self, base: &Path) -> Result<TokenOptions, Error> {
         if self.audiences.is_empty() {
@@ -233,9 +267,9 @@ impl TokensTable {
 fn permissions(place: &str, words: &[String]) -> Result<PermissionSet, Error> {
     words.iter().try_fold(PermissionSet::EMPTY, |set, word| {
         let granted = PermissionSet::parse(word).ok_or_else(|| {
+            let names = Permission::ALL.map(Permission::name).join(", ");
             invalid(&format!(
-                "{place}: {word:?} is no permission; there are cas-read, cas-write, ac-read, ac-write, execute, \
-                 worker, admin, and the words read and all"
+                "{place}: {word:?} is no permission; there are {names}, and the words read and all"
             ))
         })?;
         Ok(set.union(granted))

@@ -1,5 +1,9 @@
 //! Incoming connections of a server.
 
+mod admission;
+mod connection_state;
+mod guarded_stream;
+
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,20 +13,30 @@ use std::time::Duration;
 use metrics::counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
 use crate::authenticator::PeerCertificate;
-use crate::limits::{Limits, ResponseBudget};
+use crate::limits::Limits;
 use crate::tls::ServerTls;
+
+use self::admission::{Admission, Full};
+use self::guarded_stream::GuardedStream;
+
+pub(crate) use self::connection_state::OpenCall;
+pub use self::connection_state::{CloseReason, ConnectionState};
 
 /// Time that a TLS handshake may take. It is enough on slow networks.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after an error that an immediate retry would meet again, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Interval of warnings about refused connections: an attacker must not fill the log.
+const WARNING_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Accepted connection.
 #[derive(Debug)]
@@ -30,27 +44,25 @@ pub struct Connection {
     stream: Stream,
     certificate: Option<PeerCertificate>,
     http2: bool,
-    responses: Arc<ResponseBudget>,
-    /// Permit of the limit of connections.
-    _permit: OwnedSemaphorePermit,
+    state: Arc<ConnectionState>,
 }
 
 #[derive(Debug)]
 enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(GuardedStream),
+    Tls(Box<TlsStream<GuardedStream>>),
 }
 
-/// Accepts connections, with TLS if it is given. At most `limits.connections` are open at the same time, and further ones
-/// are closed immediately. Handshakes run concurrently, so a slow one delays no other. Ends when the result is dropped.
+/// Accepts connections within `limits`, with TLS if it is given; further ones are closed immediately. Handshakes run
+/// concurrently, so a slow one delays no other. Ends when the result is dropped.
 pub fn incoming(
     listener: TcpListener,
     tls: Option<Arc<ServerTls>>,
     limits: &Limits,
 ) -> ReceiverStream<io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(1);
-    let (maximum, response_bytes) = (limits.connections, limits.response_bytes_per_connection);
-    let permits = Arc::new(Semaphore::new(maximum));
+    let mut admission = Admission::new(limits);
+    let mut last_warning: Option<Instant> = None;
     tokio::spawn(async move {
         loop {
             let accepted = tokio::select! {
@@ -65,16 +77,28 @@ pub fn incoming(
                     continue;
                 }
             };
-            let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-                counter!("bitzel_connections_refused_total", "reason" => "limit").increment(1);
-                tracing::warn!(%address, maximum, "too many connections; one was closed");
-                continue;
+            let state = match admission.admit(address.ip()) {
+                Ok(admitted) => admitted,
+                Err(full) => {
+                    let reason = match full {
+                        Full::Server => "limit",
+                        Full::Address => "address",
+                    };
+                    counter!("bitzel_connections_refused_total", "reason" => reason).increment(1);
+                    if last_warning.is_none_or(|last| last.elapsed() >= WARNING_INTERVAL) {
+                        last_warning = Some(Instant::now());
+                        tracing::warn!(
+                            %address,
+                            reason,
+                            "too many connections; one was closed, and further ones are counted without a message"
+                        );
+                    }
+                    continue;
+                }
             };
             let (tls, sender) = (tls.clone(), sender.clone());
             tokio::spawn(async move {
-                let handshake =
-                    tokio::time::timeout(HANDSHAKE_TIMEOUT, establish(stream, tls, response_bytes, permit))
-                        .await;
+                let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, establish(stream, tls, state)).await;
                 let failure = match handshake {
                     Ok(Ok(connection)) => {
                         // An error means that the server ends and takes no new connections.
@@ -95,18 +119,16 @@ pub fn incoming(
 async fn establish(
     stream: TcpStream,
     tls: Option<Arc<ServerTls>>,
-    response_bytes: u64,
-    permit: OwnedSemaphorePermit,
+    state: Arc<ConnectionState>,
 ) -> io::Result<Connection> {
     stream.set_nodelay(true)?;
-    let responses = Arc::new(ResponseBudget::new(response_bytes));
+    let stream = GuardedStream::new(stream, Arc::clone(&state));
     let Some(tls) = tls else {
         return Ok(Connection {
             stream: Stream::Plain(stream),
             certificate: None,
             http2: false,
-            responses,
-            _permit: permit,
+            state,
         });
     };
     let stream = TlsAcceptor::from(tls.config()).accept(stream).await?;
@@ -121,8 +143,7 @@ async fn establish(
         http2,
         stream: Stream::Tls(Box::new(stream)),
         certificate,
-        responses,
-        _permit: permit,
+        state,
     })
 }
 
@@ -133,8 +154,8 @@ pub struct PeerInfo {
     pub certificate: Option<PeerCertificate>,
     /// True if HTTP/2 was agreed on during the TLS handshake.
     pub http2: bool,
-    /// Budget of its responses.
-    pub responses: Arc<ResponseBudget>,
+    /// State of the connection.
+    pub state: Arc<ConnectionState>,
 }
 
 impl Connected for Connection {
@@ -144,7 +165,7 @@ impl Connected for Connection {
         PeerInfo {
             certificate: self.certificate.clone(),
             http2: self.http2,
-            responses: Arc::clone(&self.responses),
+            state: Arc::clone(&self.state),
         }
     }
 }

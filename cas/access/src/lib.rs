@@ -42,7 +42,7 @@ pub use configuration::{AccessConfiguration, AccessTable, RuleTable, ServerAcces
 pub use credentials::Credentials;
 pub use error::Error;
 pub use identity::{AuthenticationMethod, Identity};
-pub use incoming::{Connection, PeerInfo, incoming};
+pub use incoming::{CloseReason, Connection, ConnectionState, PeerInfo, incoming};
 pub use key_set::KeySource;
 pub use limits::{Limits, LimitsLayer, ResponseBudget, ResponseMemory};
 pub use password_authenticator::PasswordAuthenticator;

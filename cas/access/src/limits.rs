@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::{Request, Response};
 use metrics::counter;
@@ -23,6 +24,7 @@ use self::reserved_response::ReservedResponse;
 use self::response_memory::Budgets;
 use crate::access_layer::RefusalBody;
 use crate::caller::Caller;
+use crate::incoming::{OpenCall, PeerInfo};
 
 pub use self::response_memory::{ResponseBudget, ResponseMemory};
 
@@ -33,8 +35,22 @@ const BYTES_PER_PERMIT: u64 = 1 << 10;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Maximum number of connections of all clients together. Others are closed.
+    /// Maximum number of connections of all clients together, at each port. Others are closed.
     pub connections: usize,
+    /// Maximum number of connections of one address, at each port. Others are closed. IPv6 addresses that share their
+    /// first 64 bits count as one.
+    pub connections_per_address: usize,
+    /// Maximum number of connections on which nobody has authenticated, at each port. Beyond it, the oldest one is
+    /// closed, so that the rest of `connections` is kept for clients that authenticate.
+    pub unauthenticated_connections: usize,
+    /// Time from accepting a connection to the first permitted call on it, handshakes included. Then it is closed.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("default" = "20s"))]
+    pub authentication_timeout: Duration,
+    /// Time without calls after which a connection is closed. It is at most one minute for anonymous callers.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("default" = "1h"))]
+    pub idle_timeout: Duration,
     /// Maximum number of concurrent calls on one connection. Others wait at the client.
     pub streams_per_connection: u32,
     /// Maximum number of concurrent calls of one identity. Others are refused.
@@ -56,6 +72,10 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 10_000,
+            connections_per_address: 1_000,
+            unauthenticated_connections: 5_000,
+            authentication_timeout: Duration::from_secs(20),
+            idle_timeout: Duration::from_hours(1),
             streams_per_connection: 2_000,
             streams_per_identity: 20_000,
             bytes_in_flight_per_identity: 512 << 20,
@@ -79,7 +99,7 @@ pub struct LimitsLayer {
 
 /// Free streams, bytes of requests and bytes of responses of one identity.
 #[derive(Debug)]
-struct IdentityUsage {
+pub(crate) struct IdentityUsage {
     streams: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     responses: ResponseBudget,
@@ -169,10 +189,12 @@ where
         };
         request.extensions_mut().insert(Budgets(Arc::clone(&usage)));
         let limit = self.layer.bytes;
+        let connection = request.extensions().get::<PeerInfo>();
         let reservation = Arc::new(CallReservation {
             usage,
             message: Mutex::new(None),
             _stream: stream,
+            _call: connection.map(|peer| peer.state.begin_call()),
         });
         let request = request.map({
             let reservation = Arc::clone(&reservation);
@@ -201,4 +223,5 @@ struct CallReservation {
     /// Permits of the message that is arriving or being processed.
     message: Mutex<Option<OwnedSemaphorePermit>>,
     _stream: OwnedSemaphorePermit,
+    _call: Option<OpenCall>,
 }

@@ -15,6 +15,12 @@ pub enum Permission {
     ActionCacheWrite,
     /// Execute Actions.
     Execute,
+    /// Execute Actions with the network of the worker's machine (`network=on`).
+    Network,
+    /// Execute Actions that may create user namespaces (`user-namespaces=on`).
+    UserNamespaces,
+    /// Execute Actions before those of others.
+    Priority,
     /// Take Actions from the queue and report their results.
     Worker,
     /// Call the methods of operators.
@@ -23,12 +29,15 @@ pub enum Permission {
 
 impl Permission {
     /// All permissions.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::CasRead,
         Self::CasWrite,
         Self::ActionCacheRead,
         Self::ActionCacheWrite,
         Self::Execute,
+        Self::Network,
+        Self::UserNamespaces,
+        Self::Priority,
         Self::Worker,
         Self::Admin,
     ];
@@ -41,12 +50,15 @@ impl Permission {
             Self::ActionCacheRead => "ac-read",
             Self::ActionCacheWrite => "ac-write",
             Self::Execute => "execute",
+            Self::Network => "network",
+            Self::UserNamespaces => "user-namespaces",
+            Self::Priority => "priority",
             Self::Worker => "worker",
             Self::Admin => "admin",
         }
     }
 
-    fn bit(self) -> u8 {
+    fn bit(self) -> u16 {
         1 << self as u8
     }
 }
@@ -59,7 +71,7 @@ impl fmt::Display for Permission {
 
 /// Set of permissions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PermissionSet(u8);
+pub struct PermissionSet(u16);
 
 impl PermissionSet {
     /// The empty set.

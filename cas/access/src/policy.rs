@@ -63,6 +63,11 @@ impl AccessPolicy {
         }
     }
 
+    /// True if everybody may do everything.
+    pub fn is_open(&self) -> bool {
+        self.anonymous == PermissionSet::all()
+    }
+
     /// The permissions of `identity` on `instance`.
     pub fn permissions(&self, identity: &Identity, instance: &InstanceName) -> PermissionSet {
         let rules = self

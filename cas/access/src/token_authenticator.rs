@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bitzel_proto::with_causes;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Validation, decode, decode_header};
@@ -85,6 +87,11 @@ impl TokenAuthenticator {
             return Ok(known.identity);
         }
         let header = decode_header(token).map_err(|_| invalid("the token is not a JSON Web Token"))?;
+        if has_critical_header(token) {
+            return Err(invalid(
+                "the token has a critical header (crit), which this server does not understand",
+            ));
+        }
         // One call reads the keys; the others do not wait for a slow issuer.
         if let Ok(refreshed) = self.refreshed.try_lock() {
             self.refresh(refreshed, REFRESH_INTERVAL).await;
@@ -181,6 +188,15 @@ impl Authenticator for TokenAuthenticator {
             Credentials::Basic { .. } => None,
         }
     }
+}
+
+/// True if the header names parameters that the receiver must understand (RFC 7515, 4.1.11): nothing here does, and the
+/// library passes over them.
+fn has_critical_header(token: &str) -> bool {
+    let header = token.split('.').next().unwrap_or_default();
+    let header = BASE64_URL_SAFE_NO_PAD.decode(header).unwrap_or_default();
+    let header = serde_json::from_slice::<Map<String, Value>>(&header);
+    header.is_ok_and(|header| header.contains_key("crit"))
 }
 
 fn fingerprint(token: &str) -> [u8; 32] {

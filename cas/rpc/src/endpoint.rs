@@ -2,6 +2,7 @@
 
 mod channel;
 mod credentials;
+mod malformed_requests;
 mod renewal;
 mod small_frames;
 
@@ -19,6 +20,7 @@ use crate::secret::without_secrets;
 
 pub use channel::Channel;
 pub use credentials::ClientCredentials;
+pub use malformed_requests::malformed_requests;
 pub use small_frames::{SmallFrames, small_frames};
 
 /// HTTP/2 flow control window: bytes in flight per stream and per connection. The default of 64 KiB stalls a transfer

@@ -67,6 +67,7 @@ where
         .max_concurrent_streams(access.limits.streams_per_connection)
         .layer(MapResponseLayer::new(endpoint::small_frames))
         .layer(ObservingLayer::Grpc)
+        .layer(MapResponseLayer::new(endpoint::malformed_requests))
         .layer(access.layer)
         .layer(access.limits_layer)
         .add_routes(routes)

@@ -14,8 +14,9 @@ mod request_context;
 
 use std::fmt::Display;
 
+use bitzel_access::ResponseMemory;
 use bitzel_proto::{Digest, DigestFunction, InstanceName, InvalidDigest, reapi};
-use tonic::Status;
+use tonic::{Response, Status};
 
 use self::request_context::RequestContext;
 
@@ -25,6 +26,8 @@ pub use capabilities::CapabilitiesService;
 pub use content_addressable_storage::{Chunking, ContentAddressableStorageService};
 pub use remote_asset::RemoteAssetService;
 
+/// Memory of a digest in a message: the hash in hexadecimal, the size and the tags.
+const DIGEST_MESSAGE_BYTES: u64 = 80;
 /// Largest data in one message of a stream.
 const MAX_STREAM_MESSAGE_BYTES: usize = 1 << 20;
 
@@ -44,6 +47,13 @@ fn digest(
 
 fn instance_name(name: &str) -> Result<InstanceName, Status> {
     InstanceName::new(name).map_err(|error| Status::invalid_argument(error.to_string()))
+}
+
+/// Response whose memory is reserved until it has left for the network.
+fn holding<M>(memory: ResponseMemory, message: M) -> Response<M> {
+    let mut response = Response::new(message);
+    response.extensions_mut().insert(memory);
+    response
 }
 
 #[cfg(test)]

@@ -13,8 +13,10 @@ use bitzel_cas_server::{Listener, ServerConfig, StoreLayout};
 use bitzel_scheduler::JournalMedium;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::admin::AdminListener;
+use crate::allocator;
 use crate::arguments::ServeArguments;
 use crate::command_error::CommandError;
 use crate::configuration::{Configuration, read_access};
@@ -22,6 +24,7 @@ use crate::connection::processors;
 use crate::console;
 use crate::directories::Directories;
 use crate::interrupt;
+use crate::open_files;
 use crate::root_user;
 use crate::server::{Execution, QueueJournal, Server};
 use crate::worker::LocalWorker;
@@ -47,6 +50,10 @@ pub(crate) async fn run(
         .http_listen
         .or(file.as_ref().and_then(|file| file.listen.http));
     let access = access(&arguments, file.as_ref(), &[Some(listen), http_listen]).await?;
+    let ports = 1 + usize::from(http_listen.is_some());
+    if let Some(problem) = open_files::raise(access.limits.connections.saturating_mul(ports)) {
+        console::warn(&problem);
+    }
     let admin = arguments
         .admin
         .or(file.as_ref().and_then(|file| file.listen.admin));
@@ -122,6 +129,7 @@ pub(crate) async fn run(
         shared_cache: None,
     };
     let server = Server::open(config, executes.then_some(Execution { policies, journal })).await?;
+    let _memory = AbortOnDropHandle::new(tokio::spawn(allocator::return_freed_memory()));
     let for_worker = server.for_worker();
     let server_shutdown = CancellationToken::new();
     let mut server = tokio::spawn(server.run(listeners, admin, server_shutdown.clone()));

@@ -35,7 +35,7 @@ audiences = ["bitzel"]
 
 [[access.rules]]
 identities = ["*"]
-allow = ["read", "cas-write", "execute"]
+allow = ["read", "cas-write", "execute", "network"]
 
 [[access.rules]]
 groups = ["ci"]

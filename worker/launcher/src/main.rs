@@ -26,6 +26,7 @@ mod launcher;
 mod limits;
 mod namespaces;
 mod network;
+mod open_files;
 mod process_watch;
 mod raw_calls;
 mod shared_file_system;
@@ -59,6 +60,7 @@ fn run() -> Result<(), Failure> {
     }
     // Descriptors that some ancestor of the worker left open are not for commands.
     raw_calls::close_from(3).in_step("close inherited file descriptors")?;
+    open_files::limit().in_step("limit open files")?;
     // The worker executes a file in memory, so the kernel knows no better name than a number.
     rustix::thread::set_name(c"bitzel-launcher").in_step("set this process's name")?;
     launcher::serve()

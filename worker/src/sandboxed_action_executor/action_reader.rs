@@ -74,6 +74,7 @@ impl ActionReader {
         if command.arguments.is_empty() {
             return Err(Error::InvalidAction("the Command has no arguments".into()));
         }
+        check_environment(&command)?;
         let platform = action.platform.as_ref().or(command.platform.as_ref());
         let working_directory = resolve(&[], "working_directory", &command.working_directory)?;
         Ok(CheckedAction {
@@ -140,6 +141,27 @@ fn check_working_directory(tree: &DirectoryTree, path: &[String]) -> Result<(), 
             Error::InvalidAction(format!("the working directory {path:?} is not in the input root"))
         })?;
         digest = child_digest(digest.function(), child)?;
+    }
+    Ok(())
+}
+
+/// Refuses environment variables that the system cannot pass on as they are: with `=` in its name, one would be another
+/// one with another value.
+fn check_environment(command: &Command) -> Result<(), Error> {
+    for variable in &command.environment_variables {
+        let problem = if variable.name.is_empty() {
+            "has no name"
+        } else if variable.name.contains(['=', '\0']) {
+            "has `=` or a NUL byte in its name"
+        } else if variable.value.contains('\0') {
+            "has a NUL byte in its value"
+        } else {
+            continue;
+        };
+        let name = &variable.name;
+        return Err(Error::InvalidAction(format!(
+            "the environment variable {name:?} {problem}"
+        )));
     }
     Ok(())
 }

@@ -12,10 +12,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
 use super::{BYTES_PER_PERMIT, IdentityUsage};
-use crate::incoming::PeerInfo;
+use crate::incoming::{ConnectionState, PeerInfo};
 
 /// Time that a response waits for memory before it is refused.
 const RESERVATION_TIMEOUT: Duration = Duration::from_mins(1);
+/// Size up to which a message is not counted: most are smaller, and a call takes as much anyway.
+const UNCOUNTED_MESSAGE_BYTES: u64 = 4 << 10;
 /// Largest blob that stores read whole, by one read.
 const MAX_WHOLE_BLOB_BYTES: u64 = 1 << 20;
 /// Memory of a download that reads small chunks: one in the connection's buffer, one that is encoded.
@@ -45,6 +47,8 @@ pub struct ResponseBudget {
     speed: Arc<Semaphore>,
     /// Permits of each half.
     permits: u32,
+    /// Responses that wait for needed memory.
+    waiting: AtomicUsize,
 }
 
 impl ResponseBudget {
@@ -57,7 +61,19 @@ impl ResponseBudget {
             needed: Arc::new(Semaphore::new(permits as usize)),
             speed: Arc::new(Semaphore::new(permits as usize)),
             permits,
+            waiting: AtomicUsize::new(0),
         }
+    }
+
+    /// Counts a response that waits for needed memory until the result is dropped.
+    pub(crate) fn wait(&self) -> Waiting<'_> {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        Waiting(self)
+    }
+
+    /// True if responses wait for memory of this budget.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
     }
 
     /// Permits for `bytes`. More than the budget takes the whole budget.
@@ -78,7 +94,7 @@ pub struct ResponseMemory(Option<Arc<Reservation>>);
 #[derive(Debug)]
 struct Reservation {
     usage: Arc<IdentityUsage>,
-    connection: Option<Arc<ResponseBudget>>,
+    connection: Option<Arc<ConnectionState>>,
     _needed: Permits,
     /// Memory for full speed, once it was to be had. `None` if the response is no stream of chunks.
     speed: Option<OnceLock<Permits>>,
@@ -96,6 +112,9 @@ impl ResponseMemory {
     /// Reserves memory for a response of `bytes` that is made whole. Waits for other responses to end; after a minute it
     /// fails with `RESOURCE_EXHAUSTED`. Without limits in the extensions of the request, everything is granted.
     pub async fn for_message(request: &Extensions, bytes: u64) -> Result<Self, Status> {
+        if bytes <= UNCOUNTED_MESSAGE_BYTES {
+            return Ok(Self(None));
+        }
         Self::reserve(request, bytes, None).await
     }
 
@@ -111,6 +130,9 @@ impl ResponseMemory {
 
     /// Reserves memory as [`for_message`](Self::for_message), but does not wait. `None` if there is none at the moment.
     pub fn try_for_message(request: &Extensions, bytes: u64) -> Option<Self> {
+        if bytes <= UNCOUNTED_MESSAGE_BYTES {
+            return Some(Self(None));
+        }
         let Some((usage, connection)) = budgets(request) else {
             return Some(Self(None));
         };
@@ -139,7 +161,7 @@ impl ResponseMemory {
 
     fn granted(
         usage: Arc<IdentityUsage>,
-        connection: Option<Arc<ResponseBudget>>,
+        connection: Option<Arc<ConnectionState>>,
         needed: Permits,
         speed: Option<OnceLock<Permits>>,
     ) -> Self {
@@ -189,7 +211,9 @@ impl ResponseMemory {
             return data;
         };
         reservation.unsent.fetch_add(data.len(), Ordering::AcqRel);
+        let connection = reservation.connection.as_ref();
         Bytes::from_owner(UnsentBytes {
+            interval: connection.map_or(0, |connection| connection.unsent()),
             data,
             reservation: Arc::clone(reservation),
         })
@@ -214,13 +238,27 @@ impl Reservation {
     }
 }
 
+/// Response that waits for memory of a budget.
+pub(crate) struct Waiting<'a>(&'a ResponseBudget);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl IdentityUsage {
+    /// True if responses wait for memory of the identity or the server.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.responses.is_waited_for() || self.all_responses.is_waited_for()
+    }
+
     fn response_budgets<'a>(
         &'a self,
-        connection: Option<&'a Arc<ResponseBudget>>,
+        connection: Option<&'a Arc<ConnectionState>>,
     ) -> [Option<&'a ResponseBudget>; 3] {
         [
-            connection.map(Arc::as_ref),
+            connection.map(|connection| connection.responses()),
             Some(&self.responses),
             Some(&self.all_responses),
         ]
@@ -229,7 +267,7 @@ impl IdentityUsage {
     /// Takes permits of one half of each budget, all or none.
     fn try_acquire(
         &self,
-        connection: Option<&Arc<ResponseBudget>>,
+        connection: Option<&Arc<ConnectionState>>,
         bytes: u64,
         half: impl Fn(&ResponseBudget) -> &Arc<Semaphore>,
     ) -> Option<Permits> {
@@ -245,11 +283,12 @@ impl IdentityUsage {
 
     /// Waits for the needed memory: always for that of the connection first, so that a connection that has used up its
     /// own holds nothing of the others' while it waits.
-    async fn acquire(&self, connection: Option<&Arc<ResponseBudget>>, bytes: u64) -> Permits {
+    async fn acquire(&self, connection: Option<&Arc<ConnectionState>>, bytes: u64) -> Permits {
         let mut permits = Permits::default();
         for (permit, budget) in permits.iter_mut().zip(self.response_budgets(connection)) {
             if let Some(budget) = budget {
                 let semaphore = Arc::clone(&budget.needed);
+                let _waiting = budget.wait();
                 // The semaphores are never closed.
                 *permit = semaphore.acquire_many_owned(budget.permits_for(bytes)).await.ok();
             }
@@ -261,6 +300,8 @@ impl IdentityUsage {
 /// Part of a response in the buffers of its connection.
 struct UnsentBytes {
     data: Bytes,
+    /// Interval in which the connection counts it.
+    interval: usize,
     reservation: Arc<Reservation>,
 }
 
@@ -276,18 +317,24 @@ impl Drop for UnsentBytes {
             .unsent
             .fetch_sub(self.data.len(), Ordering::AcqRel);
         self.reservation.sent.wake();
+        if let Some(connection) = &self.reservation.connection {
+            connection.sent(self.interval);
+        }
     }
 }
 
 /// Budgets of a request: of its identity (with the server's), and of its connection.
-fn budgets(request: &Extensions) -> Option<(Arc<IdentityUsage>, Option<Arc<ResponseBudget>>)> {
+fn budgets(request: &Extensions) -> Option<(Arc<IdentityUsage>, Option<Arc<ConnectionState>>)> {
     let Budgets(usage) = request.get::<Budgets>()?;
-    let connection = request.get::<PeerInfo>().map(|peer| Arc::clone(&peer.responses));
+    let connection = request.get::<PeerInfo>().map(|peer| Arc::clone(&peer.state));
+    if let Some(connection) = &connection {
+        connection.uses(usage);
+    }
     Some((Arc::clone(usage), connection))
 }
 
 fn exhausted() -> Status {
-    counter!("bitzel_access_refusals_total", "reason" => "response bytes").increment(1);
+    counter!("bitzel_access_refusals_total", "reason" => "responses").increment(1);
     Status::resource_exhausted(
         "responses that clients have not read hold all the memory for responses of this connection, identity or \
          server; read them, or ask who runs the server for higher limits (response_bytes in docs/access.md)",

@@ -151,3 +151,32 @@ async fn refuses_configurations_without_effect_or_with_typos() {
     let about = refusal(serde_json::json!({"access": {"rules": [rule]}})).await;
     assert!(about.contains("rule 1: names neither"), "{about}");
 }
+
+#[tokio::test]
+async fn f15_names_of_several_methods_are_told_apart() {
+    let open = |rule: serde_json::Value, passwords: bool| async move {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("keys.json"), r#"{"keys": []}"#).unwrap();
+        std::fs::write(directory.path().join("passwords"), "").unwrap();
+        let tokens = serde_json::json!({"keys": "keys.json", "issuer": "i", "audiences": ["a"]});
+        let mut access = serde_json::json!({"tokens": tokens, "rules": [rule]});
+        if passwords {
+            access["passwords"] = "passwords".into();
+        }
+        let configuration: AccessConfiguration =
+            serde_json::from_value(serde_json::json!({ "access": access })).unwrap();
+        let opened = configuration.open(directory.path()).await;
+        opened.map_err(|error| error.to_string()).map(drop)
+    };
+    let ambiguous =
+        |refusal: Result<(), String>| refusal.is_err_and(|refusal| refusal.contains("add methods"));
+    for name in ["identities", "groups"] {
+        let rule = serde_json::json!({name: ["ci"], "allow": ["ac-write"]});
+        assert!(ambiguous(open(rule.clone(), true).await), "{name}");
+        assert!(!ambiguous(open(rule, false).await), "{name}: tokens alone");
+        let rule = serde_json::json!({name: ["ci"], "methods": ["token"], "allow": ["ac-write"]});
+        assert!(!ambiguous(open(rule, true).await), "{name} of tokens");
+    }
+    let everybody = serde_json::json!({"identities": ["*"], "allow": ["read"]});
+    assert!(!ambiguous(open(everybody, true).await));
+}

@@ -102,6 +102,18 @@ async fn the_key_decides_the_algorithm_not_the_token() {
 }
 
 #[tokio::test]
+async fn f15_refuses_critical_headers() {
+    let key = SigningKey::ed();
+    let (_directory, authenticator) = open(&[key.jwk("k")]).await;
+    for critical in [json!(["exp"]), json!(["b64"]), json!([]), Value::Null] {
+        let header = json!({"alg": "EdDSA", "kid": "k", "crit": critical, "b64": true});
+        let token = key.token_with_header(&header, &claims());
+        let refusal = check(&authenticator, &token).await.unwrap_err();
+        assert!(refusal.contains("(crit)"), "{refusal}");
+    }
+}
+
+#[tokio::test]
 async fn takes_keys_only_from_files_and_safe_urls() {
     assert!(KeySource::parse("https://issuer/keys").is_ok());
     assert!(KeySource::parse("http://127.0.0.1:8080/keys").is_ok());

@@ -14,10 +14,7 @@ use metrics::counter;
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 
-use super::{RequestContext, digest};
-
-/// Size up to which a result is not counted as memory of a response: most are smaller, and a call takes as much anyway.
-const UNCOUNTED_RESULT_BYTES: u64 = 16 << 10;
+use super::{RequestContext, digest, holding};
 
 /// The `ActionCache` service.
 #[derive(Clone)]
@@ -65,20 +62,14 @@ impl ActionCacheApi for ActionCacheService {
             })?;
             inline(&*self.store, context.function, &mut result, &inline_request).await;
             let size = result.encoded_len() as u64;
-            if size > UNCOUNTED_RESULT_BYTES && memory.is_none() {
-                memory = ResponseMemory::try_for_message(&context.extensions, size);
-                if memory.is_none() {
-                    // Many that wait must not hold their results meanwhile.
-                    drop(result);
-                    memory = Some(ResponseMemory::for_message(&context.extensions, size).await?);
-                    continue;
-                }
+            if let Some(memory) =
+                memory.or_else(|| ResponseMemory::try_for_message(&context.extensions, size))
+            {
+                return Ok(holding(memory, result));
             }
-            let mut response = Response::new(result);
-            if let Some(memory) = memory {
-                response.extensions_mut().insert(memory);
-            }
-            return Ok(response);
+            // Many that wait must not hold their results meanwhile.
+            drop(result);
+            memory = Some(ResponseMemory::for_message(&context.extensions, size).await?);
         }
     }
 

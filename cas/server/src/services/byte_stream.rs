@@ -22,7 +22,7 @@ use http::Extensions;
 use tonic::{Request, Response, Status, Streaming};
 
 use self::uploads::{Progress, Upload, Uploads};
-use super::MAX_STREAM_MESSAGE_BYTES;
+use super::{MAX_STREAM_MESSAGE_BYTES, holding};
 
 /// The `committed_size` of a compressed write that ended early because the store has the blob: the number of compressed
 /// bytes that the client would have sent is not known.
@@ -96,9 +96,8 @@ impl ByteStream for ByteStreamService {
             Compressor::Zstd => compressed(blob)?,
         };
         let responses = message_sized_chunks(chunks).map_ok(|chunk| ReadResponse { data: chunk.into() });
-        let mut response: Response<Self::ReadStream> = Response::new(responses.map_err(Status::from).boxed());
-        response.extensions_mut().insert(memory);
-        Ok(response)
+        let responses: Self::ReadStream = responses.map_err(Status::from).boxed();
+        Ok(holding(memory, responses))
     }
 
     async fn write(

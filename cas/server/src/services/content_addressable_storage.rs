@@ -26,7 +26,7 @@ use futures::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use self::chunking::ChunkedBlobs;
-use super::RequestContext;
+use super::{DIGEST_MESSAGE_BYTES, RequestContext, holding};
 
 pub use self::chunking::Chunking;
 
@@ -91,10 +91,12 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
             .iter()
             .map(|named| context.digest(Some(named), "blob digest"))
             .collect::<Result<_, _>>()?;
+        let memory = memory_of_digests(&context, digests.len()).await?;
         let missing = self.store.find_missing(&digests).await?;
-        Ok(Response::new(FindMissingBlobsResponse {
+        let response = FindMissingBlobsResponse {
             missing_blob_digests: missing.iter().map(Digest::to_wire).collect(),
-        }))
+        };
+        Ok(holding(memory, response))
     }
 
     async fn batch_update_blobs(
@@ -102,8 +104,9 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         request: Request<BatchUpdateBlobsRequest>,
     ) -> Result<Response<BatchUpdateBlobsResponse>, Status> {
         let (context, request) = RequestContext::authorize(request, &[Permission::CasWrite])?;
+        let memory = memory_of_digests(&context, request.requests.len()).await?;
         let responses = batches::update(&*self.store, context.function, request.requests).await?;
-        Ok(Response::new(BatchUpdateBlobsResponse { responses }))
+        Ok(holding(memory, BatchUpdateBlobsResponse { responses }))
     }
 
     async fn batch_read_blobs(
@@ -115,9 +118,7 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         let size = batches::read_size(&request.digests)?;
         let memory = ResponseMemory::for_message(&context.extensions, size).await?;
         let responses = batches::read(&*self.store, context.function, request.digests, compressors).await?;
-        let mut response = Response::new(BatchReadBlobsResponse { responses });
-        response.extensions_mut().insert(memory);
-        Ok(response)
+        Ok(holding(memory, BatchReadBlobsResponse { responses }))
     }
 
     type GetTreeStream = MessageStream<GetTreeResponse>;
@@ -131,9 +132,8 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         let memory = ResponseMemory::for_message(&context.extensions, MAX_BATCH_TOTAL_SIZE).await?;
         let store = Arc::clone(&self.store);
         let pages = tree::pages(store, root, request.page_size, &request.page_token).await?;
-        let mut response: Response<Self::GetTreeStream> = Response::new(Box::pin(pages));
-        response.extensions_mut().insert(memory);
-        Ok(response)
+        let pages: Self::GetTreeStream = Box::pin(pages);
+        Ok(holding(memory, pages))
     }
 
     async fn split_blob(
@@ -143,10 +143,12 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         let (context, request) = RequestContext::authorize(request, &[Permission::CasRead])?;
         let blob = context.digest(request.blob_digest.as_ref(), "blob digest")?;
         let chunks = self.chunked.split(blob).await?;
-        Ok(Response::new(SplitBlobResponse {
+        let memory = memory_of_digests(&context, chunks.len()).await?;
+        let response = SplitBlobResponse {
             chunk_digests: chunks.iter().map(Digest::to_wire).collect(),
             chunking_function: ChunkingFunction::FastCdc2020.into(),
-        }))
+        };
+        Ok(holding(memory, response))
     }
 
     type GetChunkMappingStream = MessageStream<GetChunkMappingResponse>;
@@ -158,6 +160,7 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         let (context, request) = RequestContext::authorize(request, &[Permission::CasRead])?;
         let blob = context.digest(request.blob_digest.as_ref(), "blob digest")?;
         let chunks = self.chunked.split(blob).await?;
+        let memory = memory_of_digests(&context, chunks.len()).await?;
         let mut pages: Vec<GetChunkMappingResponse> = chunks
             .chunks(MAX_DIGESTS_PER_MESSAGE)
             .map(|page| GetChunkMappingResponse {
@@ -169,8 +172,8 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
             pages.push(GetChunkMappingResponse::default());
         }
         pages[0].chunking_function = ChunkingFunction::FastCdc2020.into();
-        let pages = futures::stream::iter(pages.into_iter().map(Ok));
-        Ok(Response::new(Box::pin(pages)))
+        let pages: Self::GetChunkMappingStream = Box::pin(futures::stream::iter(pages.into_iter().map(Ok)));
+        Ok(holding(memory, pages))
     }
 
     async fn splice_blob(
@@ -210,6 +213,12 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
             blob_digest: Some(blob.to_wire()),
         }))
     }
+}
+
+/// Memory for a response with a number of digests.
+async fn memory_of_digests(context: &RequestContext, digests: usize) -> Result<ResponseMemory, Status> {
+    let bytes = (digests as u64).saturating_mul(DIGEST_MESSAGE_BYTES);
+    ResponseMemory::for_message(&context.extensions, bytes).await
 }
 
 fn add_chunks(

@@ -90,7 +90,7 @@ impl LargeBlobReader {
         futures::stream::try_unfold(first, |next| async move {
             let running = match next {
                 NextStep::Running(running) => running,
-                NextStep::Waiting(reader) => start_step(reader.map(|reader| *reader), chunk_limit()),
+                NextStep::Waiting(reader) => start_step(*reader, chunk_limit()),
             };
             // Only the shutdown of the runtime or a panic ends it otherwise.
             let step = running.await.map_err(io::Error::other);
@@ -135,7 +135,7 @@ enum NextStep {
     /// Reads ahead.
     Running(JoinHandle<Step>),
     /// Begins when the consumer asks.
-    Waiting(Option<Box<LargeBlobReader>>),
+    Waiting(Box<Option<LargeBlobReader>>),
 }
 
 impl NextStep {
@@ -144,7 +144,7 @@ impl NextStep {
         if limit.is_none_or(|limit| limit >= CHUNK_BYTES) {
             Self::Running(start_step(reader, limit))
         } else {
-            Self::Waiting(reader.map(Box::new))
+            Self::Waiting(Box::new(reader))
         }
     }
 }
