@@ -43,7 +43,7 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<ExitCode, CommandError> {
     let command = match arguments.command {
         Command::Config(arguments) => return commands::config::run(arguments),
-        Command::Root(arguments) => return commands::root::run(arguments),
+        Command::Root(arguments) => return commands::root::run(&arguments),
         Command::Completions { shell } => return commands::completions::run(shell),
         Command::Man { directory } => return commands::man::run(&directory),
         command => command,

@@ -9,7 +9,7 @@ use crate::arguments::{RootArguments, RootCommand};
 use crate::command_error::CommandError;
 
 /// Runs a subcommand.
-pub(crate) fn run(arguments: RootArguments) -> Result<ExitCode, CommandError> {
+pub(crate) fn run(arguments: &RootArguments) -> Result<ExitCode, CommandError> {
     let found = RootParts::of_this_machine()?;
     match arguments.command {
         RootCommand::Identity { parts: true } => write!(io::stdout(), "{found}")?,
