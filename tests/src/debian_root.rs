@@ -51,9 +51,19 @@ impl DebianRoot {
         let program = bitzel_program();
         let name = program.file_name().expect("a program has a name");
         let mut command = Command::new("bwrap");
-        command.args(["--unshare-pid", "--die-with-parent", "--clearenv"]);
+        command.args(["--die-with-parent", "--clearenv"]);
         command.arg("--ro-bind").arg(&self.0).arg("/");
-        command.args(["--dev-bind", "/dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]);
+        // Not a new /proc: bubblewrap hides parts of it, and then the kernel lets the worker's sandboxes mount none.
+        command.args([
+            "--dev-bind",
+            "/dev",
+            "/dev",
+            "--dev-bind",
+            "/proc",
+            "/proc",
+            "--tmpfs",
+            "/tmp",
+        ]);
         command
             .arg("--ro-bind")
             .arg(program.parent().expect("a directory"))
@@ -68,6 +78,14 @@ impl DebianRoot {
 
 /// A worker in a root of its own. Ended when it is dropped.
 pub struct RootedWorker(Child);
+
+impl RootedWorker {
+    /// Panics if the worker has ended by itself. Its message is on standard error.
+    pub fn assert_runs(&mut self) {
+        let status = self.0.try_wait().expect("a status");
+        assert!(status.is_none(), "the worker ended: {status:?}");
+    }
+}
 
 impl Drop for RootedWorker {
     fn drop(&mut self) {

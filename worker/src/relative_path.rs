@@ -28,12 +28,11 @@ pub(crate) fn resolve(base: &[String], field: &str, path: &str) -> Result<Vec<St
     for component in path.split('/') {
         match component {
             "" | "." => {}
-            ".." if resolved.pop().is_none() => {
-                return Err(invalid(
-                    "leads out of the input root; remove the \"..\" that are too many",
-                ));
+            ".." => {
+                resolved.pop().ok_or_else(|| {
+                    invalid("leads out of the input root; remove the \"..\" that are too many")
+                })?;
             }
-            ".." => {}
             name => resolved.push(name.to_owned()),
         }
     }

@@ -150,3 +150,17 @@ fn reports_every_line_that_is_not_toml() {
         ],
     );
 }
+
+#[test]
+fn a_root_identity_is_a_plain_word() {
+    let configuration = read("[execution]\nroot_identity = \"farm-2026-11\"\n").unwrap();
+    let root_identity = configuration.execution.root_identity.unwrap();
+    assert_eq!(root_identity.as_str(), "farm-2026-11");
+    assert_mistakes(
+        "[execution]\nroot_identity = \"two words\"\n",
+        &[
+            "execution.root_identity: \"two words\" is not a root identity",
+            "bitzel.toml:2:17]",
+        ],
+    );
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bitzel_tests::peers::skip;
-use bitzel_tests::{BitzelServer, BuildReport, DebianRoot, Site, poll_until};
+use bitzel_tests::{BitzelServer, BuildReport, DebianRoot, RootedWorker, Site, poll_until};
 
 /// A native program that knows the libc it was compiled for and the one that it runs with.
 const PROBE_NATIVE: &str = r#"
@@ -91,7 +91,7 @@ fn no_result_crosses_from_one_root_to_another() {
     std::fs::write(site.path("bitzel.toml"), CONFIGURATION).expect("a configuration");
     let configuration = site.path("bitzel.toml").display().to_string();
     let server = BitzelServer::start_with(&site, &["--config", &configuration, "--admin", "127.0.0.1:0"]);
-    let workers: Vec<_> = [bookworm, trixie]
+    let mut workers: Vec<_> = [bookworm, trixie]
         .into_iter()
         .zip(["bookworm-cache", "trixie-cache"])
         .map(|(root, cache)| {
@@ -99,7 +99,10 @@ fn no_result_crosses_from_one_root_to_another() {
             root.start_worker(&site.path(cache), &server.url())
         })
         .collect();
-    let connected = || server.metrics().contains("\nbitzel_workers 2\n").then_some(());
+    let connected = || {
+        workers.iter_mut().for_each(RootedWorker::assert_runs);
+        server.metrics().contains("\nbitzel_workers 2\n").then_some(())
+    };
     poll_until("both workers are connected", connected);
     let [on_12, on_13] = [bookworm, trixie].map(|root| root.identity(&site));
     assert!(

@@ -73,7 +73,7 @@ fn equal_packages_have_one_identity_on_every_machine() {
 #[test]
 fn everything_that_makes_a_root_changes_its_identity() {
     let libc = paragraph("libc6", "2.36-9+deb12u10", "installed", "");
-    let base = debian(OS_RELEASE, &[libc.clone()]);
+    let base = debian(OS_RELEASE, std::slice::from_ref(&libc));
     let mut identities = vec![identity(&base)];
     for root in [
         debian(OS_RELEASE, &[paragraph("libc6", "2.41-12", "installed", "")]),
@@ -83,7 +83,10 @@ fn everything_that_makes_a_root_changes_its_identity() {
             &[libc.clone(), paragraph("zlib1g-dev", "1", "installed", "")],
         ),
         debian(OS_RELEASE, &[]),
-        debian(&OS_RELEASE.replace("\"12\"", "\"13\""), &[libc.clone()]),
+        debian(
+            &OS_RELEASE.replace("\"12\"", "\"13\""),
+            std::slice::from_ref(&libc),
+        ),
     ] {
         identities.push(identity(&root));
     }

@@ -1,4 +1,4 @@
-//! Database of rpm. Its files have three formats (SQLite, ndb, Berkeley DB), so rpm itself is asked.
+//! Database of rpm. Its files have three formats (`SQLite`, ndb, Berkeley DB), so rpm itself is asked.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
