@@ -79,3 +79,27 @@ fn refuses_a_log_filter_that_cannot_be_parsed() {
     assert!(text.contains("--log bitzel=loud is not a filter"), "{text}");
     assert!(text.contains("hint: write a level"), "{text}");
 }
+
+#[test]
+fn f11_a_worker_refuses_to_run_as_root() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIPPED: f11_a_worker_refuses_to_run_as_root: this user is not root");
+        return;
+    }
+    let output = bitzel(&["worker", "grpc://127.0.0.1:1"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("a worker should not run as root: "), "{text}");
+    assert!(text.contains("--allow-root"), "{text}");
+    // With the flag it gets as far as its directory, which cannot be made.
+    for (arguments, variable) in [(&["--allow-root"][..], "false"), (&[], "true")] {
+        let output = Command::new(env!("CARGO_BIN_EXE_bitzel"))
+            .args([&["worker", "grpc://127.0.0.1:1"], arguments].concat())
+            .env("BITZEL_CACHE_DIR", "/proc/nowhere")
+            .env("BITZEL_ALLOW_ROOT", variable)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains("/proc/nowhere"), "{text}");
+    }
+}
