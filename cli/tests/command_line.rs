@@ -86,20 +86,24 @@ fn f11_a_worker_refuses_to_run_as_root() {
         println!("SKIPPED: f11_a_worker_refuses_to_run_as_root: this user is not root");
         return;
     }
-    let output = bitzel(&["worker", "grpc://127.0.0.1:1"]);
-    assert_eq!(output.status.code(), Some(1));
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert!(text.contains("a worker should not run as root: "), "{text}");
-    assert!(text.contains("--allow-root"), "{text}");
-    // With the flag it gets as far as its directory, which cannot be made.
-    for (arguments, variable) in [(&["--allow-root"][..], "false"), (&[], "true")] {
+    let directory = TempDir::new().unwrap();
+    // With root allowed, it gets as far as its admin port, on an address that no machine has.
+    let worker = |arguments: &[&str], is_allowed: &str| {
         let output = Command::new(env!("CARGO_BIN_EXE_bitzel"))
-            .args([&["worker", "grpc://127.0.0.1:1"], arguments].concat())
-            .env("BITZEL_CACHE_DIR", "/proc/nowhere")
-            .env("BITZEL_ALLOW_ROOT", variable)
+            .args(["worker", "grpc://127.0.0.1:1", "--admin", "192.0.2.1:1"])
+            .args(arguments)
+            .env("BITZEL_CACHE_DIR", directory.path())
+            .env("BITZEL_ALLOW_ROOT", is_allowed)
             .output()
             .unwrap();
-        let text = String::from_utf8(output.stderr).unwrap();
-        assert!(text.contains("/proc/nowhere"), "{text}");
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let refusal = worker(&[], "false");
+    for part in ["a worker should not run as root: ", "--allow-root"] {
+        assert!(refusal.contains(part), "{refusal}");
+    }
+    for text in [worker(&["--allow-root"], "false"), worker(&[], "true")] {
+        assert!(text.contains("192.0.2.1:1"), "{text}");
     }
 }
