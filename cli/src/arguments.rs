@@ -42,7 +42,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Build targets, as `bitbake TARGET...` does
-    Build(BuildArguments),
+    Build(Box<BuildArguments>),
     /// Export the task graph of targets without building
     Graph(GraphArguments),
     /// Show the log of a task of the last build

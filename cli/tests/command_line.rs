@@ -79,3 +79,31 @@ fn refuses_a_log_filter_that_cannot_be_parsed() {
     assert!(text.contains("--log bitzel=loud is not a filter"), "{text}");
     assert!(text.contains("hint: write a level"), "{text}");
 }
+
+#[test]
+fn f11_a_worker_refuses_to_run_as_root() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIPPED: f11_a_worker_refuses_to_run_as_root: this user is not root");
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    // With root allowed, it gets as far as its admin port, on an address that no machine has.
+    let worker = |arguments: &[&str], is_allowed: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_bitzel"))
+            .args(["worker", "grpc://127.0.0.1:1", "--admin", "192.0.2.1:1"])
+            .args(arguments)
+            .env("BITZEL_CACHE_DIR", directory.path())
+            .env("BITZEL_ALLOW_ROOT", is_allowed)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let refusal = worker(&[], "false");
+    for part in ["a worker should not run as root: ", "--allow-root"] {
+        assert!(refusal.contains(part), "{refusal}");
+    }
+    for text in [worker(&["--allow-root"], "false"), worker(&[], "true")] {
+        assert!(text.contains("192.0.2.1:1"), "{text}");
+    }
+}

@@ -66,11 +66,11 @@ pub(crate) fn limit_resources(bounds: &WatchedBounds) -> io::Result<()> {
             set(resource, maximum / SHARES)?;
         }
     }
-    // More than the bound: the watch finds the processes that have come so far, and stops them.
+    // More than the bound: the watch finds the processes that have come so far, and tells why it stops them.
     if let Some(bound) = bounds.processes
         && counts_by_namespace()
     {
-        let limit = bound.saturating_add(bound / 4).saturating_add(16);
+        let limit = bound.saturating_mul(2).saturating_add(1024);
         let Rlimit { maximum, .. } = getrlimit(Resource::Nproc);
         set(
             Resource::Nproc,

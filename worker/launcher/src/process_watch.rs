@@ -72,6 +72,16 @@ impl ProcessWatch {
     }
 }
 
+/// Looks at what a command has left that failed: if it could not make another process, those that it has made are still
+/// there. Gives their number if it is more than `bounds` allow.
+pub(crate) fn left_processes(bounds: &WatchedBounds) -> io::Result<Option<(WatchedBound, u64)>> {
+    let Some(bound) = bounds.processes else {
+        return Ok(None);
+    };
+    let tasks = sum()?.tasks;
+    Ok((tasks > bound).then_some((WatchedBound::Processes, tasks)))
+}
+
 /// Reads one line about each process of this namespace, without this one.
 fn sum() -> io::Result<Sums> {
     let mut sums = Sums::default();

@@ -18,7 +18,7 @@ use rustix::process::{WaitOptions, wait};
 
 use crate::confinement::{die_with_launcher, drop_privileges, mount_writable, open_log};
 use crate::failure::{Failure, InStep as _};
-use crate::process_watch::ProcessWatch;
+use crate::process_watch::{ProcessWatch, left_processes};
 use crate::raw_calls;
 use crate::system_calls::SystemCallFilters;
 
@@ -76,7 +76,14 @@ fn run(request: &LaunchRequest, handles: &SupervisorHandles) -> Result<LaunchRep
     match start(name, arguments, &request.environment, &stdout, &stderr) {
         Ok(child) => {
             let watch = ProcessWatch::start(&handles.bounds);
-            wait_for(&child, watch).in_step("wait for the command")
+            let report = wait_for(&child, watch).in_step("wait for the command")?;
+            let is_failure = matches!(report, LaunchReport::Exited(code) if code != 0);
+            let left = if is_failure {
+                left_processes(&handles.bounds).in_step("look at the processes of the command")?
+            } else {
+                None
+            };
+            Ok(left.map_or(report, |(bound, used)| LaunchReport::BoundReached { bound, used }))
         }
         // Not the command's fault.
         Err(error) if is_exhaustion(&error) => Err(error).in_step("start the command"),

@@ -63,3 +63,45 @@ fn a_control_group_holds_a_process_until_it_ends() {
     drop(cgroup);
     assert!(!directory.exists());
 }
+
+/// Runs a shell command in a group of its own, and returns what the group has counted.
+fn run(cgroups: &Cgroups, script: &str) -> (std::process::ExitStatus, CgroupEvents) {
+    let cgroup = cgroups.create().unwrap();
+    // It waits until it is in the group.
+    let mut shell = std::process::Command::new("sh")
+        .args(["-c", &format!("read go; {script}")])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    cgroup.admit(shell.id()).unwrap();
+    drop(shell.stdin.take());
+    let status = shell.wait().unwrap();
+    let events = cgroup.events();
+    // What the shell left.
+    let _ = fs::write(cgroup.directory.join("cgroup.kill"), "1");
+    (status, events)
+}
+
+#[test]
+fn f7_the_kernel_enforces_memory_and_processes() {
+    let cgroups = match Cgroups::open(&bounds()) {
+        Ok(cgroups) => cgroups,
+        Err(reason) => {
+            println!("SKIPPED: f7_the_kernel_enforces_memory_and_processes: {reason}");
+            return;
+        }
+    };
+    let controllers = cgroups.controllers();
+    // `tail` keeps a line of any length.
+    let (status, events) = run(&cgroups, "head -c 200M /dev/zero | tail; echo survived");
+    assert_eq!(
+        controllers.memory,
+        events.killed > 0 && !status.success(),
+        "{events:?}"
+    );
+    let (_, events) = run(&cgroups, "for i in $(seq 60); do sleep 1000 & done 2> /dev/null");
+    assert_eq!(controllers.pids, events.refused > 0, "{events:?}");
+    let (status, events) = run(&cgroups, "true");
+    assert!(status.success());
+    assert_eq!(events, CgroupEvents::default());
+}
