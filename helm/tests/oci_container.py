@@ -97,7 +97,13 @@ def start(
 
 
 def oci_configuration(
-    node: Node, pod: dict, container: dict, volumes: dict[str, Path], bundle: Path, name: str, network: str | None
+    node: Node,
+    pod: dict,
+    container: dict,
+    volumes: dict[str, Path],
+    bundle: Path,
+    name: str,
+    network: str | None,
 ) -> dict:
     of_pod, own = pod.get("securityContext", {}), container.get("securityContext", {})
     context = {**of_pod, **own}
@@ -140,7 +146,10 @@ def oci_configuration(
             "noNewPrivileges": not context["allowPrivilegeEscalation"],
             "capabilities": {kind: capabilities for kind in ("bounding", "effective", "permitted")},
         },
-        "mounts": [*system_mounts(user_namespace, bundle), *volume_mounts(container, volumes, user_namespace)],
+        "mounts": [
+            *system_mounts(user_namespace, bundle),
+            *volume_mounts(container, volumes, user_namespace),
+        ],
         "linux": linux,
     }
 
@@ -180,5 +189,7 @@ def volume_mounts(container: dict, volumes: dict[str, Path], user_namespace: boo
         # The kubelet maps the ids of volumes to those of the pod.
         options = ["rbind", "ro" if mount.get("readOnly") else "rw", *(["idmap"] if user_namespace else [])]
         source = str(volumes[mount["name"]])
-        mounts.append({"destination": mount["mountPath"], "type": "none", "source": source, "options": options})
+        mounts.append(
+            {"destination": mount["mountPath"], "type": "none", "source": source, "options": options}
+        )
     return mounts

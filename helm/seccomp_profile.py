@@ -3,7 +3,7 @@
 """Writes the seccomp profile of the workers: the default profile of moby for a process without capabilities, and the
 calls that a worker makes in addition.
 
-usage: seccomp.py DEFAULT_JSON >helm/bitzel/files/seccomp.json
+usage: seccomp_profile.py DEFAULT_JSON >helm/bitzel/files/seccomp.json
 
 DEFAULT_JSON is default.json of the Go module github.com/moby/profiles/seccomp. Its conditions (`includes`, `excludes`)
 are those of Docker; the kubelet hands profiles to the container runtime as they are, so they are resolved here.
