@@ -19,8 +19,8 @@ ARCHITECTURES = {"amd64": "SCMP_ARCH_X86_64", "arm64": "SCMP_ARCH_AARCH64"}
 # Oldest kernel with pods in user namespaces.
 KERNEL = (6, 3)
 # What the launcher and bubblewrap do, as strace shows it, and the default profile refuses:
-# * clone: with the flags for new namespaces, which the default profile forbids. clone3 stays refused with ENOSYS, because
-#   a filter cannot look at its flags; the C library then calls clone.
+# * clone: with the flags for new namespaces, which the default profile forbids. clone3 stays refused with ENOSYS,
+#   because a filter cannot look at its flags; the C library then calls clone.
 # * unshare, setns: the launcher's own namespaces, and those that bubblewrap built.
 # * mount, umount2, pivot_root: bubblewrap's file system, and the overlay, /tmp and /proc of each Action.
 # * sethostname: bubblewrap's --hostname.

@@ -100,20 +100,28 @@ def remove_containers() -> None:
 class Farm:
     """Pods of a release on one node."""
 
-    def __init__(self, node: Node, directory: Path, documents: list[dict]):
+    def __init__(
+        self,
+        node: Node,
+        directory: Path,
+        documents: list[dict],
+        secrets: dict[str, dict[str, bytes]] | None = None,
+    ):
         self.node = node
+        self.secrets = secrets or {}
         self.directory = directory
         self.documents = documents
         self.containers: list[Container] = []
         self.addresses: dict[str, str] = {}
 
-    def start(self, spec: dict, name: str, container: int = 0, service: str | None = None) -> Container:
-        """Starts one container of a pod's spec, with volumes and an address of its own."""
+    def start(self, spec: dict, name: str, container: int = 0, host: str | None = None) -> Container:
+        """Starts one container of a pod's spec, with volumes and an address of its own, which later ones know as `host`
+        in the namespace."""
         address = f"{NETWORK}.{len(self.containers) + 2}"
         network = self.add_network(name, address)
         self.addresses[name] = address
-        if service:
-            self.addresses[f"{service}.{NAMESPACE}.svc"] = address
+        if host:
+            self.addresses[f"{host}.{NAMESPACE}.svc"] = address
         hosts = "".join(f"{address} {host}\n" for host, address in self.addresses.items())
         volumes = {volume["name"]: self.make_volume(name, volume) for volume in spec.get("volumes", [])}
         for mount in spec["containers"][container].get("volumeMounts", []):
@@ -152,6 +160,11 @@ class Farm:
             data = next(d["data"] for d in maps if d["metadata"]["name"] == volume["configMap"]["name"])
             for key, text in data.items():
                 (directory / key).write_text(text)
+        elif "secret" in volume:
+            for key, content in self.secrets[volume["secret"]["secretName"]].items():
+                (directory / key).write_bytes(content)
+                os.chown(directory / key, 0, FS_GROUP)
+                (directory / key).chmod(volume["secret"]["defaultMode"])
         elif "emptyDir" not in volume:
             raise ValueError(f"unexpected volume {volume}")
         return directory

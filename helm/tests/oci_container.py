@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Containers of rendered pods, run by crun as a kubelet with a container runtime would run them.
 
-Command, user, environment, mounts, capabilities, /proc, seccomp profile and user namespace are those of the pod. Not here:
-cgroups, AppArmor, and the idmapped root file system of a container runtime (files of the image belong to nobody in a user
-namespace; they are readable all the same).
+Command, user, environment, mounts, capabilities, /proc, seccomp profile and user namespace are those of the pod. Not
+here: cgroups, AppArmor, and the idmapped root file system of a container runtime (files of the image belong to nobody
+in a user namespace; they are readable all the same).
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ def start(
     network: str | None = None,
     hosts: str = "127.0.0.1 localhost\n",
 ) -> Container:
-    """Starts a container of a pod's spec. `network` is the path of a network namespace; without it, the container has one
-    with nothing in it."""
+    """Starts a container of a pod's spec. `network` is the path of a network namespace; without it, the container has
+    one with nothing in it."""
     bundle = directory / name
     bundle.mkdir()
     (bundle / "hosts").write_text(hosts)
@@ -144,7 +144,7 @@ def oci_configuration(
                 "additionalGids": [context["fsGroup"]] if "fsGroup" in context else [],
             },
             "noNewPrivileges": not context["allowPrivilegeEscalation"],
-            "capabilities": {kind: capabilities for kind in ("bounding", "effective", "permitted")},
+            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
         },
         "mounts": [
             *system_mounts(user_namespace, bundle),

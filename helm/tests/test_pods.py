@@ -17,6 +17,7 @@ from pathlib import Path
 
 import oci_container
 import seccomp_profile
+from certificates import Authority
 from chart import BITZEL, CHART, HELM, MOBY_SECCOMP, ROOT, need, pod_specs, render
 from farm import (
     BASE,
@@ -30,6 +31,7 @@ from farm import (
     wait_until,
 )
 from oci_container import Node
+from values_matrix import SECURE
 
 DEMO = ROOT / ".demo"
 # HOSTTOOLS of openembedded-core 5.2 and 6.0, without what only testimage and the archiver need.
@@ -40,7 +42,7 @@ hostname iconv id install ld ldd ln ls lz4 make md5sum mkdir mkfifo mknod mktemp
 printf pwd python3 pzstd ranlib readelf readlink realpath rm rmdir rpcgen sed seq sh sha1sum sha224sum sha256sum
 sha384sum sha512sum sleep sort split stat strings strip tail tar tee test touch tr true truncate uname uniq unzstd wc
 wget which xargs zstd
-""".split()
+""".split()  # noqa: SIM905 - a hundred words are easier to compare without quotes
 
 DIRECTORY: tempfile.TemporaryDirectory
 NODE: Node
@@ -51,7 +53,7 @@ def skip(reason: str) -> None:
     raise unittest.SkipTest(reason)
 
 
-def setUpModule() -> None:  # noqa: N802 - the name of unittest
+def setUpModule() -> None:
     global DIRECTORY, NODE
     need(HELM, BITZEL, MOBY_SECCOMP)
     if os.getuid() != 0:
@@ -72,7 +74,7 @@ def setUpModule() -> None:  # noqa: N802 - the name of unittest
     NODE = Node(mount_images(directory), profiles.parent, seccomp_profile.resolve(moby, []))
 
 
-def tearDownModule() -> None:  # noqa: N802 - the name of unittest
+def tearDownModule() -> None:
     for image in NODE.images.values():
         subprocess.run(["umount", str(image)], check=True)
     remove_containers()
@@ -86,9 +88,11 @@ class Pods(unittest.TestCase):
         self.directory = Path(scratch.name)
         self.directory.chmod(0o755)
 
-    def farm(self, values: dict) -> tuple[Farm, dict[str, dict]]:
+    def farm(
+        self, values: dict, secrets: dict[str, dict[str, bytes]] | None = None
+    ) -> tuple[Farm, dict[str, dict]]:
         documents = render(values)
-        farm = Farm(NODE, self.directory, documents)
+        farm = Farm(NODE, self.directory, documents, secrets)
         self.addCleanup(farm.remove)
         return farm, pod_specs(documents)
 
@@ -101,21 +105,17 @@ class Pods(unittest.TestCase):
 
     def test_a_recipe_builds_on_workers_without_privilege(self):
         farm, specs = self.farm({})
-        server = farm.start(specs["StatefulSet/t-bitzel"], "server", service="t-bitzel")
-        wait_until(lambda: farm.get("server", "/readyz")[0] == 200, 60, f"the server is ready: {server.log}")
+        server = farm.start(specs["StatefulSet/t-bitzel"], "server", host="t-bitzel")
+        self.wait_until_ready(farm, "server")
         workers = {
-            name: farm.start(specs["Deployment/t-bitzel-worker-default"], name) for name in ("worker-0", "worker-1")
+            name: farm.start(specs["Deployment/t-bitzel-worker-default"], name)
+            for name in ("worker-0", "worker-1")
         }
-        for name, worker in workers.items():
-            wait_until(lambda name=name: farm.get(name, "/readyz")[0] == 200, 60, f"{name} is ready: {worker.log}")
+        for name in workers:
+            self.wait_until_ready(farm, name)
+        self.assert_helm_test_passes(farm, specs)
 
-        health = farm.start(specs["Pod/t-bitzel-test"], "helm-test-health", container=0)
-        self.assertEqual(health.wait(60), 0, health.output())
-        sandbox = farm.start(specs["Pod/t-bitzel-test"], "helm-test-sandbox", container=1)
-        self.assertEqual(sandbox.wait(60), 0, sandbox.output())
-
-        build = self.start_build(farm.addresses["server"], "zlib", "bzip2")
-        self.addCleanup(build.kill)
+        build = self.start_build(f"grpc://{farm.addresses['server']}:8980", "zlib", "bzip2")
 
         # A roll-out begins while both workers have Actions.
         def busy() -> bool:
@@ -137,27 +137,81 @@ class Pods(unittest.TestCase):
 
         server.terminate()
         self.assertEqual(server.wait(60), 0, server.output())
-        wait_until(lambda: farm.get("worker-1", "/readyz")[0] == 503, 30, "a worker without a server is not ready")
+        wait_until(
+            lambda: farm.get("worker-1", "/readyz")[0] == 503, 30, "a worker without a server is not ready"
+        )
         self.assertEqual(farm.get("worker-1", "/livez")[0], 200)
 
-    def start_build(self, server: str, *targets: str) -> subprocess.Popen:
+    def test_shards_and_workers_know_each_other_by_certificates(self):
+        authority = Authority(self.directory)
+        secrets = {
+            "server-tls": authority.secret("/CN=server", "t-bitzel.farm.svc", "server.test"),
+            "shards-tls": authority.secret("/CN=server", "*.t-bitzel-cas.farm.svc"),
+            "worker-tls": authority.secret("/OU=workers/CN=worker"),
+        }
+        values = {
+            **SECURE,
+            "store": {"kind": "shards", "shards": {"count": 2, "tlsSecretName": "shards-tls"}},
+        }
+        farm, specs = self.farm(values, secrets)
+        for name in ("cas-0", "cas-1"):
+            farm.start(specs["StatefulSet/t-bitzel-cas"], name, host=f"t-bitzel-{name}.t-bitzel-cas")
+            self.wait_until_ready(farm, name)
+        farm.start(specs["StatefulSet/t-bitzel"], "server", host="t-bitzel")
+        self.wait_until_ready(farm, "server")
+        farm.start(specs["Deployment/t-bitzel-worker-default"], "worker")
+        self.wait_until_ready(farm, "worker")
+        self.assert_helm_test_passes(farm, specs)
+
+        client = self.directory / "client-certificate"
+        client.mkdir()
+        for file, content in authority.secret("/CN=engineer").items():
+            (client / file).write_bytes(content)
+        credentials = [f"--tls-ca={client / 'ca.crt'}", f"--tls-cert={client / 'tls.crt'}"]
+        credentials.append(f"--tls-key={client / 'tls.key'}")
+        hosts = self.directory / "client-hosts"
+        hosts.write_text(f"127.0.0.1 localhost\n{farm.addresses['server']} server.test\n")
+        subprocess.run(["mount", "--bind", hosts, "/etc/hosts"], check=True)
+        self.addCleanup(subprocess.run, ["umount", "/etc/hosts"], check=True)
+        build = self.start_build("grpcs://server.test:8980", *credentials, "bzip2")
+        output, _ = build.communicate(timeout=300)
+        self.assertEqual(build.returncode, 0, output)
+        for name in ("cas-0", "cas-1"):
+            self.assertGreater(farm.metric(name, "bitzel_store_blobs"), 0, f"{name} has a part of the blobs")
+
+    def wait_until_ready(self, farm: Farm, name: str) -> None:
+        def ready() -> bool:
+            container = next(container for container in farm.containers if container.name == name)
+            self.assertIsNone(container.process.poll(), f"{name} has ended: {container.output()}")
+            return farm.get(name, "/readyz")[0] == 200
+
+        wait_until(ready, 60, f"{name} is ready")
+
+    def assert_helm_test_passes(self, farm: Farm, specs: dict[str, dict]) -> None:
+        for number, name in enumerate(("helm-test-health", "helm-test-sandbox")):
+            container = farm.start(specs["Pod/t-bitzel-test"], name, container=number)
+            self.assertEqual(container.wait(60), 0, container.output())
+
+    def start_build(self, server: str, *arguments: str) -> subprocess.Popen:
         build = self.directory / "build"
         shutil.copytree(DEMO / "build" / "conf", build / "conf")
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [
                 str(BITZEL),
                 "build",
-                f"--remote=grpc://{server}:8980",
+                f"--remote={server}",
                 f"--cache-dir={self.directory / 'client'}",
                 f"--build-dir={build}",
                 f"--bitbake={DEMO / 'bitbake'}",
-                *targets,
+                *arguments,
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self.addCleanup(process.kill)
+        return process
 
     def test_each_isolation_makes_sandboxes(self):
         for isolation in ("unconfined", "sysAdmin"):
@@ -204,7 +258,9 @@ class Pods(unittest.TestCase):
         node.mkdir()
         spec["volumes"] = [volume for volume in spec["volumes"] if "hostPath" not in volume]
         container = spec["containers"][0]
-        container["volumeMounts"] = [mount for mount in container["volumeMounts"] if mount["name"] != "seccomp"]
+        container["volumeMounts"] = [
+            mount for mount in container["volumeMounts"] if mount["name"] != "seccomp"
+        ]
         volumes = {"profiles": farm.make_volume("node", spec["volumes"][0]), "seccomp": node}
         container["volumeMounts"].append({"name": "seccomp", "mountPath": "/seccomp"})
         spec["securityContext"] = {"runAsGroup": 0}
@@ -212,12 +268,16 @@ class Pods(unittest.TestCase):
         self.addCleanup(started.remove)
         profile = node / "profiles" / "bitzel-worker.json"
         wait_until(profile.exists, 30, f"the profile is on the node: {started.log}")
-        self.assertEqual(json.loads(profile.read_text()), json.loads((CHART / "files" / "seccomp.json").read_text()))
+        self.assertEqual(
+            json.loads(profile.read_text()), json.loads((CHART / "files" / "seccomp.json").read_text())
+        )
 
     def test_the_worker_image_has_the_tools_of_openembedded(self):
         image = NODE.images["bitzel-worker"]
         directories = [image / "usr/bin", image / "usr/sbin", image / "usr/local/bin"]
-        missing = [tool for tool in HOST_TOOLS if not any(os.path.lexists(path / tool) for path in directories)]
+        missing = [
+            tool for tool in HOST_TOOLS if not any(os.path.lexists(path / tool) for path in directories)
+        ]
         self.assertEqual(missing, [])
 
     def test_the_server_image_has_the_program_and_its_libraries_only(self):

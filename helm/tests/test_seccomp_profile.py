@@ -34,7 +34,9 @@ class SeccompProfile(unittest.TestCase):
 
     def test_refuses_what_needs_a_capability(self):
         names = {name for rule in self.profile["syscalls"] for name in rule["names"]}
-        self.assertFalse(names & {"bpf", "init_module", "reboot", "fsopen", "move_mount", "keyctl", "perf_event_open"})
+        self.assertFalse(
+            names & {"bpf", "init_module", "reboot", "fsopen", "move_mount", "keyctl", "perf_event_open"}
+        )
 
 
 if __name__ == "__main__":
