@@ -14,7 +14,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "bitzel"
 PEERS = ROOT / ".demo" / "peers"
-HELM = Path(os.environ.get("BITZEL_TEST_HELM", PEERS / "helm" / "helm"))
+HELM = Path(os.environ.get("BITZEL_TEST_HELM", PEERS / "helm" / "bin" / "helm"))
 OBJECTS = Path(os.environ.get("BITZEL_TEST_OBJECTS", PEERS / "chart-objects" / "objects"))
 MOBY_SECCOMP = Path(os.environ.get("BITZEL_TEST_MOBY", PEERS / "moby-seccomp" / "default.json"))
 BITZEL = Path(os.environ.get("BITZEL_BIN", ROOT / "target" / "debug" / "bitzel"))
