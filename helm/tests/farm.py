@@ -113,6 +113,7 @@ class Farm:
         self.documents = documents
         self.containers: list[Container] = []
         self.addresses: dict[str, str] = {}
+        self.mounts: list[Path] = []
 
     def start(self, spec: dict, name: str, container: int = 0, host: str | None = None) -> Container:
         """Starts one container of a pod's spec, with volumes and an address of its own, which later ones know as `host`
@@ -165,6 +166,9 @@ class Farm:
                 (directory / key).write_bytes(content)
                 os.chown(directory / key, 0, FS_GROUP)
                 (directory / key).chmod(volume["secret"]["defaultMode"])
+        elif volume.get("emptyDir", {}).get("medium") == "Memory":
+            run("mount", "-t", "tmpfs", "-o", f"size=50%,mode=2777,gid={FS_GROUP}", "tmpfs", directory)
+            self.mounts.append(directory)
         elif "emptyDir" not in volume:
             raise ValueError(f"unexpected volume {volume}")
         return directory
@@ -196,6 +200,8 @@ class Farm:
         for container in self.containers:
             container.remove()
             run("ip", "netns", "delete", container.name)
+        for mount in self.mounts:
+            run("umount", mount)
 
 
 def wait_until(condition, seconds: float, of: str) -> None:

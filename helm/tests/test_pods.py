@@ -18,7 +18,7 @@ from pathlib import Path
 import oci_container
 import seccomp_profile
 from certificates import Authority
-from chart import BITZEL, CHART, HELM, MOBY_SECCOMP, ROOT, need, pod_specs, render
+from chart import BITZEL, CHART, HELM, MOBY_SECCOMP, ROOT, need, pod_specs, pool, render
 from farm import (
     BASE,
     BUILDAH,
@@ -219,6 +219,18 @@ class Pods(unittest.TestCase):
             code, output = self.check_sandbox(spec, isolation.lower())
             self.assertEqual(code, 0, output)
             self.assertIn("this machine can run sandboxes", output)
+
+    def test_a_worker_can_write_in_memory(self):
+        cache = {"emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}, "size": "512M"}
+        farm, specs = self.farm({"pools": [pool(cache=cache, scratchMemory="1Gi")]})
+        worker = farm.start(specs["Deployment/t-bitzel-worker-default"], "worker")
+        # It has made a sandbox when it looks for the scheduler, which is not there.
+        wait_until(
+            lambda: "no connection to the scheduler" in worker.output(), 60, "the worker wants Actions"
+        )
+        self.assertEqual(farm.get("worker", "/readyz"), (503, "no connection to the scheduler\n"))
+        worker.terminate()
+        self.assertEqual(worker.wait(30), 0, worker.output())
 
     def test_sys_admin_needs_its_uncovered_proc(self):
         spec = copy.deepcopy(pod_specs(render({"workers": {"isolation": "sysAdmin"}}))["Pod/t-bitzel-test"])
