@@ -92,6 +92,21 @@ class Rendering(unittest.TestCase):
         self.assertEqual(linted.returncode, 0, linted.stdout + linted.stderr)
         self.assertNotIn("WARNING", linted.stdout)
 
+    def test_the_notes_name_the_server(self):
+        for name, values in ACCEPTED.items():
+            command = [str(HELM), "install", "t", str(CHART), "--namespace", NAMESPACE, "--dry-run=client"]
+            installed = subprocess.run(
+                [*command, "--values", "-"],
+                input=yaml.safe_dump(values),
+                text=True,
+                capture_output=True,
+                check=False,
+            )
+            self.assertEqual(installed.returncode, 0, f"{name}: {installed.stderr}")
+            notes = installed.stdout.split("NOTES:")[1]
+            if values.get("server", {}).get("enabled", True):
+                self.assertRegex(notes, r"is at grpcs?://(t-bitzel|farm)\.farm\.svc:8980", name)
+
     def test_kubernetes_of_each_version_knows_every_field(self):
         for _, documents in each_accepted():
             for document in documents:
