@@ -210,7 +210,7 @@ install_chart_images() {
         rm "$demo/containers/base.tar"
     fi
     buildah "${storage[@]}" bud --isolation=chroot --layers --quiet --file "$root/helm/images/Dockerfile" --target tools \
-        --build-arg "DEBIAN=$chart_base" --build-arg "EXTRA_PACKAGES=$chart_packages" "$root/helm/images" || return
+        --tag localhost/bitzel-test-tools --build-arg "DEBIAN=$chart_base" --build-arg "EXTRA_PACKAGES=$chart_packages" "$root/helm/images" || return
     echo "$wanted" >"$demo/containers/installed"
 }
 

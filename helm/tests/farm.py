@@ -92,9 +92,11 @@ def mount_images(directory: Path) -> dict[str, Path]:
     return images
 
 
-def remove_containers() -> None:
-    """Removes the working containers of this and earlier runs; the images stay, for the next build."""
-    run(*BUILDAH, "rm", "--all", stderr=subprocess.DEVNULL)
+def remove_images() -> None:
+    """Removes what has this program in it. The layers below stay, for the next build."""
+    run(*BUILDAH, "rm", "--all")
+    run(*BUILDAH, "rmi", "--force", *(f"localhost/bitzel-{target}" for target in IMAGES))
+    run(*BUILDAH, "rmi", "--prune")
 
 
 class Farm:

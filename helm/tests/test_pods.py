@@ -27,7 +27,7 @@ from farm import (
     enter_private_namespaces,
     mount_images,
     programs_missing,
-    remove_containers,
+    remove_images,
     wait_until,
 )
 from oci_container import Node
@@ -77,7 +77,7 @@ def setUpModule() -> None:
 def tearDownModule() -> None:
     for image in NODE.images.values():
         subprocess.run(["umount", str(image)], check=True)
-    remove_containers()
+    remove_images()
     DIRECTORY.cleanup()
 
 
