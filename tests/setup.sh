@@ -173,13 +173,14 @@ helm helm.sh/helm/v4 $helm_version ./cmd/helm"
     done
 }
 
-# The test program of the chart that reads Kubernetes objects with their own types.
+# The test program of the chart that validates Kubernetes objects with the code of the API server. Its first build takes
+# some minutes.
 install_chart_objects() {
     local source=$root/helm/tests/objects wanted
-    wanted=$(cat "$source"/{main.go,go.mod,go.sum} | sha256sum)
+    wanted=$(cat "$source"/{*.go,go.mod,go.sum} | sha256sum)
     [ "$(cat "$demo/peers/chart-objects/installed" 2>/dev/null)" != "$wanted" ] || return 0
     rm -rf "$demo/peers/chart-objects"
-    GOTOOLCHAIN=local timeout 900 go build -C "$source" -mod=readonly -o "$demo/peers/chart-objects/objects" . || return
+    GOTOOLCHAIN=local timeout 1800 go build -C "$source" -mod=readonly -o "$demo/peers/chart-objects/objects" . || return
     echo "$wanted" >"$demo/peers/chart-objects/installed"
 }
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -130,7 +131,13 @@ class Rendering(unittest.TestCase):
         with self.assertRaisesRegex(AssertionError, 'unknown field "replica"'):
             verdicts(documents, "v1.35")
 
-    def test_types_of_their_projects_have_every_field(self):
+    def test_the_api_server_would_refuse_a_pod_that_cannot_start(self):
+        documents = copy.deepcopy([d for d in rendered("defaults") if d["kind"] == "Deployment"])
+        documents[0]["spec"]["template"]["spec"]["hostUsers"] = True
+        with self.assertRaisesRegex(AssertionError, "`hostUsers` must be false to use `Unmasked`"):
+            verdicts(documents, "v1.37")
+
+    def test_the_api_server_would_create_every_object(self):
         for name, documents in each_accepted():
             self.assertTrue(verdicts(documents, "v1.35"), name)
 
