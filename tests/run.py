@@ -25,6 +25,9 @@ TOOLS = ROOT / ".demo" / "tools" / "bin"
 BITBAKE = ROOT / ".demo" / "bitbake"
 # Written by cargo-nextest (.config/nextest.toml).
 JUNIT = ROOT / "target" / "nextest" / "default" / "junit.xml"
+CHART_TESTS = Path("helm/tests")
+# An environment of its own: the schemas of Kubernetes, and what reads them (tests/setup.sh).
+CHART_PYTHON = ROOT / ".demo" / "peers" / "kubernetes-validate" / "bin" / "python"
 FUZZ_SECONDS = "10"
 SLOWEST_TESTS = 10
 
@@ -105,6 +108,7 @@ def count_fuzz_targets(lines: list[str]) -> Count:
 
 
 def count_unittest(lines: list[str]) -> Count:
+    """Counts tests of unittest; the reasons are those of SKIPPED lines."""
     total = sum(int(match[1]) for line in lines if (match := UNITTEST_RUN.match(line)))
     details = [
         detail
@@ -114,7 +118,9 @@ def count_unittest(lines: list[str]) -> Count:
     ]
     skipped = sum(int(number) for name, number in details if name == "skipped")
     failed = sum(int(number) for name, number in details if name != "skipped")
-    return Count(total - failed - skipped, failed, skipped)
+    reasons = [match[1] for line in lines if (match := SKIPPED.search(line))]
+    # A module that is skipped as a whole is skipped once, and none of its tests is among the total.
+    return Count(max(total - failed - skipped, 0), failed, skipped, reasons)
 
 
 def run(name: str, command: list[str], counter: Counter | None = None, **environment: str) -> Result:
@@ -147,7 +153,7 @@ def run(name: str, command: list[str], counter: Counter | None = None, **environ
         count = counter(lines)
         if process.returncode != 0 and count.failed == 0:
             count.failed = 1
-        if process.returncode == 0 and count.passed == 0:
+        if process.returncode == 0 and count.passed == count.skipped == 0:
             print(f"{name} passed without running a test")
             count.failed = 1
     return Result(name, count, time.monotonic() - started)
@@ -174,7 +180,8 @@ def python_test_directories() -> list[Path]:
         text=True,
         check=True,
     ).stdout.split()
-    return sorted({Path(path).parent for path in listed if Path(path).name.startswith("test_")})
+    directories = {Path(path).parent for path in listed if Path(path).name.startswith("test_")}
+    return sorted(directories - {CHART_TESTS})
 
 
 def python_tests() -> list[Result]:
@@ -202,12 +209,34 @@ def unit_tests() -> Result:
     return rust_tests("unit tests", ["--workspace", "--lib", "--bins"])
 
 
-def integration_tests() -> Result:
-    """All test programs. The end-to-end tests use the bitzel program that cargo has built with them."""
+def program() -> Path:
+    """The bitzel program that cargo builds with the test programs."""
     metadata = ["cargo", "metadata", "--no-deps", "--format-version", "1"]
     document = json.loads(subprocess.run(metadata, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout)
-    program = Path(document["target_directory"]) / "debug" / "bitzel"
-    return rust_tests("integration tests", ["--workspace", "--test", "*"], BITZEL_BIN=str(program))
+    return Path(document["target_directory"]) / "debug" / "bitzel"
+
+
+def integration_tests() -> Result:
+    """All test programs. The end-to-end tests use the bitzel program that cargo has built with them."""
+    return rust_tests("integration tests", ["--workspace", "--test", "*"], BITZEL_BIN=str(program()))
+
+
+def chart_tests() -> Result:
+    """The tests of the Helm chart, after the integration tests: they run the program that those have built."""
+    name = "chart tests"
+    if not CHART_PYTHON.exists():
+        reason = f"{name}: {CHART_PYTHON} is missing; tests/setup.sh installs it"
+        print(f"\n=== {name}\nSKIPPED: {reason}")
+        return Result(name, Count(skipped=1, reasons=[reason]), 0.0)
+    command = [str(CHART_PYTHON), "-m", "unittest", "discover", "--start-directory", str(CHART_TESTS)]
+    return run(
+        name,
+        command,
+        count_unittest,
+        PYTHONPATH=str(ROOT / "helm"),
+        PYTHONDONTWRITEBYTECODE="1",
+        BITZEL_BIN=str(program()),
+    )
 
 
 def everything() -> list[Result]:
@@ -218,6 +247,7 @@ def everything() -> list[Result]:
         *python_tests(),
         unit_tests(),
         integration_tests(),
+        chart_tests(),
         run("fuzzing", ["tests/fuzz/run.sh", FUZZ_SECONDS], count_fuzz_targets),
     ]
 

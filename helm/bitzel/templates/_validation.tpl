@@ -65,6 +65,10 @@ several of them, and sentences that a schema cannot give.
   {{- fail "server.volume.type is existingClaim: set server.volume.claimName" -}}
 {{- end -}}
 
+{{- if and .Values.pools (ne $workers.isolation "sysAdmin") (semverCompare "<1.33.0-0" .Capabilities.KubeVersion.Version) -}}
+  {{- fail (printf "workers.isolation %s needs Kubernetes 1.33 or newer, where user namespaces of pods are on by default; this is %s, on which only sysAdmin works" $workers.isolation .Capabilities.KubeVersion.Version) -}}
+{{- end -}}
+
 {{- $names := dict -}}
 {{- $scaled := list -}}
 {{- range .Values.pools -}}

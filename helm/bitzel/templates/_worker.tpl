@@ -64,7 +64,8 @@ capabilities:
 {{- end -}}
 
 {{/*
-Command of a worker's container, before the arguments of `bitzel`. The container runtime covers parts of /proc, and under
+Command of a worker's container, before the arguments of `bitzel`. tini is the first process, because bubblewrap leaves
+processes that only the first one can reap. The container runtime covers parts of /proc, and under
 a covered /proc the kernel lets no sandbox mount one of its own. With user namespaces, `procMount: Unmasked` prevents
 that; without them, the container's first process takes the covers off and then drops all that let it do so.
 */}}
@@ -83,6 +84,8 @@ that; without them, the container's first process takes the covers off and then 
   exec setpriv --reuid=1000 --regid=1000 --clear-groups --inh-caps=-all --bounding-set=-all --no-new-privs "$@"
 - sh
 {{ end -}}
+- /usr/bin/tini
+- --
 - /usr/local/bin/bitzel
 {{- end -}}
 

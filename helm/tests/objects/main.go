@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Objects reads a YAML stream of Kubernetes objects with the types of the projects that define them, and judges their pods
-// by the Pod Security Standards with the library of the API server.
+// Objects reads a YAML stream of Kubernetes objects with the types of the projects that define them, validates them as the
+// API server does when they are created, and judges their pods by the Pod Security Standards with its library.
 //
-// A field that a type does not have is an error. For each pod or pod template, level and version it prints one line, with
+// A field that a type does not have is an error, and so is an object that the API server would refuse. For each pod or pod template, level and version it prints one line, with
 // tabs between: kind, name, level, version, "allowed" or the reasons of the refusal.
 package main
 
@@ -59,6 +59,9 @@ func run(input io.Reader, output io.Writer, versions []string) error {
 			continue
 		}
 		kind, found, err := podOf(document)
+		if err == nil {
+			err = create(kind, document)
+		}
 		if err != nil {
 			return err
 		}

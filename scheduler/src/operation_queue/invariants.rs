@@ -414,6 +414,8 @@ impl Model {
             let model = ModelWorker {
                 slots: worker.slots.max(leases.len()),
                 draining: false,
+                // A server that restarts does not know of pauses.
+                paused_until: Duration::ZERO,
                 leases,
             };
             self.workers.insert(id, model);

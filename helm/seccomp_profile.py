@@ -3,7 +3,7 @@
 """Writes the seccomp profile of the workers: the default profile of moby for a process without capabilities, and the
 calls that a worker makes in addition.
 
-usage: seccomp.py DEFAULT_JSON >helm/bitzel/files/seccomp.json
+usage: seccomp_profile.py DEFAULT_JSON >helm/bitzel/files/seccomp.json
 
 DEFAULT_JSON is default.json of the Go module github.com/moby/profiles/seccomp. Its conditions (`includes`, `excludes`)
 are those of Docker; the kubelet hands profiles to the container runtime as they are, so they are resolved here.
@@ -19,8 +19,8 @@ ARCHITECTURES = {"amd64": "SCMP_ARCH_X86_64", "arm64": "SCMP_ARCH_AARCH64"}
 # Oldest kernel with pods in user namespaces.
 KERNEL = (6, 3)
 # What the launcher and bubblewrap do, as strace shows it, and the default profile refuses:
-# * clone: with the flags for new namespaces, which the default profile forbids. clone3 stays refused with ENOSYS, because
-#   a filter cannot look at its flags; the C library then calls clone.
+# * clone: with the flags for new namespaces, which the default profile forbids. clone3 stays refused with ENOSYS,
+#   because a filter cannot look at its flags; the C library then calls clone.
 # * unshare, setns: the launcher's own namespaces, and those that bubblewrap built.
 # * mount, umount2, pivot_root: bubblewrap's file system, and the overlay, /tmp and /proc of each Action.
 # * sethostname: bubblewrap's --hostname.

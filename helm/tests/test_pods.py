@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The chart's pods as processes: its images, users, command lines, mounts and profiles, in containers of crun.
+
+Builds a recipe of the demo layer through one server and two workers that have no privilege.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import unittest
+from pathlib import Path
+
+import oci_container
+import seccomp_profile
+from certificates import Authority
+from chart import BITZEL, CHART, HELM, MOBY_SECCOMP, ROOT, need, pod_specs, pool, render
+from farm import (
+    BASE,
+    BUILDAH,
+    Farm,
+    build_images,
+    enter_private_namespaces,
+    mount_images,
+    programs_missing,
+    remove_images,
+    wait_until,
+)
+from oci_container import Node
+from values_matrix import SECURE
+
+DEMO = ROOT / ".demo"
+# HOSTTOOLS of openembedded-core 5.2 and 6.0, without what only testimage and the archiver need.
+HOST_TOOLS = """
+[ ar as awk basename bash bunzip2 bzip2 cat chgrp chmod chown chrpath cmp comm cp cpio cpp cut date dd diff diffstat
+dirname du echo egrep env expand expr false fgrep file find flock g++ gawk gcc getconf getopt git grep gunzip gzip head
+hostname iconv id install ld ldd ln ls lz4 make md5sum mkdir mkfifo mknod mktemp mv nm objcopy objdump od patch perl pr
+printf pwd python3 pzstd ranlib readelf readlink realpath rm rmdir rpcgen sed seq sh sha1sum sha224sum sha256sum
+sha384sum sha512sum sleep sort split stat strings strip tail tar tee test touch tr true truncate uname uniq unzstd wc
+wget which xargs zstd
+""".split()  # noqa: SIM905 - a hundred words are easier to compare without quotes
+
+DIRECTORY: tempfile.TemporaryDirectory
+NODE: Node
+
+
+def skip(reason: str) -> None:
+    print(f"SKIPPED: pods of the chart as processes: {reason}")
+    raise unittest.SkipTest(reason)
+
+
+def setUpModule() -> None:
+    global DIRECTORY, NODE
+    need(HELM, BITZEL, MOBY_SECCOMP)
+    if os.getuid() != 0:
+        skip("it needs root, for containers with user namespaces of 65536 ids")
+    if missing := programs_missing():
+        skip(f"{', '.join(missing)} missing; tests/setup.sh installs them")
+    if subprocess.run([*BUILDAH, "inspect", BASE], capture_output=True, check=False).returncode != 0:
+        skip("the base image is missing; tests/setup.sh makes it")
+    DIRECTORY = tempfile.TemporaryDirectory(prefix="bitzel-pods-", dir="/var/tmp")
+    directory = Path(DIRECTORY.name)
+    directory.chmod(0o755)
+    profiles = directory / "seccomp" / "profiles"
+    profiles.mkdir(parents=True)
+    shutil.copy(CHART / "files" / "seccomp.json", profiles / "bitzel-worker.json")
+    build_images(directory)
+    enter_private_namespaces()
+    moby = json.loads(MOBY_SECCOMP.read_text())
+    NODE = Node(mount_images(directory), profiles.parent, seccomp_profile.resolve(moby, []))
+
+
+def tearDownModule() -> None:
+    for image in NODE.images.values():
+        subprocess.run(["umount", str(image)], check=True)
+    remove_images()
+    DIRECTORY.cleanup()
+
+
+class Pods(unittest.TestCase):
+    def setUp(self) -> None:
+        scratch = tempfile.TemporaryDirectory(dir=DIRECTORY.name)
+        self.addCleanup(scratch.cleanup)
+        self.directory = Path(scratch.name)
+        self.directory.chmod(0o755)
+
+    def farm(
+        self, values: dict, secrets: dict[str, dict[str, bytes]] | None = None
+    ) -> tuple[Farm, dict[str, dict]]:
+        documents = render(values)
+        farm = Farm(NODE, self.directory, documents, secrets)
+        self.addCleanup(farm.remove)
+        return farm, pod_specs(documents)
+
+    def check_sandbox(self, spec: dict, name: str) -> tuple[int, str]:
+        """Exit code and output of the container `sandbox` of `helm test`."""
+        farm = Farm(NODE, self.directory, [])
+        container = farm.start(spec, name, container=1)
+        self.addCleanup(farm.remove)
+        return container.wait(60), container.output()
+
+    def test_a_recipe_builds_on_workers_without_privilege(self):
+        farm, specs = self.farm({})
+        server = farm.start(specs["StatefulSet/t-bitzel"], "server", host="t-bitzel")
+        self.wait_until_ready(farm, "server")
+        workers = {
+            name: farm.start(specs["Deployment/t-bitzel-worker-default"], name)
+            for name in ("worker-0", "worker-1")
+        }
+        for name in workers:
+            self.wait_until_ready(farm, name)
+        self.assert_helm_test_passes(farm, specs)
+
+        build = self.start_build(f"grpc://{farm.addresses['server']}:8980", "zlib", "bzip2")
+
+        # A roll-out begins while both workers have Actions.
+        def busy() -> bool:
+            return build.poll() is not None or all(
+                farm.metric(name, "bitzel_worker_actions_running") > 0 for name in workers
+            )
+
+        wait_until(busy, 120, "both workers run Actions")
+        self.assertIsNone(build.poll(), "the build ended before both workers ran Actions")
+        workers["worker-0"].terminate()
+        self.assertEqual(workers["worker-0"].wait(120), 0, workers["worker-0"].output())
+        output, _ = build.communicate(timeout=300)
+        self.assertEqual(build.returncode, 0, output)
+        self.assertIn(" 0 failed", output)
+        _, metrics = farm.get("server", "/metrics")
+        self.assertIn('bitzel_actions_total{outcome="succeeded"}', metrics)
+        self.assertNotIn('outcome="retried"', metrics, "the roll-out took an Action from its worker")
+        self.assertEqual(zombies(), [], "the first process of a container reaps its children")
+
+        server.terminate()
+        self.assertEqual(server.wait(60), 0, server.output())
+        wait_until(
+            lambda: farm.get("worker-1", "/readyz")[0] == 503, 30, "a worker without a server is not ready"
+        )
+        self.assertEqual(farm.get("worker-1", "/livez")[0], 200)
+
+    def test_shards_and_workers_know_each_other_by_certificates(self):
+        authority = Authority(self.directory)
+        secrets = {
+            "server-tls": authority.secret("/CN=server", "t-bitzel.farm.svc", "server.test"),
+            "shards-tls": authority.secret("/CN=server", "*.t-bitzel-cas.farm.svc"),
+            "worker-tls": authority.secret("/OU=workers/CN=worker"),
+        }
+        values = {
+            **SECURE,
+            "store": {"kind": "shards", "shards": {"count": 2, "tlsSecretName": "shards-tls"}},
+        }
+        farm, specs = self.farm(values, secrets)
+        for name in ("cas-0", "cas-1"):
+            farm.start(specs["StatefulSet/t-bitzel-cas"], name, host=f"t-bitzel-{name}.t-bitzel-cas")
+            self.wait_until_ready(farm, name)
+        farm.start(specs["StatefulSet/t-bitzel"], "server", host="t-bitzel")
+        self.wait_until_ready(farm, "server")
+        farm.start(specs["Deployment/t-bitzel-worker-default"], "worker")
+        self.wait_until_ready(farm, "worker")
+        self.assert_helm_test_passes(farm, specs)
+
+        client = self.directory / "client-certificate"
+        client.mkdir()
+        for file, content in authority.secret("/CN=engineer").items():
+            (client / file).write_bytes(content)
+        credentials = [f"--tls-ca={client / 'ca.crt'}", f"--tls-cert={client / 'tls.crt'}"]
+        credentials.append(f"--tls-key={client / 'tls.key'}")
+        hosts = self.directory / "client-hosts"
+        hosts.write_text(f"127.0.0.1 localhost\n{farm.addresses['server']} server.test\n")
+        subprocess.run(["mount", "--bind", hosts, "/etc/hosts"], check=True)
+        self.addCleanup(subprocess.run, ["umount", "/etc/hosts"], check=True)
+        build = self.start_build("grpcs://server.test:8980", *credentials, "bzip2")
+        output, _ = build.communicate(timeout=300)
+        self.assertEqual(build.returncode, 0, output)
+        for name in ("cas-0", "cas-1"):
+            self.assertGreater(farm.metric(name, "bitzel_store_blobs"), 0, f"{name} has a part of the blobs")
+
+    def wait_until_ready(self, farm: Farm, name: str) -> None:
+        def ready() -> bool:
+            container = next(container for container in farm.containers if container.name == name)
+            self.assertIsNone(container.process.poll(), f"{name} has ended: {container.output()}")
+            return farm.get(name, "/readyz")[0] == 200
+
+        wait_until(ready, 60, f"{name} is ready")
+
+    def assert_helm_test_passes(self, farm: Farm, specs: dict[str, dict]) -> None:
+        for number, name in enumerate(("helm-test-health", "helm-test-sandbox")):
+            container = farm.start(specs["Pod/t-bitzel-test"], name, container=number)
+            self.assertEqual(container.wait(60), 0, container.output())
+
+    def start_build(self, server: str, *arguments: str) -> subprocess.Popen:
+        build = self.directory / "build"
+        shutil.copytree(DEMO / "build" / "conf", build / "conf")
+        process = subprocess.Popen(
+            [
+                str(BITZEL),
+                "build",
+                f"--remote={server}",
+                f"--cache-dir={self.directory / 'client'}",
+                f"--build-dir={build}",
+                f"--bitbake={DEMO / 'bitbake'}",
+                *arguments,
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.addCleanup(process.kill)
+        return process
+
+    def test_each_isolation_makes_sandboxes(self):
+        for isolation in ("unconfined", "sysAdmin"):
+            spec = pod_specs(render({"workers": {"isolation": isolation}}))["Pod/t-bitzel-test"]
+            code, output = self.check_sandbox(spec, isolation.lower())
+            self.assertEqual(code, 0, output)
+            self.assertIn("this machine can run sandboxes", output)
+
+    def test_a_worker_can_write_in_memory(self):
+        cache = {"emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}, "size": "512M"}
+        farm, specs = self.farm({"pools": [pool(cache=cache, scratchMemory="1Gi")]})
+        worker = farm.start(specs["Deployment/t-bitzel-worker-default"], "worker")
+        # It has made a sandbox when it looks for the scheduler, which is not there.
+        wait_until(
+            lambda: "no connection to the scheduler" in worker.output(), 60, "the worker wants Actions"
+        )
+        self.assertEqual(farm.get("worker", "/readyz"), (503, "no connection to the scheduler\n"))
+        worker.terminate()
+        self.assertEqual(worker.wait(30), 0, worker.output())
+
+    def test_sys_admin_needs_its_uncovered_proc(self):
+        spec = copy.deepcopy(pod_specs(render({"workers": {"isolation": "sysAdmin"}}))["Pod/t-bitzel-test"])
+        container = spec["containers"][1]
+        container["command"] = container["command"][container["command"].index("/usr/bin/tini") :]
+        spec["securityContext"].update(runAsUser=1000, runAsGroup=1000)
+        code, output = self.check_sandbox(spec, "covered")
+        self.assertEqual(code, 1, output)
+        self.assertIn("are covered by mounts, so the kernel lets no sandbox mount a /proc of its own", output)
+
+    def test_the_default_seccomp_profile_is_named_as_the_obstacle(self):
+        spec = copy.deepcopy(pod_specs(render({}))["Pod/t-bitzel-test"])
+        spec["securityContext"]["seccompProfile"] = {"type": "RuntimeDefault"}
+        code, output = self.check_sandbox(spec, "filtered")
+        self.assertEqual(code, 1, output)
+        self.assertIn("a seccomp profile refuses the system calls unshare, mount, umount2", output)
+
+    def test_the_profile_allows_nothing_that_a_worker_can_do_without(self):
+        moby = json.loads(MOBY_SECCOMP.read_text())
+        spec = pod_specs(render({}))["Pod/t-bitzel-test"]
+        profile = NODE.seccomp / "profiles" / "bitzel-worker.json"
+        whole = profile.read_text()
+        self.addCleanup(profile.write_text, whole)
+        for call in seccomp_profile.WORKER_CALLS:
+            others = [name for name in seccomp_profile.WORKER_CALLS if name != call]
+            profile.write_text(json.dumps(seccomp_profile.resolve(moby, others)))
+            code, output = self.check_sandbox(spec, f"without-{call.replace('_', '-')}")
+            self.assertEqual(code, 1, f"a worker works without {call}: {output}")
+
+    def test_the_node_gets_the_profile(self):
+        values = {"server": {"enabled": False}, "pools": [], "nodeProfiles": {"enabled": True}}
+        documents = render(values)
+        spec = pod_specs(documents)["DaemonSet/t-bitzel-node-profiles"]
+        farm = Farm(NODE, self.directory, documents)
+        self.addCleanup(farm.remove)
+        node = self.directory / "kubelet"
+        node.mkdir()
+        spec["volumes"] = [volume for volume in spec["volumes"] if "hostPath" not in volume]
+        container = spec["containers"][0]
+        container["volumeMounts"] = [
+            mount for mount in container["volumeMounts"] if mount["name"] != "seccomp"
+        ]
+        volumes = {"profiles": farm.make_volume("node", spec["volumes"][0]), "seccomp": node}
+        container["volumeMounts"].append({"name": "seccomp", "mountPath": "/seccomp"})
+        spec["securityContext"] = {"runAsGroup": 0}
+        started = oci_container.start(NODE, spec, container, volumes, self.directory, "node-profiles")
+        self.addCleanup(started.remove)
+        profile = node / "profiles" / "bitzel-worker.json"
+        wait_until(profile.exists, 30, f"the profile is on the node: {started.log}")
+        self.assertEqual(
+            json.loads(profile.read_text()), json.loads((CHART / "files" / "seccomp.json").read_text())
+        )
+
+    def test_the_worker_image_has_the_tools_of_openembedded(self):
+        image = NODE.images["bitzel-worker"]
+        directories = [image / "usr/bin", image / "usr/sbin", image / "usr/local/bin"]
+        missing = [
+            tool for tool in HOST_TOOLS if not any(os.path.lexists(path / tool) for path in directories)
+        ]
+        self.assertEqual(missing, [])
+
+    def test_the_server_image_has_the_program_and_its_libraries_only(self):
+        image = NODE.images["bitzel-server"]
+        programs = [path.name for path in (image / "usr/local/bin").iterdir()]
+        self.assertEqual(programs, ["bitzel"])
+        # The last ones are where the container runtime mounts.
+        directories = {path.name for path in image.iterdir()} - {"dev", "proc", "sys"}
+        self.assertEqual(directories, {"data", "etc", "lib", "lib64", "tmp", "usr"})
+
+
+def zombies() -> list[str]:
+    states = (path.read_text() for path in Path("/proc").glob("[0-9]*/status"))
+    found = [state for state in states if "State:\tZ" in state]
+    return [state.splitlines()[0] for state in found if "bitzel" in state or "bwrap" in state]
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the chart renders: valid for Kubernetes, admitted by Pod Security, understood by bitzel."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import subprocess
+import tempfile
+import unittest
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import jsonschema
+import kubernetes_validate
+import referencing
+import yaml
+from chart import (
+    BITZEL,
+    CHART,
+    HELM,
+    NAMESPACE,
+    OBJECTS,
+    defaults,
+    need,
+    objects_of,
+    pod_specs,
+    render,
+    template,
+)
+from values_matrix import ACCEPTED, REFUSED, SECURE
+
+KUBERNETES = ["1.33.0", "1.34.0", "1.35.0", "1.36.0", "1.37.0"]
+OLDEST_KUBERNETES = "1.31.0"
+SCHEMAS = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema"
+# Kinds of the Prometheus operator: their types are in the program `objects`.
+FOREIGN = "monitoring.coreos.com/"
+
+
+@cache
+def validator(kind: str, api_version: str, kubernetes: str) -> jsonschema.Draft202012Validator:
+    """Validator of one kind of object that refuses unknown fields, from the OpenAPI of a Kubernetes version."""
+    directory = SCHEMAS / f"v{kubernetes}-local-strict"
+    group = re.sub(r"^([^./]*)(?:\.[^/]*)?/", r"\1-", api_version)
+    schema = json.loads((directory / f"{kind.lower()}-{group}.json").read_text())
+    registry = definitions(kubernetes) @ (referencing.Resource.from_contents(schema) @ referencing.Registry())
+    return jsonschema.Draft202012Validator(schema, registry=registry)
+
+
+@cache
+def definitions(kubernetes: str) -> referencing.Resource:
+    text = (SCHEMAS / f"v{kubernetes}-local-strict" / "_definitions.json").read_text()
+    return referencing.Resource.from_contents(json.loads(text))
+
+
+@cache
+def rendered(name: str) -> list[dict]:
+    return render(ACCEPTED[name])
+
+
+def each_accepted() -> Iterator[tuple[str, list[dict]]]:
+    for name in ACCEPTED:
+        yield name, rendered(name)
+
+
+def verdicts(documents: list[dict], *versions: str) -> dict[tuple[str, str, str], str]:
+    """Verdicts of Pod Security by pod, level and version."""
+    judged = subprocess.run(
+        [str(OBJECTS), *versions],
+        input=yaml.safe_dump_all(documents),
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    if judged.returncode != 0:
+        raise AssertionError(judged.stderr)
+    lines = [line.split("\t") for line in judged.stdout.splitlines()]
+    return {(f"{kind}/{name}", level, version): verdict for kind, name, level, version, verdict in lines}
+
+
+class Rendering(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls) -> None:
+        need(HELM, OBJECTS, BITZEL)
+
+    def test_helm_lints_without_a_warning(self):
+        linted = subprocess.run(
+            [str(HELM), "lint", "--strict", str(CHART)], text=True, capture_output=True, check=False
+        )
+        self.assertEqual(linted.returncode, 0, linted.stdout + linted.stderr)
+        self.assertNotIn("WARNING", linted.stdout)
+
+    def test_the_notes_name_the_server(self):
+        for name, values in ACCEPTED.items():
+            command = [str(HELM), "install", "t", str(CHART), "--namespace", NAMESPACE, "--dry-run=client"]
+            installed = subprocess.run(
+                [*command, "--values", "-"],
+                input=yaml.safe_dump(values),
+                text=True,
+                capture_output=True,
+                check=False,
+            )
+            self.assertEqual(installed.returncode, 0, f"{name}: {installed.stderr}")
+            notes = installed.stdout.split("NOTES:")[1]
+            if values.get("server", {}).get("enabled", True):
+                self.assertRegex(notes, r"is at grpcs?://(t-bitzel|farm)\.farm\.svc:8980", name)
+
+    def test_kubernetes_of_each_version_knows_every_field(self):
+        for _, documents in each_accepted():
+            for document in documents:
+                if document["apiVersion"].startswith(FOREIGN):
+                    continue
+                for version in KUBERNETES:
+                    validator(document["kind"], document["apiVersion"], version).validate(document)
+
+    def test_the_oldest_kubernetes_takes_sys_admin_only(self):
+        documents = render(ACCEPTED["sysAdmin"], OLDEST_KUBERNETES)
+        for document in documents:
+            validator(document["kind"], document["apiVersion"], OLDEST_KUBERNETES).validate(document)
+        refused = template({}, OLDEST_KUBERNETES)
+        self.assertIn("needs Kubernetes 1.33 or newer", refused.stderr)
+
+    def test_an_unknown_field_would_be_found(self):
+        documents = [dict(document) for document in rendered("defaults") if document["kind"] == "Deployment"]
+        documents[0]["spec"] = {**documents[0]["spec"], "replica": 1}
+        with self.assertRaises(jsonschema.ValidationError):
+            validator("Deployment", "apps/v1", KUBERNETES[0]).validate(documents[0])
+        with self.assertRaisesRegex(AssertionError, 'unknown field "replica"'):
+            verdicts(documents, "v1.35")
+
+    def test_the_api_server_would_refuse_a_pod_that_cannot_start(self):
+        documents = copy.deepcopy([d for d in rendered("defaults") if d["kind"] == "Deployment"])
+        documents[0]["spec"]["template"]["spec"]["hostUsers"] = True
+        with self.assertRaisesRegex(AssertionError, "`hostUsers` must be false to use `Unmasked`"):
+            verdicts(documents, "v1.37")
+
+    def test_the_api_server_would_create_every_object(self):
+        for name, documents in each_accepted():
+            self.assertTrue(verdicts(documents, "v1.35"), name)
+
+    def test_baseline_admits_the_defaults_from_1_35(self):
+        judged = verdicts(rendered("defaults"), "v1.34", "v1.35", "v1.36", "v1.37")
+        for (pod, level, version), verdict in judged.items():
+            server = pod == "StatefulSet/t-bitzel"
+            if server or (level == "baseline" and version != "v1.34"):
+                self.assertEqual(verdict, "allowed", f"{pod} {level} {version}")
+            else:
+                self.assertIn("procMount", verdict, f"{pod} {level} {version}")
+                self.assertNotIn(",", verdict.split(" (")[0], "nothing but procMount is refused")
+
+    def test_restricted_admits_servers_and_shards(self):
+        for name, documents in each_accepted():
+            for (pod, level, _), verdict in verdicts(documents, "v1.37").items():
+                if pod.startswith("StatefulSet/"):
+                    self.assertEqual(verdict, "allowed", f"{name}: {pod} {level}")
+
+    def test_baseline_refuses_the_other_isolations(self):
+        for name in ("unconfined", "sysAdmin"):
+            worker = verdicts(rendered(name), "v1.37")[
+                "Deployment/t-bitzel-worker-default", "baseline", "v1.37"
+            ]
+            self.assertIn("seccompProfile", worker)
+
+    def test_bitzel_accepts_every_configuration_file(self):
+        checked = 0
+        for _, documents in each_accepted():
+            for config_map in objects_of(documents, "ConfigMap").values():
+                text = config_map["data"].get("bitzel.toml")
+                if text is None:
+                    continue
+                with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+                    file.write(text)
+                    file.flush()
+                    command = [str(BITZEL), "config", "check", file.name]
+                    check = subprocess.run(command, text=True, capture_output=True, check=False)
+                self.assertEqual(check.returncode, 0, f"{text}\n{check.stderr}")
+                checked += 1
+        self.assertGreaterEqual(checked, 25)
+
+    def test_bitzel_parses_every_command_line(self):
+        parsed = 0
+        for _, documents in each_accepted():
+            for pod, spec in pod_specs(documents).items():
+                for container in spec["containers"]:
+                    line = [*container["command"], *container.get("args", [])]
+                    if "/usr/local/bin/bitzel" not in line:
+                        continue
+                    self.assert_parsed(pod, line[line.index("/usr/local/bin/bitzel") + 1 :])
+                    parsed += 1
+        self.assertGreater(parsed, len(ACCEPTED))
+
+    def assert_parsed(self, pod: str, arguments: list[str]) -> None:
+        """A directory that cannot exist ends bitzel right after it has read its command line."""
+        self.assertIn("--cache-dir=/data", arguments, pod)
+        impossible = "/dev/null/bitzel"
+        arguments = [
+            argument.replace("--cache-dir=/data", f"--cache-dir={impossible}") for argument in arguments
+        ]
+        ended = subprocess.run(
+            [str(BITZEL), *arguments],
+            text=True,
+            capture_output=True,
+            check=False,
+            env={"PATH": os.environ["PATH"]},
+        )
+        self.assertIn(f"cannot use the cache directory {impossible}", ended.stderr, f"{pod}: {arguments}")
+
+    def test_refuses_what_cannot_work_with_a_sentence(self):
+        for name, (values, sentence) in REFUSED.items():
+            with self.subTest(name):
+                self.assertTrue(sentence)
+                refused = template(values)
+                self.assertNotEqual(refused.returncode, 0, refused.stdout)
+                self.assertIn(sentence, refused.stderr)
+
+    def test_the_schema_has_every_value(self):
+        schema = json.loads((CHART / "values.schema.json").read_text())
+
+        def compare(values: dict, part: dict, path: str) -> None:
+            while "$ref" in part:
+                part = schema["definitions"][part["$ref"].split("/")[-1]]
+            known = part.get("properties")
+            if known is None:
+                return
+            self.assertFalse(part["additionalProperties"], path)
+            if path not in ("pools", "access.tokens", "server.execution", "server.limits"):
+                self.assertEqual(set(known) - {"global"}, set(values), path)
+            for key, value in values.items():
+                if isinstance(value, dict):
+                    compare(value, known[key], f"{path}.{key}".lstrip("."))
+
+        compare(defaults(), schema, "")
+
+    def test_every_table_of_values_has_a_comment(self):
+        lines = (CHART / "values.yaml").read_text().splitlines()
+        for number, line in enumerate(lines):
+            if re.match(r"^[a-z]\w*:", line):
+                self.assertTrue(lines[number - 1].startswith("#"), f"line {number + 1}: {line}")
+
+    def test_drain_and_grace_period_agree(self):
+        for seconds in (1, 600, 86400):
+            specs = pod_specs(render({"workers": {"drainSeconds": seconds}}))
+            spec = specs["Deployment/t-bitzel-worker-default"]
+            self.assertEqual(spec["terminationGracePeriodSeconds"], seconds + 60)
+            self.assertIn(f"--drain-timeout={seconds}", spec["containers"][0]["args"])
+
+    def test_a_changed_rule_restarts_the_server(self):
+        def stamp(values: dict) -> str:
+            server = objects_of(render(values), "StatefulSet")["t-bitzel"]
+            return server["spec"]["template"]["metadata"]["annotations"]["bitzel.io/configuration"]
+
+        other = {**SECURE, "access": {**SECURE["access"], "anonymous": ["read"]}}
+        self.assertEqual(stamp(SECURE), stamp(SECURE))
+        self.assertNotEqual(stamp(SECURE), stamp(other))
+
+    def test_no_pod_has_rights_or_a_token(self):
+        for name, documents in each_accepted():
+            kinds = {document["kind"] for document in documents}
+            self.assertFalse(kinds & {"Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding"}, name)
+            accounts = objects_of(documents, "ServiceAccount")
+            for pod, spec in pod_specs(documents).items():
+                self.assertIs(spec["automountServiceAccountToken"], False, pod)
+                self.assertIn(spec["serviceAccountName"], accounts, pod)
+
+    def test_every_mount_has_its_volume(self):
+        for _, documents in each_accepted():
+            claims = {
+                f"StatefulSet/{name}": {
+                    claim["metadata"]["name"] for claim in document["spec"].get("volumeClaimTemplates", [])
+                }
+                for name, document in objects_of(documents, "StatefulSet").items()
+            }
+            for pod, spec in pod_specs(documents).items():
+                volumes = {volume["name"] for volume in spec.get("volumes", [])} | claims.get(pod, set())
+                mounted = {
+                    mount["name"]
+                    for container in spec["containers"]
+                    for mount in container.get("volumeMounts", [])
+                }
+                self.assertEqual(mounted, volumes, pod)
+
+    def test_selectors_select_their_own_pods_only(self):
+        for name, documents in each_accepted():
+            labels = {
+                document["metadata"]["name"]: document["spec"]["template"]["metadata"]["labels"]
+                for document in documents
+                if document["kind"] in ("Deployment", "StatefulSet", "DaemonSet")
+            }
+            for document in documents:
+                if document["kind"] in ("Deployment", "StatefulSet", "DaemonSet"):
+                    selector = document["spec"]["selector"]["matchLabels"]
+                    selected = [pod for pod, own in labels.items() if selector.items() <= own.items()]
+                    self.assertEqual(selected, [document["metadata"]["name"]], name)
+
+    def test_no_service_publishes_the_admin_port(self):
+        for _, documents in each_accepted():
+            for service in objects_of(documents, "Service").values():
+                self.assertNotIn("admin", [port["targetPort"] for port in service["spec"]["ports"]])
+
+    def test_the_server_of_workers_is_the_service(self):
+        documents = rendered("rules and certificates")
+        arguments = pod_specs(documents)["Deployment/t-bitzel-worker-default"]["containers"][0]["args"]
+        self.assertEqual(arguments[1], f"grpcs://t-bitzel.{NAMESPACE}.svc:8980")
+        self.assertIn("t-bitzel", objects_of(documents, "Service"))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Values that the chart is tested with: each name is a way to run a farm, or a refusal."""
+
+from __future__ import annotations
+
+from chart import pool
+
+RULES = {
+    "mode": "rules",
+    "rules": [
+        {"identities": ["*"], "allow": ["read", "cas-write", "execute"]},
+        {"groups": ["workers"], "methods": ["certificate"], "allow": ["worker", "read", "cas-write"]},
+    ],
+}
+CERTIFICATE = {"credentials": {"secretName": "worker-tls", "ca": True, "certificate": True}}
+# A pool without a number of workers.
+UNSIZED = {key: value for key, value in pool().items() if key != "replicas"}
+SECURE = {"access": RULES, "tls": {"secretName": "server-tls", "clientCa": True}, "workers": CERTIFICATE}
+
+ACCEPTED: dict[str, dict] = {
+    "defaults": {},
+    "unconfined": {"workers": {"isolation": "unconfined"}},
+    "sysAdmin": {"workers": {"isolation": "sysAdmin"}},
+    "AppArmor profile": {"workers": {"appArmorProfile": "bitzel-worker"}},
+    "no AppArmor profile": {"workers": {"appArmorProfile": "Unconfined"}},
+    "rules and certificates": SECURE,
+    "tokens and passwords": {
+        "access": {
+            "mode": "rules",
+            "anonymous": ["read"],
+            "rules": [{"groups": ["ci"], "instances": ["main", "release/*"], "allow": ["ac-write"]}],
+            "tokens": {
+                "keys": "https://issuer.example/jwks.json",
+                "issuer": "https://issuer.example",
+                "audiences": ["bitzel"],
+            },
+            "passwordsSecretName": "passwords",
+        },
+        "tls": {"secretName": "server-tls"},
+        "workers": {"credentials": {"secretName": "worker-token", "ca": True, "token": True}},
+    },
+    "load balancer": {
+        **SECURE,
+        "server": {
+            "service": {
+                "type": "LoadBalancer",
+                "annotations": {"example.com/internal": "true"},
+                "loadBalancerSourceRanges": ["10.0.0.0/8"],
+            }
+        },
+    },
+    "shards": {"store": {"kind": "shards", "shards": {"count": 3}}},
+    "shards with TLS": {"store": {"kind": "shards", "shards": {"tlsSecretName": "shards-tls"}}},
+    "bazel-remote": {"store": {"kind": "grpc", "grpc": {"endpoint": "grpc://bazel-remote.cache:9092"}}},
+    "Buildbarn with TLS": {
+        "store": {
+            "kind": "grpc",
+            "grpc": {
+                "endpoint": "grpcs://storage.example:443",
+                "instance": "yocto",
+                "secretName": "store",
+                "ca": True,
+                "certificate": True,
+                "token": True,
+            },
+        }
+    },
+    "bucket": {
+        "store": {
+            "kind": "s3",
+            "s3": {"bucket": "builds", "region": "eu-central-1", "secretName": "keys", "renewAfter": "7d"},
+        }
+    },
+    "bucket without a cache": {
+        "store": {
+            "kind": "s3",
+            "s3": {
+                "bucket": "builds",
+                "endpoint": "https://minio.example:9000",
+                "region": "x",
+                "cacheSize": "",
+            },
+        }
+    },
+    "stores of one's own": {"store": {"kind": "custom", "custom": "[blobs.memory]\n[actions.memory]\n"}},
+    "existing claim": {"server": {"volume": {"type": "existingClaim", "claimName": "store"}}},
+    "volume of the pod": {"server": {"volume": {"type": "emptyDir"}}},
+    "large numbers": {
+        "server": {
+            "execution": {"max_queued_actions": 20000000, "max_attempts": 5, "no_worker_timeout": "10m"},
+            "limits": {"connections": 20000, "bytes_in_flight_per_identity": 1073741824},
+        },
+        "store": {"disk": {"maxResults": 30000000}},
+    },
+    "everything around": {
+        "fullnameOverride": "farm",
+        "imagePullSecrets": [{"name": "registry"}],
+        "images": {
+            "server": {"repository": "registry.example:5000/a/bitzel-server", "digest": "sha256:" + "a" * 64},
+            "worker": {"repository": "registry.example:5000/a/bitzel-worker", "tag": "1.2"},
+        },
+        "server": {
+            "httpCache": {"enabled": True},
+            "otlpEndpoint": "http://collector:4317",
+            "env": [{"name": "OTEL_TRACES_SAMPLER", "value": "always_on"}],
+            "podDisruptionBudget": {"enabled": True},
+            "podAnnotations": {"a": "b"},
+            "podLabels": {"c": "d"},
+            "nodeSelector": {"disk": "ssd"},
+            "tolerations": [{"key": "builds", "operator": "Exists"}],
+            "affinity": {"nodeAffinity": {}},
+            "priorityClassName": "high",
+            "serviceAccount": {"annotations": {"role": "server"}},
+        },
+        "workers": {
+            "otlpEndpoint": "http://collector:4317",
+            "serviceAccount": {"annotations": {"role": "worker"}},
+        },
+        "monitoring": {
+            "podMonitor": {"enabled": True, "labels": {"prometheus": "main"}},
+            "rule": {"enabled": True, "labels": {"prometheus": "main"}},
+        },
+        "networkPolicy": {
+            "clients": [{"namespaceSelector": {"matchLabels": {"team": "yocto"}}}],
+            "workerEgressExcept": ["169.254.169.254/32", "10.0.0.0/8"],
+        },
+    },
+    "no network policy": {"networkPolicy": {"enabled": False}},
+    "two pools": {
+        "pools": [
+            pool(
+                name="small",
+                replicas=1,
+                jobs=1,
+                properties={"pool": "small", "gpu": False, "cores": 4},
+                scratchMemory="2Gi",
+                podLabels={"size": "small"},
+                podAnnotations={"a": "b"},
+                topologySpreadConstraints=[
+                    {
+                        "maxSkew": 2,
+                        "topologyKey": "topology.kubernetes.io/zone",
+                        "whenUnsatisfiable": "ScheduleAnyway",
+                        "labelSelector": {"matchLabels": {"bitzel.io/pool": "small"}},
+                    }
+                ],
+                priorityClassName="low",
+            ),
+            pool(
+                name="large",
+                replicas=0,
+                jobs=64,
+                cache={"size": "500G", "hostPath": {"path": "/mnt/disks/ssd0/bitzel"}},
+                affinity={"nodeAffinity": {}, "podAntiAffinity": {}},
+                nodeSelector={"kubernetes.io/arch": "arm64"},
+                tolerations=[{"key": "builds", "operator": "Exists"}],
+                maxUnavailable=1,
+            ),
+        ]
+    },
+    "claims and load": {
+        "pools": [
+            {
+                **UNSIZED,
+                "cache": {"size": "50G", "claim": {"size": "200Gi", "storageClassName": "fast"}},
+                "autoscaling": {"min": 1, "max": 20, "scaleDownSeconds": 900},
+            }
+        ],
+        "monitoring": {"podMonitor": {"enabled": True}, "rule": {"enabled": True}},
+    },
+    "cache in memory": {
+        "pools": [pool(cache={"emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}, "size": "4G"})]
+    },
+    "workers of another release": {
+        "server": {"enabled": False},
+        "workers": {"serverEndpoint": "grpc://build.example:8980"},
+    },
+    "profiles of the nodes": {"server": {"enabled": False}, "pools": [], "nodeProfiles": {"enabled": True}},
+}
+
+# Values, and a part of the sentence that refuses them.
+REFUSED: dict[str, tuple[dict, str]] = {
+    "unknown key": ({"workerss": {}}, "additional properties 'workerss' not allowed"),
+    "unknown isolation": (
+        {"workers": {"isolation": "privileged"}},
+        "must be one of 'userNamespaces', 'unconfined'",
+    ),
+    "size of Kubernetes for a store": ({"store": {"disk": {"size": "80Gi"}}}, "/store/disk/size"),
+    "size of a store for Kubernetes": ({"server": {"volume": {"size": "100GiB"}}}, "/server/volume/size"),
+    "no drain": ({"workers": {"drainSeconds": 0}}, "/workers/drainSeconds"),
+    "name that is none": ({"pools": [pool(name="Big Pool")]}, "/pools/0/name"),
+    "pool without slots": ({"pools": [pool(jobs=0)]}, "/pools/0/jobs"),
+    "unknown permission": ({"access": {"mode": "rules", "anonymous": ["write"]}}, "/access/anonymous/0"),
+    "unknown key of [execution]": ({"server": {"execution": {"jobs": 4}}}, "'jobs' not allowed"),
+    "tokens without an issuer": (
+        {"access": {"mode": "rules", "tokens": {"keys": "x"}}},
+        "/access/tokens",
+    ),
+    "anonymous to the world": (
+        {"server": {"service": {"type": "LoadBalancer"}}},
+        "makes the server reachable from outside the cluster",
+    ),
+    "rules that are ignored": (
+        {"access": {"anonymous": ["read"]}},
+        "access.mode is anonymous, which ignores",
+    ),
+    "nobody may do anything": ({"access": {"mode": "rules"}}, "nobody could do anything"),
+    "passwords in the clear": (
+        {"access": {"mode": "rules", "anonymous": ["all"], "passwordsSecretName": "p"}},
+        "sent under TLS only: set tls.secretName",
+    ),
+    "authority without a certificate": ({"tls": {"clientCa": True}}, "tls.clientCa needs tls.secretName"),
+    "workers that are refused": (
+        {"access": {"mode": "rules", "anonymous": ["read"]}},
+        "the workers have no credentials",
+    ),
+    "credentials without a Secret": (
+        {"workers": {"credentials": {"token": True}}},
+        "set workers.credentials.secretName",
+    ),
+    "token in the clear": (
+        {"workers": {"credentials": {"secretName": "s", "token": True}}},
+        "the workers' credentials are sent under TLS only",
+    ),
+    "workers without a server": ({"server": {"enabled": False}}, "set workers.serverEndpoint"),
+    "two servers": (
+        {"workers": {"serverEndpoint": "grpc://build.example:8980"}},
+        "the workers of this release use its own server",
+    ),
+    "store without an address": ({"store": {"kind": "grpc"}}, "set store.grpc.endpoint"),
+    "store's files without a Secret": (
+        {"store": {"kind": "grpc", "grpc": {"endpoint": "grpcs://s:1", "ca": True}}},
+        "set store.grpc.secretName",
+    ),
+    "store's token in the clear": (
+        {"store": {"kind": "grpc", "grpc": {"endpoint": "grpc://s:1", "token": True, "secretName": "s"}}},
+        "store.grpc.token is sent under TLS only",
+    ),
+    "bucket without a name": ({"store": {"kind": "s3"}}, "set store.s3.bucket"),
+    "no store": ({"store": {"kind": "custom"}}, "write the tables [blobs] and [actions]"),
+    "claim without a name": (
+        {"server": {"volume": {"type": "existingClaim"}}},
+        "set server.volume.claimName",
+    ),
+    "one name for two pools": ({"pools": [pool(), pool()]}, "two pools have the name default"),
+    "minimum above the maximum": (
+        {"pools": [{**UNSIZED, "autoscaling": {"min": 3, "max": 2}}]},
+        "autoscaling.min is greater than max",
+    ),
+    "pool of no size": ({"pools": [UNSIZED]}, "needs replicas or autoscaling"),
+    "two pools that scale": (
+        {"pools": [{**UNSIZED, "name": name, "autoscaling": {"min": 1, "max": 2}} for name in ("a", "b")]},
+        "the queue is one for all pools",
+    ),
+    "replicas and autoscaling": (
+        {"pools": [pool(autoscaling={"min": 1, "max": 2})]},
+        "has replicas and autoscaling",
+    ),
+    "two caches": (
+        {"pools": [pool(cache={"emptyDir": {}, "hostPath": {"path": "/a"}})]},
+        "cache has emptyDir and hostPath",
+    ),
+}
