@@ -11,7 +11,9 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import oci_container
 from chart import BITZEL, NAMESPACE, ROOT
@@ -31,6 +33,7 @@ IMAGES = ["worker", "server"]
 CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000
 FS_GROUP = 1000
 NETWORK = "10.89.0"
+T = TypeVar("T")
 LINKS = itertools.count()
 
 
@@ -206,13 +209,14 @@ class Farm:
             run("umount", mount)
 
 
-def wait_until(condition, seconds: float, of: str) -> None:
-    """Asks again and again, as a kubelet does."""
+def wait_until(condition: Callable[[], T], seconds: float, of: str) -> T:
+    """Asks again and again, as a kubelet does, until the answer is true."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not (answer := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds} s: {of}")
         time.sleep(0.05)
+    return answer
 
 
 def programs_missing() -> list[str]:

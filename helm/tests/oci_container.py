@@ -38,6 +38,26 @@ class Node:
     default_seccomp: dict
 
 
+@dataclass
+class Process:
+    """A process of the node."""
+
+    id: int
+    parent: int
+    name: str
+    # One letter, such as Z: it has ended and was not reaped.
+    state: str
+
+    @classmethod
+    def read(cls, status: Path) -> Process | None:
+        """Reads a file `status` of /proc. None if the process has ended meanwhile."""
+        try:
+            fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
+        except OSError:
+            return None
+        return cls(int(fields["Pid"]), int(fields["PPid"]), fields["Name"], fields["State"][0])
+
+
 class Container:
     """A running container."""
 
@@ -56,6 +76,18 @@ class Container:
     def terminate(self) -> None:
         """Sends SIGTERM to the first process, as the kubelet does."""
         crun("kill", self.name, "TERM")
+
+    def processes(self) -> list[Process]:
+        """Processes of the container, as the node sees them."""
+        state = subprocess.run(["crun", "state", self.name], check=True, capture_output=True, text=True)
+        found = {json.loads(state.stdout)["pid"]}
+        everything = [
+            process for path in Path("/proc").glob("[0-9]*/status") if (process := Process.read(path))
+        ]
+        # Ids grow, but they start again at their limit.
+        while more := {process.id for process in everything if process.parent in found} - found:
+            found |= more
+        return [process for process in everything if process.id in found]
 
     def remove(self) -> None:
         if self.process.poll() is None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import unittest
@@ -18,7 +20,7 @@ from pathlib import Path
 import oci_container
 import seccomp_profile
 from certificates import Authority
-from chart import BITZEL, CHART, HELM, MOBY_SECCOMP, ROOT, need, pod_specs, pool, render
+from chart import BITZEL, CHART, HELM, MOBY_SECCOMP, ROOT, need, objects_of, pod_specs, pool, render
 from farm import (
     BASE,
     BUILDAH,
@@ -30,7 +32,7 @@ from farm import (
     remove_images,
     wait_until,
 )
-from oci_container import Node
+from oci_container import Container, Node, Process
 from values_matrix import SECURE
 
 DEMO = ROOT / ".demo"
@@ -132,8 +134,10 @@ class Pods(unittest.TestCase):
         self.assertIn(" 0 failed", output)
         _, metrics = farm.get("server", "/metrics")
         self.assertIn('bitzel_actions_total{outcome="succeeded"}', metrics)
+        for name in metrics_of_the_autoscaling_rule():
+            self.assertRegex(metrics, rf"(?m)^{name} \d", "the rule adds up metrics that the server has")
         self.assertNotIn('outcome="retried"', metrics, "the roll-out took an Action from its worker")
-        self.assertEqual(zombies(), [], "the first process of a container reaps its children")
+        self.kill_a_launcher(farm, workers["worker-1"])
 
         server.terminate()
         self.assertEqual(server.wait(60), 0, server.output())
@@ -141,6 +145,28 @@ class Pods(unittest.TestCase):
             lambda: farm.get("worker-1", "/readyz")[0] == 503, 30, "a worker without a server is not ready"
         )
         self.assertEqual(farm.get("worker-1", "/livez")[0], 200)
+
+    def kill_a_launcher(self, farm: Farm, worker: Container) -> None:
+        """Kills a launcher as the kernel does when memory runs out: the first process has to reap what it leaves."""
+        build = self.start_build(f"grpc://{farm.addresses['server']}:8980", "jansson")
+
+        def launcher_of_a_command() -> list[Process]:
+            self.assertIsNone(build.poll(), "the build ended before a launcher was killed")
+            processes = worker.processes()
+            parents = {process.parent for process in processes}
+            # A supervisor is a launcher's child, and has the command as a child of its own.
+            supervisors = [p for p in processes if p.name == "bitzel-launcher" and p.id in parents]
+            launchers = {p.parent for p in supervisors}
+            return [p for p in supervisors if p.id in launchers]
+
+        launchers = wait_until(launcher_of_a_command, 120, "a launcher runs a command")
+        os.kill(launchers[0].id, signal.SIGKILL)
+        build.communicate(timeout=300)
+        wait_until(
+            lambda: all(process.state != "Z" for process in worker.processes()),
+            10,
+            "the supervisor was reaped",
+        )
 
     def test_shards_and_workers_know_each_other_by_certificates(self):
         authority = Authority(self.directory)
@@ -194,7 +220,7 @@ class Pods(unittest.TestCase):
 
     def start_build(self, server: str, *arguments: str) -> subprocess.Popen:
         build = self.directory / "build"
-        shutil.copytree(DEMO / "build" / "conf", build / "conf")
+        shutil.copytree(DEMO / "build" / "conf", build / "conf", dirs_exist_ok=True)
         process = subprocess.Popen(
             [
                 str(BITZEL),
@@ -301,10 +327,10 @@ class Pods(unittest.TestCase):
         self.assertEqual(directories, {"data", "etc", "lib", "lib64", "tmp", "usr"})
 
 
-def zombies() -> list[str]:
-    states = (path.read_text() for path in Path("/proc").glob("[0-9]*/status"))
-    found = [state for state in states if "State:\tZ" in state]
-    return [state.splitlines()[0] for state in found if "bitzel" in state or "bwrap" in state]
+def metrics_of_the_autoscaling_rule() -> set[str]:
+    documents = render({"monitoring": {"rule": {"enabled": True}}})
+    rule = objects_of(documents, "PrometheusRule")["t-bitzel"]["spec"]["groups"][0]["rules"][0]
+    return set(re.findall(r"bitzel_\w+", rule["expr"]))
 
 
 if __name__ == "__main__":

@@ -125,6 +125,7 @@ ACCEPTED: dict[str, dict] = {
             "workerEgressExcept": ["169.254.169.254/32", "10.0.0.0/8"],
         },
     },
+    "long names": {"fullnameOverride": "a" * 40, "pools": [pool(name="b" * 20)], "store": {"kind": "shards"}},
     "no network policy": {"networkPolicy": {"enabled": False}},
     "two pools": {
         "pools": [
@@ -187,6 +188,14 @@ REFUSED: dict[str, tuple[dict, str]] = {
     ),
     "size of Kubernetes for a store": ({"store": {"disk": {"size": "80Gi"}}}, "/store/disk/size"),
     "size of a store for Kubernetes": ({"server": {"volume": {"size": "100GiB"}}}, "/server/volume/size"),
+    "profile that forbids mounts": (
+        {"workers": {"appArmorProfile": "RuntimeDefault"}},
+        "forbids the mounts of sandboxes",
+    ),
+    "profile that is ignored": (
+        {"workers": {"isolation": "unconfined", "appArmorProfile": "bitzel-worker"}},
+        "unconfined runs without profiles",
+    ),
     "no drain": ({"workers": {"drainSeconds": 0}}, "/workers/drainSeconds"),
     "name that is none": ({"pools": [pool(name="Big Pool")]}, "/pools/0/name"),
     "pool without slots": ({"pools": [pool(jobs=0)]}, "/pools/0/jobs"),

@@ -69,6 +69,13 @@ several of them, and sentences that a schema cannot give.
   {{- fail (printf "workers.isolation %s needs Kubernetes 1.33 or newer, where user namespaces of pods are on by default; this is %s, on which only sysAdmin works" $workers.isolation .Capabilities.KubeVersion.Version) -}}
 {{- end -}}
 
+{{- if eq $workers.appArmorProfile "RuntimeDefault" -}}
+  {{- fail "workers.appArmorProfile RuntimeDefault forbids the mounts of sandboxes: name a profile of the nodes, or leave it empty on nodes without AppArmor" -}}
+{{- end -}}
+{{- if and (ne $workers.isolation "userNamespaces") $workers.appArmorProfile -}}
+  {{- fail (printf "workers.appArmorProfile is for isolation userNamespaces; %s runs without profiles" $workers.isolation) -}}
+{{- end -}}
+
 {{- $names := dict -}}
 {{- $scaled := list -}}
 {{- range .Values.pools -}}

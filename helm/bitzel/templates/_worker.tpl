@@ -64,8 +64,8 @@ capabilities:
 {{- end -}}
 
 {{/*
-Command of a worker's container, before the arguments of `bitzel`. tini is the first process, because bubblewrap leaves
-processes that only the first one can reap. The container runtime covers parts of /proc, and under
+Command of a worker's container, before the arguments of `bitzel`. tini is the first process, because a launcher
+that the kernel kills, when memory runs out, leaves a process that only the first one can reap. The container runtime covers parts of /proc, and under
 a covered /proc the kernel lets no sandbox mount one of its own. With user namespaces, `procMount: Unmasked` prevents
 that; without them, the container's first process takes the covers off and then drops all that let it do so.
 */}}
