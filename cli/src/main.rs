@@ -43,6 +43,7 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<ExitCode, CommandError> {
     let command = match arguments.command {
         Command::Config(arguments) => return commands::config::run(arguments),
+        Command::Root(arguments) => return commands::root::run(&arguments),
         Command::Completions { shell } => return commands::completions::run(shell),
         Command::Man { directory } => return commands::man::run(&directory),
         command => command,
@@ -60,9 +61,10 @@ fn run(arguments: Arguments) -> Result<ExitCode, CommandError> {
             Command::Log(arguments) => commands::log::run(&directories, arguments).await,
             Command::Serve(arguments) => commands::serve::run(&directories, arguments).await,
             Command::Worker(arguments) => commands::worker::run(&directories, arguments).await,
-            Command::Root(arguments) => commands::root::run(arguments).await,
             Command::Store(arguments) => commands::store::run(&directories, arguments).await,
-            Command::Config(_) | Command::Completions { .. } | Command::Man { .. } => Ok(ExitCode::SUCCESS),
+            Command::Config(_) | Command::Root(_) | Command::Completions { .. } | Command::Man { .. } => {
+                Ok(ExitCode::SUCCESS)
+            }
         }
     });
     telemetry.end();

@@ -42,11 +42,7 @@ pub(crate) async fn offered_identity(given: Option<RootIdentity>) -> Option<Root
         .ok()
 }
 
-/// Parts of this machine's root.
-pub(crate) async fn parts_of_this_machine() -> Result<RootParts, CommandError> {
-    Ok(run_blocking(RootParts::of_this_machine).await?)
-}
-
 async fn identity_of_this_machine() -> Result<RootIdentity, CommandError> {
-    Ok(parts_of_this_machine().await?.identity())
+    let parts = run_blocking(RootParts::of_this_machine).await?;
+    Ok(parts.identity())
 }

@@ -3,19 +3,17 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use bitzel_worker::RootParts;
+
 use crate::arguments::{RootArguments, RootCommand};
 use crate::command_error::CommandError;
-use crate::root::parts_of_this_machine;
 
 /// Runs a subcommand.
-pub(crate) async fn run(arguments: RootArguments) -> Result<ExitCode, CommandError> {
+pub(crate) fn run(arguments: &RootArguments) -> Result<ExitCode, CommandError> {
+    let found = RootParts::of_this_machine()?;
     match arguments.command {
-        RootCommand::Identity { parts: true } => {
-            write!(io::stdout(), "{}", parts_of_this_machine().await?)?;
-        }
-        RootCommand::Identity { parts: false } => {
-            writeln!(io::stdout(), "{}", parts_of_this_machine().await?.identity())?;
-        }
+        RootCommand::Identity { parts: true } => write!(io::stdout(), "{found}")?,
+        RootCommand::Identity { parts: false } => writeln!(io::stdout(), "{}", found.identity())?,
     }
     Ok(ExitCode::SUCCESS)
 }
