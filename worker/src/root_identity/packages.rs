@@ -40,7 +40,11 @@ pub(super) fn installed(root: &Path) -> Result<Vec<Package>, Error> {
     let mut packages = dpkg::installed(root)?;
     packages.extend(apk::installed(root)?);
     packages.extend(pacman::installed(root)?);
-    packages.extend(rpm::installed(root)?);
+    // On distributions of other package managers, a database of rpm is left over from its use as a tool, also when rpm
+    // itself is gone.
+    if packages.is_empty() {
+        packages = rpm::installed(root)?;
+    }
     Ok(packages)
 }
 
