@@ -179,9 +179,9 @@ fn throughput(farm: &mut Farm) -> f64 {
     f64::from(MEASURED) / processor_time().saturating_sub(start).as_secs_f64()
 }
 
-/// Actions a second by the wall clock with the journal on disk under the queue, up to the moment when the last record is
-/// durable.
-fn journaled(commit_interval: Duration) -> f64 {
+/// Actions a second with the journal on disk under the queue, up to the moment when the last record is durable: by the wall
+/// clock, and by the processor time of the thread that writes, which is the slower one of the two.
+fn journaled(commit_interval: Duration) -> (f64, f64) {
     let directory = tempfile::tempdir().unwrap();
     let (journal, _) = DiskJournal::open(&directory.path().join("journal"), commit_interval).unwrap();
     let mut durable = journal.durable();
@@ -189,6 +189,8 @@ fn journaled(commit_interval: Duration) -> f64 {
     farm.journal = Some(journal);
     let mut requests: Vec<_> = (0..WORKERS + JOURNALED).map(action).collect();
     requests.reverse();
+    let own_start = processor_time();
+    let all_start = processor_time_of(ClockId::CLOCK_PROCESS_CPUTIME_ID);
     let start = Instant::now();
     while let Some(request) = requests.pop() {
         farm.accept(request);
@@ -203,7 +205,14 @@ fn journaled(commit_interval: Duration) -> f64 {
             durable.changed().await.unwrap();
         }
     });
-    f64::from(JOURNALED) / start.elapsed().as_secs_f64()
+    let own_time = processor_time().saturating_sub(own_start);
+    let all_time = processor_time_of(ClockId::CLOCK_PROCESS_CPUTIME_ID).saturating_sub(all_start);
+    let writer_time = all_time.saturating_sub(own_time);
+    let count = f64::from(JOURNALED);
+    (
+        count / start.elapsed().as_secs_f64(),
+        count / writer_time.as_secs_f64(),
+    )
 }
 
 /// The same number of Actions through a queue that decides nothing.
@@ -231,7 +240,11 @@ fn floor() -> f64 {
 
 /// Processor time of this thread.
 fn processor_time() -> Duration {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap().into()
+    processor_time_of(ClockId::CLOCK_THREAD_CPUTIME_ID)
+}
+
+fn processor_time_of(clock: ClockId) -> Duration {
+    clock_gettime(clock).unwrap().into()
 }
 
 /// Times from the arrival of an Action to its lease, with arrivals at a steady rate, whatever the machine does. The arrivals
@@ -292,10 +305,10 @@ fn main() {
         times[times.len() / 2]
     );
     for interval in COMMIT_INTERVALS {
-        let rate = journaled(interval);
+        let (by_clock, by_writer) = journaled(interval);
         println!(
-            "with the journal on disk, commit interval {interval:?}: {rate:.0} Actions/s by the wall clock (goal \
-             {MIN_JOURNALED_PER_SECOND})"
+            "with the journal on disk, commit interval {interval:?}: {by_clock:.0} Actions/s by the wall clock, \
+             {by_writer:.0}/s by processor time of the writer (goal {MIN_JOURNALED_PER_SECOND})"
         );
     }
     let missed = rate < f64::from(MIN_ACTIONS_PER_SECOND) || bytes > MAX_BYTES_PER_ACTION || p99 > MAX_P99;

@@ -73,6 +73,15 @@ pub enum ExecutionError {
         /// The limit.
         limit: usize,
     },
+    /// Actions with too many different sets of platform properties wait.
+    #[error(
+        "Actions with {limit} different sets of platform properties are already waiting for workers; try again later, or use \
+         fewer different properties"
+    )]
+    TooManyPropertySets {
+        /// The limit.
+        limit: usize,
+    },
     /// No worker could run the Action.
     #[error(
         "no worker that could run the Action for {} s; it needs one that offers: {requirements}",

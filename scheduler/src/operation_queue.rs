@@ -52,7 +52,7 @@ pub use requester::Requester;
 use deadlines::Deadlines;
 use operation::{Operation, Stage};
 use quarantine::Quarantine;
-use waiting_actions::WaitingActions;
+use waiting_actions::{MAX_PROPERTY_SETS, WaitingActions};
 use worker::Worker;
 use worker_pool::WorkerPool;
 
@@ -128,6 +128,13 @@ impl OperationQueue {
         if self.waiting_operations >= self.config.max_queued_actions {
             let limit = self.config.max_queued_actions;
             return Err(ExecutionError::QueueFull { limit });
+        }
+        if !self.waiting.admits(&action.requirements)
+            && self.workers.least_busy(&action.requirements).is_none()
+        {
+            return Err(ExecutionError::TooManyPropertySets {
+                limit: MAX_PROPERTY_SETS,
+            });
         }
         self.last_arrival += 1;
         let operation = Operation::new(now, self.last_arrival, action);

@@ -7,6 +7,7 @@ mod durability;
 mod fake_worker;
 mod farm;
 mod gated_action_cache;
+mod guarantees;
 mod input_leases;
 mod manual_clock;
 mod worker_loss;

@@ -65,7 +65,7 @@ pub async fn take_actions(
     let mut session = Session::new(executor, drain_timeout, shutdown.clone());
     while !shutdown.is_cancelled() {
         let reason = match session.run(source, hello.clone()).await {
-            SessionEnd::Drained => return,
+            SessionEnd::Drained => break,
             SessionEnd::Broken { registered, reason } => {
                 if registered {
                     pauses = reconnection_pauses(MAX_RECONNECTION_PAUSE);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use prost::Message;
-use redb::{Database, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Database, ReadableTable, StorageError, Table, TableDefinition, WriteTransaction};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -156,61 +156,81 @@ fn boxed(error: impl Into<redb::Error>) -> Box<redb::Error> {
 /// Writes records in one transaction.
 fn write(database: &Database, records: &[Record]) -> Result<(), Box<redb::Error>> {
     let transaction = database.begin_write().map_err(boxed)?;
-    for record in records {
-        write_record(&transaction, record)?;
+    {
+        let mut tables = Tables::open(&transaction)?;
+        for record in records {
+            tables.write(record).map_err(boxed)?;
+        }
     }
     transaction.commit().map_err(boxed)
 }
 
-fn write_record(transaction: &WriteTransaction, record: &Record) -> Result<(), Box<redb::Error>> {
-    let put = |table, operation: &OperationId, value: &[u8]| -> Result<(), Box<redb::Error>> {
-        let mut table = transaction.open_table(table).map_err(boxed)?;
-        table.insert(operation.0.as_u128(), value).map_err(boxed)?;
-        Ok(())
-    };
-    let remove = |table, operation: &OperationId| -> Result<(), Box<redb::Error>> {
-        let mut table = transaction.open_table(table).map_err(boxed)?;
-        table.remove(operation.0.as_u128()).map_err(boxed)?;
-        Ok(())
-    };
-    match record {
-        Record::Accepted { operation, action } => {
-            put(OPERATIONS, operation, &OperationRow::new(action).encode_to_vec())
-        }
-        Record::Leased {
-            operation,
-            lease,
-            worker,
-        } => {
-            let mut table = transaction.open_table(ATTEMPTS).map_err(boxed)?;
-            let key = operation.0.as_u128();
-            let row = table.get(key).map_err(boxed)?;
-            let row = row.and_then(|row| AttemptsRow::decode(row.value()).ok());
-            let row = AttemptsRow {
-                lease: lease.0,
-                worker: (**worker).to_owned(),
-                ..row.unwrap_or_default()
-            };
-            table.insert(key, row.encode_to_vec().as_slice()).map_err(boxed)?;
-            Ok(())
-        }
-        Record::Requeued { operation, attempts } => {
-            let row = AttemptsRow {
-                attempts: attempts.clone(),
-                ..AttemptsRow::default()
-            };
-            put(ATTEMPTS, operation, &row.encode_to_vec())
-        }
-        Record::Completed { operation, outcome } => match encode_outcome(outcome) {
-            Some(encoded) => put(OUTCOMES, operation, &encoded),
-            None => remove(OPERATIONS, operation),
-        },
-        Record::Forgotten { operation } => {
-            remove(OPERATIONS, operation)?;
-            remove(ATTEMPTS, operation)?;
-            remove(OUTCOMES, operation)
-        }
+/// Tables of one transaction.
+struct Tables<'a> {
+    operations: Table<'a, u128, &'static [u8]>,
+    attempts: Table<'a, u128, &'static [u8]>,
+    outcomes: Table<'a, u128, &'static [u8]>,
+}
+
+impl<'a> Tables<'a> {
+    fn open(transaction: &'a WriteTransaction) -> Result<Self, Box<redb::Error>> {
+        Ok(Self {
+            operations: transaction.open_table(OPERATIONS).map_err(boxed)?,
+            attempts: transaction.open_table(ATTEMPTS).map_err(boxed)?,
+            outcomes: transaction.open_table(OUTCOMES).map_err(boxed)?,
+        })
     }
+
+    fn write(&mut self, record: &Record) -> Result<(), StorageError> {
+        match record {
+            Record::Accepted { operation, action } => {
+                let row = OperationRow::new(action).encode_to_vec();
+                self.operations.insert(key(operation), row.as_slice())?;
+            }
+            Record::Leased {
+                operation,
+                lease,
+                worker,
+            } => {
+                let row = self.attempts.get(key(operation))?;
+                let row = row.and_then(|row| AttemptsRow::decode(row.value()).ok());
+                let row = AttemptsRow {
+                    lease: lease.0,
+                    worker: (**worker).to_owned(),
+                    ..row.unwrap_or_default()
+                };
+                self.attempts
+                    .insert(key(operation), row.encode_to_vec().as_slice())?;
+            }
+            Record::Requeued { operation, attempts } => {
+                let row = AttemptsRow {
+                    attempts: attempts.clone(),
+                    ..AttemptsRow::default()
+                };
+                self.attempts
+                    .insert(key(operation), row.encode_to_vec().as_slice())?;
+            }
+            Record::Completed { operation, outcome } => match encode_outcome(outcome) {
+                Some(encoded) => {
+                    self.outcomes.insert(key(operation), encoded.as_slice())?;
+                }
+                None => {
+                    self.operations.remove(key(operation))?;
+                    self.attempts.remove(key(operation))?;
+                }
+            },
+            Record::Forgotten { operation } => {
+                self.operations.remove(key(operation))?;
+                self.attempts.remove(key(operation))?;
+                self.outcomes.remove(key(operation))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn key(operation: &OperationId) -> u128 {
+    operation.0.as_u128()
 }
 
 /// Reads the journal, and counts this run.

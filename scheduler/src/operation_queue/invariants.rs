@@ -1,10 +1,14 @@
 //! Invariants of the queue for any order of events.
 
+mod model_journal;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::num::NonZeroUsize;
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
+
+use model_journal::ModelJournal;
 
 use super::tests::{action, hello, id, platform, success};
 use super::*;
@@ -480,63 +484,6 @@ impl Model {
         assert!(self.queue.waiting.is_forgotten(), "an idle requester is kept");
         self.happen(&Event::Pass(10_000));
         assert!(self.queue.operations.is_empty() && self.queue.deadlines.first().is_none());
-    }
-}
-
-/// Journal that keeps the last state of each operation.
-#[derive(Default)]
-struct ModelJournal(BTreeMap<OperationId, Journaled>);
-
-struct Journaled {
-    action: Arc<QueuedAction>,
-    attempts: Vec<String>,
-    lease: Option<(LeaseId, Arc<str>)>,
-    completed: bool,
-}
-
-impl ModelJournal {
-    fn append(&mut self, record: Record) {
-        match record {
-            Record::Accepted { operation, action } => {
-                let accepted = Journaled {
-                    action,
-                    attempts: vec![],
-                    lease: None,
-                    completed: false,
-                };
-                assert!(self.0.insert(operation, accepted).is_none(), "accepted twice");
-            }
-            Record::Leased {
-                operation,
-                lease,
-                worker,
-            } => self.0.get_mut(&operation).unwrap().lease = Some((lease, worker)),
-            Record::Requeued { operation, attempts } => {
-                let journaled = self.0.get_mut(&operation).unwrap();
-                (journaled.lease, journaled.attempts) = (None, attempts);
-            }
-            Record::Completed { operation, .. } => self.0.get_mut(&operation).unwrap().completed = true,
-            Record::Forgotten { operation } => {
-                assert!(self.0.remove(&operation).is_some(), "forgotten twice");
-            }
-        }
-    }
-
-    fn restored(&self) -> Vec<RestoredOperation> {
-        let restored = self.0.iter().map(|(operation, journaled)| RestoredOperation {
-            operation: *operation,
-            action: (*journaled.action).clone(),
-            attempts: journaled.attempts.clone(),
-            state: match (&journaled.lease, journaled.completed) {
-                (_, true) => RestoredState::Completed(success()),
-                (None, false) => RestoredState::Queued,
-                (Some((lease, worker)), false) => RestoredState::Leased {
-                    lease: *lease,
-                    worker: worker.clone(),
-                },
-            },
-        });
-        restored.collect()
     }
 }
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::tests::{action, assigned, at, completed, failure, hello, id, success};
+use super::tests::{action, assigned, at, completed, failure, hello, id, platform, success};
 use super::*;
+use crate::platform::RequiredProperties;
 
 fn requester(user: &str, weight: u32, invocation: &str) -> Requester {
     Requester {
@@ -362,6 +363,33 @@ fn a_worker_that_survives_an_action_clears_it() {
         queue.finish(at(round), ended.unwrap().operation, success());
         queue.lose_worker(at(round), worker);
     }
+}
+
+#[test]
+fn invented_platform_properties_are_limited() {
+    let mut queue = OperationQueue::new(ExecutionConfig::default());
+    let with_property = |value: usize| QueuedAction {
+        requirements: RequiredProperties::new(&platform(&[("invented", &value.to_string())])),
+        ..action(&value.to_string())
+    };
+    for number in 0..MAX_PROPERTY_SETS {
+        let id = id(number as u128);
+        queue.execute(at(0), id, with_property(number), false).unwrap();
+    }
+    let refused = queue.execute(at(0), id(5_000), with_property(5_000), false);
+    assert!(matches!(refused, Err(ExecutionError::TooManyPropertySets { .. })));
+    // Those that wait already, and those that a worker takes at once, are not concerned.
+    let again = QueuedAction {
+        do_not_cache: true,
+        ..with_property(0)
+    };
+    assert!(queue.execute(at(0), id(5_001), again, false).is_ok());
+    queue.register_worker(at(0), &hello("w", 1, &[("invented", "5002")]));
+    assert!(
+        queue
+            .execute(at(0), id(5_002), with_property(5_002), false)
+            .is_ok()
+    );
 }
 
 #[test]

@@ -21,6 +21,9 @@ use crate::platform::{OfferedProperties, RequiredProperties};
 
 use queue::{Queue, Starts};
 
+/// Maximum number of sets of required properties that wait at the same time. Each decision compares them all, so a client
+/// that invents them must not slow down all others.
+pub(super) const MAX_PROPERTY_SETS: usize = 1_000;
 /// Maximum correction of a charge, in time of the whole farm.
 const MAX_CORRECTION: Duration = Duration::from_mins(5);
 
@@ -82,6 +85,11 @@ impl WaitingActions {
             priority_step,
             slots: 0,
         }
+    }
+
+    /// True if an Action with these requirements may wait.
+    pub(super) fn admits(&self, requirements: &RequiredProperties) -> bool {
+        self.queues.len() < MAX_PROPERTY_SETS || self.queues.contains_key(requirements)
     }
 
     pub(super) fn set_slots(&mut self, slots: usize) {

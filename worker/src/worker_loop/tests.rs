@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -35,6 +36,24 @@ impl ActionSource for FakeScheduler {
         let (outbound, receiver) = mpsc::channel(16);
         self.0.send(Connection { inbound, outbound }).unwrap();
         Ok(ReceiverStream::new(receiver).boxed())
+    }
+}
+
+/// Scheduler that is reached once, and then never again.
+struct VanishingScheduler {
+    first: FakeScheduler,
+    vanished: Notify,
+    connected: AtomicBool,
+}
+
+#[async_trait]
+impl ActionSource for VanishingScheduler {
+    async fn connect(&self, inbound: mpsc::Receiver<WorkerMessage>) -> Result<SchedulerMessages, String> {
+        if !self.connected.swap(true, Ordering::Relaxed) {
+            return self.first.connect(inbound).await;
+        }
+        self.vanished.notify_one();
+        std::future::pending().await
     }
 }
 
@@ -100,6 +119,8 @@ impl Connection {
 #[derive(Default)]
 struct GatedExecutor {
     gate: Notify,
+    /// Number of executions that ended by themselves or after a cancellation.
+    ended: AtomicUsize,
 }
 
 #[async_trait]
@@ -116,6 +137,7 @@ impl ActionExecutor for GatedExecutor {
             () = self.gate.notified() => Code::Ok,
             () = request.cancellation.cancelled() => Code::Cancelled,
         };
+        self.ended.fetch_add(1, Ordering::Relaxed);
         ExecuteResponse {
             status: Some(rpc::Status {
                 code: code.into(),
@@ -306,7 +328,43 @@ async fn shutdown_without_a_stream_ends_executions() {
     connection.drain().await;
     drop(connection);
     farm.worker.await.unwrap();
-    assert_eq!(Arc::strong_count(&farm.executor), 1, "no execution is left");
+    let ended = farm.executor.ended.load(Ordering::Relaxed);
+    assert_eq!(ended, 1, "the execution was cancelled, not abandoned");
+}
+
+#[tokio::test]
+async fn shutdown_while_it_reconnects_ends_executions() {
+    let (sender, mut connections) = mpsc::unbounded_channel();
+    let source = Arc::new(VanishingScheduler {
+        first: FakeScheduler(sender),
+        vanished: Notify::new(),
+        connected: AtomicBool::new(false),
+    });
+    let executor = Arc::new(GatedExecutor::default());
+    let shutdown = CancellationToken::new();
+    let worker = tokio::spawn({
+        let (source, executor, shutdown) = (Arc::clone(&source), Arc::clone(&executor), shutdown.clone());
+        async move {
+            take_actions(
+                &*source,
+                &Hello::default(),
+                executor,
+                LONG_DRAIN_TIMEOUT,
+                &shutdown,
+            )
+            .await;
+        }
+    });
+    let mut connection = connections.recv().await.unwrap();
+    connection.hello().await;
+    connection.assign("a").await;
+    connection.next().await;
+    drop(connection);
+    source.vanished.notified().await;
+    shutdown.cancel();
+    worker.await.unwrap();
+    let ended = executor.ended.load(Ordering::Relaxed);
+    assert_eq!(ended, 1, "the execution was cancelled, not abandoned");
 }
 
 #[tokio::test]
