@@ -2,6 +2,7 @@
 
 mod metered_request;
 mod reserved_response;
+mod response_budget;
 mod response_memory;
 
 use std::collections::HashMap;
@@ -26,7 +27,8 @@ use crate::access_layer::RefusalBody;
 use crate::caller::Caller;
 use crate::incoming::{OpenCall, PeerInfo};
 
-pub use self::response_memory::{ResponseBudget, ResponseMemory};
+pub use self::response_budget::ResponseBudget;
+pub use self::response_memory::ResponseMemory;
 
 /// Bytes that one permit stands for: a semaphore cannot count the bytes of many large messages.
 const BYTES_PER_PERMIT: u64 = 1 << 10;

@@ -29,6 +29,7 @@ mod measured_server;
 mod measurement;
 mod memory;
 mod streams;
+mod unread;
 
 use measured_server::{MeasuredServer, StoreSize};
 use measurement::Measurement;
@@ -67,6 +68,13 @@ impl Options {
 /// Measures streams, on a separate server with a full store.
 async fn measure_streams(server: &MeasuredServer) -> Vec<Measurement> {
     let measurements = streams::measure(server).await;
+    print_measurements(server.name(), &measurements);
+    measurements
+}
+
+/// Measures downloads that nobody reads, on a separate server.
+async fn measure_unread(server: &MeasuredServer) -> Vec<Measurement> {
+    let measurements = unread::measure(server).await;
     print_measurements(server.name(), &measurements);
     measurements
 }
@@ -119,6 +127,9 @@ async fn main() {
     if options.wants("streams") {
         ours.extend(measure_streams(&MeasuredServer::bitzel(StoreSize::Small)).await);
     }
+    if options.wants("unread") {
+        ours.extend(measure_unread(&MeasuredServer::bitzel(StoreSize::Small)).await);
+    }
     ours.extend(measure(&MeasuredServer::bitzel(StoreSize::Large), &options).await);
     if options.wants("actions") {
         let in_memory = actions::measure_in_memory().await;
@@ -134,6 +145,12 @@ async fn main() {
             && let Some(peer) = start(StoreSize::Small)
         {
             let theirs = measure_streams(&peer).await;
+            measurement::report(&ours, peer.name(), &theirs);
+        }
+        if options.wants("unread")
+            && let Some(peer) = start(StoreSize::Small)
+        {
+            let theirs = measure_unread(&peer).await;
             measurement::report(&ours, peer.name(), &theirs);
         }
         if let Some(peer) = start(StoreSize::Large) {

@@ -1,3 +1,4 @@
+mod chunk_limit;
 mod compression;
 mod corruption;
 mod damage;
