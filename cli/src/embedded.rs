@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::command_error::CommandError;
 use crate::directories::Directories;
+use crate::root_user;
 use crate::server::{Execution, QueueJournal, Server};
 use crate::worker::LocalWorker;
 
@@ -57,6 +58,9 @@ impl Embedded {
         let for_worker = server.for_worker();
         let server = tokio::spawn(server.run(vec![listener], None, server_shutdown.clone()));
         let worker_shutdown = CancellationToken::new();
+        if slots > 0 {
+            root_user::log();
+        }
         // After the build, nobody needs the results of Actions that still run.
         let worker = LocalWorker {
             cache_directory: directories.worker(),

@@ -31,6 +31,14 @@ pub(crate) fn warn(is_allowed: bool) {
     }
 }
 
+/// Logs that the Actions of a build run as root. Not more: they are those of the user's own layers, and builds in
+/// containers mostly run as root.
+pub(crate) fn log() {
+    if is_root() {
+        tracing::warn!("Actions run as root: {RISK}");
+    }
+}
+
 /// True if this process is root of the machine, not of a user namespace, such as that of a rootless container.
 fn is_root() -> bool {
     geteuid().is_root() && fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| maps_root_to_itself(&map))

@@ -223,7 +223,7 @@ fn means(bounds: &Bounds, cgroups: &Result<Arc<Cgroups>, String>) -> String {
     };
     format!(
         "bounds of each Action: memory {} by {}, processes {} by {}, disk {} and logs {} by watch, input entries {}, \
-         output entries {}, outputs {}, time in all {:?}; {place}",
+         output entries {}, outputs {}, time in all {}; {place}",
         size(bounds.memory_bytes),
         by(enforced.memory),
         bounds.processes,
@@ -233,7 +233,7 @@ fn means(bounds: &Bounds, cgroups: &Result<Arc<Cgroups>, String>) -> String {
         bounds.input_entries,
         bounds.output_entries,
         size(bounds.output_bytes),
-        bounds.total_time,
+        humantime::format_duration(bounds.total_time),
     )
 }
 

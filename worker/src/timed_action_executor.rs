@@ -28,9 +28,9 @@ impl TimedActionExecutor {
         rpc::Status {
             code: Code::DeadlineExceeded.into(),
             message: format!(
-                "the Action took longer than the {:?} that this worker allows for inputs, command and outputs together; \
+                "the Action took longer than the {} that this worker allows for inputs, command and outputs together; \
                  if it needs that much, raise `total_time` of [execution.bounds], or --action-time of the worker",
-                self.total_time
+                humantime::format_duration(self.total_time)
             ),
             details: vec![],
         }
@@ -112,7 +112,7 @@ mod tests {
             .status
             .unwrap();
         assert_eq!(status.code, Code::DeadlineExceeded as i32);
-        assert!(status.message.contains("3600s"), "{}", status.message);
+        assert!(status.message.contains("the 1h that"), "{}", status.message);
         assert!(status.message.contains("--action-time"), "{}", status.message);
     }
 

@@ -28,6 +28,8 @@ const USER_LIMITS: [&str; 9] = [
 const RESOURCES: [Resource; 2] = [Resource::Sigpending, Resource::Msgqueue];
 /// Share of each limit that one launcher gets: one part of this many.
 const SHARES: u64 = 8;
+/// Smallest share: the kernel frees namespaces some time after their last process has ended.
+const MIN_SHARE: u64 = 16;
 /// Kernel that counts processes for each user namespace. Earlier ones count those of the whole machine.
 const COUNTS_BY_NAMESPACE: (u32, u32) = (5, 14);
 /// Chance of the commands to be killed when the machine has no memory left, from -1000 to 1000: before the worker.
@@ -51,7 +53,7 @@ impl UserLimits {
     /// Sets the shares in the launcher's own user namespace.
     pub(crate) fn share(&self) -> Result<(), Failure> {
         for (path, limit) in &self.0 {
-            let share = (limit / SHARES).max(1);
+            let share = (limit / SHARES).max(MIN_SHARE).min(*limit);
             fs::write(path, share.to_string()).in_step(format_args!("write {path}"))?;
         }
         Ok(())

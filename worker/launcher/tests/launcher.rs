@@ -355,6 +355,17 @@ print(made)'";
         panic!("{stdout}")
     };
     assert_eq!(passwd, "root:x:0:0::/:/bin/sh");
-    assert_eq!(made.parse::<u64>().unwrap(), (whole / 8).max(1));
+    assert_eq!(made.parse::<u64>().unwrap(), (whole / 8).max(16).min(whole));
     launcher.close();
+}
+
+#[test]
+fn f7_tells_what_the_system_has_no_more_of() {
+    let mut launcher = Launcher::start_below(&["sh", "-c", "ulimit -n 7; exec \"$0\""]);
+    let answer = launcher.run(&["true"]);
+    // Too many open files: the worker hands the Action back.
+    let LaunchReport::Failed { errno: Some(24), .. } = answer.report else {
+        panic!("{answer:?}");
+    };
+    assert!(!answer.reusable);
 }

@@ -134,3 +134,24 @@ fn encode(message: &impl serde::Serialize, bytes: &mut Vec<u8>) -> Result<(), St
     bytes.push(b'\n');
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_used_up_resources_from_other_failures() {
+        let (no_more_files, no_more_keys, denied) = (24, 122, 13);
+        for errno in [no_more_files, no_more_keys] {
+            let error = failed("make a sandbox", &"reason", Some(errno));
+            assert!(
+                matches!(&error, Error::Exhausted(text) if text == "make a sandbox: reason"),
+                "{error}"
+            );
+        }
+        for errno in [Some(denied), None] {
+            let error = failed("make a sandbox", &"reason", errno);
+            assert!(matches!(error, Error::Sandbox(_)), "{error}");
+        }
+    }
+}

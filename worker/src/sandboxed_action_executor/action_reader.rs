@@ -30,6 +30,9 @@ const MAX_MESSAGE_BYTES: u64 = 16 << 20;
 /// Limit of the Directory messages that are kept in memory, in bytes of their encoding.
 const DIRECTORY_CACHE_BYTES: u64 = 64 << 20;
 
+/// Number of Directories of a tree whose entries are counted without another thread, which takes longer than the count.
+const MAX_DIRECTORIES_COUNTED_AT_ONCE: usize = 256;
+
 /// An Action that was read and checked.
 pub(super) struct CheckedAction {
     pub command: Command,
@@ -101,7 +104,9 @@ impl ActionReader {
         let tree = unless_cancelled(cancellation, fetch).await?;
         check_working_directory(&tree, &action.working_directory)?;
         let tree = Arc::new(tree);
-        let entries = {
+        let entries = if tree.directories.len() <= MAX_DIRECTORIES_COUNTED_AT_ONCE {
+            count_entries(&tree)?
+        } else {
             let tree = Arc::clone(&tree);
             run_blocking(move || count_entries(&tree)).await?
         };
