@@ -146,7 +146,7 @@ pub(super) fn recover(
         entries,
         journal,
         // Old journals stay valid and are replayed at each start until the next snapshot, which long ones start.
-        needs_checkpoint: !is_reliable || changes.len() as u64 > checkpoint_records,
+        needs_checkpoint: !is_reliable || missing > 0 || changes.len() as u64 > checkpoint_records,
         losses,
     })
 }
