@@ -111,7 +111,11 @@ async fn execute(server: &BitzelServer, runs: &Runs, name: &str) -> Operations {
         ..BatchUpdateBlobsRequest::default()
     };
     let mut store = ContentAddressableStorageClient::new(channel.clone());
-    store.batch_update_blobs(upload).await.unwrap();
+    let uploaded = store.batch_update_blobs(upload).await.unwrap().into_inner();
+    for blob in uploaded.responses {
+        let status = blob.status.unwrap_or_default();
+        assert_eq!(status.code, 0, "an upload failed: {}", status.message);
+    }
     let request = ExecuteRequest {
         action_digest: Some(action.to_wire()),
         digest_function: FUNCTION.to_wire(),
