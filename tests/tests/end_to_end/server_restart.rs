@@ -40,20 +40,20 @@ struct Runs {
 impl Runs {
     async fn listen() -> Self {
         Self {
-            listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            listener: TcpListener::bind("127.0.0.1:0").await.expect("a free port"),
             counts: BTreeMap::new(),
         }
     }
 
     fn address(&self) -> SocketAddr {
-        self.listener.local_addr().unwrap()
+        self.listener.local_addr().expect("its address")
     }
 
     /// Waits until this Action runs.
     async fn started(&mut self, name: &str) -> TcpStream {
-        let (mut connection, _) = self.listener.accept().await.unwrap();
+        let (mut connection, _) = self.listener.accept().await.expect("a run");
         let mut said = vec![0; name.len()];
-        connection.read_exact(&mut said).await.unwrap();
+        connection.read_exact(&mut said).await.expect("its name");
         assert_eq!(said, name.as_bytes(), "another Action runs");
         *self.counts.entry(name.to_owned()).or_default() += 1;
         connection
@@ -61,12 +61,16 @@ impl Runs {
 }
 
 async fn end(mut run: TcpStream) {
-    run.write_all(b".").await.unwrap();
+    run.write_all(b".").await.expect("it still runs");
 }
 
 async fn channel(server: &BitzelServer) -> Channel {
     let url = server.url().replace("grpc://", "http://");
-    Channel::from_shared(url).unwrap().connect().await.unwrap()
+    Channel::from_shared(url)
+        .expect("a URL")
+        .connect()
+        .await
+        .expect("the server listens")
 }
 
 /// Uploads an Action that connects to the test, and starts it.
@@ -103,7 +107,7 @@ async fn execute(server: &BitzelServer, runs: &Runs, name: &str) -> Operations {
             .into_iter()
             .map(|(digest, data)| BlobUpload {
                 digest: Some(digest.to_wire()),
-                data: data.into(),
+                data,
                 ..BlobUpload::default()
             })
             .collect(),
@@ -111,7 +115,15 @@ async fn execute(server: &BitzelServer, runs: &Runs, name: &str) -> Operations {
         ..BatchUpdateBlobsRequest::default()
     };
     let mut store = ContentAddressableStorageClient::new(channel.clone());
-    store.batch_update_blobs(upload).await.unwrap();
+    let uploaded = store
+        .batch_update_blobs(upload)
+        .await
+        .expect("an upload")
+        .into_inner();
+    for blob in uploaded.responses {
+        let status = blob.status.unwrap_or_default();
+        assert_eq!(status.code, 0, "an upload failed: {}", status.message);
+    }
     let request = ExecuteRequest {
         action_digest: Some(action.to_wire()),
         digest_function: FUNCTION.to_wire(),
@@ -121,7 +133,7 @@ async fn execute(server: &BitzelServer, runs: &Runs, name: &str) -> Operations {
         ExecutionClient::new(channel)
             .execute(request)
             .await
-            .unwrap()
+            .expect("an operation")
             .into_inner(),
     )
 }
@@ -140,9 +152,9 @@ struct Operations(Streaming<Operation>);
 
 impl Operations {
     async fn next(&mut self) -> (Operation, execution_stage::Value) {
-        let operation = self.0.message().await.unwrap().expect("another state");
-        let metadata = operation.metadata.as_ref().unwrap();
-        let metadata = ExecuteOperationMetadata::decode(metadata.value.as_slice()).unwrap();
+        let operation = self.0.message().await.expect("no error").expect("another state");
+        let metadata = operation.metadata.as_ref().expect("metadata");
+        let metadata = ExecuteOperationMetadata::decode(metadata.value.as_slice()).expect("its metadata");
         (operation, metadata.stage())
     }
 
@@ -150,7 +162,7 @@ impl Operations {
         loop {
             let (operation, _) = self.next().await;
             if let Some(operation::Result::Response(response)) = operation.result {
-                return ExecuteResponse::decode(response.value.as_slice()).unwrap();
+                return ExecuteResponse::decode(response.value.as_slice()).expect("a response");
             }
         }
     }
