@@ -114,7 +114,8 @@ fn a_worker_checks_its_machine_without_a_server() {
     let check = |path: &str| {
         Command::new(env!("CARGO_BIN_EXE_bitzel"))
             .args(["--cache-dir", directory.path().to_str().unwrap()])
-            .args(["worker", "--check"])
+            // Tests may run as root.
+            .args(["worker", "--check", "--allow-root"])
             .env("PATH", path)
             .output()
             .unwrap()

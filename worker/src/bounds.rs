@@ -1,7 +1,7 @@
 //! Bounds of each Action.
 //!
 //! An Action that reaches one fails with an error of its own, which names the figure and the setting to raise. No other
-//! Action fails for it. The means are in [`crate::sandbox`], [`crate::cgroup`] and the launcher.
+//! Action fails for it. The means are in [`crate::sandbox`], in `cgroup.rs` and in the launcher.
 
 use std::fmt::{self, Display};
 use std::fs;
