@@ -36,6 +36,8 @@ from oci_container import Container, Node, Process
 from values_matrix import SECURE
 
 DEMO = ROOT / ".demo"
+# Identity of the root file system of the workers' image.
+IDENTITY = "worker-image"
 # HOSTTOOLS of openembedded-core 5.2 and 6.0, without what only testimage and the archiver need.
 HOST_TOOLS = """
 [ ar as awk basename bash bunzip2 bzip2 cat chgrp chmod chown chrpath cmp comm cp cpio cpp cut date dd diff diffstat
@@ -106,7 +108,7 @@ class Pods(unittest.TestCase):
         return container.wait(60), container.output()
 
     def test_a_recipe_builds_on_workers_without_privilege(self):
-        farm, specs = self.farm({})
+        farm, specs = self.farm({"workers": {"rootIdentity": IDENTITY}})
         server = farm.start(specs["StatefulSet/t-bitzel"], "server", host="t-bitzel")
         self.wait_until_ready(farm, "server")
         workers = {
@@ -177,6 +179,7 @@ class Pods(unittest.TestCase):
         }
         values = {
             **SECURE,
+            "workers": {**SECURE["workers"], "rootIdentity": IDENTITY},
             "store": {"kind": "shards", "shards": {"count": 2, "tlsSecretName": "shards-tls"}},
         }
         farm, specs = self.farm(values, secrets)
@@ -229,6 +232,7 @@ class Pods(unittest.TestCase):
                 f"--cache-dir={self.directory / 'client'}",
                 f"--build-dir={build}",
                 f"--bitbake={DEMO / 'bitbake'}",
+                f"--root-identity={IDENTITY}",
                 *arguments,
             ],
             stdin=subprocess.DEVNULL,

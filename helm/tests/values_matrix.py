@@ -8,7 +8,7 @@ from chart import pool
 RULES = {
     "mode": "rules",
     "rules": [
-        {"identities": ["*"], "allow": ["read", "cas-write", "execute"]},
+        {"identities": ["*"], "allow": ["read", "cas-write", "execute", "network"]},
         {"groups": ["workers"], "methods": ["certificate"], "allow": ["worker", "read", "cas-write"]},
     ],
 }
@@ -28,7 +28,12 @@ ACCEPTED: dict[str, dict] = {
         "access": {
             "mode": "rules",
             "anonymous": ["read"],
-            "rules": [{"groups": ["ci"], "instances": ["main", "release/*"], "allow": ["ac-write"]}],
+            "rules": [{
+                    "groups": ["ci"],
+                    "methods": ["token"],
+                    "instances": ["main", "release/*"],
+                    "allow": ["ac-write"],
+                }],
             "tokens": {
                 "keys": "https://issuer.example/jwks.json",
                 "issuer": "https://issuer.example",

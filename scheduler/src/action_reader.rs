@@ -13,7 +13,7 @@ use prost::Message;
 
 use super::error::ExecutionError;
 use super::input_leases::InputLeases;
-use super::platform::{RequiredProperties, needed_permissions};
+use super::platform::{RequiredProperties, check_platform, needed_permissions};
 
 /// Maximum size of an Action or Command in bytes: far more than a valid one has.
 const MAX_MESSAGE_BYTES: u64 = 16 << 20;
@@ -64,6 +64,7 @@ impl ActionReader {
             return Err(ExecutionError::MissingBlobs(missing));
         }
         let platform = self.platform(action, command).await?;
+        check_platform(&platform)?;
         Ok(ActionSummary {
             do_not_cache: action.do_not_cache,
             requirements: RequiredProperties::new(&platform),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bitzel_proto::{Digest, InvalidDigest, InvalidInstanceName};
 
-use super::platform::UnmetRequirements;
+use super::platform::{MAX_PLATFORM_BYTES, MAX_PLATFORM_PROPERTIES, UnmetRequirements};
 
 /// Error of a request to the Execution service, or of an operation.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,17 @@ pub enum ExecutionError {
         digest: Digest,
         /// The limit in bytes.
         limit: u64,
+    },
+    /// The Action requires too many or too long platform properties.
+    #[error(
+        "the Action's platform has {count} properties of {bytes} bytes; at most {MAX_PLATFORM_PROPERTIES} of \
+         {MAX_PLATFORM_BYTES} bytes are allowed"
+    )]
+    PlatformTooLarge {
+        /// Number of properties.
+        count: usize,
+        /// Length of all names and values.
+        bytes: usize,
     },
     /// The Action's timeout is malformed, or longer than the server's maximum.
     #[error(

@@ -17,6 +17,7 @@ impl From<&ExecutionError> for Status {
             | ExecutionError::InvalidDigest { .. }
             | ExecutionError::MalformedMessage { .. }
             | ExecutionError::MessageTooLarge { .. }
+            | ExecutionError::PlatformTooLarge { .. }
             | ExecutionError::Timeout { .. }
             | ExecutionError::WorkerProtocol(_) => Code::InvalidArgument,
             ExecutionError::OperationNotFound(_) => Code::NotFound,

@@ -305,6 +305,9 @@ impl OperationQueue {
     pub fn retry(&mut self, now: Time, id: OperationId, attempt: String) -> Vec<Effect> {
         let mut effects = vec![];
         if self.is_recording(id) {
+            if let Some(operation) = self.operations.get_mut(&id) {
+                operation.last_lease = None;
+            }
             self.requeue(now, id, attempt, &mut effects);
         }
         effects

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use bitzel_access::Permission;
 use bitzel_proto::reapi::Platform;
 
+use crate::error::ExecutionError;
+
 mod unmet_requirements;
 
 pub use unmet_requirements::UnmetRequirements;
@@ -21,6 +23,24 @@ const POWERFUL: [(&str, Permission); 2] = [
     ("network", Permission::Network),
     ("user-namespaces", Permission::UserNamespaces),
 ];
+
+/// Maximum number of platform properties of an Action. The queue compares them at every decision.
+pub(super) const MAX_PLATFORM_PROPERTIES: usize = 64;
+/// Maximum length of all names and values of an Action's platform properties. Each waiting Action holds them.
+pub(super) const MAX_PLATFORM_BYTES: usize = 16 << 10;
+
+/// Refuses a platform with more or longer properties than the queue can hold for each Action.
+pub(super) fn check_platform(platform: &Platform) -> Result<(), ExecutionError> {
+    let count = platform.properties.len();
+    let lengths = platform.properties.iter();
+    let bytes = lengths
+        .map(|property| property.name.len() + property.value.len())
+        .sum();
+    if count <= MAX_PLATFORM_PROPERTIES && bytes <= MAX_PLATFORM_BYTES {
+        return Ok(());
+    }
+    Err(ExecutionError::PlatformTooLarge { count, bytes })
+}
 
 /// Permissions that a client needs for Actions with this platform, beside that to execute.
 pub(super) fn needed_permissions(platform: &Platform) -> Vec<Permission> {

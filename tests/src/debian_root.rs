@@ -38,7 +38,8 @@ impl DebianRoot {
     pub fn start_worker(&self, cache: &Path, server: &str) -> RootedWorker {
         let mut command = self.command(cache);
         let process = command
-            .args(["worker", "--cache-dir", CACHE_PLACE, server])
+            // Root of this namespace may be root of the machine.
+            .args(["worker", "--allow-root", "--cache-dir", CACHE_PLACE, server])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()

@@ -26,8 +26,9 @@ use crate::media::bounded_directory::{
 /// rarely need more.
 const ENTRY_BYTES: u64 = 4096;
 /// First bytes of every result; a change of the format changes it.
-const MAGIC: &[u8; 8] = b"bitzela2";
-/// Position of the checksum of all bytes that follow it.
+const MAGIC: &[u8; 8] = b"bitzela3";
+/// Position of the checksum of the key and of all bytes that follow it. The key is part of it, so that no result is taken
+/// for that of another Action, whatever a damaged index says.
 const CHECKSUM: Range<usize> = 8..12;
 /// Position of the length of the message.
 const LENGTH: Range<usize> = 12..20;
@@ -58,7 +59,7 @@ impl DiskActionCache {
             free_space_floor: 0,
             checkpoint_records,
             checks: ContentChecks {
-                file: |path, _, _| fs::read(path).is_ok_and(|content| decode(&content).is_some()),
+                file: |path, key, _| fs::read(path).is_ok_and(|content| decode(key, &content).is_some()),
                 // A result does not prove its key, and a part of one that a client wrote could look like another.
                 small: None,
             },
@@ -90,7 +91,7 @@ impl ActionCache for DiskActionCache {
         }
         // Results that were read or written recently are mostly in the page cache.
         let cached = self.directory.read_cached(key);
-        if let Some(result) = cached.and_then(|(_, content)| decode(&content)) {
+        if let Some(result) = cached.and_then(|(_, content)| decode(key, &content)) {
             return Ok(Some(result));
         }
         let directory = Arc::clone(&self.directory);
@@ -103,7 +104,7 @@ impl ActionCache for DiskActionCache {
         let small_entry = SmallEntry {
             digest: key,
             encoding: Encoding::Raw,
-            content: encode(&result).into(),
+            content: encode(key, &result).into(),
         };
         let put = run_blocking(move || directory.insert_small(&[small_entry], true)).await;
         put.into_iter().collect()
@@ -124,7 +125,7 @@ fn get(directory: &BoundedDirectory, key: Digest) -> Result<Option<ActionResult>
     };
     let content = content
         .map_err(|error| Error::io(format_args!("cannot read {}", directory.describe(&entry)))(error))?;
-    match decode(&content) {
+    match decode(key, &content) {
         Some(result) => Ok(Some(result)),
         None if directory.quarantine(&entry) => Ok(None),
         // Evicted or replaced meanwhile.
@@ -143,27 +144,34 @@ fn key(instance: &InstanceName, action: Digest) -> Digest {
     Digest::new(DigestFunction::Sha256, *hasher.finish().hash(), ENTRY_BYTES)
 }
 
-fn encode(result: &ActionResult) -> Vec<u8> {
+fn encode(key: Digest, result: &ActionResult) -> Vec<u8> {
     let length = result.encoded_len();
     let mut content = vec![0; HEADER_BYTES];
     content.extend_from_slice(&result.encode_to_vec());
     content[LENGTH].copy_from_slice(&(length as u64).to_le_bytes());
-    let checksum = crc32fast::hash(&content[LENGTH.start..]);
+    let checksum = checksum(key, &content[LENGTH.start..]);
     content[CHECKSUM].copy_from_slice(&checksum.to_le_bytes());
     content[..MAGIC.len()].copy_from_slice(MAGIC);
     content
 }
 
-/// Decodes a result, which padding may follow. `None` if it is incomplete or damaged.
-fn decode(content: &[u8]) -> Option<ActionResult> {
-    let checksum = u32::from_le_bytes(content.get(CHECKSUM)?.try_into().ok()?);
+/// Decodes the result of a key, which padding may follow. `None` if it is incomplete, damaged, or that of another key.
+fn decode(key: Digest, content: &[u8]) -> Option<ActionResult> {
+    let expected = u32::from_le_bytes(content.get(CHECKSUM)?.try_into().ok()?);
     let length = u64::from_le_bytes(content.get(LENGTH)?.try_into().ok()?);
     let end = HEADER_BYTES.checked_add(usize::try_from(length).ok()?)?;
     let checked = content.get(LENGTH.start..end)?;
-    let is_right = content.starts_with(MAGIC) && crc32fast::hash(checked) == checksum;
+    let is_right = content.starts_with(MAGIC) && checksum(key, checked) == expected;
     is_right
         .then(|| ActionResult::decode(&content[HEADER_BYTES..end]).ok())
         .flatten()
+}
+
+fn checksum(key: Digest, checked: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(key.hash());
+    hasher.update(checked);
+    hasher.finalize()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Journal in a file of this machine.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -77,7 +77,11 @@ impl DiskJournal {
         let writer = {
             let shared = shared.clone();
             let writer = thread::Builder::new().name("journal".to_owned());
-            writer.spawn(move || shared.write_batches(&database, commit_interval))
+            let file = JournalFile {
+                path: path.to_owned(),
+                database: Some(database),
+            };
+            writer.spawn(move || shared.write_batches(file, commit_interval))
         };
         let journal = Self {
             shared,
@@ -118,7 +122,7 @@ impl Drop for DiskJournal {
 
 impl Shared {
     /// Writes batches until the journal is closed and all are written.
-    fn write_batches(&self, database: &Database, commit_interval: Duration) {
+    fn write_batches(&self, mut file: JournalFile, commit_interval: Duration) {
         loop {
             let mut pending = self.pending.lock();
             while pending.records.is_empty() {
@@ -136,7 +140,7 @@ impl Shared {
             let records = std::mem::take(&mut pending.records);
             let last = pending.last;
             drop(pending);
-            while let Err(error) = write(database, &records) {
+            while let Err(error) = file.write(&records) {
                 tracing::error!(%error, "the journal cannot be written; new Actions wait until it can");
                 let mut pending = self.pending.lock();
                 if pending.closed {
@@ -151,6 +155,26 @@ impl Shared {
 
 fn boxed(error: impl Into<redb::Error>) -> Box<redb::Error> {
     Box::new(error.into())
+}
+
+/// File of the journal. After an error of the disk redb refuses all that follows, so the file is opened again; the batch
+/// that failed is then written once more, which changes nothing if it was written.
+struct JournalFile {
+    path: PathBuf,
+    /// `None` after an error.
+    database: Option<Database>,
+}
+
+impl JournalFile {
+    fn write(&mut self, records: &[Record]) -> Result<(), Box<redb::Error>> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => Database::create(&self.path).map_err(boxed)?,
+        };
+        write(&database, records)?;
+        self.database = Some(database);
+        Ok(())
+    }
 }
 
 /// Writes records in one transaction.

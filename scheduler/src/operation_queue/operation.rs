@@ -38,8 +38,8 @@ pub(super) struct Operation {
     /// Places in the queues of the requesters, in their order; empty unless the operation waits.
     pub(super) places: Vec<Place>,
     pub(super) stage: Stage,
-    /// The last lease. Its worker may come back with it.
-    pub(super) last_lease: Option<LeaseId>,
+    /// The last lease and the name of its worker, which may come back with it. `None` if the worker has ended the lease.
+    pub(super) last_lease: Option<(LeaseId, Arc<str>)>,
     /// Outcomes of the attempts so far.
     pub(super) attempts: Vec<String>,
     pub(super) waiting_since: Time,

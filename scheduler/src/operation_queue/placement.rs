@@ -140,8 +140,8 @@ impl OperationQueue {
             worker: worker_id,
             lease,
         };
-        operation.last_lease = Some(lease);
         let name = worker.name.clone();
+        operation.last_lease = Some((lease, name.clone()));
         if !worker.ends_with_server {
             effects.push(Effect::Record(Record::Leased {
                 operation: id,

@@ -69,6 +69,19 @@ impl Quarantine {
         })
     }
 
+    /// Takes back the loss of a worker that came back with the Action: only its connection was lost.
+    pub(super) fn worker_came_back(&mut self, key: &ActionKey, worker: &str) {
+        let Some(suspect) = self.suspects.get_mut(key) else {
+            return;
+        };
+        if let Some(index) = suspect.workers.iter().rposition(|lost| **lost == *worker) {
+            suspect.workers.remove(index);
+        }
+        if suspect.workers.is_empty() {
+            self.suspects.remove(key);
+        }
+    }
+
     /// Forgets the losses of an Action that a worker survived.
     pub(super) fn worker_survived(&mut self, key: &ActionKey) {
         self.suspects.remove(key);

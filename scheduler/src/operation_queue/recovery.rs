@@ -9,7 +9,7 @@ use super::effect::{Effect, Progress};
 use super::ids::{LeaseId, OperationId, WorkerId};
 use super::operation::{Operation, Stage};
 use super::record::{Record, RestoredOperation, RestoredState};
-use super::worker::Lease;
+use super::worker::{Lease, Worker};
 use crate::clock::Time;
 
 impl OperationQueue {
@@ -43,7 +43,7 @@ impl OperationQueue {
                 self.in_flight.insert(operation.action.key.clone(), id);
             }
             if let RestoredState::Leased { lease, worker } = restored.state {
-                operation.last_lease = Some(lease);
+                operation.last_lease = Some((lease, worker.clone()));
                 let progress = Progress::Executing {
                     worker: worker.clone(),
                 };
@@ -70,11 +70,21 @@ impl OperationQueue {
         leases: &[(OperationId, LeaseId)],
         effects: &mut Vec<Effect>,
     ) {
+        let Some(name) = self.workers.get(worker).map(|worker| worker.name.clone()) else {
+            return;
+        };
         let mut superseded = BTreeSet::new();
         for &(id, lease) in leases {
-            if self.adopts(id, lease) {
+            let is_taken_up = |worker: &Worker| worker.leases.contains_key(&lease);
+            if self.workers.get(worker).is_some_and(is_taken_up) {
+                continue;
+            }
+            if let Some(operation) = self.operations.get(&id) {
+                self.quarantine.worker_came_back(&operation.action.key, &name);
+            }
+            if self.adopts(id, lease, &name) {
                 self.adopt(now, worker, id, lease, effects);
-            } else if let Some(old) = self.holder(id, lease).filter(|old| *old != worker) {
+            } else if let Some(old) = self.holder(id, lease, &name).filter(|old| *old != worker) {
                 self.move_lease(old, worker, id, lease);
                 superseded.insert(old);
             } else {
@@ -97,10 +107,13 @@ impl OperationQueue {
         }
     }
 
-    /// Registration of the worker that runs an operation under this lease.
-    fn holder(&self, id: OperationId, lease: LeaseId) -> Option<WorkerId> {
+    /// Earlier registration of the worker with this name, if it runs an operation under this lease.
+    fn holder(&self, id: OperationId, lease: LeaseId, name: &str) -> Option<WorkerId> {
         match self.operations.get(&id)?.stage {
-            Stage::Executing { worker, lease: held } if held == lease => Some(worker),
+            Stage::Executing { worker, lease: held } if held == lease => {
+                let holder = self.workers.get(worker)?;
+                (*holder.name == *name).then_some(worker)
+            }
             _ => None,
         }
     }
@@ -116,11 +129,12 @@ impl OperationQueue {
         }
     }
 
-    /// True if an operation has no other worker, and this was its last lease.
-    fn adopts(&self, id: OperationId, lease: LeaseId) -> bool {
+    /// True if an operation has no other worker, and this was its last lease, of the worker with this name.
+    fn adopts(&self, id: OperationId, lease: LeaseId, name: &str) -> bool {
         self.operations.get(&id).is_some_and(|operation| {
+            let last = operation.last_lease.as_ref();
             matches!(operation.stage, Stage::Detached { .. } | Stage::Queued)
-                && operation.last_lease == Some(lease)
+                && last.is_some_and(|(last, worker)| *last == lease && **worker == *name)
         })
     }
 

@@ -12,6 +12,9 @@ use crate::clock::Time;
 /// one waiting Action after the other, because it is always the first with a free slot.
 const EXHAUSTED_WORKER_PAUSE: Duration = Duration::from_secs(10);
 
+/// Maximum length of the reason for which a worker handed a lease back.
+const MAX_REASON_BYTES: usize = 1024;
+
 impl OperationQueue {
     /// Takes a lease back from a worker that has too few resources for an Action. The Action goes to another worker, or
     /// to the same one after a pause, or fails after the maximum number of attempts. `reason` is the worker's.
@@ -33,6 +36,10 @@ impl OperationQueue {
         self.workers.pause(worker_id, until);
         self.deadlines.arm(until, Deadline::PauseEnds(worker_id));
         if let (Some(worker), Some(operation)) = (self.workers.get(worker_id), ended.operation) {
+            if let Some(operation) = self.operations.get_mut(&operation) {
+                operation.last_lease = None;
+            }
+            let reason = cut(reason);
             let attempt = format!("worker {} handed it back: {reason}", worker.name);
             self.requeue(now, operation, attempt, &mut effects);
         }
@@ -46,4 +53,10 @@ impl OperationQueue {
             self.fill(now, id, effects);
         }
     }
+}
+
+/// Start of a worker's reason: it is kept with the operation and in the journal.
+fn cut(reason: &str) -> &str {
+    let end = reason.floor_char_boundary(MAX_REASON_BYTES);
+    &reason[..end]
 }

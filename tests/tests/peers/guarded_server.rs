@@ -11,9 +11,11 @@ client_ca = "ca.pem"
 passwords = "passwords"
 [[access.rules]]
 identities = ["ci"]
+methods = ["password", "certificate"]
 allow = ["read", "cas-write", "ac-write", "execute"]
 [[access.rules]]
 identities = ["dev"]
+methods = ["password"]
 allow = ["read", "cas-write"]
 "#;
 const PASSWORD_HASH: &str = "$2b$04$YtzLcpYmRMvefafpPrGd1uj9pQMBU2y2qMkJSW3YMv17rZ1H9gWRy";

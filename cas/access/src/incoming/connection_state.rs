@@ -202,6 +202,10 @@ impl ConnectionState {
                 CloseReason::NotAuthenticated,
             );
         }
+        // Also after the calls have ended: HTTP/2 keeps what their bodies gave it until the client takes it.
+        if self.has_overdue_data() && self.others_wait() {
+            return Review::Close(CloseReason::Unread);
+        }
         if self.calls.load(Ordering::Acquire) == 0 {
             let last_call = Duration::from_millis(self.last_call.load(Ordering::Acquire));
             let timeout = if self.unauthenticated.load(Ordering::Acquire) {
@@ -211,9 +215,6 @@ impl ConnectionState {
             };
             let limit = self.accepted + last_call + timeout;
             return self.close_or_wait(now, limit, CloseReason::Idle);
-        }
-        if self.has_overdue_data() && self.others_wait() {
-            return Review::Close(CloseReason::Unread);
         }
         Review::NextAt(now + REVIEW_INTERVAL)
     }

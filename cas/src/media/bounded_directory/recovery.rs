@@ -140,8 +140,10 @@ pub(super) fn recover(
         tracing::warn!(store = %root.display(), "{losses}");
     }
     let journal = Journal::start(&index, next)?;
-    // On a disk that is full nothing is written, and nothing can be lost.
-    let _ = fs::File::create(index.join(OPEN_MARK));
+    if journal::path(&index, next).exists() {
+        // Not on a full disk, which has no journal that could get lost.
+        let _ = fs::File::create(index.join(OPEN_MARK));
+    }
     Ok(Recovered {
         entries,
         journal,
@@ -194,10 +196,11 @@ fn read_index(index: &Path) -> Result<ReadIndex, Error> {
         read.damage.push(NO_INDEX.to_owned());
     }
     let first = found.unwrap_or(0);
-    let journals: Vec<u64> = journals.into_iter().filter(|number| *number >= first).collect();
+    // An older journal: the process died between the last snapshot and the end of the mark.
     if was_open && journals.is_empty() {
         read.damage.push("the journal of the index is missing".to_owned());
     }
+    let journals: Vec<u64> = journals.into_iter().filter(|number| *number >= first).collect();
     for number in journals {
         let replay = journal::replay(&journal::path(index, number))?;
         match replay.origin {

@@ -50,8 +50,10 @@ async fn f6_an_idle_connection_is_closed() {
 async fn f3_unread_data_is_given_up_once_others_wait() {
     let state = connection();
     state.permit(true);
-    let _call = state.begin_call();
+    let call = state.begin_call();
     let piece = state.unsent();
+    // HTTP/2 keeps the last data of a call that has ended.
+    drop(call);
     advance(Duration::from_secs(45)).await;
     assert_eq!(outcome(&state), None, "nobody waits");
     let waiting = state.responses().wait();

@@ -14,7 +14,10 @@ use crate::error::Error;
 use crate::media::bounded_directory::entries::Entries;
 use crate::media::bounded_directory::files::make_directory;
 use crate::media::bounded_directory::record::RECORD_BYTES;
-use crate::media::bounded_directory::{BLOCK_BYTES, Entry, Place};
+use crate::media::bounded_directory::{BLOCK_BYTES, Entry, Place, now};
+
+/// Largest number of blocks of an entry in a segment: that of a blob of 1 MiB.
+const MAX_BLOCKS: u32 = 256;
 
 /// Finds entries that `entries` does not have, the least recently used first. Each has the content of its digest.
 pub(in super::super) fn find_unknown(
@@ -41,7 +44,7 @@ pub(in super::super) fn find_unknown(
             segment.take(block, blocks);
         }
         // Backwards: a blob may contain what looks like a trailer, and its own trailer comes behind that.
-        for last in (0..segment.free.len()).rev() {
+        for last in (0..segment.taken.len()).rev() {
             let is_wanted = |digest: &Digest| entries.get(digest).is_none() && !digests.contains(digest);
             if let Some(entry) = segment.entry_before(last, is_wanted, is_intact).map_err(failed)? {
                 digests.insert(entry.digest);
@@ -56,8 +59,10 @@ pub(in super::super) fn find_unknown(
 struct Segment {
     number: u32,
     file: File,
-    /// For each block, true if it has data and belongs to no known entry.
-    free: Vec<bool>,
+    /// For each block, true if it is not a hole.
+    has_data: Vec<bool>,
+    /// For each block, true if it belongs to an entry.
+    taken: Vec<bool>,
 }
 
 impl Segment {
@@ -67,18 +72,23 @@ impl Segment {
             .len()
             .min(u64::from(SEGMENT_BLOCKS) * BLOCK_BYTES);
         let block = |offset: u64| usize::try_from(offset.div_ceil(BLOCK_BYTES)).unwrap_or(usize::MAX);
-        let mut free = vec![false; block(length)];
+        let mut has_data = vec![false; block(length)];
         for (start, end) in data_ranges(&file, length)? {
-            let end = block(end).min(free.len());
-            free[block(start).min(end)..end].fill(true);
+            let end = block(end).min(has_data.len());
+            has_data[block(start).min(end)..end].fill(true);
         }
-        Ok(Self { number, file, free })
+        Ok(Self {
+            number,
+            file,
+            taken: vec![false; has_data.len()],
+            has_data,
+        })
     }
 
     /// Marks blocks as belonging to an entry.
     fn take(&mut self, block: u32, blocks: u32) {
-        let end = (block as usize + blocks as usize).min(self.free.len());
-        self.free[(block as usize).min(end)..end].fill(false);
+        let end = (block as usize + blocks as usize).min(self.taken.len());
+        self.taken[(block as usize).min(end)..end].fill(true);
     }
 
     /// The intact and wanted entry whose last block is `last`, which it then takes.
@@ -91,7 +101,7 @@ impl Segment {
         let Ok(block) = u32::try_from(last) else {
             return Ok(None);
         };
-        if !self.free[last] {
+        if !self.has_data[last] || self.taken[last] {
             return Ok(None);
         }
         let end = (u64::from(block) + 1) * BLOCK_BYTES;
@@ -105,12 +115,17 @@ impl Segment {
             return Ok(None);
         };
         let first = block + 1 - entry.blocks;
+        // Blocks of zeros may be holes, but none may belong to another entry.
+        if entry.blocks > MAX_BLOCKS || self.taken[first as usize..=last].contains(&true) {
+            return Ok(None);
+        }
         let mut content = vec![0; entry.blocks as usize * usize::try_from(BLOCK_BYTES).unwrap_or(0)];
         if !self.read(&mut content, u64::from(first) * BLOCK_BYTES)? || !is_intact(&entry, &content) {
             return Ok(None);
         }
         self.take(first, entry.blocks);
-        Ok(Some(entry))
+        let last_use = entry.last_use.min(now());
+        Ok(Some(Entry { last_use, ..entry }))
     }
 
     /// Fills the buffer. False if the file ends before.

@@ -7,7 +7,7 @@
 use std::io::IoSlice;
 
 use crate::media::bounded_directory::record::{self, Change, RECORD_BYTES};
-use crate::media::bounded_directory::{BLOCK_BYTES, Entry, Place};
+use crate::media::bounded_directory::{BLOCK_BYTES, Encoding, Entry, Place, blocks_of};
 
 /// Bytes of a block, as the size of an array.
 const BLOCK: usize = 4096;
@@ -51,7 +51,12 @@ pub(super) fn entry_of(number: u32, last: u32, block: &[u8]) -> Option<Entry> {
         return None;
     };
     let ends_here = block.checked_add(entry.blocks)? == last.checked_add(1)?;
-    (named == number && ends_here && entry.blocks > 0).then_some(entry)
+    // Compression only makes an entry smaller.
+    let fits = match entry.encoding {
+        Encoding::Raw => entry.blocks == blocks_of(entry.digest.size_bytes()),
+        Encoding::Zstd => entry.blocks <= blocks_of(entry.digest.size_bytes()),
+    };
+    (named == number && ends_here && fits && entry.blocks > 0).then_some(entry)
 }
 
 const _: () = assert!(BLOCK as u64 == BLOCK_BYTES);
