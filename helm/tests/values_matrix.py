@@ -28,12 +28,14 @@ ACCEPTED: dict[str, dict] = {
         "access": {
             "mode": "rules",
             "anonymous": ["read"],
-            "rules": [{
+            "rules": [
+                {
                     "groups": ["ci"],
                     "methods": ["token"],
                     "instances": ["main", "release/*"],
                     "allow": ["ac-write"],
-                }],
+                }
+            ],
             "tokens": {
                 "keys": "https://issuer.example/jwks.json",
                 "issuer": "https://issuer.example",
