@@ -8,7 +8,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use bitzel_proto::Digest;
-use bitzel_proto::reapi::{FileNode, NodeProperties, SymlinkNode};
+use bitzel_proto::reapi::{Directory, FileNode, NodeProperties, SymlinkNode};
 use rustix::fs::{Dir, OFlags};
 use tokio_util::sync::CancellationToken;
 
@@ -82,12 +82,14 @@ pub(super) struct Scanner<'scan, 'tree> {
     max_entries: u64,
     /// Entries of the upper directory that were scanned.
     entries: u64,
+    /// Unchanged entries of the input in directories that were scanned. A directory can be a part of many outputs.
+    input_entries: u64,
     cancellation: &'scan CancellationToken,
     changed: Vec<ChangedFile>,
 }
 
 impl<'scan, 'tree> Scanner<'scan, 'tree> {
-    /// A scan of at most `max_entries` changed entries.
+    /// A scan of at most `max_entries` changed entries, and as many unchanged ones beside them.
     pub(super) fn new(
         merged: &'scan MergedTree<'tree>,
         max_entries: u64,
@@ -97,6 +99,7 @@ impl<'scan, 'tree> Scanner<'scan, 'tree> {
             merged,
             max_entries,
             entries: 0,
+            input_entries: 0,
             cancellation,
             changed: vec![],
         }
@@ -172,11 +175,25 @@ impl<'scan, 'tree> Scanner<'scan, 'tree> {
         if self.entries <= self.max_entries {
             return Ok(());
         }
-        Err(Error::BoundReached(BoundReached {
+        Err(self.too_many_entries())
+    }
+
+    /// Counts the entries that a changed directory has from the input.
+    fn count_input(&mut self, directory: &Directory) -> Result<(), Error> {
+        let entries = directory.files.len() + directory.symlinks.len() + directory.directories.len();
+        self.input_entries = self.input_entries.saturating_add(entries as u64);
+        if self.input_entries <= self.max_entries {
+            return Ok(());
+        }
+        Err(self.too_many_entries())
+    }
+
+    fn too_many_entries(&self) -> Error {
+        Error::BoundReached(BoundReached {
             bound: Bound::OutputEntries,
             used: None,
             allowed: self.max_entries,
-        }))
+        })
     }
 
     /// The entries of a directory of the upper directory, merged with those of its input directory.
@@ -189,6 +206,7 @@ impl<'scan, 'tree> Scanner<'scan, 'tree> {
         let mut entries = BTreeMap::new();
         if let Some(digest) = input {
             let directory = self.merged.directory(digest)?;
+            self.count_input(directory)?;
             for file in &directory.files {
                 let node = ScannedNode::File(ScannedFile::Input(file.clone()));
                 entries.insert(file.name.clone(), node);
