@@ -39,7 +39,7 @@ use hashed_files::{HashedFiles, check_size};
 use merged_tree::MergedTree;
 pub use output_parents::create_output_parents;
 use scan::{ScannedNode, Scanner};
-pub use undeclared_writes::find_undeclared_writes;
+pub use undeclared_writes::{UndeclaredWrites, find_undeclared_writes};
 pub use upper_directory::derive_upper_directory;
 
 /// The outputs of a command.
