@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::bounds::Bounds;
+use crate::bounds::{Bound, BoundReached, Bounds};
+use crate::error::Error;
 
 mod delegation;
 
@@ -51,8 +52,10 @@ pub(crate) struct Cgroup {
 /// Numbers of times that a group reached its limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct CgroupEvents {
-    /// Processes that were killed because the group had no memory left.
+    /// Processes of the group that were killed for want of memory: of the group, of a group above, or of the machine.
     pub killed: u64,
+    /// Times that the group's own limit of memory left no way out. Limits of groups above do not count here.
+    pub out_of_memory: u64,
     /// Processes and threads that were refused.
     pub refused: u64,
 }
@@ -147,11 +150,10 @@ impl Cgroup {
 
     /// How often it has reached its limits.
     pub(crate) fn events(&self) -> CgroupEvents {
+        let memory_event = |name| self.memory_events.as_ref().map_or(0, |file| event(file, name));
         CgroupEvents {
-            killed: self
-                .memory_events
-                .as_ref()
-                .map_or(0, |file| event(file, "oom_kill")),
+            killed: memory_event("oom_kill"),
+            out_of_memory: memory_event("oom"),
             refused: self.pids_events.as_ref().map_or(0, |file| event(file, "max")),
         }
     }
@@ -167,6 +169,30 @@ fn event(file: &File, name: &str) -> u64 {
         .find(|(found, _)| *found == name)
         .and_then(|(_, number)| number.parse().ok())
         .unwrap_or(0)
+}
+
+impl CgroupEvents {
+    /// The reason why a command failed, if these events came between its start and its end.
+    pub(crate) fn cause_of_failure(self, before: Self, bounds: &Bounds) -> Option<Error> {
+        let reached = |bound, allowed| {
+            let used = None;
+            Some(Error::BoundReached(BoundReached { bound, used, allowed }))
+        };
+        if self.killed > before.killed {
+            if self.out_of_memory > before.out_of_memory {
+                return reached(Bound::Memory, bounds.memory_bytes);
+            }
+            return Some(Error::Exhausted(
+                "the kernel killed a process of the Action, because this machine or a control group above the Action's \
+                 has no memory left; run fewer Actions at a time, or lower `memory` of [execution.bounds]"
+                    .to_owned(),
+            ));
+        }
+        if self.refused > before.refused {
+            return reached(Bound::Processes, bounds.processes);
+        }
+        None
+    }
 }
 
 impl Drop for Cgroup {
