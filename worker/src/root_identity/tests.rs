@@ -128,15 +128,6 @@ fn reads_the_databases_of_alpine_and_arch() {
 }
 
 #[test]
-fn a_left_over_database_of_rpm_does_not_count() {
-    let libc = paragraph("libc6", "2.36-9+deb12u10", "installed", "");
-    let one = debian(OS_RELEASE, std::slice::from_ref(&libc));
-    let with_rpm = debian(OS_RELEASE, &[libc]);
-    write(with_rpm.path(), "var/lib/rpm/rpmdb.sqlite", "not a database");
-    assert_eq!(identity(&one), identity(&with_rpm));
-}
-
-#[test]
 fn this_machine_has_the_same_identity_each_time() {
     let parts = RootParts::of_this_machine().unwrap();
     assert_eq!(parts, RootParts::of_this_machine().unwrap());
