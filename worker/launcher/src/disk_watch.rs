@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use bitzel_launcher::{
-    DISK_WATCH_INTERVAL, LaunchRequest, WATCH_INTERVALS_PER_LOOK, WatchedBound, WatchedBounds,
+    DISK_WATCH_INTERVAL, LaunchRequest, MAX_DISK_WATCH_INTERVAL, WatchedBound, WatchedBounds, watch_interval,
 };
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
 use rustix::path::Arg;
@@ -64,7 +64,7 @@ impl<'run> DiskWatch<'run> {
         let start = Instant::now();
         let found = self.exceeded(is_interrupted);
         let end = Instant::now();
-        self.next = end + DISK_WATCH_INTERVAL.max((end - start) * WATCH_INTERVALS_PER_LOOK);
+        self.next = end + watch_interval(end - start, DISK_WATCH_INTERVAL, MAX_DISK_WATCH_INTERVAL);
         found
     }
 

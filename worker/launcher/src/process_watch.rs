@@ -8,7 +8,9 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bitzel_launcher::{PROCESS_WATCH_INTERVAL, WATCH_INTERVALS_PER_LOOK, WatchedBound, WatchedBounds};
+use bitzel_launcher::{
+    MAX_PROCESS_WATCH_INTERVAL, PROCESS_WATCH_INTERVAL, WatchedBound, WatchedBounds, watch_interval,
+};
 use rustix::fs::statvfs;
 use rustix::param::page_size;
 
@@ -19,7 +21,6 @@ const MEMORY_FILE_SYSTEMS: [&str; 2] = ["/tmp", "/dev/shm"];
 pub(crate) struct ProcessWatch {
     memory_bytes: Option<u64>,
     processes: Option<u64>,
-    interval: Duration,
     next: Instant,
 }
 
@@ -39,7 +40,6 @@ impl ProcessWatch {
         Self {
             memory_bytes: bounds.memory_bytes,
             processes: bounds.processes,
-            interval: PROCESS_WATCH_INTERVAL,
             next: Instant::now() + PROCESS_WATCH_INTERVAL,
         }
     }
@@ -66,8 +66,7 @@ impl ProcessWatch {
             _ => None,
         };
         let end = Instant::now();
-        self.interval = PROCESS_WATCH_INTERVAL.max((end - start) * WATCH_INTERVALS_PER_LOOK);
-        self.next = end + self.interval;
+        self.next = end + watch_interval(end - start, PROCESS_WATCH_INTERVAL, MAX_PROCESS_WATCH_INTERVAL);
         Ok(found)
     }
 }
