@@ -10,6 +10,10 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use crate::bounds::{Bound, BoundReached, Bounds};
 use crate::error::Error;
@@ -39,6 +43,9 @@ pub(crate) struct Cgroups {
 
 /// Number of the next group of this process.
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
+
+/// Longest wait for the end of the processes that were killed in a group.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The control group of a launcher. Removed when it is dropped, if its processes have ended.
 #[derive(Debug)]
@@ -156,6 +163,43 @@ impl Cgroup {
             out_of_memory: memory_event("oom"),
             refused: self.pids_events.as_ref().map_or(0, |file| event(file, "max")),
         }
+    }
+}
+
+impl Cgroup {
+    /// Kills the processes that are left, waits for their end and removes the group. After a kill for want of memory the
+    /// launcher may be gone before the processes of its command. Blocks.
+    pub(crate) fn end(self) {
+        // Not there before Linux 5.14. The processes have been killed already, if there are any.
+        let _ = fs::write(self.directory.join("cgroup.kill"), "1");
+        if let Err(error) = self.wait_until_empty() {
+            tracing::warn!(
+                "{} stays until the next start of a worker: {error}",
+                self.directory.display()
+            );
+        }
+        // The drop removes it.
+    }
+
+    fn wait_until_empty(&self) -> io::Result<()> {
+        let events = File::open(self.directory.join("cgroup.events"))?;
+        let deadline = Instant::now() + END_TIMEOUT;
+        // The kernel reports a change since the last read as an exceptional condition.
+        while event(&events, "populated") != 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let left = Timespec::try_from(left).map_err(io::Error::other)?;
+            match poll(&mut [PollFd::new(&events, PollFlags::PRI)], Some(&left)) {
+                Ok(0) => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "its processes do not end",
+                    ));
+                }
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 }
 

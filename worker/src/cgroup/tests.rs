@@ -127,3 +127,42 @@ fn f7_the_kernel_enforces_memory_and_processes() {
     assert!(status.success());
     assert_eq!(events, CgroupEvents::default());
 }
+
+/// A group in a hierarchy of version 2 that is mounted here, even without controllers.
+fn group_without_controllers() -> Option<Cgroup> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let mut mounts = mounts.lines().map(|line| line.split(' ').skip(1));
+    let mount = mounts.find_map(|mut fields| {
+        let target = fields.next()?;
+        (fields.next() == Some("cgroup2")).then_some(target)
+    })?;
+    let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
+    let directory = Path::new(mount).join(format!("{PREFIX}{}-{number}", std::process::id()));
+    fs::create_dir(&directory).ok()?;
+    Some(Cgroup {
+        directory,
+        memory_events: None,
+        pids_events: None,
+    })
+}
+
+#[test]
+fn the_end_of_a_group_kills_what_is_left_in_it() {
+    let Some(cgroup) = group_without_controllers() else {
+        println!("SKIPPED: the_end_of_a_group_kills_what_is_left_in_it: no cgroup can be made");
+        return;
+    };
+    let directory = cgroup.directory.clone();
+    let mut processes: Vec<_> = (0..20)
+        .map(|_| {
+            let process = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+            cgroup.admit(process.id()).unwrap();
+            process
+        })
+        .collect();
+    cgroup.end();
+    assert!(!directory.exists(), "{}", directory.display());
+    for process in &mut processes {
+        assert!(!process.wait().unwrap().success());
+    }
+}
