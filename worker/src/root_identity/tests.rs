@@ -34,6 +34,7 @@ fn parts(root: &TempDir) -> RootParts {
     RootParts {
         os_release: OsRelease::read(root.path()).unwrap(),
         packages: packages::installed(root.path()).unwrap(),
+        alternatives: alternatives::chosen(root.path()).unwrap(),
         tools: vec![],
     }
 }
@@ -88,6 +89,12 @@ fn everything_that_makes_a_root_changes_its_identity() {
             std::slice::from_ref(&libc),
         ),
     ] {
+        identities.push(identity(&root));
+    }
+    for target in ["/usr/bin/clang-14", "/usr/bin/clang-16"] {
+        let root = debian(OS_RELEASE, std::slice::from_ref(&libc));
+        write(root.path(), "etc/alternatives/README", "for people");
+        std::os::unix::fs::symlink(target, root.path().join("etc/alternatives/clang")).unwrap();
         identities.push(identity(&root));
     }
     let mut with_tools = parts(&base);
