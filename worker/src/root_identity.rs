@@ -97,7 +97,7 @@ impl RootParts {
     pub fn of_this_machine() -> Result<Self, Error> {
         let root = Path::new("/");
         let packages = packages::installed(root)?;
-        let tools = tools::find(!packages.is_empty());
+        let tools = tools::find(!packages.is_empty())?;
         if packages.is_empty() && !tools.iter().any(Tool::has_version) {
             return Err(Error::UnknownRoot(
                 "it has no package database of dpkg, rpm, apk or pacman, and no compiler or libc that names its version"

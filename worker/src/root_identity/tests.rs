@@ -98,7 +98,7 @@ fn everything_that_makes_a_root_changes_its_identity() {
         identities.push(identity(&root));
     }
     let mut with_tools = parts(&base);
-    with_tools.tools = tools::find(true);
+    with_tools.tools = tools::find(true).unwrap();
     identities.push(with_tools.identity());
     for (index, identity) in identities.iter().enumerate() {
         assert!(!identities[..index].contains(identity), "{index}: {identity}");
