@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import ipaddress
 import json
 import os
 import re
@@ -299,6 +300,29 @@ class Rendering(unittest.TestCase):
         for _, documents in each_accepted():
             for service in objects_of(documents, "Service").values():
                 self.assertNotIn("admin", [port["targetPort"] for port in service["spec"]["ports"]])
+
+    def test_workers_do_not_reach_keys_of_clouds(self):
+        def excepts(values: dict) -> list[list[str]]:
+            policy = objects_of(render(values), "NetworkPolicy")["t-bitzel-worker"]
+            blocks = [peer["ipBlock"] for peer in policy["spec"]["egress"][0]["to"]]
+            self.assertEqual([block["cidr"] for block in blocks], ["0.0.0.0/0", "::/0"])
+            return [block.get("except", []) for block in blocks]
+
+        networks = [ipaddress.ip_network(text) for texts in excepts({}) for text in texts]
+        for service in [
+            "169.254.169.254",  # AWS, Google Cloud, Azure and others
+            "169.254.170.23",  # EKS Pod Identity
+            "168.63.129.16",  # Azure
+            "fd00:ec2::254",  # AWS
+            "fd00:ec2::23",  # EKS Pod Identity
+            "fd20:ce::254",  # Google Cloud
+            "fe80::a9fe:a9fe",  # OpenStack
+        ]:
+            self.assertTrue(any(ipaddress.ip_address(service) in network for network in networks), service)
+        # NodeLocal DNSCache.
+        self.assertFalse(any(ipaddress.ip_address("169.254.20.10") in network for network in networks))
+        nothing = {"networkPolicy": {"workerEgressExcept": [], "workerEgressExceptIPv6": []}}
+        self.assertEqual(excepts(nothing), [[], []])
 
     def test_the_server_of_workers_is_the_service(self):
         documents = rendered("rules and certificates")

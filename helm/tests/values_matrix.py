@@ -130,6 +130,7 @@ ACCEPTED: dict[str, dict] = {
         "networkPolicy": {
             "clients": [{"namespaceSelector": {"matchLabels": {"team": "yocto"}}}],
             "workerEgressExcept": ["169.254.169.254/32", "10.0.0.0/8"],
+            "workerEgressExceptIPv6": ["fd00::/8"],
         },
     },
     "long names": {"fullnameOverride": "a" * 40, "pools": [pool(name="b" * 20)], "store": {"kind": "shards"}},

@@ -10,8 +10,13 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use crate::bounds::Bounds;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use crate::bounds::{Bound, BoundReached, Bounds};
+use crate::error::Error;
 
 mod delegation;
 
@@ -39,6 +44,9 @@ pub(crate) struct Cgroups {
 /// Number of the next group of this process.
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
 
+/// Longest wait for the end of the processes that were killed in a group.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// The control group of a launcher. Removed when it is dropped, if its processes have ended.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
@@ -51,8 +59,10 @@ pub(crate) struct Cgroup {
 /// Numbers of times that a group reached its limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct CgroupEvents {
-    /// Processes that were killed because the group had no memory left.
+    /// Processes of the group that were killed for want of memory: of the group, of a group above, or of the machine.
     pub killed: u64,
+    /// Times that the group's own limit of memory left no way out. Limits of groups above do not count here.
+    pub out_of_memory: u64,
     /// Processes and threads that were refused.
     pub refused: u64,
 }
@@ -147,13 +157,49 @@ impl Cgroup {
 
     /// How often it has reached its limits.
     pub(crate) fn events(&self) -> CgroupEvents {
+        let memory_event = |name| self.memory_events.as_ref().map_or(0, |file| event(file, name));
         CgroupEvents {
-            killed: self
-                .memory_events
-                .as_ref()
-                .map_or(0, |file| event(file, "oom_kill")),
+            killed: memory_event("oom_kill"),
+            out_of_memory: memory_event("oom"),
             refused: self.pids_events.as_ref().map_or(0, |file| event(file, "max")),
         }
+    }
+}
+
+impl Cgroup {
+    /// Kills the processes that are left, waits for their end and removes the group. After a kill for want of memory the
+    /// launcher may be gone before the processes of its command. Blocks.
+    pub(crate) fn end(self) {
+        // Not there before Linux 5.14. The processes have been killed already, if there are any.
+        let _ = fs::write(self.directory.join("cgroup.kill"), "1");
+        if let Err(error) = self.wait_until_empty() {
+            tracing::warn!(
+                "{} stays until the next start of a worker: {error}",
+                self.directory.display()
+            );
+        }
+        // The drop removes it.
+    }
+
+    fn wait_until_empty(&self) -> io::Result<()> {
+        let events = File::open(self.directory.join("cgroup.events"))?;
+        let deadline = Instant::now() + END_TIMEOUT;
+        // The kernel reports a change since the last read as an exceptional condition.
+        while event(&events, "populated") != 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let left = Timespec::try_from(left).map_err(io::Error::other)?;
+            match poll(&mut [PollFd::new(&events, PollFlags::PRI)], Some(&left)) {
+                Ok(0) => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "its processes do not end",
+                    ));
+                }
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -167,6 +213,30 @@ fn event(file: &File, name: &str) -> u64 {
         .find(|(found, _)| *found == name)
         .and_then(|(_, number)| number.parse().ok())
         .unwrap_or(0)
+}
+
+impl CgroupEvents {
+    /// The reason why a command failed, if these events came between its start and its end.
+    pub(crate) fn cause_of_failure(self, before: Self, bounds: &Bounds) -> Option<Error> {
+        let reached = |bound, allowed| {
+            let used = None;
+            Some(Error::BoundReached(BoundReached { bound, used, allowed }))
+        };
+        if self.killed > before.killed {
+            if self.out_of_memory > before.out_of_memory {
+                return reached(Bound::Memory, bounds.memory_bytes);
+            }
+            return Some(Error::Exhausted(
+                "the kernel killed a process of the Action, because this machine or a control group above the Action's \
+                 has no memory left; run fewer Actions at a time, or lower `memory` of [execution.bounds]"
+                    .to_owned(),
+            ));
+        }
+        if self.refused > before.refused {
+            return reached(Bound::Processes, bounds.processes);
+        }
+        None
+    }
 }
 
 impl Drop for Cgroup {

@@ -1,5 +1,6 @@
 //! Errors of a worker.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -39,10 +40,12 @@ pub enum Error {
         reason: String,
     },
     /// The command wrote outside its declared outputs.
-    #[error("the command wrote outside its declared outputs: {}", listed(.paths))]
+    #[error("the command wrote outside its declared outputs: {}", listed(.paths, *.count))]
     UndeclaredWrites {
-        /// Paths relative to the input root, sorted.
-        paths: Vec<String>,
+        /// The first paths, relative to the input root, sorted.
+        paths: BTreeSet<String>,
+        /// Number of all paths.
+        count: u64,
     },
     /// The Action needs more than a bound of this worker allows.
     #[error("{0}")]
@@ -110,11 +113,12 @@ pub(crate) fn is_exhaustion(errno: i32) -> bool {
 }
 
 /// Number of paths that a message names. It only counts further ones.
-const MAX_LISTED_PATHS: usize = 20;
+pub(crate) const MAX_LISTED_PATHS: usize = 20;
 
-fn listed(paths: &[String]) -> String {
-    let listed = paths[..paths.len().min(MAX_LISTED_PATHS)].join(", ");
-    match paths.len().saturating_sub(MAX_LISTED_PATHS) {
+fn listed(paths: &BTreeSet<String>, count: u64) -> String {
+    let listed: Vec<&str> = paths.iter().map(String::as_str).collect();
+    let listed = listed.join(", ");
+    match count.saturating_sub(paths.len() as u64) {
         0 => listed,
         more => format!("{listed} and {more} more"),
     }

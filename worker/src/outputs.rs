@@ -33,13 +33,13 @@ mod undeclared_writes;
 mod upper_directory;
 
 pub use declaration::{DeclaredOutput, ExpectedType, OutputDeclaration};
-use directory_builder::DirectoryBuilder;
+use directory_builder::{DirectoryBuilder, OutputBudget};
 pub(crate) use file_digest::hash_file;
 use hashed_files::{HashedFiles, check_size};
 use merged_tree::MergedTree;
 pub use output_parents::create_output_parents;
 use scan::{ScannedNode, Scanner};
-pub use undeclared_writes::find_undeclared_writes;
+pub use undeclared_writes::{UndeclaredWrites, find_undeclared_writes};
 pub use upper_directory::derive_upper_directory;
 
 /// The outputs of a command.
@@ -75,11 +75,18 @@ pub fn collect_outputs(
         }
     }
     let changed = scanner.into_changed_files();
-    check_size(&changed, bounds.output_bytes)?;
+    let allowed = bounds.output_bytes;
+    let budget = OutputBudget {
+        used: check_size(&changed, allowed)?,
+        allowed,
+    };
     let hashed = HashedFiles::hash(changed, function, declaration.properties, cache, cancellation)?;
-    let mut builder = DirectoryBuilder::new(function, tree, &hashed, declaration.properties);
+    let mut builder = DirectoryBuilder::new(function, tree, &hashed, declaration.properties, budget);
     let mut result = ActionResult::default();
     for (declared, node) in scanned {
+        if cancellation.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
         let wrong_type = |is: &str, expected: &str| Error::InvalidOutput {
             path: declared.components.join("/"),
             reason: format!("is {is}, but the Command declares it as {expected}"),
@@ -133,7 +140,7 @@ pub fn collect_outputs(
                 let tree_digest = if format == OutputDirectoryFormat::DirectoryOnly {
                     None
                 } else {
-                    Some(builder.tree(root)?)
+                    Some(builder.tree(root, &path)?)
                 };
                 result.output_directories.push(OutputDirectory {
                     path,

@@ -15,10 +15,12 @@ use serde::Deserialize;
 
 use crate::error::Error;
 
+mod alternatives;
 mod os_release;
 mod packages;
 mod tools;
 
+use alternatives::Alternative;
 use os_release::OsRelease;
 use packages::Package;
 use tools::Tool;
@@ -85,6 +87,7 @@ impl fmt::Display for RootIdentity {
 pub struct RootParts {
     os_release: OsRelease,
     packages: Vec<Package>,
+    alternatives: Vec<Alternative>,
     tools: Vec<Tool>,
 }
 
@@ -94,7 +97,7 @@ impl RootParts {
     pub fn of_this_machine() -> Result<Self, Error> {
         let root = Path::new("/");
         let packages = packages::installed(root)?;
-        let tools = tools::find(!packages.is_empty());
+        let tools = tools::find(!packages.is_empty())?;
         if packages.is_empty() && !tools.iter().any(Tool::has_version) {
             return Err(Error::UnknownRoot(
                 "it has no package database of dpkg, rpm, apk or pacman, and no compiler or libc that names its version"
@@ -104,6 +107,7 @@ impl RootParts {
         Ok(Self {
             os_release: OsRelease::read(root)?,
             packages,
+            alternatives: alternatives::chosen(root)?,
             tools,
         })
     }
@@ -123,6 +127,7 @@ impl fmt::Display for RootParts {
         writeln!(formatter, "{FORMAT}")?;
         let mut lines: Vec<String> = self.os_release.lines();
         lines.extend(self.packages.iter().map(Package::to_string));
+        lines.extend(self.alternatives.iter().map(Alternative::to_string));
         lines.extend(self.tools.iter().map(Tool::to_string));
         lines.sort_unstable();
         lines.dedup();

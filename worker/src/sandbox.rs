@@ -7,7 +7,7 @@ use bitzel_cas::blocking::run_blocking;
 use bitzel_launcher::{INPUT_ROOT, LaunchReport, LaunchRequest, WatchedBound, WatchedBounds};
 
 use crate::bounds::{BOUNDS_LOG, Bound, BoundReached, Bounds, size};
-use crate::cgroup::{CgroupEvents, Cgroups};
+use crate::cgroup::Cgroups;
 use crate::error::Error;
 use crate::worker_directories::{ActionDirectory, WorkerDirectories};
 
@@ -151,13 +151,13 @@ impl Sandbox {
         let answer = match answer {
             Ok(answer) => answer,
             Err(reason) => {
-                let killed = self.reached_in_cgroup(before, launcher.events());
+                let killed = launcher.events().cause_of_failure(before, &self.bounds);
                 launcher.end().await?;
                 // Nothing in a sandbox can end a launcher. The machine may have run out of memory.
-                return Err(killed.map_or(Error::Exhausted(reason), Error::BoundReached));
+                return Err(killed.unwrap_or(Error::Exhausted(reason)));
             }
         };
-        let reached = self.reached_in_cgroup(before, launcher.events());
+        let cause = launcher.events().cause_of_failure(before, &self.bounds);
         if answer.reusable {
             self.launchers.put_back(launcher);
         } else {
@@ -165,8 +165,8 @@ impl Sandbox {
         }
         match answer.report {
             // A command that succeeds has coped with it.
-            LaunchReport::Exited(code) => match reached.filter(|_| code != 0) {
-                Some(reached) => Err(Error::BoundReached(reached)),
+            LaunchReport::Exited(code) => match cause.filter(|_| code != 0) {
+                Some(error) => Err(error),
                 None => Ok(Some(code)),
             },
             LaunchReport::BoundReached { bound, used } => {
@@ -175,19 +175,6 @@ impl Sandbox {
             LaunchReport::CommandNotStarted(reason) => Err(Error::CommandNotStarted(reason)),
             LaunchReport::Failed { step, reason, errno } => Err(failed(&step, &reason, errno)),
         }
-    }
-
-    /// The bound that a command reached in its control group between two looks at the events.
-    fn reached_in_cgroup(&self, before: CgroupEvents, after: CgroupEvents) -> Option<BoundReached> {
-        let (bound, allowed) = if after.killed > before.killed {
-            (Bound::Memory, self.bounds.memory_bytes)
-        } else if after.refused > before.refused {
-            (Bound::Processes, self.bounds.processes)
-        } else {
-            return None;
-        };
-        let used = None;
-        Some(BoundReached { bound, used, allowed })
     }
 
     fn reached_in_watch(&self, bound: WatchedBound, used: u64) -> BoundReached {

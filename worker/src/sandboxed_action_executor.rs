@@ -47,6 +47,7 @@ pub struct SandboxedActionExecutor {
     reader: ActionReader,
     input_roots: InputRoots,
     runner: CommandRunner,
+    max_output_entries: u64,
     uploader: OutputUploader,
 }
 
@@ -75,6 +76,7 @@ impl SandboxedActionExecutor {
             reader: ActionReader::new(timeouts, bounds.input_entries),
             input_roots: InputRoots::new(Arc::clone(&directories), Arc::clone(&files)),
             runner: CommandRunner::new(sandbox),
+            max_output_entries: bounds.output_entries,
             uploader: OutputUploader::new(files, bounds),
             directories,
         })
@@ -148,7 +150,7 @@ impl SandboxedActionExecutor {
         metadata(result).output_upload_completed_timestamp = Some(now());
         let declared = match end {
             CommandEnd::Exited(0) if execution.action.properties.undeclared_writes_fail => {
-                refuse_undeclared_writes(execution, cancellation).await
+                refuse_undeclared_writes(execution, self.max_output_entries, cancellation).await
             }
             _ => Ok(()),
         };

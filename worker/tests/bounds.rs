@@ -235,6 +235,47 @@ async fn f8_vast_outputs_are_refused_before_they_are_hashed() {
     worker.run(&directory([]), run).await;
 }
 
+#[tokio::test]
+async fn trees_of_unchanged_directories_count_as_output() {
+    let subdirectories: std::collections::BTreeMap<String, Node> = (0..100)
+        .map(|number| (format!("{number:0>200}"), directory([])))
+        .collect();
+    let wide = Node::Directory(subdirectories, None);
+    // A Tree of about 25 KB.
+    let tree = directory([("a", directory([("b", directory([("wide", wide)]))]))]);
+    let worker = bounded(|bounds| bounds.output_bytes = 60_000).await;
+    let run = |outputs| Run {
+        script: "true",
+        outputs,
+        ..Run::default()
+    };
+    // The same directory many times has one Tree.
+    let result = worker.run(&tree, run(&["a/b/wide"; 50])).await;
+    assert_eq!(result.output_directories.len(), 50);
+    let nested = run(&["a", "a/b", "a/b/wide"]);
+    let status = worker.respond(&tree, nested).await.status.unwrap();
+    assert_reached(&status, &["the outputs are too large: ", "`output_size`"]);
+}
+
+#[tokio::test]
+async fn a_changed_directory_in_many_outputs_is_bounded() {
+    let files: std::collections::BTreeMap<String, Node> = (0..300)
+        .map(|number| (number.to_string(), plain_file("x")))
+        .collect();
+    let tree = directory([("d", Node::Directory(files, None))]);
+    let worker = bounded(|bounds| bounds.output_entries = 1000).await;
+    let run = |outputs| Run {
+        script: "touch d/new",
+        outputs,
+        ..Run::default()
+    };
+    for tree in tree.copied_and_overlaid() {
+        worker.run(&tree, run(&["d"])).await;
+        let status = worker.respond(&tree, run(&["d"; 50])).await.status.unwrap();
+        assert_reached(&status, &["too many files", "`output_entries`"]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn f5_actions_share_no_files_of_their_own_and_take_no_leases() {
     let worker = Worker::new().await;

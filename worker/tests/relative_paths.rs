@@ -87,3 +87,29 @@ async fn no_path_leads_out_of_the_input_root() {
     let result = worker.run(&tree, run).await;
     assert_eq!(result.output_files, []);
 }
+
+#[tokio::test]
+async fn outputs_with_too_long_paths_are_the_fault_of_the_client() {
+    let worker = Worker::new().await;
+    let deep = |bytes: usize| {
+        let components = vec!["n".repeat(199); bytes / 200];
+        components.join("/")
+    };
+    // The last one is too long only below the directory of the worker.
+    for path in [
+        "n".repeat(256),
+        deep(5000),
+        format!("{}/{}", deep(4000), "n".repeat(88)),
+    ] {
+        let outputs: &[&str] = &[&path];
+        let run = Run {
+            script: "true",
+            outputs,
+            ..Run::default()
+        };
+        let status = worker.respond(&directory([]), run).await.status.unwrap();
+        assert_eq!(status.code, Code::InvalidArgument as i32, "{}", status.message);
+        assert!(status.message.contains("bytes"), "{}", status.message);
+    }
+    assert_eq!(worker.leftovers(), Vec::<std::path::PathBuf>::new());
+}

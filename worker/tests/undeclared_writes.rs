@@ -76,3 +76,21 @@ async fn declared_writes_pass_the_check() {
         worker.run(&tree, run).await;
     }
 }
+
+#[tokio::test]
+async fn many_undeclared_writes_are_counted_to_the_bound() {
+    let worker = Worker::with(|config| config.bounds.output_entries = 100).await;
+    for (script, part) in [
+        ("seq 1 100 | xargs touch", " and 80 more"),
+        ("seq 1 101 | xargs touch", "this worker allows 100;"),
+    ] {
+        let run = Run {
+            script,
+            platform: &[("undeclared-writes", "error")],
+            ..Run::default()
+        };
+        let status = worker.respond(&directory([]), run).await.status.unwrap();
+        assert_eq!(status.code, Code::FailedPrecondition as i32, "{}", status.message);
+        assert!(status.message.contains(part), "{}", status.message);
+    }
+}

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use bitzel_launcher::{
-    DISK_WATCH_INTERVAL, LaunchRequest, WATCH_INTERVALS_PER_LOOK, WatchedBound, WatchedBounds,
+    DISK_WATCH_INTERVAL, LaunchRequest, MAX_DISK_WATCH_INTERVAL, WatchedBound, WatchedBounds, watch_interval,
 };
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
 use rustix::path::Arg;
@@ -18,6 +18,8 @@ use rustix::path::Arg;
 const MAX_DEPTH: usize = 512;
 /// Bytes that an entry counts at least: also an empty file takes an inode and a name.
 const MIN_ENTRY_BYTES: u64 = 4096;
+/// Bytes that each further name of a file counts: it takes a part of a directory, and of every list of names.
+const FURTHER_NAME_BYTES: u64 = 256;
 
 /// Watch of one command.
 pub(crate) struct DiskWatch<'run> {
@@ -62,7 +64,7 @@ impl<'run> DiskWatch<'run> {
         let start = Instant::now();
         let found = self.exceeded(is_interrupted);
         let end = Instant::now();
-        self.next = end + DISK_WATCH_INTERVAL.max((end - start) * WATCH_INTERVALS_PER_LOOK);
+        self.next = end + watch_interval(end - start, DISK_WATCH_INTERVAL, MAX_DISK_WATCH_INTERVAL);
         found
     }
 
@@ -98,6 +100,7 @@ impl<S: FnMut() -> bool> Sum<S> {
         let status = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
         let is_directory = FileType::from_raw_mode(status.st_mode).is_dir();
         if !is_directory && status.st_nlink > 1 && !self.counted.insert(status.st_ino) {
+            self.bytes = self.bytes.saturating_add(FURTHER_NAME_BYTES);
             return Ok(());
         }
         let on_disk = u64::try_from(status.st_blocks).unwrap_or(0).saturating_mul(512);
@@ -161,6 +164,12 @@ mod tests {
         fs::set_permissions(path("closed"), fs::Permissions::from_mode(0o700)).unwrap();
         let added = after - before;
         assert!((1 << 20..2 << 20).contains(&added), "{added}");
+        // Many names of one file count too.
+        for number in 0..1000 {
+            fs::hard_link(path("sparse"), path(&format!("name {number}"))).unwrap();
+        }
+        let linked = used(directory.path(), u64::MAX);
+        assert!(linked - after >= 1000 * FURTHER_NAME_BYTES, "{after} {linked}");
         // It stops soon after the limit.
         assert!(used(directory.path(), 1) < after);
     }

@@ -76,9 +76,20 @@ pub enum WatchedBound {
 pub const PROCESS_WATCH_INTERVAL: Duration = Duration::from_millis(200);
 /// Shortest time between two looks at the disk space and the logs of a command.
 pub const DISK_WATCH_INTERVAL: Duration = Duration::from_millis(500);
-/// Part of the time that a look takes at most: after a long look the next one is later, so that the watch of a large
-/// tree takes at most two percent of a processor.
+/// Longest time between two looks at the memory and the processes of a command. A command chooses how long a look takes,
+/// and must not make the watch blind with it.
+pub const MAX_PROCESS_WATCH_INTERVAL: Duration = Duration::from_secs(2);
+/// Longest time between two looks at the disk space and the logs of a command.
+pub const MAX_DISK_WATCH_INTERVAL: Duration = Duration::from_secs(10);
+/// Part of the time that a look takes: after a long look the next one is later, so that the watch of a large tree takes
+/// two percent of a processor, up to the longest interval.
 pub const WATCH_INTERVALS_PER_LOOK: u32 = 50;
+
+/// Time until the look after one that took `look`.
+pub fn watch_interval(look: Duration, shortest: Duration, longest: Duration) -> Duration {
+    look.saturating_mul(WATCH_INTERVALS_PER_LOOK)
+        .clamp(shortest, longest)
+}
 
 /// Command to run. Paths are relative to the worker's directory, so that many layers fit into the 4,096 bytes that the
 /// kernel takes as options of a mount.
@@ -140,4 +151,21 @@ pub enum LaunchReport {
         /// What the command used when this was noticed.
         used: u64,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_looks_delay_the_next_one_to_a_limit() {
+        let next = |milliseconds| {
+            let look = Duration::from_millis(milliseconds);
+            watch_interval(look, DISK_WATCH_INTERVAL, MAX_DISK_WATCH_INTERVAL)
+        };
+        assert_eq!(next(1), DISK_WATCH_INTERVAL);
+        assert_eq!(next(100), Duration::from_secs(5));
+        assert_eq!(next(60_000), Duration::from_secs(10));
+        assert_eq!(next(u64::MAX), Duration::from_secs(10));
+    }
 }

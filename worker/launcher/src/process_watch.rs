@@ -8,7 +8,9 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bitzel_launcher::{PROCESS_WATCH_INTERVAL, WATCH_INTERVALS_PER_LOOK, WatchedBound, WatchedBounds};
+use bitzel_launcher::{
+    MAX_PROCESS_WATCH_INTERVAL, PROCESS_WATCH_INTERVAL, WatchedBound, WatchedBounds, watch_interval,
+};
 use rustix::fs::statvfs;
 use rustix::param::page_size;
 
@@ -19,7 +21,6 @@ const MEMORY_FILE_SYSTEMS: [&str; 2] = ["/tmp", "/dev/shm"];
 pub(crate) struct ProcessWatch {
     memory_bytes: Option<u64>,
     processes: Option<u64>,
-    interval: Duration,
     next: Instant,
 }
 
@@ -39,7 +40,6 @@ impl ProcessWatch {
         Self {
             memory_bytes: bounds.memory_bytes,
             processes: bounds.processes,
-            interval: PROCESS_WATCH_INTERVAL,
             next: Instant::now() + PROCESS_WATCH_INTERVAL,
         }
     }
@@ -66,8 +66,7 @@ impl ProcessWatch {
             _ => None,
         };
         let end = Instant::now();
-        self.interval = PROCESS_WATCH_INTERVAL.max((end - start) * WATCH_INTERVALS_PER_LOOK);
-        self.next = end + self.interval;
+        self.next = end + watch_interval(end - start, PROCESS_WATCH_INTERVAL, MAX_PROCESS_WATCH_INTERVAL);
         Ok(found)
     }
 }
@@ -133,8 +132,10 @@ fn used_memory(sums: &Sums, bound: u64) -> u64 {
         let memory = fs::read_to_string(process.join("smaps_rollup"));
         let (own, with_others) = match memory {
             Ok(memory) => proportional_memory(&memory),
-            // Not readable if the program hides its memory, as agents of keys do.
-            Err(_) => (private_memory(&process), 0),
+            // Not readable if the program hides its memory, as agents of keys do. It may have ended, too.
+            Err(_) => {
+                fs::read_to_string(process.join("status")).map_or((0, 0), |status| resident_memory(&status))
+            }
         };
         anonymous = anonymous.saturating_add(own);
         shared = shared.saturating_add(with_others);
@@ -148,27 +149,33 @@ fn used_memory(sums: &Sums, bound: u64) -> u64 {
 fn proportional_memory(rollup: &str) -> (u64, u64) {
     let (mut anonymous, mut shared) = (0, 0);
     for line in rollup.lines() {
-        let mut words = line.split_ascii_whitespace();
-        let (Some(name), Some(Ok(kibibytes))) = (words.next(), words.next().map(str::parse::<u64>)) else {
-            continue;
-        };
-        match name {
-            "Pss_Anon:" | "SwapPss:" => anonymous += kibibytes << 10,
-            "Pss_Shmem:" => shared += kibibytes << 10,
+        match kibibytes(line) {
+            Some(("Pss_Anon:" | "SwapPss:", kibibytes)) => anonymous += kibibytes << 10,
+            Some(("Pss_Shmem:", kibibytes)) => shared += kibibytes << 10,
             _ => {}
         }
     }
     (anonymous, shared)
 }
 
-/// Resident bytes of a process without those that files or other processes may share.
-fn private_memory(process: &Path) -> u64 {
-    let line = fs::read_to_string(process.join("statm")).unwrap_or_default();
-    let mut pages = line
-        .split_ascii_whitespace()
-        .map(|field| field.parse::<u64>().unwrap_or(0));
-    let (resident, shared) = (pages.nth(1).unwrap_or(0), pages.next().unwrap_or(0));
-    resident.saturating_sub(shared).saturating_mul(page_size() as u64)
+/// Bytes of private memory and of shared memory in a `status` of `proc_pid_status(5)`, which is readable for every process.
+/// Memory that several processes share counts for each of them.
+fn resident_memory(status: &str) -> (u64, u64) {
+    let (mut anonymous, mut shared) = (0, 0);
+    for line in status.lines() {
+        match kibibytes(line) {
+            Some(("RssAnon:" | "VmSwap:", kibibytes)) => anonymous += kibibytes << 10,
+            Some(("RssShmem:", kibibytes)) => shared += kibibytes << 10,
+            _ => {}
+        }
+    }
+    (anonymous, shared)
+}
+
+/// Name and number of a line like `Name: 8 kB`.
+fn kibibytes(line: &str) -> Option<(&str, u64)> {
+    let mut words = line.split_ascii_whitespace();
+    Some((words.next()?, words.next()?.parse().ok()?))
 }
 
 fn memory_of_files(path: &str) -> u64 {
@@ -198,7 +205,14 @@ mod tests {
     fn reads_the_memory_of_this_process() {
         let (anonymous, _) = proportional_memory(&fs::read_to_string("/proc/self/smaps_rollup").unwrap());
         assert!(anonymous > 0);
-        assert!(private_memory(Path::new("/proc/self")) > 0);
+        let (anonymous, _) = resident_memory(&fs::read_to_string("/proc/self/status").unwrap());
+        assert!(anonymous > 0);
+        assert_eq!(
+            resident_memory(
+                "Name:\tRssShmem: 7\nVmRSS:\t 9 kB\nRssAnon:\t 8 kB\nRssShmem:\t 4 kB\nVmSwap:\t 1 kB"
+            ),
+            (9 << 10, 4 << 10)
+        );
         assert_eq!(
             proportional_memory("Pss_Anon:  8 kB\nPss_Shmem: 4 kB\nSwapPss: 1 kB\nRss: 9 kB"),
             (9 << 10, 4 << 10)

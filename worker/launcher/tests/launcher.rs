@@ -302,6 +302,26 @@ for child in children: os.waitpid(child, 0)";
 }
 
 #[test]
+fn counts_the_shared_memory_of_a_process_that_hides_it() {
+    let bounds = WatchedBounds {
+        memory_bytes: Some(64 << 20),
+        ..WatchedBounds::default()
+    };
+    let pr_set_dumpable = 4;
+    let script = format!(
+        "exec python3 -c '
+import ctypes, mmap, time
+ctypes.CDLL(None).prctl({pr_set_dumpable}, 0)
+kept = mmap.mmap(-1, 128 << 20)
+for _ in range(128): kept.write(bytes([1]) * (1 << 20))
+time.sleep(10)'"
+    );
+    let (bound, used) = reached(bounds, &script);
+    assert_eq!(bound, WatchedBound::Memory);
+    assert!(used > 100 << 20, "{used}");
+}
+
+#[test]
 fn watches_the_number_of_processes_and_threads() {
     let bounds = WatchedBounds {
         processes: Some(40),

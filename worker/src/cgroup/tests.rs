@@ -34,11 +34,33 @@ fn writes_the_limits_and_reads_the_events() {
     assert_eq!(written("cpu.weight"), "100");
     let expected = CgroupEvents {
         killed: 3,
+        out_of_memory: 2,
         refused: 5,
     };
     assert_eq!(cgroup.events(), expected);
     fs::write(path("pids.events"), "max 6\n").unwrap();
     assert_eq!(cgroup.events().refused, 6);
+}
+
+#[test]
+fn only_its_own_limit_is_the_fault_of_an_action() {
+    let events = |killed, out_of_memory, refused| CgroupEvents {
+        killed,
+        out_of_memory,
+        refused,
+    };
+    let before = events(3, 2, 5);
+    let cause = |after: CgroupEvents| after.cause_of_failure(before, &bounds());
+    assert!(cause(before).is_none());
+    let bound = |after| match cause(after) {
+        Some(Error::BoundReached(reached)) => reached.bound,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(bound(events(4, 3, 5)), Bound::Memory);
+    assert_eq!(bound(events(3, 2, 6)), Bound::Processes);
+    // A process was killed, and this group was not at its limit.
+    let error = cause(events(5, 2, 6)).unwrap();
+    assert!(error.is_exhaustion(), "{error}");
 }
 
 #[test]
@@ -96,7 +118,7 @@ fn f7_the_kernel_enforces_memory_and_processes() {
     let (status, events) = run(&cgroups, "head -c 200M /dev/zero | tail; echo survived");
     assert_eq!(
         controllers.memory,
-        events.killed > 0 && !status.success(),
+        events.killed > 0 && events.out_of_memory > 0 && !status.success(),
         "{events:?}"
     );
     let (_, events) = run(&cgroups, "for i in $(seq 60); do sleep 1000 & done 2> /dev/null");
@@ -104,4 +126,43 @@ fn f7_the_kernel_enforces_memory_and_processes() {
     let (status, events) = run(&cgroups, "true");
     assert!(status.success());
     assert_eq!(events, CgroupEvents::default());
+}
+
+/// A group in a hierarchy of version 2 that is mounted here, even without controllers.
+fn group_without_controllers() -> Option<Cgroup> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let mut mounts = mounts.lines().map(|line| line.split(' ').skip(1));
+    let mount = mounts.find_map(|mut fields| {
+        let target = fields.next()?;
+        (fields.next() == Some("cgroup2")).then_some(target)
+    })?;
+    let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
+    let directory = Path::new(mount).join(format!("{PREFIX}{}-{number}", std::process::id()));
+    fs::create_dir(&directory).ok()?;
+    Some(Cgroup {
+        directory,
+        memory_events: None,
+        pids_events: None,
+    })
+}
+
+#[test]
+fn the_end_of_a_group_kills_what_is_left_in_it() {
+    let Some(cgroup) = group_without_controllers() else {
+        println!("SKIPPED: the_end_of_a_group_kills_what_is_left_in_it: no cgroup can be made");
+        return;
+    };
+    let directory = cgroup.directory.clone();
+    let mut processes: Vec<_> = (0..20)
+        .map(|_| {
+            let process = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+            cgroup.admit(process.id()).unwrap();
+            process
+        })
+        .collect();
+    cgroup.end();
+    assert!(!directory.exists(), "{}", directory.display());
+    for process in &mut processes {
+        assert!(!process.wait().unwrap().success());
+    }
 }

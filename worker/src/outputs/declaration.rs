@@ -11,6 +11,9 @@ use crate::error::Error;
 use crate::node_properties::OutputProperties;
 use crate::relative_path::resolve;
 
+/// Number of outputs that a Command may declare.
+const MAX_DECLARED_OUTPUTS: usize = 100_000;
+
 /// The type of node that a declared output has to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpectedType {
@@ -53,9 +56,20 @@ impl OutputDeclaration {
             .collect()
     }
 
-    /// Reads a Command that starts in `working_directory`. If it has `output_paths`, the older `output_files` and `output_directories` are ignored, as the
-    /// specification requires.
+    /// Reads a Command that starts in `working_directory`. If it has `output_paths`, the older `output_files` and
+    /// `output_directories` are ignored, as the specification requires.
     pub fn of_command(command: &Command, working_directory: &[String]) -> Result<Self, Error> {
+        let declared = [
+            &command.output_paths,
+            &command.output_files,
+            &command.output_directories,
+        ];
+        let count: usize = declared.into_iter().map(Vec::len).sum();
+        if count > MAX_DECLARED_OUTPUTS {
+            return Err(Error::InvalidAction(format!(
+                "the Command declares {count} outputs; at most {MAX_DECLARED_OUTPUTS} are allowed, so declare directories"
+            )));
+        }
         let declare = |field, paths: &[String], expected| -> Result<Vec<DeclaredOutput>, Error> {
             let declare = |path: &String| {
                 Ok(DeclaredOutput {
@@ -85,5 +99,27 @@ impl OutputDeclaration {
             properties: OutputProperties::from_names(&command.output_node_properties)?,
             directory_format,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_too_many_declared_outputs() {
+        let declare = |count| {
+            let command = Command {
+                output_paths: vec!["d".to_owned(); count],
+                ..Command::default()
+            };
+            OutputDeclaration::of_command(&command, &[])
+        };
+        assert_eq!(
+            declare(MAX_DECLARED_OUTPUTS).unwrap().outputs.len(),
+            MAX_DECLARED_OUTPUTS
+        );
+        let error = declare(MAX_DECLARED_OUTPUTS + 1).unwrap_err();
+        assert!(matches!(error, Error::InvalidAction(_)), "{error}");
     }
 }

@@ -152,7 +152,7 @@ fn names_by_inode(changed: &[ChangedFile]) -> HashMap<Inode, Vec<usize>> {
 
 /// Refuses files that are larger than `allowed` together, each inode once. A sparse file of any size takes a moment to
 /// create and no disk space, and hours to hash.
-pub(super) fn check_size(changed: &[ChangedFile], allowed: u64) -> Result<(), Error> {
+pub(super) fn check_size(changed: &[ChangedFile], allowed: u64) -> Result<u64, Error> {
     let mut inodes = HashSet::new();
     let mut used = 0_u64;
     for file in changed {
@@ -161,7 +161,7 @@ pub(super) fn check_size(changed: &[ChangedFile], allowed: u64) -> Result<(), Er
         }
     }
     if used <= allowed {
-        return Ok(());
+        return Ok(used);
     }
     Err(Error::BoundReached(BoundReached {
         bound: Bound::OutputBytes,

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::opening::open_without_symlinks;
 use crate::error::Error;
 use crate::input_tree::{child_digest, directory_of};
-use crate::relative_path::join;
+use crate::relative_path::{MAX_PATH_BYTES, join};
 
 /// Extended attribute with which overlayfs marks a directory that hides the input directory of the same name.
 pub(super) const OPAQUE_ATTRIBUTE: &str = "user.overlay.opaque";
@@ -212,8 +212,6 @@ fn is_opaque(path: &Path) -> rustix::io::Result<bool> {
 /// Refuses a path that is deeper than any input root may be, or longer than a path may be. A command can nest far more
 /// directories than a thread has stack for. `path` is relative to the input root.
 pub(super) fn check_depth(path: &str, on_disk: &Path) -> Result<(), Error> {
-    // PATH_MAX of <linux/limits.h>, without the NUL at the end.
-    const MAX_PATH_BYTES: usize = 4095;
     let invalid = |reason| Error::InvalidOutput {
         path: path.chars().take(100).chain("...".chars()).collect(),
         reason,

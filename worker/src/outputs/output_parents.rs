@@ -13,6 +13,7 @@ use super::merged_tree::{MergedNode, MergedTree};
 use crate::error::Error;
 use crate::input_root::set_attributes;
 use crate::input_tree::directory_of;
+use crate::relative_path::MAX_PATH_BYTES;
 
 /// Creates the parents of outputs in an upper directory, which is empty or holds a copy of the input. The specification
 /// requires them before the command starts. Directories of the input keep their mode and modification time.
@@ -25,6 +26,13 @@ pub fn create_output_parents(
     let mut created = BTreeMap::from([(upper.to_owned(), Some(tree.root))]);
     for output in outputs {
         let merged = MergedTree::new(tree, upper.to_owned());
+        let on_disk = upper.join(output.join("/"));
+        if on_disk.as_os_str().len() > MAX_PATH_BYTES {
+            let start: String = output.join("/").chars().take(100).collect();
+            return Err(Error::InvalidAction(format!(
+                "output {start:?}... has, on the worker, a path of more than {MAX_PATH_BYTES} bytes"
+            )));
+        }
         let parents = output.len().saturating_sub(1);
         for end in 1..=parents {
             let prefix = &output[..end];

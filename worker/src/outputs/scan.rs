@@ -8,7 +8,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use bitzel_proto::Digest;
-use bitzel_proto::reapi::{FileNode, NodeProperties, SymlinkNode};
+use bitzel_proto::reapi::{Directory, FileNode, NodeProperties, SymlinkNode};
 use rustix::fs::{Dir, OFlags};
 use tokio_util::sync::CancellationToken;
 
@@ -82,12 +82,16 @@ pub(super) struct Scanner<'scan, 'tree> {
     max_entries: u64,
     /// Entries of the upper directory that were scanned.
     entries: u64,
+    /// Unchanged entries of the input in directories that were scanned. A directory can be a part of many outputs.
+    input_entries: u64,
+    /// Names of entries that were read, and are still to be scanned. They are in memory too.
+    unscanned_names: u64,
     cancellation: &'scan CancellationToken,
     changed: Vec<ChangedFile>,
 }
 
 impl<'scan, 'tree> Scanner<'scan, 'tree> {
-    /// A scan of at most `max_entries` changed entries.
+    /// A scan of at most `max_entries` changed entries, and as many unchanged ones beside them.
     pub(super) fn new(
         merged: &'scan MergedTree<'tree>,
         max_entries: u64,
@@ -97,6 +101,8 @@ impl<'scan, 'tree> Scanner<'scan, 'tree> {
             merged,
             max_entries,
             entries: 0,
+            input_entries: 0,
+            unscanned_names: 0,
             cancellation,
             changed: vec![],
         }
@@ -172,11 +178,24 @@ impl<'scan, 'tree> Scanner<'scan, 'tree> {
         if self.entries <= self.max_entries {
             return Ok(());
         }
-        Err(Error::BoundReached(BoundReached {
+        Err(self.too_many_entries())
+    }
+
+    /// Counts the entries that a changed directory has from the input.
+    fn count_input(&mut self, directory: &Directory) -> Result<(), Error> {
+        self.input_entries = self.input_entries.saturating_add(number_of_entries(directory));
+        if self.input_entries <= self.max_entries {
+            return Ok(());
+        }
+        Err(self.too_many_entries())
+    }
+
+    fn too_many_entries(&self) -> Error {
+        Error::BoundReached(BoundReached {
             bound: Bound::OutputEntries,
             used: None,
             allowed: self.max_entries,
-        }))
+        })
     }
 
     /// The entries of a directory of the upper directory, merged with those of its input directory.
@@ -187,8 +206,11 @@ impl<'scan, 'tree> Scanner<'scan, 'tree> {
         input: Option<Digest>,
     ) -> Result<BTreeMap<String, ScannedNode>, Error> {
         let mut entries = BTreeMap::new();
+        let mut from_input = 0;
         if let Some(digest) = input {
             let directory = self.merged.directory(digest)?;
+            self.count_input(directory)?;
+            from_input = number_of_entries(directory);
             for file in &directory.files {
                 let node = ScannedNode::File(ScannedFile::Input(file.clone()));
                 entries.insert(file.name.clone(), node);
@@ -202,7 +224,16 @@ impl<'scan, 'tree> Scanner<'scan, 'tree> {
                 entries.insert(child.name.clone(), node);
             }
         }
-        for name in names(on_disk)? {
+        // Marks of deleted entries of the input are no entries of the output.
+        let free = self
+            .max_entries
+            .saturating_sub(self.entries)
+            .saturating_sub(self.unscanned_names)
+            .saturating_add(from_input);
+        let names = names(on_disk, free)?.ok_or_else(|| self.too_many_entries())?;
+        self.unscanned_names += names.len() as u64;
+        for name in names {
+            self.unscanned_names -= 1;
             let name = name.into_string().map_err(|name| Error::InvalidOutput {
                 path: join(path, &name.to_string_lossy()),
                 reason: "has a name that is not UTF-8".into(),
@@ -238,13 +269,44 @@ fn input_symlink(symlink: &SymlinkNode) -> ScannedNode {
     })
 }
 
-/// The names in a directory.
-fn names(directory: &Path) -> Result<Vec<OsString>, Error> {
-    let read = || -> rustix::io::Result<Vec<OsString>> {
+fn number_of_entries(directory: &Directory) -> u64 {
+    (directory.files.len() + directory.symlinks.len() + directory.directories.len()) as u64
+}
+
+/// The names in a directory; `None` if there are more than `limit`.
+fn names(directory: &Path, limit: u64) -> Result<Option<Vec<OsString>>, Error> {
+    let read = || -> rustix::io::Result<Option<Vec<OsString>>> {
         let opened = open_without_symlinks(directory, OFlags::DIRECTORY)?;
-        let names = Dir::new(opened)?.map(|entry| Ok(entry?.file_name().to_bytes().to_vec()));
-        let names = names.filter(|name| !matches!(name.as_deref(), Ok(b"." | b"..")));
-        names.map(|name| name.map(OsString::from_vec)).collect()
+        let mut names = vec![];
+        for entry in Dir::new(opened)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if matches!(name, b"." | b"..") {
+                continue;
+            }
+            if names.len() as u64 >= limit {
+                return Ok(None);
+            }
+            names.push(OsString::from_vec(name.to_vec()));
+        }
+        Ok(Some(names))
     };
     read().map_err(Error::io_at("read", directory))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stops_to_read_names_at_the_limit() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["a", "b", "c"] {
+            fs::write(directory.path().join(name), "").unwrap();
+        }
+        let mut read = names(directory.path(), 3).unwrap().unwrap();
+        read.sort_unstable();
+        assert_eq!(read, ["a", "b", "c"]);
+        assert_eq!(names(directory.path(), 2).unwrap(), None);
+    }
 }

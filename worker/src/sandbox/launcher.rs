@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::process::Stdio;
 
+use bitzel_cas::blocking::run_blocking;
 use bitzel_launcher::{LaunchAnswer, LaunchRequest, LauncherSetup};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
@@ -105,14 +106,16 @@ impl Launcher {
         let Self {
             mut process,
             control,
-            cgroup: _cgroup,
+            cgroup,
             ..
         } = self;
         // When this end closes, the launcher kills the sandbox and exits after the last process.
         drop(control);
-        process
-            .wait()
-            .await
+        let ended = process.wait().await;
+        if let Some(cgroup) = cgroup {
+            run_blocking(move || cgroup.end()).await;
+        }
+        ended
             .map(drop)
             .map_err(Error::io("wait for the sandbox launcher"))
     }

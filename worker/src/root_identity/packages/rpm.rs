@@ -21,11 +21,12 @@ const QUERY_FORMAT: &str = "%{NAME}\t%|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE}\t
 /// Keys that rpm keeps in its database beside packages.
 const PUBLIC_KEY: &str = "gpg-pubkey";
 
-pub(super) fn installed(root: &Path) -> Result<Vec<Package>, Error> {
+/// Packages that `program`, an rpm, lists. The error is one of input and output if it cannot be run.
+pub(super) fn installed(root: &Path, program: &Path) -> Result<Vec<Package>, Error> {
     if !FILES.iter().any(|file| root.join(file).is_file()) {
         return Ok(vec![]);
     }
-    let mut command = Command::new("rpm");
+    let mut command = Command::new(program);
     command.arg("--root").arg(root);
     command.args(["--query", "--all", "--queryformat", QUERY_FORMAT]);
     command.stdin(Stdio::null()).stderr(Stdio::null());
