@@ -245,6 +245,11 @@ impl FairShares {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn members(&self) -> usize {
+        self.members.len()
+    }
+
     fn forget_least_debt(&mut self) {
         if let Some((_, id)) = self.indebted.pop_first()
             && let Some(member) = self.members.remove(&id)

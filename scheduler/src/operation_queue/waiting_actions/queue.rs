@@ -96,7 +96,9 @@ impl<T: Default> Level<T> {
         head_start: Option<VirtualTime>,
         max_distance: VirtualTime,
     ) {
-        let first = self.first_start().unwrap_or(start);
+        // The start of the one that is served next: one with a low priority waits behind it with a smaller start.
+        let next = self.order.first().and_then(|(_, next)| self.members.get(next));
+        let first = next.map_or(start, |next| next.start);
         let Some(member) = self.members.get_mut(&id) else {
             return;
         };
