@@ -185,7 +185,7 @@ impl OperationQueue {
     ) -> (WorkerId, Vec<Effect>) {
         let registration = registration.into();
         let id = self.workers.register(&registration);
-        self.waiting.set_slots(self.workers.slots());
+        self.waiting.set_slots(&self.workers);
         if let Some(worker) = self.workers.get(id) {
             self.waiting.served_by(&worker.properties);
         }
@@ -212,7 +212,7 @@ impl OperationQueue {
         let Some(worker) = self.workers.remove(id) else {
             return effects;
         };
-        self.waiting.set_slots(self.workers.slots());
+        self.waiting.set_slots(&self.workers);
         self.find_unserved(now);
         for lease in worker.leases.values() {
             if let Some(charge) = &lease.charge {
@@ -332,7 +332,7 @@ impl OperationQueue {
         let drained = |worker: &Worker| worker.draining && worker.leases.is_empty();
         if self.workers.get(id).is_some_and(drained) {
             self.workers.remove(id);
-            self.waiting.set_slots(self.workers.slots());
+            self.waiting.set_slots(&self.workers);
             effects.push(Effect::Close { worker: id });
         }
     }

@@ -22,6 +22,9 @@ const MIN_CHARGE: Duration = Duration::from_millis(10);
 const FIRST_EXPECTED_USE: Duration = Duration::from_secs(1);
 /// Denominator of the weight of a new use in the average of the past uses.
 const AVERAGE_WINDOW: u32 = 8;
+/// Maximum number of idle members that are kept because of their debt. A client that invents names must not use up the
+/// memory.
+const MAX_INDEBTED: usize = 1_000;
 
 /// Identifier of a member. It is valid as long as the member has waiting or running Actions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,6 +44,7 @@ pub(super) struct FairShares {
     last_start: VirtualTime,
     last_id: u64,
     expected_use: Duration,
+    names_are_free: bool,
 }
 
 #[derive(Debug)]
@@ -50,6 +54,8 @@ struct Member {
     start: VirtualTime,
     waiting: usize,
     running: usize,
+    /// True if no Action of the member was served yet.
+    new: bool,
     expected_use: Duration,
 }
 
@@ -63,11 +69,21 @@ impl Default for FairShares {
             last_start: 0,
             last_id: 0,
             expected_use: FIRST_EXPECTED_USE,
+            names_are_free: false,
         }
     }
 }
 
 impl FairShares {
+    /// Members whose names are the client's claim. A new name starts half an expected use later, so that a client with a
+    /// fresh name for each Action is not always first.
+    pub(super) fn with_free_names() -> Self {
+        Self {
+            names_are_free: true,
+            ..Self::default()
+        }
+    }
+
     /// Adds a waiting Action of the member with this name.
     pub(super) fn add_waiting(&mut self, name: &Arc<str>, weight: NonZeroU32) -> MemberId {
         let present = self.present();
@@ -80,6 +96,7 @@ impl FairShares {
                 start: present,
                 waiting: 0,
                 running: 0,
+                new: self.names_are_free,
                 expected_use: self.expected_use,
             };
             self.names.insert(name.clone(), id);
@@ -118,6 +135,7 @@ impl FairShares {
         self.last_start = self.last_start.max(member.start);
         member.waiting = member.waiting.saturating_sub(1);
         member.running += 1;
+        member.new = false;
         member.start += member.virtual_time(charge);
         if member.waiting > 0 {
             self.waiting.insert((member.start, id));
@@ -145,7 +163,7 @@ impl FairShares {
         let limit = member.virtual_time(max_correction);
         let corrected = member.start + member.virtual_time(used) - member.virtual_time(charge);
         let earliest = member.start.min(present - limit);
-        let latest = member.start.max(present + limit);
+        let latest = member.start.max(present.max(self.last_start) + limit);
         let corrected = corrected.clamp(earliest, latest);
         if member.waiting > 0 {
             self.waiting.remove(&(member.start, id));
@@ -153,6 +171,31 @@ impl FairShares {
         }
         member.start = corrected;
         self.forget_idle(id);
+    }
+
+    /// Raises the start of a member that begins to wait for one set of properties, to the smallest start of those that
+    /// wait for it: `first`. If nobody does, to the start of the member that was served last.
+    pub(super) fn enter(&mut self, id: MemberId, first: Option<VirtualTime>) {
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
+        let mut floor = first.unwrap_or(self.last_start);
+        if member.new {
+            floor += member.virtual_time(member.expected_use) / 2;
+        }
+        if floor > member.start {
+            if self.waiting.remove(&(member.start, id)) {
+                self.waiting.insert((floor, id));
+            }
+            member.start = floor;
+        }
+    }
+
+    /// Virtual time of an amount of slot time of a member.
+    pub(super) fn virtual_time(&self, id: MemberId, duration: Duration) -> VirtualTime {
+        self.members
+            .get(&id)
+            .map_or(0, |member| member.virtual_time(duration))
     }
 
     /// Expected use of the member's next Action.
@@ -171,7 +214,7 @@ impl FairShares {
         self.members.len() == self.indebted.len()
     }
 
-    /// Present virtual time: where a member starts that begins to wait.
+    /// Smallest start of the members that wait, for whatever properties.
     fn present(&self) -> VirtualTime {
         self.waiting.first().map_or(self.last_start, |(start, _)| *start)
     }
@@ -188,19 +231,30 @@ impl FairShares {
                 self.names.clear();
             } else {
                 self.forget_paid_debts();
+                while self.indebted.len() > MAX_INDEBTED {
+                    self.forget_least_debt();
+                }
             }
         }
     }
 
     fn forget_paid_debts(&mut self) {
         let present = self.present();
-        while let Some(&(start, id)) = self.indebted.first()
-            && start <= present
+        while self.indebted.first().is_some_and(|(start, _)| *start <= present) {
+            self.forget_least_debt();
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn members(&self) -> usize {
+        self.members.len()
+    }
+
+    fn forget_least_debt(&mut self) {
+        if let Some((_, id)) = self.indebted.pop_first()
+            && let Some(member) = self.members.remove(&id)
         {
-            self.indebted.pop_first();
-            if let Some(member) = self.members.remove(&id) {
-                self.names.remove(&member.name);
-            }
+            self.names.remove(&member.name);
         }
     }
 }

@@ -102,7 +102,8 @@ impl OperationQueue {
         let position = operation.position(self.config.priority.step);
         for requester in &operation.requesters[operation.places.len()..] {
             let place = self.waiting.join(requester, position);
-            self.waiting.insert(&operation.action.requirements, place, id);
+            self.waiting
+                .insert(&self.workers, &operation.action.requirements, place, id);
             operation.places.push(place);
         }
     }

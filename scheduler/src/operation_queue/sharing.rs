@@ -401,3 +401,235 @@ fn requesters_are_forgotten_when_they_are_idle() {
     while farm.end_one().is_some() {}
     assert!(farm.queue.waiting.is_forgotten());
 }
+
+/// Farm with a large and a small pool, in steps of a second: each Action takes one.
+struct TwoPools {
+    queue: OperationQueue,
+    seconds: u64,
+    requests: u128,
+    running: Vec<(WorkerId, u64, QueuedAction)>,
+    started: HashMap<(String, &'static str), usize>,
+}
+
+impl TwoPools {
+    fn new() -> Self {
+        let mut queue = OperationQueue::new(ExecutionConfig {
+            max_completed_operations: 0,
+            ..ExecutionConfig::default()
+        });
+        queue.register_worker(at(0), &hello("large", 200, &[("pool", "large")]));
+        queue.register_worker(at(0), &hello("small", 2, &[("pool", "small")]));
+        Self {
+            queue,
+            seconds: 0,
+            requests: 0,
+            running: vec![],
+            started: HashMap::new(),
+        }
+    }
+
+    fn request(&mut self, user: &str, pool: &str, count: usize) {
+        for _ in 0..count {
+            self.requests += 1;
+            let action = QueuedAction {
+                requester: requester(user, 1, "i"),
+                requirements: RequiredProperties::new(&platform(&[("pool", pool)])),
+                ..action(&self.requests.to_string())
+            };
+            let executed = self
+                .queue
+                .execute(at(self.seconds), id(self.requests), action, false);
+            self.note(executed.unwrap().1);
+        }
+    }
+
+    fn note(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            if let Effect::Assign {
+                worker,
+                lease,
+                action,
+                ..
+            } = effect
+            {
+                let large = action.requirements == RequiredProperties::new(&platform(&[("pool", "large")]));
+                let pool = if large { "large" } else { "small" };
+                let user = action.requester.user.to_string();
+                *self.started.entry((user, pool)).or_default() += 1;
+                self.running.push((worker, lease.0, (*action).clone()));
+            }
+        }
+    }
+
+    fn started(&self, user: &str, pool: &'static str) -> usize {
+        self.started
+            .get(&(user.to_owned(), pool))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// Lets all running Actions end. Each is requested again, so that its user waits all the time.
+    fn next_second(&mut self) {
+        self.seconds += 1;
+        let now = at(self.seconds);
+        for (worker, lease, action) in std::mem::take(&mut self.running) {
+            self.requests += 1;
+            let again = QueuedAction {
+                key: super::tests::action(&self.requests.to_string()).key,
+                ..action
+            };
+            let executed = self.queue.execute(now, id(self.requests), again, false);
+            self.note(executed.unwrap().1);
+            let (ended, effects) = self.queue.complete(now, worker, LeaseId(lease));
+            self.note(effects);
+            let effects = self.queue.finish(now, ended.unwrap().operation, success());
+            self.note(effects);
+        }
+    }
+}
+
+#[test]
+fn a_user_of_a_large_pool_is_served_in_a_small_one() {
+    let mut farm = TwoPools::new();
+    farm.request("m", "small", 8);
+    farm.request("x", "large", 800);
+    for _ in 0..300 {
+        farm.next_second();
+    }
+    farm.request("x", "small", 1);
+    for _ in 0..70 {
+        farm.next_second();
+    }
+    assert!(farm.started("x", "small") > 0);
+    assert!(farm.started("m", "small") > 100);
+}
+
+#[test]
+fn a_new_user_gets_no_more_than_its_share_of_a_large_pool() {
+    let mut farm = TwoPools::new();
+    farm.request("m", "small", 8);
+    farm.request("x", "large", 800);
+    for _ in 0..60 {
+        farm.next_second();
+    }
+    farm.request("new", "large", 800);
+    farm.started.clear();
+    for _ in 0..30 {
+        farm.next_second();
+    }
+    let share = farm.started("new", "large");
+    assert!((2_500..=3_500).contains(&share), "{share} of 6000");
+}
+
+#[test]
+fn an_unserved_property_set_freezes_nothing() {
+    let mut farm = TwoPools::new();
+    farm.request("hostile", "nowhere", 1);
+    farm.request("x", "large", 800);
+    for _ in 0..60 {
+        farm.next_second();
+    }
+    farm.request("hostile", "large", 800);
+    farm.request("new", "large", 800);
+    farm.started.clear();
+    for _ in 0..30 {
+        farm.next_second();
+    }
+    for user in ["hostile", "new", "x"] {
+        let share = farm.started(user, "large");
+        assert!((1_600..=2_400).contains(&share), "{user}: {share} of 6000");
+    }
+}
+
+#[test]
+fn a_fresh_invocation_name_does_not_starve_others() {
+    let mut farm = Farm::new(1);
+    for _ in 0..50 {
+        farm.request(requester("a", 1, "old"), 0, Duration::from_secs(1));
+    }
+    for number in 0..40 {
+        farm.request(requester("a", 1, &number.to_string()), 0, Duration::from_secs(1));
+        farm.end_one();
+    }
+    let waiting = farm.queue.operations.values();
+    let old = waiting
+        .filter(|operation| !operation.places.is_empty() && &*operation.action.requester.invocation == "old");
+    // At least a third of the 40 Actions are of the old invocation.
+    assert!(old.clone().count() <= 50 - 13, "{}", old.count());
+}
+
+#[test]
+fn debts_of_many_names_are_limited() {
+    let mut shares = fair_shares::FairShares::with_free_names();
+    let one = NonZeroU32::MIN;
+    shares.add_waiting(&"busy".into(), one);
+    for number in 0..3_000 {
+        let member = shares.add_waiting(&number.to_string().into(), one);
+        shares.serve(member, Duration::from_secs(1));
+        shares.settle(
+            member,
+            Duration::from_secs(1),
+            Duration::from_secs(1),
+            Duration::from_secs(60),
+        );
+    }
+    assert!(shares.members() <= 1_001, "{}", shares.members());
+}
+
+#[test]
+fn a_priority_is_worth_less_when_the_farm_shrinks() {
+    let mut farm = Farm::new(1);
+    let (other, effects) = farm
+        .queue
+        .register_worker(at(0), &hello("other", 1_000, &[("only", "other")]));
+    assert!(effects.is_empty());
+    for number in 0..1_001 {
+        let filler = QueuedAction {
+            requester: requester("filler", 1, "i"),
+            ..action(&format!("filler {number}"))
+        };
+        farm.queue
+            .execute(at(0), id(10_000 + number), filler, false)
+            .unwrap();
+    }
+    let Some((lease, _)) = farm
+        .queue
+        .operations
+        .values()
+        .find_map(|operation| match operation.stage {
+            Stage::Executing { worker, lease } if worker == farm.worker => Some((lease, ())),
+            _ => None,
+        })
+    else {
+        panic!("a filler runs on the small worker");
+    };
+    farm.request(requester("late", 1, "i"), 10, Duration::from_secs(60));
+    for _ in 0..50 {
+        farm.request(requester("normal", 1, "i"), 0, Duration::from_secs(60));
+    }
+    farm.queue.lose_worker(at(0), other);
+    // The fillers of the lost worker wait again. What counts is that one slot serves 10 minutes before the late one, once
+    // for each of the two other users.
+    let (_, effects) = farm.queue.complete(at(1), farm.worker, lease);
+    for effect in &effects {
+        if let Effect::Assign { lease, .. } = effect {
+            farm.started.clear();
+            let mut lease = *lease;
+            let mut now = at(1);
+            for _ in 0..40 {
+                now = now + Duration::from_secs(60);
+                let (_, effects) = farm.queue.complete(now, farm.worker, lease);
+                for effect in effects {
+                    if let Effect::Assign {
+                        lease: next, action, ..
+                    } = effect
+                    {
+                        lease = next;
+                        farm.started.push(action.requester.user.to_string());
+                    }
+                }
+            }
+        }
+    }
+    assert!(farm.started.contains(&"late".to_owned()), "{:?}", farm.started);
+}

@@ -5,7 +5,7 @@
 //! the user equally ([`super::fair_shares`]). Actions of one invocation are ordered by arrival and priority.
 //!
 //! A priority is a head start: each level is worth `priority_step`. In an invocation that is time of waiting, so Actions
-//! of low priority age. Between invocations and between users it is time of the whole farm, once: a more urgent priority
+//! of low priority age. Between invocations and between users it is time of all slots that serve the queue, once: a more urgent priority
 //! moves a user forward, but changes no shares in the long run, and starves nobody.
 
 mod queue;
@@ -13,9 +13,10 @@ mod queue;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::fair_shares::{FairShares, MemberId, VirtualTime};
+use super::fair_shares::{FairShares, MemberId};
 use super::ids::OperationId;
 use super::requester::Requester;
+use super::worker_pool::WorkerPool;
 use crate::clock::Time;
 use crate::platform::{OfferedProperties, RequiredProperties};
 
@@ -92,14 +93,26 @@ impl WaitingActions {
         self.queues.len() < MAX_PROPERTY_SETS || self.queues.contains_key(requirements)
     }
 
-    pub(super) fn set_slots(&mut self, slots: usize) {
-        self.slots = u32::try_from(slots).unwrap_or(u32::MAX);
+    /// Takes over the number of slots, after a worker has come or gone: priorities and distances are worth time of the
+    /// slots that serve a queue.
+    pub(super) fn set_slots(&mut self, workers: &WorkerPool) {
+        self.slots = u32::try_from(workers.slots()).unwrap_or(u32::MAX);
+        for (requirements, queue) in &mut self.queues {
+            queue.set_slots(workers.slots_for(requirements), |user| Starts {
+                users: &self.users,
+                invocations: self.invocations.get(&user),
+                priority_step: self.priority_step,
+            });
+        }
     }
 
     /// Makes a requester a member of the shares, with one more waiting Action. The place must be inserted or charged next.
     pub(super) fn join(&mut self, requester: &Requester, position: QueuePosition) -> Place {
         let user = self.users.add_waiting(&requester.user, requester.weight);
-        let invocations = self.invocations.entry(user).or_default();
+        let invocations = self
+            .invocations
+            .entry(user)
+            .or_insert_with(FairShares::with_free_names);
         let invocation = invocations.add_waiting(&requester.invocation, std::num::NonZeroU32::MIN);
         Place {
             user,
@@ -108,23 +121,42 @@ impl WaitingActions {
         }
     }
 
-    pub(super) fn insert(&mut self, requirements: &RequiredProperties, place: Place, id: OperationId) {
+    pub(super) fn insert(
+        &mut self,
+        workers: &WorkerPool,
+        requirements: &RequiredProperties,
+        place: Place,
+        id: OperationId,
+    ) {
         if !self.queues.contains_key(requirements) {
-            self.queues.insert(requirements.clone(), Queue::default());
+            let queue = Queue::new(workers.slots_for(requirements));
+            self.queues.insert(requirements.clone(), queue);
+        }
+        let Some(queue) = self.queues.get_mut(requirements) else {
+            return;
+        };
+        let enters_user = !queue.has_user(place.user);
+        let enters_invocation = !queue.has_invocation(&place);
+        if enters_user {
+            self.users.enter(place.user, queue.first_start());
+        }
+        if enters_invocation && let Some(invocations) = self.invocations.get_mut(&place.user) {
+            invocations.enter(place.invocation, queue.first_start_of_user(place.user));
         }
         let starts = Starts {
             users: &self.users,
             invocations: self.invocations.get(&place.user),
-            step: self.farm_step(),
+            priority_step: self.priority_step,
         };
-        if let Some(queue) = self.queues.get_mut(requirements) {
-            queue.insert(&place, id, &starts);
+        queue.insert(&place, id, &starts);
+        if enters_user || enters_invocation {
+            self.reorder(place.user, place.invocation);
         }
     }
 
     /// Removes a place from its queue, and its requester from the shares.
     pub(super) fn remove(&mut self, requirements: &RequiredProperties, place: &Place) {
-        self.take(requirements, place);
+        self.leave(requirements, place, false);
         self.users.remove_waiting(place.user);
         if let Some(invocations) = self.invocations.get_mut(&place.user) {
             invocations.remove_waiting(place.invocation);
@@ -141,15 +173,19 @@ impl WaitingActions {
         Some((id, place))
     }
 
-    /// Takes a place out of its queue, for [`Self::charge`].
+    /// Takes a place out of its queue, for [`Self::charge`]. The distance of its requester is limited anew.
     pub(super) fn take(&mut self, requirements: &RequiredProperties, place: &Place) {
+        self.leave(requirements, place, true);
+    }
+
+    fn leave(&mut self, requirements: &RequiredProperties, place: &Place, served: bool) {
         let starts = Starts {
             users: &self.users,
             invocations: self.invocations.get(&place.user),
-            step: self.farm_step(),
+            priority_step: self.priority_step,
         };
         if let Some(queue) = self.queues.get_mut(requirements) {
-            queue.remove(place, &starts);
+            queue.remove(place, served, &starts);
             if queue.is_empty() {
                 self.queues.remove(requirements);
             }
@@ -235,16 +271,11 @@ impl WaitingActions {
         let starts = Starts {
             users: &self.users,
             invocations: self.invocations.get(&user),
-            step: self.farm_step(),
+            priority_step: self.priority_step,
         };
         for queue in self.queues.values_mut() {
             queue.reorder(user, invocation, &starts);
         }
-    }
-
-    /// Value of one level of priority between users: slot time of the whole farm.
-    fn farm_step(&self) -> VirtualTime {
-        nanos(self.priority_step) * i128::from(self.slots.max(1))
     }
 
     fn forget_idle_user(&mut self, user: MemberId) {

@@ -27,6 +27,7 @@ struct WorkerClass {
     /// Workers with a free slot, by the number of their leases.
     free: BTreeSet<(usize, WorkerId)>,
     workers: usize,
+    slots: usize,
     /// Workers that take Actions: those that do not drain.
     taking: usize,
 }
@@ -39,6 +40,13 @@ impl WorkerPool {
     /// Slots of all workers, with those that drain.
     pub(super) fn slots(&self) -> usize {
         self.slots
+    }
+
+    /// Slots of the workers that can run Actions with these requirements.
+    pub(super) fn slots_for(&self, requirements: &RequiredProperties) -> usize {
+        let classes = self.classes.values();
+        let able = classes.filter(|class| class.offered.satisfy(requirements));
+        able.map(|class| class.slots).sum()
     }
 
     pub(super) fn slots_used(&self) -> usize {
@@ -61,9 +69,11 @@ impl WorkerPool {
                 offered: worker.properties.clone(),
                 free: BTreeSet::new(),
                 workers: 0,
+                slots: 0,
                 taking: 0,
             });
         class.workers += 1;
+        class.slots += worker.slots;
         class.taking += 1;
         class.free.insert((0, id));
         self.workers.insert(id, worker);
@@ -77,6 +87,7 @@ impl WorkerPool {
         if let Some(class) = self.classes.get_mut(&worker.class) {
             class.free.remove(&(worker.leases.len(), id));
             class.workers -= 1;
+            class.slots -= worker.slots;
             class.taking -= usize::from(!worker.draining);
             if class.workers == 0 {
                 self.classes.remove(&worker.class);

@@ -1,8 +1,9 @@
 //! Queue of the operations with one set of required properties.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
-use super::{Place, QueuePosition};
+use super::{Place, QueuePosition, nanos};
 use crate::clock::Time;
 use crate::operation_queue::fair_shares::{FairShares, MemberId, VirtualTime};
 use crate::operation_queue::ids::OperationId;
@@ -11,14 +12,21 @@ use crate::operation_queue::ids::OperationId;
 pub(super) struct Starts<'a> {
     pub(super) users: &'a FairShares,
     pub(super) invocations: Option<&'a FairShares>,
-    /// Value of one level of priority.
-    pub(super) step: VirtualTime,
+    /// Value of one level of priority, in time of all slots.
+    pub(super) priority_step: Duration,
 }
+
+/// Maximum distance of a member from the first one of a queue when it begins to wait there, beside its expected use, in
+/// time of all slots that serve the queue. The starts advance by the use of all slots: without a limit, a member that
+/// uses a large pool would never be served in a small one.
+const MAX_DISTANCE: Duration = Duration::from_mins(1);
 
 /// Operations by user, by invocation and by position. Each level is ordered by key: the virtual start, moved by the priority
 /// of the first operation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Queue {
+    /// Slots of the workers that can run these operations.
+    slots: u32,
     users: Level<UserQueue>,
     /// Time since which no worker, busy or not, could run these operations.
     pub(super) unserved_since: Option<Time>,
@@ -37,8 +45,22 @@ struct InvocationQueue {
 /// Members with waiting operations, ordered by key.
 #[derive(Debug)]
 struct Level<T> {
-    members: HashMap<MemberId, (VirtualTime, T)>,
+    members: HashMap<MemberId, Member<T>>,
     order: BTreeSet<(VirtualTime, MemberId)>,
+    /// Members by their starts in this queue.
+    starts: BTreeSet<(VirtualTime, MemberId)>,
+}
+
+#[derive(Debug, Default)]
+struct Member<T> {
+    /// Virtual start in this queue: at most `latest`.
+    start: VirtualTime,
+    /// The start, moved by the priority.
+    key: VirtualTime,
+    /// Largest start in this queue. It is set when the member begins to wait, and each time it is served: what the member
+    /// uses elsewhere meanwhile does not move it further away.
+    latest: Option<VirtualTime>,
+    value: T,
 }
 
 impl<T> Default for Level<T> {
@@ -46,36 +68,58 @@ impl<T> Default for Level<T> {
         Self {
             members: HashMap::new(),
             order: BTreeSet::new(),
+            starts: BTreeSet::new(),
         }
     }
 }
 
 impl<T: Default> Level<T> {
     fn member(&mut self, id: MemberId) -> &mut T {
-        &mut self.members.entry(id).or_default().1
+        &mut self.members.entry(id).or_default().value
     }
 
     fn first(&self) -> Option<(VirtualTime, MemberId, &T)> {
         let (key, id) = *self.order.first()?;
-        Some((key, id, &self.members.get(&id)?.1))
+        Some((key, id, &self.members.get(&id)?.value))
     }
 
-    /// Gives a member its new key, or removes it if it has none.
-    fn set_key(&mut self, id: MemberId, key: Option<VirtualTime>) {
-        let Some((old, _)) = self.members.get_mut(&id) else {
+    fn first_start(&self) -> Option<VirtualTime> {
+        self.starts.first().map(|(start, _)| *start)
+    }
+
+    /// Gives a member its new start and key, or removes it if it has no first operation. `head_start` is the worth of the
+    /// priority, `max_distance` that of the limit.
+    fn set_start(
+        &mut self,
+        id: MemberId,
+        start: VirtualTime,
+        head_start: Option<VirtualTime>,
+        max_distance: VirtualTime,
+    ) {
+        // The start of the one that is served next: one with a low priority waits behind it with a smaller start.
+        let next = self.order.first().and_then(|(_, next)| self.members.get(next));
+        let first = next.map_or(start, |next| next.start);
+        let Some(member) = self.members.get_mut(&id) else {
             return;
         };
-        match key {
-            Some(key) if *old == key && self.order.contains(&(key, id)) => {}
-            Some(key) => {
-                self.order.remove(&(*old, id));
-                *old = key;
-                self.order.insert((key, id));
-            }
-            None => {
-                self.order.remove(&(*old, id));
-                self.members.remove(&id);
-            }
+        let (old_start, old_key) = (member.start, member.key);
+        let Some(head_start) = head_start else {
+            self.order.remove(&(old_key, id));
+            self.starts.remove(&(old_start, id));
+            self.members.remove(&id);
+            return;
+        };
+        let start = start.min(*member.latest.get_or_insert(first + max_distance));
+        let key = start + head_start;
+        member.start = start;
+        member.key = key;
+        if key != old_key || !self.order.contains(&(key, id)) {
+            self.order.remove(&(old_key, id));
+            self.order.insert((key, id));
+        }
+        if start != old_start || !self.starts.contains(&(start, id)) {
+            self.starts.remove(&(old_start, id));
+            self.starts.insert((start, id));
         }
     }
 }
@@ -94,8 +138,58 @@ impl UserQueue {
 }
 
 impl Queue {
+    pub(super) fn new(slots: usize) -> Self {
+        Self {
+            slots: u32::try_from(slots).unwrap_or(u32::MAX),
+            users: Level::default(),
+            unserved_since: None,
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.users.members.is_empty()
+    }
+
+    pub(super) fn has_user(&self, user: MemberId) -> bool {
+        self.users.members.contains_key(&user)
+    }
+
+    pub(super) fn has_invocation(&self, place: &Place) -> bool {
+        let user = self.users.members.get(&place.user);
+        user.is_some_and(|user| user.value.invocations.members.contains_key(&place.invocation))
+    }
+
+    /// Smallest start of the users.
+    pub(super) fn first_start(&self) -> Option<VirtualTime> {
+        self.users.first_start()
+    }
+
+    /// Smallest start of the invocations of a user.
+    pub(super) fn first_start_of_user(&self, user: MemberId) -> Option<VirtualTime> {
+        self.users.members.get(&user)?.value.invocations.first_start()
+    }
+
+    /// Computes all keys anew if the number of slots has changed.
+    pub(super) fn set_slots<'a>(&mut self, slots: usize, starts: impl Fn(MemberId) -> Starts<'a>) {
+        let slots = u32::try_from(slots).unwrap_or(u32::MAX);
+        if self.slots == slots {
+            return;
+        }
+        self.slots = slots;
+        let users = self.users.members.iter_mut();
+        let places: Vec<_> = users
+            .flat_map(|(id, user)| {
+                user.latest = None;
+                let invocations = user.value.invocations.members.iter_mut();
+                invocations.map(|(invocation, member)| {
+                    member.latest = None;
+                    (*id, *invocation)
+                })
+            })
+            .collect();
+        for (user, invocation) in places {
+            self.reorder(user, invocation, &starts(user));
+        }
     }
 
     pub(super) fn insert(&mut self, place: &Place, id: OperationId, starts: &Starts<'_>) {
@@ -105,11 +199,16 @@ impl Queue {
         self.reorder(place.user, place.invocation, starts);
     }
 
-    pub(super) fn remove(&mut self, place: &Place, starts: &Starts<'_>) {
-        if let Some((_, user)) = self.users.members.get_mut(&place.user)
-            && let Some((_, invocation)) = user.invocations.members.get_mut(&place.invocation)
+    /// Removes a place. If it was `served`, the distance of its user and invocation is limited anew.
+    pub(super) fn remove(&mut self, place: &Place, served: bool, starts: &Starts<'_>) {
+        if let Some(user) = self.users.members.get_mut(&place.user)
+            && let Some(invocation) = user.value.invocations.members.get_mut(&place.invocation)
         {
-            invocation.operations.remove(&place.position);
+            invocation.value.operations.remove(&place.position);
+            if served {
+                user.latest = None;
+                invocation.latest = None;
+            }
             self.reorder(place.user, place.invocation, starts);
         }
     }
@@ -129,25 +228,34 @@ impl Queue {
 
     /// Computes the keys of an invocation and its user anew.
     pub(super) fn reorder(&mut self, user_id: MemberId, invocation_id: MemberId, starts: &Starts<'_>) {
-        let Some((_, user)) = self.users.members.get_mut(&user_id) else {
+        let Some(user) = self.users.members.get_mut(&user_id) else {
             return;
         };
-        if let Some((_, invocation)) = user.invocations.members.get(&invocation_id) {
-            let start = starts.invocations.map_or(0, |shares| shares.start(invocation_id));
-            let key = invocation.priority();
-            let key = key.map(|priority| start + i128::from(priority) * starts.step);
-            user.invocations.set_key(invocation_id, key);
+        let slots = self.slots.max(1);
+        let step = nanos(starts.priority_step) * i128::from(slots);
+        let distance = |shares: &FairShares, id| {
+            let limit = MAX_DISTANCE.saturating_add(shares.expected_use(id));
+            shares.virtual_time(id, limit.saturating_mul(slots))
+        };
+        let head_start = |priority: Option<i32>| priority.map(|priority| i128::from(priority) * step);
+        let invocations = &mut user.value.invocations;
+        if let Some(invocation) = invocations.members.get(&invocation_id)
+            && let Some(shares) = starts.invocations
+        {
+            let head_start = head_start(invocation.value.priority());
+            let start = shares.start(invocation_id);
+            invocations.set_start(invocation_id, start, head_start, distance(shares, invocation_id));
         }
-        let priority = user.priority();
+        let head_start = head_start(user.value.priority());
         let start = starts.users.start(user_id);
-        let key = priority.map(|priority| start + i128::from(priority) * starts.step);
-        self.users.set_key(user_id, key);
+        self.users
+            .set_start(user_id, start, head_start, distance(starts.users, user_id));
     }
 
     /// All operations. Those that wait for several requesters appear several times.
     pub(super) fn operations(&self) -> impl Iterator<Item = OperationId> {
         let users = self.users.members.values();
-        let invocations = users.flat_map(|(_, user)| user.invocations.members.values());
-        invocations.flat_map(|(_, invocation)| invocation.operations.values().copied())
+        let invocations = users.flat_map(|user| user.value.invocations.members.values());
+        invocations.flat_map(|invocation| invocation.value.operations.values().copied())
     }
 }
