@@ -1,5 +1,6 @@
 //! Stores and action caches on a medium: memory, disk, another server, a bucket.
 
+#[cfg(any(feature = "http", feature = "s3"))]
 pub(crate) mod action_result_message;
 pub(crate) mod bounded_directory;
 pub mod disk_action_cache;
