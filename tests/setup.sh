@@ -183,7 +183,7 @@ install_chart_objects() {
     wanted=$(cat "$source"/{*.go,go.mod,go.sum} | sha256sum)
     [ "$(cat "$demo/peers/chart-objects/installed" 2>/dev/null)" != "$wanted" ] || return 0
     rm -rf "$demo/peers/chart-objects"
-    GOTOOLCHAIN=local timeout 1800 go build -C "$source" -mod=readonly -o "$demo/peers/chart-objects/objects" . || return
+    GOTOOLCHAIN=local timeout 900 go build -C "$source" -mod=readonly -o "$demo/peers/chart-objects/objects" . || return
     echo "$wanted" >"$demo/peers/chart-objects/installed"
 }
 
