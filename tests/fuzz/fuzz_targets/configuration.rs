@@ -9,11 +9,13 @@ use libfuzzer_sys::fuzz_target;
 
 #[path = "../../../cli/src"]
 mod program {
+    pub(crate) mod bounds;
     pub(crate) mod command_error;
     pub(crate) mod configuration;
+    pub(crate) mod visible_text;
 }
 
-use program::{command_error, configuration::Configuration};
+use program::{bounds, command_error, configuration::Configuration, visible_text};
 
 /// Lines with the syntax of real files, so that many inputs pass the TOML parser.
 #[derive(Debug, arbitrary::Arbitrary)]
