@@ -6,7 +6,7 @@ use super::ids::{LeaseId, OperationId, WorkerId};
 use super::operation::Stage;
 use super::record::Record;
 use super::requester::Requester;
-use super::waiting_actions::Place;
+use super::waiting_actions::{Charge, Place};
 use super::worker::Lease;
 use crate::clock::Time;
 
@@ -130,13 +130,35 @@ impl OperationQueue {
         place: Place,
         effects: &mut Vec<Effect>,
     ) {
+        let Some(operation) = self.operations.get(&id) else {
+            return;
+        };
+        let action = operation.action.clone();
         let charge = Some(self.waiting.charge(now, &place));
+        self.last_lease += 1;
+        let lease = LeaseId(self.last_lease);
+        self.hold(worker_id, id, lease, charge, effects);
+        effects.push(Effect::Assign {
+            worker: worker_id,
+            operation: id,
+            lease,
+            action,
+        });
+    }
+
+    /// Makes a worker the holder of an operation's lease, new or from an earlier stream, and records it.
+    pub(super) fn hold(
+        &mut self,
+        worker_id: WorkerId,
+        id: OperationId,
+        lease: LeaseId,
+        charge: Option<Charge>,
+        effects: &mut Vec<Effect>,
+    ) {
         let (Some(worker), Some(operation)) = (self.workers.get(worker_id), self.operations.get_mut(&id))
         else {
             return;
         };
-        self.last_lease += 1;
-        let lease = LeaseId(self.last_lease);
         operation.stage = Stage::Executing {
             worker: worker_id,
             lease,
@@ -151,12 +173,6 @@ impl OperationQueue {
             }));
         }
         effects.push(operation.publish(id, Progress::Executing { worker: name }));
-        effects.push(Effect::Assign {
-            worker: worker_id,
-            operation: id,
-            lease,
-            action: operation.action.clone(),
-        });
         let operation = Some(id);
         self.workers
             .add_lease(worker_id, lease, Lease { operation, charge });

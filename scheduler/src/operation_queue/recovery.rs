@@ -8,7 +8,7 @@ use super::deadlines::Deadline;
 use super::effect::{Effect, Progress};
 use super::ids::{LeaseId, OperationId, WorkerId};
 use super::operation::{Operation, Stage};
-use super::record::{Record, RestoredOperation, RestoredState};
+use super::record::{RestoredOperation, RestoredState};
 use super::worker::{Lease, Worker};
 use crate::clock::Time;
 
@@ -147,35 +147,19 @@ impl OperationQueue {
         effects: &mut Vec<Effect>,
     ) {
         self.dequeue(id);
-        let (Some(worker), Some(operation)) = (self.workers.get(worker_id), self.operations.get_mut(&id))
-        else {
+        let Some(operation) = self.operations.get_mut(&id) else {
             return;
         };
         if matches!(operation.stage, Stage::Queued) {
             // The worker was not lost after all.
             operation.attempts.pop();
         }
-        operation.stage = Stage::Executing {
-            worker: worker_id,
-            lease,
-        };
-        let name = worker.name.clone();
-        if !worker.ends_with_server {
-            effects.push(Effect::Record(Record::Leased {
-                operation: id,
-                lease,
-                worker: name.clone(),
-            }));
-        }
-        effects.push(operation.publish(id, Progress::Executing { worker: name }));
         let position = operation.position(self.config.priority.step);
         let charge = operation.requesters.first().map(|requester| {
             let place = self.waiting.join(requester, position);
             self.waiting.charge(now, &place)
         });
-        let operation = Some(id);
-        self.workers
-            .add_lease(worker_id, lease, Lease { operation, charge });
+        self.hold(worker_id, id, lease, charge, effects);
     }
 
     /// Queues an operation again whose worker did not come back after a restart.
