@@ -186,12 +186,13 @@ impl OperationQueue {
         let registration = registration.into();
         let id = self.workers.register(&registration);
         self.waiting.set_slots(&self.workers);
-        if let Some(worker) = self.workers.get(id) {
+        if let Some(worker) = self.workers.get(id).filter(|worker| !worker.draining) {
             self.waiting.served_by(&worker.properties);
         }
         let mut effects = vec![];
         self.take_up_leases(now, id, registration.leases, &mut effects);
         self.fill(now, id, &mut effects);
+        self.close_if_drained(id, &mut effects);
         (id, effects)
     }
 

@@ -43,7 +43,7 @@ impl Worker {
             properties: platform.map(OfferedProperties::new).unwrap_or_default(),
             class: platform.map(RequiredProperties::new).unwrap_or_default(),
             ends_with_server: registration.ends_with_server,
-            draining: false,
+            draining: hello.draining,
             paused_until: None,
             leases: HashMap::new(),
             slots: hello.slots as usize,

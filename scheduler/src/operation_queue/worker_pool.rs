@@ -74,8 +74,10 @@ impl WorkerPool {
             });
         class.workers += 1;
         class.slots += worker.slots;
-        class.taking += 1;
-        class.free.insert((0, id));
+        class.taking += usize::from(!worker.draining);
+        if worker.has_free_slot() {
+            class.free.insert((0, id));
+        }
         self.workers.insert(id, worker);
         id
     }
