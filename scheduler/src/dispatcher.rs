@@ -237,6 +237,15 @@ impl Dispatcher {
         self.change(|queue, now| queue.complete(now, worker, lease))
     }
 
+    /// Updates of an operation whose result under this lease is being recorded. The next one ends that.
+    pub(super) fn recording(&self, lease: &str) -> Option<watch::Receiver<RecordedUpdate>> {
+        let (operation, lease) = parse_lease_name(lease)?;
+        let state = self.state.lock();
+        let recording = state.queue.is_recording_lease(operation, lease);
+        let updates = recording.then(|| state.operations.get(&operation)).flatten()?;
+        Some(updates.subscribe())
+    }
+
     pub(super) fn return_lease(&self, worker: WorkerId, lease: &str, reason: &str) {
         if let Some((_, lease)) = parse_lease_name(lease) {
             self.change(|queue, now| ((), queue.return_lease(now, worker, lease, reason)));

@@ -84,6 +84,14 @@ pub enum ExecutionError {
         /// The limit.
         limit: usize,
     },
+    /// The user has too many Actions in the queue.
+    #[error("{limit} Actions of {user} are already waiting for workers; try again later")]
+    UserQueueFull {
+        /// The user.
+        user: String,
+        /// The limit.
+        limit: usize,
+    },
     /// Actions with too many different sets of platform properties wait.
     #[error(
         "Actions with {limit} different sets of platform properties are already waiting for workers; try again later, or use \

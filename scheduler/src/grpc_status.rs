@@ -21,9 +21,9 @@ impl From<&ExecutionError> for Status {
             | ExecutionError::Timeout { .. }
             | ExecutionError::WorkerProtocol(_) => Code::InvalidArgument,
             ExecutionError::OperationNotFound(_) => Code::NotFound,
-            ExecutionError::QueueFull { .. } | ExecutionError::TooManyPropertySets { .. } => {
-                Code::ResourceExhausted
-            }
+            ExecutionError::QueueFull { .. }
+            | ExecutionError::UserQueueFull { .. }
+            | ExecutionError::TooManyPropertySets { .. } => Code::ResourceExhausted,
             ExecutionError::NoWorker { .. } | ExecutionError::Quarantined { .. } => Code::FailedPrecondition,
             ExecutionError::AttemptsExhausted { .. } | ExecutionError::ShuttingDown => Code::Unavailable,
             ExecutionError::Store { source, .. } => match source.as_ref() {

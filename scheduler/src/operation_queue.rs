@@ -52,7 +52,7 @@ pub use requester::Requester;
 use deadlines::Deadlines;
 use operation::{Operation, Stage};
 use quarantine::Quarantine;
-use waiting_actions::{MAX_PROPERTY_SETS, WaitingActions};
+use waiting_actions::{LeaseEnd, MAX_PROPERTY_SETS, WaitingActions};
 use worker::Worker;
 use worker_pool::WorkerPool;
 
@@ -128,6 +128,11 @@ impl OperationQueue {
         if self.waiting_operations >= self.config.max_queued_actions {
             let limit = self.config.max_queued_actions;
             return Err(ExecutionError::QueueFull { limit });
+        }
+        let limit = self.config.max_queued_actions_per_user;
+        if self.waiting.of_user(&action.requester.user) >= limit {
+            let user = action.requester.user.to_string();
+            return Err(ExecutionError::UserQueueFull { user, limit });
         }
         if !self.waiting.admits(&action.requirements)
             && self.workers.least_busy(&action.requirements).is_none()
@@ -217,7 +222,7 @@ impl OperationQueue {
         self.find_unserved(now);
         for lease in worker.leases.values() {
             if let Some(charge) = &lease.charge {
-                self.waiting.settle(now, charge, true);
+                self.waiting.settle(now, charge, LeaseEnd::WorkerLost);
             }
         }
         let mut orphans: Vec<_> = worker
@@ -276,8 +281,9 @@ impl OperationQueue {
             return (None, effects);
         };
         if let Some(charge) = &ended.charge {
-            self.waiting.settle(now, charge, false);
+            self.waiting.settle(now, charge, LeaseEnd::Completed);
         }
+        self.workers.end_returns(worker);
         let completion = ended.operation.and_then(|id| {
             let operation = self.operations.get_mut(&id)?;
             operation.stage = Stage::Recording;
@@ -314,6 +320,16 @@ impl OperationQueue {
         effects
     }
 
+    /// True if the result of an operation under this lease is being recorded.
+    pub fn is_recording_lease(&self, id: OperationId, lease: LeaseId) -> bool {
+        let operation = self.operations.get(&id);
+        self.is_recording(id)
+            && operation.is_some_and(|operation| {
+                let last = operation.last_lease.as_ref();
+                last.is_some_and(|(last, _)| *last == lease)
+            })
+    }
+
     /// Finds the operation that a request for `action` may join.
     fn joinable(&self, action: &QueuedAction, not_yet_visible: bool) -> Option<OperationId> {
         if action.do_not_cache {
@@ -345,11 +361,27 @@ impl OperationQueue {
         };
         operation.attempts.push(attempt);
         if operation.attempts.len() >= self.config.max_attempts.get() {
-            let attempts = std::mem::take(&mut operation.attempts);
+            self.give_up(now, id, effects);
+        } else {
+            self.queue_again(now, id, effects);
+        }
+    }
+
+    /// Fails an operation whose workers failed or handed it back too often.
+    fn give_up(&mut self, now: Time, id: OperationId, effects: &mut Vec<Effect>) {
+        if let Some(operation) = self.operations.get_mut(&id) {
+            let mut attempts = std::mem::take(&mut operation.attempts);
+            attempts.extend(operation.returns.drain(..).map(|(_, description)| description));
             let outcome = OperationOutcome::Failed(ExecutionError::AttemptsExhausted { attempts });
             self.conclude(now, id, outcome, effects);
-            return;
         }
+    }
+
+    /// Queues an operation again whose lease has ended without a result.
+    fn queue_again(&mut self, now: Time, id: OperationId, effects: &mut Vec<Effect>) {
+        let Some(operation) = self.operations.get_mut(&id) else {
+            return;
+        };
         operation.stage = Stage::Queued;
         effects.push(Effect::Record(Record::Requeued {
             operation: id,

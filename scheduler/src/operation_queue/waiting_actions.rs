@@ -55,6 +55,17 @@ pub(super) struct Place {
     pub(super) position: QueuePosition,
 }
 
+/// The way in which a lease ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LeaseEnd {
+    /// The worker ran the Action.
+    Completed,
+    /// The worker handed the lease back. The time is charged, but teaches nothing about the requester's Actions.
+    Returned,
+    /// The worker was lost. The lease is free.
+    WorkerLost,
+}
+
 /// Charge for an Action that runs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Charge {
@@ -86,6 +97,11 @@ impl WaitingActions {
             priority_step,
             slots: 0,
         }
+    }
+
+    /// Number of places of a user.
+    pub(super) fn of_user(&self, name: &str) -> usize {
+        self.users.waiting(name)
     }
 
     /// True if an Action with these requirements may wait.
@@ -209,12 +225,11 @@ impl WaitingActions {
         }
     }
 
-    /// Settles the charge of an Action that ended at `now`. One whose worker was lost is free: `wasted`.
-    pub(super) fn settle(&mut self, now: Time, charge: &Charge, wasted: bool) {
-        let used = if wasted {
-            Duration::ZERO
-        } else {
-            now.since(charge.since)
+    /// Settles the charge of a lease that ended at `now`.
+    pub(super) fn settle(&mut self, now: Time, charge: &Charge, end: LeaseEnd) {
+        let used = match end {
+            LeaseEnd::WorkerLost => Duration::ZERO,
+            LeaseEnd::Completed | LeaseEnd::Returned => now.since(charge.since),
         };
         let max_correction = MAX_CORRECTION.saturating_mul(self.slots.max(1));
         let Charge {
@@ -223,9 +238,13 @@ impl WaitingActions {
             charged,
             ..
         } = *charge;
-        self.users.settle(user, charged, used, max_correction);
-        if let Some(invocations) = self.invocations.get_mut(&user) {
-            invocations.settle(invocation, charged, used, max_correction);
+        let invocations = self.invocations.get_mut(&user);
+        let shares = [(&mut self.users, user)].into_iter();
+        for (shares, member) in shares.chain(invocations.map(|shares| (shares, invocation))) {
+            if end == LeaseEnd::Completed {
+                shares.learn(member, used);
+            }
+            shares.settle(member, charged, used, max_correction);
         }
         self.reorder(user, invocation);
         self.forget_idle_user(user);

@@ -30,6 +30,8 @@ pub(super) struct Worker {
     pub(super) draining: bool,
     /// End of the pause after it handed a lease back.
     pub(super) paused_until: Option<Time>,
+    /// Leases that it handed back since it completed one.
+    pub(super) returned_leases: u32,
     pub(super) leases: HashMap<LeaseId, Lease>,
     pub(super) slots: usize,
 }
@@ -45,6 +47,7 @@ impl Worker {
             ends_with_server: registration.ends_with_server,
             draining: hello.draining,
             paused_until: None,
+            returned_leases: 0,
             leases: HashMap::new(),
             slots: hello.slots as usize,
         }

@@ -103,9 +103,19 @@ impl WorkerPool {
         self.change(id, |worker| worker.draining = true).is_some()
     }
 
-    /// Gives no leases to a worker until a time, or longer if it pauses again meanwhile.
+    /// Gives no leases to a worker that handed one back until a time, or longer if it pauses again meanwhile.
     pub(super) fn pause(&mut self, id: WorkerId, until: Time) {
-        self.change(id, |worker| worker.paused_until = Some(until));
+        self.change(id, |worker| {
+            worker.paused_until = worker.paused_until.max(Some(until));
+            worker.returned_leases += 1;
+        });
+    }
+
+    /// Notes that a worker completed a lease: it has the resources for it.
+    pub(super) fn end_returns(&mut self, id: WorkerId) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.returned_leases = 0;
+        }
     }
 
     /// Ends the pause of a worker if it is over. Returns true if it was.
