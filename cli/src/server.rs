@@ -4,12 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use bitzel_cas_server::{CacheServer, Extension, Listener, ServerConfig};
 use bitzel_scheduler::{
     DiskJournal, ExecutionConfig, ExecutionServer, Journal, MemoryJournal, Recovered, SystemClock,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tonic::service::Routes;
 
 use crate::admin::AdminListener;
 use crate::command_error::CommandError;
@@ -127,19 +129,24 @@ impl Server {
         shutdown: CancellationToken,
     ) -> Result<(), CommandError> {
         let mut gauges = vec![self.cache.gauges()];
+        let mut services = Router::new();
         let extension = self.execution.map(|execution| {
             let ExecutionServer {
                 execution,
                 worker_queue,
+                farm,
+                scaler,
                 gauges: queue,
                 background,
             } = execution;
             gauges.push(Box::new(move || queue.publish()));
+            services = Routes::new(scaler.into_server()).into_axum_router();
             Extension {
                 add_services: Box::new(|routes| {
                     routes
                         .add_service(execution.into_server())
                         .add_service(worker_queue.into_server())
+                        .add_service(farm.into_server())
                 }),
                 shut_down: Box::pin(background.shut_down()),
             }
@@ -149,7 +156,8 @@ impl Server {
             Some(directory) => readiness.with_writable(directory),
             None => readiness,
         };
-        let admin = admin.map(|admin| AbortOnDropHandle::new(tokio::spawn(admin.serve(gauges, readiness))));
+        let admin =
+            admin.map(|admin| AbortOnDropHandle::new(tokio::spawn(admin.serve(gauges, readiness, services))));
         self.cache.run(listeners, extension, shutdown).await?;
         drop(admin);
         Ok(())

@@ -20,7 +20,7 @@ impl From<&ExecutionError> for Status {
             | ExecutionError::PlatformTooLarge { .. }
             | ExecutionError::Timeout { .. }
             | ExecutionError::WorkerProtocol(_) => Code::InvalidArgument,
-            ExecutionError::OperationNotFound(_) => Code::NotFound,
+            ExecutionError::OperationNotFound(_) | ExecutionError::WorkerNotFound(_) => Code::NotFound,
             ExecutionError::QueueFull { .. }
             | ExecutionError::UserQueueFull { .. }
             | ExecutionError::TooManyPropertySets { .. } => Code::ResourceExhausted,

@@ -27,12 +27,14 @@ mod ids;
 mod occupancy;
 mod operation;
 mod placement;
+mod pools;
 mod quarantine;
 mod record;
 mod recovery;
 mod registration;
 mod requester;
 mod returned_leases;
+mod snapshot;
 mod timeouts;
 mod waiting_actions;
 mod worker;
@@ -45,12 +47,15 @@ pub use action::{ActionKey, QueuedAction};
 pub use effect::{Effect, OperationOutcome, Progress, Update};
 pub use ids::{LeaseId, OperationId, WorkerId};
 pub use occupancy::Occupancy;
+pub use pools::PoolDemand;
 pub use record::{Record, RestoredOperation, RestoredState};
 pub use registration::Registration;
 pub use requester::Requester;
+pub use snapshot::{RunningAction, Snapshot, WaitingGroup, WorkerSnapshot};
 
 use deadlines::Deadlines;
 use operation::{Operation, Stage};
+use pools::Pools;
 use quarantine::Quarantine;
 use waiting_actions::{LeaseEnd, MAX_PROPERTY_SETS, WaitingActions};
 use worker::Worker;
@@ -79,6 +84,7 @@ pub struct OperationQueue {
     waiting: WaitingActions,
     waiting_operations: usize,
     workers: WorkerPool,
+    pools: Pools,
     quarantine: Quarantine,
     deadlines: Deadlines,
     /// Completed operations, oldest first.
@@ -98,6 +104,7 @@ impl OperationQueue {
             in_flight: HashMap::new(),
             waiting_operations: 0,
             workers: WorkerPool::default(),
+            pools: Pools::default(),
             deadlines: Deadlines::default(),
             completed: VecDeque::new(),
             last_lease: 0,
@@ -193,6 +200,7 @@ impl OperationQueue {
         self.waiting.set_slots(&self.workers);
         if let Some(worker) = self.workers.get(id).filter(|worker| !worker.draining) {
             self.waiting.served_by(&worker.properties);
+            self.pools.remember(worker);
         }
         let mut effects = vec![];
         self.take_up_leases(now, id, registration.leases, &mut effects);
@@ -209,6 +217,11 @@ impl OperationQueue {
             self.close_if_drained(id, &mut effects);
         }
         effects
+    }
+
+    /// Workers whose names match, in the order of their registration.
+    pub fn workers_named(&self, matches: impl Fn(&str) -> bool) -> Vec<(WorkerId, Arc<str>)> {
+        self.workers.named(matches)
     }
 
     /// Removes a lost worker. Its Actions go to other workers, fail after the maximum number of attempts, or go into

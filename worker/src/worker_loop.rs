@@ -38,6 +38,7 @@ pub async fn run(
         worker_name: config.executor.worker_name.clone(),
         slots: config.slots,
         platform: Some(config.platform),
+        pool: config.pool,
         ..Hello::default()
     };
     let executor = compose_executor(config.executor, server.blobs).await?;

@@ -205,6 +205,12 @@ impl FairShares {
             .map_or(0, |member| member.virtual_time(duration))
     }
 
+    /// Name of a member.
+    pub(super) fn name(&self, id: MemberId) -> Arc<str> {
+        let member = self.members.get(&id);
+        member.map(|member| member.name.clone()).unwrap_or_default()
+    }
+
     /// Number of waiting Actions of the member with this name.
     pub(super) fn waiting(&self, name: &str) -> usize {
         let member = self.names.get(name).and_then(|id| self.members.get(id));

@@ -11,6 +11,7 @@
 mod queue;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::fair_shares::{FairShares, MemberId};
@@ -75,6 +76,18 @@ pub(super) struct Charge {
     since: Time,
 }
 
+/// Waiting operations of one user with the same required properties.
+#[derive(Debug)]
+pub(super) struct Group<'a> {
+    pub(super) user: Arc<str>,
+    pub(super) requirements: &'a RequiredProperties,
+    pub(super) actions: usize,
+    /// The operation that is served next.
+    pub(super) next: OperationId,
+    /// True if no worker, busy or not, could run them.
+    pub(super) unserved: bool,
+}
+
 /// Waiting operations of all requesters.
 #[derive(Debug)]
 pub(super) struct WaitingActions {
@@ -97,6 +110,19 @@ impl WaitingActions {
             priority_step,
             slots: 0,
         }
+    }
+
+    /// All waiting operations, in groups.
+    pub(super) fn groups(&self) -> impl Iterator<Item = Group<'_>> {
+        self.queues.iter().flat_map(move |(requirements, queue)| {
+            queue.users().map(move |(user, actions, next)| Group {
+                user: self.users.name(user),
+                requirements,
+                actions,
+                next,
+                unserved: queue.unserved_since.is_some(),
+            })
+        })
     }
 
     /// Number of places of a user.

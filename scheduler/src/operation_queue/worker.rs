@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bitzel_proto::reapi::Platform;
+
 use super::ids::{LeaseId, OperationId};
 use super::registration::Registration;
 use super::waiting_actions::Charge;
@@ -17,12 +19,17 @@ pub(super) struct Lease {
     pub(super) operation: Option<OperationId>,
     /// Charge of the requester for the slot. `None` if nobody requested it on this server.
     pub(super) charge: Option<Charge>,
+    /// Time since which the lease has its slot.
+    pub(super) since: Time,
 }
 
 /// A registered worker.
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) name: Arc<str>,
+    /// Name of its pool; empty if it has none.
+    pub(super) pool: Arc<str>,
+    pub(super) platform: Arc<Platform>,
     pub(super) properties: OfferedProperties,
     /// Workers of one class can run the same Actions.
     pub(super) class: RequiredProperties,
@@ -42,6 +49,8 @@ impl Worker {
         let platform = hello.platform.as_ref();
         Self {
             name: hello.worker_name.as_str().into(),
+            pool: hello.pool.as_str().into(),
+            platform: Arc::new(platform.cloned().unwrap_or_default()),
             properties: platform.map(OfferedProperties::new).unwrap_or_default(),
             class: platform.map(RequiredProperties::new).unwrap_or_default(),
             ends_with_server: registration.ends_with_server,

@@ -1,6 +1,7 @@
 //! Registered workers, found by what they offer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::ids::{LeaseId, WorkerId};
 use super::registration::Registration;
@@ -51,6 +52,16 @@ impl WorkerPool {
 
     pub(super) fn slots_used(&self) -> usize {
         self.slots_used
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Worker> {
+        self.workers.values()
+    }
+
+    /// Workers whose names match.
+    pub(super) fn named(&self, matches: impl Fn(&str) -> bool) -> Vec<(WorkerId, Arc<str>)> {
+        let named = self.workers.iter().filter(|(_, worker)| matches(&worker.name));
+        named.map(|(id, worker)| (*id, worker.name.clone())).collect()
     }
 
     pub(super) fn get(&self, id: WorkerId) -> Option<&Worker> {

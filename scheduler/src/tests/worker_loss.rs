@@ -62,7 +62,7 @@ async fn a_failure_of_the_worker_is_tried_again() {
                     assert_eq!(message.lease, lease);
                     acknowledged = true;
                 }
-                scheduler_message::Message::Cancel(cancel) => panic!("{cancel:?}"),
+                other => panic!("{other:?}"),
             }
         }
         worker.complete(&again.unwrap(), exited(0)).await;

@@ -184,6 +184,10 @@ impl Session {
             Some(scheduler_message::Message::Acknowledged(acknowledged)) => {
                 self.unacknowledged.remove(&acknowledged.lease);
             }
+            Some(scheduler_message::Message::Drain(_)) => {
+                tracing::info!("told to finish the running Actions and to end");
+                self.shutdown.cancel();
+            }
             // A newer scheduler may send further kinds.
             None => {}
         }
