@@ -12,6 +12,9 @@ const RESERVED_SEGMENTS: [&str; 6] = [
     "capabilities",
 ];
 
+/// First segment of the names that the server makes for its own use: a keyword, so that no client can send them.
+const RESERVED_PREFIX: &str = "capabilities/";
+
 /// Name of an instance of the server's services: empty, or segments joined by slashes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct InstanceName(String);
@@ -47,7 +50,12 @@ impl InstanceName {
 
     /// Creates a name for the server's own use. [`InstanceName::new`] refuses it, so no client can send it.
     pub fn reserved(purpose: &str) -> Self {
-        Self(format!("capabilities/{purpose}"))
+        Self(format!("{RESERVED_PREFIX}{purpose}"))
+    }
+
+    /// Purpose of a name that [`InstanceName::reserved`] made; `None` for a name of a client.
+    pub fn reserved_purpose(&self) -> Option<&str> {
+        self.0.strip_prefix(RESERVED_PREFIX)
     }
 
     /// The name as text.
