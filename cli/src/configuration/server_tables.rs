@@ -94,7 +94,7 @@ pub(crate) struct TenantsTable {
 #[serde(deny_unknown_fields)]
 pub(crate) struct TenantGroupTable {
     /// Name of the tenant. If it changes, the tenant has to upload its blobs again.
-    #[schemars(example = &"team-a")]
+    #[schemars(with = "String", extend("examples" = ["team-a"]))]
     name: Spanned<String>,
     /// Instance names. `*` matches any text.
     #[schemars(with = "Vec<String>", extend("examples" = [["team-a", "team-a/*"]]))]
