@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bitzel_proto::InstanceName;
 
 use crate::blob_store::BlobStore;
+use crate::decorators::coalescing_blob_store::CoalescingBlobStore;
 use crate::decorators::isolated_blob_store::{IsolatedBlobStore, PossessionKey};
 
 /// Names of the tenants of a server: instances with the same tenant share blobs.
@@ -83,12 +84,13 @@ impl InstanceBlobStores {
         }
     }
 
-    /// The same stores over a decorated one. The views of tenants stay the outermost decorator.
+    /// The same stores, with concurrent writes of one blob reduced to one. Those of tenants stay as they are: a tenant that
+    /// sends slowly must not hold up others, nor learn by waiting what they send.
     #[must_use]
-    pub fn decorated(&self, decorate: impl FnOnce(Arc<dyn BlobStore>) -> Arc<dyn BlobStore>) -> Self {
-        Self {
-            inner: decorate(Arc::clone(&self.inner)),
-            tenants: self.tenants.clone(),
+    pub fn coalescing(&self) -> Self {
+        match self.tenants {
+            None => Self::shared(Arc::new(CoalescingBlobStore::new(Arc::clone(&self.inner)))),
+            Some(_) => self.clone(),
         }
     }
 }

@@ -18,6 +18,9 @@ use super::error::ExecutionError;
 
 /// Minimum number of new entries between two removals of entries without a lease.
 const MIN_INSERTIONS_BETWEEN_REMOVALS: usize = 4096;
+/// Missing blobs that an error names: it travels in the headers of the response, which clients limit to 16 KiB. Clients
+/// search for what is missing themselves before they execute again.
+const MAX_NAMED_MISSING_BLOBS: usize = 32;
 
 /// Leases of Commands and input roots of one tenant, or of all instances if they share their blobs.
 ///
@@ -137,7 +140,8 @@ impl InputLeases {
             .iter()
             .flat_map(|(digest, _)| blobs(tree, *digest))
             .collect();
-        let missing = self.blob_store.find_missing(&needed).await.map_err(leasing)?;
+        let mut missing = self.blob_store.find_missing(&needed).await.map_err(leasing)?;
+        missing.truncate(MAX_NAMED_MISSING_BLOBS);
         if missing.is_empty() {
             Ok(())
         } else {

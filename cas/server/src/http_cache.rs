@@ -24,7 +24,6 @@ use axum::body::Body;
 use bitzel_access::{Permission, RefusalBody as _, authorize};
 use bitzel_cas::action_cache::ActionCache;
 use bitzel_cas::blob_store::BlobStore;
-use bitzel_cas::decorators::coalescing_blob_store::CoalescingBlobStore;
 use bitzel_cas::instance_blob_stores::InstanceBlobStores;
 use bitzel_proto::{CacheEntry, CachePath, InstanceName};
 use http::{Extensions, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -63,7 +62,7 @@ impl HttpCacheService {
         let stores = stores.into();
         Self {
             cache,
-            uploads: stores.decorated(|store| Arc::new(CoalescingBlobStore::new(store))),
+            uploads: stores.coalescing(),
             stores,
             spool: Arc::new(spool),
             large_results: Arc::new(Semaphore::new(MAX_CONCURRENT_LARGE_RESULTS)),

@@ -34,6 +34,17 @@ async fn f12_instances_share_within_a_tenant_only() {
     assert!(!found("").await);
 }
 
+#[tokio::test]
+async fn f12_a_tenant_does_not_wait_for_the_upload_of_another() {
+    let stores = isolated().coalescing();
+    let blob = sha256(b"hello");
+    let (one, other) = (stores.store(&instance("a")), stores.store(&instance("b")));
+    let mut endless = one.write(blob, Box::pin(futures::stream::pending()));
+    assert!(futures::poll!(&mut endless).is_pending());
+    other.write(blob, one_chunk(b"hello"[..].into())).await.unwrap();
+    assert!(futures::poll!(&mut endless).is_pending());
+}
+
 #[test]
 fn reserved_names_belong_to_the_tenant() {
     let stores = isolated();

@@ -9,7 +9,6 @@ use bitzel_access::{Permission, ResponseMemory, authorize};
 use bitzel_cas::blob_store::chunk_limit::{open_within, stream_within};
 use bitzel_cas::blob_store::{BlobRange, BlobStream};
 use bitzel_cas::compression::{Decompressor, compressed};
-use bitzel_cas::decorators::coalescing_blob_store::CoalescingBlobStore;
 use bitzel_cas::instance_blob_stores::InstanceBlobStores;
 use bitzel_proto::google::bytestream::byte_stream_server::{ByteStream, ByteStreamServer};
 use bitzel_proto::google::bytestream::{
@@ -43,8 +42,7 @@ impl ByteStreamService {
     /// Serves the blobs of each instance.
     pub fn new(stores: impl Into<InstanceBlobStores>) -> Self {
         let stores = stores.into();
-        let shared = stores.decorated(|store| Arc::new(CoalescingBlobStore::new(store)));
-        let uploads = Arc::new(Uploads::new(shared));
+        let uploads = Arc::new(Uploads::new(stores.coalescing()));
         Self { stores, uploads }
     }
 

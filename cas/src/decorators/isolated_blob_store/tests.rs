@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::blob_store::{one_chunk, read_whole};
 use crate::decorators::coalescing_blob_store::CoalescingBlobStore;
+use crate::media::disk_blob_store::{DiskBlobStore, DiskBlobStoreOptions};
 use crate::media::memory_blob_store::MemoryBlobStore;
 use crate::testing::failing_blob_store::SwitchedBlobStore;
 use crate::testing::{model, noise, sha256};
@@ -185,6 +186,53 @@ async fn f12_markers_cannot_be_found_or_forged() {
     assert!(!others.contains(&tag));
     let longer = Digest::new(blob.function(), *blob.hash(), 6);
     assert!(!has(&tenants.one, longer).await, "the size is a part of the name");
+}
+
+#[tokio::test]
+async fn f12_possession_survives_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = DiskBlobStoreOptions {
+        limit_bytes: 1 << 20,
+        free_space_floor_bytes: 0,
+        compress: false,
+    };
+    let blob = sha256(b"hello");
+    let open = || DiskBlobStore::open(directory.path(), options);
+    let store = open().await.unwrap();
+    let inner: Arc<dyn BlobStore> = Arc::new(store.clone());
+    write(&view(&inner, "one"), blob, b"hello").await.unwrap();
+    store.close().await.unwrap();
+    drop((inner, store));
+    let inner: Arc<dyn BlobStore> = Arc::new(open().await.unwrap());
+    assert!(has(&view(&inner, "one"), blob).await);
+    assert!(!has(&view(&inner, "other"), blob).await);
+}
+
+/// Blob and marker are used together, so that a full store does not evict the one and keep the other.
+#[tokio::test]
+async fn a_lease_keeps_the_marker_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = DiskBlobStoreOptions {
+        limit_bytes: 20 * 4096,
+        free_space_floor_bytes: 0,
+        compress: false,
+    };
+    let inner: Arc<dyn BlobStore> = Arc::new(DiskBlobStore::open(directory.path(), options).await.unwrap());
+    let one = view(&inner, "one");
+    let blob = sha256(b"hello");
+    write(&one, blob, b"hello").await.unwrap();
+    let lease = one.lease(&[blob]).await.unwrap();
+    let flood = async |from: u64| {
+        for number in from..from + 100 {
+            let bytes = number.to_le_bytes();
+            write(&one, sha256(&bytes), &bytes).await.unwrap();
+        }
+    };
+    flood(0).await;
+    assert_eq!(one.find_missing(&[blob]).await.unwrap(), []);
+    drop(lease);
+    flood(1000).await;
+    assert_eq!(one.find_missing(&[blob]).await.unwrap(), [blob]);
 }
 
 #[tokio::test]

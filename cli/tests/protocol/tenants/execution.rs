@@ -149,6 +149,33 @@ async fn f12_inputs_are_refused_for_a_worker_elsewhere() {
     refuses_inputs_of_another_tenant(&server).await;
 }
 
+/// The error has to fit into the headers of a response.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_missing_inputs_are_named_in_part() {
+    let server = Server::farm_with(TENANTS).await;
+    let [_, _, stranger] = Client::all(&server);
+    let files =
+        (0..5_000).map(|number: u32| file(&format!("{number:04}"), SHA256.digest(&number.to_le_bytes())));
+    let root = stranger.put_message(&of_files(files.collect())).await;
+    let command = stranger.put_message(&copy()).await;
+    let action = stranger.action(command, root).await;
+    let refused = stranger.execute(action).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+    let named = missing_blob_subjects(&to_rpc_status(&refused));
+    assert!((1..100).contains(&named.len()), "{}", named.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_root_that_is_no_directory_is_refused() {
+    let server = Server::farm_with(TENANTS).await;
+    let [_, _, stranger] = Client::all(&server);
+    let root = stranger.put(b"\xff no Directory").await;
+    let command = stranger.put_message(&copy()).await;
+    let action = stranger.action(command, root).await;
+    let refused = stranger.execute(action).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+}
+
 async fn gives_outputs_to_the_tenant_alone(server: &Server) {
     let [owner, colleague, stranger] = Client::all(server);
     let script = "cat /proc/sys/kernel/random/uuid | tee file | rev; mkdir -p tree/deep; cp file tree/deep; echo log >&2; \
