@@ -101,6 +101,12 @@ impl From<Arc<dyn BlobStore>> for InstanceBlobStores {
     }
 }
 
+impl<S: BlobStore> From<Arc<S>> for InstanceBlobStores {
+    fn from(store: Arc<S>) -> Self {
+        Self::shared(store)
+    }
+}
+
 impl fmt::Debug for InstanceBlobStores {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = if self.tenants.is_some() {

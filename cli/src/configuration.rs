@@ -120,7 +120,7 @@ impl Configuration {
         };
         let tenants = self.tenants.as_ref().map_or_else(String::new, |tenants| {
             format!(
-                "\ntenants: {} groups, and each other instance by itself",
+                "\ntenants: {} in groups, and each other instance by itself",
                 tenants.groups().count()
             )
         });
