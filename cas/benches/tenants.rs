@@ -136,7 +136,10 @@ async fn large_blob(stores: [&Measured; 2]) -> Result<()> {
         measured.store.write(digest, stream).await?;
         Ok::<_, bitzel_cas::Error>(started.elapsed().as_secs_f64() * 1e3)
     };
-    for name in ["write of a new blob of 256 MiB", "write of an existing blob of 256 MiB"] {
+    for name in [
+        "write of a new blob of 256 MiB",
+        "write of an existing blob of 256 MiB",
+    ] {
         report(name, "ms", [write(stores[0]).await?, write(stores[1]).await?]);
     }
     Ok(())
