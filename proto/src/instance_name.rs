@@ -28,7 +28,9 @@ pub struct InvalidInstanceName {
 }
 
 impl InstanceName {
-    /// Checks `name`: no empty segment, none of the keywords of resource names, at most 255 bytes.
+    /// Checks `name`: no empty segment, neither `.` nor `..`, none of the keywords of resource names, at most 255 bytes.
+    ///
+    /// URLs drop the segments `.` and `..`: in a store behind HTTP, `a/..` would have the results of `a`.
     pub fn new(name: impl Into<String>) -> Result<Self, InvalidInstanceName> {
         let name = name.into();
         let reason = if name.is_empty() {
@@ -37,6 +39,8 @@ impl InstanceName {
             "is longer than 255 bytes"
         } else if name.split('/').any(str::is_empty) {
             "has an empty segment; write it without leading, trailing or double slashes"
+        } else if name.split('/').any(|segment| matches!(segment, "." | "..")) {
+            "has the segment `.` or `..`"
         } else if name
             .split('/')
             .any(|segment| RESERVED_SEGMENTS.contains(&segment))
@@ -67,5 +71,29 @@ impl InstanceName {
 impl fmt::Display for InstanceName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f12_dot_segments_are_refused() {
+        for name in [".", "..", "a/..", "../a", "a/./b"] {
+            assert!(InstanceName::new(name).is_err(), "{name}");
+        }
+        for name in ["", "a", "a/b", "a..b", "...", ".a"] {
+            assert!(InstanceName::new(name).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_the_server_makes_reserved_names() {
+        let name = InstanceName::reserved("values/a");
+        assert_eq!(name.reserved_purpose(), Some("values/a"));
+        assert!(InstanceName::new(name.as_str()).is_err());
+        let clients = InstanceName::new("values/a").unwrap();
+        assert_eq!(clients.reserved_purpose(), None);
     }
 }
