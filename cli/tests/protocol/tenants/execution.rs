@@ -110,6 +110,7 @@ async fn refuses_inputs_of_another_tenant(server: &Server) {
 
     assert_eq!(stranger.lacks(action).await, subject(action));
     // An Action of its own, with more and more of what it needs. Only what it lacks itself is named.
+    assert_eq!(stranger.put_message(&copy()).await, command);
     assert_eq!(stranger.action(command, root).await, action);
     assert_eq!(stranger.lacks(action).await, subject(root));
     stranger.put_message(&above(below)).await;
@@ -128,12 +129,13 @@ async fn refuses_inputs_of_another_tenant(server: &Server) {
     let beside = stranger.put_message(&beside).await;
     let other = stranger.action(command, beside).await;
     assert_eq!(stranger.lacks(other).await, subject(secret));
-    // The file itself proves that it has it. The Command is still missing.
+    // The file itself proves that it has it.
     stranger.put(SECRET).await;
-    assert_eq!(stranger.lacks(action).await, subject(command));
-    stranger.put_message(&copy()).await;
     let result = stranger.execute(action).await.unwrap();
     assert_eq!(result.output_files[0].digest, Some(secret.to_wire()));
+    let others = owner.put_message(&shell("true")).await;
+    let action = stranger.action(others, root).await;
+    assert_eq!(stranger.lacks(action).await, subject(others));
 }
 
 #[tokio::test(flavor = "multi_thread")]
