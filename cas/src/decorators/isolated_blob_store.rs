@@ -47,10 +47,10 @@ impl IsolatedBlobStore {
     async fn markers(&self, digests: &[Digest]) -> Vec<Digest> {
         let key = self.key.clone();
         if digests.len() <= MAX_INLINE_MARKERS {
-            return digests.iter().map(|digest| key.marker(*digest).0).collect();
+            return digests.iter().map(|digest| key.marker_digest(*digest)).collect();
         }
         let digests = digests.to_vec();
-        run_blocking(move || digests.iter().map(|digest| key.marker(*digest).0).collect()).await
+        run_blocking(move || digests.iter().map(|digest| key.marker_digest(*digest)).collect()).await
     }
 
     /// Checks that the tenant has a blob.
@@ -58,7 +58,7 @@ impl IsolatedBlobStore {
         if digest.is_empty_blob() {
             return Ok(());
         }
-        let (marker, _) = self.key.marker(digest);
+        let marker = self.key.marker_digest(digest);
         if self.inner.find_missing(&[marker]).await?.is_empty() {
             Ok(())
         } else {
@@ -71,25 +71,26 @@ impl IsolatedBlobStore {
 impl BlobStore for IsolatedBlobStore {
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error> {
         let mut seen = HashSet::with_capacity(digests.len());
-        let mut wanted: Vec<Digest> = digests
+        let wanted: Vec<Digest> = digests
             .iter()
             .filter(|digest| !digest.is_empty_blob() && seen.insert(**digest))
             .copied()
             .collect();
-        // One call for both, which extends the lifetimes of both.
+        // The markers first: whoever lacks a blob does not extend its lifetime for others.
         let markers = self.markers(&wanted).await;
-        let both = [wanted.as_slice(), markers.as_slice()].concat();
-        let missing = self.inner.find_missing(&both).await?;
-        if missing.is_empty() {
-            return Ok(missing);
+        let lost: HashSet<Digest> = self.inner.find_missing(&markers).await?.into_iter().collect();
+        let (mut missing, mut own) = (Vec::new(), wanted);
+        if !lost.is_empty() {
+            let has_no_marker = |(_, marker): &(Digest, Digest)| lost.contains(marker);
+            let (others, has) = own.into_iter().zip(markers).partition(has_no_marker);
+            let digests =
+                |pairs: Vec<(Digest, Digest)>| pairs.into_iter().map(|(digest, _)| digest).collect();
+            (missing, own) = (digests(others), digests(has));
         }
-        let missing: HashSet<Digest> = missing.into_iter().collect();
-        let mut markers = markers.into_iter();
-        wanted.retain(|digest| {
-            let has_no_marker = markers.next().is_none_or(|marker| missing.contains(&marker));
-            has_no_marker || missing.contains(digest)
-        });
-        Ok(wanted)
+        if !own.is_empty() {
+            missing.append(&mut self.inner.find_missing(&own).await?);
+        }
+        Ok(missing)
     }
 
     async fn read(&self, digest: Digest, range: BlobRange) -> Result<BlobStream, Error> {

@@ -34,13 +34,25 @@ impl PossessionKey {
         Self(blake3::keyed_hash(&self.0, tenant.as_bytes()).into())
     }
 
-    /// Marker of a blob. It has the digest function of the blob, because not every store knows each function.
+    /// Content of the marker of a blob.
+    fn tag(&self, digest: Digest) -> [u8; blake3::OUT_LEN] {
+        // One block of the hash, which is several times as fast as two.
+        let mut name = [0; 44];
+        name[..32].copy_from_slice(digest.hash());
+        name[32..40].copy_from_slice(&digest.size_bytes().to_le_bytes());
+        name[40..].copy_from_slice(&digest.function().to_wire().to_le_bytes());
+        blake3::keyed_hash(&self.0, &name).into()
+    }
+
+    /// Digest of the marker of a blob. It has the digest function of the blob, because not every store knows each
+    /// function.
+    pub(super) fn marker_digest(&self, digest: Digest) -> Digest {
+        digest.function().digest(&self.tag(digest))
+    }
+
+    /// Marker of a blob.
     pub(super) fn marker(&self, digest: Digest) -> (Digest, Bytes) {
-        let mut hasher = blake3::Hasher::new_keyed(&self.0);
-        hasher.update(&digest.function().to_wire().to_le_bytes());
-        hasher.update(digest.hash());
-        hasher.update(&digest.size_bytes().to_le_bytes());
-        let tag = *hasher.finalize().as_bytes();
+        let tag = self.tag(digest);
         (digest.function().digest(&tag), Bytes::copy_from_slice(&tag))
     }
 }
