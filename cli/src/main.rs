@@ -17,6 +17,7 @@ mod front_end;
 mod interrupt;
 mod last_graph;
 mod local_action_source;
+mod local_blob_stores;
 mod open_files;
 mod readiness;
 mod remote_cache;
@@ -25,6 +26,7 @@ mod root_user;
 mod server;
 mod status_hint;
 mod telemetry;
+mod tenants;
 mod visible_text;
 mod worker;
 

@@ -16,6 +16,7 @@ use tonic::service::Routes;
 use crate::admin::AdminListener;
 use crate::command_error::CommandError;
 use crate::local_action_source::LocalActionSource;
+use crate::local_blob_stores::LocalBlobStores;
 use crate::readiness::Readiness;
 
 /// Execution by a server.
@@ -116,7 +117,7 @@ impl Server {
         let execution = self.execution.as_ref()?;
         Some(bitzel_worker::ServerConnection {
             actions: Arc::new(LocalActionSource(execution.worker_queue.clone())),
-            blobs: Arc::new(self.cache.blobs()),
+            blobs: Arc::new(LocalBlobStores(self.cache.blobs())),
         })
     }
 

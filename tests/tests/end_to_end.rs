@@ -31,6 +31,7 @@ mod end_to_end {
     mod shared_sources;
     mod special_files;
     mod task_selection;
+    mod tenants;
     mod two_machines;
     mod undeclared_files;
 }

@@ -27,12 +27,11 @@ use crate::interrupt;
 use crate::open_files;
 use crate::root_user;
 use crate::server::{Execution, QueueJournal, Server};
+use crate::tenants;
 use crate::worker::LocalWorker;
 
 /// Limit of the spool: bytes on disk of all HTTP cache uploads whose digests are not known yet.
 const MAX_SPOOL_BYTES: u64 = 8 << 30;
-/// Journal of the operation queue, in the server's directory.
-const QUEUE_JOURNAL_FILE: &str = "queue.redb";
 /// Default of `--listen`.
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8980);
 
@@ -78,7 +77,9 @@ pub(crate) async fn run(
         .unwrap_or_default();
     let journal = match journal.medium {
         JournalMedium::Disk => QueueJournal::Disk {
-            path: directories.server().join(QUEUE_JOURNAL_FILE),
+            path: directories.server().join(tenants::queue_file(
+                file.as_ref().and_then(|file| file.tenants.as_ref()),
+            )),
             commit_interval: journal.commit_interval,
         },
         JournalMedium::Memory => QueueJournal::Memory,
@@ -99,6 +100,17 @@ pub(crate) async fn run(
         ("grpc", "http")
     };
     let chunking = file.as_ref().map(|file| file.chunking).unwrap_or_default();
+    let tenants = match &file {
+        Some(file) => tenants::open(file, directories)?,
+        None => None,
+    };
+    let has_rules = arguments.access.is_some() || file.as_ref().is_some_and(|file| file.access.is_some());
+    if tenants.is_some() && !has_rules {
+        console::warn(
+            "there are tenants but no access rules: everybody may use the instances of every tenant, and so its blobs; \
+             write [access] rules (docs/access.md)",
+        );
+    }
     let stores = match file {
         Some(Configuration {
             stores: Some((blobs, results)),
@@ -127,6 +139,7 @@ pub(crate) async fn run(
         syncs: true,
         chunking,
         shared_cache: None,
+        tenants,
     };
     let server = Server::open(config, executes.then_some(Execution { policies, journal })).await?;
     let _memory = AbortOnDropHandle::new(tokio::spawn(allocator::return_freed_memory()));
