@@ -21,7 +21,7 @@ use clap_complete::Shell;
 pub(crate) use build::{BuildArguments, GraphArguments, LogArguments, MetadataArguments, TargetArguments};
 pub(crate) use global::{DirectoryArguments, LogFormat, TelemetryArguments};
 pub(crate) use remote::RemoteArguments;
-pub(crate) use root::{RootArguments, RootCommand};
+pub(crate) use root::{RootArguments, RootCommand, RootImportArguments, RootMakeArguments};
 pub(crate) use server::{ConfigArguments, ConfigCommand, ServeArguments, WorkerArguments};
 pub(crate) use store::{GcArguments, StoreArguments, StoreCommand};
 
@@ -53,7 +53,7 @@ pub(crate) enum Command {
     Worker(WorkerArguments),
     /// Check the configuration file of a server, or print its schema
     Config(ConfigArguments),
-    /// Show the root file system in which tasks run
+    /// Manage the root file systems in which builds parse and tasks run
     Root(RootArguments),
     /// Maintain the store on this machine's disk
     Store(StoreArguments),

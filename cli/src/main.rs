@@ -31,7 +31,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use arguments::{Arguments, Command};
+use arguments::{Arguments, Command, RootArguments, RootCommand};
 use command_error::CommandError;
 use directories::Directories;
 use telemetry::Telemetry;
@@ -48,7 +48,9 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<ExitCode, CommandError> {
     let command = match arguments.command {
         Command::Config(arguments) => return commands::config::run(arguments),
-        Command::Root(arguments) => return commands::root::run(&arguments),
+        Command::Root(RootArguments {
+            command: RootCommand::Identity { parts },
+        }) => return commands::root::identity(parts),
         Command::Completions { shell } => return commands::completions::run(shell),
         Command::Man { directory } => return commands::man::run(&directory),
         command => command,
@@ -67,9 +69,8 @@ fn run(arguments: Arguments) -> Result<ExitCode, CommandError> {
             Command::Serve(arguments) => commands::serve::run(&directories, arguments).await,
             Command::Worker(arguments) => commands::worker::run(&directories, arguments).await,
             Command::Store(arguments) => commands::store::run(&directories, arguments).await,
-            Command::Config(_) | Command::Root(_) | Command::Completions { .. } | Command::Man { .. } => {
-                Ok(ExitCode::SUCCESS)
-            }
+            Command::Root(arguments) => commands::root::run(&directories, arguments).await,
+            Command::Config(_) | Command::Completions { .. } | Command::Man { .. } => Ok(ExitCode::SUCCESS),
         }
     });
     telemetry.end();

@@ -15,6 +15,7 @@ mod end_to_end {
     mod failing_tasks;
     mod fakeroot;
     mod git_sources;
+    mod image_roots;
     mod indirect_results;
     mod input_safety;
     mod interruption;

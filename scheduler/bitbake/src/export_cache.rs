@@ -9,7 +9,7 @@ use bitzel_proto::DigestFunction;
 
 use super::error::FrontEndError;
 
-/// Part of the export cache that belongs to one build directory, locked against a second bitzel.
+/// Part of the export cache that belongs to one build directory in one root file system, locked against a second bitzel.
 pub(crate) struct ExportCache {
     cache: PathBuf,
     directory: PathBuf,
@@ -19,11 +19,18 @@ pub(crate) struct ExportCache {
 
 impl ExportCache {
     /// Opens the part below `cache`, and creates it if it does not exist. Waits while another bitzel uses it.
-    pub(crate) async fn open(cache: &Path, build_directory: &Path) -> Result<Self, FrontEndError> {
+    pub(crate) async fn open(
+        cache: &Path,
+        build_directory: &Path,
+        root_identity: &str,
+    ) -> Result<Self, FrontEndError> {
         let cache = cache.to_owned();
-        let name = DigestFunction::Sha256
-            .digest(build_directory.as_os_str().as_encoded_bytes())
-            .hash_hex();
+        let mut hasher = DigestFunction::Sha256.hasher();
+        hasher.update(build_directory.as_os_str().as_encoded_bytes());
+        // No path has it.
+        hasher.update(b"\0");
+        hasher.update(root_identity.as_bytes());
+        let name = hasher.finish().hash_hex();
         run_blocking(move || {
             let directory = cache.join("builds").join(&name[..16]);
             for path in [

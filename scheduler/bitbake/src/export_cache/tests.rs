@@ -25,7 +25,7 @@ fn duplicate_of_descriptor(path: &Path) -> File {
 async fn a_duplicate_of_the_descriptor_does_not_keep_the_lock() {
     let directory = tempfile::tempdir().unwrap();
     let build_directory = Path::new("/build");
-    let cache = ExportCache::open(directory.path(), build_directory)
+    let cache = ExportCache::open(directory.path(), build_directory, "root")
         .await
         .unwrap();
     let part = cache.directory().to_owned();
@@ -34,4 +34,16 @@ async fn a_duplicate_of_the_descriptor_does_not_keep_the_lock() {
     let _duplicate = duplicate_of_descriptor(&part.join("lock"));
     drop(cache);
     DirectoryLock::acquire(&part).unwrap();
+}
+
+#[tokio::test]
+async fn each_root_has_its_own_part() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut parts = std::collections::BTreeSet::new();
+    for (build_directory, root) in [("/build", "a"), ("/build", "b"), ("/other", "a"), ("/build", "a")] {
+        // The part that is opened twice is not locked any more.
+        let cache = ExportCache::open(directory.path(), Path::new(build_directory), root).await;
+        parts.insert(cache.unwrap().bitbake_cache());
+    }
+    assert_eq!(parts.len(), 3);
 }

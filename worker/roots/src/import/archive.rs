@@ -122,6 +122,7 @@ impl ArchiveEntries {
             return Ok(());
         };
         let path = components(name, &shown)?;
+        let shown = path.join("/");
         if is_layer && self.is_whiteout(&path) {
             return Ok(());
         }

@@ -76,8 +76,11 @@ impl Walk {
             self.losses.add(Loss::Mount, path.join("/"));
             return Ok(());
         }
-        for entry in fs::read_dir(source).map_err(Error::io_at("read", source))? {
-            let entry = entry.map_err(Error::io_at("read", source))?;
+        let entries = fs::read_dir(source).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let mut entries = entries.map_err(Error::io_at("read", source))?;
+        // The examples of losses are the same each time.
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
             let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
                 let shown = Path::new(&path.join("/")).join(entry.file_name());
                 self.losses.add(Loss::NotUtf8, shown.to_string_lossy());

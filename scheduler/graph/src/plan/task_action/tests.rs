@@ -2,6 +2,7 @@ use bitzel_proto::graph::PathPair;
 use prost::Message;
 
 use super::*;
+use crate::plan::signature::TaskRoot;
 use crate::plan::tree::DIGEST_FUNCTION;
 
 fn environment() -> Environment {
@@ -10,7 +11,7 @@ fn environment() -> Environment {
             ("OSFamily".to_owned(), "linux".to_owned()),
             ("ISA".to_owned(), "x86-64".to_owned()),
         ],
-        root_identity: "debian-12-aa".to_owned(),
+        root: TaskRoot::OfWorker("debian-12-aa".to_owned()),
         runner_version: "r".to_owned(),
         bitbake_version: "2".to_owned(),
     }
