@@ -128,6 +128,43 @@ async fn a_command_cannot_change_an_image_root() {
 }
 
 #[tokio::test]
+async fn mounts_of_an_image_root_are_locked() {
+    let worker = Worker::new().await;
+    let root = image_root(&[(MARKER, file("old"))]);
+    let digest = worker.put_tree(&root).await.to_string();
+    let attempts = [
+        "mount -o remount,bind,rw / && touch /usr/new",
+        "mount -o remount,rw / && touch /usr/new",
+        "umount /work && ls /work/files",
+        "umount /proc && umount /proc",
+        "mount -o remount,bind,rw /etc/hosts",
+    ];
+    for attempt in attempts {
+        let script = format!("unshare --user --map-root-user --mount sh -c '{attempt}'");
+        let run = Run {
+            script: &script,
+            platform: &[("root-image", &digest), ("user-namespaces", "on")],
+            ..Run::default()
+        };
+        let response = worker.respond(&directory([]), run).await;
+        let result = response.result.unwrap();
+        assert_ne!(result.exit_code, 0, "{attempt}");
+        let said = worker.stderr(&result).await;
+        assert!(
+            !said.contains("unshare:"),
+            "it comes as far as the attempt: {said}"
+        );
+    }
+    // What it tries is possible for mounts of its own.
+    let own = Run {
+        script: "unshare --user --map-root-user --mount sh -c 'mount -t tmpfs none /tmp && umount /tmp'",
+        platform: &[("root-image", &digest), ("user-namespaces", "on")],
+        ..Run::default()
+    };
+    worker.run(&directory([]), own).await;
+}
+
+#[tokio::test]
 async fn symlinks_of_a_root_do_not_lead_out_of_it() {
     let worker = Worker::new().await;
     let secret = worker.directory.path().join("secret");

@@ -60,6 +60,7 @@ impl Farm {
         let request = ActionRequest {
             instance: InstanceName::default(),
             action: self.put(&action).await,
+            queued: None,
             stages: None,
             cancellation: CancellationToken::new(),
         };

@@ -6,8 +6,9 @@ use std::process::Command;
 
 use super::input_tree::{Node, symlink};
 
-const PROGRAMS: [&str; 11] = [
-    "cat", "chmod", "head", "id", "ls", "mkdir", "mv", "rm", "sh", "stat", "touch",
+const PROGRAMS: [&str; 14] = [
+    "cat", "chmod", "head", "id", "ls", "mkdir", "mount", "mv", "rm", "sh", "stat", "touch", "umount",
+    "unshare",
 ];
 
 /// A root with a shell, tools for files and `further` files, given by their paths.

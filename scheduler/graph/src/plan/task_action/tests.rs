@@ -66,6 +66,32 @@ fn outputs_are_private_trees_published_paths_and_logs() {
 }
 
 #[test]
+fn an_image_root_is_asked_for_by_its_digest() {
+    let digest = DIGEST_FUNCTION.digest(b"image");
+    let environment = Environment {
+        root: TaskRoot::Image(digest),
+        ..environment()
+    };
+    let planned = task_action(
+        &environment,
+        &recipe(),
+        &Task::default(),
+        DIGEST_FUNCTION.digest(b"root"),
+    );
+    let [action, _] = planned.blobs.map(|(_, bytes)| bytes);
+    assert_eq!(
+        properties(&Action::decode(action).unwrap()),
+        [
+            "ISA=x86-64".to_owned(),
+            "OSFamily=linux".to_owned(),
+            "root-identity=image".to_owned(),
+            format!("root-image={digest}"),
+            "undeclared-writes=error".to_owned()
+        ]
+    );
+}
+
+#[test]
 fn only_fetching_gets_the_network() {
     let fetch = Task {
         name: "do_fetch".to_owned(),
