@@ -63,7 +63,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, CommandError> {
     let directories = Directories::find(arguments.directories)?;
     let ended = runtime.block_on(async {
         match command {
-            Command::Build(arguments) => commands::build::run(&directories, *arguments).await,
+            Command::Build(arguments) => Box::pin(commands::build::run(&directories, *arguments)).await,
             Command::Graph(arguments) => commands::graph::run(&directories, arguments).await,
             Command::Log(arguments) => commands::log::run(&directories, arguments).await,
             Command::Serve(arguments) => commands::serve::run(&directories, arguments).await,

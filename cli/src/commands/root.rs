@@ -44,9 +44,9 @@ pub(crate) async fn run(
 
 fn list(directories: &Directories) -> Result<ExitCode, CommandError> {
     let mut out = io::stdout().lock();
-    for (digest, (names, record)) in directories.roots().list()? {
-        let names: Vec<&str> = names.iter().map(RootName::as_str).collect();
-        let record = record.unwrap_or_default();
+    for (digest, root) in directories.roots().list()? {
+        let names: Vec<&str> = root.names.iter().map(RootName::as_str).collect();
+        let record = root.record.unwrap_or_default();
         let line = format!(
             "{digest}  {}  {}  {}",
             names.join(","),

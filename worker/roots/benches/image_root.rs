@@ -1,7 +1,8 @@
 //! Measures an image root on a worker: import, first fetch, the next Action, and the rate of no-op Actions against those
 //! on the machine's own root.
 //!
-//! `BITZEL_BENCH_ROOT` names the directory or archive to import. Prints one JSON object per line:
+//! `BITZEL_BENCH_ROOT` names the directory or archive to import, `BITZEL_BENCH_COMMAND` another command than `true`, with
+//! spaces between its arguments. Prints one JSON object per line:
 //! `{name, value, unit, reference, reference_value, ratio}`.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a program for people")]
@@ -30,6 +31,7 @@ const OPTIONS: DiskBlobStoreOptions = DiskBlobStoreOptions {
 struct Farm {
     store: Arc<dyn BlobStore>,
     executor: Arc<dyn ActionExecutor>,
+    command: String,
 }
 
 impl Farm {
@@ -39,10 +41,10 @@ impl Farm {
         digest
     }
 
-    /// Time of one Action that runs `true`.
+    /// Time of one Action.
     async fn run(&self, root: Option<Digest>) -> Duration {
         let command = Command {
-            arguments: vec!["true".to_owned()],
+            arguments: self.command.split(' ').map(str::to_owned).collect(),
             ..Command::default()
         };
         let property = |root: Digest| Property {
@@ -110,16 +112,43 @@ async fn main() {
     report("import: files read and hashed", read, "uploaded", start.elapsed());
 
     let config = ExecutorConfig::new(directory.path().join("worker"));
-    let executor = compose_executor(config, Arc::new(Arc::clone(&store)))
+    let executor = compose_executor(config.clone(), Arc::new(Arc::clone(&store)))
         .await
         .unwrap();
-    let farm = Farm { store, executor };
+    let command = std::env::var("BITZEL_BENCH_COMMAND").unwrap_or_else(|_| "true".to_owned());
+    let mut farm = Farm {
+        store,
+        executor,
+        command,
+    };
     farm.run(None).await;
     let first = farm.run(Some(root)).await;
     let second = farm.run(Some(root)).await;
     report(
         "first Action in the root, which fetches it",
         first,
+        "second Action",
+        second,
+    );
+    // Files of an earlier worker are hashed again, and its layers are removed.
+    let Farm {
+        store,
+        executor,
+        command,
+    } = farm;
+    drop(executor);
+    let executor = compose_executor(config, Arc::new(Arc::clone(&store)))
+        .await
+        .unwrap();
+    farm = Farm {
+        store,
+        executor,
+        command,
+    };
+    let again = farm.run(Some(root)).await;
+    report(
+        "first Action of a restarted worker",
+        again,
         "second Action",
         second,
     );
@@ -131,13 +160,13 @@ async fn main() {
     }
     let rate = |durations: &[Duration]| durations.iter().sum::<Duration>() / ACTIONS;
     report(
-        "no-op Action in the root, mean",
+        "Action in the root, mean",
         rate(&with),
         "on the machine's root",
         rate(&without),
     );
     report(
-        "no-op Action in the root, median",
+        "Action in the root, median",
         median(with),
         "on the machine's root",
         median(without),

@@ -64,17 +64,20 @@ pub fn import(path: &Path, temporary: &Path) -> Result<ImportedRoot, Error> {
     }
     let mut spool = Spool::create(temporary)?;
     let archive = Archive::read(path, &mut spool)?;
-    if archive.is_image_layout() {
+    let is_layout = archive.is_image_layout();
+    if is_layout || archive.is_saved_image() {
         let layout = archive.into_tree();
         let blobs = spool.into_directory();
         let spool = Spool::create(temporary)?;
-        return image::import(
-            &image::Layout::Archive {
-                tree: &layout,
-                blobs: &blobs,
-            },
-            spool,
-        );
+        let layout = image::Layout::Archive {
+            tree: &layout,
+            blobs: &blobs,
+        };
+        return if is_layout {
+            image::import(&layout, spool)
+        } else {
+            image::import_saved(&layout, spool)
+        };
     }
     archive.finish(spool)
 }

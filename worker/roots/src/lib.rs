@@ -18,7 +18,7 @@ pub use checkout::Checkout;
 pub use error::Error;
 pub use import::{ImportedRoot, import};
 pub use losses::{Loss, Losses};
-pub use registry::{RootName, RootRecord, RootRegistry};
+pub use registry::{KnownRoot, RootName, RootRecord, RootRegistry};
 pub use root_digest::parse_root_digest;
 pub use root_file::RootFile;
 pub use root_tree::{EncodedRoot, RootTree};

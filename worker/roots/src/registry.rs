@@ -72,6 +72,15 @@ pub struct RootRecord {
     pub losses: Losses,
 }
 
+/// A root of this machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KnownRoot {
+    /// Its names, sorted.
+    pub names: Vec<RootName>,
+    /// `None` if it was fetched and not imported here.
+    pub record: Option<RootRecord>,
+}
+
 /// The roots of one cache directory.
 #[derive(Debug, Clone)]
 pub struct RootRegistry {
@@ -136,11 +145,11 @@ impl RootRegistry {
     }
 
     /// All roots with their names, sorted by digest. Blocks.
-    pub fn list(&self) -> Result<BTreeMap<Digest, (Vec<RootName>, Option<RootRecord>)>, Error> {
-        let mut roots: BTreeMap<Digest, (Vec<RootName>, Option<RootRecord>)> = BTreeMap::new();
+    pub fn list(&self) -> Result<BTreeMap<Digest, KnownRoot>, Error> {
+        let mut roots: BTreeMap<Digest, KnownRoot> = BTreeMap::new();
         for name in entries(&self.directory.join("records"))? {
             if let Some(digest) = name.strip_suffix(".json").and_then(parse_file_name) {
-                roots.entry(digest).or_default().1 = self.find(digest)?;
+                roots.entry(digest).or_default().record = self.find(digest)?;
             }
         }
         for name in entries(&self.checkouts())? {
@@ -152,19 +161,21 @@ impl RootRegistry {
             // Not a temporary file of a process that was killed.
             if let Ok(name) = name.parse::<RootName>() {
                 let digest = self.resolve(name.as_str())?;
-                roots.entry(digest).or_default().0.push(name);
+                roots.entry(digest).or_default().names.push(name);
             }
         }
-        roots.values_mut().for_each(|(names, _)| names.sort());
+        for root in roots.values_mut() {
+            root.names.sort();
+        }
         Ok(roots)
     }
 
     /// Forgets a root: its names, its record and its checkout. Blobs stay in the stores until they are evicted. Blocks.
     pub fn remove(&self, digest: Digest) -> Result<(), Error> {
-        let Some((names, _)) = self.list()?.remove(&digest) else {
+        let Some(root) = self.list()?.remove(&digest) else {
             return Err(Error::Unknown(digest.to_string()));
         };
-        for name in names {
+        for name in root.names {
             remove_file(&self.name_path(&name))?;
         }
         Checkout::remove(&self.checkouts(), digest)?;

@@ -67,6 +67,11 @@ impl Archive {
             .all(|name| self.tree.file(&[name]).is_some())
     }
 
+    /// True if it holds an image as `docker save` before Docker 25 writes it.
+    pub(super) fn is_saved_image(&self) -> bool {
+        self.tree.file(&["manifest.json"]).is_some()
+    }
+
     pub(super) fn into_tree(self) -> RootTree {
         self.tree
     }

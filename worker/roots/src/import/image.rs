@@ -1,4 +1,4 @@
-//! OCI image layouts: a directory with blobs, or an archive of one.
+//! Images: OCI image layouts, as a directory or as an archive, and archives that `docker save` writes.
 //!
 //! The types here are the few fields of the image specification that a root file system needs; the crate `oci-spec` would
 //! bring several macro crates for these.
@@ -73,6 +73,24 @@ struct RootFileSystem {
     diff_ids: Vec<String>,
 }
 
+/// Image in the file `manifest.json` of `docker save`. Layers are named by paths and not by digests.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct SavedImage {
+    config: String,
+    layers: Vec<String>,
+}
+
+/// A layer with the digests that it has to have.
+struct Layer<'image> {
+    name: &'image str,
+    file: File,
+    /// Digest as it is stored, if the image has it.
+    stored: Option<&'image str>,
+    /// Digest of the content without compression.
+    content: &'image str,
+}
+
 /// Reads the image of this machine's platform.
 pub(super) fn import(layout: &Layout<'_>, mut spool: Spool) -> Result<ImportedRoot, Error> {
     let path = layout.path(&["index.json"])?;
@@ -81,20 +99,53 @@ pub(super) fn import(layout: &Layout<'_>, mut spool: Spool) -> Result<ImportedRo
     let manifest = layout.manifest(index, 0)?;
     let configuration: Configuration = layout.document(&manifest.config)?;
     let diff_ids = configuration.rootfs.diff_ids;
-    if manifest.layers.len() != diff_ids.len() || manifest.layers.len() > MAX_LAYERS {
-        return Err(Error::Image(format!(
-            "its manifest has {} layers, its configuration {}; at most {MAX_LAYERS} are read",
-            manifest.layers.len(),
-            diff_ids.len()
-        )));
-    }
+    check_count(manifest.layers.len(), &diff_ids)?;
     let (mut tree, mut losses) = (RootTree::default(), Losses::default());
     for (layer, diff_id) in manifest.layers.iter().zip(&diff_ids) {
-        layout
-            .layer(layer, diff_id, &mut spool)?
-            .apply(&mut tree, &mut losses)?;
+        let layer = Layer {
+            name: &layer.digest,
+            file: layout.open(layer)?,
+            stored: Some(&layer.digest),
+            content: diff_id,
+        };
+        layer.read(&mut spool)?.apply(&mut tree, &mut losses)?;
     }
     finish(&tree, losses, spool)
+}
+
+/// Reads the only image of an archive that `docker save` wrote.
+pub(super) fn import_saved(layout: &Layout<'_>, mut spool: Spool) -> Result<ImportedRoot, Error> {
+    let images: Vec<SavedImage> = layout.named_document("manifest.json")?;
+    let [image] = &images[..] else {
+        return Err(Error::Image(format!(
+            "it has {} images; save the one that you want alone",
+            images.len()
+        )));
+    };
+    let configuration: Configuration = layout.named_document(&image.config)?;
+    let diff_ids = configuration.rootfs.diff_ids;
+    check_count(image.layers.len(), &diff_ids)?;
+    let (mut tree, mut losses) = (RootTree::default(), Losses::default());
+    for (name, diff_id) in image.layers.iter().zip(&diff_ids) {
+        let layer = Layer {
+            name,
+            file: layout.open_named(name)?,
+            stored: None,
+            content: diff_id,
+        };
+        layer.read(&mut spool)?.apply(&mut tree, &mut losses)?;
+    }
+    finish(&tree, losses, spool)
+}
+
+fn check_count(layers: usize, diff_ids: &[String]) -> Result<(), Error> {
+    if layers == diff_ids.len() && layers <= MAX_LAYERS {
+        return Ok(());
+    }
+    Err(Error::Image(format!(
+        "its manifest has {layers} layers, its configuration {}; at most {MAX_LAYERS} are read",
+        diff_ids.len()
+    )))
 }
 
 impl Layout<'_> {
@@ -159,24 +210,34 @@ impl Layout<'_> {
         self.manifest(self.document(image)?, level + 1)
     }
 
-    /// Reads a layer. Its digest is checked as it is stored, and without its compression.
-    fn layer(&self, layer: &Descriptor, diff_id: &str, spool: &mut Spool) -> Result<ArchiveEntries, Error> {
-        let unreadable =
-            |error: io::Error| Error::Image(format!("layer {} cannot be read: {error}", layer.digest));
-        sha256_of(diff_id)?;
-        let mut stored = HashingReader::new(self.open(layer)?);
+    /// Opens a file of the layout by its path.
+    fn open_named(&self, name: &str) -> Result<File, Error> {
+        let path = self.path(&name.split('/').collect::<Vec<_>>())?;
+        File::open(&path).map_err(Error::io_at("open", &path))
+    }
+
+    fn named_document<T: DeserializeOwned>(&self, name: &str) -> Result<T, Error> {
+        parse(name, &bounded(self.open_named(name)?, name)?)
+    }
+}
+
+impl Layer<'_> {
+    /// Reads the entries. Digests are checked of the layer as it is stored, and of its content without compression.
+    fn read(self, spool: &mut Spool) -> Result<ArchiveEntries, Error> {
+        let name = self.name;
+        let unreadable = |error: io::Error| Error::Image(format!("layer {name} cannot be read: {error}"));
+        sha256_of(self.content)?;
+        let mut stored = HashingReader::new(self.file);
         let entries = {
             let content = decompressed(&mut stored).map_err(unreadable)?;
             let mut content = HashingReader::new(content.take(MAX_LAYER_BYTES));
             let entries = ArchiveEntries::read(&mut content, true, spool)?;
-            check(
-                &format!("the content of layer {}", layer.digest),
-                diff_id,
-                content,
-            )?;
+            check(&format!("the content of layer {name}"), self.content, content)?;
             entries
         };
-        check(&format!("layer {}", layer.digest), &layer.digest, stored)?;
+        if let Some(digest) = self.stored {
+            check(&format!("layer {name}"), digest, stored)?;
+        }
         Ok(entries)
     }
 }

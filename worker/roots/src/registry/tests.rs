@@ -25,7 +25,7 @@ fn finds_roots_by_name_and_digest() {
     registry.record(two, &RootRecord::default()).unwrap();
     registry.name(&name, two).unwrap();
     assert_eq!(registry.resolve("debian").unwrap(), two, "the name moves");
-    assert_eq!(registry.list().unwrap()[&one].0, []);
+    assert_eq!(registry.list().unwrap()[&one].names, []);
 
     registry.remove(two).unwrap();
     assert!(matches!(registry.resolve("debian"), Err(Error::Unknown(_))));

@@ -5,6 +5,7 @@ use bitzel_worker::node_properties::hardlink_group;
 use prost::Message as _;
 
 use super::*;
+use crate::root_digest::ROOT_DIGEST_FUNCTION;
 
 fn path(text: &str) -> Vec<String> {
     text.split('/')
