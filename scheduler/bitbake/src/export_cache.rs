@@ -2,12 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use bitzel_cas::DirectoryLock;
 use bitzel_cas::blocking::run_blocking;
 use bitzel_proto::DigestFunction;
 
 use super::error::FrontEndError;
+
+mod unused_parts;
 
 /// Part of the export cache that belongs to one build directory in one root file system, locked against a second bitzel.
 pub(crate) struct ExportCache {
@@ -32,15 +35,23 @@ impl ExportCache {
         hasher.update(root_identity.as_bytes());
         let name = hasher.finish().hash_hex();
         run_blocking(move || {
-            let directory = cache.join("builds").join(&name[..16]);
-            for path in [
-                directory.join("bitbake-cache"),
-                cache.join("snapshots"),
-                cache.join("recipes"),
-            ] {
-                fs::create_dir_all(&path).map_err(FrontEndError::io(path))?;
-            }
-            let lock = DirectoryLock::wait(&directory).map_err(FrontEndError::io(&directory))?;
+            let builds = cache.join("builds");
+            let directory = builds.join(&name[..16]);
+            let lock = loop {
+                for path in [
+                    directory.join("bitbake-cache"),
+                    cache.join("snapshots"),
+                    cache.join("recipes"),
+                ] {
+                    fs::create_dir_all(&path).map_err(FrontEndError::io(path))?;
+                }
+                let lock = DirectoryLock::wait(&directory).map_err(FrontEndError::io(&directory))?;
+                // Another bitzel may have removed it as unused before this one had the lock.
+                if directory.join("bitbake-cache").is_dir() {
+                    break lock;
+                }
+            };
+            unused_parts::remove(&builds, SystemTime::now());
             Ok(Self {
                 cache,
                 directory,

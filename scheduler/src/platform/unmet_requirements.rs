@@ -40,7 +40,10 @@ impl UnmetRequirements {
             |property: &&(String, String)| !workers.iter().any(|offered| offered.0.contains(*property));
         let missing = required.0.iter().filter(is_missing).map(|(name, value)| {
             let mut on_offer = BTreeMap::new();
-            for value in workers.iter().flat_map(|offered| offered.values(name)) {
+            let values = workers.iter().flat_map(|offered| offered.values(name));
+            // Every worker offers image roots, and `--root-identity` is not the way to one.
+            let is_choice = |value: &&str| name != ROOT_IDENTITY || *value != IMAGE_ROOT_IDENTITY;
+            for value in values.filter(is_choice) {
                 *on_offer.entry(value.to_owned()).or_default() += 1;
             }
             MissingProperty {
@@ -136,7 +139,11 @@ mod tests {
 
     #[test]
     fn names_the_root_that_was_asked_for_and_those_on_offer() {
-        let bookworm: &[(&str, &str)] = &[("root-identity", "debian-12-aa"), ("OSFamily", "linux")];
+        let bookworm: &[(&str, &str)] = &[
+            ("root-identity", "debian-12-aa"),
+            ("root-identity", "image"),
+            ("OSFamily", "linux"),
+        ];
         let trixie: &[(&str, &str)] = &[("root-identity", "debian-13-bb"), ("OSFamily", "linux")];
         let required = [("root-identity", "fedora-41-cc"), ("OSFamily", "linux")];
         assert_eq!(

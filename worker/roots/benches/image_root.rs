@@ -158,6 +158,12 @@ async fn main() {
         without.push(farm.run(None).await);
         with.push(farm.run(Some(root)).await);
     }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM"))
+        .unwrap_or_default();
+    println!("{{\"peak memory\": {peak:?}}}");
     let rate = |durations: &[Duration]| durations.iter().sum::<Duration>() / ACTIONS;
     report(
         "Action in the root, mean",

@@ -1,6 +1,6 @@
 //! Root file systems as Directory trees of the content-addressable store (decision 0047).
 //!
-//! * [`import`] reads a directory, a tar archive or an OCI image layout, without a change of anything on this machine.
+//! * [`mod@import`] reads a directory, a tar archive or an OCI image layout, without a change of anything on this machine.
 //! * [`root_tree`] is the tree in memory, with what the Remote Execution API can carry; [`losses`] is the rest.
 //! * [`checkout`] is a root on a client's disk, in which the front end parses.
 //! * [`registry`] has the names of this machine, [`root_file`] the choice that a team checks in.

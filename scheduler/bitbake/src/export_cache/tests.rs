@@ -47,3 +47,24 @@ async fn each_root_has_its_own_part() {
     }
     assert_eq!(parts.len(), 3);
 }
+
+#[tokio::test]
+async fn parts_that_nobody_uses_are_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = |root: &'static str| ExportCache::open(directory.path(), Path::new("/build"), root);
+    let age = |part: &Path| {
+        let lock = File::options().write(true).open(part.join("lock")).unwrap();
+        lock.set_modified(SystemTime::now() - 2 * unused_parts::MAX_UNUSED_TIME)
+            .unwrap();
+    };
+    let [old, used, fresh] = [open("old").await, open("used").await, open("fresh").await].map(Result::unwrap);
+    let parts = [&old, &used, &fresh].map(|cache| cache.directory().to_owned());
+    age(&parts[0]);
+    age(&parts[1]);
+    drop((old, fresh));
+    drop(open("another").await.unwrap());
+    assert!(!parts[0].exists());
+    assert!(parts[1].is_dir(), "a build holds it");
+    assert!(parts[2].is_dir());
+    drop(used);
+}
