@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
+mod any_archive;
 mod images;
 
 use std::fs;
