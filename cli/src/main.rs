@@ -34,7 +34,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use arguments::{Arguments, Command};
+use arguments::{Arguments, Command, RootArguments, RootCommand};
 use command_error::CommandError;
 use directories::Directories;
 use telemetry::Telemetry;
@@ -51,7 +51,9 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<ExitCode, CommandError> {
     let command = match arguments.command {
         Command::Config(arguments) => return commands::config::run(arguments),
-        Command::Root(arguments) => return commands::root::run(&arguments),
+        Command::Root(RootArguments {
+            command: RootCommand::Identity { parts },
+        }) => return commands::root::identity(parts),
         Command::Completions { shell } => return commands::completions::run(shell),
         Command::Man { directory } => return commands::man::run(&directory),
         command => command,
@@ -64,7 +66,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, CommandError> {
     let directories = Directories::find(arguments.directories)?;
     let ended = runtime.block_on(async {
         match command {
-            Command::Build(arguments) => commands::build::run(&directories, *arguments).await,
+            Command::Build(arguments) => Box::pin(commands::build::run(&directories, *arguments)).await,
             Command::Graph(arguments) => commands::graph::run(&directories, arguments).await,
             Command::Log(arguments) => commands::log::run(&directories, arguments).await,
             Command::Serve(arguments) => commands::serve::run(&directories, arguments).await,
@@ -72,9 +74,8 @@ fn run(arguments: Arguments) -> Result<ExitCode, CommandError> {
             Command::Status(arguments) => commands::farm::status(arguments).await,
             Command::Workers(arguments) => commands::farm::workers(arguments).await,
             Command::Store(arguments) => commands::store::run(&directories, arguments).await,
-            Command::Config(_) | Command::Root(_) | Command::Completions { .. } | Command::Man { .. } => {
-                Ok(ExitCode::SUCCESS)
-            }
+            Command::Root(arguments) => commands::root::run(&directories, arguments).await,
+            Command::Config(_) | Command::Completions { .. } | Command::Man { .. } => Ok(ExitCode::SUCCESS),
         }
     });
     telemetry.end();

@@ -16,6 +16,7 @@ mod end_to_end {
     mod fakeroot;
     mod farm_state;
     mod git_sources;
+    mod image_roots;
     mod indirect_results;
     mod input_safety;
     mod interruption;
