@@ -5,6 +5,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::PostgresqlConfig;
+
 /// Journal of the operation queue.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -16,6 +18,8 @@ pub struct JournalConfig {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "duration", "examples" = ["5ms"]))]
     pub commit_interval: Duration,
+    /// PostgreSQL, for the medium `postgresql`.
+    pub postgresql: Option<PostgresqlConfig>,
 }
 
 /// Medium of the journal.
@@ -27,6 +31,9 @@ pub enum JournalMedium {
     Disk,
     /// Memory: a restart loses the queue, and clients execute again.
     Memory,
+    /// Tables in PostgreSQL, which several servers may share: one leads, the others forward calls to it and take over when
+    /// it is gone.
+    Postgresql,
 }
 
 impl Default for JournalConfig {
@@ -34,6 +41,7 @@ impl Default for JournalConfig {
         Self {
             medium: JournalMedium::default(),
             commit_interval: Duration::from_millis(5),
+            postgresql: None,
         }
     }
 }
