@@ -17,6 +17,7 @@ mod interrupt;
 mod last_graph;
 mod local_action_source;
 mod open_files;
+mod queue_journal;
 mod readiness;
 mod remote_cache;
 mod root;

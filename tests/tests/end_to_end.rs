@@ -15,6 +15,7 @@ mod end_to_end {
     mod failing_tasks;
     mod fakeroot;
     mod git_sources;
+    mod held_actions;
     mod indirect_results;
     mod input_safety;
     mod interruption;
@@ -25,8 +26,10 @@ mod end_to_end {
     mod remote_cache;
     mod remote_store;
     mod roots;
+    mod scheduler_group;
     mod second_build;
     mod server_restart;
+    mod several_schedulers;
     mod shared_sources;
     mod special_files;
     mod task_selection;

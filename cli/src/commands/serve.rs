@@ -25,14 +25,13 @@ use crate::console;
 use crate::directories::Directories;
 use crate::interrupt;
 use crate::open_files;
+use crate::queue_journal::QueueJournal;
 use crate::root_user;
-use crate::server::{Execution, QueueJournal, Server};
+use crate::server::{Execution, Server};
 use crate::worker::LocalWorker;
 
 /// Limit of the spool: bytes on disk of all HTTP cache uploads whose digests are not known yet.
 const MAX_SPOOL_BYTES: u64 = 8 << 30;
-/// Journal of the operation queue, in the server's directory.
-const QUEUE_JOURNAL_FILE: &str = "queue.redb";
 /// Default of `--listen`.
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8980);
 
@@ -76,14 +75,15 @@ pub(crate) async fn run(
         .as_ref()
         .map(|file| file.execution.journal.clone())
         .unwrap_or_default();
-    let journal = match journal.medium {
-        JournalMedium::Disk => QueueJournal::Disk {
-            path: directories.server().join(QUEUE_JOURNAL_FILE),
-            commit_interval: journal.commit_interval,
-        },
-        JournalMedium::Memory => QueueJournal::Memory,
-    };
-    let slots = if executes {
+    let base = file.as_ref().map(|file| file.base.clone()).unwrap_or_default();
+    let is_shared = journal.medium == JournalMedium::Postgresql;
+    if is_shared && jobs.is_some_and(|jobs| jobs > 0) {
+        return Err(
+            CommandError::new("schedulers that share a journal run no Actions themselves")
+                .hint("leave --jobs and execution.jobs out, and start `bitzel worker` on this machine"),
+        );
+    }
+    let slots = if executes && !is_shared {
         jobs.unwrap_or_else(processors)
     } else {
         0
@@ -109,6 +109,14 @@ pub(crate) async fn run(
     };
     // With port 0, the system chooses the port.
     let (listener, address) = bind(listen).await?;
+    let journal = QueueJournal::configured(journal, &base, &directories.server(), (scheme, address))?;
+    let access = match journal.identities() {
+        Some(identities) => ServerAccess {
+            layer: access.layer.with_authenticator(identities),
+            ..access
+        },
+        None => access,
+    };
     let mut listeners = vec![Listener::Tcp(listener, access.clone())];
     let mut http_address = None;
     if let Some(listen) = http_listen {

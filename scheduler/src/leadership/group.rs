@@ -258,14 +258,17 @@ impl GroupGauges {
     /// Sets the gauges to the present values. A server that does not lead has an empty queue.
     pub fn publish(&self) {
         let role = self.role.borrow().clone();
-        let leads = if let Role::Leads(reign) = role {
-            reign.gauges.publish();
-            1.0
-        } else {
-            QueueGauges::publish_empty();
-            0.0
+        let (leads, follows) = match &role {
+            Role::Leads(_) => (1.0, 0.0),
+            Role::Follows(_) => (0.0, 1.0),
+            Role::Unknown => (0.0, 0.0),
         };
         gauge!("bitzel_scheduler_leads").set(leads);
+        gauge!("bitzel_scheduler_follows").set(follows);
+        match role {
+            Role::Leads(reign) => reign.gauges.publish(),
+            _ => QueueGauges::publish_empty(),
+        }
     }
 }
 
