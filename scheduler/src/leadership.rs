@@ -18,6 +18,7 @@ pub(crate) mod election;
 mod forwarded_identity;
 mod group;
 mod leader_connection;
+mod lent_messages;
 mod services;
 pub(crate) mod statements;
 mod tenure;

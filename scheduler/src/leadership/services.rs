@@ -23,6 +23,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::forwarded_identity::ForwardedIdentities;
 use super::group::{Reign, Role};
 use super::leader_connection::{LeaderConnection, is_forwarded};
+use super::lent_messages::LentMessages;
 use crate::worker_queue_service::MAX_MESSAGE_BYTES;
 
 /// Maximum time that a call waits for a leader. More than a change of leaders takes.
@@ -47,47 +48,56 @@ enum Destination {
 }
 
 impl Router {
-    /// Finds the leader, and waits for one if there is none.
-    async fn destination(&self, metadata: &MetadataMap) -> Result<Destination, Status> {
-        let deadline = Instant::now() + MAX_LEADER_WAIT;
-        let finding = async {
-            let mut role = self.role.clone();
-            loop {
-                let present = role.borrow_and_update().clone();
-                match present {
-                    Role::Leads(reign) if reign.tenure.is_valid() => return Ok(Destination::Own(reign)),
-                    Role::Follows(_) if is_forwarded(metadata) => {
-                        return Err(Status::unavailable(
-                            "this scheduler does not lead any more; try again",
-                        ));
-                    }
-                    Role::Follows(leader) => {
-                        // Before the attempt: the connection may hang when the machine is gone.
-                        let channel = tokio::select! {
-                            channel = leader.channel() => channel,
-                            _ = role.changed() => continue,
-                        };
-                        if let Ok(channel) = channel {
-                            return Ok(Destination::Leader(leader, channel));
-                        }
-                        let _ = tokio::time::timeout(RETRY_PAUSE, role.changed()).await;
-                    }
-                    Role::Leads(_) | Role::Unknown => {
-                        if role.changed().await.is_err() {
-                            return Err(shutting_down());
-                        }
-                    }
-                }
-            }
-        };
+    /// Finds the leader, and waits for one until `deadline` if there is none.
+    async fn destination(&self, metadata: &MetadataMap, deadline: Instant) -> Result<Destination, Status> {
         tokio::select! {
-            found = finding => found,
+            found = self.find_leader(metadata) => found,
             () = self.shutdown.cancelled() => Err(shutting_down()),
             () = tokio::time::sleep_until(deadline) => Err(Status::unavailable(
                 "no scheduler leads at the moment (can they reach PostgreSQL?); try again",
             )),
         }
     }
+
+    async fn find_leader(&self, metadata: &MetadataMap) -> Result<Destination, Status> {
+        let mut role = self.role.clone();
+        loop {
+            let present = role.borrow_and_update().clone();
+            match present {
+                Role::Leads(reign) if reign.tenure.is_valid() => return Ok(Destination::Own(reign)),
+                Role::Follows(_) if is_forwarded(metadata) => return Err(not_leading()),
+                Role::Follows(leader) => {
+                    // The attempt may hang when the leader's machine is gone.
+                    let channel = tokio::select! {
+                        channel = leader.channel() => channel,
+                        _ = role.changed() => continue,
+                    };
+                    match channel {
+                        Ok(channel) => return Ok(Destination::Leader(leader, channel)),
+                        Err(status) => {
+                            tracing::debug!(reason = status.message(), "the leader is not reached");
+                        }
+                    }
+                    self.another_leader(&leader).await;
+                }
+                Role::Leads(_) | Role::Unknown => {
+                    if role.changed().await.is_err() {
+                        return Err(shutting_down());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until another server leads than this one, which cannot be reached, or for a pause before the next attempt.
+    async fn another_leader(&self, unreachable: &LeaderConnection) {
+        // Either is a reason to look again.
+        let _ = tokio::time::timeout(RETRY_PAUSE, unreachable.left().cancelled()).await;
+    }
+}
+
+fn not_leading() -> Status {
+    Status::unavailable("this scheduler does not lead any more; try again")
 }
 
 fn shutting_down() -> Status {
@@ -145,10 +155,15 @@ fn while_following<T: Send + 'static>(
     .boxed()
 }
 
-/// The leader's status for the caller. A connection that breaks is reported by tonic with other codes than `UNAVAILABLE`,
-/// as if the call had failed.
+/// True if a call failed because the connection to the leader is broken: its status is made on this machine.
+fn is_broken(status: &Status) -> bool {
+    std::error::Error::source(status).is_some()
+}
+
+/// The leader's status for the caller. tonic reports a broken connection with other codes than `UNAVAILABLE`, as if the
+/// call had failed.
 fn passed_on(status: Status) -> Status {
-    if std::error::Error::source(&status).is_some() {
+    if is_broken(&status) {
         Status::unavailable(format!(
             "the scheduler that leads is gone: {}; try again",
             status.message()
@@ -179,16 +194,27 @@ impl Execution for GroupExecutionService {
     type WaitExecutionStream = OperationStream;
 
     async fn execute(&self, request: Request<ExecuteRequest>) -> Result<Response<OperationStream>, Status> {
-        match self.router.destination(request.metadata()).await? {
-            Destination::Own(reign) => {
-                let response = reign.execution.execute(request).await?;
-                Ok(response.map(|responses| while_leading(reign, responses)))
-            }
-            Destination::Leader(leader, channel) => {
-                let (metadata, extensions, message) = request.into_parts();
-                let request = leader.request(message, &metadata, &extensions, &self.router.identities);
-                let response = client(channel).execute(request).await.map_err(passed_on)?;
-                Ok(response.map(|responses| while_following(&leader, responses)))
+        let deadline = Instant::now() + MAX_LEADER_WAIT;
+        let (metadata, extensions, message) = request.into_parts();
+        loop {
+            match self.router.destination(&metadata, deadline).await? {
+                Destination::Own(reign) => {
+                    let request = Request::from_parts(metadata, extensions, message);
+                    let response = reign.execution.execute(request).await?;
+                    return Ok(response.map(|responses| while_leading(reign, responses)));
+                }
+                Destination::Leader(leader, channel) => {
+                    let identities = &self.router.identities;
+                    let request = leader.request(message.clone(), &metadata, &extensions, identities);
+                    match client(channel).execute(request).await {
+                        Ok(response) => {
+                            return Ok(response.map(|responses| while_following(&leader, responses)));
+                        }
+                        // The client would do the same: an equal request joins the one that was accepted.
+                        Err(status) if is_broken(&status) => self.router.another_leader(&leader).await,
+                        Err(status) => return Err(status),
+                    }
+                }
             }
         }
     }
@@ -197,16 +223,26 @@ impl Execution for GroupExecutionService {
         &self,
         request: Request<WaitExecutionRequest>,
     ) -> Result<Response<OperationStream>, Status> {
-        match self.router.destination(request.metadata()).await? {
-            Destination::Own(reign) => {
-                let response = reign.execution.wait_execution(request).await?;
-                Ok(response.map(|responses| while_leading(reign, responses)))
-            }
-            Destination::Leader(leader, channel) => {
-                let (metadata, extensions, message) = request.into_parts();
-                let request = leader.request(message, &metadata, &extensions, &self.router.identities);
-                let response = client(channel).wait_execution(request).await.map_err(passed_on)?;
-                Ok(response.map(|responses| while_following(&leader, responses)))
+        let deadline = Instant::now() + MAX_LEADER_WAIT;
+        let (metadata, extensions, message) = request.into_parts();
+        loop {
+            match self.router.destination(&metadata, deadline).await? {
+                Destination::Own(reign) => {
+                    let request = Request::from_parts(metadata, extensions, message);
+                    let response = reign.execution.wait_execution(request).await?;
+                    return Ok(response.map(|responses| while_leading(reign, responses)));
+                }
+                Destination::Leader(leader, channel) => {
+                    let identities = &self.router.identities;
+                    let request = leader.request(message.clone(), &metadata, &extensions, identities);
+                    match client(channel).wait_execution(request).await {
+                        Ok(response) => {
+                            return Ok(response.map(|responses| while_following(&leader, responses)));
+                        }
+                        Err(status) if is_broken(&status) => self.router.another_leader(&leader).await,
+                        Err(status) => return Err(status),
+                    }
+                }
             }
         }
     }
@@ -237,23 +273,43 @@ impl WorkerQueue for GroupWorkerQueueService {
         &self,
         request: Request<Streaming<WorkerMessage>>,
     ) -> Result<Response<Self::WorkStream>, Status> {
-        match self.router.destination(request.metadata()).await? {
-            Destination::Own(reign) => {
-                let response = reign.worker_queue.work(request).await?;
-                Ok(response.map(|responses| while_leading(reign, responses)))
-            }
-            Destination::Leader(leader, channel) => {
-                let (metadata, extensions, messages) = request.into_parts();
-                // Checked here too: the leader would read the worker's messages only after it.
-                authorize(&extensions, Permission::Worker, &InstanceName::default())?;
-                // A message that cannot be read ends the stream to the leader, as it does without forwarding.
-                let messages = messages
-                    .take_while(|message| std::future::ready(message.is_ok()))
-                    .filter_map(|message| std::future::ready(message.ok()));
-                let request = leader.request(messages, &metadata, &extensions, &self.router.identities);
-                let mut client = WorkerQueueClient::new(channel).max_encoding_message_size(MAX_MESSAGE_BYTES);
-                let response = client.work(request).await.map_err(passed_on)?;
-                Ok(response.map(|responses| while_following(&leader, responses)))
+        let deadline = Instant::now() + MAX_LEADER_WAIT;
+        let (metadata, extensions, messages) = request.into_parts();
+        // The leader checks it too, but would let the worker wait for a leader first.
+        authorize(&extensions, Permission::Worker, &InstanceName::default())?;
+        let mut messages = Some(messages);
+        let lent = LentMessages::default();
+        loop {
+            match self.router.destination(&metadata, deadline).await? {
+                Destination::Own(reign) => {
+                    let messages = messages
+                        .take()
+                        .or_else(|| lent.take_back())
+                        .ok_or_else(not_leading)?;
+                    let messages = reign.worker_queue.open(messages, false);
+                    return Ok(Response::new(while_leading(reign, messages)));
+                }
+                Destination::Leader(leader, channel) => {
+                    if let Some(messages) = messages.take() {
+                        lent.lend(messages);
+                    }
+                    let identities = &self.router.identities;
+                    let request = leader.request(lent.clone(), &metadata, &extensions, identities);
+                    let client = WorkerQueueClient::new(channel);
+                    match client
+                        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+                        .work(request)
+                        .await
+                    {
+                        Ok(response) => {
+                            return Ok(response.map(|responses| while_following(&leader, responses)));
+                        }
+                        Err(status) if is_broken(&status) && lent.is_whole() => {
+                            self.router.another_leader(&leader).await;
+                        }
+                        Err(status) => return Err(passed_on(status)),
+                    }
+                }
             }
         }
     }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use bitzel_proto::reapi::{ExecuteResponse, execution_stage};
+use bitzel_proto::reapi::{ActionResult, ExecuteResponse, execution_stage};
 use bitzel_proto::worker::worker_queue_client::WorkerQueueClient;
 use bitzel_proto::worker::{
     Completed, Hello, SchedulerMessage, WorkerMessage, scheduler_message, worker_message,
 };
-use bitzel_tests::{Site, poll_until};
+use bitzel_tests::{BitzelServer, Site, poll_until};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
@@ -211,7 +211,7 @@ impl Protocol {
         let completed = worker_message::Message::Completed(Completed {
             lease: lease.to_owned(),
             response: Some(ExecuteResponse {
-                result: Some(Default::default()),
+                result: Some(ActionResult::default()),
                 ..ExecuteResponse::default()
             }),
         });
@@ -233,7 +233,7 @@ async fn a_deposed_leader_acknowledges_and_assigns_nothing() {
         return;
     };
     let runs = Runs::listen().await;
-    let [old, new] = group.servers.each_ref().map(|server| server.url());
+    let [old, new] = group.servers.each_ref().map(BitzelServer::url);
     let mut client = execute(&old, &runs, "a").await;
     let mut worker = Protocol::connect(&old, &[]).await;
     let name = client.next().await.0.name;
