@@ -57,22 +57,30 @@ pub(super) struct SchedulerGroup {
     pub(super) servers: [BitzelServer; 2],
     pub(super) balancer: LoadBalancer,
     pub(super) postgresql: PostgresqlServer,
-    sites: [Site; 2],
-    _store: (BitzelServer, Site),
+    pub(super) sites: [Site; 2],
+    store: (BitzelServer, Site),
 }
 
 impl SchedulerGroup {
     /// Starts everything, or prints that the test is skipped.
     pub(super) async fn start_or_skip() -> Option<Self> {
+        Self::start_with("", |_| {}).await
+    }
+
+    /// As [`Self::start_or_skip`]. The text continues the table of PostgreSQL in the configuration of both
+    /// servers; `prepare` writes further files
+    /// for them.
+    pub(super) async fn start_with(configuration: &str, prepare: impl Fn(&Site)) -> Option<Self> {
         let postgresql = PostgresqlServer::start_or_skip()?;
         let store_site = Site::empty();
         std::fs::write(store_site.path("store.toml"), "[execution]\nenabled = false\n").expect("a file");
         let store = BitzelServer::start_with(&store_site, &["--config", "store.toml"]);
         let sites = [Site::empty(), Site::empty()];
         let servers = sites.each_ref().map(|site| {
+            prepare(site);
             let configuration = format!(
                 "[execution.journal]\nmedium = \"postgresql\"\n\
-                 [execution.journal.postgresql]\nurl = \"{}\"\n\
+                 [execution.journal.postgresql]\nurl = \"{}\"\n{configuration}\
                  [blobs.grpc]\nendpoint = \"{store}\"\n[actions.grpc]\nendpoint = \"{store}\"\n",
                 postgresql.url(),
                 store = store.url(),
@@ -92,7 +100,7 @@ impl SchedulerGroup {
             balancer,
             postgresql,
             sites,
-            _store: (store, store_site),
+            store: (store, store_site),
         };
         group.prefer([0, 1]);
         Some(group)
@@ -102,6 +110,11 @@ impl SchedulerGroup {
     pub(super) fn prefer(&self, order: [usize; 2]) {
         let addresses = order.map(|index| self.servers[index].address());
         self.balancer.prefer(addresses.to_vec());
+    }
+
+    /// Address of the store, which takes no Actions.
+    pub(super) fn store_url(&self) -> String {
+        self.store.0.url()
     }
 
     /// Address of the load balancer.

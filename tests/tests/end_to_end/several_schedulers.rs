@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use bitzel_proto::reapi::{ActionResult, ExecuteResponse, execution_stage};
+use bitzel_proto::reapi::execution_client::ExecutionClient;
+use bitzel_proto::reapi::{ActionResult, ExecuteRequest, ExecuteResponse, execution_stage};
 use bitzel_proto::worker::worker_queue_client::WorkerQueueClient;
 use bitzel_proto::worker::{
     Completed, Hello, SchedulerMessage, WorkerMessage, scheduler_message, worker_message,
 };
-use bitzel_tests::{BitzelServer, Site, poll_until};
+use bitzel_rpc::Secret;
+use bitzel_rpc::endpoint::{ClientCredentials, connect_with};
+use bitzel_tests::{BitzelServer, Site, poll_until, write_certificates};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
@@ -288,6 +291,79 @@ async fn a_deposed_leader_acknowledges_and_assigns_nothing() {
     let late_name = late.next().await.0.name;
     wait(&new, &late_name).await.expect("the new leader has it");
     assert_succeeded(&late.response().await);
+}
+
+const ACCESS: &str = r#"servers_ca = "ca.pem"
+[tls]
+certificate = "server.pem"
+key = "server.key"
+client_ca = "ca.pem"
+[access]
+passwords = "passwords"
+[[access.rules]]
+identities = ["ci"]
+methods = ["password", "certificate"]
+allow = ["read", "execute", "network"]
+[[access.rules]]
+identities = ["dev"]
+methods = ["password"]
+allow = ["read"]
+"#;
+/// Of the password `secret`.
+const PASSWORD_HASH: &str = "$2b$04$YtzLcpYmRMvefafpPrGd1uj9pQMBU2y2qMkJSW3YMv17rZ1H9gWRy";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forwarded_call_has_the_rights_of_its_caller() {
+    let certificates = Site::empty();
+    write_certificates(&certificates);
+    let prepare = |site: &Site| {
+        for name in ["ca.pem", "server.pem", "server.key"] {
+            std::fs::copy(certificates.path(name), site.path(name)).expect("a copy");
+        }
+        let passwords = ["ci", "dev"].map(|user| format!("{user}:{PASSWORD_HASH}\n"));
+        std::fs::write(site.path("passwords"), passwords.concat()).expect("passwords");
+    };
+    let Some(group) = SchedulerGroup::start_with(ACCESS, prepare).await else {
+        return;
+    };
+    let runs = Runs::listen().await;
+    let action = upload(&group.store_url(), &runs, "a").await;
+    let follower = format!("grpcs://{}", group.servers[1].address());
+    let anonymous = ClientCredentials {
+        ca: Some(certificates.path("ca.pem")),
+        ..ClientCredentials::default()
+    };
+    let with_password = |user: &str| ClientCredentials {
+        password: Some((user.to_owned(), Secret::new("secret"))),
+        ..anonymous.clone()
+    };
+    let with_certificate = ClientCredentials {
+        certificate: Some((certificates.path("client.pem"), certificates.path("client.key"))),
+        ..anonymous.clone()
+    };
+    let execute = async |credentials: &ClientCredentials| {
+        let channel = connect_with(&follower, credentials).await.expect("a connection");
+        let request = ExecuteRequest {
+            action_digest: Some(action.to_wire()),
+            digest_function: action.function().to_wire(),
+            ..ExecuteRequest::default()
+        };
+        let mut stream = ExecutionClient::new(channel).execute(request).await?.into_inner();
+        Ok::<_, Status>(stream.message().await?.expect("an operation").name)
+    };
+    let names = [
+        execute(&with_password("ci")).await.expect("ci may execute"),
+        execute(&with_certificate).await.expect("ci may execute"),
+    ];
+    assert_eq!(names[0], names[1], "equal Actions are one operation");
+    let refused = execute(&with_password("dev"))
+        .await
+        .expect_err("dev may not execute");
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused:?}");
+    let refused = execute(&anonymous)
+        .await
+        .expect_err("nobody may execute without credentials");
+    assert_eq!(refused.code(), Code::Unauthenticated, "{refused:?}");
 }
 
 /// By hand: `cargo nextest run -p bitzel-tests --test end_to_end --run-ignored only -E 'test(twenty_leaders)'` prints the
