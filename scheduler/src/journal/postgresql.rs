@@ -19,6 +19,7 @@ use prost::Message;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
 
 use super::format::{AttemptsRow, restored_operation};
 use super::{Journal, JournalError, RecordNumber, Recovered};
@@ -31,9 +32,9 @@ pub(super) use schema::SCHEMA_VERSION;
 
 use writer::Writer;
 
-/// Reads all operations, if this server leads.
-const READ: &str = "SELECT id, operation, lease, worker, attempts, outcome FROM bitzel_operations \
-     WHERE EXISTS (SELECT FROM bitzel_leader WHERE epoch = $1)";
+/// Reads all operations if this server leads: a row for each, or one without an operation if there are none.
+const READ: &str = "SELECT id, operation, lease, worker, attempts, outcome \
+     FROM bitzel_leader LEFT JOIN bitzel_operations ON true WHERE epoch = $1";
 
 /// Journal of a server that leads. Dropping it loses the records that are not durable yet.
 pub struct PostgresqlJournal {
@@ -87,14 +88,18 @@ impl Journal for PostgresqlJournal {
     async fn recover(&self) -> Result<Recovered, JournalError> {
         let connection = self.connector.connect().await?;
         let rows = connection.client.query(READ, &[&i64::from(self.epoch)]).await?;
+        if rows.is_empty() {
+            return Err(JournalError::Deposed);
+        }
         let operations = rows.iter().filter_map(|row| {
+            let id: Uuid = row.get::<_, Option<Uuid>>("id")?;
             let attempts: &[u8] = row.get("attempts");
             let attempts = AttemptsRow {
                 lease: batch::lease(row.get("lease")),
                 worker: row.get("worker"),
                 ..AttemptsRow::decode(attempts).unwrap_or_default()
             };
-            restored_operation(row.get("id"), row.get("operation"), attempts, row.get("outcome"))
+            restored_operation(id, row.get("operation"), attempts, row.get("outcome"))
         });
         Ok(Recovered {
             epoch: self.epoch,

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::election::{Election, Leader, Statement, Step};
 use super::forwarded_identity::ForwardedIdentities;
-use super::statements;
+use super::statements::{self, Candidate};
 use super::tenure::Tenure;
 use crate::clock::{BootClock, Clock as _};
 use crate::journal::postgresql::PostgresqlConnection;
@@ -45,12 +44,10 @@ impl Standing {
 /// Campaign of one server.
 pub(super) struct Campaign {
     pub(super) connector: PostgresqlConnector,
-    /// Identifier of this run of the server.
-    pub(super) server: Uuid,
-    /// Address at which others reach this server.
-    pub(super) address: String,
-    pub(super) lease_time: Duration,
+    pub(super) candidate: Candidate,
     pub(super) election: Election,
+    /// Last tenure of this server.
+    pub(super) tenure: Option<Arc<Tenure>>,
     pub(super) identities: Arc<ForwardedIdentities>,
     pub(super) standing: watch::Sender<Standing>,
 }
@@ -66,7 +63,7 @@ impl Campaign {
             self.publish();
             if !is_reported {
                 let error = bitzel_proto::with_causes(&error);
-                tracing::error!(%error, "PostgreSQL cannot be reached; a leader stops when its lease ends");
+                tracing::error!(%error, "the journal in PostgreSQL cannot be used; a leader stops when its lease ends");
                 is_reported = true;
             }
             tokio::select! {
@@ -94,7 +91,7 @@ impl Campaign {
         // What happened before LISTEN was not heard.
         self.election.notified();
         loop {
-            self.note_deposition();
+            self.note_end();
             match self.election.step(BootClock.now()) {
                 Step::Execute(statement) => self.execute(&connection, statement).await?,
                 Step::Wait(until) => {
@@ -127,7 +124,7 @@ impl Campaign {
                 self.election.read(BootClock.now(), row);
             }
             Statement::TakeOver(row) => {
-                let taking = statements::take_over(client, &row, self.server, &self.address);
+                let taking = statements::take_over(client, &row, &self.candidate);
                 let epoch = self.within_lease_time(taking).await?;
                 self.election.taken_over(sent, epoch);
             }
@@ -154,36 +151,44 @@ impl Campaign {
         &self,
         answer: impl Future<Output = Result<T, JournalError>>,
     ) -> Result<T, JournalError> {
-        let answer = tokio::time::timeout(self.lease_time, answer).await;
+        let answer = tokio::time::timeout(self.candidate.lease_time, answer).await;
         answer.unwrap_or(Err(JournalError::NoAnswer))
     }
 
-    /// Tells the election that a write of the journal was refused.
-    fn note_deposition(&mut self) {
-        if let Standing::Leads(tenure) = &*self.standing.borrow()
-            && tenure.ended().is_cancelled()
-        {
-            self.election.deposed();
-        }
-    }
-
-    /// Token that is cancelled when this server was deposed.
+    /// Token that is cancelled when this server was deposed. One that does not lead is not.
     fn deposed(&self) -> CancellationToken {
-        match &*self.standing.borrow() {
-            Standing::Leads(tenure) => tenure.ended().clone(),
+        match (&self.tenure, &*self.standing.borrow()) {
+            (Some(tenure), Standing::Leads(_)) => tenure.ended().clone(),
             _ => CancellationToken::new(),
         }
     }
 
+    /// Tells the election that a tenure has ended: a write of the journal was refused, or the clock was faster than the answer
+    /// to a renewal. It cannot go on: the leases of workers that a queue gives have numbers of its epoch, and the next queue
+    /// needs another one.
+    fn note_end(&mut self) {
+        if let (Some(tenure), Leader::Own { epoch, .. }) =
+            (&self.tenure, self.election.leader(BootClock.now()))
+            && i64::from(tenure.epoch) == epoch
+            && !tenure.is_valid()
+        {
+            tenure.ended().cancel();
+            self.election.deposed();
+        }
+    }
+
     /// Publishes the present leader.
-    fn publish(&self) {
+    fn publish(&mut self) {
+        self.note_end();
         let leader = self.election.leader(BootClock.now());
+        let tenure = &mut self.tenure;
+        let identities = &self.identities;
         self.standing
             .send_if_modified(|standing| match (&*standing, leader) {
-                (Standing::Leads(tenure), Leader::Own { epoch, until })
-                    if i64::from(tenure.epoch) == epoch && !tenure.ended().is_cancelled() =>
+                (Standing::Leads(present), Leader::Own { epoch, until })
+                    if i64::from(present.epoch) == epoch =>
                 {
-                    tenure.extend(until);
+                    present.extend(until);
                     false
                 }
                 (_, Leader::Own { epoch, until }) => {
@@ -192,8 +197,9 @@ impl Campaign {
                         return false;
                     };
                     tracing::info!(epoch, "this server leads");
-                    self.identities.set_own_epoch(epoch);
-                    *standing = Standing::Leads(Tenure::begin(number, until));
+                    identities.set_own_epoch(epoch);
+                    let new = tenure.insert(Tenure::begin(number, until));
+                    *standing = Standing::Leads(new.clone());
                     true
                 }
                 (Standing::Follows { epoch, .. }, Leader::Other { epoch: new, .. }) if *epoch == new => false,

@@ -28,6 +28,8 @@ pub(crate) struct LeaderRow {
     pub(super) renewals: i64,
     /// Server that leads, and its address. `None` if none leads.
     pub(super) holder: Option<(Uuid, String)>,
+    /// Time of the leases of the server that leads.
+    pub(super) lease_time: Duration,
 }
 
 /// Statement that the election asks for.
@@ -123,7 +125,7 @@ impl Election {
                     .holder
                     .as_ref()
                     .is_none_or(|(server, _)| *server == self.server);
-                let free = if is_free { *seen } else { *seen + self.lease_time };
+                let free = if is_free { *seen } else { self.free(row, *seen) };
                 if now >= free {
                     Step::Execute(Statement::TakeOver(row.clone()))
                 } else {
@@ -147,7 +149,7 @@ impl Election {
                 epoch: *epoch,
                 until: self.end(*sent),
             },
-            State::Watching { row, seen, .. } if now < *seen + self.lease_time => match &row.holder {
+            State::Watching { row, seen, .. } if now < self.free(row, *seen) => match &row.holder {
                 Some((server, address)) if *server != self.server => Leader::Other {
                     epoch: row.epoch,
                     address: address.clone(),
@@ -209,6 +211,12 @@ impl Election {
             sent,
             renew: sent + self.lease_time / RENEWALS_PER_LEASE,
         }
+    }
+
+    /// Time from which on a row that was seen first at `seen` is free, unless it changes. The longer one of two times of
+    /// a lease: the servers may be configured differently.
+    fn free(&self, row: &LeaderRow, seen: Time) -> Time {
+        seen + self.lease_time.max(row.lease_time)
     }
 
     /// End of a lease whose last confirmed renewal was sent at this time.

@@ -18,6 +18,7 @@ use super::election::Election;
 use super::forwarded_identity::ForwardedIdentities;
 use super::leader_connection::LeaderConnection;
 use super::services::{GroupExecutionService, GroupWorkerQueueService, Router};
+use super::statements::Candidate;
 use super::tenure::Tenure;
 use crate::journal::{
     Journal as _, JournalError, PostgresqlConfig, PostgresqlConnector, PostgresqlJournal, Recovered,
@@ -93,10 +94,13 @@ impl SchedulerGroup {
         let (standing, standings) = watch::channel(Standing::default());
         let campaign = Campaign {
             connector: connector.clone(),
-            server,
-            address: settings.address,
-            lease_time: config.lease_time,
+            candidate: Candidate {
+                server,
+                address: settings.address,
+                lease_time: config.lease_time,
+            },
             election: Election::new(server, config.lease_time),
+            tenure: None,
             identities: settings.identities.clone(),
             standing,
         };
@@ -200,7 +204,7 @@ impl Member {
             tenure.ended().clone(),
         ));
         let recovered = tokio::select! {
-            recovered = recover(&journal) => recovered,
+            recovered = recover(&journal, tenure) => recovered,
             () = tenure.ended().cancelled() => return,
             () = shutdown.cancelled() => return,
         };
@@ -235,10 +239,15 @@ impl Member {
 }
 
 /// Reads the journal, and tries again until it succeeds.
-async fn recover(journal: &PostgresqlJournal) -> Recovered {
+async fn recover(journal: &PostgresqlJournal, tenure: &Tenure) -> Recovered {
     loop {
         match journal.recover().await {
             Ok(recovered) => return recovered,
+            Err(JournalError::Deposed) => {
+                // Whoever waits for this waits for the end of the tenure too.
+                tenure.ended().cancel();
+                return std::future::pending().await;
+            }
             Err(error) => {
                 let error = bitzel_proto::with_causes(&error);
                 tracing::error!(%error, "the journal of the queue cannot be read; this server tries again");

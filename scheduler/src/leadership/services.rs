@@ -104,6 +104,17 @@ fn shutting_down() -> Status {
     Status::unavailable("the server is shutting down; try again")
 }
 
+/// Answer of this server's queue, if it still leads: that it does not know an operation says nothing about the new leader.
+fn answer<T: Send + 'static>(
+    reign: Arc<Reign>,
+    response: Result<Response<impl Stream<Item = Result<T, Status>> + Send + 'static>, Status>,
+) -> Result<Response<BoxStream<'static, Result<T, Status>>>, Status> {
+    if !reign.tenure.is_valid() {
+        return Err(not_leading());
+    }
+    Ok(response?.map(|responses| while_leading(reign, responses)))
+}
+
 /// A response that is shown only as long as this server leads. It ends with `UNAVAILABLE`, so that the caller looks for
 /// the new leader.
 fn while_leading<T: Send + 'static>(
@@ -200,8 +211,8 @@ impl Execution for GroupExecutionService {
             match self.router.destination(&metadata, deadline).await? {
                 Destination::Own(reign) => {
                     let request = Request::from_parts(metadata, extensions, message);
-                    let response = reign.execution.execute(request).await?;
-                    return Ok(response.map(|responses| while_leading(reign, responses)));
+                    let response = reign.execution.execute(request).await;
+                    return answer(reign, response);
                 }
                 Destination::Leader(leader, channel) => {
                     let identities = &self.router.identities;
@@ -229,8 +240,8 @@ impl Execution for GroupExecutionService {
             match self.router.destination(&metadata, deadline).await? {
                 Destination::Own(reign) => {
                     let request = Request::from_parts(metadata, extensions, message);
-                    let response = reign.execution.wait_execution(request).await?;
-                    return Ok(response.map(|responses| while_leading(reign, responses)));
+                    let response = reign.execution.wait_execution(request).await;
+                    return answer(reign, response);
                 }
                 Destination::Leader(leader, channel) => {
                     let identities = &self.router.identities;

@@ -1,6 +1,9 @@
 //! Statements of the election.
 
+use std::time::Duration;
+
 use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::election::LeaderRow;
@@ -8,11 +11,11 @@ use crate::journal::JournalError;
 
 /// Hears of every change of the row.
 pub(crate) const LISTEN: &str = "LISTEN bitzel_leader";
-const READ: &str = "SELECT epoch, renewals, holder, address FROM bitzel_leader";
+const READ: &str = "SELECT epoch, renewals, holder, address, lease_millis FROM bitzel_leader";
 const TAKE_OVER: &str = "
 WITH taken AS (
-    UPDATE bitzel_leader SET epoch = epoch + 1, renewals = 0, holder = $1, address = $2
-    WHERE epoch = $3 AND renewals = $4
+    UPDATE bitzel_leader SET epoch = epoch + 1, renewals = 0, holder = $1, address = $2, lease_millis = $3
+    WHERE epoch = $4 AND renewals = $5
     RETURNING epoch
 )
 SELECT epoch, pg_notify('bitzel_leader', '') FROM taken";
@@ -28,6 +31,17 @@ WITH resigned AS (
 SELECT epoch, pg_notify('bitzel_leader', '') FROM resigned";
 const KEY: &str = "SELECT key FROM bitzel_servers_key";
 
+/// Server that takes part in the election.
+#[derive(Debug, Clone)]
+pub(crate) struct Candidate {
+    /// Identifier of this run of the server.
+    pub(crate) server: Uuid,
+    /// Address at which others reach it.
+    pub(crate) address: String,
+    /// Time of its leases.
+    pub(crate) lease_time: Duration,
+}
+
 /// Reads the row.
 pub(crate) async fn read(client: &Client) -> Result<LeaderRow, JournalError> {
     let row = client.query_one(READ, &[]).await?;
@@ -36,6 +50,9 @@ pub(crate) async fn read(client: &Client) -> Result<LeaderRow, JournalError> {
         epoch: row.get("epoch"),
         renewals: row.get("renewals"),
         holder: holder.zip(address),
+        lease_time: Duration::from_millis(
+            u64::try_from(row.get::<_, i64>("lease_millis")).unwrap_or_default(),
+        ),
     })
 }
 
@@ -43,12 +60,17 @@ pub(crate) async fn read(client: &Client) -> Result<LeaderRow, JournalError> {
 pub(crate) async fn take_over(
     client: &Client,
     row: &LeaderRow,
-    server: Uuid,
-    address: &str,
+    candidate: &Candidate,
 ) -> Result<Option<i64>, JournalError> {
-    let taken = client
-        .query_opt(TAKE_OVER, &[&server, &address, &row.epoch, &row.renewals])
-        .await?;
+    let lease_millis = i64::try_from(candidate.lease_time.as_millis()).unwrap_or(i64::MAX);
+    let parameters: [&(dyn ToSql + Sync); 5] = [
+        &candidate.server,
+        &candidate.address,
+        &lease_millis,
+        &row.epoch,
+        &row.renewals,
+    ];
+    let taken = client.query_opt(TAKE_OVER, &parameters).await?;
     Ok(taken.map(|row| row.get("epoch")))
 }
 

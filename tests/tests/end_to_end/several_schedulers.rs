@@ -206,7 +206,10 @@ impl Protocol {
     }
 
     async fn next(&mut self) -> Result<scheduler_message::Message, Status> {
-        let message = self.inbound.message().await?.expect("another message");
+        let message = tokio::time::timeout(Duration::from_mins(1), self.inbound.message()).await;
+        let message = message
+            .expect("it should have come long ago")?
+            .expect("another message");
         Ok(message.message.expect("a message"))
     }
 

@@ -26,7 +26,6 @@ pub struct PostgresqlConfig {
     /// PEM file of the authorities that sign the certificates of the other servers. Default: those of the system.
     pub servers_ca: Option<PathBuf>,
     /// Time for which a server leads without being heard. When the leader is gone, another server leads after this time.
-    /// All servers need the same.
     #[serde(with = "humantime_serde", default = "default_lease_time")]
     #[schemars(with = "String", extend("format" = "duration", "examples" = ["3s"]))]
     pub lease_time: Duration,

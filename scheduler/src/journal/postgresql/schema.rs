@@ -20,7 +20,8 @@ CREATE TABLE IF NOT EXISTS bitzel_leader (
     epoch bigint PRIMARY KEY,
     renewals bigint NOT NULL,
     holder uuid,
-    address text
+    address text,
+    lease_millis bigint NOT NULL
 );
 CREATE UNIQUE INDEX IF NOT EXISTS bitzel_one_leader ON bitzel_leader ((true));
 CREATE TABLE IF NOT EXISTS bitzel_servers_key (key bytea NOT NULL);
@@ -33,10 +34,10 @@ CREATE TABLE IF NOT EXISTS bitzel_operations (
     outcome bytea
 ) WITH (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05);
 INSERT INTO bitzel_schema SELECT 1 WHERE NOT EXISTS (SELECT FROM bitzel_schema);
-INSERT INTO bitzel_leader SELECT 0, 0 WHERE NOT EXISTS (SELECT FROM bitzel_leader);
+INSERT INTO bitzel_leader SELECT 0, 0, NULL, NULL, 0 WHERE NOT EXISTS (SELECT FROM bitzel_leader);
 INSERT INTO bitzel_servers_key
     SELECT sha256(convert_to(string_agg(gen_random_uuid()::text, ''), 'UTF8')) FROM generate_series(1, 4)
-    WHERE NOT EXISTS (SELECT FROM bitzel_servers_key);
+    HAVING NOT EXISTS (SELECT FROM bitzel_servers_key);
 COMMIT;";
 
 /// Checks the version of the tables, and creates them if there are none.

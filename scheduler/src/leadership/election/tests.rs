@@ -21,6 +21,7 @@ fn row(epoch: i64, renewals: i64, holder: Option<u128>) -> LeaderRow {
         epoch,
         renewals,
         holder: holder.map(|holder| (server(holder), format!("grpc://{holder}"))),
+        lease_time: LEASE,
     }
 }
 
@@ -89,6 +90,18 @@ fn a_notification_without_a_change_prolongs_nothing() {
         election.step(at(3_000)),
         Step::Execute(Statement::TakeOver(_))
     ));
+}
+
+#[test]
+fn the_lease_of_the_leader_counts_if_it_is_longer() {
+    let mut election = election();
+    let lease_time = Duration::from_secs(10);
+    let row = LeaderRow {
+        lease_time,
+        ..row(5, 8, Some(2))
+    };
+    election.read(at(0), row);
+    assert_eq!(election.step(at(3_000)), Step::Wait(at(10_000)));
 }
 
 #[test]
@@ -304,6 +317,7 @@ fn execute(row: &mut LeaderRow, id: Uuid, statement: &Statement) -> Outcome {
                     epoch: row.epoch + 1,
                     renewals: 0,
                     holder: Some((id, String::new())),
+                    lease_time: LEASE,
                 };
                 row.epoch
             }))
