@@ -5,12 +5,14 @@ use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let files = [
+        "bitzel/farm/v1/farm.proto",
         "bitzel/graph/v1/graph.proto",
         "bitzel/task/v1/task.proto",
         "bitzel/worker/v1/worker.proto",
         "build/bazel/remote/asset/v1/remote_asset.proto",
         "build/bazel/remote/execution/v2/remote_execution.proto",
         "google/bytestream/bytestream.proto",
+        "keda/externalscaler.proto",
     ];
     let mut compiler = protox::Compiler::new(["protos", "vendor"])?;
     compiler.include_imports(true).open_files(files)?;

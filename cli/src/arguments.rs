@@ -7,6 +7,7 @@
 )]
 
 mod build;
+mod farm;
 mod global;
 mod remote;
 mod root;
@@ -19,6 +20,7 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 pub(crate) use build::{BuildArguments, GraphArguments, LogArguments, MetadataArguments, TargetArguments};
+pub(crate) use farm::{FarmArguments, StatusArguments, WorkersArguments, WorkersCommand};
 pub(crate) use global::{DirectoryArguments, LogFormat, TelemetryArguments};
 pub(crate) use remote::RemoteArguments;
 pub(crate) use root::{RootArguments, RootCommand};
@@ -51,6 +53,10 @@ pub(crate) enum Command {
     Serve(ServeArguments),
     /// Run Actions from a server on this machine
     Worker(WorkerArguments),
+    /// Show the workers of a farm, and the Actions that run and wait
+    Status(StatusArguments),
+    /// List the workers of a farm, or drain some
+    Workers(WorkersArguments),
     /// Check the configuration file of a server, or print its schema
     Config(ConfigArguments),
     /// Show the root file system in which tasks run

@@ -3,6 +3,7 @@
 pub(crate) mod build;
 pub(crate) mod completions;
 pub(crate) mod config;
+pub(crate) mod farm;
 pub(crate) mod graph;
 pub(crate) mod log;
 pub(crate) mod man;

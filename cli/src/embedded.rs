@@ -64,6 +64,7 @@ impl Embedded {
         }
         // After the build, nobody needs the results of Actions that still run.
         let worker = LocalWorker {
+            pool: String::new(),
             cache_directory: directories.worker(),
             scratch_directory: directories.scratch(),
             file_cache_size: None,

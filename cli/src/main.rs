@@ -12,6 +12,7 @@ mod console;
 mod directories;
 mod display;
 mod embedded;
+mod farm_view;
 mod front_end;
 mod interrupt;
 mod last_graph;
@@ -67,6 +68,8 @@ fn run(arguments: Arguments) -> Result<ExitCode, CommandError> {
             Command::Log(arguments) => commands::log::run(&directories, arguments).await,
             Command::Serve(arguments) => commands::serve::run(&directories, arguments).await,
             Command::Worker(arguments) => commands::worker::run(&directories, arguments).await,
+            Command::Status(arguments) => commands::farm::status(arguments).await,
+            Command::Workers(arguments) => commands::farm::workers(arguments).await,
             Command::Store(arguments) => commands::store::run(&directories, arguments).await,
             Command::Config(_) | Command::Root(_) | Command::Completions { .. } | Command::Man { .. } => {
                 Ok(ExitCode::SUCCESS)

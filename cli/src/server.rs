@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use bitzel_cas_server::{CacheServer, Extension, Gauges, Listener, ServerConfig};
 use bitzel_scheduler::{
     DiskJournal, ExecutionConfig, ExecutionServer, GroupSettings, Journal, MemoryJournal, SchedulerGroup,
@@ -11,6 +12,7 @@ use bitzel_scheduler::{
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tonic::service::Routes;
 
 use crate::admin::AdminListener;
 use crate::command_error::CommandError;
@@ -71,44 +73,63 @@ impl Scheduler {
         ))))
     }
 
-    /// Services for a cache server, and the gauges of the queue.
-    fn extension(self) -> (Extension, Gauges) {
+    fn services(self) -> SchedulerServices {
         match self {
             Self::Alone(server) => {
                 let ExecutionServer {
                     execution,
                     worker_queue,
+                    farm,
+                    scaler,
                     gauges,
                     background,
                 } = *server;
-                let extension = Extension {
-                    add_services: Box::new(|routes| {
-                        routes
-                            .add_service(execution.into_server())
-                            .add_service(worker_queue.into_server())
-                    }),
-                    shut_down: Box::pin(background.shut_down()),
-                };
-                (extension, Box::new(move || gauges.publish()))
+                SchedulerServices {
+                    extension: Extension {
+                        add_services: Box::new(|routes| {
+                            routes
+                                .add_service(execution.into_server())
+                                .add_service(worker_queue.into_server())
+                                .add_service(farm.into_server())
+                        }),
+                        shut_down: Box::pin(background.shut_down()),
+                    },
+                    admin: Routes::new(scaler.into_server()).into_axum_router(),
+                    gauges: Box::new(move || gauges.publish()),
+                }
             }
             Self::Member(SchedulerGroup {
                 execution,
                 worker_queue,
+                farm,
+                scaler,
                 gauges,
                 background,
-            }) => {
-                let extension = Extension {
+            }) => SchedulerServices {
+                extension: Extension {
                     add_services: Box::new(|routes| {
                         routes
                             .add_service(execution.into_server())
                             .add_service(worker_queue.into_server())
+                            .add_service(farm.into_server())
                     }),
                     shut_down: Box::pin(background.shut_down()),
-                };
-                (extension, Box::new(move || gauges.publish()))
-            }
+                },
+                admin: Routes::new(scaler.into_server()).into_axum_router(),
+                gauges: Box::new(move || gauges.publish()),
+            },
         }
     }
+}
+
+/// Services of a scheduler.
+struct SchedulerServices {
+    /// Services for clients, workers and people.
+    extension: Extension,
+    /// Services on the admin port.
+    admin: Router,
+    /// Gauges of the queue.
+    gauges: Gauges,
 }
 
 fn open_file(path: &Path, commit_interval: Duration) -> Result<DiskJournal, CommandError> {
@@ -180,9 +201,15 @@ impl Server {
         shutdown: CancellationToken,
     ) -> Result<(), CommandError> {
         let mut gauges = vec![self.cache.gauges()];
+        let mut services = Router::new();
         let extension = self.execution.map(|execution| {
-            let (extension, queue) = execution.extension();
+            let SchedulerServices {
+                extension,
+                admin,
+                gauges: queue,
+            } = execution.services();
             gauges.push(queue);
+            services = admin;
             extension
         });
         let readiness = Readiness::until(shutdown.clone());
@@ -190,7 +217,8 @@ impl Server {
             Some(directory) => readiness.with_writable(directory),
             None => readiness,
         };
-        let admin = admin.map(|admin| AbortOnDropHandle::new(tokio::spawn(admin.serve(gauges, readiness))));
+        let admin =
+            admin.map(|admin| AbortOnDropHandle::new(tokio::spawn(admin.serve(gauges, readiness, services))));
         self.cache.run(listeners, extension, shutdown).await?;
         drop(admin);
         Ok(())

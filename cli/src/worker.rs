@@ -26,6 +26,8 @@ pub(crate) struct LocalWorker {
     pub(crate) properties: Vec<(String, String)>,
     /// Maximum number of concurrent Actions. With 0, the worker only waits for its shutdown.
     pub(crate) slots: usize,
+    /// Pool of workers that scale together; empty if it has none.
+    pub(crate) pool: String,
     /// Identity of this machine's root file system. Default: computed.
     pub(crate) root_identity: Option<RootIdentity>,
     /// Time that running Actions have after the shutdown began.
@@ -56,6 +58,7 @@ impl LocalWorker {
         let config = WorkerConfig {
             slots: self.slots.try_into().unwrap_or(u32::MAX),
             platform,
+            pool: self.pool,
             drain_timeout: self.drain_timeout,
             executor,
         };

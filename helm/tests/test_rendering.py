@@ -23,6 +23,7 @@ from chart import (
     BITZEL,
     CHART,
     HELM,
+    KEDA,
     NAMESPACE,
     OBJECTS,
     defaults,
@@ -37,8 +38,8 @@ from values_matrix import ACCEPTED, REFUSED, SECURE
 KUBERNETES = ["1.33.0", "1.34.0", "1.35.0", "1.36.0", "1.37.0"]
 OLDEST_KUBERNETES = "1.31.0"
 SCHEMAS = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema"
-# Kinds of the Prometheus operator: their types are in the program `objects`.
-FOREIGN = "monitoring.coreos.com/"
+# Kinds of the Prometheus operator, whose types are in the program `objects`, and of KEDA, with a definition of its own.
+FOREIGN = ("monitoring.coreos.com/", "keda.sh/")
 
 
 @cache
@@ -57,6 +58,19 @@ def definitions(kubernetes: str) -> referencing.Resource:
     return referencing.Resource.from_contents(json.loads(text))
 
 
+def closed(schema: dict) -> dict:
+    """A schema that refuses unknown fields, as the API server drops them."""
+    if "properties" in schema:
+        schema = {
+            **schema,
+            "additionalProperties": False,
+            "properties": {key: closed(value) for key, value in schema["properties"].items()},
+        }
+    if isinstance(schema.get("items"), dict):
+        schema = {**schema, "items": closed(schema["items"])}
+    return schema
+
+
 @cache
 def rendered(name: str) -> list[dict]:
     return render(ACCEPTED[name])
@@ -71,7 +85,7 @@ def verdicts(documents: list[dict], *versions: str) -> dict[tuple[str, str, str]
     """Verdicts of Pod Security by pod, level and version."""
     judged = subprocess.run(
         [str(OBJECTS), *versions],
-        input=yaml.safe_dump_all(documents),
+        input=yaml.safe_dump_all([d for d in documents if not d["apiVersion"].startswith("keda.sh/")]),
         text=True,
         capture_output=True,
         check=False,
@@ -296,10 +310,42 @@ class Rendering(unittest.TestCase):
                     selected = [pod for pod, own in labels.items() if selector.items() <= own.items()]
                     self.assertEqual(selected, [document["metadata"]["name"]], name)
 
-    def test_no_service_publishes_the_admin_port(self):
-        for _, documents in each_accepted():
-            for service in objects_of(documents, "Service").values():
-                self.assertNotIn("admin", [port["targetPort"] for port in service["spec"]["ports"]])
+    def test_only_the_scaler_publishes_the_admin_port(self):
+        for name, documents in each_accepted():
+            publishing = [
+                service["metadata"]["name"]
+                for service in objects_of(documents, "Service").values()
+                if "admin" in [port["targetPort"] for port in service["spec"]["ports"]]
+            ]
+            self.assertEqual(publishing, ["t-bitzel-scaler"] if name == "pools by KEDA" else [], name)
+
+    def test_keda_knows_every_field(self):
+        need(KEDA)
+        versions = yaml.safe_load(KEDA.read_text())["spec"]["versions"]
+        schema = closed(versions[0]["schema"]["openAPIV3Schema"])
+        pools = objects_of(rendered("pools by KEDA"), "ScaledObject")
+        self.assertEqual(sorted(pools), ["t-bitzel-worker-default", "t-bitzel-worker-large"])
+        for pool in pools.values():
+            self.assertEqual(pool["apiVersion"], f"keda.sh/{versions[0]['name']}")
+            jsonschema.validate({**pool, "metadata": {}}, schema)
+        unknown = {**pool, "metadata": {}, "spec": {**pool["spec"], "minReplicas": 1}}
+        with self.assertRaises(jsonschema.ValidationError):
+            jsonschema.validate(unknown, schema)
+
+    def test_keda_asks_for_the_pools_of_the_workers(self):
+        documents = rendered("pools by KEDA")
+        workers = pod_specs(documents)
+        service = objects_of(documents, "Service")["t-bitzel-scaler"]
+        for name, scaled in objects_of(documents, "ScaledObject").items():
+            target = scaled["spec"]["scaleTargetRef"]["name"]
+            self.assertEqual(target, name)
+            arguments = workers[f"Deployment/{target}"]["containers"][0]["args"]
+            asked = scaled["spec"]["triggers"][0]["metadata"]
+            self.assertIn(f"--pool={asked['pool']}", arguments)
+            self.assertIn(f"--jobs={asked['jobs']}", arguments)
+            port = service["spec"]["ports"][0]["port"]
+            self.assertEqual(asked["scalerAddress"], f"t-bitzel-scaler.{NAMESPACE}.svc:{port}")
+            self.assertTrue(all(isinstance(value, str) for value in asked.values()))
 
     def test_workers_do_not_reach_keys_of_clouds(self):
         def excepts(values: dict) -> list[list[str]]:

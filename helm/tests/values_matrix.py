@@ -177,6 +177,13 @@ ACCEPTED: dict[str, dict] = {
         ],
         "monitoring": {"podMonitor": {"enabled": True}, "rule": {"enabled": True}},
     },
+    "pools by KEDA": {
+        "pools": [
+            {**UNSIZED, "autoscaling": {"min": 0, "max": 20, "idle": 2, "scaleDownSeconds": 0}},
+            {**UNSIZED, "name": "large", "jobs": 16, "autoscaling": {"min": 1, "max": 3}},
+        ],
+        "autoscaling": {"by": "keda", "pollingInterval": 5},
+    },
     "cache in memory": {
         "pools": [pool(cache={"emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}, "size": "4G"})]
     },
@@ -267,7 +274,20 @@ REFUSED: dict[str, tuple[dict, str]] = {
     "pool of no size": ({"pools": [UNSIZED]}, "needs replicas or autoscaling"),
     "two pools that scale": (
         {"pools": [{**UNSIZED, "name": name, "autoscaling": {"min": 1, "max": 2}} for name in ("a", "b")]},
-        "the queue is one for all pools",
+        "the metric is one for all pools",
+    ),
+    "no worker without KEDA": (
+        {"pools": [{**UNSIZED, "autoscaling": {"min": 0, "max": 2}}]},
+        "need autoscaling.by keda",
+    ),
+    "KEDA without a server": (
+        {
+            "server": {"enabled": False},
+            "workers": {"serverEndpoint": "grpc://build.example:8980"},
+            "pools": [{**UNSIZED, "autoscaling": {"min": 0, "max": 2}}],
+            "autoscaling": {"by": "keda"},
+        },
+        "the server of this release answers KEDA",
     ),
     "replicas and autoscaling": (
         {"pools": [pool(autoscaling={"min": 1, "max": 2})]},

@@ -37,6 +37,8 @@ mod protocols {
     include!(concat!(env!("OUT_DIR"), "/protocols.rs"));
 }
 
+/// State of the farm for people (`bitzel.farm.v1`).
+pub use protocols::bitzel::farm::v1 as farm;
 /// Task graph that the `BitBake` exporter writes (`bitzel.graph.v1`).
 pub use protocols::bitzel::graph::v1 as graph;
 /// Result of a finished task (`bitzel.task.v1`).
@@ -49,6 +51,8 @@ pub use protocols::build::bazel::remote::asset::v1 as asset;
 pub use protocols::build::bazel::remote::execution::v2 as reapi;
 /// Version numbers in capabilities (`build.bazel.semver`).
 pub use protocols::build::bazel::semver;
+/// Protocol by which KEDA asks for the size of a Deployment (`externalscaler`).
+pub use protocols::externalscaler as keda;
 /// `google.bytestream`, `google.longrunning`, `google.rpc` and the well-known types, which REAPI builds on.
 pub use protocols::google;
 

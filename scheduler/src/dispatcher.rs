@@ -17,8 +17,8 @@ use super::error::ExecutionError;
 use super::execution_config::ExecutionConfig;
 use super::journal::{DurabilityGate, Journal, RecordNumber, Recovered};
 use super::operation_queue::{
-    CompletedLease, Effect, LeaseId, Occupancy, OperationId, OperationOutcome, OperationQueue, Progress,
-    QueuedAction, Registration, Update, WorkerId,
+    CompletedLease, Effect, LeaseId, Occupancy, OperationId, OperationOutcome, OperationQueue, PoolDemand,
+    Progress, QueuedAction, Registration, Snapshot, Update, WorkerId,
 };
 
 /// Message to a worker, which may be sent when its record is durable.
@@ -110,6 +110,37 @@ impl Dispatcher {
     /// Counts the waiting Actions, workers and slots.
     pub(super) fn occupancy(&self) -> Occupancy {
         self.state.lock().queue.occupancy()
+    }
+
+    /// Takes a snapshot for people.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let now = self.clock.now();
+        self.state.lock().queue.snapshot(now)
+    }
+
+    /// Computes the demand for a pool.
+    pub(super) fn pool_demand(&self, pool: &str) -> PoolDemand {
+        let now = self.clock.now();
+        self.state.lock().queue.pool_demand(now, pool)
+    }
+
+    /// Tells workers whose names match to finish their Actions and to end. They get no more. Returns their names.
+    pub(super) fn drain_workers(&self, matches: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
+        let drain = |state: &mut DispatcherState, now| {
+            let named = state.queue.workers_named(matches);
+            let mut effects = vec![];
+            for (worker, _) in &named {
+                let message = Some(scheduler_message::Message::Drain(worker::Drain {}));
+                if let Some(connection) = state.workers.get(worker) {
+                    // One whose channel is full is lost with its next assignment.
+                    let message = Ok(SchedulerMessage { message });
+                    let _ = connection.outbound.try_send((RecordNumber::default(), message));
+                }
+                effects.extend(state.queue.drain_worker(now, *worker));
+            }
+            (named.into_iter().map(|(_, name)| name).collect(), effects)
+        };
+        self.transition(drain).0
     }
 
     /// Gate that waits until records are durable.
@@ -235,6 +266,15 @@ impl Dispatcher {
     pub(super) fn complete(&self, worker: WorkerId, lease: &str) -> Option<CompletedLease> {
         let (_, lease) = parse_lease_name(lease)?;
         self.change(|queue, now| queue.complete(now, worker, lease))
+    }
+
+    /// Updates of an operation whose result under this lease is being recorded. The next one ends that.
+    pub(super) fn recording(&self, lease: &str) -> Option<watch::Receiver<RecordedUpdate>> {
+        let (operation, lease) = parse_lease_name(lease)?;
+        let state = self.state.lock();
+        let recording = state.queue.is_recording_lease(operation, lease);
+        let updates = recording.then(|| state.operations.get(&operation)).flatten()?;
+        Some(updates.subscribe())
     }
 
     pub(super) fn return_lease(&self, worker: WorkerId, lease: &str, reason: &str) {

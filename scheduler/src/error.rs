@@ -78,9 +78,20 @@ pub enum ExecutionError {
         "no operation {0:?}: it never existed, was cancelled, or completed too long ago; execute it again"
     )]
     OperationNotFound(String),
+    /// No connected worker has this name.
+    #[error("no worker is called {0:?}; `bitzel workers` lists them")]
+    WorkerNotFound(String),
     /// The queue of Actions is full.
     #[error("{limit} Actions are already waiting for workers; try again later")]
     QueueFull {
+        /// The limit.
+        limit: usize,
+    },
+    /// The user has too many Actions in the queue.
+    #[error("{limit} Actions of {user} are already waiting for workers; try again later")]
+    UserQueueFull {
+        /// The user.
+        user: String,
         /// The limit.
         limit: usize,
     },

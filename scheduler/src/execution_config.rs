@@ -57,6 +57,9 @@ pub struct ExecutionConfig {
     pub max_completed_operations: usize,
     /// Maximum number of Actions that wait for a worker. More are refused with `RESOURCE_EXHAUSTED`.
     pub max_queued_actions: usize,
+    /// Maximum number of Actions of one user that wait for a worker. More are refused with `RESOURCE_EXHAUSTED`. Callers
+    /// without credentials are one user.
+    pub max_queued_actions_per_user: usize,
     /// Maximum `Action.timeout`; a longer one MUST be rejected (`remote_execution.proto`, `Action.timeout`).
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "duration", "examples" = ["10m"]))]
@@ -77,6 +80,7 @@ impl Default for ExecutionConfig {
             completed_retention: Duration::from_mins(5),
             max_completed_operations: 4096,
             max_queued_actions: 200_000,
+            max_queued_actions_per_user: 100_000,
             max_action_timeout: Duration::from_hours(24),
         }
     }

@@ -20,10 +20,10 @@ impl From<&ExecutionError> for Status {
             | ExecutionError::PlatformTooLarge { .. }
             | ExecutionError::Timeout { .. }
             | ExecutionError::WorkerProtocol(_) => Code::InvalidArgument,
-            ExecutionError::OperationNotFound(_) => Code::NotFound,
-            ExecutionError::QueueFull { .. } | ExecutionError::TooManyPropertySets { .. } => {
-                Code::ResourceExhausted
-            }
+            ExecutionError::OperationNotFound(_) | ExecutionError::WorkerNotFound(_) => Code::NotFound,
+            ExecutionError::QueueFull { .. }
+            | ExecutionError::UserQueueFull { .. }
+            | ExecutionError::TooManyPropertySets { .. } => Code::ResourceExhausted,
             ExecutionError::NoWorker { .. } | ExecutionError::Quarantined { .. } => Code::FailedPrecondition,
             ExecutionError::AttemptsExhausted { .. } | ExecutionError::ShuttingDown => Code::Unavailable,
             ExecutionError::Store { source, .. } => match source.as_ref() {

@@ -4,7 +4,7 @@
 //! * [`campaign`] executes its statements, and renews the lease of the leader: its [`tenure`].
 //! * [`SchedulerGroup`] starts an operation queue with the journal in PostgreSQL when this server begins to lead, and drops
 //!   it when it ends.
-//! * [`services`] are the gRPC services of every server. They call the queue if this server leads, and
+//! * [`services`] are the gRPC services of every server. By the [`router`], they call the queue if this server leads, and
 //!   [forward](leader_connection) the call to the leader otherwise, in the name of the [caller](forwarded_identity).
 //!
 //! ```text
@@ -19,10 +19,11 @@ mod forwarded_identity;
 mod group;
 mod leader_connection;
 mod lent_messages;
+mod router;
 mod services;
 pub(crate) mod statements;
 mod tenure;
 
 pub use forwarded_identity::ForwardedIdentities;
 pub use group::{GroupGauges, GroupSettings, SchedulerGroup};
-pub use services::{GroupExecutionService, GroupWorkerQueueService};
+pub use services::{GroupExecutionService, GroupFarmService, GroupScalerService, GroupWorkerQueueService};

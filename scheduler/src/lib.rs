@@ -18,6 +18,7 @@ mod dispatcher;
 pub mod error;
 pub mod execution_config;
 pub mod execution_service;
+pub mod farm_service;
 mod grpc_status;
 mod input_leases;
 pub mod journal;
@@ -27,6 +28,7 @@ pub mod operation_queue;
 pub mod platform;
 mod request_policy;
 mod result_recorder;
+pub mod scaler_service;
 pub mod worker_queue_service;
 
 use std::sync::Arc;
@@ -41,11 +43,13 @@ pub use clock::{Clock, SystemClock};
 pub use error::ExecutionError;
 pub use execution_config::ExecutionConfig;
 pub use execution_service::ExecutionService;
+pub use farm_service::FarmService;
 pub use journal::{
     DiskJournal, Journal, JournalConfig, JournalError, JournalMedium, MemoryJournal, PostgresqlConfig,
     PostgresqlConnector, PostgresqlJournal, Recovered,
 };
 pub use leadership::{ForwardedIdentities, GroupGauges, GroupSettings, SchedulerGroup};
+pub use scaler_service::ScalerService;
 pub use worker_queue_service::WorkerQueueService;
 
 use action_reader::ActionReader;
@@ -62,6 +66,10 @@ pub struct ExecutionServer {
     pub execution: ExecutionService,
     /// Service for workers.
     pub worker_queue: WorkerQueueService,
+    /// Service for people.
+    pub farm: FarmService,
+    /// External scaler for KEDA.
+    pub scaler: ScalerService,
     /// Gauges of the farm.
     pub gauges: QueueGauges,
     /// Background tasks of both services.
@@ -122,6 +130,12 @@ impl ExecutionServer {
                 request_policy,
                 dispatcher: dispatcher.clone(),
                 shutdown: shutdown.clone(),
+            },
+            farm: FarmService {
+                dispatcher: dispatcher.clone(),
+            },
+            scaler: ScalerService {
+                dispatcher: dispatcher.clone(),
             },
             gauges: QueueGauges {
                 dispatcher: dispatcher.clone(),

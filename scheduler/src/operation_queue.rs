@@ -27,12 +27,14 @@ mod ids;
 mod occupancy;
 mod operation;
 mod placement;
+mod pools;
 mod quarantine;
 mod record;
 mod recovery;
 mod registration;
 mod requester;
 mod returned_leases;
+mod snapshot;
 mod timeouts;
 mod waiting_actions;
 mod worker;
@@ -45,14 +47,17 @@ pub use action::{ActionKey, QueuedAction};
 pub use effect::{Effect, OperationOutcome, Progress, Update};
 pub use ids::{LeaseId, OperationId, WorkerId};
 pub use occupancy::Occupancy;
+pub use pools::PoolDemand;
 pub use record::{Record, RestoredOperation, RestoredState};
 pub use registration::Registration;
 pub use requester::Requester;
+pub use snapshot::{RunningAction, Snapshot, WaitingGroup, WorkerSnapshot};
 
 use deadlines::Deadlines;
 use operation::{Operation, Stage};
+use pools::Pools;
 use quarantine::Quarantine;
-use waiting_actions::{MAX_PROPERTY_SETS, WaitingActions};
+use waiting_actions::{LeaseEnd, MAX_PROPERTY_SETS, WaitingActions};
 use worker::Worker;
 use worker_pool::WorkerPool;
 
@@ -79,6 +84,7 @@ pub struct OperationQueue {
     waiting: WaitingActions,
     waiting_operations: usize,
     workers: WorkerPool,
+    pools: Pools,
     quarantine: Quarantine,
     deadlines: Deadlines,
     /// Completed operations, oldest first.
@@ -98,6 +104,7 @@ impl OperationQueue {
             in_flight: HashMap::new(),
             waiting_operations: 0,
             workers: WorkerPool::default(),
+            pools: Pools::default(),
             deadlines: Deadlines::default(),
             completed: VecDeque::new(),
             last_lease: 0,
@@ -128,6 +135,11 @@ impl OperationQueue {
         if self.waiting_operations >= self.config.max_queued_actions {
             let limit = self.config.max_queued_actions;
             return Err(ExecutionError::QueueFull { limit });
+        }
+        let limit = self.config.max_queued_actions_per_user;
+        if self.waiting.of_user(&action.requester.user) >= limit {
+            let user = action.requester.user.to_string();
+            return Err(ExecutionError::UserQueueFull { user, limit });
         }
         if !self.waiting.admits(&action.requirements)
             && self.workers.least_busy(&action.requirements).is_none()
@@ -186,12 +198,14 @@ impl OperationQueue {
         let registration = registration.into();
         let id = self.workers.register(&registration);
         self.waiting.set_slots(&self.workers);
-        if let Some(worker) = self.workers.get(id) {
+        if let Some(worker) = self.workers.get(id).filter(|worker| !worker.draining) {
             self.waiting.served_by(&worker.properties);
+            self.pools.remember(worker);
         }
         let mut effects = vec![];
         self.take_up_leases(now, id, registration.leases, &mut effects);
         self.fill(now, id, &mut effects);
+        self.close_if_drained(id, &mut effects);
         (id, effects)
     }
 
@@ -205,6 +219,11 @@ impl OperationQueue {
         effects
     }
 
+    /// Workers whose names match, in the order of their registration.
+    pub fn workers_named(&self, matches: impl Fn(&str) -> bool) -> Vec<(WorkerId, Arc<str>)> {
+        self.workers.named(matches)
+    }
+
     /// Removes a lost worker. Its Actions go to other workers, fail after the maximum number of attempts, or go into
     /// quarantine if they have lost too many workers.
     pub fn lose_worker(&mut self, now: Time, id: WorkerId) -> Vec<Effect> {
@@ -216,7 +235,7 @@ impl OperationQueue {
         self.find_unserved(now);
         for lease in worker.leases.values() {
             if let Some(charge) = &lease.charge {
-                self.waiting.settle(now, charge, true);
+                self.waiting.settle(now, charge, LeaseEnd::WorkerLost);
             }
         }
         let mut orphans: Vec<_> = worker
@@ -275,8 +294,9 @@ impl OperationQueue {
             return (None, effects);
         };
         if let Some(charge) = &ended.charge {
-            self.waiting.settle(now, charge, false);
+            self.waiting.settle(now, charge, LeaseEnd::Completed);
         }
+        self.workers.end_returns(worker);
         let completion = ended.operation.and_then(|id| {
             let operation = self.operations.get_mut(&id)?;
             operation.stage = Stage::Recording;
@@ -313,6 +333,16 @@ impl OperationQueue {
         effects
     }
 
+    /// True if the result of an operation under this lease is being recorded.
+    pub fn is_recording_lease(&self, id: OperationId, lease: LeaseId) -> bool {
+        let operation = self.operations.get(&id);
+        self.is_recording(id)
+            && operation.is_some_and(|operation| {
+                let last = operation.last_lease.as_ref();
+                last.is_some_and(|(last, _)| *last == lease)
+            })
+    }
+
     /// Finds the operation that a request for `action` may join.
     fn joinable(&self, action: &QueuedAction, not_yet_visible: bool) -> Option<OperationId> {
         if action.do_not_cache {
@@ -344,11 +374,27 @@ impl OperationQueue {
         };
         operation.attempts.push(attempt);
         if operation.attempts.len() >= self.config.max_attempts.get() {
-            let attempts = std::mem::take(&mut operation.attempts);
+            self.give_up(now, id, effects);
+        } else {
+            self.queue_again(now, id, effects);
+        }
+    }
+
+    /// Fails an operation whose workers failed or handed it back too often.
+    fn give_up(&mut self, now: Time, id: OperationId, effects: &mut Vec<Effect>) {
+        if let Some(operation) = self.operations.get_mut(&id) {
+            let mut attempts = std::mem::take(&mut operation.attempts);
+            attempts.extend(operation.returns.drain(..).map(|(_, description)| description));
             let outcome = OperationOutcome::Failed(ExecutionError::AttemptsExhausted { attempts });
             self.conclude(now, id, outcome, effects);
-            return;
         }
+    }
+
+    /// Queues an operation again whose lease has ended without a result.
+    fn queue_again(&mut self, now: Time, id: OperationId, effects: &mut Vec<Effect>) {
+        let Some(operation) = self.operations.get_mut(&id) else {
+            return;
+        };
         operation.stage = Stage::Queued;
         effects.push(Effect::Record(Record::Requeued {
             operation: id,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bitzel_access::Permission;
 use bitzel_proto::reapi::Platform;
+use bitzel_proto::reapi::platform::Property;
 
 use crate::error::ExecutionError;
 
@@ -71,6 +72,17 @@ impl RequiredProperties {
         Self(properties.into())
     }
 
+    /// The properties on the wire.
+    pub fn to_platform(&self) -> Platform {
+        let properties = self.0.iter().map(|(name, value)| Property {
+            name: name.clone(),
+            value: value.clone(),
+        });
+        Platform {
+            properties: properties.collect(),
+        }
+    }
+
     /// The properties as names and values.
     pub(crate) fn properties(&self) -> &[(String, String)] {
         &self.0
@@ -119,8 +131,6 @@ impl OfferedProperties {
 
 #[cfg(test)]
 mod tests {
-    use bitzel_proto::reapi::platform::Property;
-
     use super::*;
 
     fn platform(properties: &[(&str, &str)]) -> Platform {

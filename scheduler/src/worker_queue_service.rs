@@ -241,8 +241,19 @@ impl WorkerSession {
             return;
         }
         let Some(completion) = self.service.dispatcher.complete(self.worker, &lease) else {
-            // No client waits for the result, so the worker may forget it too.
-            acknowledge(&outbound, self.service.dispatcher.last_record(), lease).await;
+            let dispatcher = self.service.dispatcher.clone();
+            let Some(mut updates) = dispatcher.recording(&lease) else {
+                // No client waits for the result, so the worker may forget it too.
+                acknowledge(&outbound, dispatcher.last_record(), lease).await;
+                return;
+            };
+            // Sent again, while the result that came on an earlier stream is being recorded: the worker must keep it
+            // until that has ended.
+            self.service.tasks.spawn(async move {
+                let _ = updates.changed().await;
+                acknowledge(&outbound, dispatcher.last_record(), lease).await;
+                drop(permit);
+            });
             return;
         };
         let recorder = ResultRecorder {

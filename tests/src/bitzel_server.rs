@@ -122,6 +122,12 @@ impl BitzelServer {
         body.to_owned()
     }
 
+    /// The admin port of a server that was started with `--admin`.
+    pub fn admin_url(&self) -> String {
+        let address = self.admin.expect("the server was started with --admin");
+        format!("http://{address}")
+    }
+
     /// The HTTP cache of a server that was started with `--http-listen`.
     pub fn http_url(&self) -> String {
         let address = self.http.expect("the server was started with --http-listen");

@@ -1,6 +1,6 @@
 //! `bitzel worker` as a child process.
 
-use std::process::{Child, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -28,6 +28,11 @@ impl WorkerProcess {
             .spawn()
             .expect("bitzel worker starts");
         Self(process)
+    }
+
+    /// Waits until it ends by itself.
+    pub fn wait(mut self) -> ExitStatus {
+        self.0.wait().expect("the worker ends")
     }
 
     /// Kills it with `SIGKILL`, as the kernel does when memory runs out.

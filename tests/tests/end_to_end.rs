@@ -14,6 +14,7 @@ mod end_to_end {
     mod early_cut_off;
     mod failing_tasks;
     mod fakeroot;
+    mod farm_state;
     mod git_sources;
     mod held_actions;
     mod indirect_results;

@@ -60,6 +60,8 @@ pub struct WorkerConfig {
     /// Time that running Actions have after the start of a shutdown. After it they are cancelled, and the scheduler
     /// assigns them to other workers.
     pub drain_timeout: Duration,
+    /// Pool of workers that scale together; empty if it has none.
+    pub pool: String,
     /// Configuration of the execution of Actions.
     pub executor: ExecutorConfig,
 }
@@ -71,6 +73,7 @@ impl WorkerConfig {
             slots,
             platform: this_platform(),
             drain_timeout: Duration::ZERO,
+            pool: String::new(),
             executor,
         }
     }

@@ -38,6 +38,7 @@ pub async fn run(
         worker_name: config.executor.worker_name.clone(),
         slots: config.slots,
         platform: Some(config.platform),
+        pool: config.pool,
         ..Hello::default()
     };
     let executor = compose_executor(config.executor, server.blobs).await?;
@@ -53,7 +54,7 @@ pub async fn run(
 }
 
 /// Takes Actions from `source` and executes them by `executor` until `shutdown`. Running Actions then have `drain_timeout`
-/// to end before they are cancelled.
+/// to end before they are cancelled, also if the scheduler is away in between: the worker reconnects to deliver them.
 pub async fn take_actions(
     source: &dyn ActionSource,
     hello: &Hello,
@@ -63,9 +64,9 @@ pub async fn take_actions(
 ) {
     let mut pauses = reconnection_pauses(MAX_RECONNECTION_PAUSE);
     let mut session = Session::new(executor, drain_timeout, shutdown.clone());
-    while !shutdown.is_cancelled() {
+    loop {
         let reason = match session.run(source, hello.clone()).await {
-            SessionEnd::Drained => break,
+            SessionEnd::Ended => break,
             SessionEnd::Broken { registered, reason } => {
                 if registered {
                     pauses = reconnection_pauses(MAX_RECONNECTION_PAUSE);
@@ -81,7 +82,7 @@ pub async fn take_actions(
         );
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = shutdown.cancelled() => {}
+            () = session.may_end() => break,
         }
     }
     session.stop().await;

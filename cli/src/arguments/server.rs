@@ -49,7 +49,8 @@ pub(crate) struct ServeArguments {
     #[arg(long, value_name = "NAME", env = "BITZEL_ROOT_IDENTITY", value_parser = RootIdentity::new)]
     pub(crate) root_identity: Option<RootIdentity>,
 
-    /// Serve /metrics (Prometheus), /livez and /readyz on this address, over HTTP and without authentication
+    /// Serve /metrics (Prometheus), /livez and /readyz on this address, over HTTP and without authentication, and the
+    /// external scaler for KEDA
     #[arg(long, value_name = "ADDRESS", env = "BITZEL_ADMIN")]
     pub(crate) admin: Option<SocketAddr>,
 
@@ -87,6 +88,10 @@ pub(crate) struct WorkerArguments {
     /// Platform property that this worker offers in addition to ISA and OSFamily, for example pool=large. Can be repeated
     #[arg(long = "property", value_name = "NAME=VALUE", value_parser = parse_property)]
     pub(crate) properties: Vec<(String, String)>,
+
+    /// Pool of workers that scale together, for autoscaling. All workers of a pool offer the same properties
+    #[arg(long, value_name = "NAME", default_value = "", env = "BITZEL_POOL")]
+    pub(crate) pool: String,
 
     /// Size limit of the cache of input files: bytes, or a number with K, M, G or T (powers of 1024)
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "20G")]

@@ -143,6 +143,7 @@ pub(crate) async fn run(
     let mut server = tokio::spawn(server.run(listeners, admin, server_shutdown.clone()));
     let worker_shutdown = CancellationToken::new();
     let worker = LocalWorker {
+        pool: String::new(),
         cache_directory: directories.worker(),
         scratch_directory,
         file_cache_size: None,

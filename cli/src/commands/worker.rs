@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use axum::Router;
 use bitzel_worker::{ObservedActionSource, ServerConnection};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +32,7 @@ pub(crate) async fn run(
         file_cache_size: Some(arguments.file_cache_size),
         properties: arguments.properties,
         slots,
+        pool: arguments.pool,
         root_identity: arguments.root_identity,
         drain_timeout: arguments.drain_timeout,
         bounds: arguments.bounds.bounds(None),
@@ -49,7 +51,7 @@ pub(crate) async fn run(
         let (sender, connected) = watch::channel(false);
         server.actions = Arc::new(ObservedActionSource::new(server.actions, sender));
         let readiness = Readiness::until(shutdown.clone()).with_connection(connected);
-        tokio::spawn(admin.serve(vec![], readiness));
+        tokio::spawn(admin.serve(vec![], readiness, Router::new()));
     }
     let work = worker.run(Some(server), shutdown.clone());
     tokio::pin!(work);

@@ -85,6 +85,13 @@ several of them, and sentences that a schema cannot give.
   {{- $_ := set $names .name true -}}
   {{- if .autoscaling -}}
     {{- $scaled = append $scaled .name -}}
+    {{- if ne $.Values.autoscaling.by "keda" -}}
+      {{- if or (lt (int .autoscaling.min) 1) .autoscaling.idle -}}
+        {{- fail (printf "pool %s: autoscaling.min 0 and idle need autoscaling.by keda; an HPA alone does not start the first worker" .name) -}}
+      {{- end -}}
+    {{- else if not $.Values.server.enabled -}}
+      {{- fail (printf "pool %s: with autoscaling.by keda the server of this release answers KEDA; the workers of another server need replicas" .name) -}}
+    {{- end -}}
     {{- if gt (int .autoscaling.min) (int .autoscaling.max) -}}
       {{- fail (printf "pool %s: autoscaling.min is greater than max" .name) -}}
     {{- end -}}
@@ -103,7 +110,7 @@ several of them, and sentences that a schema cannot give.
     {{- fail (printf "pool %s: cache has %s; take one of them" .name (join " and " $kinds)) -}}
   {{- end -}}
 {{- end -}}
-{{- if gt (len $scaled) 1 -}}
-  {{- fail (printf "the pools %s have autoscaling: the queue is one for all pools, so each would start workers for all of it; let one pool scale, and give the others replicas" (join " and " $scaled)) -}}
+{{- if and (gt (len $scaled) 1) (ne .Values.autoscaling.by "keda") -}}
+  {{- fail (printf "the pools %s have autoscaling: the metric is one for all pools, so each would start workers for all of it; set autoscaling.by to keda, or let one pool scale, and give the others replicas" (join " and " $scaled)) -}}
 {{- end -}}
 {{- end -}}

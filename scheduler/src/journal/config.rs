@@ -14,7 +14,8 @@ pub struct JournalConfig {
     /// Medium of the journal.
     pub medium: JournalMedium,
     /// Time for which records gather before they are written together, with one fsync. The first answer to each request
-    /// and each assignment to a worker waits for it. With `0s` nothing waits longer than a write takes.
+    /// and each assignment to a worker waits for it. With `0s` records gather during the write before, which is enough
+    /// unless an fsync takes long and costs others too much.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "duration", "examples" = ["5ms"]))]
     pub commit_interval: Duration,
@@ -40,7 +41,7 @@ impl Default for JournalConfig {
     fn default() -> Self {
         Self {
             medium: JournalMedium::default(),
-            commit_interval: Duration::from_millis(5),
+            commit_interval: Duration::ZERO,
             postgresql: None,
         }
     }

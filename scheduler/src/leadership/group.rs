@@ -17,15 +17,16 @@ use super::campaign::{Campaign, Standing};
 use super::election::Election;
 use super::forwarded_identity::ForwardedIdentities;
 use super::leader_connection::LeaderConnection;
-use super::services::{GroupExecutionService, GroupWorkerQueueService, Router};
+use super::router::Router;
+use super::services::{GroupExecutionService, GroupFarmService, GroupScalerService, GroupWorkerQueueService};
 use super::statements::Candidate;
 use super::tenure::Tenure;
 use crate::journal::{
     Journal as _, JournalError, PostgresqlConfig, PostgresqlConnector, PostgresqlJournal, Recovered,
 };
 use crate::{
-    ExecutionConfig, ExecutionServer, ExecutionService, ExecutionTasks, QueueGauges, SystemClock,
-    WorkerQueueService,
+    ExecutionConfig, ExecutionServer, ExecutionService, ExecutionTasks, FarmService, QueueGauges,
+    ScalerService, SystemClock, WorkerQueueService,
 };
 
 /// Pause after a failed attempt to read the journal.
@@ -66,6 +67,8 @@ pub(super) struct Reign {
     pub(super) tenure: Arc<Tenure>,
     pub(super) execution: ExecutionService,
     pub(super) worker_queue: WorkerQueueService,
+    pub(super) farm: FarmService,
+    pub(super) scaler: ScalerService,
     gauges: QueueGauges,
 }
 
@@ -75,6 +78,10 @@ pub struct SchedulerGroup {
     pub execution: GroupExecutionService,
     /// Service for workers.
     pub worker_queue: GroupWorkerQueueService,
+    /// Service for people.
+    pub farm: GroupFarmService,
+    /// External scaler for KEDA.
+    pub scaler: GroupScalerService,
     /// Gauges of the farm.
     pub gauges: GroupGauges,
     /// Background tasks.
@@ -128,7 +135,11 @@ impl SchedulerGroup {
             execution: GroupExecutionService {
                 router: router.clone(),
             },
-            worker_queue: GroupWorkerQueueService { router },
+            worker_queue: GroupWorkerQueueService {
+                router: router.clone(),
+            },
+            farm: GroupFarmService { router },
+            scaler: GroupScalerService { role: roles.clone() },
             gauges: GroupGauges { role: roles },
             background: GroupTasks {
                 campaign: AbortOnDropHandle::new(tokio::spawn(campaign.run(resignation.clone()))),
@@ -222,6 +233,8 @@ impl Member {
             tenure: tenure.clone(),
             execution: server.execution,
             worker_queue: server.worker_queue,
+            farm: server.farm,
+            scaler: server.scaler,
             gauges: server.gauges,
         })));
         tracing::info!(epoch = tenure.epoch, operations, "the queue is restored");

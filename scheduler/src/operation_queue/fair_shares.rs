@@ -143,6 +143,15 @@ impl FairShares {
         self.forget_paid_debts();
     }
 
+    /// Takes the use of an Action that has ended into the averages.
+    pub(super) fn learn(&mut self, id: MemberId, used: Duration) {
+        let used = used.max(MIN_CHARGE);
+        self.expected_use = average(self.expected_use, used);
+        if let Some(member) = self.members.get_mut(&id) {
+            member.expected_use = average(member.expected_use, used);
+        }
+    }
+
     /// Settles the charge of an Action that has ended after it used `used`. A correction moves the start at most by
     /// `max_correction` of slot time from the present, so a wrong expectation starves nobody for longer.
     pub(super) fn settle(
@@ -154,11 +163,9 @@ impl FairShares {
     ) {
         let present = self.present();
         let used = used.max(MIN_CHARGE);
-        self.expected_use = average(self.expected_use, used);
         let Some(member) = self.members.get_mut(&id) else {
             return;
         };
-        member.expected_use = average(member.expected_use, used);
         member.running = member.running.saturating_sub(1);
         let limit = member.virtual_time(max_correction);
         let corrected = member.start + member.virtual_time(used) - member.virtual_time(charge);
@@ -196,6 +203,18 @@ impl FairShares {
         self.members
             .get(&id)
             .map_or(0, |member| member.virtual_time(duration))
+    }
+
+    /// Name of a member.
+    pub(super) fn name(&self, id: MemberId) -> Arc<str> {
+        let member = self.members.get(&id);
+        member.map(|member| member.name.clone()).unwrap_or_default()
+    }
+
+    /// Number of waiting Actions of the member with this name.
+    pub(super) fn waiting(&self, name: &str) -> usize {
+        let member = self.names.get(name).and_then(|id| self.members.get(id));
+        member.map_or(0, |member| member.waiting)
     }
 
     /// Expected use of the member's next Action.

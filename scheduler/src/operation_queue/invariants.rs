@@ -78,6 +78,8 @@ struct ModelWorker {
     slots: usize,
     draining: bool,
     paused_until: Duration,
+    /// Leases that it handed back since it completed one.
+    returned: u32,
     leases: BTreeMap<LeaseId, OperationId>,
 }
 
@@ -264,7 +266,10 @@ impl Model {
                 if let Some((id, lease)) = nth(self.held().iter(), pick) {
                     self.ended.push((id, lease));
                     let worker = self.workers.get_mut(&id).unwrap();
-                    worker.paused_until = self.now + Duration::from_secs(10);
+                    let pause = Duration::from_secs(10 << worker.returned.min(5));
+                    worker.paused_until =
+                        (self.now + pause.min(Duration::from_mins(5))).max(worker.paused_until);
+                    worker.returned += 1;
                     let operation = worker.leases.remove(&lease).unwrap();
                     self.give_back(operation);
                     let effects = self.queue.return_lease(self.time(), id, lease, "no space");
@@ -345,6 +350,7 @@ impl Model {
             slots: slots as usize,
             draining: false,
             paused_until: Duration::ZERO,
+            returned: 0,
             leases: BTreeMap::new(),
         };
         self.workers.insert(worker, model);
@@ -353,13 +359,9 @@ impl Model {
 
     fn complete(&mut self, worker: WorkerId, lease: LeaseId) {
         self.ended.push((worker, lease));
-        let operation = self
-            .workers
-            .get_mut(&worker)
-            .unwrap()
-            .leases
-            .remove(&lease)
-            .unwrap();
+        let model = self.workers.get_mut(&worker).unwrap();
+        model.returned = 0;
+        let operation = model.leases.remove(&lease).unwrap();
         let (completion, effects) = self.queue.complete(self.time(), worker, lease);
         match completion {
             Some(completion) => {
@@ -420,6 +422,7 @@ impl Model {
                 draining: false,
                 // A server that restarts does not know of pauses.
                 paused_until: Duration::ZERO,
+                returned: 0,
                 leases,
             };
             self.workers.insert(id, model);

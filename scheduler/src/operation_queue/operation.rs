@@ -42,6 +42,8 @@ pub(super) struct Operation {
     pub(super) last_lease: Option<(LeaseId, Arc<str>)>,
     /// Outcomes of the attempts so far.
     pub(super) attempts: Vec<String>,
+    /// Workers that handed it back, with a description for each time.
+    pub(super) returns: Vec<(Arc<str>, String)>,
     pub(super) waiting_since: Time,
     pub(super) clients: usize,
     /// Time at which the last client detached.
@@ -65,6 +67,7 @@ impl Operation {
             stage: Stage::Queued,
             last_lease: None,
             attempts: vec![],
+            returns: vec![],
             waiting_since: now,
             clients: 1,
             abandoned_since: None,

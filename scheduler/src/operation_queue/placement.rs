@@ -137,7 +137,7 @@ impl OperationQueue {
         let charge = Some(self.waiting.charge(now, &place));
         self.last_lease += 1;
         let lease = LeaseId(self.last_lease);
-        self.hold(worker_id, id, lease, charge, effects);
+        self.hold(now, worker_id, id, lease, charge, effects);
         effects.push(Effect::Assign {
             worker: worker_id,
             operation: id,
@@ -149,6 +149,7 @@ impl OperationQueue {
     /// Makes a worker the holder of an operation's lease, new or from an earlier stream, and records it.
     pub(super) fn hold(
         &mut self,
+        now: Time,
         worker_id: WorkerId,
         id: OperationId,
         lease: LeaseId,
@@ -174,7 +175,11 @@ impl OperationQueue {
         }
         effects.push(operation.publish(id, Progress::Executing { worker: name }));
         let operation = Some(id);
-        self.workers
-            .add_lease(worker_id, lease, Lease { operation, charge });
+        let use_of_lease = Lease {
+            operation,
+            charge,
+            since: now,
+        };
+        self.workers.add_lease(worker_id, lease, use_of_lease);
     }
 }

@@ -91,6 +91,7 @@ impl OperationQueue {
                 let cancelled = Lease {
                     operation: None,
                     charge: None,
+                    since: now,
                 };
                 self.workers.add_lease(worker, lease, cancelled);
                 let operation = id;
@@ -159,7 +160,7 @@ impl OperationQueue {
             let place = self.waiting.join(requester, position);
             self.waiting.charge(now, &place)
         });
-        self.hold(worker_id, id, lease, charge, effects);
+        self.hold(now, worker_id, id, lease, charge, effects);
     }
 
     /// Queues an operation again whose worker did not come back after a restart.

@@ -223,6 +223,71 @@ fn a_full_queue_refuses_actions() {
 }
 
 #[test]
+fn a_user_cannot_fill_the_queue() {
+    let mut queue = OperationQueue::new(ExecutionConfig {
+        max_queued_actions_per_user: 2,
+        ..ExecutionConfig::default()
+    });
+    let of = |user: &str, name: &str| QueuedAction {
+        requester: Requester {
+            user: user.into(),
+            ..Requester::default()
+        },
+        ..action(name)
+    };
+    execute(&mut queue, 1, of("a", "1"));
+    execute(&mut queue, 2, of("a", "2"));
+    let refused = queue.execute(at(0), id(3), of("a", "3"), false);
+    let message = refused.unwrap_err().to_string();
+    assert_eq!(
+        message,
+        "2 Actions of a are already waiting for workers; try again later"
+    );
+    execute(&mut queue, 4, of("b", "3"));
+    // One that runs does not wait.
+    queue.register_worker(at(0), &hello("w", 1, &[]));
+    execute(&mut queue, 5, of("a", "5"));
+}
+
+#[test]
+fn a_returned_lease_is_no_failed_attempt() {
+    let mut queue = queue();
+    let (operation, _) = execute(&mut queue, 1, action("a"));
+    for name in ["first", "second", "third"] {
+        let (worker, effects) = queue.register_worker(at(0), &hello(name, 1, &[]));
+        let effects = queue.return_lease(at(0), worker, assigned(&effects)[0].1, "no space");
+        assert!(completed(&effects).is_empty(), "{effects:?}");
+    }
+    let (worker, effects) = queue.register_worker(at(0), &hello("fourth", 1, &[]));
+    queue.complete(at(0), worker, assigned(&effects)[0].1);
+    assert_eq!(completed(&queue.finish(at(0), operation, success())).len(), 1);
+}
+
+#[test]
+fn a_worker_that_hands_back_again_and_again_pauses_longer() {
+    let mut queue = queue();
+    let (worker, _) = queue.register_worker(at(0), &hello("w", 1, &[]));
+    let (_, effects) = execute(&mut queue, 1, action("a"));
+    execute(&mut queue, 2, action("b"));
+    execute(&mut queue, 3, action("c"));
+    let mut lease = assigned(&effects)[0].1;
+    let mut failed = vec![];
+    for (from, until) in [(0, 10), (10, 30), (30, 70)] {
+        failed = completed(&queue.return_lease(at(from), worker, lease, "no space"));
+        assert!(assigned(&queue.tick(at(until - 1))).is_empty());
+        lease = assigned(&queue.tick(at(until)))[0].1;
+    }
+    assert_eq!(failed[0].0, id(1), "there is no other worker for it");
+    let (_, effects) = queue.complete(at(70), worker, lease);
+    queue.return_lease(at(70), worker, assigned(&effects)[0].1, "no space");
+    assert_eq!(
+        assigned(&queue.tick(at(80))).len(),
+        1,
+        "it had resources in between"
+    );
+}
+
+#[test]
 fn actions_of_a_lost_worker_keep_their_position() {
     let mut queue = queue();
     let (lost, _) = queue.register_worker(at(0), &hello("lost", 1, &[]));

@@ -11,6 +11,7 @@
 mod queue;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::fair_shares::{FairShares, MemberId};
@@ -55,6 +56,17 @@ pub(super) struct Place {
     pub(super) position: QueuePosition,
 }
 
+/// The way in which a lease ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LeaseEnd {
+    /// The worker ran the Action.
+    Completed,
+    /// The worker handed the lease back. The time is charged, but teaches nothing about the requester's Actions.
+    Returned,
+    /// The worker was lost. The lease is free.
+    WorkerLost,
+}
+
 /// Charge for an Action that runs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Charge {
@@ -62,6 +74,18 @@ pub(super) struct Charge {
     invocation: MemberId,
     charged: Duration,
     since: Time,
+}
+
+/// Waiting operations of one user with the same required properties.
+#[derive(Debug)]
+pub(super) struct Group<'a> {
+    pub(super) user: Arc<str>,
+    pub(super) requirements: &'a RequiredProperties,
+    pub(super) actions: usize,
+    /// The operation that is served next.
+    pub(super) next: OperationId,
+    /// True if no worker, busy or not, could run them.
+    pub(super) unserved: bool,
 }
 
 /// Waiting operations of all requesters.
@@ -86,6 +110,24 @@ impl WaitingActions {
             priority_step,
             slots: 0,
         }
+    }
+
+    /// All waiting operations, in groups.
+    pub(super) fn groups(&self) -> impl Iterator<Item = Group<'_>> {
+        self.queues.iter().flat_map(move |(requirements, queue)| {
+            queue.users().map(move |(user, actions, next)| Group {
+                user: self.users.name(user),
+                requirements,
+                actions,
+                next,
+                unserved: queue.unserved_since.is_some(),
+            })
+        })
+    }
+
+    /// Number of places of a user.
+    pub(super) fn of_user(&self, name: &str) -> usize {
+        self.users.waiting(name)
     }
 
     /// True if an Action with these requirements may wait.
@@ -209,12 +251,11 @@ impl WaitingActions {
         }
     }
 
-    /// Settles the charge of an Action that ended at `now`. One whose worker was lost is free: `wasted`.
-    pub(super) fn settle(&mut self, now: Time, charge: &Charge, wasted: bool) {
-        let used = if wasted {
-            Duration::ZERO
-        } else {
-            now.since(charge.since)
+    /// Settles the charge of a lease that ended at `now`.
+    pub(super) fn settle(&mut self, now: Time, charge: &Charge, end: LeaseEnd) {
+        let used = match end {
+            LeaseEnd::WorkerLost => Duration::ZERO,
+            LeaseEnd::Completed | LeaseEnd::Returned => now.since(charge.since),
         };
         let max_correction = MAX_CORRECTION.saturating_mul(self.slots.max(1));
         let Charge {
@@ -223,9 +264,13 @@ impl WaitingActions {
             charged,
             ..
         } = *charge;
-        self.users.settle(user, charged, used, max_correction);
-        if let Some(invocations) = self.invocations.get_mut(&user) {
-            invocations.settle(invocation, charged, used, max_correction);
+        let invocations = self.invocations.get_mut(&user);
+        let shares = [(&mut self.users, user)].into_iter();
+        for (shares, member) in shares.chain(invocations.map(|shares| (shares, invocation))) {
+            if end == LeaseEnd::Completed {
+                shares.learn(member, used);
+            }
+            shares.settle(member, charged, used, max_correction);
         }
         self.reorder(user, invocation);
         self.forget_idle_user(user);

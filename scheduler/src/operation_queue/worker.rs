@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bitzel_proto::reapi::Platform;
+
 use super::ids::{LeaseId, OperationId};
 use super::registration::Registration;
 use super::waiting_actions::Charge;
@@ -17,12 +19,17 @@ pub(super) struct Lease {
     pub(super) operation: Option<OperationId>,
     /// Charge of the requester for the slot. `None` if nobody requested it on this server.
     pub(super) charge: Option<Charge>,
+    /// Time since which the lease has its slot.
+    pub(super) since: Time,
 }
 
 /// A registered worker.
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) name: Arc<str>,
+    /// Name of its pool; empty if it has none.
+    pub(super) pool: Arc<str>,
+    pub(super) platform: Arc<Platform>,
     pub(super) properties: OfferedProperties,
     /// Workers of one class can run the same Actions.
     pub(super) class: RequiredProperties,
@@ -30,6 +37,8 @@ pub(super) struct Worker {
     pub(super) draining: bool,
     /// End of the pause after it handed a lease back.
     pub(super) paused_until: Option<Time>,
+    /// Leases that it handed back since it completed one.
+    pub(super) returned_leases: u32,
     pub(super) leases: HashMap<LeaseId, Lease>,
     pub(super) slots: usize,
 }
@@ -40,11 +49,14 @@ impl Worker {
         let platform = hello.platform.as_ref();
         Self {
             name: hello.worker_name.as_str().into(),
+            pool: hello.pool.as_str().into(),
+            platform: Arc::new(platform.cloned().unwrap_or_default()),
             properties: platform.map(OfferedProperties::new).unwrap_or_default(),
             class: platform.map(RequiredProperties::new).unwrap_or_default(),
             ends_with_server: registration.ends_with_server,
-            draining: false,
+            draining: hello.draining,
             paused_until: None,
+            returned_leases: 0,
             leases: HashMap::new(),
             slots: hello.slots as usize,
         }

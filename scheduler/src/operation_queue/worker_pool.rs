@@ -1,6 +1,7 @@
 //! Registered workers, found by what they offer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::ids::{LeaseId, WorkerId};
 use super::registration::Registration;
@@ -53,6 +54,16 @@ impl WorkerPool {
         self.slots_used
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Worker> {
+        self.workers.values()
+    }
+
+    /// Workers whose names match.
+    pub(super) fn named(&self, matches: impl Fn(&str) -> bool) -> Vec<(WorkerId, Arc<str>)> {
+        let named = self.workers.iter().filter(|(_, worker)| matches(&worker.name));
+        named.map(|(id, worker)| (*id, worker.name.clone())).collect()
+    }
+
     pub(super) fn get(&self, id: WorkerId) -> Option<&Worker> {
         self.workers.get(&id)
     }
@@ -74,8 +85,10 @@ impl WorkerPool {
             });
         class.workers += 1;
         class.slots += worker.slots;
-        class.taking += 1;
-        class.free.insert((0, id));
+        class.taking += usize::from(!worker.draining);
+        if worker.has_free_slot() {
+            class.free.insert((0, id));
+        }
         self.workers.insert(id, worker);
         id
     }
@@ -101,9 +114,19 @@ impl WorkerPool {
         self.change(id, |worker| worker.draining = true).is_some()
     }
 
-    /// Gives no leases to a worker until a time, or longer if it pauses again meanwhile.
+    /// Gives no leases to a worker that handed one back until a time, or longer if it pauses again meanwhile.
     pub(super) fn pause(&mut self, id: WorkerId, until: Time) {
-        self.change(id, |worker| worker.paused_until = Some(until));
+        self.change(id, |worker| {
+            worker.paused_until = worker.paused_until.max(Some(until));
+            worker.returned_leases += 1;
+        });
+    }
+
+    /// Notes that a worker completed a lease: it has the resources for it.
+    pub(super) fn end_returns(&mut self, id: WorkerId) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.returned_leases = 0;
+        }
     }
 
     /// Ends the pause of a worker if it is over. Returns true if it was.

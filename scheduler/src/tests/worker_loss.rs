@@ -62,7 +62,7 @@ async fn a_failure_of_the_worker_is_tried_again() {
                     assert_eq!(message.lease, lease);
                     acknowledged = true;
                 }
-                scheduler_message::Message::Cancel(cancel) => panic!("{cancel:?}"),
+                other => panic!("{other:?}"),
             }
         }
         worker.complete(&again.unwrap(), exited(0)).await;
@@ -107,16 +107,22 @@ async fn f7_an_action_does_not_travel_for_ever() {
     full.complete(&lease, failed(Code::Aborted, "no space left"))
         .await;
     assert_eq!(full.acknowledged().await, lease);
-    // The only worker gets it again, after a pause.
-    farm.clock.pass_once_awaited(Duration::from_secs(10)).await;
-    let lease = full.assigned().await.lease;
-    full.complete(&lease, failed(Code::Aborted, "no space left"))
-        .await;
+    // The only worker gets it again, after longer and longer pauses.
+    for pause in [10, 20] {
+        farm.clock.pass_once_awaited(Duration::from_secs(pause)).await;
+        let lease = full.assigned().await.lease;
+        full.complete(&lease, failed(Code::Aborted, "no space left"))
+            .await;
+        assert_eq!(full.acknowledged().await, lease);
+    }
     let status = operations.response().await.status.unwrap();
     assert_eq!(status.code, Code::Unavailable as i32);
     assert_eq!(
         status.message,
-        "gave up after 2 attempts: worker full handed it back: no space left; worker full handed it back: no space left"
+        format!(
+            "gave up after 3 attempts: {0}; {0}; {0}",
+            "worker full handed it back: no space left"
+        )
     );
     assert!(farm.action_cache.result(action).is_none());
 }

@@ -2,11 +2,12 @@
 
 use bitzel_proto::reapi::execution_stage::Value::Executing;
 use bitzel_proto::reapi::{Command, Platform};
-use bitzel_proto::worker::{Drain, worker_message};
+use bitzel_proto::worker::{Drain, Hello, worker_message};
 use tonic::Code;
 
 use super::fake_worker::{FakeWorker, exited, hello};
-use super::farm::{Farm, platform};
+use super::farm::{Farm, platform, with_timeout};
+use super::gated_action_cache::Gate;
 
 #[tokio::test]
 async fn a_worker_without_a_valid_hello_is_refused() {
@@ -118,4 +119,33 @@ async fn older_clients_set_the_platform_in_the_command() {
     let _waiting = farm.execute(legacy).await.unwrap();
     let mut gpu = FakeWorker::connect_with(&farm, hello("gpu", 1, &[("gpu", "1")])).await;
     assert_eq!(gpu.assigned().await.action_digest, Some(legacy.into()));
+}
+
+#[tokio::test]
+async fn a_result_sent_again_is_acknowledged_after_it_is_recorded() {
+    let farm = Farm::start().await;
+    farm.action_cache.gate.send_replace(Gate::Closed);
+    let mut operations = farm.execute(farm.action("a").await).await.unwrap();
+    let mut worker = FakeWorker::connect(&farm, "w", 1).await;
+    let lease = worker.assigned().await.lease;
+    worker.complete(&lease, exited(0)).await;
+    let mut writes = farm.action_cache.writes.subscribe();
+    with_timeout(writes.wait_for(|writes| *writes == 1))
+        .await
+        .unwrap();
+    drop(worker);
+    let again = worker_message::Message::Hello(Hello {
+        worker_name: "w".to_owned(),
+        slots: 1,
+        leases: vec![lease.clone()],
+        ..Hello::default()
+    });
+    let mut worker = FakeWorker::connect_with(&farm, again).await;
+    assert_eq!(worker.cancelled().await, lease);
+    worker.complete(&lease, exited(0)).await;
+    worker.complete("unknown", exited(0)).await;
+    assert_eq!(worker.acknowledged().await, "unknown");
+    farm.action_cache.gate.send_replace(Gate::Open);
+    assert_eq!(worker.acknowledged().await, lease);
+    assert_eq!(operations.response().await.result.unwrap().exit_code, 0);
 }

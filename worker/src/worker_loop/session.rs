@@ -15,6 +15,7 @@ use bitzel_proto::{Digest, DigestFunction, InstanceName};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -26,8 +27,8 @@ const MAX_OUTBOUND_MESSAGES: usize = 64;
 
 /// The reason why a session ended.
 pub(super) enum SessionEnd {
-    /// The worker shut down, and the scheduler has all results.
-    Drained,
+    /// The worker shut down: the scheduler has all results, or could not be reached in time.
+    Ended,
     /// The stream broke. Executions go on.
     Broken {
         /// True if the scheduler had accepted the worker.
@@ -48,6 +49,8 @@ pub(super) struct Session {
     executions: JoinSet<(String, ExecuteResponse)>,
     /// Results that the scheduler has not acknowledged, by lease.
     unacknowledged: HashMap<String, ExecuteResponse>,
+    /// Time at which running executions are cancelled. `None` before the shutdown.
+    drained_by: Option<Instant>,
 }
 
 type Outbound = mpsc::Sender<WorkerMessage>;
@@ -73,6 +76,7 @@ impl Session {
             running: HashMap::new(),
             executions: JoinSet::new(),
             unacknowledged: HashMap::new(),
+            drained_by: None,
         }
     }
 
@@ -84,6 +88,7 @@ impl Session {
             .chain(self.unacknowledged.keys())
             .cloned()
             .collect();
+        hello.draining = self.shutdown.is_cancelled();
         let (outbound, messages) = mpsc::channel(MAX_OUTBOUND_MESSAGES);
         let opened = async {
             send(&outbound, worker_message::Message::Hello(hello)).await?;
@@ -94,16 +99,36 @@ impl Session {
                 Ok(inbound) => inbound,
                 Err(reason) => return SessionEnd::Broken { registered: false, reason },
             },
-            () = self.shutdown.cancelled() => return SessionEnd::Drained,
+            () = self.may_end() => return SessionEnd::Ended,
         };
         let result = self.serve(&outbound, inbound).await;
         match result {
-            Ok(()) => SessionEnd::Drained,
+            Ok(()) => SessionEnd::Ended,
             Err(reason) => SessionEnd::Broken {
                 registered: true,
                 reason,
             },
         }
+    }
+
+    /// Waits, without a stream, until the worker may end: at its shutdown it has no work, or the drain time is over.
+    pub(super) async fn may_end(&mut self) {
+        self.shutdown.cancelled().await;
+        if !self.is_idle() {
+            let drained_by = self.drained_by();
+            tokio::time::sleep_until(drained_by).await;
+        }
+    }
+
+    /// End of the drain time, which begins with the first call.
+    fn drained_by(&mut self) -> Instant {
+        *self
+            .drained_by
+            .get_or_insert_with(|| Instant::now() + self.drain_timeout)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.unacknowledged.is_empty()
     }
 
     /// Cancels all executions, whose results are void, and waits until their processes and files are removed.
@@ -124,13 +149,13 @@ impl Session {
         let mut draining = false;
         let drained_by = tokio::time::sleep(Duration::MAX);
         tokio::pin!(drained_by);
-        while !(draining && self.running.is_empty() && self.unacknowledged.is_empty()) {
+        while !(draining && self.is_idle()) {
             tokio::select! {
                 message = inbound.next() => self.handle(outbound, message)?,
                 Some(execution) = self.executions.join_next() => self.complete(outbound, execution).await?,
                 () = shutdown.cancelled(), if !draining => {
                     draining = true;
-                    drained_by.as_mut().reset(tokio::time::Instant::now() + self.drain_timeout);
+                    drained_by.as_mut().reset(self.drained_by());
                     send(outbound, worker_message::Message::Drain(Drain {})).await?;
                 }
                 () = &mut drained_by, if draining && !self.running.values().all(CancellationToken::is_cancelled) => {
@@ -158,6 +183,10 @@ impl Session {
             }
             Some(scheduler_message::Message::Acknowledged(acknowledged)) => {
                 self.unacknowledged.remove(&acknowledged.lease);
+            }
+            Some(scheduler_message::Message::Drain(_)) => {
+                tracing::info!("told to finish the running Actions and to end");
+                self.shutdown.cancel();
             }
             // A newer scheduler may send further kinds.
             None => {}

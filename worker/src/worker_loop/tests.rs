@@ -12,6 +12,7 @@ use bitzel_proto::worker::{
 use futures::StreamExt as _;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
@@ -319,7 +320,7 @@ async fn a_lease_that_the_scheduler_gave_away_is_cancelled() {
 }
 
 #[tokio::test]
-async fn shutdown_without_a_stream_ends_executions() {
+async fn a_draining_worker_delivers_its_results_on_another_stream() {
     let mut farm = Farm::new(LONG_DRAIN_TIMEOUT);
     let mut connection = farm.connection().await;
     connection.assign("a").await;
@@ -327,13 +328,26 @@ async fn shutdown_without_a_stream_ends_executions() {
     farm.shutdown.cancel();
     connection.drain().await;
     drop(connection);
+    let mut connection = farm.connections.recv().await.unwrap();
+    let hello = connection.hello().await;
+    assert_eq!((hello.draining, hello.leases), (true, vec!["a".to_owned()]));
+    farm.executor.gate.notify_one();
+    let (lease, response) = connection.completed().await;
+    assert_eq!((lease.as_str(), code(&response)), ("a", 0));
+    connection.acknowledge("a").await;
     farm.worker.await.unwrap();
-    let ended = farm.executor.ended.load(Ordering::Relaxed);
-    assert_eq!(ended, 1, "the execution was cancelled, not abandoned");
 }
 
 #[tokio::test]
-async fn shutdown_while_it_reconnects_ends_executions() {
+async fn an_idle_worker_without_a_stream_ends_at_once() {
+    let mut farm = Farm::new(LONG_DRAIN_TIMEOUT);
+    drop(farm.connection().await);
+    farm.shutdown.cancel();
+    farm.worker.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_scheduler_executions_end_with_the_drain_time() {
     let (sender, mut connections) = mpsc::unbounded_channel();
     let source = Arc::new(VanishingScheduler {
         first: FakeScheduler(sender),
@@ -361,8 +375,10 @@ async fn shutdown_while_it_reconnects_ends_executions() {
     connection.next().await;
     drop(connection);
     source.vanished.notified().await;
+    let before = Instant::now();
     shutdown.cancel();
     worker.await.unwrap();
+    assert_eq!(before.elapsed().as_secs(), LONG_DRAIN_TIMEOUT.as_secs());
     let ended = executor.ended.load(Ordering::Relaxed);
     assert_eq!(ended, 1, "the execution was cancelled, not abandoned");
 }

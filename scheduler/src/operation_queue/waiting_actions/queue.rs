@@ -252,6 +252,17 @@ impl Queue {
             .set_start(user_id, start, head_start, distance(starts.users, user_id));
     }
 
+    /// Users with waiting operations, each with the number of these and the next one.
+    pub(super) fn users(&self) -> impl Iterator<Item = (MemberId, usize, OperationId)> {
+        self.users.members.iter().filter_map(|(user, member)| {
+            let invocations = member.value.invocations.members.values();
+            let operations = invocations.map(|invocation| invocation.value.operations.len());
+            let (_, _, first) = member.value.invocations.first()?;
+            let (_, next) = first.operations.first_key_value()?;
+            Some((*user, operations.sum(), *next))
+        })
+    }
+
     /// All operations. Those that wait for several requesters appear several times.
     pub(super) fn operations(&self) -> impl Iterator<Item = OperationId> {
         let users = self.users.members.values();
