@@ -2,8 +2,9 @@
 //!
 //! `scheduler` includes this file in its own tests too, so it uses nothing else of this crate.
 
+use std::fs::Permissions;
 use std::io::Write as _;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,6 +15,8 @@ use tempfile::TempDir;
 
 /// User `nobody` of Debian: PostgreSQL refuses to run as root.
 const NOBODY: u32 = 65534;
+/// Part of the socket's name.
+const DEFAULT_PORT: u16 = 5432;
 /// Longer than a start takes on a slow machine, recovery from a crash included.
 const START_TIMEOUT: Duration = Duration::from_mins(2);
 /// Interval of the questions whether it accepts connections, which no event reports.
@@ -24,6 +27,7 @@ pub struct PostgresqlServer {
     directory: TempDir,
     programs: PathBuf,
     settings: Vec<String>,
+    port: u16,
     process: Option<Child>,
 }
 
@@ -34,8 +38,33 @@ impl PostgresqlServer {
         Self::start_with(&["fsync=off"])
     }
 
+    /// As [`Self::start_or_skip`], on a port with TLS and a password. Certificate and key are PEM texts.
+    pub fn start_secured(certificate: &str, key: &str, password: &str) -> Option<(Self, u16)> {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("its address").port();
+        drop(listener);
+        let files = [
+            ("server.pem", certificate),
+            ("server.key", key),
+            ("password", password),
+        ];
+        let settings = [
+            "fsync=off",
+            "listen_addresses=127.0.0.1",
+            "ssl=on",
+            "ssl_cert_file=../server.pem",
+            "ssl_key_file=../server.key",
+        ];
+        Some((Self::make(&settings, &files, port)?, port))
+    }
+
     /// As [`Self::start_or_skip`], with settings of the server.
     pub fn start_with(settings: &[&str]) -> Option<Self> {
+        Self::make(settings, &[], DEFAULT_PORT)
+    }
+
+    /// Makes and starts a server with files of its own. The file `password` has the password of the only user.
+    fn make(settings: &[&str], files: &[(&str, &str)], port: u16) -> Option<Self> {
         let Some(programs) = programs() else {
             let reason = "`make setup` installs Debian's postgresql where it is root and has a mirror";
             // Not `println`: the test harness hides the output of tests that pass.
@@ -46,17 +75,33 @@ impl PostgresqlServer {
             .prefix("bitzel-postgresql-")
             .tempdir_in("/tmp")
             .expect("a temporary directory");
-        if geteuid().is_root() {
-            chown(directory.path(), Some(NOBODY), Some(NOBODY)).expect("root may do that");
-        }
         let mut server = Self {
             directory,
             programs,
             settings: settings.iter().map(|setting| (*setting).to_owned()).collect(),
+            port,
             process: None,
         };
-        let made = server
-            .command("initdb")
+        let own = |path: &Path| {
+            if geteuid().is_root() {
+                chown(path, Some(NOBODY), Some(NOBODY)).expect("root may do that");
+            }
+        };
+        own(server.directory.path());
+        for (name, text) in files {
+            let path = server.directory.path().join(name);
+            std::fs::write(&path, text).expect("a file");
+            std::fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("its owner may do that");
+            own(&path);
+        }
+        let mut initdb = server.command("initdb");
+        if files.is_empty() {
+            initdb.arg("--auth=trust");
+        } else {
+            initdb.args(["--auth=scram-sha-256", "--pwfile"]);
+            initdb.arg(server.directory.path().join("password"));
+        }
+        let made = initdb
             .arg("--pgdata")
             .arg(server.data())
             .args([
@@ -88,6 +133,7 @@ impl PostgresqlServer {
             let mut command = self.command("postgres");
             command.arg("-D").arg(self.data());
             command.arg("-k").arg(self.directory.path());
+            command.args(["-p", &self.port.to_string()]);
             command.args(["-c", "listen_addresses="]);
             for setting in &self.settings {
                 command.args(["-c", setting]);
@@ -148,6 +194,7 @@ impl PostgresqlServer {
     fn accepts_connections(&self) -> bool {
         let mut command = self.command("pg_isready");
         command.arg("--host").arg(self.directory.path());
+        command.args(["--port", &self.port.to_string()]);
         command.status().is_ok_and(|status| status.success())
     }
 

@@ -20,6 +20,7 @@ mod end_to_end {
     mod indirect_results;
     mod input_safety;
     mod interruption;
+    mod journal_connection;
     mod metadata_errors;
     mod multiconfig;
     mod observability;

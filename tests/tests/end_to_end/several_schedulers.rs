@@ -284,7 +284,7 @@ async fn a_deposed_leader_acknowledges_and_assigns_nothing() {
                 worker.complete(&second.lease).await;
                 "assigned"
             }
-            scheduler_message::Message::Cancel(cancel) => panic!("{cancel:?}"),
+            other => panic!("{other:?}"),
         });
     }
     seen.sort_unstable();
