@@ -104,13 +104,7 @@ impl PostgresqlServer {
         let made = initdb
             .arg("--pgdata")
             .arg(server.data())
-            .args([
-                "--auth=trust",
-                "--username=bitzel",
-                "--no-sync",
-                "--no-locale",
-                "--encoding=UTF8",
-            ])
+            .args(["--username=bitzel", "--no-sync", "--no-locale", "--encoding=UTF8"])
             .output()
             .expect("initdb starts");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
