@@ -151,6 +151,7 @@ ccache ccache
 curl curl
 buildah buildah
 crun crun
+/usr/lib/postgresql/15/bin/postgres postgresql
 ip iproute2
 mmdebstrap mmdebstrap"
     while read -r program package version; do

@@ -52,7 +52,8 @@ impl Configuration {
         let mut tables = Tables::parse(path, text, schema::of_file())?;
         let names_access = tables.has("tls") || tables.has("access");
         let (has_blobs, has_actions) = (tables.has("blobs"), tables.has("actions"));
-        let (listen, execution) = (tables.take("listen"), tables.take("execution"));
+        let (listen, execution): (_, Option<ExecutionTable>) =
+            (tables.take("listen"), tables.take("execution"));
         let blobs: Option<StoreConfiguration> = tables.take("blobs");
         let actions: Option<StoreConfiguration> = tables.take("actions");
         let (tls, access): (Option<TlsTable>, Option<AccessTable>) =
@@ -78,6 +79,9 @@ impl Configuration {
                 message: "[blobs] and [actions] go together".to_owned(),
                 hint: Some("write both, or none for a store in the server's own directory".to_owned()),
             });
+        }
+        if let Some(execution) = &execution {
+            problems.extend(execution.journal_problems(has_blobs && has_actions));
         }
         tables.finish(problems)?;
         Ok(Self {

@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::command_error::CommandError;
 use crate::directories::Directories;
+use crate::queue_journal::QueueJournal;
 use crate::root_user;
-use crate::server::{Execution, QueueJournal, Server};
+use crate::server::{Execution, Server};
 use crate::worker::LocalWorker;
 
 type Running = JoinHandle<Result<(), CommandError>>;

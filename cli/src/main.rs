@@ -19,6 +19,7 @@ mod last_graph;
 mod local_action_source;
 mod local_blob_stores;
 mod open_files;
+mod queue_journal;
 mod readiness;
 mod remote_cache;
 mod root;

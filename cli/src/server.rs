@@ -1,13 +1,14 @@
 //! A server composed of the cache, the scheduler and the admin endpoint.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use bitzel_cas_server::{CacheServer, Extension, Listener, ServerConfig};
+use bitzel_cas_server::{CacheServer, Extension, Gauges, Listener, ServerConfig};
 use bitzel_scheduler::{
-    DiskJournal, ExecutionConfig, ExecutionServer, Journal, MemoryJournal, Recovered, SystemClock,
+    DiskJournal, ExecutionConfig, ExecutionServer, GroupSettings, Journal, MemoryJournal, SchedulerGroup,
+    SystemClock,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -17,6 +18,7 @@ use crate::admin::AdminListener;
 use crate::command_error::CommandError;
 use crate::local_action_source::LocalActionSource;
 use crate::local_blob_stores::LocalBlobStores;
+use crate::queue_journal::QueueJournal;
 use crate::readiness::Readiness;
 
 /// Execution by a server.
@@ -27,51 +29,128 @@ pub(crate) struct Execution {
     pub(crate) journal: QueueJournal,
 }
 
-/// Journal of the operation queue.
-pub(crate) enum QueueJournal {
-    /// None: the queue ends with the process.
-    Memory,
-    /// A file.
-    Disk {
-        /// The file. Its directory is created if it does not exist.
-        path: PathBuf,
-        /// Time for which records gather before they are written.
-        commit_interval: Duration,
-    },
+/// Scheduler of a server.
+enum Scheduler {
+    /// The only one of its farm.
+    Alone(Box<ExecutionServer>),
+    /// One of several that share a journal.
+    Member(SchedulerGroup),
 }
 
-fn open_journal(journal: QueueJournal) -> Result<(Arc<dyn Journal>, Recovered), CommandError> {
-    match journal {
-        QueueJournal::Memory => {
-            let journal = MemoryJournal::default();
-            let recovered = journal.recover();
-            Ok((Arc::new(journal), recovered))
-        }
-        QueueJournal::Disk {
-            path,
-            commit_interval,
-        } => {
-            if let Some(directory) = path.parent() {
-                std::fs::create_dir_all(directory)?;
+impl Scheduler {
+    async fn start(execution: Execution, cache: &CacheServer) -> Result<Self, CommandError> {
+        let Execution { policies, journal } = execution;
+        let (journal, recovered): (Arc<dyn Journal>, _) = match journal {
+            QueueJournal::Memory => (Arc::new(MemoryJournal::default()), MemoryJournal::empty()),
+            QueueJournal::Disk {
+                path,
+                commit_interval,
+            } => {
+                let journal = open_file(&path, commit_interval)?;
+                let recovered = journal.recover().await?;
+                (Arc::new(journal), recovered)
             }
-            let opened = DiskJournal::open(&path, commit_interval).map_err(|error| {
-                CommandError::from(error)
-                    .context(format!("cannot open {}", path.display()))
-                    .hint(
-                        "without this file the server starts with an empty queue, and clients execute again what they \
-                         wait for: move it away, or set execution.journal.medium to \"memory\"",
-                    )
-            });
-            let (journal, recovered) = opened?;
-            Ok((Arc::new(journal), recovered))
+            QueueJournal::Shared(shared) => {
+                let settings = GroupSettings {
+                    config: &shared.config,
+                    base: &shared.base,
+                    password: shared.password,
+                    address: shared.address,
+                    commit_interval: shared.commit_interval,
+                    policies,
+                    identities: shared.identities,
+                };
+                let group = SchedulerGroup::join(settings, cache.blobs(), cache.results())?;
+                return Ok(Self::Member(group));
+            }
+        };
+        Ok(Self::Alone(Box::new(ExecutionServer::with_journal(
+            cache.blobs(),
+            cache.results(),
+            policies,
+            Arc::new(SystemClock::default()),
+            journal,
+            recovered,
+        ))))
+    }
+
+    fn services(self) -> SchedulerServices {
+        match self {
+            Self::Alone(server) => {
+                let ExecutionServer {
+                    execution,
+                    worker_queue,
+                    farm,
+                    scaler,
+                    gauges,
+                    background,
+                } = *server;
+                SchedulerServices {
+                    extension: Extension {
+                        add_services: Box::new(|routes| {
+                            routes
+                                .add_service(execution.into_server())
+                                .add_service(worker_queue.into_server())
+                                .add_service(farm.into_server())
+                        }),
+                        shut_down: Box::pin(background.shut_down()),
+                    },
+                    admin: Routes::new(scaler.into_server()).into_axum_router(),
+                    gauges: Box::new(move || gauges.publish()),
+                }
+            }
+            Self::Member(SchedulerGroup {
+                execution,
+                worker_queue,
+                farm,
+                scaler,
+                gauges,
+                background,
+            }) => SchedulerServices {
+                extension: Extension {
+                    add_services: Box::new(|routes| {
+                        routes
+                            .add_service(execution.into_server())
+                            .add_service(worker_queue.into_server())
+                            .add_service(farm.into_server())
+                    }),
+                    shut_down: Box::pin(background.shut_down()),
+                },
+                admin: Routes::new(scaler.into_server()).into_axum_router(),
+                gauges: Box::new(move || gauges.publish()),
+            },
         }
     }
+}
+
+/// Services of a scheduler.
+struct SchedulerServices {
+    /// Services for clients, workers and people.
+    extension: Extension,
+    /// Services on the admin port.
+    admin: Router,
+    /// Gauges of the queue.
+    gauges: Gauges,
+}
+
+fn open_file(path: &Path, commit_interval: Duration) -> Result<DiskJournal, CommandError> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    DiskJournal::open(path, commit_interval).map_err(|error| {
+        CommandError::from(error)
+            .context(format!("cannot open {}", path.display()))
+            .hint(
+                "without this file the server starts with an empty queue, and clients execute again what they wait for: \
+                 move it away, or set execution.journal.medium to \"memory\"",
+            )
+    })
 }
 
 /// A cache, and with it a scheduler unless the server is a cache alone.
 pub(crate) struct Server {
     cache: CacheServer,
-    execution: Option<ExecutionServer>,
+    execution: Option<Scheduler>,
     /// Directory of the first store of blobs on this machine's disk.
     disk: Option<PathBuf>,
 }
@@ -92,17 +171,7 @@ impl Server {
             ))
         })?;
         let execution = match execution {
-            Some(Execution { policies, journal }) => {
-                let (journal, recovered) = open_journal(journal)?;
-                Some(ExecutionServer::with_journal(
-                    cache.blobs(),
-                    cache.results(),
-                    policies,
-                    Arc::new(SystemClock::default()),
-                    journal,
-                    recovered,
-                ))
-            }
+            Some(execution) => Some(Scheduler::start(execution, &cache).await?),
             None => None,
         };
         Ok(Self {
@@ -114,7 +183,10 @@ impl Server {
 
     /// This server as a worker in this process reaches it: without protocol or credentials. `None` if it executes nothing.
     pub(crate) fn for_worker(&self) -> Option<bitzel_worker::ServerConnection> {
-        let execution = self.execution.as_ref()?;
+        // The schedulers of a group run no Actions themselves.
+        let Scheduler::Alone(execution) = self.execution.as_ref()? else {
+            return None;
+        };
         Some(bitzel_worker::ServerConnection {
             actions: Arc::new(LocalActionSource(execution.worker_queue.clone())),
             blobs: Arc::new(LocalBlobStores(self.cache.blobs())),
@@ -132,25 +204,14 @@ impl Server {
         let mut gauges = vec![self.cache.gauges()];
         let mut services = Router::new();
         let extension = self.execution.map(|execution| {
-            let ExecutionServer {
-                execution,
-                worker_queue,
-                farm,
-                scaler,
+            let SchedulerServices {
+                extension,
+                admin,
                 gauges: queue,
-                background,
-            } = execution;
-            gauges.push(Box::new(move || queue.publish()));
-            services = Routes::new(scaler.into_server()).into_axum_router();
-            Extension {
-                add_services: Box::new(|routes| {
-                    routes
-                        .add_service(execution.into_server())
-                        .add_service(worker_queue.into_server())
-                        .add_service(farm.into_server())
-                }),
-                shut_down: Box::pin(background.shut_down()),
-            }
+            } = execution.services();
+            gauges.push(queue);
+            services = admin;
+            extension
         });
         let readiness = Readiness::until(shutdown.clone());
         let readiness = match self.disk {

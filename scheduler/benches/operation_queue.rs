@@ -9,6 +9,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::hint::black_box;
 use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bitzel_proto::reapi::platform::Property;
@@ -21,9 +23,23 @@ use bitzel_scheduler::operation_queue::{
     WorkerId,
 };
 use bitzel_scheduler::platform::RequiredProperties;
-use bitzel_scheduler::{DiskJournal, ExecutionConfig, Journal};
+use bitzel_scheduler::{
+    DiskJournal, ExecutionConfig, Journal, PostgresqlConfig, PostgresqlConnector, PostgresqlJournal,
+};
 use nix::time::{ClockId, clock_gettime};
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+#[path = "../../tests/src/postgresql.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "the file is that of the end-to-end tests"
+)]
+mod postgresql;
+
+use postgresql::PostgresqlServer;
 
 const WORKERS: u32 = 1_000;
 const QUEUED: u32 = 100_000;
@@ -37,6 +53,11 @@ const COMMIT_INTERVALS: [Duration; 3] = [
     Duration::from_millis(20),
 ];
 const MIN_JOURNALED_PER_SECOND: u32 = 15_000;
+const MIN_IN_POSTGRESQL_PER_SECOND: u32 = 5_000;
+/// Numbers of Actions that are accepted, leased and completed together, each step of all of them in one batch.
+const BATCHES: [u32; 4] = [10, 100, 1_000, 5_000];
+/// Time of each measurement by batches.
+const BATCHES_TIME: Duration = Duration::from_secs(4);
 const LATENCY_ROUNDS: usize = 5;
 /// Goals, in Actions a second, bytes, and time.
 const MIN_ACTIONS_PER_SECOND: u32 = 20_000;
@@ -93,7 +114,7 @@ struct Farm {
     start: Instant,
     accepted: u32,
     leases: VecDeque<(WorkerId, LeaseId)>,
-    journal: Option<DiskJournal>,
+    journal: Option<Arc<dyn Journal>>,
 }
 
 impl Farm {
@@ -158,6 +179,17 @@ impl Farm {
     }
 }
 
+impl Farm {
+    fn wait_until_durable(&self, runtime: &Runtime) {
+        let journal = self.journal.as_ref().unwrap();
+        let last = journal.append(vec![]);
+        let mut durable = journal.durable();
+        runtime
+            .block_on(durable.wait_for(|durable| *durable >= last))
+            .unwrap();
+    }
+}
+
 /// Memory of this process in bytes.
 fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
@@ -179,12 +211,9 @@ fn throughput(farm: &mut Farm) -> f64 {
     f64::from(MEASURED) / processor_time().saturating_sub(start).as_secs_f64()
 }
 
-/// Actions a second with the journal on disk under the queue, up to the moment when the last record is durable: by the wall
-/// clock, and by the processor time of the thread that writes, which is the slower one of the two.
-fn journaled(commit_interval: Duration) -> (f64, f64) {
-    let directory = tempfile::tempdir().unwrap();
-    let (journal, _) = DiskJournal::open(&directory.path().join("journal"), commit_interval).unwrap();
-    let mut durable = journal.durable();
+/// Actions a second with a journal under the queue, up to the moment when the last record is durable: by the wall clock,
+/// and by the processor time of the thread that writes, which is the slower one of the two.
+fn journaled(runtime: &Runtime, journal: Arc<dyn Journal>) -> (f64, f64) {
     let mut farm = Farm::new();
     farm.journal = Some(journal);
     let mut requests: Vec<_> = (0..WORKERS + JOURNALED).map(action).collect();
@@ -198,13 +227,7 @@ fn journaled(commit_interval: Duration) -> (f64, f64) {
             farm.complete_one();
         }
     }
-    let last = farm.journal.as_ref().unwrap().append(vec![]);
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(async {
-        while *durable.borrow_and_update() < last {
-            durable.changed().await.unwrap();
-        }
-    });
+    farm.wait_until_durable(runtime);
     let own_time = processor_time().saturating_sub(own_start);
     let all_time = processor_time_of(ClockId::CLOCK_PROCESS_CPUTIME_ID).saturating_sub(all_start);
     let writer_time = all_time.saturating_sub(own_time);
@@ -213,6 +236,101 @@ fn journaled(commit_interval: Duration) -> (f64, f64) {
         count / start.elapsed().as_secs_f64(),
         count / writer_time.as_secs_f64(),
     )
+}
+
+/// Actions a second by the wall clock, if `batch` Actions at a time are accepted, wait until that is durable, and are then
+/// completed together, while others take their slots.
+fn in_batches(runtime: &Runtime, journal: Arc<dyn Journal>, batch: u32) -> f64 {
+    let mut farm = Farm::new();
+    farm.journal = Some(journal);
+    let start = Instant::now();
+    let mut completed = 0;
+    while start.elapsed() < BATCHES_TIME {
+        for _ in 0..batch {
+            farm.accept(action(farm.accepted));
+        }
+        farm.wait_until_durable(runtime);
+        for _ in 0..batch {
+            farm.complete_one();
+        }
+        farm.wait_until_durable(runtime);
+        completed += batch;
+    }
+    f64::from(completed) / start.elapsed().as_secs_f64()
+}
+
+fn on_disk(directory: &Path, commit_interval: Duration) -> Arc<dyn Journal> {
+    Arc::new(DiskJournal::open(&directory.join("journal"), commit_interval).unwrap())
+}
+
+/// The journal of a server that leads on this PostgreSQL.
+fn in_postgresql(
+    runtime: &Runtime,
+    server: &PostgresqlServer,
+    commit_interval: Duration,
+) -> Arc<dyn Journal> {
+    let config = PostgresqlConfig {
+        url: server.url(),
+        password_file: None,
+        tls_ca: None,
+        address: None,
+        servers_ca: None,
+        lease_time: Duration::from_secs(3),
+    };
+    let connector = PostgresqlConnector::new(&config, Path::new(""), None).unwrap();
+    let journal = |epoch| {
+        let deposed = CancellationToken::new();
+        PostgresqlJournal::new(connector.clone(), epoch, commit_interval, deposed)
+    };
+    runtime.block_on(async {
+        // Creates the tables.
+        journal(0).recover().await.unwrap();
+        let (client, connection) = tokio_postgres::connect(&server.url(), tokio_postgres::NoTls)
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        client.batch_execute("TRUNCATE bitzel_operations").await.unwrap();
+        let lead = "UPDATE bitzel_leader SET epoch = epoch + 1 RETURNING epoch";
+        let epoch: i64 = client.query_one(lead, &[]).await.unwrap().get(0);
+        let journal: Arc<dyn Journal> = Arc::new(journal(u32::try_from(epoch).unwrap()));
+        journal
+    })
+}
+
+/// Prints the speeds with journals.
+fn journals() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    for interval in COMMIT_INTERVALS {
+        let directory = tempfile::tempdir().unwrap();
+        let (by_clock, by_writer) = journaled(&runtime, on_disk(directory.path(), interval));
+        println!(
+            "with the journal on disk, commit interval {interval:?}: {by_clock:.0} Actions/s by the wall clock, \
+             {by_writer:.0}/s by processor time of the writer (goal {MIN_JOURNALED_PER_SECOND})"
+        );
+    }
+    // As Debian configures it, with fsync.
+    let Some(server) = PostgresqlServer::start_with(&[]) else {
+        return;
+    };
+    for interval in COMMIT_INTERVALS {
+        let (by_clock, by_writer) = journaled(&runtime, in_postgresql(&runtime, &server, interval));
+        println!(
+            "with the journal in PostgreSQL on the same machine, commit interval {interval:?}: {by_clock:.0} Actions/s by \
+             the wall clock, {by_writer:.0}/s by processor time of the writer (goal {MIN_IN_POSTGRESQL_PER_SECOND})"
+        );
+    }
+    for batch in BATCHES {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = in_batches(&runtime, on_disk(directory.path(), Duration::ZERO), batch);
+        let postgresql = in_batches(&runtime, in_postgresql(&runtime, &server, Duration::ZERO), batch);
+        println!(
+            "in batches of {batch} Actions: {postgresql:.0} Actions/s in PostgreSQL, {disk:.0}/s on disk, by the wall clock"
+        );
+    }
 }
 
 /// The same number of Actions through a queue that decides nothing.
@@ -304,13 +422,7 @@ fn main() {
         "accept to lease at {half}/s: p50 {:?}, p99 {p99:?} (goal {MAX_P99:?})",
         times[times.len() / 2]
     );
-    for interval in COMMIT_INTERVALS {
-        let (by_clock, by_writer) = journaled(interval);
-        println!(
-            "with the journal on disk, commit interval {interval:?}: {by_clock:.0} Actions/s by the wall clock, \
-             {by_writer:.0}/s by processor time of the writer (goal {MIN_JOURNALED_PER_SECOND})"
-        );
-    }
+    journals();
     let missed = rate < f64::from(MIN_ACTIONS_PER_SECOND) || bytes > MAX_BYTES_PER_ACTION || p99 > MAX_P99;
     assert!(!missed, "a goal is missed");
 }

@@ -8,6 +8,7 @@ use bitzel_rpc::telemetry::execution_outcome;
 use metrics::{counter, gauge, histogram};
 
 use super::dispatcher::Dispatcher;
+use super::operation_queue::Occupancy;
 
 const ACTIONS_METRIC: &str = "bitzel_actions_total";
 
@@ -79,12 +80,20 @@ pub struct QueueGauges {
 
 impl QueueGauges {
     /// Sets the gauges to the present values.
-    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
     pub fn publish(&self) {
-        let occupancy = self.dispatcher.occupancy();
-        gauge!("bitzel_queue_waiting_actions").set(occupancy.waiting as f64);
-        gauge!("bitzel_workers").set(occupancy.workers as f64);
-        gauge!("bitzel_worker_slots").set(occupancy.slots as f64);
-        gauge!("bitzel_worker_slots_used").set(occupancy.slots_used as f64);
+        set_gauges(&self.dispatcher.occupancy());
     }
+
+    /// Sets the gauges to those of a queue without Actions and workers.
+    pub(super) fn publish_empty() {
+        set_gauges(&Occupancy::default());
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+fn set_gauges(occupancy: &Occupancy) {
+    gauge!("bitzel_queue_waiting_actions").set(occupancy.waiting as f64);
+    gauge!("bitzel_workers").set(occupancy.workers as f64);
+    gauge!("bitzel_worker_slots").set(occupancy.slots as f64);
+    gauge!("bitzel_worker_slots_used").set(occupancy.slots_used as f64);
 }

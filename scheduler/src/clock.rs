@@ -37,6 +37,39 @@ pub trait Clock: Send + Sync + 'static {
     async fn sleep_until(&self, time: Time);
 }
 
+/// Clocks of the machine. Its time for durations goes on while the machine sleeps, which matters for leases that others
+/// count on as well.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BootClock;
+
+#[async_trait]
+impl Clock for BootClock {
+    fn now(&self) -> Time {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        // Both are positive: the clock begins with 0, and nanoseconds are less than a second.
+        let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+        Time(
+            Duration::from_secs(seconds)
+                + Duration::from_nanos(u64::try_from(time.tv_nsec).unwrap_or_default()),
+        )
+    }
+
+    fn wall(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    async fn sleep_until(&self, time: Time) {
+        loop {
+            let rest = time.since(self.now());
+            if rest.is_zero() {
+                return;
+            }
+            // tokio's clock stands still while the machine sleeps, so the rest is measured again.
+            tokio::time::sleep(rest).await;
+        }
+    }
+}
+
 /// Clocks of the machine.
 #[derive(Debug, Clone, Copy)]
 pub struct SystemClock {

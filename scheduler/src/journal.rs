@@ -5,31 +5,40 @@
 //! Action to a worker, an acknowledgement) waits until its records are durable. So nothing is promised that a restart
 //! could forget.
 //!
-//! A journal that several servers share, such as a table in a database, fits the same trait: [`Recovered::epoch`] is then
-//! the fencing number of the server that leads.
+//! A journal that several servers share, tables in PostgreSQL, has the same trait: [`Recovered::epoch`] is then the fencing
+//! number of the server that leads ([`super::leadership`]).
 
 mod config;
 mod disk;
+mod error;
 mod format;
 mod memory;
+pub(super) mod postgresql;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::operation_queue::{Record, RestoredOperation};
 
 pub use config::{JournalConfig, JournalMedium};
-pub use disk::{DiskJournal, JournalError};
+pub use disk::DiskJournal;
+pub use error::JournalError;
 pub use memory::MemoryJournal;
+pub use postgresql::{PostgresqlConfig, PostgresqlConnector, PostgresqlJournal};
 
 /// Number of a record in the order of appending. Record 0 is before the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct RecordNumber(pub u64);
 
 /// Append-only record of the queue's transitions.
+#[async_trait]
 pub trait Journal: Send + Sync + 'static {
+    /// Reads what earlier runs of the server left, and begins a new epoch. Called once, before the first record.
+    async fn recover(&self) -> Result<Recovered, JournalError>;
+
     /// Appends records, in this order, without waiting. Returns the number of the last one.
     fn append(&self, records: Vec<Record>) -> RecordNumber;
 
@@ -74,3 +83,6 @@ impl DurabilityGate {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,7 @@ pub mod farm_service;
 mod grpc_status;
 mod input_leases;
 pub mod journal;
+pub mod leadership;
 mod operation_message;
 pub mod operation_queue;
 pub mod platform;
@@ -44,8 +45,10 @@ pub use execution_config::ExecutionConfig;
 pub use execution_service::ExecutionService;
 pub use farm_service::FarmService;
 pub use journal::{
-    DiskJournal, Journal, JournalConfig, JournalError, JournalMedium, MemoryJournal, Recovered,
+    DiskJournal, Journal, JournalConfig, JournalError, JournalMedium, MemoryJournal, PostgresqlConfig,
+    PostgresqlConnector, PostgresqlJournal, Recovered,
 };
+pub use leadership::{ForwardedIdentities, GroupGauges, GroupSettings, SchedulerGroup};
 pub use scaler_service::ScalerService;
 pub use worker_queue_service::WorkerQueueService;
 
@@ -86,15 +89,13 @@ impl ExecutionServer {
         config: ExecutionConfig,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let journal = MemoryJournal::default();
-        let recovered = journal.recover();
         Self::with_journal(
             blob_stores,
             action_cache,
             config,
             clock,
-            Arc::new(journal),
-            recovered,
+            Arc::new(MemoryJournal::default()),
+            MemoryJournal::empty(),
         )
     }
 
@@ -189,6 +190,12 @@ pub struct ExecutionTasks {
 }
 
 impl ExecutionTasks {
+    /// Ends the streams of clients and workers, and waits for nothing: another server leads, and has their operations.
+    pub(crate) fn abandon(self) {
+        self.shutdown.cancel();
+        self.tasks.close();
+    }
+
     /// Ends the streams of clients (with `UNAVAILABLE`) and workers, and waits until the results that workers have
     /// delivered are in the action cache, and the journal is written. It must be called before the wait for the graceful end of the gRPC server, which
     /// waits for the streams.

@@ -33,7 +33,7 @@ const OUTBOUND_CAPACITY: usize = 4 * MAX_SLOTS as usize;
 /// Maximum number of results of one worker that wait for the action cache. With more, the worker's stream is not read.
 const MAX_CONCURRENT_RECORDINGS: usize = 64;
 /// Maximum size of a worker's message in bytes: results with inlined output may be larger than tonic's default of 4 MiB.
-const MAX_MESSAGE_BYTES: usize = 64 << 20;
+pub(super) const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
 /// `WorkerQueue` service: assigns Actions to workers and takes their results.
 #[derive(Clone)]

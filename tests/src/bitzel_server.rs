@@ -51,6 +51,20 @@ impl BitzelServer {
         self.process.wait().expect("the server ends");
     }
 
+    /// Stops its process, as if its machine hung. Connections stay open.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets its process go on.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).expect("the server runs");
+    }
+
     /// Kills it, and starts it again on the same address.
     pub fn kill_and_restart(&mut self, site: &Site, arguments: &[&str]) {
         self.kill();
@@ -119,6 +133,11 @@ impl BitzelServer {
         let address = self.http.expect("the server was started with --http-listen");
         let scheme = if self.scheme == "grpcs" { "https" } else { "http" };
         format!("{scheme}://{address}")
+    }
+
+    /// The address for clients and workers.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// The value of `--remote` for a client. A server with `--access` has TLS in all tests.

@@ -16,10 +16,12 @@ mod end_to_end {
     mod fakeroot;
     mod farm_state;
     mod git_sources;
+    mod held_actions;
     mod image_roots;
     mod indirect_results;
     mod input_safety;
     mod interruption;
+    mod journal_connection;
     mod metadata_errors;
     mod multiconfig;
     mod observability;
@@ -27,8 +29,10 @@ mod end_to_end {
     mod remote_cache;
     mod remote_store;
     mod roots;
+    mod scheduler_group;
     mod second_build;
     mod server_restart;
+    mod several_schedulers;
     mod shared_sources;
     mod special_files;
     mod task_selection;

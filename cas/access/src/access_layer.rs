@@ -124,6 +124,19 @@ impl AccessLayer {
         Self::new(AccessPolicy::open(), Vec::new())
     }
 
+    /// Asks another authenticator before all others. A server that allows everything to everybody asks none.
+    #[must_use]
+    pub fn with_authenticator(self, authenticator: Arc<dyn Authenticator>) -> Self {
+        if self.policy.is_open() {
+            return self;
+        }
+        let all = std::iter::once(authenticator).chain(self.authenticators.iter().cloned());
+        Self {
+            authenticators: all.collect(),
+            policy: self.policy,
+        }
+    }
+
     /// Authenticates a request. Its credentials take precedence over the certificate of the connection: they are more
     /// specific, as when a proxy with a certificate passes the tokens of its users on. Wrong credentials are never
     /// anonymous access, because the caller could not explain the refusals that follow.

@@ -25,8 +25,9 @@ use crate::console;
 use crate::directories::Directories;
 use crate::interrupt;
 use crate::open_files;
+use crate::queue_journal::QueueJournal;
 use crate::root_user;
-use crate::server::{Execution, QueueJournal, Server};
+use crate::server::{Execution, Server};
 use crate::tenants;
 use crate::worker::LocalWorker;
 
@@ -75,16 +76,23 @@ pub(crate) async fn run(
         .as_ref()
         .map(|file| file.execution.journal.clone())
         .unwrap_or_default();
-    let journal = match journal.medium {
-        JournalMedium::Disk => QueueJournal::Disk {
-            path: directories.server().join(tenants::queue_file(
-                file.as_ref().and_then(|file| file.tenants.as_ref()),
-            )),
-            commit_interval: journal.commit_interval,
-        },
-        JournalMedium::Memory => QueueJournal::Memory,
-    };
-    let slots = if executes {
+    let base = file.as_ref().map(|file| file.base.clone()).unwrap_or_default();
+    let tenants_table = file.as_ref().and_then(|file| file.tenants.as_ref());
+    let queue_file = tenants::queue_file(tenants_table);
+    let is_shared = journal.medium == JournalMedium::Postgresql;
+    if is_shared && tenants_table.is_some() {
+        return Err(
+            CommandError::new("[tenants] and a journal in PostgreSQL cannot be used together yet")
+                .hint("give each tenant a group of schedulers, or take the journal on disk"),
+        );
+    }
+    if is_shared && jobs.is_some_and(|jobs| jobs > 0) {
+        return Err(
+            CommandError::new("schedulers that share a journal run no Actions themselves")
+                .hint("leave --jobs and execution.jobs out, and start `bitzel worker` on this machine"),
+        );
+    }
+    let slots = if executes && !is_shared {
         jobs.unwrap_or_else(processors)
     } else {
         0
@@ -121,6 +129,15 @@ pub(crate) async fn run(
     };
     // With port 0, the system chooses the port.
     let (listener, address) = bind(listen).await?;
+    let queue_file = directories.server().join(queue_file);
+    let journal = QueueJournal::configured(journal, &base, queue_file, (scheme, address))?;
+    let access = match journal.identities() {
+        Some(identities) => ServerAccess {
+            layer: access.layer.with_authenticator(identities),
+            ..access
+        },
+        None => access,
+    };
     let mut listeners = vec![Listener::Tcp(listener, access.clone())];
     let mut http_address = None;
     if let Some(listen) = http_listen {

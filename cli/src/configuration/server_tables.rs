@@ -1,12 +1,14 @@
 //! Tables of the configuration file that belong to the server itself.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bitzel_cas::composition::store_configuration::Problem;
 use bitzel_cas::composition::store_configuration::schema::SizeText;
 use bitzel_cas_server::services::Chunking;
-use bitzel_scheduler::{ExecutionConfig, JournalConfig};
+use bitzel_scheduler::{ExecutionConfig, JournalConfig, JournalMedium};
 use bitzel_worker::RootIdentity;
 use bytesize::ByteSize;
 use schemars::JsonSchema;
@@ -57,6 +59,57 @@ pub(crate) struct ExecutionTable {
     /// Policies of the operation queue.
     #[serde(flatten)]
     pub(crate) policies: ExecutionConfig,
+}
+
+/// Bounds of the time of a lease: a shorter one ends while a busy machine is renewing it, a longer one delays everybody
+/// when the leader is gone.
+const LEASE_TIMES: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_mins(1);
+
+impl ExecutionTable {
+    /// Problems of the journal. `has_stores` says that the file has `[blobs]` and `[actions]`.
+    pub(super) fn journal_problems(&self, has_stores: bool) -> Vec<Problem> {
+        let problem = |key: &str, message: &str, hint: &str| Problem {
+            key: format!("execution.{key}"),
+            span: None,
+            message: message.to_owned(),
+            hint: Some(hint.to_owned()),
+        };
+        let mut problems = vec![];
+        let is_shared = self.journal.medium == JournalMedium::Postgresql;
+        match &self.journal.postgresql {
+            None if is_shared => problems.push(problem(
+                "journal.medium",
+                "the journal in PostgreSQL needs an address",
+                "add [execution.journal.postgresql] with url = \"postgresql://user@host/database\"",
+            )),
+            Some(_) if !is_shared => problems.push(problem(
+                "journal.postgresql",
+                "PostgreSQL is not the medium of the journal",
+                "set execution.journal.medium = \"postgresql\", or leave the table out",
+            )),
+            Some(postgresql) if !LEASE_TIMES.contains(&postgresql.lease_time) => problems.push(problem(
+                "journal.postgresql.lease_time",
+                "the time of a lease is out of bounds",
+                "write a time from 500ms to 1m",
+            )),
+            _ => {}
+        }
+        if is_shared && self.jobs.is_some_and(|jobs| jobs > 0) {
+            problems.push(problem(
+                "jobs",
+                "schedulers that share a journal run no Actions themselves",
+                "leave it out, and start `bitzel worker` on this machine",
+            ));
+        }
+        if is_shared && self.enabled && !has_stores {
+            problems.push(problem(
+                "journal.medium",
+                "schedulers that share a journal need one store for all of them",
+                "add [blobs] and [actions], such as those of another `bitzel serve` by grpc",
+            ));
+        }
+        problems
+    }
 }
 
 impl Default for ExecutionTable {

@@ -192,3 +192,44 @@ fn tenants_are_groups_with_names_of_their_own() {
         ],
     );
 }
+
+#[test]
+fn a_shared_journal_needs_an_address_a_store_and_no_slots() {
+    assert_mistakes(
+        "[execution]\njobs = 2\n[execution.journal]\nmedium = \"postgresql\"\n",
+        &[
+            "execution.jobs: schedulers that share a journal run no Actions themselves",
+            "bitzel.toml:2:1]",
+            "execution.journal.medium: the journal in PostgreSQL needs an address",
+            "bitzel.toml:4:1]",
+            "add [execution.journal.postgresql]",
+            "execution.journal.medium: schedulers that share a journal need one store for all of them",
+            "add [blobs] and [actions]",
+        ],
+    );
+    assert_mistakes(
+        "[execution.journal.postgresql]\nurl = \"postgresql://bitzel@db.example/bitzel\"\n",
+        &["execution.journal.postgresql: PostgreSQL is not the medium of the journal"],
+    );
+}
+
+#[test]
+fn a_journal_in_postgresql_is_read() {
+    let text = |lease_time: &str| {
+        format!(
+            "[execution.journal]\nmedium = \"postgresql\"\n\
+             [execution.journal.postgresql]\nurl = \"host=/run/postgresql\"\nlease_time = \"{lease_time}\"\n\
+             [blobs.grpc]\nendpoint = \"grpc://store:8980\"\n[actions.grpc]\nendpoint = \"grpc://store:8980\"\n"
+        )
+    };
+    let configuration = read(&text("2s")).unwrap();
+    let postgresql = configuration.execution.journal.postgresql.unwrap();
+    assert_eq!(postgresql.lease_time, std::time::Duration::from_secs(2));
+    assert_mistakes(
+        &text("1ms"),
+        &[
+            "execution.journal.postgresql.lease_time: the time of a lease is out of bounds",
+            "bitzel.toml:5:1]",
+        ],
+    );
+}

@@ -5,6 +5,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::PostgresqlConfig;
+
 /// Journal of the operation queue.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -17,6 +19,8 @@ pub struct JournalConfig {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "duration", "examples" = ["5ms"]))]
     pub commit_interval: Duration,
+    /// PostgreSQL, for the medium `postgresql`.
+    pub postgresql: Option<PostgresqlConfig>,
 }
 
 /// Medium of the journal.
@@ -28,6 +32,9 @@ pub enum JournalMedium {
     Disk,
     /// Memory: a restart loses the queue, and clients execute again.
     Memory,
+    /// Tables in PostgreSQL, which several servers may share: one leads, the others forward calls to it and take over when
+    /// it is gone.
+    Postgresql,
 }
 
 impl Default for JournalConfig {
@@ -35,6 +42,7 @@ impl Default for JournalConfig {
         Self {
             medium: JournalMedium::default(),
             commit_interval: Duration::ZERO,
+            postgresql: None,
         }
     }
 }

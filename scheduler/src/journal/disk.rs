@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use parking_lot::{Condvar, Mutex};
 use prost::Message;
 use redb::{Database, ReadableTable, StorageError, Table, TableDefinition, WriteTransaction};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::format::{AttemptsRow, OperationRow, decode_outcome, encode_outcome};
-use super::{Journal, RecordNumber, Recovered};
-use crate::operation_queue::{LeaseId, OperationId, Record, RestoredOperation, RestoredState};
+use super::format::{AttemptsRow, OperationRow, encode_outcome, restored_operation};
+use super::{Journal, JournalError, RecordNumber, Recovered};
+use crate::operation_queue::{OperationId, Record};
 
 /// Accepted operations by identifier.
 const OPERATIONS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("operations");
@@ -25,27 +26,15 @@ const OUTCOMES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("outcome
 const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
 
 /// Version of the format.
-const FORMAT: u64 = 1;
+pub(super) const FORMAT: u64 = 1;
 /// Pause after a failed write.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-
-/// Error of the journal.
-#[derive(Debug, thiserror::Error)]
-pub enum JournalError {
-    /// The file cannot be used.
-    #[error("the journal of the queue cannot be used")]
-    Database(#[from] Box<redb::Error>),
-    /// The file is of another version of bitzel.
-    #[error("the journal of the queue has format {0}, and this version of bitzel writes format {FORMAT}")]
-    Format(u64),
-    /// The thread that writes could not be started.
-    #[error("the thread of the journal cannot be started")]
-    Thread(#[source] std::io::Error),
-}
 
 /// Journal in a redb database. A thread writes all records that have gathered as one transaction with one fsync, so the
 /// cost of a batch is shared by all operations in it.
 pub struct DiskJournal {
+    /// Content at the opening, until it is asked for.
+    recovered: Mutex<Option<Recovered>>,
     shared: Arc<Shared>,
     writer: Option<JoinHandle<()>>,
 }
@@ -66,7 +55,7 @@ struct Pending {
 impl DiskJournal {
     /// Opens or creates the journal, and reads what an earlier run left. A batch is written when `commit_interval` has
     /// passed since its first record.
-    pub fn open(path: &Path, commit_interval: Duration) -> Result<(Self, Recovered), JournalError> {
+    pub fn open(path: &Path, commit_interval: Duration) -> Result<Self, JournalError> {
         let database = Database::create(path).map_err(boxed)?;
         let recovered = recover(&database)?;
         let shared = Arc::new(Shared {
@@ -83,15 +72,20 @@ impl DiskJournal {
             };
             writer.spawn(move || shared.write_batches(file, commit_interval))
         };
-        let journal = Self {
+        Ok(Self {
+            recovered: Mutex::new(Some(recovered)),
             shared,
             writer: Some(writer.map_err(JournalError::Thread)?),
-        };
-        Ok((journal, recovered))
+        })
     }
 }
 
+#[async_trait]
 impl Journal for DiskJournal {
+    async fn recover(&self) -> Result<Recovered, JournalError> {
+        self.recovered.lock().take().ok_or(JournalError::AlreadyRecovered)
+    }
+
     fn append(&self, records: Vec<Record>) -> RecordNumber {
         let mut pending = self.shared.pending.lock();
         if !records.is_empty() {
@@ -279,35 +273,15 @@ fn recover(database: &Database) -> Result<Recovered, JournalError> {
         for row in operations.iter().map_err(boxed)? {
             let (key, row) = row.map_err(boxed)?;
             let key = key.value();
-            let Some(action) = OperationRow::decode(row.value())
-                .ok()
-                .and_then(OperationRow::action)
-            else {
-                tracing::error!(
-                    operation = %Uuid::from_u128(key),
-                    "the journal has an operation that cannot be read; it is left out"
-                );
-                continue;
-            };
             let attempts = attempts.get(key).map_err(boxed)?;
             let attempts = attempts.and_then(|row| AttemptsRow::decode(row.value()).ok());
-            let attempts = attempts.unwrap_or_default();
             let outcome = outcomes.get(key).map_err(boxed)?;
-            let outcome = outcome.and_then(|row| decode_outcome(row.value()));
-            let state = match (outcome, attempts.lease) {
-                (Some(outcome), _) => RestoredState::Completed(outcome),
-                (None, 0) => RestoredState::Queued,
-                (None, lease) => RestoredState::Leased {
-                    lease: LeaseId(lease),
-                    worker: attempts.worker.into(),
-                },
-            };
-            restored.push(RestoredOperation {
-                operation: OperationId(Uuid::from_u128(key)),
-                action,
-                attempts: attempts.attempts,
-                state,
-            });
+            restored.extend(restored_operation(
+                Uuid::from_u128(key),
+                row.value(),
+                attempts.unwrap_or_default(),
+                outcome.as_ref().map(redb::AccessGuard::value),
+            ));
         }
         Recovered {
             epoch: u32::try_from(epoch).unwrap_or(u32::MAX),

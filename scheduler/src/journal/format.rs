@@ -1,4 +1,4 @@
-//! Format of the records on disk: protobuf messages, so that fields can be added.
+//! Format of the records on every medium: protobuf messages, so that fields can be added.
 
 use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime};
@@ -7,9 +7,13 @@ use bitzel_proto::reapi::platform::Property;
 use bitzel_proto::reapi::{ExecuteResponse, Platform, RequestMetadata};
 use bitzel_proto::{Digest, DigestFunction, InstanceName, timestamp};
 use prost::Message;
+use uuid::Uuid;
 
 use crate::operation_message::failure;
-use crate::operation_queue::{ActionKey, OperationOutcome, QueuedAction, Requester};
+use crate::operation_queue::{
+    ActionKey, LeaseId, OperationId, OperationOutcome, QueuedAction, Requester, RestoredOperation,
+    RestoredState,
+};
 use crate::platform::RequiredProperties;
 
 /// Maximum size of an outcome that is kept. Clients of a larger one execute again and find the result in the action cache.
@@ -110,7 +114,35 @@ pub(super) fn encode_outcome(outcome: &OperationOutcome) -> Option<Vec<u8>> {
     (encoded.len() <= MAX_OUTCOME_BYTES).then_some(encoded)
 }
 
-pub(super) fn decode_outcome(encoded: &[u8]) -> Option<OperationOutcome> {
+/// An operation as the journal has it. `None`, with a message in the log, if that cannot be read.
+pub(super) fn restored_operation(
+    id: Uuid,
+    operation: &[u8],
+    attempts: AttemptsRow,
+    outcome: Option<&[u8]>,
+) -> Option<RestoredOperation> {
+    let row = OperationRow::decode(operation).ok();
+    let Some(action) = row.and_then(OperationRow::action) else {
+        tracing::error!(operation = %id, "the journal has an operation that cannot be read; it is left out");
+        return None;
+    };
+    let state = match (outcome.and_then(decode_outcome), attempts.lease) {
+        (Some(outcome), _) => RestoredState::Completed(outcome),
+        (None, 0) => RestoredState::Queued,
+        (None, lease) => RestoredState::Leased {
+            lease: LeaseId(lease),
+            worker: attempts.worker.into(),
+        },
+    };
+    Some(RestoredOperation {
+        operation: OperationId(id),
+        action,
+        attempts: attempts.attempts,
+        state,
+    })
+}
+
+fn decode_outcome(encoded: &[u8]) -> Option<OperationOutcome> {
     let response = ExecuteResponse::decode(encoded).ok()?;
     Some(OperationOutcome::Response(Box::new(response)))
 }

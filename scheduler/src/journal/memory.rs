@@ -1,8 +1,9 @@
 //! Journal that keeps nothing: a restart forgets the queue.
 
+use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::{Journal, RecordNumber, Recovered};
+use super::{Journal, JournalError, RecordNumber, Recovered};
 use crate::operation_queue::Record;
 
 /// Journal of a server whose queue may be lost, such as the server inside a build.
@@ -20,8 +21,8 @@ impl Default for MemoryJournal {
 }
 
 impl MemoryJournal {
-    /// Content for a start. The epoch is random, so that a lease from before a restart is not valid.
-    pub fn recover(&self) -> Recovered {
+    /// Content of every new journal. The epoch is random, so that a lease from before a restart is not valid.
+    pub fn empty() -> Recovered {
         Recovered {
             epoch: uuid::Uuid::new_v4().as_fields().0,
             operations: vec![],
@@ -29,7 +30,12 @@ impl MemoryJournal {
     }
 }
 
+#[async_trait]
 impl Journal for MemoryJournal {
+    async fn recover(&self) -> Result<Recovered, JournalError> {
+        Ok(Self::empty())
+    }
+
     fn append(&self, _records: Vec<Record>) -> RecordNumber {
         RecordNumber::default()
     }

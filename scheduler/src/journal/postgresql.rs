@@ -1,0 +1,126 @@
+//! Journal in PostgreSQL, which several servers share.
+//!
+//! A task writes all records that have gathered as one statement, which is one transaction and one round trip. The
+//! statement checks that this server still leads, so a deposed leader writes nothing, whatever its clock says. The tables
+//! hold the present state of each operation: they are read once, when a server begins to lead, and never polled.
+
+mod batch;
+mod config;
+mod connector;
+mod schema;
+mod writer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use prost::Message;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
+
+use super::format::{AttemptsRow, restored_operation};
+use super::{Journal, JournalError, RecordNumber, Recovered};
+use crate::operation_queue::Record;
+
+pub use config::PostgresqlConfig;
+pub(crate) use connector::PostgresqlConnection;
+pub use connector::PostgresqlConnector;
+pub(super) use schema::SCHEMA_VERSION;
+
+use writer::Writer;
+
+/// Reads all operations if this server leads: a row for each, or one without an operation if there are none.
+const READ: &str = "SELECT id, operation, lease, worker, attempts, outcome \
+     FROM bitzel_leader LEFT JOIN bitzel_operations ON true WHERE epoch = $1";
+
+/// Journal of a server that leads. Dropping it loses the records that are not durable yet.
+pub struct PostgresqlJournal {
+    connector: PostgresqlConnector,
+    epoch: u32,
+    shared: Arc<Shared>,
+    _writer: AbortOnDropHandle<()>,
+}
+
+#[derive(Default)]
+struct Shared {
+    pending: Mutex<Pending>,
+    appended: Notify,
+    durable: watch::Sender<RecordNumber>,
+}
+
+#[derive(Default)]
+struct Pending {
+    records: Vec<Record>,
+    last: RecordNumber,
+}
+
+impl PostgresqlJournal {
+    /// Creates the journal of the leader with the fencing number `epoch`, within a tokio runtime. A batch is written when
+    /// `commit_interval` has passed since its first record. `deposed` is cancelled when another server leads.
+    pub fn new(
+        connector: PostgresqlConnector,
+        epoch: u32,
+        commit_interval: Duration,
+        deposed: CancellationToken,
+    ) -> Self {
+        let shared = Arc::new(Shared::default());
+        let writer = Writer {
+            connector: connector.clone(),
+            epoch,
+            commit_interval,
+            deposed,
+        };
+        let task = tokio::spawn(writer.run(shared.clone()));
+        Self {
+            connector,
+            epoch,
+            shared,
+            _writer: AbortOnDropHandle::new(task),
+        }
+    }
+}
+
+#[async_trait]
+impl Journal for PostgresqlJournal {
+    async fn recover(&self) -> Result<Recovered, JournalError> {
+        let connection = self.connector.connect().await?;
+        let rows = connection.client.query(READ, &[&i64::from(self.epoch)]).await?;
+        if rows.is_empty() {
+            return Err(JournalError::Deposed);
+        }
+        let operations = rows.iter().filter_map(|row| {
+            let id: Uuid = row.get::<_, Option<Uuid>>("id")?;
+            let attempts: &[u8] = row.get("attempts");
+            let attempts = AttemptsRow {
+                lease: batch::lease(row.get("lease")),
+                worker: row.get("worker"),
+                ..AttemptsRow::decode(attempts).unwrap_or_default()
+            };
+            restored_operation(id, row.get("operation"), attempts, row.get("outcome"))
+        });
+        Ok(Recovered {
+            epoch: self.epoch,
+            operations: operations.collect(),
+        })
+    }
+
+    fn append(&self, records: Vec<Record>) -> RecordNumber {
+        let mut pending = self.shared.pending.lock();
+        if !records.is_empty() {
+            pending.last.0 += records.len() as u64;
+            pending.records.extend(records);
+            self.shared.appended.notify_one();
+        }
+        pending.last
+    }
+
+    fn durable(&self) -> watch::Receiver<RecordNumber> {
+        self.shared.durable.subscribe()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,59 @@
+//! Tables of the journal.
+
+use tokio_postgres::Client;
+
+use crate::journal::JournalError;
+
+/// Version of the tables.
+pub(in crate::journal) const SCHEMA_VERSION: i32 = 1;
+
+/// Creates the tables if there are none, under a lock that other servers which start at the same time wait for. The number
+/// is any that no other program in the database uses.
+///
+/// The leader's epoch is the key of its row. So a change of leader locks the row against the writes of the leader before,
+/// which hold `FOR KEY SHARE`, and a renewal of the lease does not.
+const CREATE: &str = "
+BEGIN;
+SELECT pg_advisory_xact_lock(7312584160933116);
+CREATE TABLE IF NOT EXISTS bitzel_schema (version integer NOT NULL);
+CREATE TABLE IF NOT EXISTS bitzel_leader (
+    epoch bigint PRIMARY KEY,
+    renewals bigint NOT NULL,
+    holder uuid,
+    address text,
+    lease_millis bigint NOT NULL
+);
+CREATE UNIQUE INDEX IF NOT EXISTS bitzel_one_leader ON bitzel_leader ((true));
+CREATE TABLE IF NOT EXISTS bitzel_servers_key (key bytea NOT NULL);
+CREATE TABLE IF NOT EXISTS bitzel_operations (
+    id uuid PRIMARY KEY,
+    operation bytea NOT NULL,
+    lease bigint NOT NULL,
+    worker text NOT NULL,
+    attempts bytea NOT NULL,
+    outcome bytea
+) WITH (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05);
+INSERT INTO bitzel_schema SELECT 1 WHERE NOT EXISTS (SELECT FROM bitzel_schema);
+INSERT INTO bitzel_leader SELECT 0, 0, NULL, NULL, 0 WHERE NOT EXISTS (SELECT FROM bitzel_leader);
+INSERT INTO bitzel_servers_key
+    SELECT sha256(convert_to(string_agg(gen_random_uuid()::text, ''), 'UTF8')) FROM generate_series(1, 4)
+    HAVING NOT EXISTS (SELECT FROM bitzel_servers_key);
+COMMIT;";
+
+/// Checks the version of the tables, and creates them if there are none.
+pub(super) async fn prepare(client: &Client) -> Result<(), JournalError> {
+    let version = "SELECT to_regclass('bitzel_schema') IS NOT NULL";
+    let exists: bool = client.query_one(version, &[]).await?.get(0);
+    if !exists {
+        client.batch_execute(CREATE).await?;
+    }
+    let version: i32 = client
+        .query_one("SELECT version FROM bitzel_schema", &[])
+        .await?
+        .get(0);
+    if version == SCHEMA_VERSION {
+        Ok(())
+    } else {
+        Err(JournalError::Schema(version))
+    }
+}

@@ -1,0 +1,158 @@
+//! Task that writes the records of a leader.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Statement};
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use super::batch::Batch;
+use super::connector::{PostgresqlConnection, PostgresqlConnector};
+use crate::journal::JournalError;
+
+/// Pause after a failed write.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// Time that PostgreSQL has to write a batch. After that, the connection is replaced.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Settings of the connection. A commit is on PostgreSQL's disk when it is reported. The tables are found by their keys
+/// whatever the planner guesses about their size.
+const SETTINGS: &str = "
+SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
+SET enable_seqscan = off;
+SET enable_hashjoin = off;
+SET enable_mergejoin = off;
+SET jit = off;
+SET plan_cache_mode = force_generic_plan;";
+
+/// Writes a batch if this server leads, and says whether it does. The lock of the leader's row is held until the end of the
+/// statement, so no other server begins to lead in the middle of it.
+const WRITE: &str = "
+WITH leads AS MATERIALIZED (
+    SELECT 1 FROM bitzel_leader WHERE epoch = $1 FOR KEY SHARE
+), inserted AS (
+    INSERT INTO bitzel_operations (id, operation, lease, worker, attempts, outcome)
+    SELECT new.id, new.operation, coalesce(new.lease, 0), coalesce(new.worker, ''), coalesce(new.attempts, ''), new.outcome
+    FROM leads, unnest($2::uuid[], $3::bytea[], $4::bigint[], $5::text[], $6::bytea[], $7::bytea[])
+        AS new (id, operation, lease, worker, attempts, outcome)
+    ON CONFLICT (id) DO UPDATE SET lease = excluded.lease, worker = excluded.worker, attempts = excluded.attempts,
+        outcome = excluded.outcome
+), updated AS (
+    UPDATE bitzel_operations AS kept
+    SET lease = coalesce(new.lease, kept.lease), worker = coalesce(new.worker, kept.worker),
+        attempts = coalesce(new.attempts, kept.attempts), outcome = coalesce(new.outcome, kept.outcome)
+    FROM leads, unnest($8::uuid[], $9::bigint[], $10::text[], $11::bytea[], $12::bytea[])
+        AS new (id, lease, worker, attempts, outcome)
+    WHERE kept.id = new.id
+), deleted AS (
+    DELETE FROM bitzel_operations USING leads WHERE id = ANY ($13::uuid[])
+)
+SELECT count(*) FROM leads";
+
+/// Writer of the records of one leader.
+pub(super) struct Writer {
+    pub(super) connector: PostgresqlConnector,
+    pub(super) epoch: u32,
+    pub(super) commit_interval: Duration,
+    /// Cancelled by the writer when another server leads.
+    pub(super) deposed: CancellationToken,
+}
+
+/// A connection with the prepared statement.
+struct Prepared {
+    connection: PostgresqlConnection,
+    statement: Statement,
+}
+
+impl Writer {
+    /// Writes batches until another server leads.
+    pub(super) async fn run(self, shared: Arc<Shared>) {
+        let mut prepared = None;
+        loop {
+            shared.appended.notified().await;
+            // More records gather meanwhile, and share the transaction.
+            tokio::time::sleep(self.commit_interval).await;
+            let (records, last) = {
+                let mut pending = shared.pending.lock();
+                (std::mem::take(&mut pending.records), pending.last)
+            };
+            let batch = Batch::fold(&records);
+            drop(records);
+            loop {
+                match self.write(&mut prepared, &batch).await {
+                    Ok(()) => break,
+                    Err(JournalError::Deposed) => {
+                        tracing::warn!(epoch = self.epoch, "another server leads; this one stops");
+                        self.deposed.cancel();
+                        return;
+                    }
+                    Err(error) => {
+                        // The batch is written once more, which changes nothing if it was written.
+                        prepared = None;
+                        let error = bitzel_proto::with_causes(&error);
+                        tracing::error!(%error, "the journal cannot be written; new Actions wait until it can");
+                        tokio::time::sleep(RETRY_PAUSE).await;
+                    }
+                }
+            }
+            shared.durable.send_replace(last);
+        }
+    }
+
+    async fn write(&self, prepared: &mut Option<Prepared>, batch: &Batch) -> Result<(), JournalError> {
+        let ready = match prepared {
+            Some(ready) => ready,
+            None => prepared.insert(prepare(self.connector.connect().await?).await?),
+        };
+        let writing = write(&ready.connection.client, &ready.statement, self.epoch, batch);
+        let written = tokio::time::timeout(WRITE_TIMEOUT, writing).await;
+        if written.unwrap_or(Err(JournalError::NoAnswer))? {
+            Ok(())
+        } else {
+            Err(JournalError::Deposed)
+        }
+    }
+}
+
+async fn prepare(connection: PostgresqlConnection) -> Result<Prepared, JournalError> {
+    connection.client.batch_execute(SETTINGS).await?;
+    let statement = connection.client.prepare(WRITE).await?;
+    Ok(Prepared {
+        connection,
+        statement,
+    })
+}
+
+/// Writes a batch. Returns false if this server does not lead.
+async fn write(
+    client: &Client,
+    statement: &Statement,
+    epoch: u32,
+    batch: &Batch,
+) -> Result<bool, JournalError> {
+    let Batch {
+        new,
+        changed,
+        deleted,
+    } = batch;
+    let epoch = i64::from(epoch);
+    let parameters: [&(dyn ToSql + Sync); 13] = [
+        &epoch,
+        &new.ids,
+        &new.operations,
+        &new.leases,
+        &new.workers,
+        &new.attempts,
+        &new.outcomes,
+        &changed.ids,
+        &changed.leases,
+        &changed.workers,
+        &changed.attempts,
+        &changed.outcomes,
+        deleted,
+    ];
+    let leads: i64 = client.query_one(statement, &parameters).await?.get(0);
+    Ok(leads == 1)
+}

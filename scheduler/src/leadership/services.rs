@@ -1,0 +1,11 @@
+//! gRPC services of a server in a group: they serve the call if this server leads, and forward it otherwise.
+
+mod execution;
+mod farm;
+mod scaler;
+mod worker_queue;
+
+pub use execution::GroupExecutionService;
+pub use farm::GroupFarmService;
+pub use scaler::GroupScalerService;
+pub use worker_queue::GroupWorkerQueueService;
