@@ -113,7 +113,14 @@ do_deploy() {{
 fn deployed(site: &Site) -> (String, BTreeSet<String>) {
     let output = site.path("output");
     let report = site
-        .build(&["--output", &output.display().to_string(), "versioned"])
+        // The repository is on loopback.
+        .build(&[
+            "--action-network",
+            "host",
+            "--output",
+            &output.display().to_string(),
+            "versioned",
+        ])
         .succeeded();
     let text = std::fs::read_to_string(output.join("versioned/text")).expect("the recipe deploys a text");
     (text, report.tasks("ran"))

@@ -4,7 +4,7 @@
 //! program and talks to it over a socket, see [`bitzel_launcher`] for the protocol.
 //!
 //! The launcher prepares once, with the first request, what all its commands share: namespaces for user, mounts, host
-//! name, cgroups and a network with nothing but loopback ([`namespaces`]), and the read-only file system that bubblewrap
+//! name, cgroups and a network with nothing but loopback or with an [`isolated_network`] ([`namespaces`]), and the read-only file system that bubblewrap
 //! builds ([`shared_file_system`]). For each command it forks a [`supervisor`] into further namespaces, which makes what
 //! the command has for itself ([`confinement`]) and starts it. Why a command sees nothing of the one before it is in
 //! `docs/decisions/0023-launchers-are-reused.md` and `docs/decisions/0025-one-bubblewrap-for-many-actions.md`.
@@ -21,6 +21,7 @@ mod confinement;
 mod control;
 mod disk_watch;
 mod failure;
+mod isolated_network;
 mod keyring;
 mod launcher;
 mod limits;
@@ -29,6 +30,7 @@ mod network;
 mod open_files;
 mod process_watch;
 mod raw_calls;
+mod routes;
 mod shared_file_system;
 mod supervisor;
 mod system_calls;

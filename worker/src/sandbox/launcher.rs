@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use bitzel_cas::blocking::run_blocking;
-use bitzel_launcher::{LaunchAnswer, LaunchRequest, LauncherSetup};
+use bitzel_launcher::{LaunchAnswer, LaunchRequest, LauncherSetup, Network};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
@@ -23,7 +23,7 @@ pub(super) struct Launcher {
     control: BufReader<UnixStream>,
     /// Encoded setup, which is sent together with the first request.
     pending_setup: Vec<u8>,
-    /// True if its commands have access to this machine's network.
+    /// True if its commands have a network beside loopback.
     network: bool,
     /// Control group of the launcher and its commands.
     cgroup: Option<Cgroup>,
@@ -66,12 +66,12 @@ impl Launcher {
             process,
             control: BufReader::new(ours),
             pending_setup,
-            network: setup.network,
+            network: setup.network != Network::Loopback,
             cgroup,
         })
     }
 
-    /// True if its commands have access to this machine's network.
+    /// True if its commands have a network beside loopback.
     pub(super) fn has_network(&self) -> bool {
         self.network
     }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use bitzel_launcher::{LauncherSetup, WatchedBounds};
+use bitzel_launcher::{LauncherSetup, Network, WatchedBounds};
 use parking_lot::Mutex;
 
+use super::action_network::ActionNetwork;
 use super::bubblewrap::HostFileSystem;
 use super::launcher::Launcher;
 use super::launcher_program::LauncherProgram;
@@ -19,6 +20,7 @@ pub(super) struct LauncherPool {
     directories: Arc<WorkerDirectories>,
     host: HostFileSystem,
     bounds: WatchedBounds,
+    network: ActionNetwork,
     cgroups: Option<Arc<Cgroups>>,
     idle: Mutex<Vec<Launcher>>,
 }
@@ -29,6 +31,7 @@ impl LauncherPool {
         directories: Arc<WorkerDirectories>,
         host: HostFileSystem,
         bounds: WatchedBounds,
+        network: ActionNetwork,
         cgroups: Option<Arc<Cgroups>>,
     ) -> Self {
         Self {
@@ -36,12 +39,23 @@ impl LauncherPool {
             directories,
             host,
             bounds,
+            network,
             cgroups,
             idle: Mutex::default(),
         }
     }
 
-    /// Takes an idle launcher for commands with or without this machine's network, or starts one.
+    /// Kind of network that commands with network get.
+    pub(super) fn network(&self) -> ActionNetwork {
+        self.network
+    }
+
+    /// Gives commands with network this machine's from now on.
+    pub(super) fn use_host_network(&mut self) {
+        self.network = ActionNetwork::Host;
+    }
+
+    /// Takes an idle launcher for commands with or without network, or starts one.
     pub(super) fn take(&self, network: bool) -> Result<Launcher, Error> {
         while let Some(mut launcher) = self.take_idle(network) {
             // If somebody killed it meanwhile, the next command need not fail for that.
@@ -49,9 +63,16 @@ impl LauncherPool {
                 return Ok(launcher);
             }
         }
+        let (network, name_servers) = if network {
+            self.network.connect()
+        } else {
+            (Network::Loopback, None)
+        };
+        let mut files = HostFileSystem::files(&network);
+        files.extend(name_servers);
         let setup = LauncherSetup {
-            bubblewrap: self.host.bubblewrap_arguments(network),
-            files: HostFileSystem::files(network),
+            bubblewrap: self.host.bubblewrap_arguments(&network),
+            files,
             network,
             bounds: self.bounds,
         };
