@@ -202,7 +202,7 @@ async fn f8_too_large_inputs_are_refused_before_they_are_fetched() {
     let within = worker.put_message(&root(vec![node("a")])).await;
     let response = worker.execute(worker.action(within, &run).await).await;
     let status = response.status.unwrap();
-    assert!(status.message.contains("not in the store"), "{}", status.message);
+    assert!(status.message.contains("is missing from"), "{}", status.message);
 }
 
 #[tokio::test(flavor = "multi_thread")]
