@@ -107,7 +107,7 @@ do_deploy() {{
 
 const LOOPBACK: &str = "127.0.0.1";
 
-/// Builds the recipe on a machine where do_fetch has this kind of network.
+/// Builds the recipe on a machine where `do_fetch` has this kind of network.
 fn deployed(site: &Site, network: &str) -> (String, BTreeSet<String>) {
     let output = site.path("output");
     let report = site
