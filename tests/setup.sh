@@ -330,6 +330,9 @@ PARALLEL_MAKE = \"-j2\""
 }
 
 install_debian_packages "${packages[@]}"
+# Isolated networks of Actions.
+command -v pasta >/dev/null || install_peer passt >/dev/null \
+    || echo "setup: SKIPPED: passt: it cannot be installed; tests of isolated networks are skipped" >&2
 install_tools
 install_bitbake
 install_peers

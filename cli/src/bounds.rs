@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use bitzel_cas::composition::store_configuration::schema::SizeText;
 use bitzel_worker::Bounds;
+use bitzel_worker::bounds::ActionNetworkSetting;
 use bytesize::ByteSize;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -43,6 +44,15 @@ pub(crate) struct BoundSettings {
     )]
     #[schemars(example = 4_000_000)]
     input_entries: Option<u64>,
+
+    /// Size of all files of the input root, as often as they occur. Default: 256 GiB
+    #[arg(
+        long = "action-input-size",
+        value_name = "SIZE",
+        env = "BITZEL_ACTION_INPUT_SIZE"
+    )]
+    #[schemars(with = "Option<SizeText>", extend("examples" = ["500GiB"]))]
+    input_size: Option<ByteSize>,
 
     /// Number of files, directories and symlinks that the command left as outputs. Default: 2000000
     #[arg(
@@ -77,6 +87,33 @@ pub(crate) struct BoundSettings {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "Option<String>", extend("format" = "duration", "examples" = ["8h"]))]
     total_time: Option<Duration>,
+
+    /// Network of Actions that ask for one, such as do_fetch. Default: auto
+    #[arg(long = "action-network", value_name = "KIND", env = "BITZEL_ACTION_NETWORK")]
+    network: Option<NetworkSetting>,
+}
+
+/// Network of Actions that ask for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum NetworkSetting {
+    /// An isolated one where the program pasta can make it, else this machine's, with a warning
+    Auto,
+    /// An isolated one, without loopback of this machine, link-local addresses and metadata services. A worker that cannot
+    /// make it does not start
+    Isolated,
+    /// This machine's
+    Host,
+}
+
+impl From<NetworkSetting> for ActionNetworkSetting {
+    fn from(setting: NetworkSetting) -> Self {
+        match setting {
+            NetworkSetting::Auto => Self::Auto,
+            NetworkSetting::Isolated => Self::Isolated,
+            NetworkSetting::Host => Self::Host,
+        }
+    }
 }
 
 impl BoundSettings {
@@ -93,6 +130,7 @@ impl BoundSettings {
         let sizes = [
             (self.memory, &mut bounds.memory_bytes),
             (self.disk, &mut bounds.disk_bytes),
+            (self.input_size, &mut bounds.input_bytes),
             (self.output_size, &mut bounds.output_bytes),
             (self.log_size, &mut bounds.log_bytes),
         ];
@@ -108,6 +146,7 @@ impl BoundSettings {
             *bound = number.unwrap_or(*bound);
         }
         bounds.total_time = self.total_time.unwrap_or(bounds.total_time);
+        bounds.network = self.network.map_or(bounds.network, ActionNetworkSetting::from);
     }
 }
 
@@ -118,7 +157,7 @@ mod tests {
     #[test]
     fn an_option_counts_more_than_the_file() {
         let file: BoundSettings = toml::from_str(
-            "memory = \"2GiB\"\nprocesses = 5\ndisk = \"3GiB\"\ninput_entries = 6\noutput_entries = 7\noutput_size = \"4GiB\"\nlog_size = \"1MiB\"\ntotal_time = \"2h\"",
+            "memory = \"2GiB\"\nprocesses = 5\ndisk = \"3GiB\"\ninput_entries = 6\noutput_entries = 7\ninput_size = \"5GiB\"\noutput_size = \"4GiB\"\nnetwork = \"isolated\"\nlog_size = \"1MiB\"\ntotal_time = \"2h\"",
         )
         .unwrap();
         let options = BoundSettings {
@@ -130,10 +169,12 @@ mod tests {
             processes: 5,
             disk_bytes: 3 << 30,
             input_entries: 6,
+            input_bytes: 5 << 30,
             output_entries: 7,
             output_bytes: 4 << 30,
             log_bytes: 1 << 20,
             total_time: Duration::from_hours(2),
+            network: ActionNetworkSetting::Isolated,
         };
         assert_eq!(options.bounds(Some(&file)), expected);
         assert_eq!(BoundSettings::default().bounds(None), Bounds::default());

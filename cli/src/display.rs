@@ -119,6 +119,11 @@ impl Display {
                     "{name} waits until its inputs are built again: {reason}"
                 ));
             }
+            BuildEvent::OutputsLost { recipe, task, reason } => {
+                console::print(&format!(
+                    "{recipe}:{task} is built again for its outputs: {reason}"
+                ));
+            }
             BuildEvent::ExecutionInterrupted {
                 recipe,
                 task,

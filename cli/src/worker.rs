@@ -68,8 +68,8 @@ impl LocalWorker {
             .map_err(|error| explain(error, &cache_directory))
     }
 
-    /// Checks that this machine can run sandboxes, without a server.
-    pub(crate) async fn check(self) -> Result<(), CommandError> {
+    /// Checks that this machine can run sandboxes, without a server. Returns a sentence about the network of Actions.
+    pub(crate) async fn check(self) -> Result<&'static str, CommandError> {
         let executor = self.executor_config();
         check_sandbox(&executor)
             .await

@@ -122,7 +122,8 @@ fn a_worker_checks_its_machine_without_a_server() {
     };
     let output = check("/usr/bin:/bin");
     let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(text, "this machine can run sandboxes\n");
+    assert!(text.starts_with("this machine can run sandboxes\n"), "{text}");
+    assert!(text.contains("Actions with network=on"), "{text}");
     assert!(output.status.success());
 
     let output = check("/nowhere");
@@ -130,6 +131,54 @@ fn a_worker_checks_its_machine_without_a_server() {
     assert!(text.contains("this machine cannot run sandboxes"), "{text}");
     assert!(text.contains("bubblewrap is not installed"), "{text}");
     assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn a_machine_without_isolated_networks_says_so() {
+    let directory = TempDir::new().unwrap();
+    // Found before that of the machine, if it has one.
+    let pasta = directory.path().join("pasta");
+    std::fs::write(&pasta, "#!/bin/sh\necho no device >&2\nexit 1\n").unwrap();
+    std::fs::set_permissions(&pasta, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/bin:/bin", directory.path().display());
+    let check = |network: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_bitzel"))
+            .args(["--cache-dir", directory.path().to_str().unwrap()])
+            .args(["worker", "--check", "--allow-root", "--action-network", network])
+            .env("PATH", &path)
+            .output()
+            .unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    };
+    let reason = "pasta ended with exit status: 1: no device";
+    let (code, text) = check("auto");
+    for part in [
+        "use the network of this machine",
+        "such as do_fetch",
+        reason,
+        "passt",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(code, Some(0));
+    let (code, text) = check("host");
+    assert!(text.contains("use the network of this machine"), "{text}");
+    assert!(
+        !text.contains("do_fetch"),
+        "no warning about what was asked for: {text}"
+    );
+    assert_eq!(code, Some(0));
+    let (code, text) = check("isolated");
+    for part in [
+        "the network of Actions cannot be isolated",
+        reason,
+        "passt",
+        "--action-network=host",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(code, Some(1));
 }
 
 #[test]

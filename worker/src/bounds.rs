@@ -23,6 +23,8 @@ pub struct Bounds {
     pub disk_bytes: u64,
     /// Number of files, directories and symlinks of the input root, as often as they occur.
     pub input_entries: u64,
+    /// Size in bytes of the files of the input root, as often as they occur.
+    pub input_bytes: u64,
     /// Number of files, directories and symlinks among the outputs that the command created or changed.
     pub output_entries: u64,
     /// Size in bytes of all outputs that the command created or changed. Holes of files count: they are hashed and sent.
@@ -32,6 +34,20 @@ pub struct Bounds {
     /// Time from the start to the end, with the fetch and the assembly of inputs, the command, and the hashing and the
     /// upload of outputs. `Action.timeout` bounds the command alone.
     pub total_time: Duration,
+    /// Network of Actions that ask for one.
+    pub network: ActionNetworkSetting,
+}
+
+/// Network of Actions with `network=on`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ActionNetworkSetting {
+    /// An isolated one if this machine can make it, else this machine's.
+    #[default]
+    Auto,
+    /// An isolated one. A worker that cannot make it does not start.
+    Isolated,
+    /// This machine's, with its loopback and link-local addresses.
+    Host,
 }
 
 impl Default for Bounds {
@@ -43,10 +59,12 @@ impl Default for Bounds {
             processes: 8192,
             disk_bytes: 128 << 30,
             input_entries: 2_000_000,
+            input_bytes: 256 << 30,
             output_entries: 2_000_000,
             output_bytes: 64 << 30,
             log_bytes: 1 << 30,
             total_time: Duration::from_hours(25),
+            network: ActionNetworkSetting::default(),
         }
     }
 }
@@ -72,6 +90,8 @@ pub enum Bound {
     Disk,
     /// [`Bounds::input_entries`].
     InputEntries,
+    /// [`Bounds::input_bytes`].
+    InputBytes,
     /// [`Bounds::output_entries`].
     OutputEntries,
     /// [`Bounds::output_bytes`].
@@ -130,6 +150,7 @@ impl Bound {
                 "input_entries",
                 "--action-input-entries",
             ),
+            Self::InputBytes => ("the input root is too large", "input_size", "--action-input-size"),
             Self::OutputEntries => (
                 "the outputs have too many files, directories and symlinks",
                 "output_entries",
@@ -146,7 +167,7 @@ impl Bound {
 
     fn figure(self, value: u64) -> String {
         match self {
-            Self::Memory | Self::Disk | Self::OutputBytes | Self::LogBytes => size(value),
+            Self::Memory | Self::Disk | Self::InputBytes | Self::OutputBytes | Self::LogBytes => size(value),
             Self::Processes | Self::InputEntries | Self::OutputEntries => value.to_string(),
         }
     }

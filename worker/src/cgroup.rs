@@ -1,8 +1,8 @@
 //! Control groups of version 2, see `Documentation/admin-guide/cgroup-v2.rst` of Linux.
 //!
 //! A worker to which the system has delegated its control group makes one below it for each launcher. The kernel then
-//! enforces the bounds of memory and processes, with everything that a watch cannot see, and shares processors fairly
-//! among Actions. Launchers are reused, and their groups with them.
+//! enforces the bounds of memory and processes, with everything that a watch cannot see, and shares processors and disks
+//! fairly among Actions. Launchers are reused, and their groups with them.
 
 use std::fs::{self, File};
 use std::io;
@@ -22,15 +22,23 @@ mod delegation;
 
 /// Processes of the sandbox itself in a group: the launcher, the supervisor, and bubblewrap at the start.
 const SANDBOX_PROCESSES: u64 = 8;
+/// Files with the weight of a group for disks. The controller `io` has the first one if the kernel has the cost model
+/// (`CONFIG_BLK_CGROUP_IOCOST`), the second one if a disk has the scheduler BFQ.
+const DISK_WEIGHTS: [&str; 2] = ["io.weight", "io.bfq.weight"];
 /// Start of the names of groups of launchers. The worker's process id and a number follow.
 const PREFIX: &str = "bitzel-action-";
 
 /// Controllers that a worker uses.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each controller is there or not, apart from the others"
+)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Controllers {
     pub memory: bool,
     pub pids: bool,
     pub cpu: bool,
+    pub io: bool,
 }
 
 /// The control group that was delegated to this worker.
@@ -71,17 +79,18 @@ impl Cgroups {
     /// Takes possession of the delegated control group. The error is the reason why there is none. Blocks.
     pub(crate) fn open(bounds: &Bounds) -> Result<Arc<Self>, String> {
         let (directory, controllers) = delegation::take()?;
-        let cgroups = Arc::new(Self {
+        let mut cgroups = Self {
             directory,
             controllers,
             bounds: bounds.clone(),
-        });
+        };
         cgroups.remove_stale();
         // The kernel may still refuse something, for example a limit beyond that of a container.
-        cgroups
+        let cgroup = cgroups
             .create()
             .map_err(|error| format!("no control group can be made: {error}"))?;
-        Ok(cgroups)
+        cgroups.controllers.io = cgroup.shares_disks();
+        Ok(Arc::new(cgroups))
     }
 
     /// Directory below which the groups are.
@@ -147,7 +156,21 @@ impl Cgroup {
         if controllers.cpu {
             write("cpu.weight", "100".into())?;
         }
+        if controllers.io {
+            for name in DISK_WEIGHTS
+                .iter()
+                .filter(|name| self.directory.join(name).exists())
+            {
+                write(name, "default 100".into())?;
+            }
+        }
         Ok(())
+    }
+
+    /// True if the kernel shares disks among groups by weight.
+    fn shares_disks(&self) -> bool {
+        let mut weights = DISK_WEIGHTS.iter();
+        weights.any(|name| self.directory.join(name).exists())
     }
 
     /// Moves a process into the group, and with it all that it starts from now on.

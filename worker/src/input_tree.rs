@@ -17,31 +17,48 @@ pub(crate) fn directory_of(tree: &DirectoryTree, digest: Digest) -> Result<&Arc<
         .ok_or_else(|| Error::MissingBlobs(vec![digest]))
 }
 
-/// Number of files, directories and symlinks of a tree, as often as they occur. Visits a Directory that occurs many
-/// times only once, so a tree that unfolds to astronomical size stays cheap here.
-pub(crate) fn count_entries(tree: &DirectoryTree) -> Result<u64, Error> {
-    let mut counts = HashMap::new();
-    entries_below(tree, tree.root, &mut counts)
+/// Totals of a tree, with all that occurs several times counted as often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct TreeTotals {
+    /// Number of files, directories and symlinks.
+    pub entries: u64,
+    /// Size of all files in bytes.
+    pub bytes: u64,
 }
 
-fn entries_below(
+/// Sums a tree up. Visits a Directory that occurs many times only once, so a tree that unfolds to astronomical size stays
+/// cheap here.
+pub(crate) fn tree_totals(tree: &DirectoryTree) -> Result<TreeTotals, Error> {
+    totals_below(tree, tree.root, &mut HashMap::new())
+}
+
+fn totals_below(
     tree: &DirectoryTree,
     digest: Digest,
-    counts: &mut HashMap<Digest, u64>,
-) -> Result<u64, Error> {
-    if let Some(count) = counts.get(&digest) {
-        return Ok(*count);
+    known: &mut HashMap<Digest, TreeTotals>,
+) -> Result<TreeTotals, Error> {
+    if let Some(totals) = known.get(&digest) {
+        return Ok(*totals);
     }
     let directory = directory_of(tree, digest)?;
     let own = directory.files.len() + directory.symlinks.len() + directory.directories.len();
-    let mut count = own as u64;
+    let mut totals = TreeTotals {
+        entries: own as u64,
+        bytes: 0,
+    };
+    for node in &directory.files {
+        let file = Digest::from_wire_field(digest.function(), node.digest.as_ref());
+        let size = file.map_err(Error::digest("FileNode.digest"))?.size_bytes();
+        totals.bytes = totals.bytes.saturating_add(size);
+    }
     for node in &directory.directories {
         let child = child_digest(digest.function(), node)?;
-        let below = recursion::descend(|| entries_below(tree, child, counts))?;
-        count = count.saturating_add(below);
+        let below = recursion::descend(|| totals_below(tree, child, known))?;
+        totals.entries = totals.entries.saturating_add(below.entries);
+        totals.bytes = totals.bytes.saturating_add(below.bytes);
     }
-    counts.insert(digest, count);
-    Ok(count)
+    known.insert(digest, totals);
+    Ok(totals)
 }
 
 /// The digest that a node of a directory refers to.

@@ -6,19 +6,22 @@ use std::sync::Arc;
 use bitzel_cas::blocking::run_blocking;
 use bitzel_launcher::{INPUT_ROOT, LaunchReport, LaunchRequest, WatchedBound, WatchedBounds};
 
-use crate::bounds::{BOUNDS_LOG, Bound, BoundReached, Bounds, size};
+use crate::bounds::{ActionNetworkSetting, BOUNDS_LOG, Bound, BoundReached, Bounds, size};
 use crate::cgroup::Cgroups;
 use crate::error::Error;
 use crate::image_root::ImageRoot;
 use crate::worker_directories::{ActionDirectory, WorkerDirectories};
 
+mod action_network;
 mod advice;
 mod bubblewrap;
 mod launcher;
 mod launcher_pool;
 mod launcher_program;
 mod mount_points;
+mod name_servers;
 
+use action_network::ActionNetwork;
 use bubblewrap::HostFileSystem;
 use launcher::failed;
 use launcher_pool::LauncherPool;
@@ -47,7 +50,7 @@ pub struct SandboxedCommand {
     pub environment: Vec<(String, String)>,
     /// Directory that it starts in, relative to /work.
     pub working_directory: String,
-    /// Gives it access to this machine's network.
+    /// Gives it a network: this machine's or an isolated one, as the worker has.
     pub network: bool,
     /// Allows it to create user namespaces.
     pub user_namespaces: bool,
@@ -75,27 +78,73 @@ impl Sandbox {
                 let program = LauncherProgram::create().map_err(|error| {
                     unavailable(format!("create the sandbox launcher's file in memory: {error}"))
                 })?;
-                let pool = LauncherPool::new(program, directories, host, watched, cgroups.ok());
+                let network = match bounds.network {
+                    ActionNetworkSetting::Host => ActionNetwork::Host,
+                    _ => ActionNetwork::Isolated,
+                };
+                let pool = LauncherPool::new(program, directories, host, watched, network, cgroups.ok());
                 Ok::<_, Error>((pool, means))
             })
             .await?
         };
-        let sandbox = Self {
+        let mut sandbox = Self {
             directories,
             launchers,
             bounds,
         };
-        sandbox.check().await?;
+        if let Some(reason) = sandbox.obstacle(false).await? {
+            return Err(run_blocking(|| unavailable(reason)).await);
+        }
         tracing::info!(target: BOUNDS_LOG, "{means}");
+        sandbox.check_network().await?;
         Ok(sandbox)
     }
 
-    async fn check(&self) -> Result<(), Error> {
+    /// Finds out if this machine can isolate the network of Actions. If not, they use this machine's, unless that is
+    /// forbidden.
+    async fn check_network(&mut self) -> Result<(), Error> {
+        if self.launchers.network() == ActionNetwork::Isolated {
+            let obstacle = if run_blocking(action_network::is_installed).await {
+                self.obstacle(true).await?
+            } else {
+                Some(action_network::not_installed())
+            };
+            if let Some(reason) = obstacle {
+                if self.bounds.network == ActionNetworkSetting::Isolated {
+                    return Err(Error::SandboxUnavailable {
+                        reason: format!("the network of Actions cannot be isolated: {reason}"),
+                        advice: action_network::ADVICE.to_owned(),
+                    });
+                }
+                self.launchers.use_host_network();
+                action_network::warn_about_host_network(&reason);
+            }
+        }
+        tracing::info!(target: BOUNDS_LOG, "{}", self.network());
+        Ok(())
+    }
+
+    /// One sentence about the network of Actions, for people.
+    pub fn network(&self) -> &'static str {
+        match self.launchers.network() {
+            ActionNetwork::Isolated => {
+                "Actions with network=on have an isolated network, by pasta: they reach neither loopback of this machine \
+                 nor link-local addresses"
+            }
+            ActionNetwork::Host => {
+                "Actions with network=on use the network of this machine, with its loopback and link-local addresses"
+            }
+        }
+    }
+
+    /// Runs `true` in a sandbox with or without network, and returns the reason if that fails.
+    async fn obstacle(&self, network: bool) -> Result<Option<String>, Error> {
         let directories = Arc::clone(&self.directories);
         let directory = run_blocking(move || ActionDirectory::create(&directories)).await?;
         let command = SandboxedCommand {
             lower: vec![directory.relative("lower")],
             arguments: vec!["true".into()],
+            network,
             ..SandboxedCommand::default()
         };
         let reason = match self.run(&command, &directory).await {
@@ -107,10 +156,7 @@ impl Sandbox {
             Err(error) => return Err(error),
         };
         run_blocking(move || directory.remove()).await?;
-        match reason {
-            None => Ok(()),
-            Some(reason) => Err(run_blocking(|| unavailable(reason)).await),
-        }
+        Ok(reason)
     }
 
     /// Runs a command on an overlay in `directory` and returns its exit code: 128 plus the signal's number if a signal
@@ -225,12 +271,21 @@ fn means(bounds: &Bounds, cgroups: &Result<Arc<Cgroups>, String>) -> String {
     let enforced = cgroups.as_deref().map(Cgroups::controllers).unwrap_or_default();
     let by = |is_enforced| if is_enforced { "cgroup" } else { "watch" };
     let place = match cgroups {
-        Ok(cgroups) => format!("the cgroups are in {}", cgroups.directory().display()),
+        Ok(cgroups) => {
+            let shared = match (enforced.cpu, enforced.io) {
+                (true, true) => "processors and disks",
+                (true, false) => "processors, not disks,",
+                (false, true) => "disks, not processors,",
+                (false, false) => "neither processors nor disks",
+            };
+            let directory = cgroups.directory().display();
+            format!("the cgroups are in {directory} and share {shared} among Actions by weight")
+        }
         Err(reason) => format!("no cgroup: {reason}"),
     };
     format!(
         "bounds of each Action: memory {} by {}, processes {} by {}, disk {} and logs {} by watch, input entries {}, \
-         output entries {}, outputs {}, time in all {}; {place}",
+         inputs {}, output entries {}, outputs {}, time in all {}; {place}",
         size(bounds.memory_bytes),
         by(enforced.memory),
         bounds.processes,
@@ -238,6 +293,7 @@ fn means(bounds: &Bounds, cgroups: &Result<Arc<Cgroups>, String>) -> String {
         size(bounds.disk_bytes),
         size(bounds.log_bytes),
         bounds.input_entries,
+        size(bounds.input_bytes),
         bounds.output_entries,
         size(bounds.output_bytes),
         humantime::format_duration(bounds.total_time),

@@ -15,19 +15,20 @@ mod probes;
 
 use obstacles::Facts;
 
-/// Opens the directories of a worker and runs `true` in a sandbox, as the start of a worker does.
+/// Opens the directories of a worker and runs `true` in a sandbox, as the start of a worker does. Returns a sentence about
+/// the network of Actions.
 ///
 /// [`Error::SandboxUnavailable`] names the step that failed; [`sandbox_obstacles`] has the settings behind it.
-pub async fn check_sandbox(config: &ExecutorConfig) -> Result<(), Error> {
+pub async fn check_sandbox(config: &ExecutorConfig) -> Result<&'static str, Error> {
     let (cache, scratch) = (config.cache_directory.clone(), config.scratch_directory.clone());
     let directories = run_blocking(move || WorkerDirectories::open(&cache, scratch.as_deref())).await?;
-    Sandbox::open(
+    let sandbox = Sandbox::open(
         Arc::clone(&directories),
         &config.host_directories,
         config.bounds.clone(),
     )
     .await?;
-    Ok(())
+    Ok(sandbox.network())
 }
 
 /// Settings of this machine or container that may forbid sandboxes, each with its cure, as lines for people. Meant for

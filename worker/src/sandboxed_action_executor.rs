@@ -76,7 +76,7 @@ impl SandboxedActionExecutor {
         };
         Ok(Self {
             stores,
-            reader: ActionReader::new(timeouts, bounds.input_entries),
+            reader: ActionReader::new(timeouts, &bounds),
             input_roots: InputRoots::new(Arc::clone(&directories), Arc::clone(&files)),
             runner: CommandRunner::new(sandbox),
             max_output_entries: bounds.output_entries,

@@ -161,6 +161,50 @@ async fn f8_a_small_message_with_vast_inputs_is_refused() {
     assert_eq!(worker.leftovers(), Vec::<std::path::PathBuf>::new());
 }
 
+#[tokio::test]
+async fn f8_too_large_inputs_are_refused_before_they_are_fetched() {
+    let worker = bounded(|bounds| bounds.input_bytes = 1 << 40).await;
+    // Nobody has this file, so a fetch would fail in another way.
+    let digest = bitzel_proto::Digest::from_parts(FUNCTION, &"0".repeat(64), 3 << 38).unwrap();
+    let file = |name: &str| bitzel_proto::reapi::FileNode {
+        name: name.into(),
+        digest: Some(digest.into()),
+        ..bitzel_proto::reapi::FileNode::default()
+    };
+    let leaf = Directory {
+        files: vec![file("f")],
+        ..Directory::default()
+    };
+    let leaf = worker.put_message(&leaf).await;
+    let node = |name: &str| DirectoryNode {
+        name: name.into(),
+        digest: Some(leaf.into()),
+    };
+    let root = |directories| Directory {
+        directories,
+        ..Directory::default()
+    };
+    let run = Run {
+        script: "true",
+        ..Run::default()
+    };
+    let large = worker.put_message(&root(vec![node("a"), node("b")])).await;
+    let response = worker.execute(worker.action(large, &run).await).await;
+    assert_reached(
+        &response.status.unwrap(),
+        &[
+            "the input root is too large: 1.5 TiB, and this worker allows 1.0 TiB;",
+            "`input_size`",
+            "--action-input-size",
+        ],
+    );
+    assert!(response.result.is_none());
+    let within = worker.put_message(&root(vec![node("a")])).await;
+    let response = worker.execute(worker.action(within, &run).await).await;
+    let status = response.status.unwrap();
+    assert!(status.message.contains("is missing from"), "{}", status.message);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn f8_the_total_time_ends_an_assembly() {
     let worker = bounded(|bounds| bounds.total_time = Duration::from_millis(300)).await;

@@ -1,5 +1,6 @@
 //! Actions that attack their worker, each other or the machine.
 
+use bitzel_worker::bounds::ActionNetworkSetting;
 use tonic::Code;
 
 use crate::harness::*;
@@ -176,7 +177,8 @@ async fn refuses_vast_files_and_cancels_their_hashing() {
 
 #[tokio::test]
 async fn network_actions_cannot_pass_files_to_each_other() {
-    let worker = Worker::new().await;
+    // In isolated networks they cannot even find each other.
+    let worker = Worker::with(|config| config.bounds.network = ActionNetworkSetting::Host).await;
     let network: &[_] = &[("network", "on")];
     let listener = "exec /usr/bin/python3 -c '
 import os, socket

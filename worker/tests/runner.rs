@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+mod action_network;
 mod bounds;
 mod execution;
 mod harness;

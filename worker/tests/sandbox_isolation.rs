@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bitzel_cas::{BlobStore, MemoryBlobStore};
+use bitzel_worker::bounds::ActionNetworkSetting;
 use bitzel_worker::{ExecutorConfig, SandboxedActionExecutor};
 
 use crate::harness::*;
@@ -32,7 +33,7 @@ async fn a_sandbox_has_its_own_user_host_and_file_system() {
 
 #[tokio::test]
 async fn the_network_needs_a_platform_property() {
-    let worker = Worker::new().await;
+    let worker = Worker::with(|config| config.bounds.network = ActionNetworkSetting::Host).await;
     let script = "grep -c : /proc/net/dev";
     let without = worker
         .run(

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use bitzel_graph::RemoteExecutions;
-use bitzel_graph::output::place_outputs;
 use bitzel_graph::plan::signature::Environment;
 use bitzel_graph::plan::task_index::TaskIndex;
 use bitzel_graph::walk::{BuildConfig, BuildEvent, Driver};
@@ -66,6 +65,7 @@ pub(crate) async fn run(
     let config = BuildConfig {
         instance: connection.instance.clone(),
         dry_run: arguments.dry_run,
+        output: arguments.output,
         keep_going: arguments.keep_going,
         jobs: connection.jobs,
         environment,
@@ -89,16 +89,12 @@ pub(crate) async fn run(
         events.clone(),
     );
     let outcome = tokio::select! {
-        done = driver.run().instrument(info_span!("build")) => Ok(Some(done)),
+        done = driver.run().instrument(info_span!("build")) => done.map(Some).map_err(CommandError::from),
         () = interrupt::interrupted() => Ok(None),
         error = connection.server_failure() => Err(error),
     };
     let code = match outcome {
-        Ok(Some((mut summary, results))) => {
-            if let Some(destination) = &arguments.output {
-                place_outputs(&index, &results, &*connection.store, destination).await?;
-            }
-            // Placing the outputs downloads them too.
+        Ok(Some(mut summary)) => {
             summary.bytes_uploaded = connection.store.bytes_written();
             summary.bytes_downloaded = connection.store.bytes_read();
             events.send(BuildEvent::Summary(summary.clone())).ok();

@@ -38,8 +38,8 @@ pub(crate) async fn run(
         bounds: arguments.bounds.bounds(None),
     };
     if arguments.check {
-        worker.check().await?;
-        writeln!(io::stdout(), "this machine can run sandboxes")?;
+        let network = worker.check().await?;
+        writeln!(io::stdout(), "this machine can run sandboxes\n{network}")?;
         return Ok(ExitCode::SUCCESS);
     }
     let shutdown = CancellationToken::new();

@@ -168,6 +168,7 @@ async fn second_build(tasks: usize, all_are_targets: bool) -> Result<()> {
     };
     let config = BuildConfig {
         dry_run: false,
+        output: None,
         instance,
         keep_going: false,
         jobs: 2,
@@ -184,7 +185,7 @@ async fn second_build(tasks: usize, all_are_targets: bool) -> Result<()> {
         Arc::new(NoExecutions),
         events,
     );
-    let (summary, _) = driver.run().await;
+    let summary = driver.run().await?;
     let seconds = started.elapsed().as_secs_f64();
     server.abort();
     let expected = if all_are_targets { tasks } else { 1 };

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use bitzel_cas::BlobStore;
+use bitzel_cas::{BlobStore, VerifyingBlobStore};
 use bitzel_proto::graph::Settings;
-use futures::TryStreamExt;
+use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::plan::private_tree::{UNDECLARED_FILES, private_directories};
 use crate::plan::task_index::TaskIndex;
@@ -29,15 +29,19 @@ const MAX_CONCURRENT_DOWNLOADS: usize = 16;
 /// temporary directory. Each multiconfig has a directory of its own for its results.
 ///
 /// Nothing is written outside of `destination`, whatever the results are and whoever else writes there. A file is written
-/// completely or not at all. Returns the number of downloaded files.
+/// completely, with the bytes of its digest, or not at all. Returns the tasks with blobs that the store does not have; all
+/// other results are placed, except for hard links.
 pub async fn place_outputs(
     index: &TaskIndex,
     results: &BTreeMap<u32, Arc<TaskResult>>,
-    store: &dyn BlobStore,
+    store: &Arc<dyn BlobStore>,
     destination: &Path,
-) -> Result<u64, BuildError> {
+) -> Result<Vec<LostOutputs>, BuildError> {
+    // A server may be any REAPI server, and not all verify what they send.
+    let store = &VerifyingBlobStore::new(Arc::clone(store));
     let output_paths = OutputPaths(&index.graph().settings);
     let mut layout = Layout::default();
+    let (mut lost, mut tasks) = (BTreeMap::new(), BTreeMap::new());
     for task in result_tasks(index, results) {
         let Some(result) = results.get(&task) else {
             continue;
@@ -50,21 +54,45 @@ pub async fn place_outputs(
         } else {
             published.iter().map(String::as_str).collect()
         };
-        for path in paths {
-            let Some(node) = result.outputs.get(path) else {
-                continue;
-            };
-            let path = output_paths.path(multiconfig, path);
-            layout.add(store, &name, &path, node).await?;
+        let plan = async {
+            for path in paths {
+                let Some(node) = result.outputs.get(path) else {
+                    continue;
+                };
+                let path = output_paths.path(multiconfig, path);
+                layout.add(store, &name, &path, node).await?;
+            }
+            // Undeclared files are in a tree with the layout of /work.
+            if let Some(Node::Stored(root)) = result.outputs.get(UNDECLARED_FILES) {
+                let parts = output_paths.prefixes(multiconfig);
+                let parts = parts.map(|prefix| (prefix, output_paths.path(multiconfig, prefix)));
+                layout.add_first_part(store, &name, *root, parts).await?;
+            }
+            Ok(())
+        };
+        match plan.await {
+            Err(error @ BuildError::Store { .. }) if error.is_lost_output() => {
+                lost.insert(task, error);
+            }
+            planned => planned?,
         }
-        // Undeclared files are in a tree with the layout of /work.
-        if let Some(Node::Stored(root)) = result.outputs.get(UNDECLARED_FILES) {
-            let parts = output_paths.prefixes(multiconfig);
-            let parts = parts.map(|prefix| (prefix, output_paths.path(multiconfig, prefix)));
-            layout.add_first_part(store, &name, *root, parts).await?;
+        tasks.insert(name, task);
+    }
+    for (name, error) in write(store, &layout, destination).await? {
+        if let Some(task) = tasks.get(&name) {
+            lost.entry(*task).or_insert(error);
         }
     }
-    write(store, layout, destination).await
+    let lost = lost.into_iter();
+    Ok(lost.map(|(task, error)| LostOutputs { task, error }).collect())
+}
+
+/// Task whose result names blobs that the store does not have, or has wrong.
+pub struct LostOutputs {
+    /// The task.
+    pub task: u32,
+    /// The store's error for one of the blobs.
+    pub error: BuildError,
 }
 
 /// Paths of results below the destination, by the directories of the graph's configurations.
@@ -87,8 +115,13 @@ impl OutputPaths<'_> {
     }
 }
 
-/// Writes a layout, and returns the number of downloaded files.
-async fn write(store: &dyn BlobStore, layout: Layout, destination: &Path) -> Result<u64, BuildError> {
+/// Writes a layout. Returns the names of tasks with files that the store does not have, each with one error. Hard links are
+/// placed only if there are none, since they may lead to such a file.
+async fn write(
+    store: &dyn BlobStore,
+    layout: &Layout,
+    destination: &Path,
+) -> Result<BTreeMap<String, BuildError>, BuildError> {
     let destination = Destination::open(destination)?;
     for path in layout.directories() {
         destination.create_directory(path)?;
@@ -97,15 +130,23 @@ async fn write(store: &dyn BlobStore, layout: Layout, destination: &Path) -> Res
         destination.place_symlink(path, target)?;
     }
     let (files, links) = layout.files();
-    futures::stream::iter(files.iter().map(Ok))
-        .try_for_each_concurrent(MAX_CONCURRENT_DOWNLOADS, |(path, node)| {
-            destination.write_file(store, path, node)
-        })
+    let downloads = files.iter().map(|file| async {
+        match destination.write_file(store, file.path, file.node).await {
+            Err(error) if error.is_lost_output() => Ok(Some((file.task.to_owned(), error))),
+            written => written.map(|()| None),
+        }
+    });
+    let downloads = futures::stream::iter(downloads).buffer_unordered(MAX_CONCURRENT_DOWNLOADS);
+    let lost: BTreeMap<String, BuildError> = downloads
+        .try_filter_map(|lost| std::future::ready(Ok(lost)))
+        .try_collect()
         .await?;
-    for (original, link) in links {
-        destination.place_link(original, link)?;
+    if lost.is_empty() {
+        for (original, link) in links {
+            destination.place_link(original, link)?;
+        }
     }
-    Ok(files.len() as u64)
+    Ok(lost)
 }
 
 /// Selects the tasks whose results are placed: the targets. A target that has nothing to do is replaced by the tasks of

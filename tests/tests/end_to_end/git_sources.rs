@@ -41,17 +41,12 @@ struct GitDaemon {
 }
 
 impl GitDaemon {
-    fn start(site: &Site) -> Self {
+    fn start(site: &Site, address: &str) -> Self {
         // git does not print the port that the system chooses. If another program takes this one before, the daemon fails.
         let port = free_address().port();
         let mut process = Command::new("git")
-            .args([
-                "daemon",
-                "--export-all",
-                "--reuseaddr",
-                "--listen=127.0.0.1",
-                "--verbose",
-            ])
+            .args(["daemon", "--export-all", "--reuseaddr", "--verbose"])
+            .arg(format!("--listen={address}"))
             .arg(format!("--port={port}"))
             .arg(format!("--base-path={}", site.path("").display()))
             .stderr(Stdio::piped())
@@ -81,19 +76,19 @@ impl Drop for GitDaemon {
 }
 
 /// A site with a repository, its daemon, and a recipe that deploys the content of the repository at `revision`.
-fn site(revision: impl Fn(&str) -> String) -> (Site, PathBuf, GitDaemon) {
+fn site(address: &str, revision: impl Fn(&str) -> String) -> (Site, PathBuf, GitDaemon) {
     let site = Site::empty();
     let repository = site.path("repository");
     std::fs::create_dir_all(&repository).expect("a directory");
     git(&repository, &["init", "--quiet", "--initial-branch", "main"]);
     let first = commit(&repository, "first");
-    let daemon = GitDaemon::start(&site);
+    let daemon = GitDaemon::start(&site, address);
     let recipe = format!(
         r#"
 LICENSE = "MIT"
 SRCREV = "{}"
 PV = "1.0+${{@bb.fetch2.get_srcrev(d)}}"
-SRC_URI = "git://127.0.0.1:{}/repository;protocol=git;branch=main"
+SRC_URI = "git://{address}:{}/repository;protocol=git;branch=main"
 B = "${{WORKDIR}}/build"
 do_install() {{
 	:
@@ -110,10 +105,19 @@ do_deploy() {{
     (site, repository, daemon)
 }
 
-fn deployed(site: &Site) -> (String, BTreeSet<String>) {
+const LOOPBACK: &str = "127.0.0.1";
+
+/// Builds the recipe on a machine where `do_fetch` has this kind of network.
+fn deployed(site: &Site, network: &str) -> (String, BTreeSet<String>) {
     let output = site.path("output");
     let report = site
-        .build(&["--output", &output.display().to_string(), "versioned"])
+        .build(&[
+            "--action-network",
+            network,
+            "--output",
+            &output.display().to_string(),
+            "versioned",
+        ])
         .succeeded();
     let text = std::fs::read_to_string(output.join("versioned/text")).expect("the recipe deploys a text");
     (text, report.tasks("ran"))
@@ -121,22 +125,60 @@ fn deployed(site: &Site) -> (String, BTreeSet<String>) {
 
 #[test]
 fn a_fixed_revision_is_fetched_once() {
-    let (site, repository, _daemon) = site(str::to_owned);
-    assert_eq!(deployed(&site).0, "first");
+    let (site, repository, _daemon) = site(LOOPBACK, str::to_owned);
+    assert_eq!(deployed(&site, "host").0, "first");
     commit(&repository, "second");
-    let (text, ran) = deployed(&site);
+    let (text, ran) = deployed(&site, "host");
     assert_eq!(text, "first");
     assert_eq!(ran, BTreeSet::new());
 }
 
 #[test]
 fn every_build_looks_up_the_newest_revision() {
-    let (site, repository, _daemon) = site(|_| "${AUTOREV}".to_owned());
-    assert_eq!(deployed(&site).0, "first");
-    let (text, ran) = deployed(&site);
+    let (site, repository, _daemon) = site(LOOPBACK, |_| "${AUTOREV}".to_owned());
+    assert_eq!(deployed(&site, "host").0, "first");
+    let (text, ran) = deployed(&site, "host");
     assert_eq!((text.as_str(), ran), ("first", BTreeSet::new()));
     commit(&repository, "second");
-    let (text, ran) = deployed(&site);
+    let (text, ran) = deployed(&site, "host");
     assert_eq!(text, "second");
     assert!(ran.contains("versioned:do_fetch"), "{ran:?}");
+}
+
+/// Address of this machine on its loopback interface that is no loopback address. Removed when it is dropped.
+struct RoutedAddress;
+
+impl RoutedAddress {
+    const ADDRESS: &str = "198.51.100.78";
+
+    fn ip(verb: &str) -> bool {
+        let mut command = Command::new("ip");
+        command.args(["address", verb, &format!("{}/32", Self::ADDRESS), "dev", "lo"]);
+        command
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    }
+}
+
+impl Drop for RoutedAddress {
+    fn drop(&mut self) {
+        Self::ip("delete");
+    }
+}
+
+#[test]
+fn sources_are_fetched_in_an_isolated_network() {
+    const TEST: &str = "sources_are_fetched_in_an_isolated_network";
+    if Command::new("pasta").arg("--version").output().is_err() {
+        println!("SKIPPED: {TEST}: pasta is not in PATH; install the package passt");
+        return;
+    }
+    if !RoutedAddress::ip("add") {
+        println!("SKIPPED: {TEST}: no privilege to add an address to the loopback interface");
+        return;
+    }
+    let _address = RoutedAddress;
+    let (site, _repository, _daemon) = site(RoutedAddress::ADDRESS, str::to_owned);
+    assert_eq!(deployed(&site, "isolated").0, "first");
 }

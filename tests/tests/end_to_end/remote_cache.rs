@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bitzel_tests::{BitzelServer, BuildReport, Site};
+use bitzel_tests::{BitzelServer, BuildReport, S3_KEYS, S3Server, Site};
 
 const RECIPE: &str = r#"
 LICENSE = "MIT"
@@ -113,4 +113,76 @@ fn a_server_has_the_stores_of_its_configuration_file() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("actions: unknown variant `meterd`"), "{said}");
     assert!(said.contains("bitzel.toml:6:"), "{said}");
+}
+
+/// A task whose outputs are placed, and another one whose outputs it needs.
+const DEPLOYED: &str = r#"
+LICENSE = "MIT"
+do_install() {
+	install -d ${D}${datadir}
+	printf 'an input of the image, 36 bytes long' > ${D}${datadir}/input
+}
+do_deploy() {
+	rev ${D}${datadir}/input > ${DEPLOYDIR}/image
+	echo other > ${DEPLOYDIR}/other
+}
+"#;
+const INPUT: &[u8] = b"an input of the image, 36 bytes long";
+const IMAGE: &[u8] = b"gnol setyb 63 ,egami eht fo tupni na";
+
+fn build_deployed(server: &S3Server, site: &Site) -> BuildReport {
+    let keys = [
+        ("AWS_ACCESS_KEY_ID", S3_KEYS.0),
+        ("AWS_SECRET_ACCESS_KEY", S3_KEYS.1),
+    ];
+    let output = site.path("output").display().to_string();
+    let arguments = ["--remote-cache", &server.url(), "--output", &output, "deployed"];
+    let report = site.build_with(&keys, &arguments).succeeded();
+    assert_eq!(
+        std::fs::read(site.path("output/deployed/image")).expect("the output"),
+        IMAGE
+    );
+    let other = std::fs::read(site.path("output/deployed/other")).expect("the other output");
+    assert_eq!(other, b"other\n");
+    report
+}
+
+fn deployed_site() -> Site {
+    let site = Site::empty();
+    site.add_recipe("deployed", DEPLOYED);
+    site
+}
+
+/// Breaks an output of the target in a cache of somebody else, with or without what the target is made of.
+fn assert_made_anew(damage: fn(&S3Server, &[u8]) -> usize, broken: &[&[u8]], ran: &[&str]) {
+    let server = S3Server::start();
+    drop(build_deployed(&server, &deployed_site()));
+    for content in broken {
+        assert_eq!(damage(&server, content), 1, "one blob of the cache is broken");
+    }
+    let site = deployed_site();
+    let report = build_deployed(&server, &site);
+    let expected: BTreeSet<String> = ran.iter().map(|task| (*task).to_owned()).collect();
+    assert_eq!(report.tasks("ran"), expected, "{}", report.text);
+    report.assert_says(&["deployed:do_deploy is built again for its outputs"]);
+    // What was made anew is in the local store: the next build needs it from nobody.
+    std::fs::remove_dir_all(site.path("output")).expect("the output");
+    let again = build_deployed(&server, &site);
+    assert_eq!(again.tasks("ran"), BTreeSet::new(), "{}", again.text);
+}
+
+#[test]
+fn a_corrupt_output_in_the_cache_is_made_anew() {
+    assert_made_anew(S3Server::corrupt, &[IMAGE], &["deployed:do_deploy"]);
+}
+
+#[test]
+fn a_vanished_output_in_the_cache_is_made_anew() {
+    assert_made_anew(S3Server::vanish, &[IMAGE], &["deployed:do_deploy"]);
+}
+
+#[test]
+fn a_corrupt_input_of_a_corrupt_output_is_made_anew() {
+    let ran = ["deployed:do_deploy", "deployed:do_install"];
+    assert_made_anew(S3Server::corrupt, &[IMAGE, INPUT], &ran);
 }

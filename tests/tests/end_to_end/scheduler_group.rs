@@ -124,7 +124,9 @@ impl SchedulerGroup {
 
     /// Starts a worker that knows the load balancer only.
     pub(super) fn start_worker(&self, machine: &Site, slots: &str) -> WorkerProcess {
-        WorkerProcess::start_with(machine, &self.url(), &["--jobs", slots])
+        // Its Actions connect to the test on loopback.
+        let arguments = ["--jobs", slots, "--action-network", "host"];
+        WorkerProcess::start_with(machine, &self.url(), &arguments)
     }
 
     pub(super) fn leads(&self, server: usize) -> bool {

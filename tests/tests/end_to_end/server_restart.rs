@@ -8,12 +8,15 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::held_actions::{Runs, assert_succeeded, end, execute, wait};
 
+/// Arguments of workers. Their Actions connect to the test on loopback.
+const WORKER_ARGUMENTS: [&str; 4] = ["--jobs", "1", "--action-network", "host"];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn running_and_queued_actions_survive_the_server() {
     let (site, machine) = (Site::empty(), Site::empty());
     let arguments = ["--jobs", "0"];
     let mut server = BitzelServer::start_with(&site, &arguments);
-    let _worker = WorkerProcess::start_with(&machine, &server.url(), &["--jobs", "1"]);
+    let _worker = WorkerProcess::start_with(&machine, &server.url(), &WORKER_ARGUMENTS);
     let mut runs = Runs::listen().await;
 
     let mut running = execute(&server.url(), &runs, "running").await;
@@ -51,7 +54,7 @@ async fn a_result_during_the_outage_is_delivered_later() {
     let (site, machine) = (Site::empty(), Site::empty());
     let arguments = ["--jobs", "0"];
     let mut server = BitzelServer::start_with(&site, &arguments);
-    let _worker = WorkerProcess::start_with(&machine, &server.url(), &["--jobs", "1"]);
+    let _worker = WorkerProcess::start_with(&machine, &server.url(), &WORKER_ARGUMENTS);
     let mut runs = Runs::listen().await;
     let mut operations = execute(&server.url(), &runs, "a").await;
     let name = operations.next().await.0.name;
@@ -75,7 +78,7 @@ async fn an_action_whose_worker_is_gone_runs_again() {
     let configuration = configuration.display().to_string();
     let arguments = ["--jobs", "0", "--config", &configuration];
     let mut server = BitzelServer::start_with(&site, &arguments);
-    let worker = WorkerProcess::start_with(&machine, &server.url(), &["--jobs", "1"]);
+    let worker = WorkerProcess::start_with(&machine, &server.url(), &WORKER_ARGUMENTS);
     let mut runs = Runs::listen().await;
     let mut operations = execute(&server.url(), &runs, "a").await;
     let name = operations.next().await.0.name;
@@ -87,7 +90,7 @@ async fn an_action_whose_worker_is_gone_runs_again() {
     server.kill_and_restart(&site, &arguments);
     let mut operations = wait(&server.url(), &name).await.expect("the old name is known");
     let other_machine = Site::empty();
-    let _other = WorkerProcess::start_with(&other_machine, &server.url(), &["--jobs", "1"]);
+    let _other = WorkerProcess::start_with(&other_machine, &server.url(), &WORKER_ARGUMENTS);
     end(runs.started("a").await).await;
     assert_succeeded(&operations.response().await);
     assert_eq!(runs.counts["a"], 2);

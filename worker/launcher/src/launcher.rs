@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use bitzel_launcher::{LaunchAnswer, LaunchReport, LaunchRequest, LauncherSetup, WatchedBound};
+use bitzel_launcher::{LaunchAnswer, LaunchReport, LaunchRequest, LauncherSetup, Network, WatchedBound};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
@@ -41,7 +41,7 @@ pub(crate) fn serve() -> Result<(), Failure> {
         filters: SystemCallFilters::new()?,
         bounds: setup.bounds,
     };
-    let network = setup.network;
+    let network = setup.network.clone();
     let mut setup = Some(setup);
     while let Some(request) = control.receive::<LaunchRequest>()? {
         // Not before the first request, because a failure is an answer to that.
@@ -51,7 +51,12 @@ pub(crate) fn serve() -> Result<(), Failure> {
         let Some(report) = launch(&request, &mut handles, &control)? else {
             return Ok(());
         };
-        let reusable = network || network::has_no_sockets().in_step("look at the network")?;
+        let reusable = match network {
+            Network::Loopback => network::has_no_sockets().in_step("look at the network")?,
+            // pasta remembers what the command sent, and would deliver late answers to the next one.
+            Network::Isolated(_) => false,
+            Network::Host => true,
+        };
         control
             .send(&LaunchAnswer { report, reusable })
             .in_step("answer the worker")?;
@@ -66,14 +71,14 @@ pub(crate) fn serve() -> Result<(), Failure> {
 fn prepare(setup: &LauncherSetup) -> Result<(), Failure> {
     limits::prefer_as_victim();
     let user_limits = UserLimits::read();
-    namespaces::enter(setup.network)?;
+    namespaces::enter(&setup.network)?;
     user_limits.share()?;
     if let Some(image_root) = &setup.image_root {
         mount_image_root(image_root)?;
     }
     shared_file_system::enter(&setup.bubblewrap, &setup.files)?;
     limits::limit_resources(&setup.bounds).in_step("limit the resources of commands")?;
-    if setup.network {
+    if setup.network == Network::Host {
         network::restrict_abstract_sockets().in_step("restrict abstract Unix sockets")?;
     }
     Ok(())

@@ -13,6 +13,7 @@
 //!
 //! Worker and launcher are built together, so the protocol has no version.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -32,8 +33,8 @@ pub struct LauncherSetup {
     pub files: Vec<SandboxFile>,
     /// Image root that the arguments of bubblewrap refer to. `None` if they refer to the machine's own root.
     pub image_root: Option<ImageRootMount>,
-    /// Gives the commands access to this machine's network.
-    pub network: bool,
+    /// Network of the commands.
+    pub network: Network,
     /// Bounds that this launcher watches for each command.
     pub bounds: WatchedBounds,
 }
@@ -47,6 +48,77 @@ pub struct ImageRootMount {
     pub lower_directories: Vec<String>,
     /// Directory that the overlay is mounted on. It may be one of the lower ones.
     pub mount_point: String,
+}
+
+/// Network of the commands of a launcher.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Network {
+    /// Loopback of their own, and nothing else.
+    Loopback,
+    /// All that this machine reaches, apart from [`UNREACHABLE_NETWORKS`]. Such a launcher is not reused.
+    Isolated(IsolatedNetwork),
+    /// This machine's network.
+    Host,
+}
+
+/// Settings of an isolated network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IsolatedNetwork {
+    /// Name or path of the program pasta.
+    pub program: String,
+    /// Addresses at which commands find this machine's own name server: at most one of each family.
+    pub name_server_forwards: Vec<IpAddr>,
+}
+
+/// Networks that no command in an isolated network reaches, as address and length of the prefix: the loopback of this
+/// machine, link-local addresses, metadata services of clouds, and IPv6 addresses that stand for such an IPv4 address.
+pub const UNREACHABLE_NETWORKS: [(IpAddr, u8); 16] = [
+    v4([0, 0, 0, 0], 8),
+    v4([127, 0, 0, 0], 8),
+    v4([169, 254, 0, 0], 16),
+    // Alibaba Cloud; Azure, whose own service also resolves names there.
+    v4([100, 100, 100, 200], 32),
+    v4([168, 63, 129, 16], 32),
+    // ::1, and the old form of IPv4 addresses in IPv6.
+    v6([0, 0, 0, 0, 0, 0, 0, 0], 96),
+    v6([0, 0, 0, 0, 0, 0, 0, 1], 128),
+    // The present form, which the kernel sends as IPv4, and that of stateless translation.
+    v6([0, 0, 0, 0, 0, 0xffff, 0, 0], 96),
+    v6([0, 0, 0, 0, 0xffff, 0, 0, 0], 96),
+    v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10),
+    // AWS (metadata, identities of pods, name server, time) and Google Cloud.
+    v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0], 32),
+    v6([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254], 128),
+    // NAT64 and 6to4 of 127.0.0.0/8 and 169.254.0.0/16.
+    v6([0x64, 0xff9b, 0, 0, 0, 0, 0x7f00, 0], 104),
+    v6([0x64, 0xff9b, 0, 0, 0, 0, 0xa9fe, 0], 112),
+    v6([0x2002, 0x7f00, 0, 0, 0, 0, 0, 0], 24),
+    v6([0x2002, 0xa9fe, 0, 0, 0, 0, 0, 0], 32),
+];
+
+const fn v4([a, b, c, d]: [u8; 4], prefix: u8) -> (IpAddr, u8) {
+    (IpAddr::V4(Ipv4Addr::new(a, b, c, d)), prefix)
+}
+
+const fn v6(segments: [u16; 8], prefix: u8) -> (IpAddr, u8) {
+    let [first, second, third, fourth, ..] = segments;
+    let [.., fifth, sixth, seventh, eighth] = segments;
+    let address = Ipv6Addr::new(first, second, third, fourth, fifth, sixth, seventh, eighth);
+    (IpAddr::V6(address), prefix)
+}
+
+/// True if no command in an isolated network reaches the address.
+pub fn is_unreachable(address: IpAddr) -> bool {
+    let bits = |address| match address {
+        IpAddr::V4(address) => (32, u128::from(u32::from(address))),
+        IpAddr::V6(address) => (128, u128::from(address)),
+    };
+    let (length, address) = bits(address);
+    UNREACHABLE_NETWORKS.iter().any(|(network, prefix)| {
+        let (own_length, network) = bits(*network);
+        // No prefix is 0 bits long, so no shift is as long as the number.
+        own_length == length && (network ^ address) >> (length - u32::from(*prefix)) == 0
+    })
 }
 
 /// Small read-only file of the sandbox.
@@ -169,6 +241,36 @@ pub enum LaunchReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tells_addresses_of_the_machine_from_others() {
+        for address in [
+            "127.0.0.53",
+            "169.254.169.254",
+            "168.63.129.16",
+            "::1",
+            "::ffff:127.0.0.1",
+            "fe80::1",
+            "febf::1",
+            "fd00:ec2::254",
+            "64:ff9b::169.254.169.254",
+            "2002:a9fe:a9fe::1",
+        ] {
+            assert!(is_unreachable(address.parse().unwrap()), "{address}");
+        }
+        for address in [
+            "10.0.0.1",
+            "169.253.255.255",
+            "192.168.1.1",
+            "168.63.129.17",
+            "fd00:ec3::254",
+            "fec0::1",
+            "64:ff9b::10.0.0.1",
+            "2001:4860:4860::8888",
+        ] {
+            assert!(!is_unreachable(address.parse().unwrap()), "{address}");
+        }
+    }
 
     #[test]
     fn long_looks_delay_the_next_one_to_a_limit() {

@@ -4,8 +4,9 @@
 //! program and talks to it over a socket, see [`bitzel_launcher`] for the protocol.
 //!
 //! The launcher prepares once, with the first request, what all its commands share: namespaces for user, mounts, host
-//! name, cgroups and a network with nothing but loopback ([`namespaces`]), and the read-only file system that bubblewrap
-//! builds ([`shared_file_system`]), around the machine's `/usr` or in an image root ([`image_root`]). For each command it forks a [`supervisor`] into further namespaces, which makes what
+//! name, cgroups and a network with nothing but loopback or with an [`isolated_network`] ([`namespaces`]), and the
+//! read-only file system that bubblewrap builds ([`shared_file_system`]), around the machine's `/usr` or in an image root
+//! ([`image_root`]). For each command it forks a [`supervisor`] into further namespaces, which makes what
 //! the command has for itself ([`confinement`]) and starts it. Why a command sees nothing of the one before it is in
 //! `docs/decisions/0023-launchers-are-reused.md` and `docs/decisions/0025-one-bubblewrap-for-many-actions.md`.
 //!
@@ -22,6 +23,7 @@ mod control;
 mod disk_watch;
 mod failure;
 mod image_root;
+mod isolated_network;
 mod keyring;
 mod launcher;
 mod limits;
@@ -30,6 +32,7 @@ mod network;
 mod open_files;
 mod process_watch;
 mod raw_calls;
+mod routes;
 mod shared_file_system;
 mod supervisor;
 mod system_calls;

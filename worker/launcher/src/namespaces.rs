@@ -3,17 +3,18 @@
 use std::fs;
 use std::io;
 
+use bitzel_launcher::Network;
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{getgid, getuid};
 use rustix::thread::UnshareFlags;
 
 use crate::failure::{Failure, InStep as _};
-use crate::network;
 use crate::raw_calls::unshare;
+use crate::{isolated_network, network};
 
 /// Enters user and mount namespaces in which this process is root over what belongs to the worker's user, and unless
-/// the commands have access to the machine's `network`, a network namespace with loopback alone.
-pub(crate) fn enter(network: bool) -> Result<(), Failure> {
+/// the commands have the machine's `network`, a network namespace.
+pub(crate) fn enter(network: &Network) -> Result<(), Failure> {
     let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
     unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS).in_step("unshare user and mount namespaces")?;
     let write = |path: &str, text: &str| fs::write(path, text).in_step(format_args!("write {path}"));
@@ -26,9 +27,13 @@ pub(crate) fn enter(network: bool) -> Result<(), Failure> {
         MountPropagationFlags::REC | MountPropagationFlags::DOWNSTREAM,
     )
     .in_step("make the mounts of the new namespace private")?;
-    if !network {
-        unshare(UnshareFlags::NEWNET).in_step("unshare the network namespace")?;
-        network::bring_loopback_up().in_step("set up loopback")?;
+    match network {
+        Network::Loopback => {
+            unshare(UnshareFlags::NEWNET).in_step("unshare the network namespace")?;
+            network::bring_loopback_up().in_step("set up loopback")?;
+        }
+        Network::Isolated(settings) => isolated_network::enter(settings)?,
+        Network::Host => {}
     }
     // Older kernels lack it, and some machines forbid it.
     let _ = unshare(UnshareFlags::NEWCGROUP);

@@ -1,4 +1,5 @@
-//! Network of commands: loopback and nothing else, or the machine's without its abstract Unix sockets.
+//! Network of commands: loopback and nothing else, or the machine's without its abstract Unix sockets. The third kind is
+//! in `isolated_network`.
 
 use std::fs;
 use std::io;

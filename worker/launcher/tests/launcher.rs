@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use bitzel_launcher::{
-    LaunchAnswer, LaunchReport, LaunchRequest, LauncherSetup, SandboxFile, WatchedBound, WatchedBounds,
+    LaunchAnswer, LaunchReport, LaunchRequest, LauncherSetup, Network, SandboxFile, WatchedBound,
+    WatchedBounds,
 };
 use rustix::fs::{CWD, FileType, Mode, OFlags, fcntl_setfl, mknodat};
 use serde::Serialize;
@@ -67,7 +68,7 @@ impl Launcher {
                 content: "root:x:0:0::/:/bin/sh\n".into(),
             }],
             image_root: None,
-            network: false,
+            network: Network::Loopback,
             bounds,
         });
         launcher

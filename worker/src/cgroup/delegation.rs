@@ -88,6 +88,7 @@ fn enable(directory: &Path, offered: Controllers) -> io::Result<()> {
         (offered.memory, "+memory"),
         (offered.pids, "+pids"),
         (offered.cpu, "+cpu"),
+        (offered.io, "+io"),
     ];
     let names: Vec<&str> = names
         .into_iter()
@@ -102,6 +103,7 @@ fn controllers(text: &str) -> Controllers {
         memory: has("memory"),
         pids: has("pids"),
         cpu: has("cpu"),
+        io: has("io"),
     }
 }
 

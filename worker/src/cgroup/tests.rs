@@ -15,6 +15,7 @@ fn writes_the_limits_and_reads_the_events() {
     let path = |name: &str| directory.path().join(name);
     fs::write(path("memory.events"), "low 0\nmax 7\noom 2\noom_kill 3\n").unwrap();
     fs::write(path("pids.events"), "max 5\n").unwrap();
+    fs::write(path("io.bfq.weight"), "100\n").unwrap();
     let mut cgroup = Cgroup {
         directory: directory.path().to_owned(),
         memory_events: None,
@@ -24,6 +25,7 @@ fn writes_the_limits_and_reads_the_events() {
         memory: true,
         pids: true,
         cpu: true,
+        io: true,
     };
     cgroup.limit(controllers, &bounds()).unwrap();
     let written = |name| fs::read_to_string(path(name)).unwrap();
@@ -32,6 +34,10 @@ fn writes_the_limits_and_reads_the_events() {
     assert_eq!(written("memory.swap.max"), "0");
     assert_eq!(written("pids.max"), "28");
     assert_eq!(written("cpu.weight"), "100");
+    // Only the file that the kernel has.
+    assert_eq!(written("io.bfq.weight"), "default 100");
+    assert!(!path("io.weight").exists());
+    assert!(cgroup.shares_disks());
     let expected = CgroupEvents {
         killed: 3,
         out_of_memory: 2,

@@ -49,7 +49,8 @@ pub(super) fn advice() -> String {
     lines.join("\n")
 }
 
-fn in_path(program: &str) -> bool {
+/// True if a program is in `PATH`.
+pub(super) fn in_path(program: &str) -> bool {
     // The launcher searches the same PATH.
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|directory| directory.join(program).is_file())

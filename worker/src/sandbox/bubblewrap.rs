@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use bitzel_launcher::{INPUT_ROOT, SandboxFile};
+use bitzel_launcher::{INPUT_ROOT, Network, SandboxFile};
 
 use crate::worker_directories::{CHANGES, WorkerDirectories};
 
@@ -25,22 +25,23 @@ const ETC: [&str; 13] = [
     "/etc/pki/tls/openssl.cnf",
 ];
 /// Parts of /etc that name resolution needs in addition.
-const NETWORK_ETC: [&str; 6] = [
-    "/etc/resolv.conf",
+const NETWORK_ETC: [&str; 5] = [
     "/etc/hosts",
     "/etc/nsswitch.conf",
     "/etc/services",
     "/etc/protocols",
     "/etc/gai.conf",
 ];
+/// File with the name servers. In an isolated network commands have one of their own.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 pub(super) const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\
                       bitzel:x:1000:1000:bitzel:/tmp:/bin/sh\n\
                       nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n";
 pub(super) const GROUP: &str = "root:x:0:\nbitzel:x:1000:\nnogroup:x:65534:\n";
 pub(super) const HOSTS: &str = "127.0.0.1 localhost bitzel\n::1 localhost bitzel\n";
 
-/// Parts of /etc that name resolution takes from the machine in an image root: they say where this network is.
-const IMAGE_NETWORK_ETC: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
+/// Part of /etc that name resolution takes from the machine in an image root, beside the name servers.
+const HOSTS_FILE: &str = "/etc/hosts";
 
 /// Parts of this machine's file system that commands see, all of them read-only.
 #[derive(Debug)]
@@ -89,27 +90,30 @@ impl HostFileSystem {
     }
 
     /// The sandbox's own files of /etc, instead of those of this machine.
-    pub(super) fn files(network: bool) -> Vec<SandboxFile> {
+    pub(super) fn files(network: &Network) -> Vec<SandboxFile> {
         let file = |path: &str, content: &str| SandboxFile {
             path: path.to_owned(),
             content: content.to_owned(),
         };
         let mut files = vec![file("/etc/passwd", PASSWD), file("/etc/group", GROUP)];
-        if !network {
+        if *network == Network::Loopback {
             // The launcher is in a network of its own.
             files.push(file("/etc/hosts", HOSTS));
         }
         files
     }
 
-    /// Arguments for the file system that all commands with or without this machine's `network` share. They see it
+    /// Arguments for the file system that all commands with this kind of `network` share. They see it
     /// read-only; file systems that they can write to are mounted over `/work`, `/tmp`, `/dev/shm`, `/dev/pts` and
     /// `/proc` for each of them.
-    pub(super) fn bubblewrap_arguments(&self, network: bool) -> Vec<String> {
+    pub(super) fn bubblewrap_arguments(&self, network: &Network) -> Vec<String> {
         let mut arguments = strings(&["--unshare-uts", "--hostname", "bitzel", "--die-with-parent"]);
         arguments.extend_from_slice(&self.common);
-        if network {
+        if *network != Network::Loopback {
             arguments.extend_from_slice(&self.network);
+        }
+        if *network == Network::Host {
+            arguments.extend(strings(&["--ro-bind-try", RESOLV_CONF, RESOLV_CONF]));
         }
         arguments.extend(strings(&["--ro-bind", "/proc", "/proc"]));
         arguments.extend(strings(&["--dev", "/dev", "--remount-ro", "/dev"]));
@@ -124,11 +128,14 @@ impl HostFileSystem {
     /// As [`bubblewrap_arguments`](Self::bubblewrap_arguments), in the image root that is mounted at `image_root`, relative
     /// to the worker's directory. Of this machine commands see the devices, `/proc`, and with `network` where its name
     /// servers are. The image root has all mount points ([`super::mount_points`]).
-    pub(super) fn image_root_arguments(&self, network: bool, image_root: &str) -> Vec<String> {
+    pub(super) fn image_root_arguments(&self, network: &Network, image_root: &str) -> Vec<String> {
         let mut arguments = strings(&["--unshare-uts", "--hostname", "bitzel", "--die-with-parent"]);
         arguments.extend(strings(&["--ro-bind", image_root, "/"]));
-        for path in IMAGE_NETWORK_ETC.iter().filter(|_| network) {
-            arguments.extend(strings(&["--ro-bind-try", path, path]));
+        if *network != Network::Loopback {
+            arguments.extend(strings(&["--ro-bind-try", HOSTS_FILE, HOSTS_FILE]));
+        }
+        if *network == Network::Host {
+            arguments.extend(strings(&["--ro-bind-try", RESOLV_CONF, RESOLV_CONF]));
         }
         arguments.extend(strings(&["--ro-bind", "/proc", "/proc"]));
         arguments.extend(strings(&["--dev", "/dev", "--remount-ro", "/dev"]));

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use bitzel_cas::blocking::run_blocking;
-use bitzel_launcher::{LaunchAnswer, LaunchRequest, LauncherSetup};
+use bitzel_launcher::{LaunchAnswer, LaunchRequest, LauncherSetup, Network};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
@@ -25,7 +25,7 @@ pub(super) struct Launcher {
     control: BufReader<UnixStream>,
     /// Encoded setup, which is sent together with the first request.
     pending_setup: Vec<u8>,
-    /// True if its commands have access to this machine's network.
+    /// True if its commands have a network beside loopback.
     network: bool,
     /// Root file system of its commands, which stays in place while the launcher exists. `None` for that of this machine.
     image_root: Option<Arc<ImageRoot>>,
@@ -71,13 +71,13 @@ impl Launcher {
             process,
             control: BufReader::new(ours),
             pending_setup,
-            network: setup.network,
+            network: setup.network != Network::Loopback,
             image_root,
             cgroup,
         })
     }
 
-    /// True if its commands have or have not access to this machine's `network`, and run in this root file system.
+    /// True if its commands have or have not a `network` beside loopback, and run in this root file system.
     pub(super) fn serves(&self, network: bool, image_root: Option<&Arc<ImageRoot>>) -> bool {
         let digest = |root: Option<&Arc<ImageRoot>>| root.map(|root| root.digest());
         self.network == network && digest(self.image_root.as_ref()) == digest(image_root)

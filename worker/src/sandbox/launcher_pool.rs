@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use bitzel_launcher::{ImageRootMount, LauncherSetup, WatchedBounds};
+use bitzel_launcher::{ImageRootMount, LauncherSetup, Network, WatchedBounds};
 use parking_lot::Mutex;
 
+use super::action_network::ActionNetwork;
 use super::bubblewrap::HostFileSystem;
 use super::launcher::Launcher;
 use super::launcher_program::LauncherProgram;
@@ -24,6 +25,7 @@ pub(super) struct LauncherPool {
     directories: Arc<WorkerDirectories>,
     host: HostFileSystem,
     bounds: WatchedBounds,
+    network: ActionNetwork,
     cgroups: Option<Arc<Cgroups>>,
     /// Those that were put back last come last.
     idle: Mutex<Vec<Launcher>>,
@@ -35,6 +37,7 @@ impl LauncherPool {
         directories: Arc<WorkerDirectories>,
         host: HostFileSystem,
         bounds: WatchedBounds,
+        network: ActionNetwork,
         cgroups: Option<Arc<Cgroups>>,
     ) -> Self {
         Self {
@@ -42,12 +45,23 @@ impl LauncherPool {
             directories,
             host,
             bounds,
+            network,
             cgroups,
             idle: Mutex::default(),
         }
     }
 
-    /// Takes an idle launcher for commands with or without this machine's network in a root file system, or starts one.
+    /// Kind of network that commands with network get.
+    pub(super) fn network(&self) -> ActionNetwork {
+        self.network
+    }
+
+    /// Gives commands with network this machine's from now on.
+    pub(super) fn use_host_network(&mut self) {
+        self.network = ActionNetwork::Host;
+    }
+
+    /// Takes an idle launcher for commands with or without network in a root file system, or starts one.
     pub(super) fn take(&self, network: bool, image_root: Option<&Arc<ImageRoot>>) -> Result<Launcher, Error> {
         while let Some(mut launcher) = self.take_idle(network, image_root) {
             // If somebody killed it meanwhile, the next command need not fail for that.
@@ -69,10 +83,15 @@ impl LauncherPool {
     }
 
     fn setup(&self, network: bool, image_root: Option<&Arc<ImageRoot>>) -> LauncherSetup {
-        let (bubblewrap, files, image_root) = match image_root {
+        let (network, name_servers) = if network {
+            self.network.connect()
+        } else {
+            (Network::Loopback, None)
+        };
+        let (bubblewrap, mut files, image_root) = match image_root {
             None => (
-                self.host.bubblewrap_arguments(network),
-                HostFileSystem::files(network),
+                self.host.bubblewrap_arguments(&network),
+                HostFileSystem::files(&network),
                 None,
             ),
             Some(root) => {
@@ -83,12 +102,13 @@ impl LauncherPool {
                 };
                 // The sandbox's own files are a part of the mount points.
                 (
-                    self.host.image_root_arguments(network, &mount_point),
+                    self.host.image_root_arguments(&network, &mount_point),
                     vec![],
                     Some(mount),
                 )
             }
         };
+        files.extend(name_servers);
         LauncherSetup {
             bubblewrap,
             files,

@@ -17,10 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::execution_timeout::ExecutionTimeouts;
 use super::sandbox_properties::SandboxProperties;
-use crate::bounds::{Bound, BoundReached};
+use crate::bounds::{Bound, BoundReached, Bounds};
 use crate::cancellation::unless_cancelled;
 use crate::error::Error;
-use crate::input_tree::{child_digest, count_entries, directory_of};
+use crate::input_tree::{child_digest, directory_of, tree_totals};
 use crate::outputs::OutputDeclaration;
 use crate::relative_path::resolve;
 
@@ -48,14 +48,16 @@ pub(super) struct CheckedAction {
 pub(super) struct ActionReader {
     timeouts: ExecutionTimeouts,
     max_input_entries: u64,
+    max_input_bytes: u64,
     directory_cache: DirectoryCache,
 }
 
 impl ActionReader {
-    pub(super) fn new(timeouts: ExecutionTimeouts, max_input_entries: u64) -> Self {
+    pub(super) fn new(timeouts: ExecutionTimeouts, bounds: &Bounds) -> Self {
         Self {
             timeouts,
-            max_input_entries,
+            max_input_entries: bounds.input_entries,
+            max_input_bytes: bounds.input_bytes,
             directory_cache: DirectoryCache::new(DIRECTORY_CACHE_BYTES),
         }
     }
@@ -90,7 +92,7 @@ impl ActionReader {
         })
     }
 
-    /// Fetches the tree of the input root, counts its entries and looks for the working directory in it.
+    /// Fetches the tree of the input root, counts its entries and bytes and looks for the working directory in it.
     pub(super) async fn fetch_input_tree(
         &self,
         store: &dyn BlobStore,
@@ -114,18 +116,20 @@ impl ActionReader {
             tree.map_err(Error::input_root)
         };
         let tree = Arc::new(unless_cancelled(cancellation, fetch).await?);
-        let entries = if tree.directories.len() <= MAX_DIRECTORIES_COUNTED_AT_ONCE {
-            count_entries(&tree)?
+        let totals = if tree.directories.len() <= MAX_DIRECTORIES_COUNTED_AT_ONCE {
+            tree_totals(&tree)?
         } else {
             let tree = Arc::clone(&tree);
-            run_blocking(move || count_entries(&tree)).await?
+            run_blocking(move || tree_totals(&tree)).await?
         };
-        if entries > self.max_input_entries {
-            return Err(Error::BoundReached(BoundReached {
-                bound: Bound::InputEntries,
-                used: Some(entries),
-                allowed: self.max_input_entries,
-            }));
+        for (bound, used, allowed) in [
+            (Bound::InputEntries, totals.entries, self.max_input_entries),
+            (Bound::InputBytes, totals.bytes, self.max_input_bytes),
+        ] {
+            if used > allowed {
+                let used = Some(used);
+                return Err(Error::BoundReached(BoundReached { bound, used, allowed }));
+            }
         }
         Ok(tree)
     }

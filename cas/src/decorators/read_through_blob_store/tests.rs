@@ -84,3 +84,69 @@ async fn a_remote_that_recovers_is_used_again_after_a_while() {
     tokio::time::advance(std::time::Duration::from_secs(31)).await;
     assert_eq!(store.find_missing(&[there]).await.unwrap(), []);
 }
+
+/// Remote that lists every blob and has wrong bytes for each.
+struct LyingBlobStore;
+
+#[async_trait]
+impl BlobStore for LyingBlobStore {
+    async fn find_missing(&self, _: &[Digest]) -> Result<Vec<Digest>, Error> {
+        Ok(vec![])
+    }
+
+    async fn read(&self, digest: Digest, range: BlobRange) -> Result<BlobStream, Error> {
+        let size = usize::try_from(digest.size_bytes() - range.offset).unwrap();
+        Ok(one_chunk(vec![b'?'; size].into()))
+    }
+
+    async fn write(&self, _: Digest, _: BlobStream) -> Result<(), Error> {
+        unreachable!("reads write to the local store alone")
+    }
+
+    async fn lease(&self, _: &[Digest]) -> Result<crate::blob_store::Lease, Error> {
+        unreachable!("leases are the local store's")
+    }
+
+    async fn resolve(&self, _: DigestFunction, _: [u8; 32]) -> Result<Option<Digest>, Error> {
+        Ok(None)
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_blob_is_missing_until_it_is_written() {
+    let [(first, text), (second, _)] = [blob("first"), blob("second")];
+    let local = Arc::new(MemoryBlobStore::default());
+    let verifying = Arc::new(crate::VerifyingBlobStore::new(Arc::new(LyingBlobStore)));
+    let store = read_through(&local, verifying);
+    assert_eq!(store.find_missing(&[first, second]).await.unwrap(), []);
+    let error = read_whole(&store, first).await.unwrap_err();
+    assert!(
+        matches!(error, Error::NotFound(digest) if digest == first),
+        "{error}"
+    );
+    // The remote still lists it. Other blobs are not concerned.
+    assert_eq!(store.find_missing(&[first, second]).await.unwrap(), [first]);
+    let blobs = store.read_batch(&[second]).await;
+    assert!(matches!(blobs[0], Err(Error::NotFound(digest)) if digest == second));
+    assert_eq!(
+        store.find_missing(&[first, second]).await.unwrap(),
+        [first, second]
+    );
+    store.write(first, one_chunk(text.clone())).await.unwrap();
+    assert_eq!(store.find_missing(&[first, second]).await.unwrap(), [second]);
+    assert_eq!(read_whole(&store, first).await.unwrap(), text);
+}
+
+#[tokio::test]
+async fn a_part_of_a_wrong_blob_is_not_delivered() {
+    let (digest, _) = blob("text of the blob");
+    let local = Arc::new(MemoryBlobStore::default());
+    let verifying = Arc::new(crate::VerifyingBlobStore::new(Arc::new(LyingBlobStore)));
+    let store = read_through(&local, verifying);
+    let range = BlobRange {
+        offset: 5,
+        limit: Some(2),
+    };
+    let error = store.read(digest, range).await.err().unwrap();
+    assert!(matches!(error, Error::NotFound(_)), "{error}");
+}

@@ -33,6 +33,15 @@ enum EntryKind {
     File(FileNode),
 }
 
+/// File to download.
+pub(super) struct PlannedFile<'layout> {
+    /// Relative to the destination.
+    pub(super) path: &'layout str,
+    /// The task whose result has the file.
+    pub(super) task: &'layout str,
+    pub(super) node: &'layout FileNode,
+}
+
 /// A file that is downloaded, and the path of a hard link to it.
 type HardLink<'layout> = (&'layout str, &'layout str);
 
@@ -184,7 +193,7 @@ impl Layout {
     }
 
     /// Files to download, and hard links to them.
-    pub(super) fn files(&self) -> (Vec<(&str, &FileNode)>, Vec<HardLink<'_>>) {
+    pub(super) fn files(&self) -> (Vec<PlannedFile<'_>>, Vec<HardLink<'_>>) {
         let mut originals: HashMap<(&str, &str), &str> = HashMap::new();
         let (mut files, mut links) = (vec![], vec![]);
         for (path, planned) in &self.0 {
@@ -201,7 +210,11 @@ impl Layout {
             let original = group.map(|group| originals.entry((&group.value, hash)).or_insert(path));
             match original {
                 Some(original) if *original != path => links.push((*original, path.as_str())),
-                _ => files.push((path.as_str(), node)),
+                _ => files.push(PlannedFile {
+                    path,
+                    task: &planned.task,
+                    node,
+                }),
             }
         }
         (files, links)

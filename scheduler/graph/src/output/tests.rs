@@ -112,7 +112,7 @@ async fn a_link_in_one_result_leads_no_file_of_another_outside() {
     // The link alone is placed, and leads where it does.
     let mut layout = Layout::default();
     layout.add(&store, "b", "images", &results[1].1).await.unwrap();
-    write(&store, layout, &there.destination).await.unwrap();
+    write(&store, &layout, &there.destination).await.unwrap();
     assert_eq!(
         fs::read_link(there.destination.join("images/x")).unwrap(),
         there.outside
@@ -120,7 +120,7 @@ async fn a_link_in_one_result_leads_no_file_of_another_outside() {
     // A later build replaces it.
     let mut layout = Layout::default();
     layout.add(&store, "a", "images", &results[0].1).await.unwrap();
-    write(&store, layout, &there.destination).await.unwrap();
+    write(&store, &layout, &there.destination).await.unwrap();
     let placed = there.destination.join("images/x/f");
     assert_eq!(fs::read(&placed).unwrap(), b"result");
     assert_eq!(fs::metadata(placed).unwrap().permissions().mode() & 0o777, 0o644);
@@ -194,9 +194,29 @@ async fn names_of_one_file_stay_that() {
                 .await
                 .unwrap();
         }
-        assert_eq!(write(&store, layout, &there.destination).await.unwrap(), 1);
+        assert_eq!(layout.files().0.len(), 1);
+        write(&store, &layout, &there.destination).await.unwrap();
         let inode = |path| fs::metadata(there.destination.join(path)).unwrap().ino();
         assert_eq!(inode("a"), inode("d/b"));
     }
     assert_eq!(entries(&there.destination).len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_files_are_named_by_task_and_the_others_placed() {
+    let store = MemoryBlobStore::default();
+    let there = directories();
+    let node = file_node("", put(&store, b"result".to_vec()).await);
+    let lost = file_node("", DIGEST_FUNCTION.digest(b"nobody has it"));
+    let mut layout = Layout::default();
+    for (task, path, node) in [("a", "here", &node), ("b", "gone", &lost), ("b", "too", &lost)] {
+        layout
+            .add(&store, task, path, &Node::File(node.clone()))
+            .await
+            .unwrap();
+    }
+    let lost = write(&store, &layout, &there.destination).await.unwrap();
+    assert_eq!(lost.keys().collect::<Vec<_>>(), ["b"]);
+    assert!(lost["b"].is_lost_output(), "{:?}", lost["b"]);
+    assert_eq!(entries(&there.destination), ["here"].map(PathBuf::from));
 }

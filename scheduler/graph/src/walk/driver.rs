@@ -1,6 +1,7 @@
 //! Driver of a build: carries out the steps of the schedule.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,6 +21,7 @@ use super::event::{BuildEvent, Outcome, Summary};
 use super::executions::Executions;
 use super::schedule::{Completion, Schedule, Step};
 use super::task_execution::{BuildContext, ReadyTask};
+use crate::output::{LostOutputs, place_outputs};
 use crate::plan::runner_files::{dependencies_file, task_file};
 use crate::plan::signature::Environment;
 use crate::plan::task_index::TaskIndex;
@@ -30,7 +32,7 @@ const MAX_CONCURRENT_LOOK_UPS: usize = 256;
 /// Memory for decoded Directories, in bytes.
 const DIRECTORY_CACHE_BYTES: u64 = 128 << 20;
 
-/// Maximum number of times that lost inputs of one task are built again. More is a failure of the store.
+/// Maximum number of times that lost inputs or outputs of one task are built again. More is a failure of the store.
 const MAX_RECOVERIES_PER_TASK: usize = 3;
 
 /// Configuration of a build.
@@ -46,6 +48,8 @@ pub struct BuildConfig {
     pub environment: Environment,
     /// Looks results up and executes nothing.
     pub dry_run: bool,
+    /// Directory in which the results of the targets are placed.
+    pub output: Option<PathBuf>,
 }
 
 /// A build of one graph.
@@ -54,11 +58,12 @@ pub struct Driver {
     schedule: Schedule,
     jobs: usize,
     dry_run: bool,
+    output: Option<PathBuf>,
     events: mpsc::UnboundedSender<BuildEvent>,
     results: BTreeMap<u32, Arc<TaskResult>>,
     /// Wall time of this build's executions, by task.
     durations: BTreeMap<u32, u64>,
-    /// Number of times that lost inputs of a task were built again.
+    /// Number of times that lost inputs or outputs of a task were built again.
     recoveries: BTreeMap<u32, usize>,
     running: usize,
     failed: usize,
@@ -106,6 +111,7 @@ impl Driver {
             schedule: Schedule::new(index, config.keep_going),
             jobs: config.jobs.max(1),
             dry_run: config.dry_run,
+            output: config.output,
             events,
             results: BTreeMap::new(),
             durations: BTreeMap::new(),
@@ -115,9 +121,20 @@ impl Driver {
         }
     }
 
-    /// Runs the build to its end. Dropping the future ends all calls, and the server detects that.
-    pub async fn run(mut self) -> (Summary, BTreeMap<u32, Arc<TaskResult>>) {
+    /// Runs the build to its end and places its output. Dropping the future ends all calls, and the server detects that.
+    pub async fn run(mut self) -> Result<Summary, BuildError> {
         let started = Instant::now();
+        loop {
+            self.run_steps().await;
+            let seconds = started.elapsed().as_secs_f64();
+            if !self.place_outputs().await? {
+                return Ok(self.summary(seconds));
+            }
+        }
+    }
+
+    /// Runs steps until there are no more.
+    async fn run_steps(&mut self) {
         let mut steps: JoinSet<StepOutcome> = JoinSet::new();
         loop {
             while steps.len() < MAX_CONCURRENT_LOOK_UPS.max(self.jobs) {
@@ -138,7 +155,31 @@ impl Driver {
                 None => break,
             }
         }
-        (self.summary(started.elapsed().as_secs_f64()), self.results)
+    }
+
+    /// Places the results of the targets, if the build has an output directory. True if some of their blobs are not in the
+    /// store, and the schedule has steps again to make them anew.
+    async fn place_outputs(&mut self) -> Result<bool, BuildError> {
+        let Some(output) = &self.output else {
+            return Ok(false);
+        };
+        let lost = place_outputs(&self.context.index, &self.results, &self.context.store, output).await?;
+        let is_lost = !lost.is_empty();
+        for LostOutputs { task, error } in lost {
+            if !self.may_recover(task) {
+                return Err(error);
+            }
+            self.context.forget_uploads();
+            let (recipe, name) = self.names(task);
+            self.tell(BuildEvent::OutputsLost {
+                recipe,
+                task: name,
+                reason: with_causes(&error),
+            });
+            self.results.remove(&task);
+            self.schedule.outputs_lost(task);
+        }
+        Ok(is_lost)
     }
 
     /// Starts a step in a background task.
@@ -198,6 +239,7 @@ impl Driver {
             results: inputs.required().into_iter().filter_map(known).collect(),
             task_file: task_file(index, task, &taskhash),
             dependencies_file: dependencies_file(index, task, &taskhash, &|task| self.schedule.unihash(task)),
+            is_forced: self.schedule.is_forced(task),
             task,
             taskhash,
             inputs,

@@ -145,6 +145,17 @@ impl BuildError {
         }
     }
 
+    /// True if blobs of a result are absent from the store, or have other bytes than their digests say.
+    pub(crate) fn is_lost_output(&self) -> bool {
+        match self {
+            Self::Store { source, .. } => matches!(
+                **source,
+                bitzel_cas::Error::NotFound(_) | bitzel_cas::Error::DigestMismatch { .. }
+            ),
+            _ => false,
+        }
+    }
+
     /// Error for a failed call of the Execution service.
     pub(super) fn execution(task: &str, status: Status) -> Self {
         Self::inputs_lost(task, &to_rpc_status(&status)).unwrap_or_else(|| Self::Execution {

@@ -82,6 +82,15 @@ pub enum BuildEvent {
         /// The blobs that are gone.
         reason: String,
     },
+    /// Outputs of a finished task are gone from the store, or are wrong there. The task runs again.
+    OutputsLost {
+        /// Recipe: PN, or `mc:CONFIG:PN` for a multiconfig that is not the default one.
+        recipe: String,
+        /// Name of the task, for example `do_compile`.
+        task: String,
+        /// One of the blobs.
+        reason: String,
+    },
     /// The server does not execute a task for now. The build tries again after a pause.
     ExecutionInterrupted {
         /// Recipe: PN, or `mc:CONFIG:PN` for a multiconfig that is not the default one.

@@ -87,6 +87,8 @@ pub struct Schedule {
     /// Executions by height, so that long chains start first; ties by the order of the export.
     executions: BinaryHeap<(u32, std::cmp::Reverse<u32>)>,
     taskhashes: BTreeMap<u32, String>,
+    /// Tasks that are executed although their results may be found, see [`Schedule::outputs_lost`].
+    forced: BTreeSet<u32>,
     wanted: usize,
     done: usize,
     failed: bool,
@@ -105,6 +107,7 @@ impl Schedule {
             look_ups: Vec::new(),
             executions: BinaryHeap::new(),
             taskhashes: BTreeMap::new(),
+            forced: BTreeSet::new(),
             wanted: 0,
             done: 0,
             failed: false,
@@ -182,6 +185,20 @@ impl Schedule {
         }
         self.taskhashes.remove(&task);
         self.wait(task);
+    }
+
+    /// Reports that outputs of a finished task are not in the store, although its result was found or recorded. The task
+    /// is executed again, whatever a look-up would find.
+    pub fn outputs_lost(&mut self, task: u32) {
+        self.done -= 1;
+        self.taskhashes.remove(&task);
+        self.forced.insert(task);
+        self.wait(task);
+    }
+
+    /// True if the execution of the task must not end with a result that exists.
+    pub fn is_forced(&self, task: u32) -> bool {
+        self.forced.contains(&task)
     }
 
     /// Origin of the task's result, if it has one.
@@ -292,7 +309,7 @@ impl Schedule {
         let always = always_runs(message);
         let looked_up = exported && !self.unpredictable[task as usize];
         self.taskhashes.insert(task, taskhash.clone());
-        if always || looked_up {
+        if always || looked_up || self.is_forced(task) {
             self.execute(task);
         } else {
             self.states[task as usize] = TaskState::LookingUp { again: true };
@@ -319,6 +336,7 @@ impl Schedule {
 
     fn done(&mut self, task: u32, unihash: String, completion: Completion) {
         self.states[task as usize] = TaskState::Done { unihash, completion };
+        self.forced.remove(&task);
         self.done += 1;
         for waiting in std::mem::take(&mut self.waiting[task as usize]) {
             if let TaskState::Waiting { missing } = &mut self.states[waiting as usize] {

@@ -50,6 +50,8 @@ pub(super) struct ReadyTask {
     pub(super) results: BTreeMap<u32, Arc<TaskResult>>,
     pub(super) task_file: Bytes,
     pub(super) dependencies_file: Bytes,
+    /// Executes the task although the server may have a result of its Action.
+    pub(super) is_forced: bool,
 }
 
 impl BuildContext {
@@ -115,7 +117,7 @@ impl BuildContext {
             .executions
             .execute(ExecutionRequest {
                 action: action.action,
-                skip_cache_lookup: always_runs(task),
+                skip_cache_lookup: always_runs(task) || ready.is_forced,
                 task: &name,
             })
             .await

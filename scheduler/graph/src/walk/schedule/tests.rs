@@ -273,3 +273,38 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn lost_outputs_are_built_again_whatever_is_found() {
+    let index = in_order(chain());
+    let mut world = World::default();
+    world.build(&index, false, &same);
+    let mut schedule = Schedule::new(Arc::clone(&index), false);
+    // Task 3 is found; its outputs turn out to be lost, and so are those of task 2, which it needs.
+    let (mut executed, mut lost_inputs) = (vec![], BTreeSet::from([2]));
+    let mut lost_outputs = true;
+    loop {
+        while let Some(step) = schedule.next_step(true) {
+            match step {
+                Step::LookUp { task, taskhash } => schedule.found(task, world.entries[&taskhash].clone()),
+                Step::Execute { task, taskhash } => {
+                    assert!(schedule.is_forced(task));
+                    executed.push(task);
+                    schedule.executed(task, taskhash);
+                }
+            }
+        }
+        if std::mem::take(&mut lost_outputs) {
+            schedule.outputs_lost(3);
+        } else if lost_inputs.remove(&2) {
+            schedule.outputs_lost(2);
+        } else {
+            break;
+        }
+    }
+    assert_eq!(executed, [3, 2]);
+    assert_eq!(schedule.completion(3), Some(Completion::Ran));
+    assert!(!schedule.is_forced(3));
+    let (done, wanted) = schedule.progress();
+    assert_eq!(done, wanted);
+}

@@ -1,0 +1,327 @@
+//! Network of Actions: what one with `network=on` reaches, and what not.
+
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bitzel_worker::bounds::ActionNetworkSetting;
+
+use crate::harness::*;
+
+const NETWORK: &[(&str, &str)] = &[("network", "on")];
+
+/// Client that tries to reach servers in all ways that an ordinary user has, and prints the names of those that it
+/// reached. Its input has a name, an address and a port a line.
+const CLIENT: &str = r#"
+import socket, struct, sys
+interfaces = [name for _, name in socket.if_nameindex()]
+def greeted(name, connect):
+    try:
+        with connect() as client:
+            client.settimeout(1)
+            if client.recv(5) == b"hello":
+                print(name, flush=True)
+    except OSError as error:
+        print(name, error, file=sys.stderr)
+def stream(family, target, device=None, scope=None):
+    client = socket.socket(family, socket.SOCK_STREAM)
+    client.settimeout(1)
+    if device:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+    client.connect(target if scope is None else (*target, 0, socket.if_nametoindex(scope)))
+    return client
+def datagram(family, target, device):
+    client = socket.socket(family, socket.SOCK_DGRAM)
+    client.settimeout(1)
+    index = socket.if_nametoindex(device)
+    if family == socket.AF_INET:
+        info = (socket.IPPROTO_IP, 8, struct.pack("@i4s4s", index, bytes(4), bytes(4)))
+    else:
+        info = (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, struct.pack("@16si", bytes(16), index))
+    client.sendmsg([b"hello"], [info], 0, target)
+    return client
+for line in open("servers"):
+    name, address, port = line.split()
+    port = int(port)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    target = (address, port)
+    greeted(name, lambda: stream(family, target))
+    for device in interfaces:
+        greeted(name, lambda: stream(family, target, device))
+        greeted(name, lambda: datagram(family, target, device))
+        if family == socket.AF_INET6:
+            greeted(name, lambda: stream(family, target, None, device))
+    if family == socket.AF_INET:
+        for form in ["::ffff:", "::", "64:ff9b::", "::ffff:0:"]:
+            greeted(name, lambda: stream(socket.AF_INET6, (form + address, port)))
+"#;
+
+/// Server on an address of this machine that says hello, by TCP and UDP.
+struct Server {
+    address: SocketAddr,
+}
+
+impl Server {
+    fn start(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
+        let address = listener.local_addr().unwrap();
+        let datagrams = UdpSocket::bind(address).unwrap();
+        std::thread::spawn(move || {
+            for mut client in listener.incoming().flatten() {
+                let _ = client.write_all(b"hello");
+            }
+        });
+        std::thread::spawn(move || {
+            let mut received = [0; 5];
+            while let Ok((_, client)) = datagrams.recv_from(&mut received) {
+                let _ = datagrams.send_to(b"hello", client);
+            }
+        });
+        Self { address }
+    }
+}
+
+/// Further address of this machine. Removed when it is dropped.
+struct AddedAddress {
+    address: String,
+    interface: String,
+}
+
+impl AddedAddress {
+    /// `None` without the privilege to add addresses.
+    fn new(address: &str, interface: &str) -> Option<Self> {
+        let added = Self {
+            address: address.into(),
+            interface: interface.into(),
+        };
+        added.ip("add").then_some(added)
+    }
+
+    fn ip(&self, verb: &str) -> bool {
+        let mut command = Command::new("ip");
+        command.args(["address", verb, &self.address, "dev", &self.interface]);
+        // Usable at once.
+        command.args((verb == "add" && self.address.contains(':')).then_some("nodad"));
+        let ended = command.stdin(Stdio::null()).stderr(Stdio::null()).status();
+        ended.is_ok_and(|status| status.success())
+    }
+}
+
+impl Drop for AddedAddress {
+    fn drop(&mut self) {
+        self.ip("delete");
+    }
+}
+
+/// Name of the interface that leads out of this machine, and its index.
+fn outer_interface() -> Option<(String, u32)> {
+    let output = Command::new("ip")
+        .args(["-o", "route", "show", "default"])
+        .output()
+        .ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let name = text
+        .split_whitespace()
+        .skip_while(|word| *word != "dev")
+        .nth(1)?
+        .to_owned();
+    let index = std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex")).ok()?;
+    Some((name, index.trim().parse().ok()?))
+}
+
+/// True if this machine can isolate networks.
+fn has_pasta() -> bool {
+    let mut pasta = Command::new("pasta");
+    pasta.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+    pasta.status().is_ok()
+}
+
+const NO_PASTA: &str = "pasta is not in PATH; install the package passt";
+
+async fn worker(network: ActionNetworkSetting) -> Worker {
+    Worker::with(|config| config.bounds.network = network).await
+}
+
+/// Names of the servers that a command with network reaches.
+async fn reached(network: ActionNetworkSetting, servers: &[(&str, &Server)]) -> Vec<String> {
+    let line = |(name, server): &(&str, &Server)| {
+        let (address, port) = (server.address.ip(), server.address.port());
+        format!("{name} {address} {port}\n")
+    };
+    let lines = servers.iter().map(line).collect::<Vec<_>>().concat();
+    let worker = worker(network).await;
+    let run = Run {
+        script: "/usr/bin/python3 client.py",
+        platform: NETWORK,
+        ..Run::default()
+    };
+    let tree = directory([("client.py", file(CLIENT)), ("servers", file(&lines))]);
+    let result = worker.run(&tree, run).await;
+    let mut names: Vec<String> = worker.stdout(&result).await.lines().map(str::to_owned).collect();
+    names.dedup();
+    names
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f9_loopback_of_the_machine_is_out_of_reach() {
+    if !has_pasta() {
+        println!("SKIPPED: f9_loopback_of_the_machine_is_out_of_reach: {NO_PASTA}");
+        return;
+    }
+    let loopback = [
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        "127.1.2.3".parse().unwrap(),
+        IpAddr::V6(Ipv6Addr::LOCALHOST),
+        // All addresses, those of loopback too.
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    ];
+    let servers = loopback.map(|address| Server::start((address, 0).into()));
+    let names = ["v4", "other", "v6", "any"];
+    let named: Vec<(&str, &Server)> = names.into_iter().zip(&servers).collect();
+    assert_eq!(reached(ActionNetworkSetting::Host, &named).await, names);
+    assert_eq!(
+        reached(ActionNetworkSetting::Isolated, &named).await,
+        Vec::<String>::new()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f9_link_local_addresses_are_out_of_reach() {
+    const TEST: &str = "f9_link_local_addresses_are_out_of_reach";
+    if !has_pasta() {
+        println!("SKIPPED: {TEST}: {NO_PASTA}");
+        return;
+    }
+    let Some((interface, index)) = outer_interface() else {
+        println!("SKIPPED: {TEST}: this machine has no default route");
+        return;
+    };
+    // Metadata services of AWS, Alibaba Cloud and Azure.
+    let metadata = [
+        "169.254.169.254",
+        "100.100.100.200",
+        "168.63.129.16",
+        "fd00:ec2::254",
+        "fd20:ce::254",
+    ];
+    let link_local = "fe80::b172:e1";
+    let routed = ["198.51.100.77", "2001:db8:77::1"];
+    let mut added = vec![];
+    for address in metadata.into_iter().chain([link_local]).chain(routed) {
+        let prefix = if address.contains(':') { 128 } else { 32 };
+        // pasta gives commands an address of the outer interface, and this test needs those that only the machine has.
+        let interface = if address == link_local { &interface } else { "lo" };
+        let Some(address) = AddedAddress::new(&format!("{address}/{prefix}"), interface) else {
+            println!("SKIPPED: {TEST}: no privilege to add the address {address} to {interface}");
+            return;
+        };
+        added.push(address);
+    }
+    let mut servers = vec![];
+    for address in metadata.into_iter().chain(routed) {
+        let server = Server::start((address.parse::<IpAddr>().unwrap(), 0).into());
+        servers.push((address, server));
+    }
+    let address: Ipv6Addr = link_local.parse().unwrap();
+    let scoped = std::net::SocketAddrV6::new(address, 0, 0, index);
+    servers.push((link_local, Server::start(scoped.into())));
+    let named: Vec<(&str, &Server)> = servers.iter().map(|(name, server)| (*name, server)).collect();
+    let all: Vec<&str> = metadata.into_iter().chain(routed).chain([link_local]).collect();
+    assert_eq!(reached(ActionNetworkSetting::Host, &named).await, all);
+    assert_eq!(reached(ActionNetworkSetting::Isolated, &named).await, routed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_resolve_in_an_isolated_network() {
+    const TEST: &str = "names_resolve_in_an_isolated_network";
+    const RESOLVE: &str = "getent hosts deb.debian.org github.com || true";
+    if !has_pasta() {
+        println!("SKIPPED: {TEST}: {NO_PASTA}");
+        return;
+    }
+    let here = Command::new("sh").args(["-c", RESOLVE]).output().unwrap();
+    if here.stdout.is_empty() {
+        println!("SKIPPED: {TEST}: this machine resolves no names");
+        return;
+    }
+    let worker = worker(ActionNetworkSetting::Isolated).await;
+    let run = Run {
+        script: RESOLVE,
+        platform: NETWORK,
+        ..Run::default()
+    };
+    let result = worker.run(&directory([]), run).await;
+    assert_eq!(worker.stdout(&result).await.is_empty(), here.stdout.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_isolated_network_ends_with_its_action() {
+    const TEST: &str = "an_isolated_network_ends_with_its_action";
+    if !has_pasta() {
+        println!("SKIPPED: {TEST}: {NO_PASTA}");
+        return;
+    }
+    let worker = Arc::new(worker(ActionNetworkSetting::Isolated).await);
+    let root = worker.put_tree(&directory([])).await;
+    let run = Run {
+        script: "readlink /proc/self/ns/net; cat /proc/net/dev; exec sleep 1000",
+        platform: NETWORK,
+        ..Run::default()
+    };
+    let action = worker.action(root, &run).await;
+    let (request, mut stages) = Worker::observed_request(action);
+    let cancellation = request.cancellation.clone();
+    let running = {
+        let worker = Arc::clone(&worker);
+        tokio::spawn(async move { worker.executor().execute(request).await })
+    };
+    stages.recv().await.unwrap();
+    cancellation.cancel();
+    let status = running.await.unwrap().status.unwrap();
+    assert_ne!(status.code, 0);
+    // A cancelled worker waits for its launchers, and pasta ends with its launcher.
+    assert_eq!(pastas_of_this_process(), Vec::<String>::new());
+}
+
+/// Processes with the name of pasta below this one.
+fn pastas_of_this_process() -> Vec<String> {
+    let own = std::process::id().to_string();
+    let output = Command::new("pgrep")
+        .args(["--ns", &own, "--session", "0", "pasta"])
+        .output();
+    let text = String::from_utf8(output.unwrap().stdout).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+/// Time that an Action takes in each kind of network. Run it alone:
+/// `cargo test -p bitzel-worker --test runner action_network -- --ignored --nocapture`
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "measures"]
+async fn cost_of_a_network() {
+    for (name, network, platform) in [
+        ("no network", ActionNetworkSetting::Isolated, &[][..]),
+        ("isolated", ActionNetworkSetting::Isolated, NETWORK),
+        ("host", ActionNetworkSetting::Host, NETWORK),
+    ] {
+        let worker = worker(network).await;
+        let root = worker.put_tree(&directory([])).await;
+        let run = Run {
+            script: "true",
+            platform,
+            ..Run::default()
+        };
+        let action = worker.action(root, &run).await;
+        let mut times = vec![];
+        for _ in 0..31 {
+            let start = Instant::now();
+            let response = worker.execute(action).await;
+            times.push(start.elapsed());
+            worker.succeeded(response).await;
+        }
+        times.sort();
+        let median: Duration = times[times.len() / 2];
+        println!("{name}: median {median:?}, least {:?}", times[0]);
+    }
+}
