@@ -9,6 +9,7 @@ pub mod deadline_blob_store;
 pub mod denial_tolerating_action_cache;
 pub mod digest_remembering_blob_store;
 pub mod existence_caching_blob_store;
+pub mod isolated_blob_store;
 pub mod metered_action_cache;
 pub mod metered_blob_store;
 pub mod mirrored_action_cache;

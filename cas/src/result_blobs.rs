@@ -20,9 +20,9 @@ const TYPICAL_TREE_DIGESTS: u64 = 64;
 /// Memory for Directories of outputs, in bytes.
 const DIRECTORY_CACHE_SIZE: u64 = 128 << 20;
 
-/// Finds the blobs that results name. Reads Trees and Directories from a store.
+/// Finds the blobs that results name. Reads Trees and Directories from the store of a call, and remembers those of all
+/// stores: the caller searches in its store for the blobs that a result names.
 pub(crate) struct ResultBlobs {
-    store: Arc<dyn BlobStore>,
     directories: DirectoryCache,
     /// The files of Trees, so that only the first check of an output directory reads its Tree.
     trees: Cache<Digest, Arc<Vec<Digest>>, DigestCount>,
@@ -38,18 +38,20 @@ impl Weighter<Digest, Arc<Vec<Digest>>> for DigestCount {
     }
 }
 
-impl ResultBlobs {
-    pub(crate) fn new(store: Arc<dyn BlobStore>) -> Self {
+impl Default for ResultBlobs {
+    fn default() -> Self {
         Self {
-            store,
             directories: DirectoryCache::new(DIRECTORY_CACHE_SIZE),
             trees: weighted_cache(MAX_TREE_CACHE_DIGESTS, TYPICAL_TREE_DIGESTS, DigestCount),
         }
     }
+}
 
+impl ResultBlobs {
     /// Every blob that a result depends on. [`Error::NotFound`] when a Tree or Directory is missing already.
     pub(crate) async fn needed(
         &self,
+        store: &dyn BlobStore,
         function: DigestFunction,
         result: &ActionResult,
     ) -> Result<Vec<Digest>, Error> {
@@ -66,13 +68,15 @@ impl ResultBlobs {
             }
         }
         for directory in &result.output_directories {
-            self.add_directory(function, directory, &mut needed).await?;
+            self.add_directory(store, function, directory, &mut needed)
+                .await?;
         }
         Ok(needed)
     }
 
     async fn add_directory(
         &self,
+        store: &dyn BlobStore,
         function: DigestFunction,
         directory: &OutputDirectory,
         needed: &mut Vec<Digest>,
@@ -84,11 +88,11 @@ impl ResultBlobs {
         if directory.tree_digest.is_some() {
             let tree = parse(function, directory.tree_digest.as_ref(), path)?;
             needed.push(tree);
-            needed.extend_from_slice(&self.files_of_tree(tree).await?);
+            needed.extend_from_slice(&self.files_of_tree(store, tree).await?);
         }
         if directory.root_directory_digest.is_some() {
             let root = parse(function, directory.root_directory_digest.as_ref(), path)?;
-            let tree = fetch_directory_tree(&*self.store, root, &self.directories).await?;
+            let tree = fetch_directory_tree(store, root, &self.directories).await?;
             for (digest, directory) in &tree.directories {
                 needed.push(*digest);
                 add_files(function, directory, needed)?;
@@ -97,7 +101,7 @@ impl ResultBlobs {
         Ok(())
     }
 
-    async fn files_of_tree(&self, digest: Digest) -> Result<Arc<Vec<Digest>>, Error> {
+    async fn files_of_tree(&self, store: &dyn BlobStore, digest: Digest) -> Result<Arc<Vec<Digest>>, Error> {
         if let Some(files) = self.trees.get(&digest) {
             return Ok(files);
         }
@@ -107,7 +111,7 @@ impl ResultBlobs {
                 what: format!("a Tree message of more than {MAX_TREE_SIZE} bytes"),
             });
         }
-        let blob = read_whole(&*self.store, digest).await?;
+        let blob = read_whole(store, digest).await?;
         let tree = Tree::decode(blob).map_err(|source| Error::Decode {
             context: format!("blob {digest} is not a Tree"),
             source,

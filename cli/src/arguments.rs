@@ -23,7 +23,7 @@ pub(crate) use build::{BuildArguments, GraphArguments, LogArguments, MetadataArg
 pub(crate) use farm::{FarmArguments, StatusArguments, WorkersArguments, WorkersCommand};
 pub(crate) use global::{DirectoryArguments, LogFormat, TelemetryArguments};
 pub(crate) use remote::RemoteArguments;
-pub(crate) use root::{RootArguments, RootCommand};
+pub(crate) use root::{RootArguments, RootCommand, RootImportArguments, RootMakeArguments};
 pub(crate) use server::{ConfigArguments, ConfigCommand, ServeArguments, WorkerArguments};
 pub(crate) use store::{GcArguments, StoreArguments, StoreCommand};
 
@@ -59,7 +59,7 @@ pub(crate) enum Command {
     Workers(WorkersArguments),
     /// Check the configuration file of a server, or print its schema
     Config(ConfigArguments),
-    /// Show the root file system in which tasks run
+    /// Manage the root file systems in which builds parse and tasks run
     Root(RootArguments),
     /// Maintain the store on this machine's disk
     Store(StoreArguments),

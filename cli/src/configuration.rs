@@ -17,6 +17,7 @@ mod server_tables;
 mod tables;
 
 use schema::KeySchemas;
+pub(crate) use server_tables::TenantsTable;
 use server_tables::{ChunksTable, ExecutionTable, ListenTable};
 use tables::Tables;
 
@@ -27,6 +28,8 @@ pub(crate) struct Configuration {
     pub(crate) execution: ExecutionTable,
     /// Stores of blobs and of results. Default: both in the server's own directory.
     pub(crate) stores: Option<(StoreConfiguration, StoreConfiguration)>,
+    /// Tenants. Default: all instances share their blobs.
+    pub(crate) tenants: Option<TenantsTable>,
     /// Access rules. Default: full access for everybody, within `limits`.
     pub(crate) access: Option<AccessConfiguration>,
     /// Limits per connection and per identity.
@@ -57,6 +60,7 @@ impl Configuration {
             (tables.take("tls"), tables.take("access"));
         let limits: Limits = tables.take("limits").unwrap_or_default();
         let chunks: Option<ChunksTable> = tables.take("chunks");
+        let tenants: Option<TenantsTable> = tables.take("tenants");
         let mut problems = Problems::default();
         if let Some(blobs) = &blobs {
             problems.check("blobs", blobs, StorePurpose::Blobs);
@@ -67,6 +71,7 @@ impl Configuration {
         let mut problems = problems.into_vec();
         let chunking = chunks.map_or(Ok(Chunking::default()), |chunks| chunks.chunking());
         problems.extend(chunking.as_ref().err().cloned());
+        problems.extend(tenants.iter().flat_map(TenantsTable::problems));
         if has_blobs != has_actions {
             problems.push(Problem {
                 key: if has_blobs { "blobs" } else { "actions" }.to_owned(),
@@ -83,6 +88,7 @@ impl Configuration {
             listen: listen.unwrap_or_default(),
             execution: execution.unwrap_or_default(),
             stores: blobs.zip(actions),
+            tenants,
             access: names_access.then(|| AccessConfiguration {
                 tls,
                 access: access.unwrap_or_default(),
@@ -116,7 +122,13 @@ impl Configuration {
         } else {
             "no, only a cache"
         };
-        format!("stores: {stores}\nexecution: {execution}\naccess: {access}")
+        let tenants = self.tenants.as_ref().map_or_else(String::new, |tenants| {
+            format!(
+                "\ntenants: {} in groups, and each other instance by itself",
+                tenants.groups().count()
+            )
+        });
+        format!("stores: {stores}\nexecution: {execution}\naccess: {access}{tenants}")
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bitzel_roots::RootRegistry;
 use directories::ProjectDirs;
 
 use crate::arguments::DirectoryArguments;
@@ -54,6 +55,11 @@ impl Directories {
     /// Directory that running Actions write to. Default: that of the worker.
     pub(crate) fn scratch(&self) -> Option<PathBuf> {
         self.scratch.clone()
+    }
+
+    /// Root file systems that this machine knows, and their checkouts.
+    pub(crate) fn roots(&self) -> RootRegistry {
+        RootRegistry::new(self.cache.join("roots"))
     }
 
     /// Graph of the last build, by build directory.

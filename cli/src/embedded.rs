@@ -49,6 +49,7 @@ impl Embedded {
             syncs: false,
             chunking: Chunking::default(),
             shared_cache,
+            tenants: None,
         };
         // The queue ends with the build.
         let execution = Execution {

@@ -4,21 +4,23 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
 
-use bitzel_bitbake::{Export, ExportRequest, FrontEndConfig, FrontEndEvent, export};
+use bitzel_bitbake::{Export, ExportRequest, FrontEndConfig, FrontEndEvent, FrontEndRoot, export};
 
 use crate::arguments::{MetadataArguments, TargetArguments};
 use crate::command_error::CommandError;
 use crate::console;
 use crate::directories::Directories;
 
-/// Exports the graph of the targets. Shows phases and messages on standard error.
+/// Exports the graph of the targets in a root file system. Shows phases and messages on standard error.
 pub(crate) async fn export_graph(
     directories: &Directories,
     metadata: &MetadataArguments,
     target: TargetArguments,
+    root: FrontEndRoot,
 ) -> Result<Export, CommandError> {
     let mut config = FrontEndConfig::new(metadata.build_dir.clone(), directories.exports());
     config.bitbake.clone_from(&metadata.bitbake);
+    config.root = root;
     // BitBake has no use for variables that are not UTF-8.
     let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         Some((name.into_string().ok()?, value.into_string().ok()?))

@@ -17,6 +17,7 @@ mod front_end;
 mod interrupt;
 mod last_graph;
 mod local_action_source;
+mod local_blob_stores;
 mod open_files;
 mod queue_journal;
 mod readiness;
@@ -26,6 +27,7 @@ mod root_user;
 mod server;
 mod status_hint;
 mod telemetry;
+mod tenants;
 mod visible_text;
 mod worker;
 
@@ -33,7 +35,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use arguments::{Arguments, Command};
+use arguments::{Arguments, Command, RootArguments, RootCommand};
 use command_error::CommandError;
 use directories::Directories;
 use telemetry::Telemetry;
@@ -50,7 +52,9 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<ExitCode, CommandError> {
     let command = match arguments.command {
         Command::Config(arguments) => return commands::config::run(arguments),
-        Command::Root(arguments) => return commands::root::run(&arguments),
+        Command::Root(RootArguments {
+            command: RootCommand::Identity { parts },
+        }) => return commands::root::identity(parts),
         Command::Completions { shell } => return commands::completions::run(shell),
         Command::Man { directory } => return commands::man::run(&directory),
         command => command,
@@ -63,7 +67,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, CommandError> {
     let directories = Directories::find(arguments.directories)?;
     let ended = runtime.block_on(async {
         match command {
-            Command::Build(arguments) => commands::build::run(&directories, *arguments).await,
+            Command::Build(arguments) => Box::pin(commands::build::run(&directories, *arguments)).await,
             Command::Graph(arguments) => commands::graph::run(&directories, arguments).await,
             Command::Log(arguments) => commands::log::run(&directories, arguments).await,
             Command::Serve(arguments) => commands::serve::run(&directories, arguments).await,
@@ -71,9 +75,8 @@ fn run(arguments: Arguments) -> Result<ExitCode, CommandError> {
             Command::Status(arguments) => commands::farm::status(arguments).await,
             Command::Workers(arguments) => commands::farm::workers(arguments).await,
             Command::Store(arguments) => commands::store::run(&directories, arguments).await,
-            Command::Config(_) | Command::Root(_) | Command::Completions { .. } | Command::Man { .. } => {
-                Ok(ExitCode::SUCCESS)
-            }
+            Command::Root(arguments) => commands::root::run(&directories, arguments).await,
+            Command::Config(_) | Command::Completions { .. } | Command::Man { .. } => Ok(ExitCode::SUCCESS),
         }
     });
     telemetry.end();

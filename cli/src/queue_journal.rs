@@ -10,8 +10,6 @@ use bitzel_scheduler::{ForwardedIdentities, JournalConfig, JournalMedium, Postgr
 
 use crate::command_error::CommandError;
 
-/// Journal of the operation queue, in the server's directory.
-const QUEUE_JOURNAL_FILE: &str = "queue.redb";
 /// Password of PostgreSQL, as its own programs read it.
 const PASSWORD_VARIABLE: &str = "PGPASSWORD";
 
@@ -38,6 +36,8 @@ pub(crate) struct SharedJournal {
     pub(crate) base: PathBuf,
     /// Password from the environment.
     pub(crate) password: Option<Secret>,
+    /// Name of the queue, by the tenants of the server.
+    pub(crate) queue: String,
     /// Address at which the other servers reach this one.
     pub(crate) address: String,
     /// Time for which records gather before they are written.
@@ -47,11 +47,11 @@ pub(crate) struct SharedJournal {
 }
 
 impl QueueJournal {
-    /// The journal of a server that keeps its own files in `directory`, and listens at this URL.
+    /// The journal of a server that keeps it in `file` if it is on disk, and listens at this URL.
     pub(crate) fn configured(
         config: JournalConfig,
         base: &Path,
-        directory: &Path,
+        file: PathBuf,
         (scheme, address): (&str, SocketAddr),
     ) -> Result<Self, CommandError> {
         let commit_interval = config.commit_interval;
@@ -68,6 +68,11 @@ impl QueueJournal {
                     }
                     None => format!("{scheme}://{address}"),
                 },
+                queue: file
+                    .file_stem()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned(),
                 config: postgresql,
                 base: base.to_owned(),
                 password: std::env::var(PASSWORD_VARIABLE).ok().map(Secret::new),
@@ -76,7 +81,7 @@ impl QueueJournal {
             }))),
             // The check of the configuration has refused PostgreSQL without its table.
             (JournalMedium::Disk | JournalMedium::Postgresql, _) => Ok(Self::Disk {
-                path: directory.join(QUEUE_JOURNAL_FILE),
+                path: file,
                 commit_interval,
             }),
         }

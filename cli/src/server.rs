@@ -17,6 +17,7 @@ use tonic::service::Routes;
 use crate::admin::AdminListener;
 use crate::command_error::CommandError;
 use crate::local_action_source::LocalActionSource;
+use crate::local_blob_stores::LocalBlobStores;
 use crate::queue_journal::QueueJournal;
 use crate::readiness::Readiness;
 
@@ -54,6 +55,7 @@ impl Scheduler {
                     config: &shared.config,
                     base: &shared.base,
                     password: shared.password,
+                    queue: shared.queue,
                     address: shared.address,
                     commit_interval: shared.commit_interval,
                     policies,
@@ -188,7 +190,7 @@ impl Server {
         };
         Some(bitzel_worker::ServerConnection {
             actions: Arc::new(LocalActionSource(execution.worker_queue.clone())),
-            blobs: Arc::new(self.cache.blobs()),
+            blobs: Arc::new(LocalBlobStores(self.cache.blobs())),
         })
     }
 

@@ -16,4 +16,5 @@ mod messages;
 mod resume;
 mod server;
 mod storage_traps;
+mod tenants;
 mod trees;

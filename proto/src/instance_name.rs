@@ -12,6 +12,9 @@ const RESERVED_SEGMENTS: [&str; 6] = [
     "capabilities",
 ];
 
+/// First segment of the names that the server makes for its own use: a keyword, so that no client can send them.
+const RESERVED_PREFIX: &str = "capabilities/";
+
 /// Name of an instance of the server's services: empty, or segments joined by slashes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct InstanceName(String);
@@ -25,7 +28,9 @@ pub struct InvalidInstanceName {
 }
 
 impl InstanceName {
-    /// Checks `name`: no empty segment, none of the keywords of resource names, at most 255 bytes.
+    /// Checks `name`: no empty segment, neither `.` nor `..`, none of the keywords of resource names, at most 255 bytes.
+    ///
+    /// URLs drop the segments `.` and `..`: in a store behind HTTP, `a/..` would have the results of `a`.
     pub fn new(name: impl Into<String>) -> Result<Self, InvalidInstanceName> {
         let name = name.into();
         let reason = if name.is_empty() {
@@ -34,6 +39,8 @@ impl InstanceName {
             "is longer than 255 bytes"
         } else if name.split('/').any(str::is_empty) {
             "has an empty segment; write it without leading, trailing or double slashes"
+        } else if name.split('/').any(|segment| matches!(segment, "." | "..")) {
+            "has the segment `.` or `..`"
         } else if name
             .split('/')
             .any(|segment| RESERVED_SEGMENTS.contains(&segment))
@@ -47,7 +54,12 @@ impl InstanceName {
 
     /// Creates a name for the server's own use. [`InstanceName::new`] refuses it, so no client can send it.
     pub fn reserved(purpose: &str) -> Self {
-        Self(format!("capabilities/{purpose}"))
+        Self(format!("{RESERVED_PREFIX}{purpose}"))
+    }
+
+    /// Purpose of a name that [`InstanceName::reserved`] made; `None` for a name of a client.
+    pub fn reserved_purpose(&self) -> Option<&str> {
+        self.0.strip_prefix(RESERVED_PREFIX)
     }
 
     /// The name as text.
@@ -59,5 +71,29 @@ impl InstanceName {
 impl fmt::Display for InstanceName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f12_dot_segments_are_refused() {
+        for name in [".", "..", "a/..", "../a", "a/./b"] {
+            assert!(InstanceName::new(name).is_err(), "{name}");
+        }
+        for name in ["", "a", "a/b", "a..b", "...", ".a"] {
+            assert!(InstanceName::new(name).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_the_server_makes_reserved_names() {
+        let name = InstanceName::reserved("values/a");
+        assert_eq!(name.reserved_purpose(), Some("values/a"));
+        assert!(InstanceName::new(name.as_str()).is_err());
+        let clients = InstanceName::new("values/a").unwrap();
+        assert_eq!(clients.reserved_purpose(), None);
     }
 }

@@ -1,18 +1,18 @@
 //! Reader of Actions for the operation queue.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bitzel_access::Permission;
 use bitzel_cas::blob_store::read_whole;
-use bitzel_cas::{BlobStore, Lease};
-use bitzel_proto::Digest;
+use bitzel_cas::{InstanceBlobStores, Lease};
 use bitzel_proto::google::protobuf;
 use bitzel_proto::reapi::{Action, Command, Platform};
+use bitzel_proto::{Digest, InstanceName};
 use prost::Message;
 
 use super::error::ExecutionError;
-use super::input_leases::InputLeases;
+use super::input_leases::TenantInputLeases;
+use super::operation_queue::ActionKey;
 use super::platform::{RequiredProperties, check_platform, needed_permissions};
 
 /// Maximum size of an Action or Command in bytes: far more than a valid one has.
@@ -31,24 +31,27 @@ pub(super) struct ActionSummary {
 
 /// Reader of Actions that checks if they can run.
 pub(super) struct ActionReader {
-    pub(super) blob_store: Arc<dyn BlobStore>,
-    pub(super) input_leases: InputLeases,
+    pub(super) blob_stores: InstanceBlobStores,
+    pub(super) input_leases: TenantInputLeases,
     pub(super) max_action_timeout: Duration,
 }
 
 impl ActionReader {
     /// Reads the Action alone, to decide if the action cache may be used.
-    pub(super) async fn read_action(&self, digest: Digest) -> Result<Action, ExecutionError> {
-        self.read_message("Action", "reading the Action", digest).await
+    pub(super) async fn read_action(&self, key: &ActionKey) -> Result<Action, ExecutionError> {
+        self.read_message("Action", "reading the Action", &key.instance, key.digest)
+            .await
     }
 
     /// Leases the Action's inputs and checks that it can run: its timeout is allowed, and its Command and input root exist.
-    /// The rest of the input root is checked by the worker, which has to read it anyway.
+    /// The rest of the input root is checked by the worker, which has to read it anyway, unless tenants share the workers:
+    /// then each of its blobs must be the tenant's, because a worker may have a blob of another tenant in its caches.
     pub(super) async fn check(
         &self,
-        digest: Digest,
+        key: &ActionKey,
         action: &Action,
     ) -> Result<ActionSummary, ExecutionError> {
+        let ActionKey { instance, digest } = key;
         self.check_timeout(action.timeout.as_ref())?;
         let function = digest.function();
         let command = Digest::from_wire_field(function, action.command_digest.as_ref())
@@ -56,14 +59,15 @@ impl ActionReader {
         let input_root = Digest::from_wire_field(function, action.input_root_digest.as_ref())
             .map_err(ExecutionError::invalid_digest("Action.input_root_digest"))?;
         // The lease comes before the search, so that blobs that are found are not evicted.
-        let inputs = self.input_leases.lease(digest, command, input_root).await;
-        let inputs = inputs.map_err(ExecutionError::store("leasing the Action's inputs"))?;
-        let missing = self.blob_store.find_missing(&[command, input_root]).await;
+        let leases = self.input_leases.of(instance);
+        let inputs = leases.lease(*digest, command, input_root).await?;
+        let store = self.blob_stores.store(instance);
+        let missing = store.find_missing(&[command, input_root]).await;
         let missing = missing.map_err(ExecutionError::store("searching the Action's inputs"))?;
         if !missing.is_empty() {
             return Err(ExecutionError::MissingBlobs(missing));
         }
-        let platform = self.platform(action, command).await?;
+        let platform = self.platform(action, instance, command).await?;
         check_platform(&platform)?;
         Ok(ActionSummary {
             do_not_cache: action.do_not_cache,
@@ -74,12 +78,17 @@ impl ActionReader {
     }
 
     /// Reads the platform. Since version 2.2 that of the Action is preferred; older clients set only that of the Command.
-    async fn platform(&self, action: &Action, command: Digest) -> Result<Platform, ExecutionError> {
+    async fn platform(
+        &self,
+        action: &Action,
+        instance: &InstanceName,
+        command: Digest,
+    ) -> Result<Platform, ExecutionError> {
         if let Some(platform) = &action.platform {
             return Ok(platform.clone());
         }
         let command: Command = self
-            .read_message("Command", "reading the Command", command)
+            .read_message("Command", "reading the Command", instance, command)
             .await?;
         #[expect(deprecated, reason = "clients older than version 2.2 set it")]
         Ok(command.platform.unwrap_or_default())
@@ -109,6 +118,7 @@ impl ActionReader {
         &self,
         message: &'static str,
         context: &'static str,
+        instance: &InstanceName,
         digest: Digest,
     ) -> Result<M, ExecutionError> {
         if digest.size_bytes() > MAX_MESSAGE_BYTES {
@@ -119,7 +129,7 @@ impl ActionReader {
                 limit,
             });
         }
-        let bytes = read_whole(&*self.blob_store, digest).await;
+        let bytes = read_whole(&*self.blob_stores.store(instance), digest).await;
         let bytes = bytes.map_err(ExecutionError::store(context))?;
         M::decode(bytes).map_err(|source| ExecutionError::MalformedMessage {
             message,

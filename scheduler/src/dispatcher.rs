@@ -4,8 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bitzel_cas::Lease;
+use bitzel_proto::timestamp;
 use bitzel_proto::worker::{self, Hello, SchedulerMessage, scheduler_message};
-use bitzel_proto::{Digest, timestamp};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -17,8 +17,8 @@ use super::error::ExecutionError;
 use super::execution_config::ExecutionConfig;
 use super::journal::{DurabilityGate, Journal, RecordNumber, Recovered};
 use super::operation_queue::{
-    CompletedLease, Effect, LeaseId, Occupancy, OperationId, OperationOutcome, OperationQueue, PoolDemand,
-    Progress, QueuedAction, Registration, Snapshot, Update, WorkerId,
+    ActionKey, CompletedLease, Effect, LeaseId, Occupancy, OperationId, OperationOutcome, OperationQueue,
+    PoolDemand, Progress, QueuedAction, Registration, Snapshot, Update, WorkerId,
 };
 
 /// Message to a worker, which may be sent when its record is durable.
@@ -236,12 +236,12 @@ impl Dispatcher {
     }
 
     /// Operations that wait or run, with their Actions.
-    pub(super) fn unfinished(&self) -> Vec<(OperationId, Digest)> {
+    pub(super) fn unfinished(&self) -> Vec<(OperationId, ActionKey)> {
         let state = self.state.lock();
         let operations = state.operations.iter();
         operations
             .filter(|(_, sender)| !matches!(sender.borrow().update.progress, Progress::Completed(_)))
-            .map(|(id, sender)| (*id, sender.borrow().update.action.key.digest))
+            .map(|(id, sender)| (*id, sender.borrow().update.action.key.clone()))
             .collect()
     }
 

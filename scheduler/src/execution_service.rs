@@ -65,7 +65,7 @@ impl ExecutionService {
         };
         // Both at the same time: a hit does not need the Action to exist, unless it must not be cached.
         let (action, cached) = tokio::join!(
-            self.action_reader.read_action(digest),
+            self.action_reader.read_action(&key),
             self.look_up(&key, request.skip_cache_lookup)
         );
         if let Some(mut result) = cached?
@@ -74,7 +74,7 @@ impl ExecutionService {
             action_metrics::cached();
             let name = operation_name(&key.instance, OperationId(Uuid::new_v4()));
             inline(
-                &*self.action_reader.blob_store,
+                &*self.action_reader.blob_stores.store(&key.instance),
                 digest.function(),
                 &mut result,
                 &inline_request,
@@ -87,7 +87,7 @@ impl ExecutionService {
             response.extensions_mut().insert(memory);
             return Ok(response);
         }
-        let summary = self.action_reader.check(digest, &action?).await?;
+        let summary = self.action_reader.check(&key, &action?).await?;
         for permission in summary.permissions {
             authorize(extensions, permission, &key.instance)?;
         }
@@ -124,7 +124,8 @@ impl ExecutionService {
     fn follow(&self, attachment: Attachment, inline_request: InlineRequest) -> OperationStream {
         let instance = attachment.updates.borrow().update.action.key.instance.clone();
         let name = operation_name(&instance, attachment.operation);
-        let (shutdown, store) = (self.shutdown.clone(), Arc::clone(&self.action_reader.blob_store));
+        let store = self.action_reader.blob_stores.store(&instance);
+        let shutdown = self.shutdown.clone();
         let inline_request = Arc::new(inline_request);
         stream::unfold(Some(attachment), move |attachment| {
             let (name, shutdown) = (name.clone(), shutdown.clone());

@@ -29,6 +29,9 @@ impl From<&ExecutionError> for Status {
             ExecutionError::Store { source, .. } => match source.as_ref() {
                 // A store on another machine answers with a code that the client has to act on, such as UNAVAILABLE.
                 bitzel_cas::Error::Remote { source, .. } => source.code(),
+                bitzel_cas::Error::InvalidDirectory { .. }
+                | bitzel_cas::Error::TreeTooLarge { .. }
+                | bitzel_cas::Error::Decode { .. } => Code::InvalidArgument,
                 _ => Code::Internal,
             },
             ExecutionError::Internal(_) => Code::Internal,

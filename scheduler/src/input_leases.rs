@@ -1,4 +1,10 @@
 //! Leases of blobs for the inputs of Actions that wait or run. (Leases of Actions are something else.)
+//!
+//! With tenants they are also the check that an Action has no input of another tenant. A digest names the same tree for
+//! ever, and a tenant does not lose what it has, so one check before the Action enters the queue is enough: no worker
+//! gets it otherwise.
+
+mod tenants;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -7,17 +13,23 @@ use bitzel_cas::{BlobStore, DirectoryCache, DirectoryTree, Error, Lease, fetch_d
 use bitzel_proto::{Digest, reapi};
 use parking_lot::Mutex;
 
-/// Memory for decoded Directories, in bytes.
-const DIRECTORY_CACHE_BYTES: u64 = 64 << 20;
+pub(super) use self::tenants::TenantInputLeases;
+use super::error::ExecutionError;
+
 /// Minimum number of new entries between two removals of entries without a lease.
 const MIN_INSERTIONS_BETWEEN_REMOVALS: usize = 4096;
+/// Missing blobs that an error names: it travels in the headers of the response, which clients limit to 16 KiB. Clients
+/// search for what is missing themselves before they execute again.
+const MAX_NAMED_MISSING_BLOBS: usize = 32;
 
-/// Leases of Commands and input roots.
+/// Leases of Commands and input roots of one tenant, or of all instances if they share their blobs.
 ///
 /// The trees of a build share most of their Directories, and a hundred thousand Actions may be queued. So each Directory
 /// is leased once, and all trees with this Directory share the lease: an Action costs only the new part of its tree.
 pub(super) struct InputLeases {
     blob_store: Arc<dyn BlobStore>,
+    /// True if all blobs of an input root must be in the store.
+    requires_all: bool,
     cache: DirectoryCache,
     directories: Mutex<LeasedDirectories>,
 }
@@ -28,35 +40,40 @@ struct LeasedDirectories {
     insertions_since_removal: usize,
 }
 
-/// Lease of a Directory, its files, and everything below it.
+/// Lease of a Directory, its files, and everything below it. If all blobs are required, they were there.
 struct LeasedDirectory {
     _blobs: Lease,
     _children: Vec<Arc<Self>>,
 }
 
 impl InputLeases {
-    pub(super) fn new(blob_store: Arc<dyn BlobStore>) -> Self {
+    fn new(blob_store: Arc<dyn BlobStore>, requires_all: bool, cache_bytes: u64) -> Self {
         Self {
             blob_store,
-            cache: DirectoryCache::new(DIRECTORY_CACHE_BYTES),
+            requires_all,
+            cache: DirectoryCache::new(cache_bytes),
             directories: Mutex::default(),
         }
     }
 
-    /// Leases the blobs of an Action until the lease is dropped. Of an invalid or incomplete tree, only the root is leased:
-    /// the worker reports the defect, because it has to read the tree anyway.
+    /// Leases the blobs of an Action until the lease is dropped.
+    ///
+    /// Of an invalid or incomplete tree, only the root is leased: the worker reports the defect, because it has to read
+    /// the tree anyway. If all blobs are required, the defect is an error here.
     pub(super) async fn lease(
         &self,
         action: Digest,
         command: Digest,
         input_root: Digest,
-    ) -> Result<Lease, Error> {
-        let lease = self.blob_store.lease(&[action, command, input_root]).await?;
+    ) -> Result<Lease, ExecutionError> {
+        let lease = self.blob_store.lease(&[action, command, input_root]).await;
+        let lease = lease.map_err(leasing)?;
         if let Some(node) = self.directories.lock().get(&input_root) {
             return Ok(lease.and(Lease::new(node)));
         }
         match fetch_directory_tree(&*self.blob_store, input_root, &self.cache).await {
             Ok(tree) => Ok(lease.and(Lease::new(self.lease_tree(&tree).await?))),
+            Err(error) if self.requires_all => Err(leasing(error)),
             Err(
                 error @ (Error::NotFound(_)
                 | Error::InvalidDirectory { .. }
@@ -67,12 +84,13 @@ impl InputLeases {
                 tracing::debug!(%action, %error, "the input root cannot be leased");
                 Ok(lease)
             }
-            Err(error) => Err(error),
+            Err(error) => Err(leasing(error)),
         }
     }
 
     /// Leases the Directories of a tree, children before their parents, each once.
-    async fn lease_tree(&self, tree: &DirectoryTree) -> Result<Arc<LeasedDirectory>, Error> {
+    async fn lease_tree(&self, tree: &DirectoryTree) -> Result<Arc<LeasedDirectory>, ExecutionError> {
+        let mut new = vec![];
         let mut done: HashMap<Digest, Arc<LeasedDirectory>> = HashMap::new();
         let mut stack = vec![(tree.root, false)];
         while let Some((digest, children_are_done)) = stack.pop() {
@@ -89,16 +107,46 @@ impl InputLeases {
                 stack.extend(children(tree, digest).map(|child| (child, false)));
                 continue;
             }
+            let blobs = self.blob_store.lease(&blobs(tree, digest)).await;
             let node = Arc::new(LeasedDirectory {
-                _blobs: self.blob_store.lease(&blobs(tree, digest)).await?,
+                _blobs: blobs.map_err(leasing)?,
                 _children: children(tree, digest)
                     .filter_map(|child| done.get(&child).cloned())
                     .collect(),
             });
-            self.directories.lock().insert(digest, &node);
+            new.push((digest, Arc::clone(&node)));
             done.insert(digest, node);
         }
-        done.remove(&tree.root).ok_or(Error::NotFound(tree.root))
+        if self.requires_all {
+            self.require(tree, &new).await?;
+        }
+        // Only now: other Actions rely on what they find in the table.
+        let mut directories = self.directories.lock();
+        for (digest, node) in &new {
+            directories.insert(*digest, node);
+        }
+        drop(directories);
+        done.remove(&tree.root)
+            .ok_or_else(|| leasing(Error::NotFound(tree.root)))
+    }
+
+    /// Checks that the Directories and their files are in the store.
+    async fn require(
+        &self,
+        tree: &DirectoryTree,
+        directories: &[(Digest, Arc<LeasedDirectory>)],
+    ) -> Result<(), ExecutionError> {
+        let needed: Vec<Digest> = directories
+            .iter()
+            .flat_map(|(digest, _)| blobs(tree, *digest))
+            .collect();
+        let mut missing = self.blob_store.find_missing(&needed).await.map_err(leasing)?;
+        missing.truncate(MAX_NAMED_MISSING_BLOBS);
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(ExecutionError::MissingBlobs(missing))
+        }
     }
 }
 
@@ -115,6 +163,10 @@ impl LeasedDirectories {
         }
         self.table.insert(digest, Arc::downgrade(node));
     }
+}
+
+fn leasing(error: Error) -> ExecutionError {
+    ExecutionError::store("leasing the Action's inputs")(error)
 }
 
 /// Parses digests. The trees were validated, so all digests are well formed.

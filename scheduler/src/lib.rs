@@ -34,7 +34,7 @@ pub mod worker_queue_service;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitzel_cas::{ActionCache, BlobStore};
+use bitzel_cas::{ActionCache, InstanceBlobStores};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -54,7 +54,7 @@ pub use worker_queue_service::WorkerQueueService;
 
 use action_reader::ActionReader;
 use dispatcher::Dispatcher;
-use input_leases::InputLeases;
+use input_leases::TenantInputLeases;
 use request_policy::RequestPolicy;
 
 /// Maximum time that a shutdown waits for the journal.
@@ -84,13 +84,13 @@ impl ExecutionServer {
     ///
     /// The journal of the queue is in memory; [`Self::with_journal`] takes another one.
     pub fn new(
-        blob_store: Arc<dyn BlobStore>,
+        blob_stores: impl Into<InstanceBlobStores>,
         action_cache: Arc<dyn ActionCache>,
         config: ExecutionConfig,
         clock: Arc<dyn Clock>,
     ) -> Self {
         Self::with_journal(
-            blob_store,
+            blob_stores,
             action_cache,
             config,
             clock,
@@ -101,7 +101,7 @@ impl ExecutionServer {
 
     /// As [`Self::new`], with a journal and what it recovered.
     pub fn with_journal(
-        blob_store: Arc<dyn BlobStore>,
+        blob_stores: impl Into<InstanceBlobStores>,
         action_cache: Arc<dyn ActionCache>,
         config: ExecutionConfig,
         clock: Arc<dyn Clock>,
@@ -110,9 +110,10 @@ impl ExecutionServer {
     ) -> Self {
         let tasks = TaskTracker::new();
         let shutdown = CancellationToken::new();
+        let blob_stores = blob_stores.into();
         let action_reader = Arc::new(ActionReader {
-            input_leases: InputLeases::new(blob_store.clone()),
-            blob_store,
+            input_leases: TenantInputLeases::new(blob_stores.clone()),
+            blob_stores,
             max_action_timeout: config.max_action_timeout,
         });
         let request_policy = Arc::new(RequestPolicy::new(&config));
@@ -162,10 +163,10 @@ async fn lease_restored_inputs(
     dispatcher: Arc<Dispatcher>,
     shutdown: CancellationToken,
 ) {
-    for (operation, digest) in dispatcher.unfinished() {
+    for (operation, key) in dispatcher.unfinished() {
         let lease = async {
-            let action = reader.read_action(digest).await?;
-            reader.check(digest, &action).await
+            let action = reader.read_action(&key).await?;
+            reader.check(&key, &action).await
         };
         let leased = tokio::select! {
             leased = lease => leased,
@@ -174,7 +175,7 @@ async fn lease_restored_inputs(
         match leased {
             Ok(summary) => dispatcher.hold_inputs(operation, summary.inputs),
             Err(error) => {
-                tracing::warn!(action = %digest, %error, "the inputs of a restored Action cannot be leased");
+                tracing::warn!(action = %key.digest, %error, "the inputs of a restored Action cannot be leased");
             }
         }
     }

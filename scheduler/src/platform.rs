@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bitzel_access::Permission;
+use bitzel_proto::platform_property::ROOT_IMAGE;
 use bitzel_proto::reapi::Platform;
 use bitzel_proto::reapi::platform::Property;
 
@@ -16,7 +17,7 @@ pub use unmet_requirements::UnmetRequirements;
 
 /// Properties that select the way in which a worker runs the Action, not the worker: every bitzel worker supports them, so
 /// none has to offer them.
-const INTERPRETED_BY_WORKER: [&str; 3] = ["network", "undeclared-writes", "user-namespaces"];
+const INTERPRETED_BY_WORKER: [&str; 4] = ["network", ROOT_IMAGE, "undeclared-writes", "user-namespaces"];
 
 /// Properties that give the command of an Action more power over the worker's machine when they are `on`, each with the
 /// permission that the client needs.
@@ -185,6 +186,7 @@ mod tests {
             ("network", "on"),
             ("undeclared-writes", "error"),
             ("user-namespaces", "on"),
+            ("root-image", "00/1"),
             ("OSFamily", "linux"),
         ]));
         assert_eq!(

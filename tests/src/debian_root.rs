@@ -28,6 +28,11 @@ impl DebianRoot {
         root.join("usr/bin/gcc").is_file().then_some(Self(root))
     }
 
+    /// The root file system.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// The answer of `bitzel root identity` in this root.
     pub fn identity(&self, site: &Site) -> String {
         let mut command = self.command(&site.path("home"));

@@ -17,6 +17,7 @@ mod end_to_end {
     mod farm_state;
     mod git_sources;
     mod held_actions;
+    mod image_roots;
     mod indirect_results;
     mod input_safety;
     mod interruption;
@@ -35,6 +36,7 @@ mod end_to_end {
     mod shared_sources;
     mod special_files;
     mod task_selection;
+    mod tenants;
     mod two_machines;
     mod undeclared_files;
 }

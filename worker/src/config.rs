@@ -79,12 +79,15 @@ impl WorkerConfig {
     }
 }
 
-/// The platform properties that a worker on this machine offers: those of the machine, and the identity of its root file
-/// system, if it has one.
+/// The platform properties that a worker on this machine offers: those of the machine, the identity of its root file
+/// system, if it has one, and that of image roots.
 pub fn offered_platform(root_identity: Option<&RootIdentity>) -> Platform {
     let mut platform = this_platform();
     let root = root_identity.map(RootIdentity::to_property);
     platform.properties.extend(root);
+    platform
+        .properties
+        .push(RootIdentity::of_image_roots().to_property());
     platform
 }
 

@@ -12,11 +12,13 @@ use std::sync::Arc;
 
 use bitzel_cas::blocking::run_blocking;
 use bitzel_cas::{BlobStore, DirectoryTree};
+use bitzel_proto::Digest;
 use tokio_util::sync::CancellationToken;
 
 use crate::cancellation::unless_cancelled;
 use crate::error::Error;
 use crate::file_cache::{FileCache, FileKey, FileLease};
+use crate::image_root::ImageRoot;
 use crate::worker_directories::{self, ActionDirectory, WorkerDirectories};
 
 mod assembly;
@@ -26,7 +28,8 @@ mod small_tree;
 
 use assembly::Assembly;
 pub(crate) use assembly::{DEFAULT_DIRECTORY_MODE, set_attributes};
-use layer_cache::{LayerCache, LayerClaim, LayerLease};
+pub(crate) use layer_cache::LayerLease;
+use layer_cache::{LayerCache, LayerClaim};
 use layer_selection::{LayerKey, select_layers};
 use small_tree::is_small;
 
@@ -98,7 +101,7 @@ impl InputRoots {
         let files = self.place(store, planned, cancellation, then).await?;
         self.enforce_cache_limit().await;
         let lower = std::iter::once(directory.relative("lower"))
-            .chain(leases.iter().map(LayerLease::relative_path))
+            .chain(leases.iter().map(|lease| lease.relative_path().to_owned()))
             .collect();
         Ok(InputRoot {
             lower,
@@ -107,8 +110,33 @@ impl InputRoots {
         })
     }
 
-    /// Evicts layers while their files keep the file cache over its limit.
-    async fn enforce_cache_limit(&self) {
+    /// The image root of a Directory, if it is assembled.
+    pub fn assembled_image_root(&self, digest: Digest) -> Option<Arc<ImageRoot>> {
+        let lease = self.layers.lease_image_root(&LayerKey::of_root(digest))?;
+        Some(Arc::new(ImageRoot::new(digest, lease)))
+    }
+
+    /// Leases the image root of a tree. Assembles it if it is not assembled yet.
+    pub async fn image_root(
+        &self,
+        store: &dyn BlobStore,
+        tree: &Arc<DirectoryTree>,
+        cancellation: &CancellationToken,
+    ) -> Result<Arc<ImageRoot>, Error> {
+        let key = LayerKey::root(tree);
+        // Kept until the second lease, which marks the layer as an image root.
+        let assembled = self.layer(store, tree, &key, cancellation).await?;
+        let lease = self.layers.lease_image_root(&key).unwrap_or(assembled);
+        Ok(Arc::new(ImageRoot::new(tree.root, lease)))
+    }
+
+    /// True if the file cache holds more than its limit because of files that are in use.
+    pub fn is_over_limit(&self) -> bool {
+        self.files.is_over_limit()
+    }
+
+    /// Evicts layers while their files keep the file cache over its limit, those of image roots last.
+    pub async fn enforce_cache_limit(&self) {
         while self.files.is_over_limit() && self.layers.evict_one().await {
             let files = Arc::clone(&self.files);
             run_blocking(move || files.evict()).await;

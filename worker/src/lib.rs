@@ -5,6 +5,7 @@
 //! * [`sandbox`] runs a command in namespaces, on an overlay of those layers. It embeds the program of
 //!   [`bitzel_launcher`], which creates the namespaces.
 //! * [`outputs`] turns the changes of the command into REAPI outputs without reading unchanged files.
+//! * [`image_root`] is a root file system out of the store, in which commands run that name one.
 //! * [`root_identity`] names the root file system of this machine, in which commands run.
 //! * [`bounds`] are what one Action may use.
 //! * [`action_executor`] is the trait of everything that executes Actions, [`composition`] stacks its layers, and
@@ -21,6 +22,7 @@ pub mod config;
 pub mod error;
 pub mod file_cache;
 pub mod grpc_status;
+pub mod image_root;
 pub mod input_root;
 mod input_tree;
 pub mod metered_action_executor;

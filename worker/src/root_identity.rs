@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::Path;
 
 use bitzel_proto::DigestFunction;
-use bitzel_proto::platform_property::ROOT_IDENTITY;
+use bitzel_proto::platform_property::{IMAGE_ROOT_IDENTITY, ROOT_IDENTITY};
 use bitzel_proto::reapi::platform::Property;
 use serde::Deserialize;
 
@@ -40,7 +40,8 @@ pub struct RootIdentity(String);
 /// The text is not an identity.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{0:?} is not a root identity: it has to have 1 to {MAX_LENGTH} letters, digits and characters of \"-._:/@+\""
+    "{0:?} is not a root identity: it has to have 1 to {MAX_LENGTH} letters, digits and characters of \"-._:/@+\", and \
+     not to be {IMAGE_ROOT_IDENTITY:?}, the name for image roots"
 )]
 pub struct InvalidRootIdentity(String);
 
@@ -48,10 +49,16 @@ impl RootIdentity {
     /// An identity that a person gives: that of another machine, or a name for which an operator vouches.
     pub fn new(text: &str) -> Result<Self, InvalidRootIdentity> {
         let is_allowed = |character: char| character.is_ascii_alphanumeric() || "-._:/@+".contains(character);
-        if text.is_empty() || text.len() > MAX_LENGTH || !text.chars().all(is_allowed) {
+        let is_reserved = text == IMAGE_ROOT_IDENTITY;
+        if is_reserved || text.is_empty() || text.len() > MAX_LENGTH || !text.chars().all(is_allowed) {
             return Err(InvalidRootIdentity(text.to_owned()));
         }
         Ok(Self(text.to_owned()))
+    }
+
+    /// Identity that every worker offers for Actions that bring their root file system, an image root.
+    pub fn of_image_roots() -> Self {
+        Self(IMAGE_ROOT_IDENTITY.to_owned())
     }
 
     /// The identity as a text.

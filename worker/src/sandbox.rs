@@ -9,6 +9,7 @@ use bitzel_launcher::{INPUT_ROOT, LaunchReport, LaunchRequest, WatchedBound, Wat
 use crate::bounds::{BOUNDS_LOG, Bound, BoundReached, Bounds, size};
 use crate::cgroup::Cgroups;
 use crate::error::Error;
+use crate::image_root::ImageRoot;
 use crate::worker_directories::{ActionDirectory, WorkerDirectories};
 
 mod advice;
@@ -16,6 +17,7 @@ mod bubblewrap;
 mod launcher;
 mod launcher_pool;
 mod launcher_program;
+mod mount_points;
 
 use bubblewrap::HostFileSystem;
 use launcher::failed;
@@ -49,6 +51,8 @@ pub struct SandboxedCommand {
     pub network: bool,
     /// Allows it to create user namespaces.
     pub user_namespaces: bool,
+    /// Root file system that it runs in. `None` for that of this machine.
+    pub image_root: Option<Arc<ImageRoot>>,
 }
 
 impl Sandbox {
@@ -64,6 +68,7 @@ impl Sandbox {
             let bounds = bounds.clone();
             run_blocking(move || {
                 let host = HostFileSystem::find(&directories, &host_directories);
+                mount_points::create(&directories)?;
                 let cgroups = Cgroups::open(&bounds);
                 let watched = watched_bounds(&bounds, cgroups.as_deref().ok());
                 let means = means(&bounds, &cgroups);
@@ -139,7 +144,9 @@ impl Sandbox {
             stdout: directory.relative("stdout"),
             stderr: directory.relative("stderr"),
         };
-        let mut launcher = self.launchers.take(command.network)?;
+        let mut launcher = self
+            .launchers
+            .take(command.network, command.image_root.as_ref())?;
         let before = launcher.events();
         let answer = tokio::select! {
             answer = launcher.launch(&request) => answer,
@@ -158,9 +165,12 @@ impl Sandbox {
             }
         };
         let cause = launcher.events().cause_of_failure(before, &self.bounds);
-        if answer.reusable {
-            self.launchers.put_back(launcher);
+        let surplus = if answer.reusable {
+            self.launchers.put_back(launcher)
         } else {
+            Some(launcher)
+        };
+        if let Some(launcher) = surplus {
             launcher.end().await?;
         }
         match answer.report {
@@ -175,6 +185,16 @@ impl Sandbox {
             LaunchReport::CommandNotStarted(reason) => Err(Error::CommandNotStarted(reason)),
             LaunchReport::Failed { step, reason, errno } => Err(failed(&step, &reason, errno)),
         }
+    }
+
+    /// Ends the idle launchers of image roots, so that their layers can be evicted. False if there are none.
+    pub async fn release_image_roots(&self) -> Result<bool, Error> {
+        let launchers = self.launchers.take_idle_of_image_roots();
+        let released = !launchers.is_empty();
+        for launcher in launchers {
+            launcher.end().await?;
+        }
+        Ok(released)
     }
 
     fn reached_in_watch(&self, bound: WatchedBound, used: u64) -> BoundReached {

@@ -7,11 +7,13 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bitzel_cas::BlobStore;
 use bitzel_cas::blocking::run_blocking;
 use bitzel_proto::missing_blobs::to_rpc_status;
 use bitzel_proto::reapi::{ActionResult, ExecuteResponse, execution_stage};
 use bitzel_proto::timestamp::now;
 use bitzel_proto::with_causes;
+use tokio_util::sync::CancellationToken;
 
 use crate::action_executor::{ActionExecutor, ActionRequest};
 use crate::blob_stores::BlobStores;
@@ -20,6 +22,7 @@ use crate::config::ExecutorConfig;
 use crate::error::Error;
 use crate::file_cache::FileCache;
 use crate::grpc_status::grpc_status;
+use crate::image_root::ImageRoot;
 use crate::input_root::{InputRoot, InputRoots};
 use crate::outputs::create_output_parents;
 use crate::sandbox::Sandbox;
@@ -33,7 +36,7 @@ mod output_uploader;
 mod sandbox_properties;
 mod undeclared_writes;
 
-use action_reader::ActionReader;
+use action_reader::{ActionReader, CheckedAction};
 use command_runner::{CommandEnd, CommandRunner};
 use execution::{Execution, metadata};
 use execution_timeout::ExecutionTimeouts;
@@ -92,6 +95,7 @@ impl SandboxedActionExecutor {
             .reader
             .fetch_input_tree(&*store, &action, &request.cancellation)
             .await?;
+        let image_root = self.image_root(&*store, &action, &request.cancellation).await?;
         let directories = Arc::clone(&self.directories);
         let directory = Arc::new(run_blocking(move || ActionDirectory::create(&directories)).await?);
         let network = action.properties.network;
@@ -101,6 +105,7 @@ impl SandboxedActionExecutor {
             action,
             tree,
             directory: Arc::clone(&directory),
+            image_root,
         };
         let outcome = self.run_in_directory(&execution, result).await;
         drop(execution);
@@ -115,6 +120,24 @@ impl SandboxedActionExecutor {
             }
         };
         outcome.and(run_blocking(remove).await)
+    }
+
+    /// Leases the image root that the Action names. Fetches it if no Action has named it before.
+    async fn image_root(
+        &self,
+        store: &dyn BlobStore,
+        action: &CheckedAction,
+        cancellation: &CancellationToken,
+    ) -> Result<Option<Arc<ImageRoot>>, Error> {
+        let Some(digest) = action.properties.image_root else {
+            return Ok(None);
+        };
+        if let Some(root) = self.input_roots.assembled_image_root(digest) {
+            return Ok(Some(root));
+        }
+        let tree = self.reader.fetch_tree(store, digest, cancellation).await?;
+        let root = self.input_roots.image_root(store, &tree, cancellation).await?;
+        Ok(Some(root))
     }
 
     async fn run_in_directory(
@@ -184,7 +207,12 @@ impl SandboxedActionExecutor {
             &execution.request.cancellation,
             create_parents,
         );
-        input_root.await
+        let input_root = input_root.await?;
+        // Last, because the next Action in such a root waits for it: image roots that only idle launchers hold.
+        if self.input_roots.is_over_limit() && self.runner.release_image_roots().await? {
+            self.input_roots.enforce_cache_limit().await;
+        }
+        Ok(input_root)
     }
 }
 

@@ -4,6 +4,7 @@
 //! lock                 held as long as the worker lives
 //! files/<2 hex>/…      the file cache, the only part that outlives the process
 //! layers/<n>/          shared lower layers of input roots
+//! mount-points/        uppermost layer of each image root
 //! actions/<n>/lower    the part of an input root that belongs to one Action
 //! changes/<n>/         scratch space, written by Actions: upper, work, stdout, stderr
 //! temporary/<n>        files that are being written
@@ -37,6 +38,9 @@ pub(crate) use removal::{open_directory, remove};
 /// Name of the scratch space below the directory that holds it.
 pub const CHANGES: &str = "changes";
 
+/// Name of the layer with the mount points of image roots.
+pub(crate) const MOUNT_POINTS: &str = "mount-points";
+
 /// Free space of the scratch space at which it counts as full.
 const MIN_FREE_BYTES: u64 = 4 << 20;
 /// Free inodes of the scratch space at which it counts as full.
@@ -63,7 +67,7 @@ impl WorkerDirectories {
     pub fn open(cache: &Path, scratch: Option<&Path>) -> Result<Arc<Self>, Error> {
         let (cache, lock) = ownership::take(cache)?;
         let mut locks = vec![lock];
-        ownership::remove_all(&cache, &["layers", "actions", CHANGES, "temporary"])?;
+        ownership::remove_all(&cache, &["layers", MOUNT_POINTS, "actions", CHANGES, "temporary"])?;
         ownership::create_all(&cache, &["files", "layers", "actions", CHANGES, "temporary"])?;
         let separate_scratch = match scratch {
             Some(directory) => {

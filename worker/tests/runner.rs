@@ -9,6 +9,7 @@ mod bounds;
 mod execution;
 mod harness;
 mod hostile_actions;
+mod image_roots;
 mod incremental_builds;
 mod input_cache;
 mod inputs;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bitzel_cas::composition::store_factory::StoreFactory;
 use bitzel_cas::media::disk_blob_store::Usage;
-use bitzel_cas::{ActionCache, BlobStore, DiskActionCache, DiskBlobStore};
+use bitzel_cas::{ActionCache, DiskActionCache, DiskBlobStore, InstanceBlobStores};
 use futures::future::{BoxFuture, try_join_all};
 use metrics::gauge;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,7 @@ use crate::services::{
     ContentAddressableStorageService, RemoteAssetService,
 };
 use crate::stores::{SharedCache, StoreLayout, Stores};
+use crate::tenants::Tenants;
 
 /// Settings of a [`CacheServer`].
 #[derive(Clone)]
@@ -31,16 +32,19 @@ pub struct ServerConfig {
     pub chunking: Chunking,
     /// Remote cache that results are shared with, if there is one.
     pub shared_cache: Option<SharedCache>,
+    /// Tenants, which do not share blobs. `None` if all instances share them.
+    pub tenants: Option<Tenants>,
 }
 
 impl ServerConfig {
-    /// Serves these stores with the default settings: syncs at the end, chunks of 512 KiB, no shared cache.
+    /// Serves these stores with the default settings: syncs at the end, chunks of 512 KiB, no shared cache, no tenants.
     pub fn new(stores: StoreLayout) -> Self {
         Self {
             stores,
             syncs: true,
             chunking: Chunking::default(),
             shared_cache: None,
+            tenants: None,
         }
     }
 }
@@ -70,7 +74,8 @@ impl CacheServer {
         let mut factory = StoreFactory::new(&config.stores.base);
         let blobs = factory.blobs(&config.stores.blobs).await?;
         let results = factory.results(&config.stores.results).await?;
-        let stores = Stores::new(blobs, results, config.shared_cache.take());
+        let (shared_cache, tenants) = (config.shared_cache.take(), config.tenants.take());
+        let stores = Stores::new(blobs, results, shared_cache, tenants);
         Ok(Self {
             config,
             factory,
@@ -78,9 +83,9 @@ impl CacheServer {
         })
     }
 
-    /// The blob store behind the services.
-    pub fn blobs(&self) -> Arc<dyn BlobStore> {
-        Arc::clone(&self.stores.blobs)
+    /// The blob stores of the instances, behind the services.
+    pub fn blobs(&self) -> InstanceBlobStores {
+        self.stores.blobs.clone()
     }
 
     /// The action cache behind the services, in which results with missing blobs are not found.

@@ -24,7 +24,7 @@ use axum::body::Body;
 use bitzel_access::{Permission, RefusalBody as _, authorize};
 use bitzel_cas::action_cache::ActionCache;
 use bitzel_cas::blob_store::BlobStore;
-use bitzel_cas::decorators::coalescing_blob_store::CoalescingBlobStore;
+use bitzel_cas::instance_blob_stores::InstanceBlobStores;
 use bitzel_proto::{CacheEntry, CachePath, InstanceName};
 use http::{Extensions, HeaderValue, Method, Request, Response, StatusCode, header};
 use tokio::sync::Semaphore;
@@ -47,25 +47,30 @@ const ALLOWED_METHODS: HeaderValue =
 #[derive(Clone)]
 pub struct HttpCacheService {
     cache: Arc<dyn ActionCache>,
-    store: Arc<dyn BlobStore>,
-    /// The store for uploads, which shares the work between uploads of one blob.
-    uploads: Arc<dyn BlobStore>,
+    stores: InstanceBlobStores,
+    /// The stores for uploads, which share the work between uploads of one blob.
+    uploads: InstanceBlobStores,
     spool: Arc<Spool>,
     /// Permits to decode large results: in memory, each is several times as large as its bytes.
     large_results: Arc<Semaphore>,
 }
 
 impl HttpCacheService {
-    /// Serves the blobs of `store` and the results of `cache`, a [`bitzel_cas::CompletenessCheckingActionCache`] over it.
+    /// Serves the blobs of `stores` and the results of `cache`, a [`bitzel_cas::CompletenessCheckingActionCache`] over them.
     /// Uploads whose digest is not known before their end are kept in `spool`.
-    pub fn new(cache: Arc<dyn ActionCache>, store: Arc<dyn BlobStore>, spool: Spool) -> Self {
+    pub fn new(cache: Arc<dyn ActionCache>, stores: impl Into<InstanceBlobStores>, spool: Spool) -> Self {
+        let stores = stores.into();
         Self {
             cache,
-            uploads: Arc::new(CoalescingBlobStore::new(Arc::clone(&store))),
-            store,
+            uploads: stores.coalescing(),
+            stores,
             spool: Arc::new(spool),
             large_results: Arc::new(Semaphore::new(MAX_CONCURRENT_LARGE_RESULTS)),
         }
+    }
+
+    fn store(&self, request: &CacheRequest) -> Arc<dyn BlobStore> {
+        self.stores.store(&request.instance)
     }
 
     async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, Status> {

@@ -44,6 +44,7 @@ pub mod http_cache;
 mod listener;
 pub mod services;
 mod stores;
+mod tenants;
 
 pub use bitzel_access::{AccessConfiguration, ServerAccess};
 
@@ -53,6 +54,7 @@ pub use http_cache::Spool;
 pub use listener::Listener;
 pub use services::Chunking;
 pub use stores::{SharedCache, StoreLayout};
+pub use tenants::{TenantGroup, Tenants};
 
 #[cfg(test)]
 mod tests;

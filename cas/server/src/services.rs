@@ -1,7 +1,8 @@
 //! Services of the Remote Execution API for a blob store and an action cache.
 //!
-//! All instances share the blobs, because a digest identifies a blob completely; results are kept apart by instance.
-//! Every service checks the instance names.
+//! A digest identifies a blob completely, so instances may share blobs. Those of different tenants do not
+//! ([`bitzel_cas::InstanceBlobStores`]): every call uses the store of the instance that it names. Results are kept apart by
+//! instance. Every service checks the instance names.
 
 pub mod action_cache;
 pub mod byte_stream;

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use bitzel_cas::composition::store_configuration::StoreConfiguration;
 use bitzel_cas::{
-    ActionCache, BlobStore, CircuitBreaker, CompletenessCheckingActionCache, ReadThroughActionCache,
-    ReadThroughBlobStore,
+    ActionCache, BlobStore, CircuitBreaker, CompletenessCheckingActionCache, InstanceBlobStores,
+    ReadThroughActionCache, ReadThroughBlobStore,
 };
+
+use crate::tenants::Tenants;
 
 /// Configuration of the stores of a server.
 #[derive(Clone)]
@@ -47,21 +49,23 @@ pub struct SharedCache {
 
 /// Stores as the services see them.
 pub(crate) struct Stores {
-    pub(crate) blobs: Arc<dyn BlobStore>,
+    pub(crate) blobs: InstanceBlobStores,
     pub(crate) results: Arc<dyn ActionCache>,
     /// Background writer, which may have results left to write when the services have ended.
     pub(crate) sharing: Option<Arc<ReadThroughActionCache>>,
 }
 
 impl Stores {
-    /// Puts the stores together, with the shared cache behind them.
+    /// Puts the stores together, with the shared cache behind them. Tenants come last: every store below may end a write
+    /// without reading it.
     pub(crate) fn new(
         blobs: Arc<dyn BlobStore>,
         results: Arc<dyn ActionCache>,
         shared: Option<SharedCache>,
+        tenants: Option<Tenants>,
     ) -> Self {
         let Some(shared) = shared else {
-            return Self::complete(blobs, results, None);
+            return Self::complete(blobs, results, None, tenants);
         };
         let blobs: Arc<dyn BlobStore> = Arc::new(ReadThroughBlobStore::new(
             blobs,
@@ -74,16 +78,21 @@ impl Stores {
         } else {
             results
         });
-        Self::complete(blobs, sharing.clone(), Some(sharing))
+        Self::complete(blobs, sharing.clone(), Some(sharing), tenants)
     }
 
     fn complete(
         blobs: Arc<dyn BlobStore>,
         results: Arc<dyn ActionCache>,
         sharing: Option<Arc<ReadThroughActionCache>>,
+        tenants: Option<Tenants>,
     ) -> Self {
+        let blobs = match tenants {
+            None => InstanceBlobStores::shared(blobs),
+            Some(tenants) => tenants.stores(blobs),
+        };
         Self {
-            results: Arc::new(CompletenessCheckingActionCache::new(results, Arc::clone(&blobs))),
+            results: Arc::new(CompletenessCheckingActionCache::new(results, blobs.clone())),
             blobs,
             sharing,
         }

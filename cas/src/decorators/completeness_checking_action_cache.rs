@@ -7,8 +7,8 @@ use bitzel_proto::reapi::ActionResult;
 use bitzel_proto::{Digest, InstanceName};
 
 use crate::action_cache::ActionCache;
-use crate::blob_store::BlobStore;
 use crate::error::Error;
+use crate::instance_blob_stores::InstanceBlobStores;
 use crate::result_blobs::ResultBlobs;
 
 /// Hides results whose blobs are absent.
@@ -18,17 +18,18 @@ use crate::result_blobs::ResultBlobs;
 /// are present.
 pub struct CompletenessCheckingActionCache {
     inner: Arc<dyn ActionCache>,
-    store: Arc<dyn BlobStore>,
+    stores: InstanceBlobStores,
+    /// Its memory is shared by all tenants: what it names is searched in the store of the instance afterwards.
     blobs: ResultBlobs,
 }
 
 impl CompletenessCheckingActionCache {
-    /// Decorates `inner`, whose results name blobs of `store`.
-    pub fn new(inner: Arc<dyn ActionCache>, store: Arc<dyn BlobStore>) -> Self {
+    /// Decorates `inner`, whose results name blobs of the store of their instance.
+    pub fn new(inner: Arc<dyn ActionCache>, stores: impl Into<InstanceBlobStores>) -> Self {
         Self {
             inner,
-            blobs: ResultBlobs::new(Arc::clone(&store)),
-            store,
+            blobs: ResultBlobs::default(),
+            stores: stores.into(),
         }
     }
 }
@@ -39,7 +40,8 @@ impl ActionCache for CompletenessCheckingActionCache {
         let Some(result) = self.inner.get(instance, action).await? else {
             return Ok(None);
         };
-        let needed = match self.blobs.needed(action.function(), &result).await {
+        let store = self.stores.store(instance);
+        let needed = match self.blobs.needed(&*store, action.function(), &result).await {
             Ok(needed) => needed,
             Err(Error::NotFound(missing)) => {
                 tracing::debug!(%action, %missing, "a cached result is incomplete");
@@ -58,7 +60,7 @@ impl ActionCache for CompletenessCheckingActionCache {
             }
             Err(error) => return Err(error),
         };
-        let missing = self.store.find_missing(&needed).await?;
+        let missing = store.find_missing(&needed).await?;
         if let Some(first) = missing.first() {
             tracing::debug!(%action, missing = missing.len(), %first, "a cached result is incomplete");
             return Ok(None);

@@ -57,7 +57,7 @@ impl ReadThroughActionCache {
     ) -> Self {
         self.uploader = Some(Arc::new(Uploader {
             remote: Arc::clone(&self.remote),
-            result_blobs: ResultBlobs::new(Arc::clone(&local_blobs)),
+            result_blobs: ResultBlobs::default(),
             local_blobs,
             remote_blobs,
             circuit_breaker: Arc::clone(&self.circuit_breaker),
@@ -114,7 +114,11 @@ struct Uploader {
 impl Uploader {
     async fn upload(&self, instance: &InstanceName, action: Digest, result: ActionResult) {
         // A blob that the local store has evicted meanwhile cannot be uploaded; that is no failure of the remote.
-        let needed = match self.result_blobs.needed(action.function(), &result).await {
+        let needed = self
+            .result_blobs
+            .needed(&*self.local_blobs, action.function(), &result)
+            .await;
+        let needed = match needed {
             Ok(needed) => needed,
             Err(error) => {
                 tracing::debug!(%action, %error, "a result is not uploaded");

@@ -17,6 +17,11 @@ pub(crate) struct MetadataArguments {
     /// BitBake checkout, or any directory with lib/bb [default: the bitbake in PATH, or the installed bb package]
     #[arg(long, value_name = "DIR", env = "BITBAKEDIR")]
     pub(crate) bitbake: Option<PathBuf>,
+
+    /// Parse and run tasks in this root file system: a name of `bitzel root list`, a digest, or host for the machine's own
+    /// [default: that of the file bitzel-root in the build directory, its conf or its parent, else host]
+    #[arg(long, value_name = "ROOT", env = "BITZEL_ROOT")]
+    pub(crate) root: Option<String>,
 }
 
 /// Targets of a build.

@@ -19,7 +19,7 @@ use crate::connection::Connection;
 use crate::directories::Directories;
 use crate::display::{Display, summary_text};
 use crate::front_end::export_graph;
-use crate::root::requested_identity;
+use crate::root::{RootChoice, RootedBuildFiles};
 use crate::visible_text::visible;
 use crate::worker::platform_properties;
 use crate::{interrupt, last_graph};
@@ -31,19 +31,25 @@ pub(crate) async fn run(
 ) -> Result<ExitCode, CommandError> {
     refuse_cleaning(&arguments.target)?;
     let prepare = async {
-        tokio::try_join!(
-            export_graph(directories, &arguments.metadata, arguments.target),
-            requested_identity(&arguments.remote),
-        )
+        let root = RootChoice::find(directories, &arguments.metadata, &arguments.remote).await?;
+        let (front_end_root, checkout) = root.prepare(directories, &arguments.remote).await?;
+        let export = export_graph(directories, &arguments.metadata, arguments.target, front_end_root).await?;
+        Ok::<_, CommandError>((export, root, checkout))
     };
-    let (export, root_identity) = tokio::select! {
+    let (export, root, checkout) = tokio::select! {
         prepared = prepare => prepared?,
         () = interrupt::interrupted() => return Ok(interrupt::INTERRUPTED.into()),
     };
-    let inputs = export.build_inputs()?;
+    let mut inputs = export.build_inputs()?;
+    if let Some(root) = checkout {
+        inputs.files = Arc::new(RootedBuildFiles {
+            inner: inputs.files,
+            root,
+        });
+    }
     let graph = export.graph;
     last_graph::save(directories, &arguments.metadata.build_dir, &graph)?;
-    let environment = Environment::of_graph(&graph, platform_properties(), root_identity.to_string());
+    let environment = Environment::of_graph(&graph, platform_properties(), root.task_root());
     let index = Arc::new(TaskIndex::new(graph)?);
     let mut connection = Connection::open(
         directories,
@@ -53,7 +59,7 @@ pub(crate) async fn run(
         } else {
             arguments.jobs
         },
-        &root_identity,
+        &root.worker_identity(),
         arguments.bounds.bounds(None),
     )
     .await?;

@@ -8,14 +8,19 @@ use crate::command_error::CommandError;
 use crate::directories::Directories;
 use crate::front_end::export_graph;
 use crate::interrupt;
+use crate::root::local_root;
 
 /// Exports the graph, and prints it or a summary.
 pub(crate) async fn run(
     directories: &Directories,
     arguments: GraphArguments,
 ) -> Result<ExitCode, CommandError> {
+    let export = async {
+        let root = local_root(directories, &arguments.metadata).await?;
+        export_graph(directories, &arguments.metadata, arguments.target, root).await
+    };
     let export = tokio::select! {
-        export = export_graph(directories, &arguments.metadata, arguments.target) => export?,
+        export = export => export?,
         () = interrupt::interrupted() => return Ok(interrupt::INTERRUPTED.into()),
     };
     let graph = &export.graph;

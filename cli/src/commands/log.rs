@@ -14,7 +14,7 @@ use crate::command_error::CommandError;
 use crate::connection::Connection;
 use crate::directories::Directories;
 use crate::last_graph;
-use crate::root::requested_identity;
+use crate::root::RootChoice;
 use crate::visible_text::visible;
 use crate::worker::platform_properties;
 
@@ -24,12 +24,18 @@ pub(crate) async fn run(
     arguments: LogArguments,
 ) -> Result<ExitCode, CommandError> {
     let graph = last_graph::load(directories, &arguments.metadata.build_dir)?;
-    let root_identity = requested_identity(&arguments.remote).await?;
-    let environment = Environment::of_graph(&graph, platform_properties(), root_identity.to_string());
+    let root = RootChoice::find(directories, &arguments.metadata, &arguments.remote).await?;
+    let environment = Environment::of_graph(&graph, platform_properties(), root.task_root());
     let index = TaskIndex::new(graph)?;
     let bounds = Bounds::default();
-    let connection =
-        Connection::open(directories, &arguments.remote, Some(0), &root_identity, bounds).await?;
+    let connection = Connection::open(
+        directories,
+        &arguments.remote,
+        Some(0),
+        &root.worker_identity(),
+        bounds,
+    )
+    .await?;
     let cache = &*connection.action_cache;
     let found = find_log(
         &index,

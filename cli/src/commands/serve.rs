@@ -28,6 +28,7 @@ use crate::open_files;
 use crate::queue_journal::QueueJournal;
 use crate::root_user;
 use crate::server::{Execution, Server};
+use crate::tenants;
 use crate::worker::LocalWorker;
 
 /// Limit of the spool: bytes on disk of all HTTP cache uploads whose digests are not known yet.
@@ -76,6 +77,8 @@ pub(crate) async fn run(
         .map(|file| file.execution.journal.clone())
         .unwrap_or_default();
     let base = file.as_ref().map(|file| file.base.clone()).unwrap_or_default();
+    let queue_file = tenants::queue_file(file.as_ref().and_then(|file| file.tenants.as_ref()));
+    let queue_file = directories.server().join(queue_file);
     let is_shared = journal.medium == JournalMedium::Postgresql;
     if is_shared && jobs.is_some_and(|jobs| jobs > 0) {
         return Err(
@@ -99,6 +102,17 @@ pub(crate) async fn run(
         ("grpc", "http")
     };
     let chunking = file.as_ref().map(|file| file.chunking).unwrap_or_default();
+    let tenants = match &file {
+        Some(file) => tenants::open(file, directories)?,
+        None => None,
+    };
+    let has_rules = arguments.access.is_some() || file.as_ref().is_some_and(|file| file.access.is_some());
+    if tenants.is_some() && !has_rules {
+        console::warn(
+            "there are tenants but no access rules: everybody may use the instances of every tenant, and so its blobs; \
+             write [access] rules (docs/access.md)",
+        );
+    }
     let stores = match file {
         Some(Configuration {
             stores: Some((blobs, results)),
@@ -109,7 +123,7 @@ pub(crate) async fn run(
     };
     // With port 0, the system chooses the port.
     let (listener, address) = bind(listen).await?;
-    let journal = QueueJournal::configured(journal, &base, &directories.server(), (scheme, address))?;
+    let journal = QueueJournal::configured(journal, &base, queue_file, (scheme, address))?;
     let access = match journal.identities() {
         Some(identities) => ServerAccess {
             layer: access.layer.with_authenticator(identities),
@@ -135,6 +149,7 @@ pub(crate) async fn run(
         syncs: true,
         chunking,
         shared_cache: None,
+        tenants,
     };
     let server = Server::open(config, executes.then_some(Execution { policies, journal })).await?;
     let _memory = AbortOnDropHandle::new(tokio::spawn(allocator::return_freed_memory()));

@@ -5,7 +5,7 @@ use bitzel_cas::composition::store_configuration::StoreConfiguration;
 use schemars::{JsonSchema, Schema, schema_for};
 use serde_json::Value;
 
-use super::server_tables::{ChunksTable, ExecutionTable, ListenTable};
+use super::server_tables::{ChunksTable, ExecutionTable, ListenTable, TenantsTable};
 
 /// Configuration file of `bitzel serve`. All tables are optional. Relative paths start at the directory of the file.
 #[derive(JsonSchema)]
@@ -25,6 +25,8 @@ struct ConfigurationFile {
     actions: Option<StoreConfiguration>,
     /// Chunks of large blobs.
     chunks: Option<ChunksTable>,
+    /// Instances that do not share blobs. Default: all instances share them.
+    tenants: Option<TenantsTable>,
     /// Encryption. Default: connections are not encrypted.
     tls: Option<TlsTable>,
     /// Callers and their permissions. Default: full access for everybody.

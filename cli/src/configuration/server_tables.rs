@@ -130,6 +130,76 @@ fn enabled() -> bool {
     true
 }
 
+/// `[tenants]`: instances that do not share blobs. Each instance is a tenant of its own, or belongs to a group.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct TenantsTable {
+    /// File with the secret that proves which tenant has which blob, at least 32 random bytes. Servers that share a store
+    /// need the same. Default: `tenants.key` in the server's own directory, made at the first start.
+    #[schemars(example = &"tenants.key")]
+    pub(crate) key: Option<PathBuf>,
+    /// Groups of instances that share their blobs.
+    groups: Vec<TenantGroupTable>,
+}
+
+/// `[[tenants.groups]]`: instances that share their blobs. An instance belongs to the first group that names it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TenantGroupTable {
+    /// Name of the tenant. If it changes, the tenant has to upload its blobs again.
+    #[schemars(with = "String", extend("examples" = ["team-a"]))]
+    name: Spanned<String>,
+    /// Instance names. `*` matches any text.
+    #[schemars(with = "Vec<String>", extend("examples" = [["team-a", "team-a/*"]]))]
+    instances: Spanned<Vec<String>>,
+}
+
+impl TenantsTable {
+    /// Names of the groups with the patterns of their instances.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = (&str, &[String])> {
+        let groups = self.groups.iter();
+        groups.map(|group| {
+            (
+                group.name.get_ref().as_str(),
+                group.instances.get_ref().as_slice(),
+            )
+        })
+    }
+
+    /// Values that cannot work.
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        let mut problems = vec![];
+        for (index, group) in self.groups.iter().enumerate() {
+            let mut report = |key: &str, span, message: String, hint: &str| {
+                problems.push(Problem {
+                    key: format!("tenants.groups[{index}].{key}"),
+                    span: Some(span),
+                    message,
+                    hint: Some(hint.to_owned()),
+                });
+            };
+            let name = group.name.get_ref();
+            let hint = "give each group a name of its own: blobs are kept under it";
+            if name.is_empty() {
+                report("name", group.name.span(), "the name is empty".to_owned(), hint);
+            }
+            if self.groups[..index]
+                .iter()
+                .any(|other| other.name.get_ref() == name)
+            {
+                let message = format!("another group is called {name:?} too");
+                report("name", group.name.span(), message, hint);
+            }
+            if group.instances.get_ref().is_empty() {
+                let message = "the group has no instances".to_owned();
+                let hint = "name instances, or leave the group out";
+                report("instances", group.instances.span(), message, hint);
+            }
+        }
+        problems
+    }
+}
+
 /// `[chunks]`: chunks of large blobs, for clients that split and splice.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

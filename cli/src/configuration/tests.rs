@@ -205,3 +205,31 @@ fn a_journal_in_postgresql_is_read() {
         ],
     );
 }
+
+#[test]
+fn tenants_are_groups_with_names_of_their_own() {
+    let text = "[tenants]\n[[tenants.groups]]\nname = \"a\"\ninstances = [\"a\", \"a/*\"]\n";
+    let configuration = read(text).unwrap();
+    let tenants = configuration.tenants.as_ref().unwrap();
+    let groups: Vec<_> = tenants.groups().collect();
+    assert_eq!(groups, [("a", &["a".to_owned(), "a/*".to_owned()][..])]);
+    let summary = configuration.summary();
+    assert!(
+        summary.ends_with("\ntenants: 1 in groups, and each other instance by itself"),
+        "{summary}"
+    );
+    assert_mistakes(
+        "[tenants]\ngroups = [{ name = \"\", instances = [\"x\"] }]\nkye = \"k\"\n",
+        &["unknown field `kye`"],
+    );
+    let text = "[[tenants.groups]]\nname = \"a\"\ninstances = [\"a\"]\n[[tenants.groups]]\nname = \"a\"\ninstances = []\n";
+    assert_mistakes(
+        text,
+        &[
+            "tenants.groups[1].name: another group is called \"a\" too",
+            "bitzel.toml:5:8]",
+            "tenants.groups[1].instances: the group has no instances",
+            "bitzel.toml:6:13]",
+        ],
+    );
+}

@@ -64,6 +64,16 @@ impl Server {
         Self::start_in(directory, &arguments).await
     }
 
+    /// Server with a worker that serves HTTP too, with a configuration file.
+    pub(crate) async fn farm_with(configuration: &str) -> Self {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("bitzel.toml");
+        std::fs::write(&path, configuration).unwrap();
+        let config = path.to_str().unwrap();
+        let arguments = ["--jobs", "2", "--http-listen", "127.0.0.1:0", "--config", config];
+        Self::start_in(directory, &arguments).await
+    }
+
     /// Server with a worker.
     pub(crate) async fn farm() -> Self {
         Self::start(&["--jobs", "2"]).await

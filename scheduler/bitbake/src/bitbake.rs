@@ -69,6 +69,12 @@ pub(crate) async fn find(config: &FrontEndConfig) -> Result<PathBuf, FrontEndErr
     if let Some(library) = in_path {
         return Ok(library);
     }
+    if config.root.directory.is_some() {
+        // The Python of this machine, if there is any, is not the one that would import it.
+        return Err(FrontEndError::BitBakeNotFound {
+            tried: "no `bitbake` in PATH".to_owned(),
+        });
+    }
     from_python(config).await
 }
 

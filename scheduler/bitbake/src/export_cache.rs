@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use bitzel_cas::DirectoryLock;
 use bitzel_cas::blocking::run_blocking;
@@ -9,7 +10,9 @@ use bitzel_proto::DigestFunction;
 
 use super::error::FrontEndError;
 
-/// Part of the export cache that belongs to one build directory, locked against a second bitzel.
+mod unused_parts;
+
+/// Part of the export cache that belongs to one build directory in one root file system, locked against a second bitzel.
 pub(crate) struct ExportCache {
     cache: PathBuf,
     directory: PathBuf,
@@ -19,21 +22,36 @@ pub(crate) struct ExportCache {
 
 impl ExportCache {
     /// Opens the part below `cache`, and creates it if it does not exist. Waits while another bitzel uses it.
-    pub(crate) async fn open(cache: &Path, build_directory: &Path) -> Result<Self, FrontEndError> {
+    pub(crate) async fn open(
+        cache: &Path,
+        build_directory: &Path,
+        root_identity: &str,
+    ) -> Result<Self, FrontEndError> {
         let cache = cache.to_owned();
-        let name = DigestFunction::Sha256
-            .digest(build_directory.as_os_str().as_encoded_bytes())
-            .hash_hex();
+        let mut hasher = DigestFunction::Sha256.hasher();
+        hasher.update(build_directory.as_os_str().as_encoded_bytes());
+        // No path has it.
+        hasher.update(b"\0");
+        hasher.update(root_identity.as_bytes());
+        let name = hasher.finish().hash_hex();
         run_blocking(move || {
-            let directory = cache.join("builds").join(&name[..16]);
-            for path in [
-                directory.join("bitbake-cache"),
-                cache.join("snapshots"),
-                cache.join("recipes"),
-            ] {
-                fs::create_dir_all(&path).map_err(FrontEndError::io(path))?;
-            }
-            let lock = DirectoryLock::wait(&directory).map_err(FrontEndError::io(&directory))?;
+            let builds = cache.join("builds");
+            let directory = builds.join(&name[..16]);
+            let lock = loop {
+                for path in [
+                    directory.join("bitbake-cache"),
+                    cache.join("snapshots"),
+                    cache.join("recipes"),
+                ] {
+                    fs::create_dir_all(&path).map_err(FrontEndError::io(path))?;
+                }
+                let lock = DirectoryLock::wait(&directory).map_err(FrontEndError::io(&directory))?;
+                // Another bitzel may have removed it as unused before this one had the lock.
+                if directory.join("bitbake-cache").is_dir() {
+                    break lock;
+                }
+            };
+            unused_parts::remove(&builds, SystemTime::now());
             Ok(Self {
                 cache,
                 directory,

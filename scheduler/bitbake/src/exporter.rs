@@ -1,6 +1,7 @@
 //! Processes of the exporter: a small one that reads the build directory's configuration, and the export in its sandbox.
 
 mod description;
+mod root;
 mod sandbox;
 
 use std::fs;
@@ -48,13 +49,14 @@ impl Exporter<'_> {
         let request = serde_json::json!({
             "request": request,
             "source_date_epoch": self.config.source_date_epoch,
-            "code_digest": self.python.digest,
+            // Cached recipes of another root may have values that its programs gave.
+            "code_digest": format!("{} {}", self.python.digest, self.config.root.identity),
         });
         fs::write(&request_file, request.to_string()).map_err(FrontEndError::io(&request_file))?;
         for name in ["snapshots", "recipes"] {
             fs::create_dir(output.path().join(name)).map_err(FrontEndError::io(output.path()))?;
         }
-        let cacheable = self.run(self.sandbox(output.path(), groups)).await?;
+        let cacheable = self.run(self.sandbox(output.path(), groups)?).await?;
         let (graph_file, bytecode_file) = (
             output.path().join("graph.json"),
             output.path().join("bytecode.json"),

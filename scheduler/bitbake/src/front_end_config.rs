@@ -25,6 +25,16 @@ pub enum FrontEndEvent<'a> {
 /// Receiver of the events.
 pub type FrontEndObserver = Arc<dyn Fn(FrontEndEvent<'_>) + Send + Sync>;
 
+/// Root file system in which `BitBake` parses: its Python, its programs, its `/etc`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FrontEndRoot {
+    /// Identity. Graphs and `BitBake`'s own caches of one root are not used in another one, because metadata asks for
+    /// versions of programs while it is parsed.
+    pub identity: String,
+    /// Directory with the file system of an image root. `None` for the root of this machine.
+    pub directory: Option<PathBuf>,
+}
+
 /// Directories, programs and environment of the front end.
 #[derive(Clone)]
 pub struct FrontEndConfig {
@@ -36,7 +46,10 @@ pub struct FrontEndConfig {
     pub cache_directory: PathBuf,
     /// The program bubblewrap.
     pub bubblewrap: PathBuf,
-    /// The Python that reads the configuration on the client. In the sandbox it is always `/usr/bin/python3`.
+    /// The root file system.
+    pub root: FrontEndRoot,
+    /// The Python that reads the configuration on the client. In the sandbox, and in an image root, it is always
+    /// `/usr/bin/python3`.
     pub python: PathBuf,
     /// The user's environment. `BitBake` gets the variables that `BB_ENV_PASSTHROUGH` and
     /// `BB_ENV_PASSTHROUGH_ADDITIONS` list.
@@ -57,6 +70,7 @@ impl FrontEndConfig {
             bitbake: None,
             cache_directory,
             bubblewrap: PathBuf::from("bwrap"),
+            root: FrontEndRoot::default(),
             python: PathBuf::from("/usr/bin/python3"),
             environment: BTreeMap::new(),
             digest_function: DigestFunction::Sha256,

@@ -41,6 +41,7 @@ pub(crate) fn key(
         metadata.root.to_string(),
         environment::passed_through(&config.environment),
         config.source_date_epoch,
+        config.root.identity,
         request,
     ]);
     DigestFunction::Sha256

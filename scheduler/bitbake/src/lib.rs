@@ -5,7 +5,8 @@
 //! sandbox of every task, below `/work`, and nothing of the client's own paths, names and environment is visible, so
 //! two machines with the same metadata get the same graph.
 //!
-//! The graph is cached under a digest of all of its inputs: if nothing changed, no Python runs.
+//! The graph is cached under a digest of all of its inputs, the identity of the root file system among them: if nothing
+//! changed, no Python runs.
 
 mod atomic_file;
 mod bitbake;
@@ -39,7 +40,7 @@ use bitzel_proto::graph::TaskGraph;
 pub use self::error::FrontEndError;
 pub use self::export_request::ExportRequest;
 pub use self::front_end_config::{
-    DEFAULT_SOURCE_DATE_EPOCH, FrontEndConfig, FrontEndEvent, FrontEndObserver,
+    DEFAULT_SOURCE_DATE_EPOCH, FrontEndConfig, FrontEndEvent, FrontEndObserver, FrontEndRoot,
 };
 pub use self::local_tree::LocalTree;
 pub use self::snapshot_directory::SnapshotDirectory;
@@ -92,7 +93,7 @@ pub async fn export(config: &FrontEndConfig, request: &ExportRequest) -> Result<
         .canonicalize()
         .map_err(FrontEndError::io(&build_directory))?;
     let directory = config.cache_directory.clone();
-    let cache = ExportCache::open(&directory, &build_directory).await?;
+    let cache = ExportCache::open(&directory, &build_directory, &config.root.identity).await?;
     let python = run_blocking(move || PythonFiles::install(&directory)).await?;
     let library = bitbake::find(config).await?;
     let modules = bitbake::modules(&library)?;

@@ -185,3 +185,74 @@ async fn an_error_names_the_missing_configuration() {
     let error = export(&config, &ExportRequest::default()).await.unwrap_err();
     assert!(error.to_string().contains("conf/bblayers.conf"));
 }
+
+#[tokio::test]
+async fn a_graph_of_one_root_is_not_used_in_another() {
+    let workspace = Workspace::new("layer");
+    let request = ExportRequest {
+        targets: vec!["low".to_owned()],
+        ..ExportRequest::default()
+    };
+    let mut config = workspace.config();
+    for (identity, cached) in [("debian-12", false), ("debian-13", false), ("debian-12", true)] {
+        config.root.identity = identity.to_owned();
+        let exported = export(&config, &request).await.unwrap();
+        assert_eq!(exported.cached, cached, "{identity}");
+    }
+}
+
+/// Copies Python and a shell of this machine, with their libraries, into the root `$1`.
+const COPY_PYTHON: &str = r#"
+cd /
+cp --archive --parents usr/bin/python3* usr/lib/python3.* usr/bin/sh usr/bin/dash "$1" || test -e "$1/usr/bin/sh"
+ldd usr/bin/python3 usr/bin/sh usr/lib/python3.*/lib-dynload/*.so | grep -o '/lib[^ ]*' | grep -v ':$' | sort -u |
+while read -r library; do
+    mkdir -p "$1/usr${library%/*}"
+    cp --dereference "$library" "$1/usr$library"
+done
+"#;
+
+#[tokio::test]
+async fn parses_in_an_image_root() {
+    let workspace = Workspace::new("layer");
+    workspace.write(
+        "low_1.0.bb",
+        "MARKER = \"${@open('/opt/marker').read()}\"\ndo_configure[vardepvalue] = \"${MARKER}\"\n",
+    );
+    let root = workspace.directory.path().join("root");
+    for name in ["etc", "opt", "usr", "tmp"] {
+        fs::create_dir_all(root.join(name)).unwrap();
+    }
+    for name in ["bin", "lib", "lib64", "sbin"] {
+        std::os::unix::fs::symlink(format!("usr/{name}"), root.join(name)).unwrap();
+    }
+    let copied = std::process::Command::new("sh")
+        .args(["-euc", COPY_PYTHON, "sh"])
+        .arg(&root)
+        .status();
+    assert!(copied.unwrap().success());
+    // A hostile root: a file would be made where it leads.
+    std::os::unix::fs::symlink(
+        workspace.directory.path().join("planted"),
+        root.join("etc/resolv.conf"),
+    )
+    .unwrap();
+    fs::write(root.join("opt/marker"), "one").unwrap();
+    let mut config = workspace.config();
+    // A client without Python.
+    config.python = "/nonexistent".into();
+    config.root.directory = Some(root.clone());
+    let request = ExportRequest {
+        targets: vec!["low".to_owned()],
+        ..ExportRequest::default()
+    };
+    let mut hashes = vec![];
+    for marker in ["one", "two"] {
+        fs::write(root.join("opt/marker"), marker).unwrap();
+        config.root.identity = marker.to_owned();
+        let exported = export(&config, &request).await.unwrap();
+        hashes.push(task(&exported.graph, "low", "do_configure").basehash.clone());
+    }
+    assert_ne!(hashes[0], hashes[1], "the metadata read the file of the root");
+    assert!(!workspace.directory.path().join("planted").exists());
+}

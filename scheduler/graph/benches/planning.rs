@@ -14,7 +14,7 @@ use bitzel_cas::{
 use bitzel_cas_server::services::{
     ActionCacheService, ByteStreamService, CapabilitiesService, ContentAddressableStorageService,
 };
-use bitzel_graph::plan::signature::{Environment, signature_key};
+use bitzel_graph::plan::signature::{Environment, TaskRoot, signature_key};
 use bitzel_graph::plan::task_index::TaskIndex;
 use bitzel_graph::plan::task_result::TaskResult;
 use bitzel_graph::plan::taskhash::taskhash;
@@ -125,7 +125,7 @@ fn synthetic_graph(tasks: usize, all_are_targets: bool) -> TaskGraph {
 fn environment() -> Environment {
     Environment {
         platform: vec![("OSFamily".to_owned(), "linux".to_owned())],
-        root_identity: "debian-12-aa".to_owned(),
+        root: TaskRoot::OfWorker("debian-12-aa".to_owned()),
         runner_version: "bench".to_owned(),
         bitbake_version: "2.19.0".to_owned(),
     }

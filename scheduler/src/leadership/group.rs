@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitzel_cas::{ActionCache, BlobStore};
+use bitzel_cas::{ActionCache, InstanceBlobStores};
 use bitzel_rpc::Secret;
 use bitzel_rpc::endpoint::ClientCredentials;
 use metrics::gauge;
@@ -40,6 +40,8 @@ pub struct GroupSettings<'a> {
     pub base: &'a Path,
     /// Password of PostgreSQL, if no file has it.
     pub password: Option<Secret>,
+    /// Name of the queue: servers with other tenants than these have another one.
+    pub queue: String,
     /// Address at which the other servers reach this one.
     pub address: String,
     /// Time for which records gather before they are written together.
@@ -92,11 +94,11 @@ impl SchedulerGroup {
     /// Joins the group. Must be called within a tokio runtime.
     pub fn join(
         settings: GroupSettings<'_>,
-        blob_store: Arc<dyn BlobStore>,
+        blob_stores: impl Into<InstanceBlobStores>,
         action_cache: Arc<dyn ActionCache>,
     ) -> Result<Self, JournalError> {
         let config = settings.config;
-        let connector = PostgresqlConnector::new(config, settings.base, settings.password)?;
+        let connector = PostgresqlConnector::new(config, settings.base, settings.password, settings.queue)?;
         let server = Uuid::new_v4();
         let (standing, standings) = watch::channel(Standing::default());
         let campaign = Campaign {
@@ -116,7 +118,7 @@ impl SchedulerGroup {
             connector,
             commit_interval: settings.commit_interval,
             policies: settings.policies,
-            blob_store,
+            blob_stores: blob_stores.into(),
             action_cache,
             servers: ClientCredentials {
                 ca: config.servers_ca.as_ref().map(|path| settings.base.join(path)),
@@ -156,7 +158,7 @@ struct Member {
     connector: PostgresqlConnector,
     commit_interval: Duration,
     policies: ExecutionConfig,
-    blob_store: Arc<dyn BlobStore>,
+    blob_stores: InstanceBlobStores,
     action_cache: Arc<dyn ActionCache>,
     /// Credentials for the other servers.
     servers: ClientCredentials,
@@ -221,7 +223,7 @@ impl Member {
         };
         let operations = recovered.operations.len();
         let server = ExecutionServer::with_journal(
-            self.blob_store.clone(),
+            self.blob_stores.clone(),
             self.action_cache.clone(),
             self.policies.clone(),
             Arc::new(SystemClock::default()),

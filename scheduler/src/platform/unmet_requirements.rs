@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use bitzel_proto::platform_property::ROOT_IDENTITY;
+use bitzel_proto::platform_property::{IMAGE_ROOT_IDENTITY, ROOT_IDENTITY};
 
 use super::{OfferedProperties, RequiredProperties};
 
@@ -24,6 +24,7 @@ pub struct UnmetRequirements {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct MissingProperty {
     name: String,
+    value: String,
     /// Values that workers offer for this name, with the number of workers.
     on_offer: BTreeMap<String, usize>,
 }
@@ -37,13 +38,17 @@ impl UnmetRequirements {
         let workers: Vec<_> = workers.into_iter().collect();
         let is_missing =
             |property: &&(String, String)| !workers.iter().any(|offered| offered.0.contains(*property));
-        let missing = required.0.iter().filter(is_missing).map(|(name, _)| {
+        let missing = required.0.iter().filter(is_missing).map(|(name, value)| {
             let mut on_offer = BTreeMap::new();
-            for value in workers.iter().flat_map(|offered| offered.values(name)) {
+            let values = workers.iter().flat_map(|offered| offered.values(name));
+            // Every worker offers image roots, and `--root-identity` is not the way to one.
+            let is_choice = |value: &&str| name != ROOT_IDENTITY || *value != IMAGE_ROOT_IDENTITY;
+            for value in values.filter(is_choice) {
                 *on_offer.entry(value.to_owned()).or_default() += 1;
             }
             MissingProperty {
                 name: name.clone(),
+                value: value.clone(),
                 on_offer,
             }
         });
@@ -74,7 +79,11 @@ impl fmt::Display for UnmetRequirements {
 
 impl fmt::Display for MissingProperty {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, on_offer } = self;
+        let Self {
+            name,
+            value,
+            on_offer,
+        } = self;
         if on_offer.is_empty() {
             return write!(formatter, "no worker offers {name}");
         }
@@ -91,7 +100,9 @@ impl fmt::Display for MissingProperty {
                 on_offer.len() - MAX_LISTED_VALUES
             )?;
         }
-        if name == ROOT_IDENTITY {
+        if name == ROOT_IDENTITY && value == IMAGE_ROOT_IDENTITY {
+            formatter.write_str(" (they are of a version that knows no image roots: update them)")?;
+        } else if name == ROOT_IDENTITY {
             formatter.write_str(
                 " (their root file systems have other packages than the one that the build asks for: choose one of \
                  theirs with --root-identity, or start a worker on a root with the same packages)",
@@ -128,7 +139,11 @@ mod tests {
 
     #[test]
     fn names_the_root_that_was_asked_for_and_those_on_offer() {
-        let bookworm: &[(&str, &str)] = &[("root-identity", "debian-12-aa"), ("OSFamily", "linux")];
+        let bookworm: &[(&str, &str)] = &[
+            ("root-identity", "debian-12-aa"),
+            ("root-identity", "image"),
+            ("OSFamily", "linux"),
+        ];
         let trixie: &[(&str, &str)] = &[("root-identity", "debian-13-bb"), ("OSFamily", "linux")];
         let required = [("root-identity", "fedora-41-cc"), ("OSFamily", "linux")];
         assert_eq!(
@@ -136,6 +151,16 @@ mod tests {
             "OSFamily=linux, root-identity=fedora-41-cc; workers offer root-identity=debian-12-aa (2 workers), \
              debian-13-bb (1 worker) (their root file systems have other packages than the one that the build asks \
              for: choose one of theirs with --root-identity, or start a worker on a root with the same packages)"
+        );
+    }
+
+    #[test]
+    fn says_that_workers_are_too_old_for_image_roots() {
+        let old: &[(&str, &str)] = &[("root-identity", "debian-12-aa")];
+        assert_eq!(
+            message(&[("root-identity", "image")], &[old]),
+            "root-identity=image; workers offer root-identity=debian-12-aa (1 worker) (they are of a version that knows \
+             no image roots: update them)"
         );
     }
 

@@ -39,11 +39,12 @@ enum Value {
     Inline(Vec<(Word, Word)>),
 }
 
-const WORDS: [&str; 44] = [
+const WORDS: [&str; 48] = [
     "listen", "grpc", "http", "admin", "execution", "enabled", "jobs", "blobs", "actions", "memory", "disk", "directory",
     "size", "max_results", "s3", "bucket", "endpoint", "url", "tiered", "fast", "slow", "write_back", "max_size",
     "max_blobs", "concurrency", "verifying", "existence_caching", "inner", "read_only", "metered", "deadline", "mirrored",
     "one", "other", "sharded", "shards", "name", "weight", "store", "tls", "access", "rules", "allow", "limits",
+    "tenants", "groups", "instances", "key",
 ];
 
 impl Word {

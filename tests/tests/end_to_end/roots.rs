@@ -47,8 +47,8 @@ do_deploy() {
 /// The server gives up soon, because all workers are there before the first build.
 const CONFIGURATION: &str = "[execution]\njobs = 0\nno_worker_timeout = \"3s\"\n";
 
-/// A client with an empty cache, in one of two equal checkouts.
-fn client() -> Site {
+/// A client with an empty cache and the recipe `report`, which deploys what a native program says about its libc.
+pub(super) fn client() -> Site {
     let site = Site::empty();
     site.add_recipe("probe-native", PROBE_NATIVE);
     site.add_recipe("report", REPORT);

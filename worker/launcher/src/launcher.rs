@@ -16,6 +16,7 @@ use rustix::process::{
 use crate::control::Control;
 use crate::disk_watch::DiskWatch;
 use crate::failure::{Failure, InStep as _};
+use crate::image_root::mount_image_root;
 use crate::limits::UserLimits;
 use crate::raw_calls::{Fork, fork_into};
 use crate::supervisor::{self, SupervisorHandles};
@@ -67,6 +68,9 @@ fn prepare(setup: &LauncherSetup) -> Result<(), Failure> {
     let user_limits = UserLimits::read();
     namespaces::enter(setup.network)?;
     user_limits.share()?;
+    if let Some(image_root) = &setup.image_root {
+        mount_image_root(image_root)?;
+    }
     shared_file_system::enter(&setup.bubblewrap, &setup.files)?;
     limits::limit_resources(&setup.bounds).in_step("limit the resources of commands")?;
     if setup.network {

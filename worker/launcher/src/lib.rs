@@ -30,10 +30,23 @@ pub struct LauncherSetup {
     /// Files of the sandbox itself. Each launcher has inodes of its own for them: a lock or a lease on one cannot stop
     /// a command of another launcher.
     pub files: Vec<SandboxFile>,
+    /// Image root that the arguments of bubblewrap refer to. `None` if they refer to the machine's own root.
+    pub image_root: Option<ImageRootMount>,
     /// Gives the commands access to this machine's network.
     pub network: bool,
     /// Bounds that this launcher watches for each command.
     pub bounds: WatchedBounds,
+}
+
+/// Read-only overlay of an image root, which the launcher mounts for itself before it calls bubblewrap. It gives each
+/// launcher inodes of its own: a lock on one cannot stop a command of another launcher. Paths are relative to the
+/// worker's directory.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ImageRootMount {
+    /// Directories of the overlay, uppermost first.
+    pub lower_directories: Vec<String>,
+    /// Directory that the overlay is mounted on. It may be one of the lower ones.
+    pub mount_point: String,
 }
 
 /// Small read-only file of the sandbox.

@@ -5,7 +5,7 @@
 //!
 //! The launcher prepares once, with the first request, what all its commands share: namespaces for user, mounts, host
 //! name, cgroups and a network with nothing but loopback ([`namespaces`]), and the read-only file system that bubblewrap
-//! builds ([`shared_file_system`]). For each command it forks a [`supervisor`] into further namespaces, which makes what
+//! builds ([`shared_file_system`]), around the machine's `/usr` or in an image root ([`image_root`]). For each command it forks a [`supervisor`] into further namespaces, which makes what
 //! the command has for itself ([`confinement`]) and starts it. Why a command sees nothing of the one before it is in
 //! `docs/decisions/0023-launchers-are-reused.md` and `docs/decisions/0025-one-bubblewrap-for-many-actions.md`.
 //!
@@ -21,6 +21,7 @@ mod confinement;
 mod control;
 mod disk_watch;
 mod failure;
+mod image_root;
 mod keyring;
 mod launcher;
 mod limits;

@@ -66,6 +66,7 @@ impl Launcher {
                 path: "/etc/passwd".into(),
                 content: "root:x:0:0::/:/bin/sh\n".into(),
             }],
+            image_root: None,
             network: false,
             bounds,
         });

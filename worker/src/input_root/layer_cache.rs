@@ -33,13 +33,15 @@ struct Layer {
     relative_path: String,
     leases: u32,
     last_used: u64,
+    /// True if it was leased as an image root. These are evicted last: every Action of a build needs one.
+    is_image_root: bool,
     /// Cached files that the layer links to. `None` while the layer is being assembled.
     files: Option<FileLease>,
 }
 
 /// A layer in use: it is not evicted.
 #[derive(Debug)]
-pub(super) struct LayerLease {
+pub(crate) struct LayerLease {
     cache: Arc<LayerCache>,
     key: LayerKey,
     relative_path: String,
@@ -112,6 +114,7 @@ impl LayerCache {
                     relative_path: relative_path.clone(),
                     leases: 0,
                     last_used,
+                    is_image_root: false,
                     files: None,
                 });
                 Some(LayerClaim::Assemble(AssemblyClaim {
@@ -124,8 +127,25 @@ impl LayerCache {
         }
     }
 
-    /// Removes the layer that was not used for longest, so that the file cache can evict its files. False if all layers
-    /// are in use.
+    /// Leases a layer that is assembled, as an image root.
+    pub(super) fn lease_image_root(self: &Arc<Self>, key: &LayerKey) -> Option<LayerLease> {
+        let mut state = self.state.lock();
+        state.clock += 1;
+        let last_used = state.clock;
+        let layer = state.layers.get_mut(key)?;
+        layer.files.as_ref()?;
+        layer.leases += 1;
+        layer.last_used = last_used;
+        layer.is_image_root = true;
+        Some(LayerLease {
+            cache: Arc::clone(self),
+            key: key.clone(),
+            relative_path: layer.relative_path.clone(),
+        })
+    }
+
+    /// Removes the layer that was not used for longest, image roots last, so that the file cache can evict its files.
+    /// False if all layers are in use.
     pub(super) async fn evict_one(&self) -> bool {
         let Some(layer) = self.take_victim() else {
             return false;
@@ -149,7 +169,7 @@ impl LayerCache {
             .iter()
             .filter(|(_, layer)| layer.leases == 0 && layer.files.is_some());
         let key = idle
-            .min_by_key(|(_, layer)| layer.last_used)
+            .min_by_key(|(_, layer)| (layer.is_image_root, layer.last_used))
             .map(|(key, _)| key.clone())?;
         state.layers.remove(&key)
     }
@@ -157,8 +177,8 @@ impl LayerCache {
 
 impl LayerLease {
     /// The layer's directory, relative to the cache directory.
-    pub(super) fn relative_path(&self) -> String {
-        self.relative_path.clone()
+    pub(crate) fn relative_path(&self) -> &str {
+        &self.relative_path
     }
 }
 

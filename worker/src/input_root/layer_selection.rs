@@ -33,9 +33,14 @@ pub(super) struct LayerKey {
 impl LayerKey {
     /// The key of the root of a tree.
     pub(super) fn root(tree: &DirectoryTree) -> Self {
+        Self::of_root(tree.root)
+    }
+
+    /// The key of the root of the tree with this digest.
+    pub(super) fn of_root(digest: Digest) -> Self {
         Self {
             path: String::new(),
-            digest: tree.root,
+            digest,
         }
     }
 }

@@ -33,11 +33,14 @@ const NETWORK_ETC: [&str; 6] = [
     "/etc/protocols",
     "/etc/gai.conf",
 ];
-const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\
+pub(super) const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\
                       bitzel:x:1000:1000:bitzel:/tmp:/bin/sh\n\
                       nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n";
-const GROUP: &str = "root:x:0:\nbitzel:x:1000:\nnogroup:x:65534:\n";
-const HOSTS: &str = "127.0.0.1 localhost bitzel\n::1 localhost bitzel\n";
+pub(super) const GROUP: &str = "root:x:0:\nbitzel:x:1000:\nnogroup:x:65534:\n";
+pub(super) const HOSTS: &str = "127.0.0.1 localhost bitzel\n::1 localhost bitzel\n";
+
+/// Parts of /etc that name resolution takes from the machine in an image root: they say where this network is.
+const IMAGE_NETWORK_ETC: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 
 /// Parts of this machine's file system that commands see, all of them read-only.
 #[derive(Debug)]
@@ -115,6 +118,21 @@ impl HostFileSystem {
         arguments.extend_from_slice(&self.worker_directory);
         // The rest of the root is a file system in memory: a write there would be lost without a message.
         arguments.extend(strings(&["--remount-ro", "/"]));
+        arguments
+    }
+
+    /// As [`bubblewrap_arguments`](Self::bubblewrap_arguments), in the image root that is mounted at `image_root`, relative
+    /// to the worker's directory. Of this machine commands see the devices, `/proc`, and with `network` where its name
+    /// servers are. The image root has all mount points ([`super::mount_points`]).
+    pub(super) fn image_root_arguments(&self, network: bool, image_root: &str) -> Vec<String> {
+        let mut arguments = strings(&["--unshare-uts", "--hostname", "bitzel", "--die-with-parent"]);
+        arguments.extend(strings(&["--ro-bind", image_root, "/"]));
+        for path in IMAGE_NETWORK_ETC.iter().filter(|_| network) {
+            arguments.extend(strings(&["--ro-bind-try", path, path]));
+        }
+        arguments.extend(strings(&["--ro-bind", "/proc", "/proc"]));
+        arguments.extend(strings(&["--dev", "/dev", "--remount-ro", "/dev"]));
+        arguments.extend_from_slice(&self.worker_directory);
         arguments
     }
 }

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 
 use bitzel_cas::blocking::run_blocking;
 use bitzel_launcher::{LaunchAnswer, LaunchRequest, LauncherSetup};
@@ -15,6 +16,7 @@ use tokio::process::{Child, Command};
 use super::launcher_program::LauncherProgram;
 use crate::cgroup::{Cgroup, CgroupEvents};
 use crate::error::{Error, is_exhaustion};
+use crate::image_root::ImageRoot;
 
 /// One launcher process. Dropping it kills what it runs and ends it, without waiting for that.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub(super) struct Launcher {
     pending_setup: Vec<u8>,
     /// True if its commands have access to this machine's network.
     network: bool,
+    /// Root file system of its commands, which stays in place while the launcher exists. `None` for that of this machine.
+    image_root: Option<Arc<ImageRoot>>,
     /// Control group of the launcher and its commands.
     cgroup: Option<Cgroup>,
 }
@@ -35,6 +39,7 @@ impl Launcher {
         program: &LauncherProgram,
         directory: &Path,
         setup: &LauncherSetup,
+        image_root: Option<Arc<ImageRoot>>,
         cgroup: Option<Cgroup>,
     ) -> Result<Self, Error> {
         let socket = || Error::io("make a socket pair");
@@ -67,13 +72,20 @@ impl Launcher {
             control: BufReader::new(ours),
             pending_setup,
             network: setup.network,
+            image_root,
             cgroup,
         })
     }
 
-    /// True if its commands have access to this machine's network.
-    pub(super) fn has_network(&self) -> bool {
-        self.network
+    /// True if its commands have or have not access to this machine's `network`, and run in this root file system.
+    pub(super) fn serves(&self, network: bool, image_root: Option<&Arc<ImageRoot>>) -> bool {
+        let digest = |root: Option<&Arc<ImageRoot>>| root.map(|root| root.digest());
+        self.network == network && digest(self.image_root.as_ref()) == digest(image_root)
+    }
+
+    /// True if its commands run in an image root.
+    pub(super) fn has_image_root(&self) -> bool {
+        self.image_root.is_some()
     }
 
     /// How often its control group has reached its limits.
@@ -107,11 +119,14 @@ impl Launcher {
             mut process,
             control,
             cgroup,
+            image_root,
             ..
         } = self;
         // When this end closes, the launcher kills the sandbox and exits after the last process.
         drop(control);
         let ended = process.wait().await;
+        // Not before its mounts are gone.
+        drop(image_root);
         if let Some(cgroup) = cgroup {
             run_blocking(move || cgroup.end()).await;
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bitzel_launcher::{LauncherSetup, WatchedBounds};
+use bitzel_launcher::{ImageRootMount, LauncherSetup, WatchedBounds};
 use parking_lot::Mutex;
 
 use super::bubblewrap::HostFileSystem;
@@ -10,9 +10,14 @@ use super::launcher::Launcher;
 use super::launcher_program::LauncherProgram;
 use crate::cgroup::Cgroups;
 use crate::error::Error;
-use crate::worker_directories::WorkerDirectories;
+use crate::image_root::ImageRoot;
+use crate::worker_directories::{MOUNT_POINTS, WorkerDirectories};
 
-/// Starts launchers and keeps the idle ones. It never has more of them than commands ran at the same time.
+/// Limit of the idle launchers of image roots: those of roots that no build uses any more must not add up.
+const MAX_IDLE_OF_IMAGE_ROOTS: usize = 64;
+
+/// Starts launchers and keeps the idle ones: a launcher belongs to one root file system. Of those of this machine's root it
+/// never has more than commands ran at the same time.
 #[derive(Debug)]
 pub(super) struct LauncherPool {
     program: LauncherProgram,
@@ -20,6 +25,7 @@ pub(super) struct LauncherPool {
     host: HostFileSystem,
     bounds: WatchedBounds,
     cgroups: Option<Arc<Cgroups>>,
+    /// Those that were put back last come last.
     idle: Mutex<Vec<Launcher>>,
 }
 
@@ -41,36 +47,81 @@ impl LauncherPool {
         }
     }
 
-    /// Takes an idle launcher for commands with or without this machine's network, or starts one.
-    pub(super) fn take(&self, network: bool) -> Result<Launcher, Error> {
-        while let Some(mut launcher) = self.take_idle(network) {
+    /// Takes an idle launcher for commands with or without this machine's network in a root file system, or starts one.
+    pub(super) fn take(&self, network: bool, image_root: Option<&Arc<ImageRoot>>) -> Result<Launcher, Error> {
+        while let Some(mut launcher) = self.take_idle(network, image_root) {
             // If somebody killed it meanwhile, the next command need not fail for that.
             if launcher.is_running() {
                 return Ok(launcher);
             }
         }
-        let setup = LauncherSetup {
-            bubblewrap: self.host.bubblewrap_arguments(network),
-            files: HostFileSystem::files(network),
-            network,
-            bounds: self.bounds,
-        };
+        let setup = self.setup(network, image_root);
         let create = |cgroups: &Arc<Cgroups>| cgroups.create().map_err(Error::io("make a control group"));
         let cgroup = self.cgroups.as_ref().map(create).transpose()?;
         let _alone = self.directories.process_start_guard();
-        Launcher::start(&self.program, self.directories.cache(), &setup, cgroup)
+        Launcher::start(
+            &self.program,
+            self.directories.cache(),
+            &setup,
+            image_root.cloned(),
+            cgroup,
+        )
     }
 
-    fn take_idle(&self, network: bool) -> Option<Launcher> {
+    fn setup(&self, network: bool, image_root: Option<&Arc<ImageRoot>>) -> LauncherSetup {
+        let (bubblewrap, files, image_root) = match image_root {
+            None => (
+                self.host.bubblewrap_arguments(network),
+                HostFileSystem::files(network),
+                None,
+            ),
+            Some(root) => {
+                let mount_point = root.relative_path().to_owned();
+                let mount = ImageRootMount {
+                    lower_directories: vec![MOUNT_POINTS.to_owned(), mount_point.clone()],
+                    mount_point: mount_point.clone(),
+                };
+                // The sandbox's own files are a part of the mount points.
+                (
+                    self.host.image_root_arguments(network, &mount_point),
+                    vec![],
+                    Some(mount),
+                )
+            }
+        };
+        LauncherSetup {
+            bubblewrap,
+            files,
+            image_root,
+            network,
+            bounds: self.bounds,
+        }
+    }
+
+    fn take_idle(&self, network: bool, image_root: Option<&Arc<ImageRoot>>) -> Option<Launcher> {
         let mut idle = self.idle.lock();
         let index = idle
             .iter()
-            .rposition(|launcher| launcher.has_network() == network)?;
-        Some(idle.swap_remove(index))
+            .rposition(|launcher| launcher.serves(network, image_root))?;
+        Some(idle.remove(index))
     }
 
-    /// Keeps a launcher whose answer says that it can be used again.
-    pub(super) fn put_back(&self, launcher: Launcher) {
-        self.idle.lock().push(launcher);
+    /// Keeps a launcher whose answer says that it can be used again. Returns one that is too many, for the caller to end.
+    pub(super) fn put_back(&self, launcher: Launcher) -> Option<Launcher> {
+        let mut idle = self.idle.lock();
+        idle.push(launcher);
+        let of_image_roots = idle.iter().filter(|launcher| launcher.has_image_root());
+        if of_image_roots.count() <= MAX_IDLE_OF_IMAGE_ROOTS {
+            return None;
+        }
+        let oldest = idle.iter().position(Launcher::has_image_root)?;
+        Some(idle.remove(oldest))
+    }
+
+    /// Takes all idle launchers of image roots, for the caller to end.
+    pub(super) fn take_idle_of_image_roots(&self) -> Vec<Launcher> {
+        let mut idle = self.idle.lock();
+        idle.extract_if(.., |launcher| launcher.has_image_root())
+            .collect()
     }
 }

@@ -82,7 +82,7 @@ impl ActionReader {
         let working_directory = resolve(&[], "working_directory", &command.working_directory)?;
         Ok(CheckedAction {
             declaration: OutputDeclaration::of_command(&command, &working_directory)?,
-            properties: SandboxProperties::of_platform(platform),
+            properties: SandboxProperties::of_platform(platform, action_digest.function())?,
             command,
             working_directory,
             input_root,
@@ -97,13 +97,23 @@ impl ActionReader {
         action: &CheckedAction,
         cancellation: &CancellationToken,
     ) -> Result<Arc<DirectoryTree>, Error> {
+        let tree = self.fetch_tree(store, action.input_root, cancellation).await?;
+        check_working_directory(&tree, &action.working_directory)?;
+        Ok(tree)
+    }
+
+    /// Fetches a tree and counts its entries.
+    pub(super) async fn fetch_tree(
+        &self,
+        store: &dyn BlobStore,
+        root: Digest,
+        cancellation: &CancellationToken,
+    ) -> Result<Arc<DirectoryTree>, Error> {
         let fetch = async {
-            let tree = fetch_directory_tree(store, action.input_root, &self.directory_cache).await;
+            let tree = fetch_directory_tree(store, root, &self.directory_cache).await;
             tree.map_err(Error::input_root)
         };
-        let tree = unless_cancelled(cancellation, fetch).await?;
-        check_working_directory(&tree, &action.working_directory)?;
-        let tree = Arc::new(tree);
+        let tree = Arc::new(unless_cancelled(cancellation, fetch).await?);
         let entries = if tree.directories.len() <= MAX_DIRECTORIES_COUNTED_AT_ONCE {
             count_entries(&tree)?
         } else {

@@ -32,6 +32,11 @@ impl CommandRunner {
         Self { sandbox }
     }
 
+    /// Ends the idle launchers of image roots. False if there are none.
+    pub(super) async fn release_image_roots(&self) -> Result<bool, Error> {
+        self.sandbox.release_image_roots().await
+    }
+
     /// Runs the command and records its exit code and its times in `result`.
     pub(super) async fn run(
         &self,
@@ -47,6 +52,7 @@ impl CommandRunner {
             working_directory: action.working_directory.join("/"),
             network: action.properties.network,
             user_namespaces: action.properties.user_namespaces,
+            image_root: execution.image_root.clone(),
         };
         metadata(result).execution_start_timestamp = Some(now());
         let start = Instant::now();

@@ -7,6 +7,7 @@ use bitzel_proto::reapi::{ActionResult, ExecutedActionMetadata};
 
 use super::action_reader::CheckedAction;
 use crate::action_executor::ActionRequest;
+use crate::image_root::ImageRoot;
 use crate::worker_directories::ActionDirectory;
 
 /// An Action with its input tree and its directory.
@@ -16,6 +17,8 @@ pub(super) struct Execution<'run> {
     pub action: CheckedAction,
     pub tree: Arc<DirectoryTree>,
     pub directory: Arc<ActionDirectory>,
+    /// Root file system of the command. `None` for that of this machine.
+    pub image_root: Option<Arc<ImageRoot>>,
 }
 
 /// The metadata of a result.

@@ -27,7 +27,7 @@ impl HttpCacheService {
         let found = if *empty_blob.hash() == hash {
             Some(empty_blob)
         } else {
-            self.store.resolve(function, hash).await?
+            self.store(request).resolve(function, hash).await?
         };
         let digest = found
             .ok_or_else(|| Status::not_found(format!("blob {} is not in the store", hex_string(&hash))))?;
@@ -54,13 +54,14 @@ impl HttpCacheService {
         }
         let (blob, memory) = if request.is_head() {
             // Clients rely on the answer to a HEAD as on that of FindMissingBlobs.
-            if !self.store.find_missing(&[digest]).await?.is_empty() {
+            if !self.store(request).find_missing(&[digest]).await?.is_empty() {
                 return Err(Error::NotFound(digest).into());
             }
             (None, None)
         } else {
             let memory = ResponseMemory::for_download(&request.extensions, size, is_zstd).await?;
-            let blob = open_within(memory.chunk_limit(), self.store.read(digest, part.range())).await?;
+            let store = self.store(request);
+            let blob = open_within(memory.chunk_limit(), store.read(digest, part.range())).await?;
             let limit = memory.clone();
             (
                 Some(stream_within(move || limit.chunk_limit(), blob)),
@@ -113,6 +114,7 @@ impl HttpCacheService {
     ) -> Result<Response<Body>, Status> {
         request.authorize(Permission::CasWrite)?;
         let upload = UploadEncoding::of(&request.headers)?;
+        let uploads = self.uploads.store(&request.instance);
         let Some(size) = upload.size else {
             let value = self.receive(body, upload, function).await?;
             let (actual, expected) = (
@@ -122,17 +124,17 @@ impl HttpCacheService {
             if actual != expected {
                 return Err(Error::DigestMismatch { expected, actual }.into());
             }
-            self.uploads.write(actual, value.into_stream()).await?;
+            uploads.write(actual, value.into_stream()).await?;
             return Ok(empty(StatusCode::OK));
         };
         let digest = Digest::new(function, hash, size);
-        if !self.store.find_missing(&[digest]).await?.is_empty() {
+        if !self.store(request).find_missing(&[digest]).await?.is_empty() {
             let blob = if upload.is_zstd {
                 decompressed(stream_of(body), Decompressor::new(digest)?)
             } else {
                 stream_of(body)
             };
-            self.uploads.write(digest, blob).await?;
+            uploads.write(digest, blob).await?;
         }
         Ok(empty(StatusCode::OK))
     }

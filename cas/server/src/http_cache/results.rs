@@ -35,7 +35,7 @@ impl HttpCacheService {
         let key = value_key(request, function, hash);
         let value = match result {
             Some(_) => None,
-            None => self.find_value(&key).await?,
+            None => self.find_value(request, &key).await?,
         };
         let outcome = if result.is_some() || value.is_some() {
             "hit"
@@ -76,7 +76,7 @@ impl HttpCacheService {
             None
         };
         if let Some(result) = result_in(&value, function).await? {
-            let action = self.action(function, hash).await?;
+            let action = self.action(request, function, hash).await?;
             self.cache.put(&request.instance, action, result).await?;
             return Ok(empty(StatusCode::OK));
         }
@@ -86,7 +86,7 @@ impl HttpCacheService {
             ));
         }
         let key = value_key(request, function, hash);
-        self.keep_value(&key, value).await?;
+        self.keep_value(request, &key, value).await?;
         Ok(empty(StatusCode::OK))
     }
 
@@ -98,7 +98,7 @@ impl HttpCacheService {
         function: DigestFunction,
         hash: [u8; 32],
     ) -> Result<Option<ActionResult>, Status> {
-        let action = self.action(function, hash).await?;
+        let action = self.action(request, function, hash).await?;
         if let Some(result) = self.cache.get(&request.instance, action).await? {
             return Ok(Some(result));
         }
@@ -111,8 +111,13 @@ impl HttpCacheService {
 
     /// Digest of the Action with this hash, as gRPC clients use it. Each look-up extends the life of the Action in the
     /// store.
-    async fn action(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Digest, Status> {
-        let action = self.store.resolve(function, hash).await?;
+    async fn action(
+        &self,
+        request: &CacheRequest,
+        function: DigestFunction,
+        hash: [u8; 32],
+    ) -> Result<Digest, Status> {
+        let action = self.store(request).resolve(function, hash).await?;
         Ok(action.unwrap_or_else(|| Digest::new(function, hash, 0)))
     }
 }

@@ -52,13 +52,21 @@ pub(super) struct Value {
     pub(super) modified: SystemTime,
 }
 
-fn instance() -> InstanceName {
-    InstanceName::reserved("http-values")
-}
+/// Purpose of the reserved instance name of values.
+const VALUES: &str = "http-values";
 
 impl HttpCacheService {
-    pub(super) async fn find_value(&self, key: &ValueKey) -> Result<Option<Value>, Status> {
-        let Some(entry) = self.cache.get(&instance(), key.0).await? else {
+    /// Name of the instance that holds the values of the request's tenant.
+    fn values(&self, request: &CacheRequest) -> InstanceName {
+        self.stores.reserved(VALUES, &request.instance)
+    }
+
+    pub(super) async fn find_value(
+        &self,
+        request: &CacheRequest,
+        key: &ValueKey,
+    ) -> Result<Option<Value>, Status> {
+        let Some(entry) = self.cache.get(&self.values(request), key.0).await? else {
             return Ok(None);
         };
         let file = entry.output_files.first();
@@ -74,10 +82,16 @@ impl HttpCacheService {
         }))
     }
 
-    pub(super) async fn keep_value(&self, key: &ValueKey, value: Spooled) -> Result<(), Status> {
+    pub(super) async fn keep_value(
+        &self,
+        request: &CacheRequest,
+        key: &ValueKey,
+        value: Spooled,
+    ) -> Result<(), Status> {
         let digest = value.digest();
-        if !self.store.find_missing(&[digest]).await?.is_empty() {
-            self.uploads.write(digest, value.into_stream()).await?;
+        if !self.store(request).find_missing(&[digest]).await?.is_empty() {
+            let uploads = self.uploads.store(&request.instance);
+            uploads.write(digest, value.into_stream()).await?;
         }
         let file = OutputFile {
             path: "value".to_owned(),
@@ -92,7 +106,7 @@ impl HttpCacheService {
             }),
             ..ActionResult::default()
         };
-        Ok(self.cache.put(&instance(), key.0, entry).await?)
+        Ok(self.cache.put(&self.values(request), key.0, entry).await?)
     }
 
     /// Receives a body whose digest is not known before its end.
@@ -127,7 +141,7 @@ impl HttpCacheService {
     pub(super) async fn find_named(&self, request: &CacheRequest, name: &str) -> Result<Value, Status> {
         request.authorize(Permission::ActionCacheRead)?;
         let key = ValueKey::new(KeyKind::Named, &request.instance, name);
-        let value = self.find_value(&key).await?;
+        let value = self.find_value(request, &key).await?;
         value.ok_or_else(|| Status::not_found(format!("there is no value {name:?}")))
     }
 
@@ -141,7 +155,7 @@ impl HttpCacheService {
         let upload = UploadEncoding::of(&request.headers)?;
         let value = self.receive(body, upload, DigestFunction::Sha256).await?;
         let key = ValueKey::new(KeyKind::Named, &request.instance, name);
-        self.keep_value(&key, value).await?;
+        self.keep_value(request, &key, value).await?;
         Ok(empty(StatusCode::CREATED))
     }
 
@@ -153,9 +167,9 @@ impl HttpCacheService {
     ) -> Result<Response<Body>, Status> {
         request.authorize(Permission::ActionCacheWrite)?;
         let key = ValueKey::new(KeyKind::Named, &request.instance, name);
-        if self.find_value(&key).await?.is_some() {
+        if self.find_value(request, &key).await?.is_some() {
             self.cache
-                .put(&instance(), key.0, ActionResult::default())
+                .put(&self.values(request), key.0, ActionResult::default())
                 .await?;
         }
         Ok(empty(StatusCode::NO_CONTENT))

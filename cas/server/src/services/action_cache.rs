@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bitzel_access::{Permission, ResponseMemory};
+use bitzel_cas::InstanceBlobStores;
 use bitzel_cas::action_cache::ActionCache;
-use bitzel_cas::blob_store::BlobStore;
 use bitzel_cas::inlining::{InlineRequest, inline};
 use bitzel_proto::DigestFunction;
 use bitzel_proto::limits::MAX_MESSAGE_SIZE;
@@ -20,13 +20,16 @@ use super::{RequestContext, digest, holding};
 #[derive(Clone)]
 pub struct ActionCacheService {
     cache: Arc<dyn ActionCache>,
-    store: Arc<dyn BlobStore>,
+    stores: InstanceBlobStores,
 }
 
 impl ActionCacheService {
-    /// Serves `cache`. Contents that a client asks for inline come from `store`.
-    pub fn new(cache: Arc<dyn ActionCache>, store: Arc<dyn BlobStore>) -> Self {
-        Self { cache, store }
+    /// Serves `cache`. Contents that a client asks for inline come from the store of its instance.
+    pub fn new(cache: Arc<dyn ActionCache>, stores: impl Into<InstanceBlobStores>) -> Self {
+        Self {
+            cache,
+            stores: stores.into(),
+        }
     }
 
     /// The service for a tonic router.
@@ -50,6 +53,7 @@ impl ActionCacheApi for ActionCacheService {
             stderr: request.inline_stderr,
             files: request.inline_output_files.into_iter().collect(),
         };
+        let store = self.stores.store(&context.instance);
         let mut memory = None;
         loop {
             let result = self.cache.get(&context.instance, action).await?;
@@ -60,7 +64,7 @@ impl ActionCacheApi for ActionCacheService {
             let mut result = result.ok_or_else(|| {
                 Status::not_found(format!("the action cache holds no result of action {action}"))
             })?;
-            inline(&*self.store, context.function, &mut result, &inline_request).await;
+            inline(&*store, context.function, &mut result, &inline_request).await;
             let size = result.encoded_len() as u64;
             if let Some(memory) =
                 memory.or_else(|| ResponseMemory::try_for_message(&context.extensions, size))

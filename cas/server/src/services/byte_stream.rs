@@ -7,15 +7,15 @@ use std::sync::Arc;
 
 use bitzel_access::{Permission, ResponseMemory, authorize};
 use bitzel_cas::blob_store::chunk_limit::{open_within, stream_within};
-use bitzel_cas::blob_store::{BlobRange, BlobStore, BlobStream};
+use bitzel_cas::blob_store::{BlobRange, BlobStream};
 use bitzel_cas::compression::{Decompressor, compressed};
-use bitzel_cas::decorators::coalescing_blob_store::CoalescingBlobStore;
+use bitzel_cas::instance_blob_stores::InstanceBlobStores;
 use bitzel_proto::google::bytestream::byte_stream_server::{ByteStream, ByteStreamServer};
 use bitzel_proto::google::bytestream::{
     QueryWriteStatusRequest, QueryWriteStatusResponse, ReadRequest, ReadResponse, WriteRequest, WriteResponse,
 };
 use bitzel_proto::limits::MAX_MESSAGE_SIZE;
-use bitzel_proto::{Compressor, Digest, InvalidResourceName, ResourceName};
+use bitzel_proto::{Compressor, InvalidResourceName, ResourceName};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
 use http::Extensions;
@@ -34,16 +34,16 @@ const COMMITTED_SIZE_OF_SKIPPED_COMPRESSED_WRITE: i64 = -1;
 /// from there under the same resource name.
 #[derive(Clone)]
 pub struct ByteStreamService {
-    store: Arc<dyn BlobStore>,
+    stores: InstanceBlobStores,
     uploads: Arc<Uploads>,
 }
 
 impl ByteStreamService {
-    /// Serves `store`.
-    pub fn new(store: Arc<dyn BlobStore>) -> Self {
-        let shared = Arc::new(CoalescingBlobStore::new(Arc::clone(&store)));
-        let uploads = Arc::new(Uploads::new(shared));
-        Self { store, uploads }
+    /// Serves the blobs of each instance.
+    pub fn new(stores: impl Into<InstanceBlobStores>) -> Self {
+        let stores = stores.into();
+        let uploads = Arc::new(Uploads::new(stores.coalescing()));
+        Self { stores, uploads }
     }
 
     /// The service for a tonic router.
@@ -53,8 +53,9 @@ impl ByteStreamService {
             .max_encoding_message_size(MAX_MESSAGE_SIZE)
     }
 
-    async fn is_present(&self, digest: Digest) -> Result<bool, Status> {
-        Ok(self.store.find_missing(&[digest]).await?.is_empty())
+    async fn is_present(&self, resource: &ResourceName) -> Result<bool, Status> {
+        let store = self.stores.store(&resource.instance);
+        Ok(store.find_missing(&[resource.digest]).await?.is_empty())
     }
 }
 
@@ -83,7 +84,8 @@ impl ByteStream for ByteStreamService {
         let is_compressed = resource.compressor != Compressor::Identity;
         let size = resource.digest.size_bytes();
         let memory = ResponseMemory::for_download(&extensions, size, is_compressed).await?;
-        let blob = open_within(memory.chunk_limit(), self.store.read(resource.digest, range)).await?;
+        let store = self.stores.store(&resource.instance);
+        let blob = open_within(memory.chunk_limit(), store.read(resource.digest, range)).await?;
         let blob = stream_within(
             {
                 let memory = memory.clone();
@@ -111,7 +113,7 @@ impl ByteStream for ByteStreamService {
             .ok_or_else(|| Status::invalid_argument("the write has no request"))?;
         let resource = ResourceName::parse_write(&first.resource_name);
         let resource = authorize_resource(resource, &extensions, Permission::CasWrite)?;
-        let committed_size = if self.is_present(resource.digest).await? {
+        let committed_size = if self.is_present(&resource).await? {
             size_of_skipped_write(&resource)
         } else {
             self.receive(&resource, first, requests).await?
@@ -127,7 +129,7 @@ impl ByteStream for ByteStreamService {
         let name = request.resource_name;
         let resource = ResourceName::parse_write(&name);
         let resource = authorize_resource(resource, &extensions, Permission::CasWrite)?;
-        let complete = self.is_present(resource.digest).await?;
+        let complete = self.is_present(&resource).await?;
         let committed = if complete {
             resource.digest.size_bytes()
         } else {
@@ -154,7 +156,7 @@ impl ByteStreamService {
         let start = u64::try_from(first.write_offset).map_err(|_| {
             Status::invalid_argument(format!("write offset {} is negative", first.write_offset))
         })?;
-        let mut upload = self.uploads.open(&name, resource.digest, start)?;
+        let mut upload = self.uploads.open(&name, resource, start)?;
         let mut decompressor = match resource.compressor {
             Compressor::Identity => None,
             Compressor::Zstd => Some(Decompressor::new(resource.digest)?),

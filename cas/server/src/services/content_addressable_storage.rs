@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bitzel_access::{Permission, ResponseMemory};
 use bitzel_cas::action_cache::ActionCache;
 use bitzel_cas::blob_store::BlobStore;
+use bitzel_cas::instance_blob_stores::InstanceBlobStores;
 use bitzel_proto::limits::{MAX_BATCH_TOTAL_SIZE, MAX_MESSAGE_SIZE};
 use bitzel_proto::reapi::chunking_function::Value as ChunkingFunction;
 use bitzel_proto::reapi::content_addressable_storage_server::{
@@ -25,7 +26,7 @@ use bitzel_proto::{Digest, reapi};
 use futures::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
-use self::chunking::ChunkedBlobs;
+use self::chunking::{ChunkMappings, ChunkedBlobs};
 use super::{DIGEST_MESSAGE_BYTES, RequestContext, holding};
 
 pub use self::chunking::Chunking;
@@ -38,33 +39,33 @@ const MAX_CHUNKS: usize = 1 << 20;
 /// The `ContentAddressableStorage` service.
 #[derive(Clone)]
 pub struct ContentAddressableStorageService {
-    store: Arc<dyn BlobStore>,
-    chunked: ChunkedBlobs,
+    stores: InstanceBlobStores,
+    chunking: Chunking,
+    chunk_mappings: Option<Arc<dyn ActionCache>>,
 }
 
 impl ContentAddressableStorageService {
-    /// Serves `store`.
-    pub fn new(store: Arc<dyn BlobStore>) -> Self {
-        let chunked = ChunkedBlobs {
-            store: Arc::clone(&store),
+    /// Serves the blobs of each instance.
+    pub fn new(stores: impl Into<InstanceBlobStores>) -> Self {
+        Self {
+            stores: stores.into(),
             chunking: Chunking::default(),
-            mappings: None,
-        };
-        Self { store, chunked }
+            chunk_mappings: None,
+        }
     }
 
     /// Sets the chunking of blobs.
     #[must_use]
     pub fn with_chunking(mut self, chunking: Chunking) -> Self {
-        self.chunked.chunking = chunking;
+        self.chunking = chunking;
         self
     }
 
     /// Remembers the chunks of blobs in `mappings`, a [`bitzel_cas::CompletenessCheckingActionCache`] over the same
-    /// store.
+    /// stores.
     #[must_use]
     pub fn with_chunk_mappings(mut self, mappings: Arc<dyn ActionCache>) -> Self {
-        self.chunked.mappings = Some(mappings);
+        self.chunk_mappings = Some(mappings);
         self
     }
 
@@ -73,6 +74,23 @@ impl ContentAddressableStorageService {
         ContentAddressableStorageServer::new(self)
             .max_decoding_message_size(MAX_MESSAGE_SIZE)
             .max_encoding_message_size(MAX_MESSAGE_SIZE)
+    }
+
+    fn store(&self, context: &RequestContext) -> Arc<dyn BlobStore> {
+        self.stores.store(&context.instance)
+    }
+
+    /// The blobs of an instance as chunks.
+    fn chunked(&self, context: &RequestContext) -> ChunkedBlobs {
+        let mappings = self.chunk_mappings.as_ref().map(|cache| ChunkMappings {
+            cache: Arc::clone(cache),
+            instance: self.stores.reserved(chunking::MAPPINGS, &context.instance),
+        });
+        ChunkedBlobs {
+            store: self.store(context),
+            chunking: self.chunking,
+            mappings,
+        }
     }
 }
 
@@ -92,7 +110,7 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
             .map(|named| context.digest(Some(named), "blob digest"))
             .collect::<Result<_, _>>()?;
         let memory = memory_of_digests(&context, digests.len()).await?;
-        let missing = self.store.find_missing(&digests).await?;
+        let missing = self.store(&context).find_missing(&digests).await?;
         let response = FindMissingBlobsResponse {
             missing_blob_digests: missing.iter().map(Digest::to_wire).collect(),
         };
@@ -105,7 +123,7 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
     ) -> Result<Response<BatchUpdateBlobsResponse>, Status> {
         let (context, request) = RequestContext::authorize(request, &[Permission::CasWrite])?;
         let memory = memory_of_digests(&context, request.requests.len()).await?;
-        let responses = batches::update(&*self.store, context.function, request.requests).await?;
+        let responses = batches::update(&*self.store(&context), context.function, request.requests).await?;
         Ok(holding(memory, BatchUpdateBlobsResponse { responses }))
     }
 
@@ -117,7 +135,13 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         let compressors = &request.acceptable_compressors;
         let size = batches::read_size(&request.digests)?;
         let memory = ResponseMemory::for_message(&context.extensions, size).await?;
-        let responses = batches::read(&*self.store, context.function, request.digests, compressors).await?;
+        let responses = batches::read(
+            &*self.store(&context),
+            context.function,
+            request.digests,
+            compressors,
+        )
+        .await?;
         Ok(holding(memory, BatchReadBlobsResponse { responses }))
     }
 
@@ -130,8 +154,7 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         let (context, request) = RequestContext::authorize(request, &[Permission::CasRead])?;
         let root = context.digest(request.root_digest.as_ref(), "root digest")?;
         let memory = ResponseMemory::for_message(&context.extensions, MAX_BATCH_TOTAL_SIZE).await?;
-        let store = Arc::clone(&self.store);
-        let pages = tree::pages(store, root, request.page_size, &request.page_token).await?;
+        let pages = tree::pages(self.store(&context), root, request.page_size, &request.page_token).await?;
         let pages: Self::GetTreeStream = Box::pin(pages);
         Ok(holding(memory, pages))
     }
@@ -142,7 +165,7 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
     ) -> Result<Response<SplitBlobResponse>, Status> {
         let (context, request) = RequestContext::authorize(request, &[Permission::CasRead])?;
         let blob = context.digest(request.blob_digest.as_ref(), "blob digest")?;
-        let chunks = self.chunked.split(blob).await?;
+        let chunks = self.chunked(&context).split(blob).await?;
         let memory = memory_of_digests(&context, chunks.len()).await?;
         let response = SplitBlobResponse {
             chunk_digests: chunks.iter().map(Digest::to_wire).collect(),
@@ -159,7 +182,7 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
     ) -> Result<Response<Self::GetChunkMappingStream>, Status> {
         let (context, request) = RequestContext::authorize(request, &[Permission::CasRead])?;
         let blob = context.digest(request.blob_digest.as_ref(), "blob digest")?;
-        let chunks = self.chunked.split(blob).await?;
+        let chunks = self.chunked(&context).split(blob).await?;
         let memory = memory_of_digests(&context, chunks.len()).await?;
         let mut pages: Vec<GetChunkMappingResponse> = chunks
             .chunks(MAX_DIGESTS_PER_MESSAGE)
@@ -184,7 +207,7 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         let blob = context.digest(request.blob_digest.as_ref(), "blob digest")?;
         let mut chunks = Vec::new();
         add_chunks(&mut chunks, &context, &request.chunk_digests)?;
-        self.chunked
+        self.chunked(&context)
             .splice(blob, chunks, request.chunking_function)
             .await?;
         Ok(Response::new(SpliceBlobResponse {
@@ -208,7 +231,9 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         while let Some(next) = requests.message().await? {
             add_chunks(&mut chunks, &context, &next.chunk_digests)?;
         }
-        self.chunked.splice(blob, chunks, first.chunking_function).await?;
+        self.chunked(&context)
+            .splice(blob, chunks, first.chunking_function)
+            .await?;
         Ok(Response::new(RegisterChunkMappingResponse {
             blob_digest: Some(blob.to_wire()),
         }))

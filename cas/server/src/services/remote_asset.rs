@@ -9,8 +9,8 @@
 use std::sync::Arc;
 
 use bitzel_access::Permission;
+use bitzel_cas::InstanceBlobStores;
 use bitzel_cas::action_cache::ActionCache;
-use bitzel_cas::blob_store::BlobStore;
 use bitzel_proto::asset::fetch_server::{Fetch, FetchServer};
 use bitzel_proto::asset::push_server::{Push, PushServer};
 use bitzel_proto::asset::{
@@ -37,7 +37,7 @@ const TIMESTAMP_TYPE: &str = "type.googleapis.com/google.protobuf.Timestamp";
 #[derive(Clone)]
 pub struct RemoteAssetService {
     cache: Arc<dyn ActionCache>,
-    store: Arc<dyn BlobStore>,
+    stores: InstanceBlobStores,
 }
 
 /// Kind of an asset.
@@ -48,9 +48,12 @@ enum AssetKind {
 }
 
 impl RemoteAssetService {
-    /// Keeps assets in `cache`, a [`bitzel_cas::CompletenessCheckingActionCache`] over `store`.
-    pub fn new(cache: Arc<dyn ActionCache>, store: Arc<dyn BlobStore>) -> Self {
-        Self { cache, store }
+    /// Keeps assets in `cache`, a [`bitzel_cas::CompletenessCheckingActionCache`] over `stores`.
+    pub fn new(cache: Arc<dyn ActionCache>, stores: impl Into<InstanceBlobStores>) -> Self {
+        Self {
+            cache,
+            stores: stores.into(),
+        }
     }
 
     /// The `Fetch` service for a tonic router.
@@ -103,7 +106,8 @@ impl RemoteAssetService {
         for named in pushed.blobs.iter().chain(&pushed.directories) {
             context.digest(Some(named), "referenced digest")?;
         }
-        let missing = self.store.find_missing(&[main]).await?;
+        let store = self.stores.store(&context.instance);
+        let missing = store.find_missing(&[main]).await?;
         if !missing.is_empty() {
             return Err(missing_blobs_status(&missing));
         }

@@ -3,7 +3,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::*;
-use crate::blob_store::one_chunk;
+use crate::blob_store::{BlobStore, one_chunk};
 use crate::media::memory_action_cache::MemoryActionCache;
 use crate::media::memory_blob_store::MemoryBlobStore;
 use crate::testing::sha256;

@@ -9,7 +9,7 @@ use bitzel_proto::DigestFunction;
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
-use super::{Exporter, malformed};
+use super::{BUBBLEWRAP_ADVICE, Exporter, malformed, root};
 use crate::atomic_file;
 use crate::environment;
 use crate::error::FrontEndError;
@@ -72,6 +72,7 @@ impl Exporter<'_> {
         let parts = serde_json::json!([
             self.python.digest,
             self.library,
+            self.config.root.identity,
             files,
             environment::passed_through(&self.config.environment),
             self.config.environment.get("HOME"),
@@ -82,9 +83,22 @@ impl Exporter<'_> {
     }
 
     async fn read_description(&self, build_directory: &Path) -> Result<BuildDescription, FrontEndError> {
-        let output = Command::new(&self.config.python)
-            .arg(self.python.path("host/describe_build.py"))
-            .args([self.library, &self.python.path("runner/shims"), build_directory])
+        let (mut command, program, advice) = match &self.config.root.directory {
+            None => {
+                let mut command = Command::new(&self.config.python);
+                command.arg(self.python.path("host/describe_build.py")).args([
+                    self.library,
+                    &self.python.path("runner/shims"),
+                    build_directory,
+                ]);
+                (command, &self.config.python, "install Python 3.9 or later")
+            }
+            Some(root) => {
+                let command = self.describing_sandbox(root, build_directory)?;
+                (command, &self.config.bubblewrap, BUBBLEWRAP_ADVICE)
+            }
+        };
+        let output = command
             .env_clear()
             .envs(&self.config.environment)
             .env("PYTHONDONTWRITEBYTECODE", "1")
@@ -93,8 +107,8 @@ impl Exporter<'_> {
             .output()
             .await
             .map_err(|source| FrontEndError::Program {
-                program: self.config.python.display().to_string(),
-                advice: "install Python 3.9 or later",
+                program: program.display().to_string(),
+                advice,
                 source,
             })?;
         if !output.status.success() {
@@ -103,6 +117,34 @@ impl Exporter<'_> {
             });
         }
         serde_json::from_slice(&output.stdout).map_err(malformed)
+    }
+}
+
+impl Exporter<'_> {
+    /// Creates the call of bubblewrap that reads the configuration with the Python of an image root. All of this machine but
+    /// its programs is visible, at its own paths: the configuration may include any file.
+    fn describing_sandbox(&self, root: &Path, build_directory: &Path) -> Result<Command, FrontEndError> {
+        let mut command = Command::new(&self.config.bubblewrap);
+        command.args(["--die-with-parent", "--new-session"]);
+        root::bind_programs(&mut command, root)?;
+        command.args(["--proc", "/proc", "--dev", "/dev"]);
+        let library = self.library.to_owned();
+        let own = [
+            (library, "/run/bitzel/library"),
+            (self.python.path("host"), "/run/bitzel/host"),
+            (self.python.path("runner/shims"), "/run/bitzel/shims"),
+        ];
+        for (path, target) in own {
+            command.arg("--ro-bind").arg(path).arg(target);
+        }
+        command.args([
+            "/usr/bin/python3",
+            "/run/bitzel/host/describe_build.py",
+            "/run/bitzel/library",
+            "/run/bitzel/shims",
+        ]);
+        command.arg(build_directory);
+        Ok(command)
     }
 }
 

@@ -5,14 +5,15 @@ use std::process::Stdio;
 
 use tokio::process::Command;
 
-use super::Exporter;
+use super::{Exporter, root};
 use crate::environment;
+use crate::error::FrontEndError;
 use crate::layers::LayerGroup;
 
 impl Exporter<'_> {
     /// Creates the call of bubblewrap. The network stays, because metadata may ask upstream for revisions while it is
     /// parsed.
-    pub(super) fn sandbox(&self, output: &Path, groups: &[LayerGroup]) -> Command {
+    pub(super) fn sandbox(&self, output: &Path, groups: &[LayerGroup]) -> Result<Command, FrontEndError> {
         let mut command = Command::new(&self.config.bubblewrap);
         command.args(["--unshare-user", "--uid", "1000", "--gid", "1000"]);
         command.args([
@@ -22,11 +23,17 @@ impl Exporter<'_> {
             "--hostname",
             "bitzel",
         ]);
-        command.args(["--die-with-parent", "--new-session", "--ro-bind", "/usr", "/usr"]);
-        for name in ["bin", "lib", "lib64", "sbin"] {
-            command.args(["--symlink", &format!("usr/{name}"), &format!("/{name}")]);
+        command.args(["--die-with-parent", "--new-session"]);
+        if let Some(root) = &self.config.root.directory {
+            root::bind_image(&mut command, root)?;
+        } else {
+            command.args(["--ro-bind", "/usr", "/usr"]);
+            for name in ["bin", "lib", "lib64", "sbin"] {
+                command.args(["--symlink", &format!("usr/{name}"), &format!("/{name}")]);
+            }
+            command.args(["--ro-bind", "/etc", "/etc"]);
         }
-        command.args(["--ro-bind", "/etc", "/etc", "--proc", "/proc", "--dev", "/dev"]);
+        command.args(["--proc", "/proc", "--dev", "/dev"]);
         command.args(["--tmpfs", "/tmp", "--tmpfs", "/work"]);
         for group in groups {
             for (directory, sandbox_path) in group.directories() {
@@ -95,7 +102,7 @@ impl Exporter<'_> {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        command
+        Ok(command)
     }
 }
 

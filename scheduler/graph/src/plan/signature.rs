@@ -5,7 +5,7 @@
 //! never run and that hold the signature.
 
 use bitzel_proto::graph::{Recipe, Task, TaskGraph};
-use bitzel_proto::platform_property::ROOT_IDENTITY;
+use bitzel_proto::platform_property::{IMAGE_ROOT_IDENTITY, ROOT_IDENTITY, ROOT_IMAGE};
 use bitzel_proto::reapi::platform::Property;
 use bitzel_proto::reapi::{Action, Command, Platform};
 use bitzel_proto::{Digest, reapi};
@@ -19,14 +19,36 @@ use super::tree::DIGEST_FUNCTION;
 /// 2: the platform holds the identity of the root file system.
 const RESULT_FORMAT_VERSION: &str = "2";
 
+/// Root file system in which all tasks of a build run. It is a part of every key and of every Action: native programs work
+/// only in a root like the one that they were built in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TaskRoot {
+    /// The root of a worker that offers this identity.
+    OfWorker(String),
+    /// The image root with this digest.
+    Image(Digest),
+}
+
+impl TaskRoot {
+    /// Platform properties that ask for the root.
+    fn properties(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::OfWorker(identity) => vec![(ROOT_IDENTITY, identity.clone())],
+            Self::Image(digest) => vec![
+                (ROOT_IDENTITY, IMAGE_ROOT_IDENTITY.to_owned()),
+                (ROOT_IMAGE, digest.to_string()),
+            ],
+        }
+    }
+}
+
 /// Properties of a whole build that decide its results beside the signatures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Environment {
     /// Platform properties of the workers, without the identity of their root.
     pub platform: Vec<(String, String)>,
-    /// Identity of the root file system in which all tasks run. It is a part of every key and a platform property of every
-    /// Action: native programs work only in a root like the one that they were built in.
-    pub root_identity: String,
+    /// Root file system in which all tasks run.
+    pub root: TaskRoot,
     /// Version of the one-task runner: digest of its files.
     pub runner_version: String,
     /// Version of BitBake, whose code runs the tasks.
@@ -35,14 +57,14 @@ pub struct Environment {
 
 impl Environment {
     /// Environment of a graph's tasks on workers with these platform properties and this root file system.
-    pub fn of_graph(graph: &TaskGraph, platform: Vec<(String, String)>, root_identity: String) -> Self {
+    pub fn of_graph(graph: &TaskGraph, platform: Vec<(String, String)>, root: TaskRoot) -> Self {
         let runner_version = graph
             .settings
             .as_ref()
             .map(|settings| settings.runner_version.clone());
         Self {
             platform,
-            root_identity,
+            root,
             runner_version: runner_version.unwrap_or_default(),
             bitbake_version: graph.bitbake_version.clone(),
         }
@@ -54,9 +76,10 @@ impl Environment {
             .platform
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()));
-        let root = (ROOT_IDENTITY, self.root_identity.as_str());
+        let root = self.root.properties();
+        let root = root.iter().map(|(name, value)| (*name, value.as_str()));
         let mut properties: Vec<Property> = own
-            .chain([root])
+            .chain(root)
             .chain(further.iter().copied())
             .map(|(name, value)| Property {
                 name: name.to_owned(),

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bitzel_cas::blob_store::BlobStore;
 use bitzel_cas::error::Error;
-use bitzel_proto::Digest;
+use bitzel_cas::instance_blob_stores::InstanceBlobStores;
+use bitzel_proto::{Digest, ResourceName};
 use bytes::Bytes;
 use futures::StreamExt;
 use parking_lot::Mutex;
@@ -31,7 +31,7 @@ const MAX_NAME_BYTES: usize = 1024;
 
 /// Table of unfinished writes by resource name.
 pub(super) struct Uploads {
-    store: Arc<dyn BlobStore>,
+    stores: InstanceBlobStores,
     entries: Mutex<HashMap<String, Arc<Entry>>>,
 }
 
@@ -60,9 +60,9 @@ pub(super) enum Progress {
 }
 
 impl Uploads {
-    pub(super) fn new(store: Arc<dyn BlobStore>) -> Self {
+    pub(super) fn new(stores: InstanceBlobStores) -> Self {
         Self {
-            store,
+            stores,
             entries: Mutex::default(),
         }
     }
@@ -75,9 +75,16 @@ impl Uploads {
             .map(|entry| entry.committed.load(Ordering::Acquire))
     }
 
-    /// Starts a write, or resumes one at `offset`. Offset 0 always starts a new write: a client that lost its state must
+    /// Starts a write of `resource`, or resumes one at `offset`. Offset 0 always starts a new write: a client that lost its state must
     /// not be locked out by its first attempt.
-    pub(super) fn open(self: &Arc<Self>, name: &str, digest: Digest, offset: u64) -> Result<Upload, Status> {
+    ///
+    /// The name holds the instance, so only that instance resumes the write.
+    pub(super) fn open(
+        self: &Arc<Self>,
+        name: &str,
+        resource: &ResourceName,
+        offset: u64,
+    ) -> Result<Upload, Status> {
         if name.len() > MAX_NAME_BYTES {
             return Err(Status::invalid_argument(
                 "the resource name is longer than 1024 bytes",
@@ -86,7 +93,7 @@ impl Uploads {
         let mut entries = self.entries.lock();
         drop_oldest_parked(&mut entries);
         let entry = if offset == 0 {
-            let entry = Arc::new(self.start(digest));
+            let entry = Arc::new(self.start(resource));
             entries.insert(name.to_owned(), Arc::clone(&entry));
             entry
         } else {
@@ -104,16 +111,16 @@ impl Uploads {
         Ok(Upload {
             table: Arc::clone(self),
             name: name.to_owned(),
-            digest,
+            digest: resource.digest,
             entry,
             pipe,
             is_over: false,
         })
     }
 
-    fn start(&self, digest: Digest) -> Entry {
+    fn start(&self, resource: &ResourceName) -> Entry {
         let (sender, receiver) = mpsc::channel(MAX_QUEUED_CHUNKS);
-        let store = Arc::clone(&self.store);
+        let (store, digest) = (self.stores.store(&resource.instance), resource.digest);
         let blob = ReceiverStream::new(receiver).map(Ok).boxed();
         let write = tokio::spawn(async move { store.write(digest, blob).await });
         Entry {

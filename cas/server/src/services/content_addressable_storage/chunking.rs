@@ -1,8 +1,9 @@
 //! Content-defined chunking of large blobs: after a small change, a blob shares most of its chunks with the version
 //! before, and only the others are transferred.
 //!
-//! The chunks of a blob are remembered in an action cache, under an instance name that no client can use. A
-//! completeness-checking cache forgets a mapping when one of its chunks is evicted, and the next call cuts the blob again.
+//! The chunks of a blob are remembered in an action cache, under an instance name that no client can use, one for each
+//! tenant. A completeness-checking cache forgets a mapping when one of its chunks is evicted, and the next call cuts the
+//! blob again.
 
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ use bytes::{Bytes, BytesMut};
 use fastcdc::v2020::{FastCDC, Normalization};
 use futures::{StreamExt, TryStreamExt};
 
+/// Purpose of the reserved instance name of mappings.
+pub(super) const MAPPINGS: &str = "chunk-mappings";
 /// Chunks of the largest mapping that is remembered. A mapping is one message with about 80 bytes for each chunk. With
 /// chunks of the default size this is a blob of 16 GiB.
 const MAX_REMEMBERED_CHUNKS: usize = 1 << 15;
@@ -92,8 +95,17 @@ impl Chunking {
 pub(super) struct ChunkedBlobs {
     pub(super) store: Arc<dyn BlobStore>,
     pub(super) chunking: Chunking,
-    /// Cache of mappings, which must check for completeness. Without it, each split cuts the blob again.
-    pub(super) mappings: Option<Arc<dyn ActionCache>>,
+    /// Memory of mappings. Without it, each split cuts the blob again.
+    pub(super) mappings: Option<ChunkMappings>,
+}
+
+/// Mappings of blobs to chunks.
+#[derive(Clone)]
+pub(super) struct ChunkMappings {
+    /// Cache that checks for completeness.
+    pub(super) cache: Arc<dyn ActionCache>,
+    /// Reserved name for [`MAPPINGS`].
+    pub(super) instance: InstanceName,
 }
 
 impl ChunkedBlobs {
@@ -199,7 +211,7 @@ impl ChunkedBlobs {
 
     async fn remembered(&self, digest: Digest) -> Option<Vec<Digest>> {
         let mappings = self.mappings.as_ref()?;
-        let mapping = match mappings.get(&instance(), self.key(digest)).await {
+        let mapping = match mappings.cache.get(&mappings.instance, self.key(digest)).await {
             Ok(mapping) => mapping?,
             Err(error) => {
                 tracing::debug!(%digest, %error, "cannot look up the chunks of a blob");
@@ -228,12 +240,9 @@ impl ChunkedBlobs {
             output_files: chunks.iter().map(file).collect(),
             ..ActionResult::default()
         };
-        if let Err(error) = mappings.put(&instance(), self.key(digest), mapping).await {
+        let key = self.key(digest);
+        if let Err(error) = mappings.cache.put(&mappings.instance, key, mapping).await {
             tracing::debug!(%digest, %error, "cannot remember the chunks of a blob");
         }
     }
-}
-
-fn instance() -> InstanceName {
-    InstanceName::reserved("chunk-mappings")
 }

@@ -6,7 +6,7 @@ fn environment() -> Environment {
             ("ISA".to_owned(), "x86-64".to_owned()),
             ("OSFamily".to_owned(), "linux".to_owned()),
         ],
-        root_identity: "debian-12-aa".to_owned(),
+        root: TaskRoot::OfWorker("debian-12-aa".to_owned()),
         runner_version: "r1".to_owned(),
         bitbake_version: "2.19.0".to_owned(),
     }
@@ -37,7 +37,8 @@ fn everything_that_decides_a_result_is_in_the_key() {
     ];
     for change in [
         |environment: &mut Environment| environment.platform[0].1 = "aarch64".to_owned(),
-        |environment: &mut Environment| environment.root_identity = "debian-13-bb".to_owned(),
+        |environment: &mut Environment| environment.root = TaskRoot::OfWorker("debian-13-bb".to_owned()),
+        |environment: &mut Environment| environment.root = TaskRoot::Image(DIGEST_FUNCTION.digest(b"root")),
         |environment: &mut Environment| environment.runner_version = "r2".to_owned(),
         |environment: &mut Environment| environment.bitbake_version = "2.20.0".to_owned(),
     ] {
@@ -51,7 +52,7 @@ fn everything_that_decides_a_result_is_in_the_key() {
 #[test]
 fn results_of_one_root_are_not_found_by_another() {
     let other = Environment {
-        root_identity: "debian-13-bb".to_owned(),
+        root: TaskRoot::OfWorker("debian-13-bb".to_owned()),
         ..environment()
     };
     let (recipe, task) = (recipe(), task("do_compile"));

@@ -2,6 +2,7 @@ use bitzel_proto::graph::PathPair;
 use prost::Message;
 
 use super::*;
+use crate::plan::signature::TaskRoot;
 use crate::plan::tree::DIGEST_FUNCTION;
 
 fn environment() -> Environment {
@@ -10,7 +11,7 @@ fn environment() -> Environment {
             ("OSFamily".to_owned(), "linux".to_owned()),
             ("ISA".to_owned(), "x86-64".to_owned()),
         ],
-        root_identity: "debian-12-aa".to_owned(),
+        root: TaskRoot::OfWorker("debian-12-aa".to_owned()),
         runner_version: "r".to_owned(),
         bitbake_version: "2".to_owned(),
     }
@@ -61,6 +62,32 @@ fn outputs_are_private_trees_published_paths_and_logs() {
     assert!(
         names.is_sorted(),
         "the specification wants environment variables sorted: {names:?}"
+    );
+}
+
+#[test]
+fn an_image_root_is_asked_for_by_its_digest() {
+    let digest = DIGEST_FUNCTION.digest(b"image");
+    let environment = Environment {
+        root: TaskRoot::Image(digest),
+        ..environment()
+    };
+    let planned = task_action(
+        &environment,
+        &recipe(),
+        &Task::default(),
+        DIGEST_FUNCTION.digest(b"root"),
+    );
+    let [action, _] = planned.blobs.map(|(_, bytes)| bytes);
+    assert_eq!(
+        properties(&Action::decode(action).unwrap()),
+        [
+            "ISA=x86-64".to_owned(),
+            "OSFamily=linux".to_owned(),
+            "root-identity=image".to_owned(),
+            format!("root-image={digest}"),
+            "undeclared-writes=error".to_owned()
+        ]
     );
 }
 

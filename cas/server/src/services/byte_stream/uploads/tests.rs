@@ -1,47 +1,52 @@
 use bitzel_cas::blob_store::read_whole;
 use bitzel_cas::media::memory_blob_store::MemoryBlobStore;
 use bitzel_cas::testing::sha256;
+use bitzel_proto::InstanceName;
 
 use super::*;
 
 fn table() -> (Arc<MemoryBlobStore>, Arc<Uploads>) {
     let store = Arc::new(MemoryBlobStore::default());
-    let uploads = Uploads::new(Arc::clone(&store) as Arc<dyn BlobStore>);
+    let uploads = Uploads::new(InstanceBlobStores::shared(store.clone()));
     (store, Arc::new(uploads))
+}
+
+fn resource() -> ResourceName {
+    ResourceName::write(InstanceName::default(), "u", sha256(b"0123456789"))
 }
 
 #[tokio::test(start_paused = true)]
 async fn drops_a_write_that_nobody_resumes() {
     let (_, uploads) = table();
-    let digest = sha256(b"0123456789");
-    let mut upload = uploads.open("name", digest, 0).unwrap();
+    let resource = resource();
+    let mut upload = uploads.open("name", &resource, 0).unwrap();
     upload.push(Bytes::from_static(b"012")).await.unwrap();
     drop(upload);
     tokio::time::sleep(PARKED_WRITE_LIFETIME / 2).await;
     assert_eq!(uploads.committed("name"), Some(3));
-    let mut upload = uploads.open("name", digest, 3).unwrap();
+    let mut upload = uploads.open("name", &resource, 3).unwrap();
     upload.push(Bytes::from_static(b"345")).await.unwrap();
     drop(upload);
     tokio::time::sleep(PARKED_WRITE_LIFETIME / 2 + Duration::from_secs(1)).await;
     assert_eq!(uploads.committed("name"), Some(6), "resumed in between");
     tokio::time::sleep(PARKED_WRITE_LIFETIME).await;
     assert_eq!(uploads.committed("name"), None);
-    assert!(uploads.open("name", digest, 6).is_err());
+    assert!(uploads.open("name", &resource, 6).is_err());
 }
 
 #[tokio::test]
 async fn two_calls_cannot_feed_one_write() {
     let (store, uploads) = table();
-    let digest = sha256(b"0123456789");
-    let mut first = uploads.open("name", digest, 0).unwrap();
+    let resource = resource();
+    let mut first = uploads.open("name", &resource, 0).unwrap();
     first.push(Bytes::from_static(b"01234")).await.unwrap();
-    let Err(second) = uploads.open("name", digest, 5) else {
+    let Err(second) = uploads.open("name", &resource, 5) else {
         panic!("fed twice");
     };
     assert_eq!(second.code(), tonic::Code::Aborted);
     first.push(Bytes::from_static(b"56789")).await.unwrap();
     first.finish().await.unwrap();
-    assert_eq!(read_whole(&*store, digest).await.unwrap(), "0123456789");
+    assert_eq!(read_whole(&*store, resource.digest).await.unwrap(), "0123456789");
     assert_eq!(
         uploads.committed("name"),
         None,
@@ -52,10 +57,10 @@ async fn two_calls_cannot_feed_one_write() {
 #[tokio::test]
 async fn keeps_a_limited_number_of_parked_writes() {
     let (_, uploads) = table();
-    let digest = sha256(b"0123456789");
-    let active = uploads.open("active", digest, 0).unwrap();
+    let resource = resource();
+    let active = uploads.open("active", &resource, 0).unwrap();
     for number in 0..MAX_PARKED_WRITES + 10 {
-        drop(uploads.open(&number.to_string(), digest, 0).unwrap());
+        drop(uploads.open(&number.to_string(), &resource, 0).unwrap());
     }
     assert_eq!(uploads.entries.lock().len(), MAX_PARKED_WRITES + 1);
     assert_eq!(uploads.committed("0"), None, "the oldest is gone");
@@ -70,9 +75,6 @@ async fn keeps_a_limited_number_of_parked_writes() {
 #[tokio::test]
 async fn refuses_long_resource_names() {
     let (_, uploads) = table();
-    assert!(
-        uploads
-            .open(&"n".repeat(MAX_NAME_BYTES + 1), sha256(b"x"), 0)
-            .is_err()
-    );
+    let name = "n".repeat(MAX_NAME_BYTES + 1);
+    assert!(uploads.open(&name, &resource(), 0).is_err());
 }
