@@ -36,6 +36,8 @@ pub(crate) struct SharedJournal {
     pub(crate) base: PathBuf,
     /// Password from the environment.
     pub(crate) password: Option<Secret>,
+    /// Name of the queue, by the tenants of the server.
+    pub(crate) queue: String,
     /// Address at which the other servers reach this one.
     pub(crate) address: String,
     /// Time for which records gather before they are written.
@@ -66,6 +68,11 @@ impl QueueJournal {
                     }
                     None => format!("{scheme}://{address}"),
                 },
+                queue: queue_file
+                    .file_stem()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned(),
                 config: postgresql,
                 base: base.to_owned(),
                 password: std::env::var(PASSWORD_VARIABLE).ok().map(Secret::new),

@@ -55,6 +55,7 @@ impl Scheduler {
                     config: &shared.config,
                     base: &shared.base,
                     password: shared.password,
+                    queue: shared.queue,
                     address: shared.address,
                     commit_interval: shared.commit_interval,
                     policies,

@@ -277,14 +277,14 @@ fn in_postgresql(
         servers_ca: None,
         lease_time: Duration::from_secs(3),
     };
-    let connector = PostgresqlConnector::new(&config, Path::new(""), None).unwrap();
+    let connector = PostgresqlConnector::new(&config, Path::new(""), None, String::new()).unwrap();
     let journal = |epoch| {
         let deposed = CancellationToken::new();
         PostgresqlJournal::new(connector.clone(), epoch, commit_interval, deposed)
     };
     runtime.block_on(async {
         // Creates the tables.
-        journal(0).recover().await.unwrap();
+        let _not_leading = journal(0).recover().await;
         let (client, connection) = tokio_postgres::connect(&server.url(), tokio_postgres::NoTls)
             .await
             .unwrap();

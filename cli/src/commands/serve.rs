@@ -77,15 +77,8 @@ pub(crate) async fn run(
         .map(|file| file.execution.journal.clone())
         .unwrap_or_default();
     let base = file.as_ref().map(|file| file.base.clone()).unwrap_or_default();
-    let tenants_table = file.as_ref().and_then(|file| file.tenants.as_ref());
-    let queue_file = tenants::queue_file(tenants_table);
+    let queue_file = tenants::queue_file(file.as_ref().and_then(|file| file.tenants.as_ref()));
     let is_shared = journal.medium == JournalMedium::Postgresql;
-    if is_shared && tenants_table.is_some() {
-        return Err(
-            CommandError::new("[tenants] and a journal in PostgreSQL cannot be used together yet")
-                .hint("give each tenant a group of schedulers, or take the journal on disk"),
-        );
-    }
     if is_shared && jobs.is_some_and(|jobs| jobs > 0) {
         return Err(
             CommandError::new("schedulers that share a journal run no Actions themselves")

@@ -42,6 +42,12 @@ pub enum JournalError {
         "the tables of the journal have version {0}, and this version of bitzel uses version {SCHEMA_VERSION}"
     )]
     Schema(i32),
+    /// The tables are of a server with other tenants: an Action that was let in under those must not run under these.
+    #[error(
+        "the tables of the journal are of servers with other tenants; give all servers of a group the same [tenants], and \
+         new ones a database of their own"
+    )]
+    OtherQueue,
     /// Another server leads.
     #[error("another server leads")]
     Deposed,

@@ -40,6 +40,8 @@ pub struct GroupSettings<'a> {
     pub base: &'a Path,
     /// Password of PostgreSQL, if no file has it.
     pub password: Option<Secret>,
+    /// Name of the queue: servers with other tenants than these have another one.
+    pub queue: String,
     /// Address at which the other servers reach this one.
     pub address: String,
     /// Time for which records gather before they are written together.
@@ -96,7 +98,7 @@ impl SchedulerGroup {
         action_cache: Arc<dyn ActionCache>,
     ) -> Result<Self, JournalError> {
         let config = settings.config;
-        let connector = PostgresqlConnector::new(config, settings.base, settings.password)?;
+        let connector = PostgresqlConnector::new(config, settings.base, settings.password, settings.queue)?;
         let server = Uuid::new_v4();
         let (standing, standings) = watch::channel(Standing::default());
         let campaign = Campaign {

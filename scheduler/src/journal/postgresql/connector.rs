@@ -28,6 +28,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct PostgresqlConnector {
     config: Config,
+    /// Name of the queue, which the tables belong to.
+    queue: String,
     /// `None` for this machine.
     tls: Option<MakeRustlsConnect>,
 }
@@ -41,11 +43,13 @@ pub(crate) struct PostgresqlConnection {
 }
 
 impl PostgresqlConnector {
-    /// Reads the configuration and its files, relative to `base`. `password` is for a configuration without a file of it.
+    /// Reads the configuration and its files, relative to `base`. `password` is for a configuration without a file of
+    /// it. The tables belong to one `queue`: other ones are refused.
     pub fn new(
         config: &PostgresqlConfig,
         base: &Path,
         password: Option<Secret>,
+        queue: String,
     ) -> Result<Self, JournalError> {
         let mut postgres: Config = config.url.parse().map_err(|_| {
             let expected = "write postgresql://user@host/database, or pairs like host=… user=… dbname=…";
@@ -82,6 +86,7 @@ impl PostgresqlConnector {
         };
         Ok(Self {
             config: postgres,
+            queue,
             tls,
         })
     }
@@ -93,7 +98,7 @@ impl PostgresqlConnector {
                 Some(tls) => self.connect_by(tls.clone()).await?,
                 None => self.connect_by(NoTls).await?,
             };
-            schema::prepare(&connection.client).await?;
+            schema::prepare(&connection.client, &self.queue).await?;
             Ok(connection)
         };
         let connected = tokio::time::timeout(ANSWER_TIMEOUT, connecting).await;

@@ -15,7 +15,7 @@ pub(in crate::journal) const SCHEMA_VERSION: i32 = 1;
 const CREATE: &str = "
 BEGIN;
 SELECT pg_advisory_xact_lock(7312584160933116);
-CREATE TABLE IF NOT EXISTS bitzel_schema (version integer NOT NULL);
+CREATE TABLE IF NOT EXISTS bitzel_schema (version integer NOT NULL, queue text NOT NULL);
 CREATE TABLE IF NOT EXISTS bitzel_leader (
     epoch bigint PRIMARY KEY,
     renewals bigint NOT NULL,
@@ -33,27 +33,30 @@ CREATE TABLE IF NOT EXISTS bitzel_operations (
     attempts bytea NOT NULL,
     outcome bytea
 ) WITH (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05);
-INSERT INTO bitzel_schema SELECT 1 WHERE NOT EXISTS (SELECT FROM bitzel_schema);
+INSERT INTO bitzel_schema SELECT 1, 'QUEUE' WHERE NOT EXISTS (SELECT FROM bitzel_schema);
 INSERT INTO bitzel_leader SELECT 0, 0, NULL, NULL, 0 WHERE NOT EXISTS (SELECT FROM bitzel_leader);
 INSERT INTO bitzel_servers_key
     SELECT sha256(convert_to(string_agg(gen_random_uuid()::text, ''), 'UTF8')) FROM generate_series(1, 4)
     HAVING NOT EXISTS (SELECT FROM bitzel_servers_key);
 COMMIT;";
 
-/// Checks the version of the tables, and creates them if there are none.
-pub(super) async fn prepare(client: &Client) -> Result<(), JournalError> {
+/// Checks that the tables have this version and are of this queue, and creates them if there are none.
+pub(super) async fn prepare(client: &Client, queue: &str) -> Result<(), JournalError> {
     let version = "SELECT to_regclass('bitzel_schema') IS NOT NULL";
     let exists: bool = client.query_one(version, &[]).await?.get(0);
     if !exists {
-        client.batch_execute(CREATE).await?;
+        let create = CREATE.replace("QUEUE", &queue.replace('\'', "''"));
+        client.batch_execute(&create).await?;
     }
-    let version: i32 = client
-        .query_one("SELECT version FROM bitzel_schema", &[])
-        .await?
-        .get(0);
-    if version == SCHEMA_VERSION {
-        Ok(())
-    } else {
-        Err(JournalError::Schema(version))
+    let row = client
+        .query_one("SELECT version, queue FROM bitzel_schema", &[])
+        .await?;
+    let (version, found): (i32, String) = (row.get(0), row.get(1));
+    if version != SCHEMA_VERSION {
+        return Err(JournalError::Schema(version));
     }
+    if found != queue {
+        return Err(JournalError::OtherQueue);
+    }
+    Ok(())
 }

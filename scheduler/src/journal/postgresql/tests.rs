@@ -59,7 +59,7 @@ fn config(url: &str) -> PostgresqlConfig {
 }
 
 fn connector(url: &str) -> Result<PostgresqlConnector, JournalError> {
-    PostgresqlConnector::new(&config(url), Path::new(""), None)
+    PostgresqlConnector::new(&config(url), Path::new(""), None, "queue".to_owned())
 }
 
 #[tokio::test]
@@ -162,6 +162,19 @@ async fn tables_of_another_version_are_refused() {
         refused.to_string(),
         "the tables of the journal have version 2, and this version of bitzel uses version 1"
     );
+}
+
+#[tokio::test]
+async fn tables_of_other_tenants_are_refused() {
+    let Some(database) = TestDatabase::start_or_skip() else {
+        return;
+    };
+    database.connector.connect().await.unwrap();
+    let other = "other's queue".to_owned();
+    let config = config(&database.server.url());
+    let other = PostgresqlConnector::new(&config, Path::new(""), None, other).unwrap();
+    assert!(matches!(other.connect().await, Err(JournalError::OtherQueue)));
+    database.connector.connect().await.unwrap();
 }
 
 #[tokio::test]
