@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bitzel_worker::bounds::ActionNetworkSetting;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::harness::*;
 
@@ -266,7 +268,7 @@ async fn an_isolated_network_ends_with_its_action() {
     let worker = Arc::new(worker(ActionNetworkSetting::Isolated).await);
     let root = worker.put_tree(&directory([])).await;
     let run = Run {
-        script: "readlink /proc/self/ns/net; cat /proc/net/dev; exec sleep 1000",
+        script: "touch running; exec sleep 1000",
         platform: NETWORK,
         ..Run::default()
     };
@@ -278,21 +280,44 @@ async fn an_isolated_network_ends_with_its_action() {
         tokio::spawn(async move { worker.executor().execute(request).await })
     };
     stages.recv().await.unwrap();
+    created_by_command(&worker, "running").await;
+    let pastas = own_pastas();
+    assert_eq!(pastas.len(), 1, "{pastas:?}");
+    let pasta = pidfd_open(pastas[0], PidfdFlags::empty()).unwrap();
     cancellation.cancel();
     let status = running.await.unwrap().status.unwrap();
     assert_ne!(status.code, 0);
-    // A cancelled worker waits for its launchers, and pasta ends with its launcher.
-    assert_eq!(pastas_of_this_process(), Vec::<String>::new());
+    // It ends soon after its launcher.
+    let timeout = Timespec {
+        tv_sec: 20,
+        tv_nsec: 0,
+    };
+    let ended = poll(&mut [PollFd::new(&pasta, PollFlags::IN)], Some(&timeout)).unwrap();
+    assert_eq!(ended, 1, "pasta still runs");
 }
 
-/// Processes with the name of pasta below this one.
-fn pastas_of_this_process() -> Vec<String> {
-    let own = std::process::id().to_string();
-    let output = Command::new("pgrep")
-        .args(["--ns", &own, "--session", "0", "pasta"])
-        .output();
-    let text = String::from_utf8(output.unwrap().stdout).unwrap();
-    text.lines().map(str::to_owned).collect()
+/// Processes of pasta below this one.
+fn own_pastas() -> Vec<Pid> {
+    // Name and parent of a process, from its `stat`: `12 (name) S 34 …`.
+    let stat = |process: i32| {
+        let text = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+        let (name, rest) = text.split_once('(')?.1.rsplit_once(')')?;
+        let parent: i32 = rest.split_whitespace().nth(1)?.parse().ok()?;
+        Some((name.to_owned(), parent))
+    };
+    let own = i32::try_from(std::process::id()).unwrap();
+    let is_below = |process| {
+        std::iter::successors(Some(process), |process| Some(stat(*process)?.1))
+            .any(|ancestor| ancestor == own)
+    };
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let processes = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    // The program is one file with two names, and has variants for processors.
+    let is_pasta = |process: &i32| {
+        stat(*process).is_some_and(|(name, _)| name.starts_with("pasta") || name.starts_with("passt"))
+    };
+    let found = processes.filter(|process| is_pasta(process) && is_below(*process));
+    found.filter_map(Pid::from_raw).collect()
 }
 
 /// Time that an Action takes in each kind of network. Run it alone:
