@@ -17,6 +17,23 @@ pub(crate) async fn export_graph(
     metadata: &MetadataArguments,
     target: TargetArguments,
 ) -> Result<Export, CommandError> {
+    let config = configuration(directories, metadata)?;
+    let request = ExportRequest {
+        targets: target.targets,
+        task: target.task,
+        run_all: target.run_all,
+        run_only: target.run_only,
+        force: target.force,
+        invalidate: target.clear_stamp,
+    };
+    Ok(export(&config, &request).await?)
+}
+
+/// Configuration of the front end. Its events are shown on standard error.
+pub(crate) fn configuration(
+    directories: &Directories,
+    metadata: &MetadataArguments,
+) -> Result<FrontEndConfig, CommandError> {
     let mut config = FrontEndConfig::new(metadata.build_dir.clone(), directories.exports());
     config.bitbake.clone_from(&metadata.bitbake);
     // BitBake has no use for variables that are not UTF-8.
@@ -43,13 +60,5 @@ pub(crate) async fn export_graph(
             console::print(message);
         }
     });
-    let request = ExportRequest {
-        targets: target.targets,
-        task: target.task,
-        run_all: target.run_all,
-        run_only: target.run_only,
-        force: target.force,
-        invalidate: target.clear_stamp,
-    };
-    Ok(export(&config, &request).await?)
+    Ok(config)
 }

@@ -12,6 +12,7 @@ mod console;
 mod directories;
 mod display;
 mod embedded;
+mod event_handlers;
 mod front_end;
 mod interrupt;
 mod last_graph;
@@ -24,6 +25,7 @@ mod root_user;
 mod server;
 mod status_hint;
 mod telemetry;
+mod terminal;
 mod visible_text;
 mod worker;
 

@@ -12,6 +12,8 @@ mod end_to_end {
     mod cold_build;
     mod component_conflicts;
     mod early_cut_off;
+    mod event_handlers;
+    mod external_sources;
     mod failing_tasks;
     mod fakeroot;
     mod git_sources;
@@ -21,6 +23,7 @@ mod end_to_end {
     mod metadata_errors;
     mod multiconfig;
     mod observability;
+    mod original_program;
     mod releases;
     mod remote_cache;
     mod remote_store;
@@ -30,6 +33,7 @@ mod end_to_end {
     mod shared_sources;
     mod special_files;
     mod task_selection;
+    mod terminal;
     mod two_machines;
     mod undeclared_files;
 }

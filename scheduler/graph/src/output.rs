@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bitzel_cas::BlobStore;
+use bitzel_proto::Digest;
 use bitzel_proto::graph::Settings;
 use futures::TryStreamExt;
 
@@ -65,6 +66,18 @@ pub async fn place_outputs(
         }
     }
     write(store, layout, destination).await
+}
+
+/// Places the tree `root` of the store below `destination`, as [`place_outputs`] does with results.
+pub async fn place_tree(
+    store: &dyn BlobStore,
+    name: &str,
+    root: Digest,
+    destination: &Path,
+) -> Result<(), BuildError> {
+    let mut layout = Layout::default();
+    layout.add(store, name, "", &Node::Stored(root)).await?;
+    write(store, layout, destination).await.map(drop)
 }
 
 /// Paths of results below the destination, by the directories of the graph's configurations.
