@@ -175,7 +175,7 @@ fn answer(site: &Site, command: &mut Command) -> Answer {
         .lines()
         .filter(|line| !line.contains("<bb.data_smart.DataSmart object at "));
     Answer {
-        stdout: lines.map(|line| format!("{line}\n")).collect(),
+        stdout: lines.collect::<Vec<_>>().join("\n"),
         files,
     }
 }
