@@ -1,5 +1,6 @@
 //! One module for each command.
 
+pub(crate) mod bitbake;
 pub(crate) mod build;
 pub(crate) mod completions;
 pub(crate) mod config;

@@ -43,10 +43,16 @@ pub(crate) struct Display {
 }
 
 impl Display {
-    /// Displays on standard error, and writes the events to a file if one is given.
-    pub(crate) fn new(events: Option<&Path>) -> io::Result<Self> {
-        let terminal = io::stderr().is_terminal();
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    /// Displays on standard error, and writes the events to a file if one is given. Without `status_line`, tasks have the
+    /// terminal for themselves.
+    pub(crate) fn new(events: Option<&Path>, status_line: bool) -> io::Result<Self> {
+        let terminal = status_line && io::stderr().is_terminal();
+        let target = if status_line {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let bar = ProgressBar::with_draw_target(None, target);
         if let Ok(style) = ProgressStyle::with_template("{spinner} [{elapsed_precise}] {wide_msg}") {
             bar.set_style(style);
         }

@@ -18,9 +18,26 @@ pub(crate) async fn export_graph(
     target: TargetArguments,
     root: FrontEndRoot,
 ) -> Result<Export, CommandError> {
+    let mut config = configuration(directories, metadata)?;
+    config.root = root;
+    let request = ExportRequest {
+        targets: target.targets,
+        task: target.task,
+        run_all: target.run_all,
+        run_only: target.run_only,
+        force: target.force,
+        invalidate: target.clear_stamp,
+    };
+    Ok(export(&config, &request).await?)
+}
+
+/// Configuration of the front end. Its events are shown on standard error.
+pub(crate) fn configuration(
+    directories: &Directories,
+    metadata: &MetadataArguments,
+) -> Result<FrontEndConfig, CommandError> {
     let mut config = FrontEndConfig::new(metadata.build_dir.clone(), directories.exports());
     config.bitbake.clone_from(&metadata.bitbake);
-    config.root = root;
     // BitBake has no use for variables that are not UTF-8.
     let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         Some((name.into_string().ok()?, value.into_string().ok()?))
@@ -45,13 +62,5 @@ pub(crate) async fn export_graph(
             console::print(message);
         }
     });
-    let request = ExportRequest {
-        targets: target.targets,
-        task: target.task,
-        run_all: target.run_all,
-        run_only: target.run_only,
-        force: target.force,
-        invalidate: target.clear_stamp,
-    };
-    Ok(export(&config, &request).await?)
+    Ok(config)
 }

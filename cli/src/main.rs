@@ -12,6 +12,7 @@ mod console;
 mod directories;
 mod display;
 mod embedded;
+mod event_handlers;
 mod farm_view;
 mod front_end;
 mod interrupt;
@@ -28,6 +29,7 @@ mod server;
 mod status_hint;
 mod telemetry;
 mod tenants;
+mod terminal;
 mod visible_text;
 mod worker;
 

@@ -25,7 +25,12 @@ pub struct Site {
 impl Site {
     /// A site with a copy of the demo layer and an empty cache.
     pub fn empty() -> Self {
-        let site = Self::new(bitbake_directory());
+        Self::with_bitbake(&bitbake_directory())
+    }
+
+    /// An empty site of the demo layer with this `BitBake`.
+    pub fn with_bitbake(bitbake: &Path) -> Self {
+        let site = Self::new(bitbake.to_owned());
         copy_directory(&layer_directory(), &site.layer());
         let local = format!(
             "DL_DIR = \"{}\"\nBB_NUMBER_THREADS = \"2\"\nPARALLEL_MAKE = \"-j2\"\n",
@@ -89,6 +94,25 @@ impl Site {
     /// The value of `TMPDIR` in the environment: temporary files of programs.
     pub fn temporary(&self) -> PathBuf {
         self.path("temporary")
+    }
+
+    /// Makes [`Self::layer`] an empty layer beside openembedded-core, for the release of that code name.
+    pub fn add_layer_to_core(&self, code_name: &str) {
+        let layer = self.layer();
+        std::fs::create_dir_all(layer.join("conf")).expect("a layer");
+        let text = format!(
+            "BBFILES += \"${{LAYERDIR}}/recipes/*/*.bb\"\nBBFILE_COLLECTIONS += \"demo\"\n\
+             BBFILE_PATTERN_demo = \"^${{LAYERDIR}}/\"\nLAYERSERIES_COMPAT_demo = \"{code_name}\"\n"
+        );
+        std::fs::write(layer.join("conf/layer.conf"), text).expect("layer.conf");
+        self.add_layer(&layer);
+    }
+
+    /// Adds a layer to the build directory's bblayers.conf.
+    pub fn add_layer(&self, layer: &Path) {
+        let path = self.path("build/conf/bblayers.conf");
+        let text = std::fs::read_to_string(&path).expect("bblayers.conf");
+        std::fs::write(&path, format!("{text}BBLAYERS += \"{}\"\n", layer.display())).expect("bblayers.conf");
     }
 
     /// Writes a recipe of version 1.0 into the layer.

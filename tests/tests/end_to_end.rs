@@ -12,6 +12,8 @@ mod end_to_end {
     mod cold_build;
     mod component_conflicts;
     mod early_cut_off;
+    mod event_handlers;
+    mod external_sources;
     mod failing_tasks;
     mod fakeroot;
     mod farm_state;
@@ -25,6 +27,7 @@ mod end_to_end {
     mod metadata_errors;
     mod multiconfig;
     mod observability;
+    mod original_program;
     mod releases;
     mod remote_cache;
     mod remote_store;
@@ -37,6 +40,7 @@ mod end_to_end {
     mod special_files;
     mod task_selection;
     mod tenants;
+    mod terminal;
     mod two_machines;
     mod undeclared_files;
 }

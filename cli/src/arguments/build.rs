@@ -52,10 +52,29 @@ pub(crate) struct TargetArguments {
     pub(crate) clear_stamp: Option<String>,
 }
 
+/// Requests that BitBake's own program answers. It runs no task.
 #[derive(Debug, Args)]
+pub(crate) struct BitBakeArguments {
+    /// Print the variables of the configuration, or of one target, as `bitbake -e` does
+    #[arg(short = 'e', long, conflicts_with_all = ["graphviz", "dump_signatures"])]
+    pub(crate) environment: bool,
+
+    /// Write the targets' graph as task-depends.dot and pn-buildlist, as `bitbake -g` does
+    #[arg(short = 'g', long, conflicts_with = "dump_signatures")]
+    pub(crate) graphviz: bool,
+
+    /// Write the signatures of the targets' tasks, as `bitbake -S` does: none, or printdiff to compare with older ones
+    #[arg(short = 'S', long, value_name = "HANDLER")]
+    pub(crate) dump_signatures: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(mut_arg("targets", |targets| targets.required(false).required_unless_present("environment")))]
 pub(crate) struct BuildArguments {
     #[command(flatten)]
     pub(crate) target: TargetArguments,
+    #[command(flatten)]
+    pub(crate) bitbake: BitBakeArguments,
     #[command(flatten)]
     pub(crate) metadata: MetadataArguments,
     #[command(flatten)]

@@ -7,27 +7,32 @@ use std::sync::Arc;
 use bitzel_graph::RemoteExecutions;
 use bitzel_graph::plan::signature::Environment;
 use bitzel_graph::plan::task_index::TaskIndex;
-use bitzel_graph::walk::{BuildConfig, BuildEvent, Driver};
+use bitzel_graph::walk::{BuildConfig, BuildEvent, Driver, Executions};
 use tokio::sync::mpsc;
 use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
 
 use crate::arguments::{BuildArguments, TargetArguments};
 use crate::command_error::CommandError;
+use crate::commands::bitbake;
 use crate::connection::Connection;
 use crate::directories::Directories;
 use crate::display::{Display, summary_text};
 use crate::front_end::export_graph;
 use crate::root::{RootChoice, RootedBuildFiles};
+use crate::terminal::{self, TerminalExecutions};
 use crate::visible_text::visible;
 use crate::worker::platform_properties;
-use crate::{interrupt, last_graph};
+use crate::{event_handlers, interrupt, last_graph};
 
 /// Builds the targets. The exit code is 1 if a task failed.
 pub(crate) async fn run(
     directories: &Directories,
     arguments: BuildArguments,
 ) -> Result<ExitCode, CommandError> {
+    if let Some(bitbake_arguments) = bitbake::arguments(&arguments) {
+        return bitbake::run(directories, &arguments.metadata, &bitbake_arguments).await;
+    }
     refuse_cleaning(&arguments.target)?;
     let prepare = async {
         let root = RootChoice::find(directories, &arguments.metadata, &arguments.remote).await?;
@@ -47,9 +52,15 @@ pub(crate) async fn run(
         });
     }
     let graph = export.graph;
+    let known = last_graph::load(directories, &arguments.metadata.build_dir).ok();
+    event_handlers::warn(&graph, known.as_ref());
     last_graph::save(directories, &arguments.metadata.build_dir, &graph)?;
     let environment = Environment::of_graph(&graph, platform_properties(), root.task_root());
     let index = Arc::new(TaskIndex::new(graph)?);
+    let is_interactive = !arguments.dry_run && terminal::has_interactive_tasks(&index);
+    if is_interactive {
+        terminal::check_terminal()?;
+    }
     let mut connection = Connection::open(
         directories,
         &arguments.remote,
@@ -71,7 +82,7 @@ pub(crate) async fn run(
         environment,
     };
     let (events, receiver) = mpsc::unbounded_channel();
-    let display = Display::new(arguments.events.as_deref())?;
+    let display = Display::new(arguments.events.as_deref(), !is_interactive)?;
     let shown = tokio::spawn(display.show(receiver));
     let executions = RemoteExecutions::new(
         connection.channel.clone(),
@@ -79,13 +90,22 @@ pub(crate) async fn run(
         Uuid::new_v4().to_string(),
         events.clone(),
     );
+    let mut executions: Arc<dyn Executions> = Arc::new(executions);
+    if is_interactive {
+        executions = Arc::new(TerminalExecutions::new(
+            &index,
+            executions,
+            connection.store.clone(),
+            &arguments.metadata.build_dir,
+        ));
+    }
     let driver = Driver::new(
         config,
         Arc::clone(&index),
         inputs,
         connection.store.clone(),
         connection.action_cache.clone(),
-        Arc::new(executions),
+        executions,
         events.clone(),
     );
     let outcome = tokio::select! {

@@ -25,6 +25,15 @@ pub enum FrontEndError {
         /// The places that were searched, for the user.
         tried: String,
     },
+    /// The package `bb` is there without `BitBake`'s programs.
+    #[error(
+        "{} belongs to no checkout of BitBake: there is no bin/bitbake beside it; name a checkout with --bitbake",
+        library.display()
+    )]
+    NoBitBakeProgram {
+        /// The directory that holds the package.
+        library: PathBuf,
+    },
     /// A program of the front end could not be started.
     #[error("cannot run {program}: {source}; {advice}")]
     Program {

@@ -17,11 +17,11 @@ use super::export_cache::ExportCache;
 use super::export_request::ExportRequest;
 use super::exported_graph::{Bytecode, ExportedGraph, GRAPH_FORMAT_VERSION};
 use super::front_end_config::{FrontEndConfig, FrontEndEvent};
-use super::layers::LayerGroup;
+use super::layers::{ExternalSource, LayerGroup};
 use super::python_files::PythonFiles;
 
 /// Advice when bubblewrap cannot be started.
-const BUBBLEWRAP_ADVICE: &str = "install bubblewrap (Debian: apt install bubblewrap)";
+pub(crate) const BUBBLEWRAP_ADVICE: &str = "install bubblewrap (Debian: apt install bubblewrap)";
 
 /// Exit code of the exporter when `BitBake` reported an error.
 const BITBAKE_ERROR_EXIT_CODE: i32 = 1;
@@ -42,6 +42,7 @@ impl Exporter<'_> {
         &self,
         request: &ExportRequest,
         groups: &[LayerGroup],
+        external: &[ExternalSource],
     ) -> Result<ExportedGraph, FrontEndError> {
         let output = tempfile::tempdir_in(self.cache.directory())
             .map_err(FrontEndError::io(self.cache.directory()))?;
@@ -51,12 +52,13 @@ impl Exporter<'_> {
             "source_date_epoch": self.config.source_date_epoch,
             // Cached recipes of another root may have values that its programs gave.
             "code_digest": format!("{} {}", self.python.digest, self.config.root.identity),
+            "external_sources": external,
         });
         fs::write(&request_file, request.to_string()).map_err(FrontEndError::io(&request_file))?;
         for name in ["snapshots", "recipes"] {
             fs::create_dir(output.path().join(name)).map_err(FrontEndError::io(output.path()))?;
         }
-        let cacheable = self.run(self.sandbox(output.path(), groups)?).await?;
+        let cacheable = self.run(self.sandbox(output.path(), groups, external)?).await?;
         let (graph_file, bytecode_file) = (
             output.path().join("graph.json"),
             output.path().join("bytecode.json"),

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use bitzel_proto::DigestFunction;
 
+use super::error::FrontEndError;
+
 /// Fixed time that replaces the current time wherever a build would use it, unless the user sets another one.
 ///
 /// `BitBake`'s own default for metadata without `SOURCE_DATE_EPOCH_FALLBACK` is arbitrary too; this one is the same in
@@ -77,5 +79,16 @@ impl FrontEndConfig {
             source_date_epoch: DEFAULT_SOURCE_DATE_EPOCH,
             observer: Arc::new(|_| {}),
         }
+    }
+
+    /// The build directory without symbolic links, if it is initialised.
+    pub(crate) fn canonical_build_directory(&self) -> Result<PathBuf, FrontEndError> {
+        let build_directory = self.build_directory.clone();
+        if !build_directory.join("conf/bblayers.conf").is_file() {
+            return Err(FrontEndError::NotABuildDirectory { build_directory });
+        }
+        build_directory
+            .canonicalize()
+            .map_err(FrontEndError::io(&build_directory))
     }
 }

@@ -15,6 +15,20 @@ pub(crate) struct BuildDescription {
     pub(crate) layers: Vec<Layer>,
     /// The user's `DL_DIR`.
     pub(crate) downloads: PathBuf,
+    /// Directories outside of the build directory that the configuration makes `BitBake` write to, as far as the build
+    /// directory's own files name them.
+    pub(crate) written: Vec<PathBuf>,
+    /// Source trees outside of the layers that recipes build from.
+    pub(crate) external_sources: Vec<ExternalSource>,
+}
+
+/// Source tree of OE's `externalsrc` class.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ExternalSource {
+    /// Path on the client.
+    pub(crate) path: PathBuf,
+    /// Path relative to `/work`.
+    pub(crate) sandbox_path: String,
 }
 
 /// One entry of BBLAYERS.

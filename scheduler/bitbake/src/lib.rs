@@ -24,6 +24,7 @@ mod graph_cache;
 mod layers;
 mod local_tree;
 mod metadata_inputs;
+mod original_program;
 mod python_files;
 mod snapshot_directory;
 mod stat_cache;
@@ -43,6 +44,7 @@ pub use self::front_end_config::{
     DEFAULT_SOURCE_DATE_EPOCH, FrontEndConfig, FrontEndEvent, FrontEndObserver, FrontEndRoot,
 };
 pub use self::local_tree::LocalTree;
+pub use self::original_program::run_original_program;
 pub use self::snapshot_directory::SnapshotDirectory;
 
 use self::client_files::ClientFiles;
@@ -85,13 +87,7 @@ impl Export {
 
 /// Exports the task graph for `request`.
 pub async fn export(config: &FrontEndConfig, request: &ExportRequest) -> Result<Export, FrontEndError> {
-    let build_directory = config.build_directory.clone();
-    if !build_directory.join("conf/bblayers.conf").is_file() {
-        return Err(FrontEndError::NotABuildDirectory { build_directory });
-    }
-    let build_directory = build_directory
-        .canonicalize()
-        .map_err(FrontEndError::io(&build_directory))?;
+    let build_directory = config.canonical_build_directory()?;
     let directory = config.cache_directory.clone();
     let cache = ExportCache::open(&directory, &build_directory, &config.root.identity).await?;
     let python = run_blocking(move || PythonFiles::install(&directory)).await?;
@@ -137,7 +133,9 @@ pub async fn export(config: &FrontEndConfig, request: &ExportRequest) -> Result<
         (config.observer)(FrontEndEvent::Phase("cached"));
         stored
     } else {
-        let exported = exporter.export(request, &inputs.groups).await?;
+        let exported = exporter
+            .export(request, &inputs.groups, &inputs.description.external_sources)
+            .await?;
         if exported.cacheable && !request.is_unrepeatable() {
             graphs.store(&key, &exported.graph, &exported.bytecode)?;
         }

@@ -63,6 +63,9 @@ impl MetadataInputs {
                 builder.add_directory(directory, &sandbox_path, &is_excluded)?;
             }
         }
+        for source in &self.description.external_sources {
+            builder.add_directory(&source.path, &source.sandbox_path, &|_| false)?;
+        }
         let is_test = |directory: &Path| directory.ends_with("bb/tests");
         for (path, name) in &self.modules {
             let sandbox_path = format!("bitbake/lib/{name}");

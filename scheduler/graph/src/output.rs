@@ -5,8 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bitzel_cas::{BlobStore, VerifyingBlobStore};
+use bitzel_proto::Digest;
 use bitzel_proto::graph::Settings;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 
 use crate::plan::private_tree::{UNDECLARED_FILES, private_directories};
 use crate::plan::task_index::TaskIndex;
@@ -14,7 +16,7 @@ use crate::plan::task_result::TaskResult;
 use crate::plan::tree::Node;
 use crate::walk::BuildError;
 use destination::Destination;
-use layout::Layout;
+use layout::{Layout, PlannedFile};
 
 mod destination;
 mod layout;
@@ -95,6 +97,19 @@ pub struct LostOutputs {
     pub error: BuildError,
 }
 
+/// Places the tree `root` of the store below `destination`, as [`place_outputs`] does with results.
+pub async fn place_tree(
+    store: &dyn BlobStore,
+    name: &str,
+    root: Digest,
+    destination: &Path,
+) -> Result<(), BuildError> {
+    let mut layout = Layout::default();
+    layout.add(store, name, "", &Node::Stored(root)).await?;
+    let lost = write(store, &layout, destination).await?;
+    lost.into_values().next().map_or(Ok(()), Err)
+}
+
 /// Paths of results below the destination, by the directories of the graph's configurations.
 struct OutputPaths<'a>(&'a Option<Settings>);
 
@@ -130,23 +145,41 @@ async fn write(
         destination.place_symlink(path, target)?;
     }
     let (files, links) = layout.files();
-    let downloads = files.iter().map(|file| async {
-        match destination.write_file(store, file.path, file.node).await {
-            Err(error) if error.is_lost_output() => Ok(Some((file.task.to_owned(), error))),
-            written => written.map(|()| None),
+    let mut lost = BTreeMap::new();
+    let mut waiting = files.iter();
+    // No stream with a closure: the compiler could not show that the future is Send.
+    let mut downloads = FuturesUnordered::new();
+    loop {
+        while downloads.len() < MAX_CONCURRENT_DOWNLOADS
+            && let Some(file) = waiting.next()
+        {
+            downloads.push(download(&destination, store, file));
         }
-    });
-    let downloads = futures::stream::iter(downloads).buffer_unordered(MAX_CONCURRENT_DOWNLOADS);
-    let lost: BTreeMap<String, BuildError> = downloads
-        .try_filter_map(|lost| std::future::ready(Ok(lost)))
-        .try_collect()
-        .await?;
+        let Some(downloaded) = downloads.next().await else {
+            break;
+        };
+        if let Some((task, error)) = downloaded? {
+            lost.insert(task, error);
+        }
+    }
     if lost.is_empty() {
         for (original, link) in links {
             destination.place_link(original, link)?;
         }
     }
     Ok(lost)
+}
+
+/// Writes a file. Returns the name of its task if the store does not have it.
+async fn download(
+    destination: &Destination,
+    store: &dyn BlobStore,
+    file: &PlannedFile<'_>,
+) -> Result<Option<(String, BuildError)>, BuildError> {
+    match destination.write_file(store, file.path, file.node).await {
+        Err(error) if error.is_lost_output() => Ok(Some((file.task.to_owned(), error))),
+        written => written.map(|()| None),
+    }
 }
 
 /// Selects the tasks whose results are placed: the targets. A target that has nothing to do is replaced by the tasks of

@@ -10,7 +10,7 @@ const TARGET: &str = "makedevs-native";
 
 /// Masks recipes that the target does not need, for a short parse. `sanity` refuses to run as root and needs network
 /// access; the sources of quilt are upstream.
-const CONFIGURATION: &str = r#"
+pub(super) const CONFIGURATION: &str = r#"
 MACHINE = "qemux86-64"
 DISTRO = "nodistro"
 CONF_VERSION = "2"

@@ -66,3 +66,38 @@ fn later_tasks_see_pipes_and_names_that_are_not_utf8() {
     let report = site.build(&["special"]).succeeded();
     assert_eq!(report.tasks("ran"), BTreeSet::new());
 }
+
+/// Reads the tree that another recipe has unpacked.
+const READER: &str = r#"
+LICENSE = "MIT"
+S = "${TMPDIR}/work/special-1.0/sources/source"
+deltask do_fetch
+deltask do_unpack
+deltask do_patch
+do_compile[depends] = "special:do_unpack"
+do_compile() {
+	test -p ${S}/pipe
+	test "$(stat -c '%a %Y' ${S}/pipe)" = "640 1000000000"
+	test "$(readlink ${S}/link)" = "$(printf 'caf\351')"
+}
+do_install() {
+	test -p ${S}/pipe
+	install -d ${D}
+}
+"#;
+
+#[test]
+fn tasks_of_other_recipes_see_pipes_and_links_too() {
+    let site = Site::empty();
+    site.add_recipe("special", RECIPE);
+    site.add_recipe("reader", READER);
+    let files = site.layer().join("recipes/special/files");
+    std::fs::create_dir(&files).expect("a directory");
+    write_archive(&site, &files.join("source.tar"));
+    let report = site.build(&["-c", "install", "reader"]).succeeded();
+    assert!(
+        report.tasks("ran").contains("reader:do_install"),
+        "{}",
+        report.text
+    );
+}

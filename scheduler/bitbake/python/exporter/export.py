@@ -6,7 +6,8 @@ Runs in a sandbox whose paths are the same on every machine.
 usage: export.py REQUEST
 
 REQUEST is a JSON file: {"request": {"targets": [...], "task": "compile" or null, "run_all": [...], "run_only": [...],
-"force": false, "invalidate": "compile" or null}, "source_date_epoch": 1520598896, "code_digest": "..."}.
+"force": false, "invalidate": "compile" or null}, "source_date_epoch": 1520598896, "code_digest": "...",
+"external_sources": [{"path": "/home/me/src/zlib", "sandbox_path": "external/zlib"}]}.
 
 The graph goes to /work/out/graph.json, snapshots to /work/out/snapshots. Stdout gets the name of each phase, one word a
 line, and "uncacheable" if the graph depends on more than the metadata. BitBake's messages go to stderr. Exit code 1:
@@ -37,14 +38,16 @@ def main(request_file: str) -> int:
     report("configuration")
     import bb
     import bytecode
+    import external_sources
     import graph
     from cooker import Cooker, Failed
     from python_libraries import python_libraries
     from recipes import CACHE, SNAPSHOTS, RecipeExporter
 
     try:
+        external_sources.install(request["external_sources"])
         cooker = Cooker(request["source_date_epoch"])
-        exporter = RecipeExporter(cooker, request["code_digest"])
+        exporter = RecipeExporter(cooker, request["code_digest"] + json.dumps(request["external_sources"]))
         report("parsing")
         cooker.parse()
         report("run-queue")

@@ -12,11 +12,12 @@ import bb.runqueue
 import bb.utils
 from components import ComponentSelection, Node
 from cooker import Cooker
+from event_handlers import unfired_handlers
 from metadata_values import Document, relative, words
 from recipes import RecipeExporter
 
 # Raised when a field of the graph changes; the same number as GRAPH_FORMAT_VERSION in graph_cache.rs.
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 def topological_order(entries: dict[str, Any]) -> list[str]:
@@ -185,6 +186,7 @@ def settings(cooker: Cooker, exporter: RecipeExporter) -> Document:
         ],
         "download_directory": path("DL_DIR"),
         "base_snapshots": [exporter.base_snapshots[name] for name in sorted(exporter.base_snapshots)],
+        "unfired_handlers": unfired_handlers(data),
         "overlap_allowed": [
             relative(pattern) for pattern in words(data.getVar("SSTATE_ALLOW_OVERLAP_FILES"))
         ],

@@ -24,11 +24,14 @@ from cooker import Cooker, Failed
 from metadata_values import Document, is_below, relative, words
 from python_libraries import module_dependencies, python_libraries, registering_modules
 from sources import sources, upstream_revisions
-from task_code import reads_dependency_data, runs_function
+from task_code import opens_terminal, reads_dependency_data, runs_function
 from task_outputs import other_private_directories, published_paths
 
 SNAPSHOTS = Path("/work/out/snapshots")
 CACHE = Path("/work/out/recipes")
+
+# Tasks that free disk space in TMPDIR (OE's rm_work.bbclass): there is none, and later tasks may need what they delete.
+TASKS_OF_TMPDIR = frozenset({"do_rm_work"})
 
 # Raised when the cached documents change their meaning.
 CACHE_VERSION = 3
@@ -173,7 +176,7 @@ class RecipeExporter:
             "fakeroot": is_set("fakeroot"),
             "network": bb.utils.to_boolean(flag("network")),
             "nostamp": is_set("nostamp"),
-            "noexec": is_set("noexec"),
+            "noexec": is_set("noexec") or task in TASKS_OF_TMPDIR,
             "umask": cache.task_deps[key].get("umask", {}).get(task, ""),
             "lockfiles": [relative(path) for path in words(flag("lockfiles"))],
             "sstate_directories": [
@@ -190,6 +193,7 @@ class RecipeExporter:
                 for path in outputs + plain
             ),
             "needs_dependency_data": reads_dependency_data(data, cache, key, task),
+            "interactive": opens_terminal(data, cache, key, task),
             "extends_sysroot": runs_function(data, task, "extend_recipe_sysroot"),
         }
         return {name: value for name, value in document.items() if value}

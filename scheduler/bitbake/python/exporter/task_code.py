@@ -9,6 +9,8 @@ from typing import Any
 import bb.codeparser
 from metadata_values import words
 
+# Function of OE's terminal.bbclass.
+TERMINAL_FUNCTION = "oe_terminal"
 EXECUTED_FUNCTION = re.compile(r"""exec_func\(\s*['"]([\w-]+)['"]""")
 
 
@@ -33,12 +35,25 @@ def runs_function(data: Any, task: str, function: str) -> bool:
     return function in task_functions(data, task)
 
 
+def code_dependencies(data: Any, cache: Any, key: str, task: str) -> set[str]:
+    """Names of the functions and variables that the task's code uses, as BitBake's signatures have them."""
+    dependencies = cache.siggen_taskdeps.get(key, {}).get(task) if hasattr(cache, "siggen_taskdeps") else None
+    return {*task_functions(data, task), *(dependencies or [])}
+
+
+def opens_terminal(data: Any, cache: Any, key: str, task: str) -> bool:
+    """True if the task opens a terminal for the user: its code calls OE's oe_terminal, directly or not.
+
+    Such tasks run whenever they are asked for. A task with a stamp may name the function for the case of an error only
+    (do_patch with PATCHRESOLVE = "user").
+    """
+    nostamp = task in cache.task_deps[key].get("nostamp", {})
+    return nostamp and TERMINAL_FUNCTION in code_dependencies(data, cache, key, task)
+
+
 def reads_dependency_data(data: Any, cache: Any, key: str, task: str) -> bool:
     """True if code of the task reads BB_TASKDEPDATA, directly or through modules of the layers."""
-    names = set(task_functions(data, task))
-    dependencies = cache.siggen_taskdeps.get(key, {}).get(task) if hasattr(cache, "siggen_taskdeps") else None
-    names.update(dependencies or [])
-    for name in names:
+    for name in code_dependencies(data, cache, key, task):
         entry = bb.codeparser.modulecode_deps.get(name)
         if entry is not None:
             if "BB_TASKDEPDATA" in entry[0]:

@@ -2,7 +2,8 @@
 """Prints the layers and the download directory of a build directory, from its configuration as BitBake reads it.
 
 Runs on the client with the user's own paths, before the sandbox of the exporter exists. Writes one JSON object to
-stdout: `{"bitbake_version", "topdir", "layers": [{"path", "collections"}], "downloads"}`.
+stdout: `{"bitbake_version", "topdir", "layers": [{"path", "collections"}], "downloads", "written",
+"external_sources": [{"path", "sandbox_path"}]}`.
 
 usage: describe_build.py BITBAKE_LIB SHIMS BUILD_DIRECTORY
 """
@@ -12,9 +13,23 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
+
+# Where `devtool modify` notes the source trees, relative to the build directory.
+WORKSPACE_APPENDS = "workspace/appends"
+EXTERNAL_SOURCE = re.compile(r"""^EXTERNALSRC[\w:-]*\s*[?:.]*=\s*["'](/[^"']+)["']""", re.MULTILINE)
+# Variables of directories that BitBake writes to.
+WRITTEN_DIRECTORY_VARIABLES = (
+    "BUILDHISTORY_DIR",
+    "CACHE",
+    "DL_DIR",
+    "PERSISTENT_DIR",
+    "SSTATE_DIR",
+    "TMPDIR",
+)
 
 
 def import_bitbake(library: str, shims: str) -> Any:
@@ -69,12 +84,15 @@ def main(library: str, shims: str, build_directory: str) -> None:
         seen.update(collections)
         layers.append({"path": layer, "collections": collections})
 
+    read_settings(bb, data, topdir)
     json.dump(
         {
             "bitbake_version": bb.__version__,
             "topdir": topdir,
             "layers": layers,
-            "downloads": find_downloads(bb, data, topdir),
+            "downloads": find_downloads(data, topdir),
+            "written": find_written_directories(data, topdir),
+            "external_sources": find_external_sources(data, topdir),
         },
         sys.stdout,
     )
@@ -88,8 +106,8 @@ def read(bb: Any, path: str, data: Any) -> None:
         sys.exit(f"ERROR: {error}")
 
 
-def find_downloads(bb: Any, data: Any, topdir: str) -> str:
-    """DL_DIR of the user's own configuration files; files that they include from layers count if they can be parsed."""
+def read_settings(bb: Any, data: Any, topdir: str) -> None:
+    """Parses the user's own configuration files; files that they include from layers count if they can be parsed."""
     logging.getLogger("BitBake").setLevel(logging.CRITICAL)
     for name in ("site.conf", "auto.conf", "local.conf"):
         path = f"{topdir}/conf/{name}"
@@ -98,11 +116,49 @@ def find_downloads(bb: Any, data: Any, topdir: str) -> str:
                 bb.parse.handle(path, data, True, True)
             except Exception:  # the exporter reports the error with BitBake's whole context
                 continue
+
+
+def find_directory(data: Any, topdir: str, variable: str) -> str:
+    """Absolute path in a variable; empty if the variable has no value or one that needs other files to expand."""
     try:
-        downloads = data.getVar("DL_DIR")
+        value = data.getVar(variable) or ""
     except Exception:
-        downloads = None
-    return os.path.normpath(os.path.join(topdir, os.path.expanduser(downloads or "downloads")))
+        return ""
+    return os.path.normpath(os.path.join(topdir, os.path.expanduser(value))) if value else ""
+
+
+def find_downloads(data: Any, topdir: str) -> str:
+    """DL_DIR of the user's own configuration files."""
+    return find_directory(data, topdir, "DL_DIR") or f"{topdir}/downloads"
+
+
+def find_written_directories(data: Any, topdir: str) -> list[str]:
+    """Directories outside of the build directory that BitBake writes to."""
+    found = {find_directory(data, topdir, variable) for variable in WRITTEN_DIRECTORY_VARIABLES}
+    return sorted(
+        path for path in found if path and "${" not in path and not f"{path}/".startswith(f"{topdir}/")
+    )
+
+
+def find_external_sources(data: Any, topdir: str) -> list[dict[str, str]]:
+    """Source trees of OE's externalsrc.bbclass: those of the configuration, and those of devtool's workspace.
+
+    In the sandbox each has a path without the client's directories, relative to /work.
+    """
+    values = [data.getVar(name) for name in sorted(data.keys()) if name.startswith("EXTERNALSRC")]
+    for append in sorted(Path(topdir, WORKSPACE_APPENDS).glob("*.bbappend")):
+        values += EXTERNAL_SOURCE.findall(append.read_text(encoding="utf-8", errors="replace"))
+    sources: list[dict[str, str]] = []
+    for path in sorted({os.path.normpath(value) for value in values if value and value.startswith("/")}):
+        inside = any(f"{path}/".startswith(f"{source['path']}/") for source in sources)
+        if inside or not os.path.isdir(path):
+            continue
+        name = os.path.basename(path)
+        taken = {source["sandbox_path"] for source in sources}
+        names = [name, *(f"{name}-{number}" for number in range(2, len(sources) + 3))]
+        free = next(found for candidate in names if (found := f"external/{candidate}") not in taken)
+        sources.append({"path": path, "sandbox_path": free})
+    return sources
 
 
 if __name__ == "__main__":

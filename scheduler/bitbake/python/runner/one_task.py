@@ -32,6 +32,7 @@ import lazy_imports
 import metadata_functions
 import special_files
 import task_releases
+import terminal
 from undeclared_files import SharedDirectories
 
 ROOT = Path("/work")
@@ -199,6 +200,7 @@ def run(task: Document) -> int:
     # No UI receives events; without this bb.event would queue them for a UI that starts later.
     bb.event._uiready = True
     os.chdir(ROOT / "build")
+    terminal_type = os.environ.get(terminal.TYPE_VARIABLE)
     bb.utils.clean_environment()
     data = restore(base, recipe)
     import_libraries(data, base)
@@ -213,6 +215,8 @@ def run(task: Document) -> int:
     set_up_host_tools(data)
     metadata_functions.register_handlers(data)
     set_up(data, task, dependencies)
+    if terminal_type:
+        terminal.attach(data, terminal_type)
     # The action cache decides if a task is up to date; stamps would only be noise in the outputs.
     bb.build.make_stamp = lambda _task, _data: None
     # Nor are files that explain signatures written: the graph has the same data.
@@ -221,6 +225,7 @@ def run(task: Document) -> int:
     build_files = write_build_files(base)
     shared = SharedDirectories(data, task)
     special_files.restore(task)
+    foreign_special_files = special_files.restore_foreign(task)
     if task["fakeroot"]:
         fakeroot.apply_ownership(task)
     status = int(bb.build.exec_task(task["recipe"], task["task"], data, False))
@@ -229,5 +234,6 @@ def run(task: Document) -> int:
         fakeroot.write_ownership(task)
     if status != 0:
         cleanup.show_failure(task)
+    special_files.remove_restored(foreign_special_files)
     cleanup.clean_up(data, task, build_files, staged, shared)
     return status

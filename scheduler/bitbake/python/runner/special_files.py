@@ -133,18 +133,7 @@ def restore(task: Document) -> None:
     if not task["work_directory"] or not sidecar.is_file():
         return
     found: Document = json.loads(sidecar.read_text(encoding="utf-8"))
-    for place, (mode, modified) in found["pipes"].items():
-        path = ROOT / place
-        if path.parent.is_dir() and not os.path.lexists(path):
-            with preserved_time(str(path.parent)):
-                os.mkfifo(path)
-            os.chmod(path, mode)
-            os.utime(path, ns=(modified, modified))
-    for place, target in found["targets"].items():
-        path = ROOT / place
-        if path.parent.is_dir() and not os.path.lexists(path):
-            with preserved_time(str(path.parent)):
-                os.symlink(os.fsdecode(bytes.fromhex(target)), path)
+    _make_pipes_and_links(found)
     # The deepest first: a path is valid only while the directories above have their encoded names. Pipes and links with
     # encoded names of their own are renamed too, if they exist.
     encoded = {*found["names"], *found["pipes"], *found["targets"]}
@@ -154,3 +143,44 @@ def restore(task: Document) -> None:
         if name != path.name and os.path.lexists(path):
             with preserved_time(str(path.parent)):
                 shutil.move(path, path.with_name(name))
+
+
+def restore_foreign(task: Document) -> list[Path]:
+    """Makes the named pipes and the links of other recipes' private trees. Returns their paths, for `remove_restored`.
+
+    Names that are not UTF-8 stay encoded there: a renamed file would be a change of another recipe's tree.
+    """
+    made: list[Path] = []
+    for work_directory in task.get("foreign_work_directories") or []:
+        sidecar = ROOT / work_directory / SIDECAR
+        if work_directory != task["work_directory"] and sidecar.is_file():
+            made += _make_pipes_and_links(json.loads(sidecar.read_text(encoding="utf-8")))
+    return made
+
+
+def remove_restored(made: list[Path]) -> None:
+    """Removes what `restore_foreign` made, so that the other recipes' trees are unchanged."""
+    for path in made:
+        if os.path.lexists(path):
+            with preserved_time(str(path.parent)):
+                path.unlink()
+
+
+def _make_pipes_and_links(found: Document) -> list[Path]:
+    """Makes the pipes and links of a sidecar file that do not exist yet, and returns their paths."""
+    made = []
+    for place, (mode, modified) in found["pipes"].items():
+        path = ROOT / place
+        if path.parent.is_dir() and not os.path.lexists(path):
+            with preserved_time(str(path.parent)):
+                os.mkfifo(path)
+            os.chmod(path, mode)
+            os.utime(path, ns=(modified, modified))
+            made.append(path)
+    for place, target in found["targets"].items():
+        path = ROOT / place
+        if path.parent.is_dir() and not os.path.lexists(path):
+            with preserved_time(str(path.parent)):
+                os.symlink(os.fsdecode(bytes.fromhex(target)), path)
+            made.append(path)
+    return made

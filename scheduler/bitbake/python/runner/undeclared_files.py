@@ -18,6 +18,8 @@ from typing import Any
 ROOT = Path("/work")
 COLLECTED = ROOT / "bitzel/beside"
 SHARED = ROOT / "build"
+# Source trees of externalsrc (host/describe_build.py). Only recipes that build from one can write there.
+EXTERNAL_SOURCES = ROOT / "external"
 
 # Variables that name directories without undeclared outputs: private ones, and those that only the worker checks.
 NOT_SHARED_VARIABLES = ("BASE_WORKDIR", "COMPONENTS_DIR", "DL_DIR")
@@ -48,8 +50,13 @@ class SharedDirectories:
         self._excluded = {os.path.normpath(path) for path in variables if path}
         self._excluded |= {str(ROOT / path) for path in own if path}
         self._excluded |= {f"{temporary}/work-shared", str(ROOT / "build/conf")}
-        self._before = {path for path, _ in _walk(SHARED, self._excluded)}
+        self._trees = [SHARED, EXTERNAL_SOURCES] if data.getVar("EXTERNALSRC") else [SHARED]
+        self._before = {path for path, _ in self._walk_trees()}
         self._place_collected()
+
+    def _walk_trees(self) -> Iterator[tuple[Path, bool]]:
+        for tree in self._trees:
+            yield from _walk(tree, self._excluded)
 
     def _place_collected(self) -> None:
         """Moves the files of earlier tasks of the recipe to their places; a published file there has precedence."""
@@ -65,7 +72,7 @@ class SharedDirectories:
 
     def collect(self) -> None:
         """Moves all new files to the tree of collected files."""
-        for path, is_directory in list(_walk(SHARED, self._excluded)):
+        for path, is_directory in list(self._walk_trees()):
             if path in self._before:
                 continue
             if not is_directory:

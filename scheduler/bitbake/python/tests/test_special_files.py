@@ -159,6 +159,19 @@ class SpecialFiles(unittest.TestCase):
         self.assertEqual(os.listdir(self.work), [os.fsencode(special_files.SIDECAR)])
         self.assertFalse(os.path.lexists(path))
 
+    def test_another_recipe_sees_pipes_and_links_and_leaves_no_change(self) -> None:
+        os.mkfifo(self.work + b"/pipe", 0o600)
+        os.symlink(b"caf\xe9", self.work + b"/link")
+        self.set_times()
+        special_files.extract(TASK)
+        extracted = self.contents()
+        other = {**TASK, "work_directory": "other", "foreign_work_directories": ["work", "other"]}
+        made = special_files.restore_foreign(other)
+        self.assertTrue(stat.S_ISFIFO(os.lstat(self.work + b"/pipe").st_mode))
+        self.assertEqual(os.readlink(self.work + b"/link"), b"caf\xe9")
+        special_files.remove_restored(made)
+        self.assertEqual(self.contents(), extracted)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -15,6 +15,9 @@ use crate::environment;
 use crate::error::FrontEndError;
 use crate::layers::BuildDescription;
 
+/// Where `devtool modify` notes source trees, relative to the build directory (as in `host/describe_build.py`).
+const WORKSPACE_APPENDS: &str = "workspace/appends";
+
 /// Description with the identity of the files that it was read from.
 #[derive(Serialize, Deserialize)]
 struct CachedDescription {
@@ -67,6 +70,11 @@ impl Exporter<'_> {
         for entry in fs::read_dir(&conf).map_err(FrontEndError::io(&conf))? {
             let path = entry.map_err(FrontEndError::io(&conf))?.path();
             files.push((path.clone(), digest_of(&path)));
+        }
+        // The source trees of devtool are not part of the configuration.
+        if let Ok(entries) = fs::read_dir(build_directory.join(WORKSPACE_APPENDS)) {
+            let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+            files.extend(paths.map(|path| (path.clone(), digest_of(&path))));
         }
         files.sort();
         let parts = serde_json::json!([

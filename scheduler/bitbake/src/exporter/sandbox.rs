@@ -8,12 +8,17 @@ use tokio::process::Command;
 use super::{Exporter, root};
 use crate::environment;
 use crate::error::FrontEndError;
-use crate::layers::LayerGroup;
+use crate::layers::{ExternalSource, LayerGroup};
 
 impl Exporter<'_> {
     /// Creates the call of bubblewrap. The network stays, because metadata may ask upstream for revisions while it is
     /// parsed.
-    pub(super) fn sandbox(&self, output: &Path, groups: &[LayerGroup]) -> Result<Command, FrontEndError> {
+    pub(super) fn sandbox(
+        &self,
+        output: &Path,
+        groups: &[LayerGroup],
+        external: &[ExternalSource],
+    ) -> Result<Command, FrontEndError> {
         let mut command = Command::new(&self.config.bubblewrap);
         command.args(["--unshare-user", "--uid", "1000", "--gid", "1000"]);
         command.args([
@@ -43,6 +48,13 @@ impl Exporter<'_> {
                     .arg(format!("/work/{sandbox_path}"));
                 hide_version_control(&mut command, directory, &sandbox_path);
             }
+        }
+        for source in external {
+            command
+                .arg("--ro-bind")
+                .arg(&source.path)
+                .arg(format!("/work/{}", source.sandbox_path));
+            hide_version_control(&mut command, &source.path, &source.sandbox_path);
         }
         let mut bind = |kind: &str, source: &Path, sandbox_path: &str| {
             command.arg(kind).arg(source).arg(format!("/work/{sandbox_path}"));

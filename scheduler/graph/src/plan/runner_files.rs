@@ -1,6 +1,6 @@
 //! Input files of the one-task runner: `task.json` and `dependencies.json`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bitzel_proto::graph::Task;
 use bytes::Bytes;
@@ -35,6 +35,7 @@ struct TaskFile<'a> {
     work_directory: &'a str,
     log_directory: &'a str,
     private_directories: &'a [String],
+    foreign_work_directories: Vec<&'a str>,
     published_paths: &'a [String],
     lockfiles: &'a [String],
     fakeroot_environment: &'a str,
@@ -75,6 +76,7 @@ pub fn task_file(index: &TaskIndex, task: u32, taskhash: &str) -> Bytes {
         work_directory: &recipe.work_directory,
         log_directory: &recipe.log_directory,
         private_directories: &recipe.other_private_directories,
+        foreign_work_directories: foreign_work_directories(index, message),
         published_paths: &message.published_paths,
         lockfiles: &message.lockfiles,
         fakeroot_environment: &recipe.fakeroot_environment,
@@ -85,6 +87,16 @@ pub fn task_file(index: &TaskIndex, task: u32, taskhash: &str) -> Bytes {
     };
     // A struct of strings, numbers and lists always has a JSON form.
     serde_json::to_vec(&file).unwrap_or_default().into()
+}
+
+/// Work directories of other recipes whose private trees the task sees, each once.
+fn foreign_work_directories<'i>(index: &'i TaskIndex, task: &Task) -> Vec<&'i str> {
+    let foreign = task.foreign_work_trees.iter();
+    let directories: BTreeSet<&str> = foreign
+        .map(|foreign| index.recipe(*foreign).work_directory.as_str())
+        .filter(|directory| !directory.is_empty())
+        .collect();
+    directories.into_iter().collect()
 }
 
 /// One entry of `BB_TASKDEPDATA`, in the order of `bb.TaskData` (bb/__init__.py): pn, taskname, fn, deps, provides,

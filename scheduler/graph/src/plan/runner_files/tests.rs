@@ -68,3 +68,20 @@ fn multiconfig_prefixes_are_no_part_of_file_names() {
     assert_eq!(file_name("mc:x:virtual:native:/a.bb"), "virtual:native:/a.bb");
     assert_eq!(file_name("virtual:native:/a.bb"), "virtual:native:/a.bb");
 }
+
+#[test]
+fn the_task_file_names_the_work_directories_of_other_recipes() {
+    let mut graph = graph(&[
+        ("source", "do_unpack", &[]),
+        ("source", "do_patch", &[0]),
+        ("reader", "do_x", &[0, 1]),
+    ]);
+    graph.recipes[0].work_directory = "build/tmp/work/source".to_owned();
+    graph.tasks[2].foreign_work_trees = vec![0, 1];
+    let index = TaskIndex::new(graph).unwrap();
+    let file: Value = serde_json::from_slice(&task_file(&index, 2, "hash")).unwrap();
+    assert_eq!(
+        file["foreign_work_directories"],
+        serde_json::json!(["build/tmp/work/source"])
+    );
+}

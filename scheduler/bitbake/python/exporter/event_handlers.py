@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Event handlers of the metadata that wait for events which no build of bitzel has.
+
+Events of the parse and BuildStarted are fired by the exporter, those of a task (bb.build.*) by the runner in the task's
+sandbox. The others are BitBake's server's own: it has a run queue and a TMPDIR, and it knows when the build has ended.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from metadata_values import Document, words
+
+UNFIRED_EVENTS = frozenset(
+    f"bb.event.{name}"
+    for name in (
+        "BuildCompleted",
+        "BuildInit",
+        "CookerExit",
+        "DepTreeGenerated",
+        "DiskFull",
+        "DiskUsageSample",
+        "HeartbeatEvent",
+        "MonitorDiskEvent",
+        "ReachableStamps",
+        "StaleSetSceneTasks",
+    )
+)
+UNFIRED_MODULES = ("bb.runqueue.", "bb.cooker.")
+# OE's own handlers that keep a TMPDIR tidy: there is none.
+HANDLERS_OF_TMPDIR = frozenset({"sstate_eventhandler_reachablestamps", "sstate_eventhandler_stalesstate"})
+ALL_EVENTS = "*"
+
+
+def unfired_handlers(data: Any) -> list[Document]:
+    """EventHandler messages of the handlers with their events that are not fired, by name."""
+    handlers = []
+    for name in sorted(set(data.getVar("__BBHANDLERS", False) or []) - HANDLERS_OF_TMPDIR):
+        mask = words(data.getVarFlag(name, "eventmask")) or [ALL_EVENTS]
+        events = [event for event in mask if is_unfired(event)]
+        if events:
+            handlers.append({"name": name, "events": events})
+    return handlers
+
+
+def is_unfired(event: str) -> bool:
+    """True for the name of an event that is not fired, and for the mask of all events."""
+    return event == ALL_EVENTS or event in UNFIRED_EVENTS or event.startswith(UNFIRED_MODULES)
