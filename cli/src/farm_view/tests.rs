@@ -58,7 +58,7 @@ fn text_shows_workers_and_what_waits() {
          one: 2 of 2 slots\n\
          \x20    1m 2s  zlib:do_compile [do_compile], alice\n\
          \x20       0s  (of another instance)\n\
-         two\\x1b[2J (large): 0 of 2 slots, draining, paused for 20s: it handed Actions back\n\
+         two␛[2J (large): 0 of 2 slots, draining, paused for 20s: it handed Actions back\n\
          \n\
          waiting:\n\
          \x20       3s  1 Action of bob; no worker offers ISA=x86-64\n"
