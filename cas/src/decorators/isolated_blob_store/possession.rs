@@ -35,7 +35,7 @@ impl PossessionKey {
     }
 
     /// Content of the marker of a blob.
-    fn tag(&self, digest: Digest) -> [u8; blake3::OUT_LEN] {
+    pub(super) fn tag(&self, digest: Digest) -> [u8; blake3::OUT_LEN] {
         // One block of the hash, which is several times as fast as two.
         let mut name = [0; 44];
         name[..32].copy_from_slice(digest.hash());
@@ -122,16 +122,18 @@ pub(super) struct Proof {
 }
 
 impl Proof {
-    /// Reads the bytes that the store left unread, and checks all of them.
-    pub(super) async fn complete(self) -> Result<(), Error> {
+    /// Reads the bytes that the store left unread, and checks all of them. True if there were any.
+    pub(super) async fn complete(self) -> Result<bool, Error> {
         let passing = self.passing.lock().take();
         let mut passing = passing.ok_or(Error::Abandoned(self.digest))?;
+        let was_unread = passing.blob.is_some();
         // One byte too many is enough to know.
         while passing.hasher.size_bytes() <= self.digest.size_bytes()
             && let Some(chunk) = poll_fn(|context| passing.poll_next(context)).await
         {
             chunk?;
         }
-        check(self.digest, passing.hasher)
+        check(self.digest, passing.hasher)?;
+        Ok(was_unread)
     }
 }
