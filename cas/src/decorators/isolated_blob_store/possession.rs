@@ -18,6 +18,9 @@ use crate::error::Error;
 /// Context of the derivation of keys, which keeps them apart from other uses of the same secret.
 const KEY_CONTEXT: &str = "bitzel 2026-11-30 possession of blobs";
 
+/// Context of the derivation of a key's identifier.
+const IDENTIFIER_CONTEXT: &str = "bitzel 2026-11-30 identifier of a key of possession";
+
 /// Secret key of possession markers. Without it nobody can tell the digest of a marker, find one or make one.
 #[derive(Clone)]
 pub struct PossessionKey([u8; blake3::KEY_LEN]);
@@ -32,6 +35,12 @@ impl PossessionKey {
     #[must_use]
     pub fn of_tenant(&self, tenant: &str) -> Self {
         Self(blake3::keyed_hash(&self.0, tenant.as_bytes()).into())
+    }
+
+    /// Text that tells keys apart and tells nothing about them.
+    pub fn identifier(&self) -> String {
+        let hash = blake3::derive_key(IDENTIFIER_CONTEXT, &self.0);
+        hash[..8].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Content of the marker of a blob.
