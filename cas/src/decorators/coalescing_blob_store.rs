@@ -30,7 +30,10 @@ pub struct CoalescingBlobStore {
 
 /// Uploads that go on, by tenant and blob: the writers of one tenant wait for each other, and for nobody else.
 #[derive(Default)]
-pub struct OngoingUploads(Mutex<HashMap<(Arc<str>, Digest), Arc<Upload>>>);
+pub struct OngoingUploads(Mutex<HashMap<Key, Arc<Upload>>>);
+
+/// Tenant and blob of an upload.
+type Key = (Arc<str>, Digest);
 
 /// The writers of one blob.
 #[derive(Default)]
@@ -44,7 +47,7 @@ struct Upload {
 /// Membership of one writer in an upload. The last one removes the upload.
 struct Participant<'a> {
     uploads: &'a OngoingUploads,
-    key: (Arc<str>, Digest),
+    key: Key,
     upload: Arc<Upload>,
 }
 

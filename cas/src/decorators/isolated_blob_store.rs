@@ -78,13 +78,12 @@ impl IsolatedBlobStore {
         .into_iter();
         let answers = digests.iter().zip(markers).zip(known);
         answers
-            .map(|((digest, marker), is_known)| match is_known {
-                true => Ok(true),
-                false => self.confirm(
-                    *digest,
-                    *marker,
-                    read.next().unwrap_or(Err(Error::NotFound(*marker))),
-                ),
+            .map(|((digest, marker), is_known)| {
+                if is_known {
+                    return Ok(true);
+                }
+                let tag = read.next().unwrap_or(Err(Error::NotFound(*marker)));
+                self.confirm(*digest, *marker, tag)
             })
             .collect()
     }

@@ -68,7 +68,7 @@ impl fmt::Debug for DirectoryCache {
             .field("limit", &self.directories.capacity())
             .field("directories", &self.directories.len())
             .field("bytes", &self.directories.weight())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
