@@ -52,7 +52,7 @@ async fn open(root: &Path, is_isolated: bool) -> Result<Measured> {
     let mut store: Arc<dyn BlobStore> = Arc::new(disk.clone());
     if is_isolated {
         let key = PossessionKey::new(b"benchmark").of_tenant("tenant");
-        store = Arc::new(IsolatedBlobStore::new(store, key));
+        store = Arc::new(IsolatedBlobStore::new(store, key, Arc::default()));
     }
     Ok(Measured { store, disk })
 }

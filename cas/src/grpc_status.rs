@@ -6,32 +6,38 @@ use tonic::{Code, Status};
 
 use crate::error::{BackEndFailure, Error};
 
-impl From<Error> for Status {
-    fn from(error: Error) -> Self {
-        let code = match &error {
-            Error::NotFound(_) => Code::NotFound,
-            Error::DigestMismatch { .. }
-            | Error::InvalidArgument(_)
-            | Error::InvalidDirectory { .. }
-            | Error::TreeTooLarge { .. }
-            | Error::Decode { .. } => Code::InvalidArgument,
-            Error::OffsetOutOfRange { .. } => Code::OutOfRange,
-            Error::NoSpace { .. } => Code::ResourceExhausted,
-            Error::Io { .. } => Code::Internal,
-            Error::Endpoint(error) => error.code(),
-            Error::BackEnd { failure, .. } => match failure {
+impl Error {
+    /// Code of this error in a gRPC status.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::NotFound(_) => Code::NotFound,
+            Self::DigestMismatch { .. }
+            | Self::InvalidArgument(_)
+            | Self::InvalidDirectory { .. }
+            | Self::TreeTooLarge { .. }
+            | Self::Decode { .. } => Code::InvalidArgument,
+            Self::OffsetOutOfRange { .. } => Code::OutOfRange,
+            Self::NoSpace { .. } => Code::ResourceExhausted,
+            Self::Io { .. } => Code::Internal,
+            Self::Endpoint(error) => error.code(),
+            Self::BackEnd { failure, .. } => match failure {
                 BackEndFailure::Unavailable => Code::Unavailable,
                 BackEndFailure::Denied => Code::PermissionDenied,
                 BackEndFailure::Full => Code::ResourceExhausted,
                 BackEndFailure::Faulty => Code::Internal,
             },
-            Error::ReadOnly(_) => Code::PermissionDenied,
-            Error::Deadline { .. } => Code::DeadlineExceeded,
-            Error::Abandoned(_) => Code::Aborted,
+            Self::ReadOnly(_) => Code::PermissionDenied,
+            Self::Deadline { .. } => Code::DeadlineExceeded,
+            Self::Abandoned(_) => Code::Aborted,
             // The client of this server has to act on the code of the remote store.
-            Error::Remote { source, .. } => source.code(),
-        };
-        Self::new(code, message(&error))
+            Self::Remote { source, .. } => source.code(),
+        }
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        Self::new(error.code(), message(&error))
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bitzel_proto::InstanceName;
 
 use crate::blob_store::BlobStore;
-use crate::decorators::coalescing_blob_store::CoalescingBlobStore;
-use crate::decorators::isolated_blob_store::{IsolatedBlobStore, PossessionKey};
+use crate::decorators::coalescing_blob_store::{CoalescingBlobStore, OngoingUploads};
+use crate::decorators::isolated_blob_store::{ConfirmedMarkers, IsolatedBlobStore, PossessionKey};
 
 /// Names of the tenants of a server: instances with the same tenant share blobs.
 pub trait TenantNames: Send + Sync + 'static {
@@ -30,6 +30,9 @@ pub struct InstanceBlobStores {
 struct Tenants {
     names: Arc<dyn TenantNames>,
     key: PossessionKey,
+    confirmed: Arc<ConfirmedMarkers>,
+    /// `None` if concurrent writes of one blob are all carried out.
+    uploads: Option<Arc<OngoingUploads>>,
 }
 
 impl Tenants {
@@ -58,7 +61,12 @@ impl InstanceBlobStores {
     pub fn isolated(store: Arc<dyn BlobStore>, names: Arc<dyn TenantNames>, key: PossessionKey) -> Self {
         Self {
             inner: store,
-            tenants: Some(Tenants { names, key }),
+            tenants: Some(Tenants {
+                names,
+                key,
+                confirmed: Arc::default(),
+                uploads: None,
+            }),
         }
     }
 
@@ -67,8 +75,18 @@ impl InstanceBlobStores {
         let Some(tenants) = &self.tenants else {
             return Arc::clone(&self.inner);
         };
-        let key = tenants.key.of_tenant(&tenants.tenant(instance));
-        Arc::new(IsolatedBlobStore::new(Arc::clone(&self.inner), key))
+        let tenant = tenants.tenant(instance);
+        let key = tenants.key.of_tenant(&tenant);
+        let confirmed = Arc::clone(&tenants.confirmed);
+        let view = Arc::new(IsolatedBlobStore::new(Arc::clone(&self.inner), key, confirmed));
+        match &tenants.uploads {
+            None => view,
+            Some(uploads) => Arc::new(CoalescingBlobStore::of_tenant(
+                view,
+                Arc::clone(uploads),
+                tenant.into(),
+            )),
+        }
     }
 
     /// The tenant of an instance; `None` if all instances share their blobs.
@@ -84,13 +102,19 @@ impl InstanceBlobStores {
         }
     }
 
-    /// The same stores, with concurrent writes of one blob reduced to one. Those of tenants stay as they are: a tenant that
-    /// sends slowly must not hold up others, nor learn by waiting what they send.
+    /// The same stores, with concurrent writes of one blob by one tenant reduced to one. Tenants do not wait for each other:
+    /// one that sends slowly must not hold up others, nor learn by waiting what they send.
     #[must_use]
     pub fn coalescing(&self) -> Self {
-        match self.tenants {
+        match &self.tenants {
             None => Self::shared(Arc::new(CoalescingBlobStore::new(Arc::clone(&self.inner)))),
-            Some(_) => self.clone(),
+            Some(tenants) => Self {
+                inner: Arc::clone(&self.inner),
+                tenants: Some(Tenants {
+                    uploads: Some(Arc::default()),
+                    ..tenants.clone()
+                }),
+            },
         }
     }
 }

@@ -40,7 +40,7 @@ pub use decorators::deadline_blob_store::{DeadlineBlobStore, DeadlineOptions};
 pub use decorators::denial_tolerating_action_cache::DenialToleratingActionCache;
 pub use decorators::digest_remembering_blob_store::DigestRememberingBlobStore;
 pub use decorators::existence_caching_blob_store::{ExistenceCachingBlobStore, ExistenceCachingOptions};
-pub use decorators::isolated_blob_store::{IsolatedBlobStore, PossessionKey};
+pub use decorators::isolated_blob_store::{ConfirmedMarkers, IsolatedBlobStore, PossessionKey};
 pub use decorators::metered_action_cache::MeteredActionCache;
 pub use decorators::metered_blob_store::MeteredBlobStore;
 pub use decorators::mirrored_action_cache::MirroredActionCache;

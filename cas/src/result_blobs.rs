@@ -21,7 +21,8 @@ const TYPICAL_TREE_DIGESTS: u64 = 64;
 const DIRECTORY_CACHE_SIZE: u64 = 128 << 20;
 
 /// Finds the blobs that results name. Reads Trees and Directories from the store of a call, and remembers those of all
-/// stores: the caller searches in its store for the blobs that a result names.
+/// stores. So a caller whose store is the view of a tenant searches in it for [`root_digests`] before, and for the blobs
+/// that a result names afterwards.
 pub(crate) struct ResultBlobs {
     directories: DirectoryCache,
     /// The files of Trees, so that only the first check of an output directory reads its Tree.
@@ -124,6 +125,15 @@ impl ResultBlobs {
         self.trees.insert(digest, Arc::clone(&files));
         Ok(files)
     }
+}
+
+/// Digests of the Trees and root Directories of a result. Malformed ones are left out.
+pub(crate) fn root_digests(function: DigestFunction, result: &ActionResult) -> Vec<Digest> {
+    let directories = result.output_directories.iter();
+    directories
+        .flat_map(|directory| [&directory.tree_digest, &directory.root_directory_digest])
+        .filter_map(|digest| Digest::from_wire_field(function, digest.as_ref()).ok())
+        .collect()
 }
 
 fn add_files(

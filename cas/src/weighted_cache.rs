@@ -1,6 +1,7 @@
 //! In-memory cache with a bound on the total weight of its values.
 
-use bitzel_proto::Digest;
+use std::hash::Hash;
+
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
@@ -8,13 +9,13 @@ use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 /// into a part. Look-ups share the lock.
 const SHARDS: usize = 4;
 
-/// Values by digest that weigh at most `capacity` together, of `typical_weight` each. A value that is heavier than its
+/// Values that weigh at most `capacity` together, of `typical_weight` each. A value that is heavier than its
 /// part of the cache is not stored.
-pub(crate) fn weighted_cache<V: Clone, W: Weighter<Digest, V> + Clone>(
+pub(crate) fn weighted_cache<K: Eq + Hash, V: Clone, W: Weighter<K, V> + Clone>(
     capacity: u64,
     typical_weight: u64,
     weighter: W,
-) -> Cache<Digest, V, W> {
+) -> Cache<K, V, W> {
     let options = OptionsBuilder::new()
         .shards(SHARDS)
         .weight_capacity(capacity)

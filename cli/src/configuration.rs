@@ -71,7 +71,9 @@ impl Configuration {
         let mut problems = problems.into_vec();
         let chunking = chunks.map_or(Ok(Chunking::default()), |chunks| chunks.chunking());
         problems.extend(chunking.as_ref().err().cloned());
-        problems.extend(tenants.iter().flat_map(TenantsTable::problems));
+        if let Some(tenants) = &tenants {
+            problems.extend(tenants.problems(blobs.as_ref()));
+        }
         if has_blobs != has_actions {
             problems.push(Problem {
                 key: if has_blobs { "blobs" } else { "actions" }.to_owned(),

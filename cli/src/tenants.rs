@@ -4,10 +4,9 @@ use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 
-use bitzel_access::Pattern;
+use bitzel_access::{AccessTable, Pattern};
 use bitzel_cas::PossessionKey;
 use bitzel_cas_server::{TenantGroup, Tenants};
-use bitzel_proto::DigestFunction;
 
 use crate::command_error::CommandError;
 use crate::configuration::{Configuration, TenantsTable};
@@ -34,14 +33,44 @@ pub(crate) fn open(
 }
 
 /// Name of the file of the operation queue. The inputs of an Action are checked when it enters the queue, so an Action
-/// that was let in under other tenants must not come back: each set of tenants has a queue of its own.
-pub(crate) fn queue_file(tenants: Option<&TenantsTable>) -> String {
-    let Some(tenants) = tenants else {
-        return "queue.redb".to_owned();
+/// that was let in under other tenants, or with another key, must not come back: each has a queue of its own.
+pub(crate) fn queue_file(tenants: Option<&Tenants>) -> String {
+    match tenants {
+        None => "queue.redb".to_owned(),
+        Some(tenants) => format!("queue-{}.redb", tenants.identifier()),
+    }
+}
+
+/// Grants that reach the instances of every tenant, so that tenants keep nothing apart for who has them. `None` if there
+/// are no rules.
+pub(crate) fn warnings(access: Option<&AccessTable>) -> Vec<String> {
+    let Some(access) = access else {
+        return vec![
+            "there are tenants but no access rules: everybody may use the instances of every tenant, and so its blobs; \
+             write [access] rules (docs/access.md)"
+                .to_owned(),
+        ];
     };
-    let text = format!("{:?}", groups(tenants));
-    let hash = DigestFunction::Sha256.digest(text.as_bytes()).hash_hex();
-    format!("queue-{}.redb", &hash[..16])
+    let mut warnings = vec![];
+    if !access.anonymous.is_empty() {
+        warnings.push(format!(
+            "access.anonymous gives [{}] on the instances of every tenant to everybody; leave it out",
+            access.anonymous.join(", ")
+        ));
+    }
+    for (number, rule) in access.rules.iter().enumerate() {
+        let is_everywhere = rule.instances.iter().any(|pattern| pattern == "*");
+        // Workers serve all tenants.
+        let is_for_workers = rule.allow.iter().any(|word| word == "worker");
+        let is_for_all = rule.identities.iter().any(|name| name == "*");
+        if is_everywhere && (!is_for_workers || is_for_all) {
+            warnings.push(format!(
+                "access.rules, rule {}: it is for the instances of every tenant; add instances = [...] with those of one",
+                number + 1
+            ));
+        }
+    }
+    warnings
 }
 
 fn groups(table: &TenantsTable) -> Vec<TenantGroup> {
@@ -129,15 +158,45 @@ mod tests {
     }
 
     #[test]
-    fn other_tenants_have_another_queue() {
-        let table = |text: &str| -> TenantsTable { toml::from_str(text).unwrap() };
+    fn other_tenants_and_keys_have_another_queue() {
+        let file = |text: &str, secret: &[u8]| {
+            let table: TenantsTable = toml::from_str(text).unwrap();
+            queue_file(Some(&Tenants::new(groups(&table), PossessionKey::new(secret))))
+        };
         let one = "groups = [{ name = \"a\", instances = [\"a/*\"] }]";
         let other = "groups = [{ name = \"a\", instances = [\"*\"] }]";
         assert_eq!(queue_file(None), "queue.redb");
-        let files = ["", one, other].map(|text| queue_file(Some(&table(text))));
-        assert_eq!(files[1], queue_file(Some(&table(one))));
-        assert!(!files.contains(&queue_file(None)));
-        assert_ne!(files[0], files[1]);
-        assert_ne!(files[1], files[2]);
+        let files = [
+            file("", b"key"),
+            file(one, b"key"),
+            file(other, b"key"),
+            file(one, b"other"),
+        ];
+        assert_eq!(files[1], file(one, b"key"));
+        for (index, name) in files.iter().enumerate() {
+            assert!(!files[..index].contains(name), "{name}");
+            assert_ne!(*name, queue_file(None));
+        }
+    }
+
+    #[test]
+    fn grants_for_all_tenants_are_noticed() {
+        let access = |text: &str| -> AccessTable { toml::from_str(text).unwrap() };
+        let rules = access(
+            "anonymous = [\"read\"]\n\
+             [[rules]]\nidentities = [\"*\"]\nallow = [\"read\"]\n\
+             [[rules]]\ngroups = [\"a\"]\ninstances = [\"a\", \"*\"]\nallow = [\"all\"]\n\
+             [[rules]]\ngroups = [\"b\"]\ninstances = [\"b/*\"]\nallow = [\"all\"]\n\
+             [[rules]]\ngroups = [\"workers\"]\nallow = [\"worker\", \"read\", \"cas-write\"]\n\
+             [[rules]]\nidentities = [\"*\"]\nallow = [\"worker\"]\n",
+        );
+        let found = warnings(Some(&rules)).join("\n");
+        assert!(found.contains("access.anonymous gives [read]"), "{found}");
+        for (number, is_noticed) in [(1, true), (2, true), (3, false), (4, false), (5, true)] {
+            assert_eq!(found.contains(&format!("rule {number}:")), is_noticed, "{found}");
+        }
+        assert_eq!(warnings(None).len(), 1);
+        let apart = "[[rules]]\ngroups = [\"a\"]\ninstances = [\"a\"]\nallow = [\"all\"]\n";
+        assert_eq!(warnings(Some(&access(apart))), Vec::<String>::new());
     }
 }

@@ -28,15 +28,19 @@ pub struct InvalidInstanceName {
 }
 
 impl InstanceName {
-    /// Checks `name`: no empty segment, neither `.` nor `..`, none of the keywords of resource names, at most 255 bytes.
+    /// Checks `name`: no empty segment, neither `.` nor `..`, none of the keywords of resource names, no control
+    /// character, at most 255 bytes.
     ///
-    /// URLs drop the segments `.` and `..`: in a store behind HTTP, `a/..` would have the results of `a`.
+    /// URLs drop the segments `.` and `..`, and tabs and line ends: in a store behind HTTP, `a/..` and `b/.\t./a` would
+    /// have the results of `a`.
     pub fn new(name: impl Into<String>) -> Result<Self, InvalidInstanceName> {
         let name = name.into();
         let reason = if name.is_empty() {
             return Ok(Self(name));
         } else if name.len() > 255 {
             "is longer than 255 bytes"
+        } else if name.chars().any(char::is_control) {
+            "has a control character, such as a tab or a line end"
         } else if name.split('/').any(str::is_empty) {
             "has an empty segment; write it without leading, trailing or double slashes"
         } else if name.split('/').any(|segment| matches!(segment, "." | "..")) {
@@ -86,6 +90,14 @@ mod tests {
         for name in ["", "a", "a/b", "a..b", "...", ".a"] {
             assert!(InstanceName::new(name).is_ok(), "{name}");
         }
+    }
+
+    #[test]
+    fn f12_control_characters_are_refused() {
+        for name in ["a\t", "b/.\t./a", "a\r", "a\nb", "a\0", "\u{7f}", "\u{85}a"] {
+            assert!(InstanceName::new(name).is_err(), "{name:?}");
+        }
+        assert!(InstanceName::new("\u{e9}quipe a").is_ok());
     }
 
     #[test]

@@ -287,6 +287,11 @@ impl Dispatcher {
         self.change(|queue, now| ((), queue.finish(now, operation, outcome)));
     }
 
+    /// Fails an operation that waits.
+    pub(super) fn refuse(&self, operation: OperationId, error: ExecutionError) {
+        self.change(|queue, now| ((), queue.refuse(now, operation, error)));
+    }
+
     pub(super) fn retry(&self, operation: OperationId, attempt: String) {
         self.change(|queue, now| ((), queue.retry(now, operation, attempt)));
     }

@@ -26,13 +26,11 @@ impl From<&ExecutionError> for Status {
             | ExecutionError::TooManyPropertySets { .. } => Code::ResourceExhausted,
             ExecutionError::NoWorker { .. } | ExecutionError::Quarantined { .. } => Code::FailedPrecondition,
             ExecutionError::AttemptsExhausted { .. } | ExecutionError::ShuttingDown => Code::Unavailable,
-            ExecutionError::Store { source, .. } => match source.as_ref() {
-                // A store on another machine answers with a code that the client has to act on, such as UNAVAILABLE.
-                bitzel_cas::Error::Remote { source, .. } => source.code(),
-                bitzel_cas::Error::InvalidDirectory { .. }
-                | bitzel_cas::Error::TreeTooLarge { .. }
-                | bitzel_cas::Error::Decode { .. } => Code::InvalidArgument,
-                _ => Code::Internal,
+            ExecutionError::Store { source, .. } => match source.code() {
+                // Missing blobs are an error of their own, so something else was not found: not the operation.
+                Code::NotFound => Code::Internal,
+                // Also that of a store which fails for now, such as UNAVAILABLE: the client acts on it.
+                code => code,
             },
             ExecutionError::Internal(_) => Code::Internal,
         };
@@ -60,4 +58,36 @@ fn message(error: &ExecutionError) -> String {
         cause = error.source();
     }
     message
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bitzel_cas::error::BackEndFailure;
+
+    use super::*;
+
+    #[test]
+    fn failures_of_the_store_keep_their_codes() {
+        let code = |source: bitzel_cas::Error| {
+            let error = ExecutionError::Store {
+                context: "leasing the Action's inputs",
+                source: Box::new(source),
+            };
+            Status::from(error).code()
+        };
+        let back_end = |failure| bitzel_cas::Error::back_end("GET", failure)("connection refused");
+        let remote = |code| bitzel_cas::Error::remote("FindMissingBlobs")(Status::new(code, "no"));
+        let deadline = bitzel_cas::Error::Deadline {
+            context: "a read".to_owned(),
+            limit: Duration::from_secs(1),
+        };
+        assert_eq!(code(back_end(BackEndFailure::Unavailable)), Code::Unavailable);
+        assert_eq!(code(back_end(BackEndFailure::Full)), Code::ResourceExhausted);
+        assert_eq!(code(back_end(BackEndFailure::Faulty)), Code::Internal);
+        assert_eq!(code(deadline), Code::DeadlineExceeded);
+        assert_eq!(code(remote(Code::Unavailable)), Code::Unavailable);
+        assert_eq!(code(remote(Code::NotFound)), Code::Internal);
+    }
 }

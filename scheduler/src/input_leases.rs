@@ -6,7 +6,7 @@
 
 mod tenants;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
 use bitzel_cas::{BlobStore, DirectoryCache, DirectoryTree, Error, Lease, fetch_directory_tree};
@@ -47,11 +47,11 @@ struct LeasedDirectory {
 }
 
 impl InputLeases {
-    fn new(blob_store: Arc<dyn BlobStore>, requires_all: bool, cache_bytes: u64) -> Self {
+    fn new(blob_store: Arc<dyn BlobStore>, requires_all: bool, cache: DirectoryCache) -> Self {
         Self {
             blob_store,
             requires_all,
-            cache: DirectoryCache::new(cache_bytes),
+            cache,
             directories: Mutex::default(),
         }
     }
@@ -60,14 +60,16 @@ impl InputLeases {
     ///
     /// Of an invalid or incomplete tree, only the root is leased: the worker reports the defect, because it has to read
     /// the tree anyway. If all blobs are required, the defect is an error here.
+    ///
+    /// The lease keeps this table: as long as it lives, further Actions of the tenant find what it leased.
     pub(super) async fn lease(
-        &self,
+        self: &Arc<Self>,
         action: Digest,
         command: Digest,
         input_root: Digest,
     ) -> Result<Lease, ExecutionError> {
         let lease = self.blob_store.lease(&[action, command, input_root]).await;
-        let lease = lease.map_err(leasing)?;
+        let lease = lease.map_err(leasing)?.and(Lease::new(Arc::clone(self)));
         if let Some(node) = self.directories.lock().get(&input_root) {
             return Ok(lease.and(Lease::new(node)));
         }
@@ -90,23 +92,16 @@ impl InputLeases {
 
     /// Leases the Directories of a tree, children before their parents, each once.
     async fn lease_tree(&self, tree: &DirectoryTree) -> Result<Arc<LeasedDirectory>, ExecutionError> {
+        let (order, mut done) = self.unleased(tree);
+        let needed: Vec<Digest> = if self.requires_all {
+            order.iter().flat_map(|digest| blobs(tree, *digest)).collect()
+        } else {
+            vec![]
+        };
+        // Nothing is leased for a tenant that does not have it.
+        self.require(&needed).await?;
         let mut new = vec![];
-        let mut done: HashMap<Digest, Arc<LeasedDirectory>> = HashMap::new();
-        let mut stack = vec![(tree.root, false)];
-        while let Some((digest, children_are_done)) = stack.pop() {
-            if done.contains_key(&digest) {
-                continue;
-            }
-            if !children_are_done {
-                let known = self.directories.lock().get(&digest);
-                if let Some(node) = known {
-                    done.insert(digest, node);
-                    continue;
-                }
-                stack.push((digest, true));
-                stack.extend(children(tree, digest).map(|child| (child, false)));
-                continue;
-            }
+        for digest in order {
             let blobs = self.blob_store.lease(&blobs(tree, digest)).await;
             let node = Arc::new(LeasedDirectory {
                 _blobs: blobs.map_err(leasing)?,
@@ -117,9 +112,8 @@ impl InputLeases {
             new.push((digest, Arc::clone(&node)));
             done.insert(digest, node);
         }
-        if self.requires_all {
-            self.require(tree, &new).await?;
-        }
+        // Once more: what was evicted before it was leased is missing.
+        self.require(&needed).await?;
         // Only now: other Actions rely on what they find in the table.
         let mut directories = self.directories.lock();
         for (digest, node) in &new {
@@ -130,17 +124,36 @@ impl InputLeases {
             .ok_or_else(|| leasing(Error::NotFound(tree.root)))
     }
 
-    /// Checks that the Directories and their files are in the store.
-    async fn require(
-        &self,
-        tree: &DirectoryTree,
-        directories: &[(Digest, Arc<LeasedDirectory>)],
-    ) -> Result<(), ExecutionError> {
-        let needed: Vec<Digest> = directories
-            .iter()
-            .flat_map(|(digest, _)| blobs(tree, *digest))
-            .collect();
-        let mut missing = self.blob_store.find_missing(&needed).await.map_err(leasing)?;
+    /// Directories of a tree that are not leased yet, children before their parents, and those on their way that are.
+    fn unleased(&self, tree: &DirectoryTree) -> (Vec<Digest>, HashMap<Digest, Arc<LeasedDirectory>>) {
+        let (mut order, mut seen) = (vec![], HashSet::new());
+        let mut leased: HashMap<Digest, Arc<LeasedDirectory>> = HashMap::new();
+        let mut stack = vec![(tree.root, false)];
+        while let Some((digest, children_are_done)) = stack.pop() {
+            if children_are_done {
+                order.push(digest);
+                continue;
+            }
+            if !seen.insert(digest) {
+                continue;
+            }
+            let known = self.directories.lock().get(&digest);
+            if let Some(node) = known {
+                leased.insert(digest, node);
+                continue;
+            }
+            stack.push((digest, true));
+            stack.extend(children(tree, digest).map(|child| (child, false)));
+        }
+        (order, leased)
+    }
+
+    /// Checks that blobs are in the store.
+    async fn require(&self, needed: &[Digest]) -> Result<(), ExecutionError> {
+        if needed.is_empty() {
+            return Ok(());
+        }
+        let mut missing = self.blob_store.find_missing(needed).await.map_err(leasing)?;
         missing.truncate(MAX_NAMED_MISSING_BLOBS);
         if missing.is_empty() {
             Ok(())

@@ -157,7 +157,7 @@ impl ExecutionServer {
 }
 
 /// Leases the inputs of operations from the journal. One whose inputs are gone stays in the queue: its worker reports what
-/// is missing, and the client uploads it again.
+/// is missing, and the client uploads it again. With tenants it fails: a worker may have the blobs of another tenant.
 async fn lease_restored_inputs(
     reader: Arc<ActionReader>,
     dispatcher: Arc<Dispatcher>,
@@ -174,6 +174,12 @@ async fn lease_restored_inputs(
         };
         match leased {
             Ok(summary) => dispatcher.hold_inputs(operation, summary.inputs),
+            Err(error @ ExecutionError::MissingBlobs(_))
+                if reader.blob_stores.tenant(&key.instance).is_some() =>
+            {
+                tracing::warn!(action = %key.digest, %error, "a restored Action is refused");
+                dispatcher.refuse(operation, error);
+            }
             Err(error) => {
                 tracing::warn!(action = %key.digest, %error, "the inputs of a restored Action cannot be leased");
             }

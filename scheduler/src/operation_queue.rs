@@ -320,6 +320,17 @@ impl OperationQueue {
         effects
     }
 
+    /// Fails an operation that waits. One that runs goes on.
+    pub fn refuse(&mut self, now: Time, id: OperationId, error: ExecutionError) -> Vec<Effect> {
+        let mut effects = vec![];
+        let operation = self.operations.get(&id);
+        if operation.is_some_and(|operation| matches!(operation.stage, Stage::Queued)) {
+            self.dequeue(id);
+            self.conclude(now, id, OperationOutcome::Failed(error), &mut effects);
+        }
+        effects
+    }
+
     /// Queues an operation again, after the worker of its [`CompletedLease`] failed, not the Action. `attempt` describes the
     /// failure, with the worker's name.
     pub fn retry(&mut self, now: Time, id: OperationId, attempt: String) -> Vec<Effect> {

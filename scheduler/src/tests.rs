@@ -10,5 +10,6 @@ mod gated_action_cache;
 mod guarantees;
 mod input_leases;
 mod manual_clock;
+mod tenants;
 mod worker_loss;
 mod worker_protocol;

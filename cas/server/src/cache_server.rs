@@ -30,7 +30,7 @@ pub struct ServerConfig {
     pub syncs: bool,
     /// Chunking of large blobs.
     pub chunking: Chunking,
-    /// Remote cache that results are shared with, if there is one.
+    /// Remote cache that results are shared with, if there is one. Not with tenants.
     pub shared_cache: Option<SharedCache>,
     /// Tenants, which do not share blobs. `None` if all instances share them.
     pub tenants: Option<Tenants>,
@@ -69,8 +69,11 @@ pub struct CacheServer {
 }
 
 impl CacheServer {
-    /// Opens the stores.
+    /// Opens the stores. A shared cache and tenants together are refused.
     pub async fn open(mut config: ServerConfig) -> Result<Self, Error> {
+        if config.shared_cache.is_some() && config.tenants.is_some() {
+            return Err(Error::SharedCacheOfTenants);
+        }
         let mut factory = StoreFactory::new(&config.stores.base);
         let blobs = factory.blobs(&config.stores.blobs).await?;
         let results = factory.results(&config.stores.results).await?;

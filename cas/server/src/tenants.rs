@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bitzel_access::Pattern;
 use bitzel_cas::{BlobStore, InstanceBlobStores, PossessionKey, TenantNames};
-use bitzel_proto::InstanceName;
+use bitzel_proto::{DigestFunction, InstanceName};
 
 /// Group of instances that share their blobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,13 @@ impl Tenants {
             groups: groups.into(),
             key,
         }
+    }
+
+    /// Text that tells these groups and this key from others: what one set of tenants may use, another one may not.
+    pub fn identifier(&self) -> String {
+        let text = format!("{:?} {}", self.groups, self.key.identifier());
+        let hash = DigestFunction::Sha256.digest(text.as_bytes()).hash_hex();
+        hash[..16].to_owned()
     }
 
     /// The stores of the instances, over one store.

@@ -5,3 +5,4 @@ mod digest_remembering_blob_store;
 mod endpoint;
 mod remote_action_cache;
 mod remote_blob_store;
+mod tenants;

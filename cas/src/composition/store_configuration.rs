@@ -292,6 +292,14 @@ impl StoreConfiguration {
         }
     }
 
+    /// True if no blob can be written, because this store or one that has to take it refuses writes.
+    pub fn is_read_only(&self) -> bool {
+        let mut children = self.children().into_iter();
+        matches!(self, Self::ReadOnly(_))
+            // The fast store of a tier is a cache, which need not take writes.
+            || children.any(|(name, child)| name != "fast" && child.is_read_only())
+    }
+
     /// The key of this kind in a configuration file.
     pub(super) fn kind(&self) -> &'static str {
         self.kind_and_children().0

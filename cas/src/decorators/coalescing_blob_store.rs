@@ -23,8 +23,17 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// the next one writes.
 pub struct CoalescingBlobStore {
     inner: Arc<dyn BlobStore>,
-    uploads: Mutex<HashMap<Digest, Arc<Upload>>>,
+    uploads: Arc<OngoingUploads>,
+    /// Empty if all instances share their blobs.
+    tenant: Arc<str>,
 }
+
+/// Uploads that go on, by tenant and blob: the writers of one tenant wait for each other, and for nobody else.
+#[derive(Default)]
+pub struct OngoingUploads(Mutex<HashMap<Key, Arc<Upload>>>);
+
+/// Tenant and blob of an upload.
+type Key = (Arc<str>, Digest);
 
 /// The writers of one blob.
 #[derive(Default)]
@@ -37,25 +46,32 @@ struct Upload {
 
 /// Membership of one writer in an upload. The last one removes the upload.
 struct Participant<'a> {
-    store: &'a CoalescingBlobStore,
-    digest: Digest,
+    uploads: &'a OngoingUploads,
+    key: Key,
     upload: Arc<Upload>,
 }
 
 impl CoalescingBlobStore {
     /// Decorates `inner`.
     pub fn new(inner: Arc<dyn BlobStore>) -> Self {
+        Self::of_tenant(inner, Arc::default(), "".into())
+    }
+
+    /// Decorates the view of a tenant. Its views share `uploads`, which is that of all tenants.
+    pub fn of_tenant(inner: Arc<dyn BlobStore>, uploads: Arc<OngoingUploads>, tenant: Arc<str>) -> Self {
         Self {
             inner,
-            uploads: Mutex::default(),
+            uploads,
+            tenant,
         }
     }
 
     fn participate(&self, digest: Digest) -> Participant<'_> {
-        let upload = Arc::clone(self.uploads.lock().entry(digest).or_default());
+        let key = (Arc::clone(&self.tenant), digest);
+        let upload = Arc::clone(self.uploads.0.lock().entry(key.clone()).or_default());
         Participant {
-            store: self,
-            digest,
+            uploads: &self.uploads,
+            key,
             upload,
         }
     }
@@ -63,10 +79,10 @@ impl CoalescingBlobStore {
 
 impl Drop for Participant<'_> {
     fn drop(&mut self) {
-        let mut uploads = self.store.uploads.lock();
+        let mut uploads = self.uploads.0.lock();
         // One reference is in the map, one is here.
         if Arc::strong_count(&self.upload) == 2 {
-            uploads.remove(&self.digest);
+            uploads.remove(&self.key);
         }
     }
 }

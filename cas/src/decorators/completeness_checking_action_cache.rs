@@ -9,7 +9,7 @@ use bitzel_proto::{Digest, InstanceName};
 use crate::action_cache::ActionCache;
 use crate::error::Error;
 use crate::instance_blob_stores::InstanceBlobStores;
-use crate::result_blobs::ResultBlobs;
+use crate::result_blobs::{ResultBlobs, root_digests};
 
 /// Hides results whose blobs are absent.
 ///
@@ -19,7 +19,8 @@ use crate::result_blobs::ResultBlobs;
 pub struct CompletenessCheckingActionCache {
     inner: Arc<dyn ActionCache>,
     stores: InstanceBlobStores,
-    /// Its memory is shared by all tenants: what it names is searched in the store of the instance afterwards.
+    /// Its memory is shared by all tenants: a Tree is looked for in the store of the instance before, and all that it names
+    /// afterwards.
     blobs: ResultBlobs,
 }
 
@@ -41,6 +42,15 @@ impl ActionCache for CompletenessCheckingActionCache {
             return Ok(None);
         };
         let store = self.stores.store(instance);
+        if self.stores.tenant(instance).is_some() {
+            let missing = store
+                .find_missing(&root_digests(action.function(), &result))
+                .await?;
+            if let Some(first) = missing.first() {
+                tracing::debug!(%action, %first, "a cached result names a tree that the tenant does not have");
+                return Ok(None);
+            }
+        }
         let needed = match self.blobs.needed(&*store, action.function(), &result).await {
             Ok(needed) => needed,
             Err(Error::NotFound(missing)) => {

@@ -1,5 +1,6 @@
 //! View of a shared store in which a tenant has only the blobs that it wrote.
 
+mod confirmed_markers;
 mod possession;
 
 use std::sync::Arc;
@@ -10,10 +11,11 @@ use bytes::Bytes;
 use hashbrown::HashSet;
 
 use crate::blob_store::verification::verify;
-use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease};
+use crate::blob_store::{BlobRange, BlobStore, BlobStream, Lease, read_whole};
 use crate::blocking::run_blocking;
 use crate::error::Error;
 
+pub use confirmed_markers::ConfirmedMarkers;
 pub use possession::PossessionKey;
 use possession::watched;
 
@@ -29,18 +31,26 @@ const MAX_INLINE_MARKERS: usize = 256;
 /// again. A marker that outlives its blob lets the tenant find the blob again when somebody writes it. Bytes are never
 /// wrong either way.
 ///
-/// It is the outermost decorator of a stack: the stores below may answer a write without reading it, because the blob
-/// exists or because another writer has just written it. This one reads the rest and checks it before the tenant gets the
-/// blob. The empty blob is everybody's.
+/// Reads ask for the bytes of a marker, not for its existence: stores serve reads when a part of them is down, and some
+/// caches say of every blob that it exists. [`ConfirmedMarkers`] remembers those that were there.
+///
+/// It is the outermost decorator of a stack, but for one that coalesces the writes of one tenant: the stores below may
+/// answer a write without reading it, because the blob exists or because another writer has just written it. This one
+/// reads the rest and checks it before the tenant gets the blob. The empty blob is everybody's.
 pub struct IsolatedBlobStore {
     inner: Arc<dyn BlobStore>,
     key: PossessionKey,
+    confirmed: Arc<ConfirmedMarkers>,
 }
 
 impl IsolatedBlobStore {
-    /// View of the tenant with this key.
-    pub fn new(inner: Arc<dyn BlobStore>, key: PossessionKey) -> Self {
-        Self { inner, key }
+    /// View of the tenant with this key. `confirmed` belongs to `inner`, and may be shared by all its tenants.
+    pub fn new(inner: Arc<dyn BlobStore>, key: PossessionKey, confirmed: Arc<ConfirmedMarkers>) -> Self {
+        Self {
+            inner,
+            key,
+            confirmed,
+        }
     }
 
     /// Digests of the markers of `digests`, in their order.
@@ -53,13 +63,52 @@ impl IsolatedBlobStore {
         run_blocking(move || digests.iter().map(|digest| key.marker_digest(*digest)).collect()).await
     }
 
+    /// Reads markers that are not confirmed yet. For each of `digests`: true if the tenant has the blob.
+    async fn possessed(&self, digests: &[Digest], markers: &[Digest]) -> Vec<Result<bool, Error>> {
+        let is_known =
+            |(digest, marker): (&Digest, &Digest)| digest.is_empty_blob() || self.confirmed.contains(*marker);
+        let known: Vec<bool> = digests.iter().zip(markers).map(is_known).collect();
+        let unknown = markers.iter().zip(&known).filter(|(_, is_known)| !**is_known);
+        let unknown: Vec<Digest> = unknown.map(|(marker, _)| *marker).collect();
+        let mut read = if unknown.is_empty() {
+            Vec::new()
+        } else {
+            self.inner.read_batch(&unknown).await
+        }
+        .into_iter();
+        let answers = digests.iter().zip(markers).zip(known);
+        answers
+            .map(|((digest, marker), is_known)| {
+                if is_known {
+                    return Ok(true);
+                }
+                let tag = read.next().unwrap_or(Err(Error::NotFound(*marker)));
+                self.confirm(*digest, *marker, tag)
+            })
+            .collect()
+    }
+
+    /// Compares a marker that was read. True if it is that of the blob.
+    fn confirm(&self, digest: Digest, marker: Digest, read: Result<Bytes, Error>) -> Result<bool, Error> {
+        match read {
+            Ok(tag) if tag == self.key.tag(digest)[..] => {
+                self.confirmed.insert(marker);
+                Ok(true)
+            }
+            // Other bytes prove nothing.
+            Ok(_) | Err(Error::NotFound(_) | Error::DigestMismatch { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Checks that the tenant has a blob.
     async fn check(&self, digest: Digest) -> Result<(), Error> {
-        if digest.is_empty_blob() {
+        let marker = self.key.marker_digest(digest);
+        if digest.is_empty_blob() || self.confirmed.contains(marker) {
             return Ok(());
         }
-        let marker = self.key.marker_digest(digest);
-        if self.inner.find_missing(&[marker]).await?.is_empty() {
+        let read = read_whole(&*self.inner, marker).await;
+        if self.confirm(digest, marker, read)? {
             Ok(())
         } else {
             Err(Error::NotFound(digest))
@@ -76,16 +125,21 @@ impl BlobStore for IsolatedBlobStore {
             .filter(|digest| !digest.is_empty_blob() && seen.insert(**digest))
             .copied()
             .collect();
-        // The markers first: whoever lacks a blob does not extend its lifetime for others.
+        // The markers first: whoever lacks a blob does not extend its lifetime for others. Those that are confirmed too:
+        // their lifetime is extended.
         let markers = self.markers(&wanted).await;
         let lost: HashSet<Digest> = self.inner.find_missing(&markers).await?.into_iter().collect();
-        let (mut missing, mut own) = (Vec::new(), wanted);
-        if !lost.is_empty() {
-            let has_no_marker = |(_, marker): &(Digest, Digest)| lost.contains(marker);
-            let (others, has) = own.into_iter().zip(markers).partition(has_no_marker);
-            let digests =
-                |pairs: Vec<(Digest, Digest)>| pairs.into_iter().map(|(digest, _)| digest).collect();
-            (missing, own) = (digests(others), digests(has));
+        let is_lost = |(_, marker): &(Digest, Digest)| lost.contains(marker);
+        let (others, claimed): (Vec<_>, Vec<_>) = wanted.into_iter().zip(markers).partition(is_lost);
+        let mut missing: Vec<Digest> = others.into_iter().map(|(digest, _)| digest).collect();
+        let (claimed, markers): (Vec<Digest>, Vec<Digest>) = claimed.into_iter().unzip();
+        let mut own = Vec::with_capacity(claimed.len());
+        for (digest, is_own) in claimed.iter().zip(self.possessed(&claimed, &markers).await) {
+            if is_own? {
+                own.push(*digest);
+            } else {
+                missing.push(*digest);
+            }
         }
         if !own.is_empty() {
             missing.append(&mut self.inner.find_missing(&own).await?);
@@ -104,25 +158,38 @@ impl BlobStore for IsolatedBlobStore {
         }
         let (blob, proof) = watched(digest, blob);
         self.inner.write(digest, blob).await?;
-        // The inner store may have left bytes unread: it has the blob, which must stay until the rest is read.
-        let _lease = self.inner.lease(&[digest]).await?;
-        proof.complete().await?;
+        // The inner store left bytes unread if it has the blob. No lease keeps it there: a writer without the blob could
+        // hold it by sending slowly. So it is searched when the proof is there. Another attempt will write it.
+        if proof.complete().await? && !self.inner.find_missing(&[digest]).await?.is_empty() {
+            return Err(Error::Abandoned(digest));
+        }
         let marker = self.key.marker(digest);
-        self.inner.write_batch(vec![marker]).await.into_iter().collect()
+        let marker_digest = marker.0;
+        let written: Result<(), Error> = self.inner.write_batch(vec![marker]).await.into_iter().collect();
+        written?;
+        self.confirmed.insert(marker_digest);
+        Ok(())
     }
 
-    /// Leases blobs and markers. A lease tells nothing, so those of other tenants need not be left out.
+    /// Leases the blobs that the tenant has, and their markers. Nobody keeps a blob of others in the store.
     async fn lease(&self, digests: &[Digest]) -> Result<Lease, Error> {
         let markers = self.markers(digests).await;
-        self.inner.lease(&[digests, &markers].concat()).await
+        let mut leased = Vec::with_capacity(2 * digests.len());
+        let possessed = self.possessed(digests, &markers).await;
+        for ((digest, marker), is_own) in digests.iter().zip(markers).zip(possessed) {
+            if is_own? {
+                leased.extend([*digest, marker]);
+            }
+        }
+        self.inner.lease(&leased).await
     }
 
     async fn resolve(&self, function: DigestFunction, hash: [u8; 32]) -> Result<Option<Digest>, Error> {
-        let Some(digest) = self.inner.resolve(function, hash).await? else {
-            return Ok(None);
-        };
-        match self.check(digest).await {
-            Ok(()) => Ok(Some(digest)),
+        let resolved = self.inner.resolve(function, hash).await?;
+        // A marker is searched if the blob is absent too, so that the answer takes the time of that for another's blob.
+        let asked = resolved.unwrap_or_else(|| Digest::new(function, hash, 1));
+        match self.check(asked).await {
+            Ok(()) => Ok(resolved),
             Err(Error::NotFound(_)) => Ok(None),
             Err(error) => Err(error),
         }
@@ -130,31 +197,32 @@ impl BlobStore for IsolatedBlobStore {
 
     async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
         let markers = self.markers(digests).await;
-        let missing: HashSet<Digest> = match self.inner.find_missing(&markers).await {
-            Ok(missing) => missing.into_iter().collect(),
-            // An error cannot be copied, so each blob asks for its own.
-            Err(_) => return crate::blob_store::read_each(self, digests, 1).await,
-        };
-        let has = |(digest, marker): (&Digest, &Digest)| digest.is_empty_blob() || !missing.contains(marker);
-        let own: Vec<bool> = digests.iter().zip(&markers).map(has).collect();
-        let readable: Vec<Digest> = digests
-            .iter()
-            .zip(&own)
-            .filter(|(_, own)| **own)
+        let possessed = self.possessed(digests, &markers).await;
+        let own = digests.iter().zip(&possessed);
+        let own: Vec<Digest> = own
+            .filter(|(_, is_own)| matches!(is_own, Ok(true)))
             .map(|(digest, _)| *digest)
             .collect();
-        let mut blobs = self.inner.read_batch(&readable).await.into_iter();
-        let answers = digests.iter().zip(own).map(|(digest, own)| {
-            let blob = if own { blobs.next() } else { None };
-            blob.unwrap_or(Err(Error::NotFound(*digest)))
-        });
-        answers.collect()
+        let mut blobs = if own.is_empty() {
+            Vec::new()
+        } else {
+            self.inner.read_batch(&own).await
+        }
+        .into_iter();
+        let answers = digests.iter().zip(possessed);
+        answers
+            .map(|(digest, is_own)| match is_own {
+                Ok(true) => blobs.next().unwrap_or(Err(Error::NotFound(*digest))),
+                Ok(false) => Err(Error::NotFound(*digest)),
+                Err(error) => Err(error),
+            })
+            .collect()
     }
 
     /// Hashes all blobs, because the inner store need not read those that it has.
     async fn write_batch(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), Error>> {
         let key = self.key.clone();
-        let (mut answers, batch, count) = run_blocking(move || {
+        let (mut answers, batch, count, marker_digests) = run_blocking(move || {
             let mut answers = Vec::with_capacity(blobs.len());
             let (mut batch, mut markers) = (Vec::with_capacity(2 * blobs.len()), Vec::new());
             for (digest, blob) in blobs {
@@ -166,13 +234,19 @@ impl BlobStore for IsolatedBlobStore {
                 answers.push(checked.map(drop));
             }
             let count = batch.len();
+            let marker_digests: Vec<Digest> = markers.iter().map(|(digest, _)| *digest).collect();
             batch.extend(markers);
-            (answers, batch, count)
+            (answers, batch, count, marker_digests)
         })
         .await;
         // The bytes are proven already, so a marker may be written whatever becomes of its blob.
         let mut blobs = self.inner.write_batch(batch).await;
         let markers = blobs.split_off(count.min(blobs.len()));
+        for (marker, written) in marker_digests.into_iter().zip(&markers) {
+            if written.is_ok() {
+                self.confirmed.insert(marker);
+            }
+        }
         let mut written = blobs
             .into_iter()
             .zip(markers)

@@ -20,26 +20,44 @@ const TYPICAL_WEIGHT: u64 = 8 << 10;
 ///
 /// The trees of a build share most of their Directories, so only the new ones of a tree have to be fetched. Directories
 /// that are used again stay longer than those that are used once.
+///
+/// Cheap to clone: clones and the views of tenants share the memory.
+#[derive(Clone)]
 pub struct DirectoryCache {
-    directories: Cache<Digest, Arc<reapi::Directory>, MemorySize>,
+    directories: Arc<Cache<Key, Arc<reapi::Directory>, MemorySize>>,
+    tenant: Tenant,
 }
+
+/// Hash of the name of a tenant; all zeros in a cache without tenants.
+type Tenant = [u8; blake3::OUT_LEN];
+type Key = (Tenant, Digest);
 
 impl DirectoryCache {
     /// A cache of about `limit` bytes of memory. Zero caches nothing.
     pub fn new(limit: u64) -> Self {
         Self {
-            directories: weighted_cache(limit, TYPICAL_WEIGHT, MemorySize),
+            directories: Arc::new(weighted_cache(limit, TYPICAL_WEIGHT, MemorySize)),
+            tenant: Tenant::default(),
+        }
+    }
+
+    /// View of a tenant, which finds its own Directories only. All views share the memory.
+    #[must_use]
+    pub fn of_tenant(&self, tenant: &str) -> Self {
+        Self {
+            directories: Arc::clone(&self.directories),
+            tenant: blake3::hash(tenant.as_bytes()).into(),
         }
     }
 
     /// Looks up the Directory of `digest`.
     pub fn get(&self, digest: &Digest) -> Option<Arc<reapi::Directory>> {
-        self.directories.get(digest)
+        self.directories.get(&(self.tenant, *digest))
     }
 
     /// Stores a Directory. The caller guarantees that it is valid and has this digest.
     pub fn insert(&self, digest: Digest, directory: Arc<reapi::Directory>) {
-        self.directories.insert(digest, directory);
+        self.directories.insert((self.tenant, digest), directory);
     }
 }
 
@@ -50,7 +68,7 @@ impl fmt::Debug for DirectoryCache {
             .field("limit", &self.directories.capacity())
             .field("directories", &self.directories.len())
             .field("bytes", &self.directories.weight())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -58,8 +76,8 @@ impl fmt::Debug for DirectoryCache {
 #[derive(Clone, Copy)]
 struct MemorySize;
 
-impl Weighter<Digest, Arc<reapi::Directory>> for MemorySize {
-    fn weight(&self, digest: &Digest, _: &Arc<reapi::Directory>) -> u64 {
+impl Weighter<Key, Arc<reapi::Directory>> for MemorySize {
+    fn weight(&self, (_, digest): &Key, _: &Arc<reapi::Directory>) -> u64 {
         digest.size_bytes() * MEMORY_FACTOR + ENTRY_SIZE
     }
 }

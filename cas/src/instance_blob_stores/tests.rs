@@ -1,3 +1,5 @@
+use futures::StreamExt as _;
+
 use super::*;
 use crate::blob_store::{one_chunk, read_whole};
 use crate::media::memory_blob_store::MemoryBlobStore;
@@ -43,6 +45,25 @@ async fn f12_a_tenant_does_not_wait_for_the_upload_of_another() {
     assert!(futures::poll!(&mut endless).is_pending());
     other.write(blob, one_chunk(b"hello"[..].into())).await.unwrap();
     assert!(futures::poll!(&mut endless).is_pending());
+}
+
+#[tokio::test]
+async fn uploads_of_one_tenant_are_reduced_to_one() {
+    let stores = isolated().coalescing();
+    let blob = sha256(b"hello");
+    let (one, other) = (stores.store(&instance("a/one")), stores.store(&instance("a/two")));
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    let held = tokio_stream::wrappers::ReceiverStream::new(receiver).map(Ok);
+    let mut first = one.write(blob, held.boxed());
+    assert!(futures::poll!(&mut first).is_pending());
+    let unread = futures::stream::poll_fn(|_| panic!("the tenant sends its blob once"));
+    let mut second = other.write(blob, unread.boxed());
+    assert!(futures::poll!(&mut second).is_pending());
+    sender.send(bytes::Bytes::from_static(b"hello")).await.unwrap();
+    drop(sender);
+    first.await.unwrap();
+    second.await.unwrap();
+    assert_eq!(read_whole(&*other, blob).await.unwrap(), "hello");
 }
 
 #[test]

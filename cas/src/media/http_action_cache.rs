@@ -30,7 +30,7 @@ impl HttpActionCache {
     }
 
     async fn read(&self, instance: &InstanceName, action: Digest) -> Result<Option<ActionResult>, Error> {
-        match self.cache.get(self.cache.result(instance, action), None).await? {
+        match self.cache.get(self.cache.result(instance, action)?, None).await? {
             None => Ok(None),
             Some(response) => read_result(action, response.body, "the HTTP cache")
                 .await
@@ -47,8 +47,9 @@ impl ActionCache for HttpActionCache {
 
     async fn put(&self, instance: &InstanceName, action: Digest, result: ActionResult) -> Result<(), Error> {
         let bytes = Bytes::from(result.encode_to_vec());
+        let url = self.cache.result(instance, action)?;
         let put = || {
-            let url = self.cache.result(instance, action);
+            let url = url.clone();
             self.cache.put(url, bytes.len() as u64, Body::from(bytes.clone()))
         };
         retried(put).await

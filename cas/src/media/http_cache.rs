@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bitzel_proto::{Digest, DigestFunction, InstanceName};
 use bitzel_rpc::secret::without_secrets;
 use futures::TryStreamExt;
+use percent_encoding::percent_decode_str;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE};
 use reqwest::{Body, Certificate, Client, Method, RequestBuilder, Response, StatusCode, Url};
 
@@ -86,14 +87,36 @@ impl HttpCache {
         self.at(&[&["cas"], function_of(digest), &[&digest.hash_hex()]].concat())
     }
 
-    /// URL of a result.
-    pub(crate) fn result(&self, instance: &InstanceName, action: Digest) -> Url {
+    /// URL of a result. An error if a URL cannot hold the instance name: it would name the results of another one.
+    pub(crate) fn result(&self, instance: &InstanceName, action: Digest) -> Result<Url, Error> {
         let instance = instance.to_string();
         let instance: Vec<&str> = instance
             .split('/')
             .filter(|segment| !segment.is_empty())
             .collect();
-        self.at(&[&instance[..], &["ac"], function_of(action), &[&action.hash_hex()]].concat())
+        let hash = action.hash_hex();
+        let segments = [&instance[..], &["ac"], function_of(action), &[&hash]].concat();
+        let url = self.at(&segments);
+        if self.is_at(&url, &segments) {
+            return Ok(url);
+        }
+        Err(Error::InvalidArgument(format!(
+            "the URL of an HTTP cache cannot hold the instance name {:?}; use another name",
+            instance.join("/")
+        )))
+    }
+
+    /// True if exactly `segments` follow the base in `url`. Parsers of URLs drop control characters and dot segments.
+    fn is_at(&self, url: &Url, segments: &[&str]) -> bool {
+        let path = |url: &Url| -> Vec<Vec<u8>> {
+            let path = url.path_segments().into_iter().flatten();
+            path.filter(|segment| !segment.is_empty())
+                .map(|segment| percent_decode_str(segment).collect())
+                .collect()
+        };
+        let mut expected = path(&self.base);
+        expected.extend(segments.iter().map(|segment| segment.as_bytes().to_vec()));
+        path(url) == expected
     }
 
     fn at(&self, segments: &[&str]) -> Url {

@@ -77,7 +77,6 @@ pub(crate) async fn run(
         .map(|file| file.execution.journal.clone())
         .unwrap_or_default();
     let base = file.as_ref().map(|file| file.base.clone()).unwrap_or_default();
-    let queue_file = tenants::queue_file(file.as_ref().and_then(|file| file.tenants.as_ref()));
     let is_shared = journal.medium == JournalMedium::Postgresql;
     if is_shared && jobs.is_some_and(|jobs| jobs > 0) {
         return Err(
@@ -105,13 +104,20 @@ pub(crate) async fn run(
         Some(file) => tenants::open(file, directories)?,
         None => None,
     };
-    let has_rules = arguments.access.is_some() || file.as_ref().is_some_and(|file| file.access.is_some());
-    if tenants.is_some() && !has_rules {
-        console::warn(
-            "there are tenants but no access rules: everybody may use the instances of every tenant, and so its blobs; \
-             write [access] rules (docs/access.md)",
-        );
+    if tenants.is_some() {
+        let rules = match (
+            file.as_ref().and_then(|file| file.access.clone()),
+            &arguments.access,
+        ) {
+            (Some(rules), _) => Some(rules),
+            (None, Some(path)) => Some(read_access(path)?),
+            (None, None) => None,
+        };
+        for warning in tenants::warnings(rules.as_ref().map(|rules| &rules.access)) {
+            console::warn(&warning);
+        }
     }
+    let queue_file = tenants::queue_file(tenants.as_ref());
     let stores = match file {
         Some(Configuration {
             stores: Some((blobs, results)),

@@ -5,9 +5,10 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bitzel_cas::composition::store_configuration::Problem;
 use bitzel_cas::composition::store_configuration::schema::SizeText;
+use bitzel_cas::composition::store_configuration::{Problem, StoreConfiguration};
 use bitzel_cas_server::services::Chunking;
+use bitzel_proto::InstanceName;
 use bitzel_scheduler::{ExecutionConfig, JournalConfig, JournalMedium};
 use bitzel_worker::RootIdentity;
 use bytesize::ByteSize;
@@ -146,7 +147,7 @@ pub(crate) struct TenantsTable {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TenantGroupTable {
-    /// Name of the tenant. If it changes, the tenant has to upload its blobs again.
+    /// Name of the tenant, written like an instance name. If it changes, the tenant has to upload its blobs again.
     #[schemars(with = "String", extend("examples" = ["team-a"]))]
     name: Spanned<String>,
     /// Instance names. `*` matches any text.
@@ -166,9 +167,21 @@ impl TenantsTable {
         })
     }
 
-    /// Values that cannot work.
-    pub(super) fn problems(&self) -> Vec<Problem> {
+    /// Values that cannot work, also together with the store of blobs.
+    pub(super) fn problems(&self, blobs: Option<&StoreConfiguration>) -> Vec<Problem> {
+        let together = |message: &str, hint: &str| Problem {
+            key: "tenants".to_owned(),
+            span: None,
+            message: message.to_owned(),
+            hint: Some(hint.to_owned()),
+        };
         let mut problems = vec![];
+        if blobs.is_some_and(StoreConfiguration::is_read_only) {
+            problems.push(together(
+                "the store of [blobs] is read-only, so no tenant can prove that it has a blob",
+                "leave [tenants] or read_only out",
+            ));
+        }
         for (index, group) in self.groups.iter().enumerate() {
             let mut report = |key: &str, span, message: String, hint: &str| {
                 problems.push(Problem {
@@ -182,6 +195,14 @@ impl TenantsTable {
             let hint = "give each group a name of its own: blobs are kept under it";
             if name.is_empty() {
                 report("name", group.name.span(), "the name is empty".to_owned(), hint);
+            } else if let Err(error) = InstanceName::new(name.as_str()) {
+                // The results of the server itself are under this name, as those of instances are under theirs.
+                report(
+                    "name",
+                    group.name.span(),
+                    error.to_string(),
+                    "write it like an instance name",
+                );
             }
             if self.groups[..index]
                 .iter()

@@ -194,6 +194,21 @@ fn tenants_are_groups_with_names_of_their_own() {
 }
 
 #[test]
+fn stores_and_groups_that_tenants_cannot_use_are_refused() {
+    assert_mistakes(
+        "[tenants]\n[blobs.metered]\nname = \"b\"\n[blobs.metered.inner.read_only.inner.memory]\n[actions.memory]\n",
+        &[
+            "tenants: the store of [blobs] is read-only",
+            "leave [tenants] or read_only out",
+        ],
+    );
+    assert_mistakes(
+        "[[tenants.groups]]\nname = \"a/../b\"\ninstances = [\"a\"]\n",
+        &["tenants.groups[0].name: instance name \"a/../b\": has the segment `.` or `..`"],
+    );
+}
+
+#[test]
 fn a_shared_journal_needs_an_address_a_store_and_no_slots() {
     assert_mistakes(
         "[execution]\njobs = 2\n[execution.journal]\nmedium = \"postgresql\"\n",

@@ -1,51 +1,84 @@
 //! Leases of inputs, apart for each tenant.
 
-use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
 
-use bitzel_cas::InstanceBlobStores;
+use bitzel_cas::{DirectoryCache, InstanceBlobStores};
 use bitzel_proto::InstanceName;
-use lru::LruCache;
 use parking_lot::Mutex;
 
 use super::InputLeases;
 
 /// Memory for decoded Directories if all instances share their blobs, in bytes.
 const SHARED_CACHE_BYTES: u64 = 64 << 20;
-/// Memory for decoded Directories of one tenant, in bytes.
-const TENANT_CACHE_BYTES: u64 = 32 << 20;
-/// Tenants whose leases are found again. Clients choose instance names, so there may be more; leases of the others are
-/// held, but further Actions with the same inputs do not find them.
-const MAX_REMEMBERED_TENANTS: NonZeroUsize = NonZeroUsize::new(16).unwrap();
+/// Memory for decoded Directories of all tenants together, in bytes.
+const TENANTS_CACHE_BYTES: u64 = 256 << 20;
+/// Minimum number of new entries between two removals of tenants without leases.
+const MIN_INSERTIONS_BETWEEN_REMOVALS: usize = 64;
 
 /// Leases of inputs of all tenants. A tenant finds only what was leased and read for itself.
 pub(crate) struct TenantInputLeases {
     stores: InstanceBlobStores,
+    /// Decoded Directories, apart for each tenant. One that reads many displaces those of others.
+    cache: DirectoryCache,
+    leases: Mutex<LeasesByTenant>,
+}
+
+/// Those of tenants with a lease. Clients choose instance names, so the others are not kept.
+#[derive(Default)]
+struct LeasesByTenant {
     /// By tenant; `None` if all instances share their blobs.
-    leases: Mutex<LruCache<Option<String>, Arc<InputLeases>>>,
+    table: HashMap<Option<String>, Weak<InputLeases>>,
+    insertions_since_removal: usize,
 }
 
 impl TenantInputLeases {
     pub(crate) fn new(stores: InstanceBlobStores) -> Self {
+        let are_isolated = stores.tenant(&InstanceName::default()).is_some();
+        let cache_bytes = if are_isolated {
+            TENANTS_CACHE_BYTES
+        } else {
+            SHARED_CACHE_BYTES
+        };
         Self {
             stores,
-            leases: Mutex::new(LruCache::new(MAX_REMEMBERED_TENANTS)),
+            cache: DirectoryCache::new(cache_bytes),
+            leases: Mutex::default(),
         }
     }
 
     /// The leases of the tenant of an instance.
     pub(crate) fn of(&self, instance: &InstanceName) -> Arc<InputLeases> {
         let tenant = self.stores.tenant(instance);
-        let is_isolated = tenant.is_some();
-        let cache_bytes = if is_isolated {
-            TENANT_CACHE_BYTES
-        } else {
-            SHARED_CACHE_BYTES
-        };
-        let new = || {
+        self.leases.lock().get_or_insert(tenant, |tenant| {
             let store = self.stores.store(instance);
-            Arc::new(InputLeases::new(store, is_isolated, cache_bytes))
-        };
-        Arc::clone(self.leases.lock().get_or_insert(tenant, new))
+            match tenant {
+                None => InputLeases::new(store, false, self.cache.clone()),
+                Some(tenant) => InputLeases::new(store, true, self.cache.of_tenant(tenant)),
+            }
+        })
     }
 }
+
+impl LeasesByTenant {
+    fn get_or_insert(
+        &mut self,
+        tenant: Option<String>,
+        new: impl FnOnce(Option<&str>) -> InputLeases,
+    ) -> Arc<InputLeases> {
+        if let Some(leases) = self.table.get(&tenant).and_then(Weak::upgrade) {
+            return leases;
+        }
+        self.insertions_since_removal += 1;
+        if self.insertions_since_removal > MIN_INSERTIONS_BETWEEN_REMOVALS.max(self.table.len() / 2) {
+            self.table.retain(|_, leases| leases.strong_count() > 0);
+            self.insertions_since_removal = 0;
+        }
+        let leases = Arc::new(new(tenant.as_deref()));
+        self.table.insert(tenant, Arc::downgrade(&leases));
+        leases
+    }
+}
+
+#[cfg(test)]
+mod tests;

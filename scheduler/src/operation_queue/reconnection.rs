@@ -117,3 +117,18 @@ fn restored_actions_wait_for_their_worker_and_then_for_any() {
     let (_, effects) = come_back(&mut queue, timeout + 1, &[(id(1), LeaseId(7))]);
     assert_eq!(cancels(&effects), 1);
 }
+
+#[test]
+fn a_refused_action_leaves_the_queue_and_a_running_one_goes_on() {
+    let (mut queue, worker, lease) = running();
+    queue.execute(at(1), id(2), action("b"), false).unwrap();
+    let refused = |queue: &mut OperationQueue, number| {
+        queue.refuse(at(2), id(number), ExecutionError::MissingBlobs(vec![]))
+    };
+    let effects = refused(&mut queue, 2);
+    assert_eq!(completed(&effects).len(), 1);
+    assert_eq!(queue.occupancy().waiting, 0);
+    assert!(refused(&mut queue, 2).is_empty(), "it has ended");
+    assert!(refused(&mut queue, 1).is_empty(), "it runs");
+    end(&mut queue, worker, lease);
+}

@@ -41,7 +41,7 @@ async fn the_second_writer_waits_for_the_first_and_sends_nothing() {
     first.await.unwrap().unwrap();
     second.await.unwrap();
     assert_eq!(read_whole(&*store, digest).await.unwrap(), blob);
-    assert!(store.uploads.lock().is_empty(), "nothing is left behind");
+    assert!(store.uploads.0.lock().is_empty(), "nothing is left behind");
 }
 
 #[tokio::test]

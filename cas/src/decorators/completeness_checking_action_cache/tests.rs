@@ -7,6 +7,7 @@ use crate::blob_store::{BlobStore, one_chunk};
 use crate::media::memory_action_cache::MemoryActionCache;
 use crate::media::memory_blob_store::MemoryBlobStore;
 use crate::testing::sha256;
+use crate::{PossessionKey, TenantNames};
 
 struct Setup {
     store: Arc<MemoryBlobStore>,
@@ -204,4 +205,62 @@ async fn a_malformed_result_is_a_miss() {
     for result in results {
         assert!(!setup.is_hit(&result).await, "{result:?}");
     }
+}
+
+/// Notes how many blobs each search is for.
+struct Searched {
+    inner: Arc<dyn BlobStore>,
+    searches: parking_lot::Mutex<Vec<usize>>,
+}
+
+#[async_trait]
+impl BlobStore for Searched {
+    crate::forward_blob_store!(inner: read, write, lease, resolve, read_batch, write_batch);
+
+    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error> {
+        self.searches.lock().push(digests.len());
+        self.inner.find_missing(digests).await
+    }
+}
+
+/// The Tree of another tenant is remembered, but not looked into.
+#[tokio::test]
+async fn f12_a_tree_of_another_tenant_is_not_expanded() {
+    struct ByInstance;
+
+    impl TenantNames for ByInstance {
+        fn tenant(&self, instance: &InstanceName) -> String {
+            instance.to_string()
+        }
+    }
+
+    let searched = Arc::new(Searched {
+        inner: Arc::new(MemoryBlobStore::default()),
+        searches: parking_lot::Mutex::default(),
+    });
+    let store = Arc::clone(&searched) as Arc<dyn BlobStore>;
+    let stores = InstanceBlobStores::isolated(store, Arc::new(ByInstance), PossessionKey::new(b"secret"));
+    let inner = Arc::new(MemoryActionCache::default());
+    let cache = CompletenessCheckingActionCache::new(inner, stores.clone());
+    let [one, other] = ["one", "other"].map(|name| InstanceName::new(name).unwrap());
+
+    let (top, inner) = directories();
+    let tree = Tree {
+        root: Some(top),
+        children: vec![inner],
+    };
+    let tree = tree.encode_to_vec();
+    let digest = sha256(&tree);
+    let blobs = [&tree[..], b"deep", b"shallow"].map(|blob| (sha256(blob), Bytes::copy_from_slice(blob)));
+    let written = stores.store(&one).write_batch(blobs.into()).await;
+    assert!(written.iter().all(Result::is_ok));
+    let action = sha256(b"action");
+    for instance in [&one, &other] {
+        let result = with_directory(Some(digest), None);
+        cache.put(instance, action, result).await.unwrap();
+    }
+    assert!(cache.get(&one, action).await.unwrap().is_some());
+    searched.searches.lock().clear();
+    assert!(cache.get(&other, action).await.unwrap().is_none());
+    assert_eq!(*searched.searches.lock(), [1], "the marker of the Tree");
 }

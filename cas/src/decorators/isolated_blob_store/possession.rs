@@ -18,6 +18,9 @@ use crate::error::Error;
 /// Context of the derivation of keys, which keeps them apart from other uses of the same secret.
 const KEY_CONTEXT: &str = "bitzel 2026-11-30 possession of blobs";
 
+/// Context of the derivation of a key's identifier.
+const IDENTIFIER_CONTEXT: &str = "bitzel 2026-11-30 identifier of a key of possession";
+
 /// Secret key of possession markers. Without it nobody can tell the digest of a marker, find one or make one.
 #[derive(Clone)]
 pub struct PossessionKey([u8; blake3::KEY_LEN]);
@@ -34,8 +37,13 @@ impl PossessionKey {
         Self(blake3::keyed_hash(&self.0, tenant.as_bytes()).into())
     }
 
+    /// Text that tells keys apart and tells nothing about them.
+    pub fn identifier(&self) -> String {
+        faster_hex::hex_string(&blake3::derive_key(IDENTIFIER_CONTEXT, &self.0)[..8])
+    }
+
     /// Content of the marker of a blob.
-    fn tag(&self, digest: Digest) -> [u8; blake3::OUT_LEN] {
+    pub(super) fn tag(&self, digest: Digest) -> [u8; blake3::OUT_LEN] {
         // One block of the hash, which is several times as fast as two.
         let mut name = [0; 44];
         name[..32].copy_from_slice(digest.hash());
@@ -122,16 +130,18 @@ pub(super) struct Proof {
 }
 
 impl Proof {
-    /// Reads the bytes that the store left unread, and checks all of them.
-    pub(super) async fn complete(self) -> Result<(), Error> {
+    /// Reads the bytes that the store left unread, and checks all of them. True if there were any.
+    pub(super) async fn complete(self) -> Result<bool, Error> {
         let passing = self.passing.lock().take();
         let mut passing = passing.ok_or(Error::Abandoned(self.digest))?;
+        let was_unread = passing.blob.is_some();
         // One byte too many is enough to know.
         while passing.hasher.size_bytes() <= self.digest.size_bytes()
             && let Some(chunk) = poll_fn(|context| passing.poll_next(context)).await
         {
             chunk?;
         }
-        check(self.digest, passing.hasher)
+        check(self.digest, passing.hasher)?;
+        Ok(was_unread)
     }
 }

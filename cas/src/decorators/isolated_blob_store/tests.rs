@@ -1,12 +1,16 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use futures::StreamExt;
 use proptest::prelude::*;
 
 use super::*;
-use crate::blob_store::{one_chunk, read_whole};
+use crate::blob_store::one_chunk;
 use crate::decorators::coalescing_blob_store::CoalescingBlobStore;
+use crate::decorators::mirrored_blob_store::{MirroredBlobStore, OneSideDown};
+use crate::decorators::tiered_blob_store::TieredBlobStore;
 use crate::media::disk_blob_store::{DiskBlobStore, DiskBlobStoreOptions};
 use crate::media::memory_blob_store::MemoryBlobStore;
-use crate::testing::failing_blob_store::SwitchedBlobStore;
+use crate::testing::failing_blob_store::{FailingBlobStore, SwitchedBlobStore};
 use crate::testing::{model, noise, sha256};
 
 /// Two tenants of one store.
@@ -16,8 +20,64 @@ struct Tenants {
     other: IsolatedBlobStore,
 }
 
+/// Leaves the streams of blobs that exist unread. Nothing is leased.
+struct Unread {
+    inner: Arc<dyn BlobStore>,
+}
+
+#[async_trait]
+impl BlobStore for Unread {
+    crate::forward_blob_store!(inner: find_missing, read, resolve, read_batch, write_batch);
+
+    async fn write(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
+        if self.inner.find_missing(&[digest]).await?.is_empty() {
+            return Ok(());
+        }
+        self.inner.write(digest, blob).await
+    }
+
+    async fn lease(&self, digests: &[Digest]) -> Result<Lease, Error> {
+        assert_eq!(digests, [], "a blob of another tenant is leased");
+        Ok(Lease::none())
+    }
+}
+
+/// Counts the calls that look for blobs or read them.
+struct Counted {
+    inner: Arc<dyn BlobStore>,
+    reads: AtomicUsize,
+}
+
+impl Counted {
+    fn new(inner: Arc<dyn BlobStore>) -> Self {
+        let reads = AtomicUsize::new(0);
+        Self { inner, reads }
+    }
+}
+
+#[async_trait]
+impl BlobStore for Counted {
+    crate::forward_blob_store!(inner: write, lease, resolve, write_batch);
+
+    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        self.inner.find_missing(digests).await
+    }
+
+    async fn read(&self, digest: Digest, range: BlobRange) -> Result<BlobStream, Error> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        self.inner.read(digest, range).await
+    }
+
+    async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        self.inner.read_batch(digests).await
+    }
+}
+
 fn view(inner: &Arc<dyn BlobStore>, tenant: &str) -> IsolatedBlobStore {
-    IsolatedBlobStore::new(Arc::clone(inner), PossessionKey::new(b"secret").of_tenant(tenant))
+    let key = PossessionKey::new(b"secret").of_tenant(tenant);
+    IsolatedBlobStore::new(Arc::clone(inner), key, Arc::default())
 }
 
 impl Tenants {
@@ -93,23 +153,6 @@ async fn f12_a_blob_of_another_tenant_is_not_there() {
 
 #[tokio::test]
 async fn f12_all_bytes_of_an_existing_blob_are_checked() {
-    // The store below leaves the streams of existing blobs unread.
-    struct Unread {
-        inner: Arc<dyn BlobStore>,
-    }
-
-    #[async_trait]
-    impl BlobStore for Unread {
-        crate::forward_blob_store!(inner: find_missing, read, lease, resolve, read_batch, write_batch);
-
-        async fn write(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
-            if self.inner.find_missing(&[digest]).await?.is_empty() {
-                return Ok(());
-            }
-            self.inner.write(digest, blob).await
-        }
-    }
-
     let tenants = Tenants::new();
     let blob = noise(1, 3 << 20);
     let digest = sha256(&blob);
@@ -242,9 +285,151 @@ async fn a_lost_marker_makes_its_blob_missing() {
     write(&tenants.one, blob, b"hello").await.unwrap();
     let key = PossessionKey::new(b"secret").of_tenant("one");
     tenants.inner.remove(key.marker(blob).0);
-    assert!(!has(&tenants.one, blob).await);
+    assert_eq!(tenants.one.find_missing(&[blob]).await.unwrap(), [blob]);
+    let inner: Arc<dyn BlobStore> = tenants.inner;
+    let after_restart = view(&inner, "one");
+    assert!(!has(&after_restart, blob).await);
+    write(&after_restart, blob, b"hello").await.unwrap();
+    assert!(has(&view(&inner, "one"), blob).await);
+}
+
+/// A lost marker does not take back what this server has seen.
+#[tokio::test]
+async fn possession_is_never_taken_back() {
+    let tenants = Tenants::new();
+    let blob = sha256(b"hello");
     write(&tenants.one, blob, b"hello").await.unwrap();
-    assert!(has(&tenants.one, blob).await);
+    let key = PossessionKey::new(b"secret").of_tenant("one");
+    tenants.inner.remove(key.marker(blob).0);
+    assert_eq!(read_whole(&tenants.one, blob).await.unwrap(), "hello");
+    assert!(tenants.one.read_batch(&[blob]).await.remove(0).is_ok());
+}
+
+/// A mirror serves reads with one side, but says nothing about missing blobs.
+#[tokio::test]
+async fn reads_go_on_with_one_side_of_a_mirror() {
+    let down = SwitchedBlobStore::new(Arc::new(MemoryBlobStore::default()));
+    let sides: [Arc<dyn BlobStore>; 2] = [Arc::clone(&down) as _, Arc::new(MemoryBlobStore::default())];
+    let [one, other] = sides;
+    let mirror: Arc<dyn BlobStore> = Arc::new(MirroredBlobStore::new(one, other, OneSideDown::Refuse));
+    let blob = sha256(b"hello");
+    let writer = view(&mirror, "one");
+    write(&writer, blob, b"hello").await.unwrap();
+    down.set_down(true);
+    // Also after a restart, when nothing is remembered.
+    for store in [writer, view(&mirror, "one")] {
+        assert!(store.find_missing(&[blob]).await.is_err());
+        assert_eq!(read_whole(&store, blob).await.unwrap(), "hello");
+        assert_eq!(store.read_batch(&[blob]).await.remove(0).unwrap(), "hello");
+        store.lease(&[blob]).await.unwrap();
+    }
+}
+
+/// A tier serves what its fast store has.
+#[tokio::test]
+async fn reads_go_on_without_the_slow_store_of_a_tier() {
+    let slow = SwitchedBlobStore::new(Arc::new(MemoryBlobStore::default()));
+    let fast = Arc::new(MemoryBlobStore::default());
+    let tier: Arc<dyn BlobStore> = Arc::new(TieredBlobStore::write_through(fast, Arc::clone(&slow) as _));
+    let blob = sha256(b"hello");
+    write(&view(&tier, "one"), blob, b"hello").await.unwrap();
+    slow.set_down(true);
+    let after_restart = view(&tier, "one");
+    assert_eq!(read_whole(&after_restart, blob).await.unwrap(), "hello");
+    let other = read_whole(&view(&tier, "other"), blob).await.unwrap_err();
+    assert!(
+        other.is_transient(),
+        "its marker may be in the slow store: {other}"
+    );
+}
+
+/// Some caches answer every HEAD with success. That proves nothing.
+#[tokio::test]
+async fn f12_a_marker_that_only_seems_to_exist_proves_nothing() {
+    struct HasAll {
+        inner: Arc<dyn BlobStore>,
+    }
+
+    #[async_trait]
+    impl BlobStore for HasAll {
+        crate::forward_blob_store!(inner: read, write, lease, resolve, write_batch);
+
+        async fn find_missing(&self, _: &[Digest]) -> Result<Vec<Digest>, Error> {
+            Ok(vec![])
+        }
+
+        /// Bytes of some page.
+        async fn read_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
+            let read = self.inner.read_batch(digests).await.into_iter();
+            read.map(|blob| Ok(blob.unwrap_or(Bytes::from_static(b"<html>"))))
+                .collect()
+        }
+    }
+
+    let tenants = Tenants::new();
+    let blob = sha256(b"hello");
+    write(&tenants.one, blob, b"hello").await.unwrap();
+    let all: Arc<dyn BlobStore> = Arc::new(HasAll { inner: tenants.inner });
+    assert!(!has(&view(&all, "other"), blob).await);
+    assert!(has(&view(&all, "one"), blob).await);
+}
+
+/// A tenant that sends slowly what another one has does not keep it in the store.
+#[tokio::test]
+async fn f12_a_stalled_upload_leases_nothing() {
+    let tenants = Tenants::new();
+    let blob = sha256(b"hello");
+    write(&tenants.one, blob, b"hello").await.unwrap();
+    let unread: Arc<dyn BlobStore> = Arc::new(Unread {
+        inner: Arc::clone(&tenants.inner) as _,
+    });
+    let other = view(&unread, "other");
+    other.lease(&[blob]).await.unwrap();
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    let held = tokio_stream::wrappers::ReceiverStream::new(receiver).map(Ok);
+    let mut stalled = other.write(blob, held.boxed());
+    assert!(futures::poll!(&mut stalled).is_pending());
+    tenants.inner.remove(blob);
+    sender.send(Bytes::from_static(b"hello")).await.unwrap();
+    drop(sender);
+    assert!(
+        matches!(stalled.await, Err(Error::Abandoned(_))),
+        "nobody has it now"
+    );
+    write(&other, blob, b"hello").await.unwrap();
+    assert!(has(&other, blob).await);
+}
+
+/// By hash alone, a blob of another tenant takes the same calls as one that nobody has.
+#[tokio::test]
+async fn f12_a_look_up_by_hash_reads_a_marker_in_any_case() {
+    let counted = Arc::new(Counted::new(Arc::new(MemoryBlobStore::default())));
+    let store = Arc::clone(&counted) as Arc<dyn BlobStore>;
+    let others = sha256(b"hello");
+    write(&view(&store, "one"), others, b"hello").await.unwrap();
+    let mut reads = Vec::new();
+    for hash in [*others.hash(), *sha256(b"absent").hash()] {
+        counted.reads.store(0, Ordering::SeqCst);
+        let resolved = view(&store, "other").resolve(others.function(), hash).await;
+        assert_eq!(resolved.unwrap(), None);
+        reads.push(counted.reads.load(Ordering::SeqCst));
+    }
+    assert_eq!(reads, [1, 1]);
+}
+
+/// One call for the markers of a batch, also when it fails.
+#[tokio::test]
+async fn a_failing_store_is_asked_once_for_a_batch() {
+    let counted = Arc::new(Counted::new(Arc::new(FailingBlobStore)));
+    let store = Arc::clone(&counted) as Arc<dyn BlobStore>;
+    let digests: Vec<Digest> = (0..50_u8).map(|number| sha256(&[number])).collect();
+    let read = view(&store, "one").read_batch(&digests).await;
+    assert_eq!(read.len(), 50);
+    assert!(
+        read.iter()
+            .all(|blob| blob.as_ref().is_err_and(Error::is_transient))
+    );
+    assert_eq!(counted.reads.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
@@ -314,6 +499,8 @@ async fn a_store_that_is_down_is_no_missing_blob() {
     for result in one.read_batch(&[blob, blob]).await {
         assert!(result.unwrap_err().is_transient());
     }
+    let after_restart = view(&store, "one");
+    assert!(read_whole(&after_restart, blob).await.unwrap_err().is_transient());
     assert!(one.find_missing(&[blob]).await.is_err());
     assert!(one.resolve(blob.function(), *blob.hash()).await.is_err());
     assert!(write(&one, blob, b"hello").await.is_err());

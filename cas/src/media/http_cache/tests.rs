@@ -160,14 +160,32 @@ async fn paths_contain_the_prefix_and_the_instance() {
         format!("http://host:1/pre/fix/cas/{hash}")
     );
     let instance = InstanceName::new("team/one").unwrap();
-    let result = cache.result(&instance, digest);
+    let result = cache.result(&instance, digest).unwrap();
     assert_eq!(
         result.as_str(),
         format!("http://host:1/pre/fix/team/one/ac/{hash}")
     );
     let bare = HttpCache::new(HttpCacheOptions::new("https://host")).unwrap();
-    let result = bare.result(&InstanceName::default(), digest);
+    let result = bare.result(&InstanceName::default(), digest).unwrap();
     assert_eq!(result.as_str(), format!("https://host/ac/{hash}"));
+}
+
+#[test]
+fn f12_names_that_urls_change_are_refused() {
+    let cache = HttpCache::new(HttpCacheOptions::new("http://host:1/pre/fix/")).unwrap();
+    // The purposes of reserved names are not checked before.
+    for purpose in ["b/../a", "b/./a", "a\t", "b/.\t./a", "a\r\n"] {
+        let refused = cache.result(&InstanceName::reserved(purpose), sha256(b"x"));
+        assert!(
+            matches!(refused, Err(Error::InvalidArgument(_))),
+            "{purpose:?}: {refused:?}"
+        );
+    }
+    for purpose in ["a", "a b/%2e%2e/\u{e9}?#", "a..b"] {
+        cache
+            .result(&InstanceName::reserved(purpose), sha256(b"x"))
+            .unwrap();
+    }
 }
 
 #[test]
