@@ -217,6 +217,22 @@ async fn needs_no_program_of_a_root_for_the_sandbox() {
 }
 
 #[tokio::test]
+async fn an_input_root_may_equal_the_image_root() {
+    let worker = Worker::new().await;
+    // As large as a layer of an input root has to be.
+    let files: Vec<_> = (0..300).map(|index| format!("usr/share/f{index}")).collect();
+    let files: Vec<_> = files.iter().map(|path| (path.as_str(), file("x"))).collect();
+    let root = image_root(&files);
+    let digest = worker.put_tree(&root).await.to_string();
+    let run = Run {
+        script: "test -e usr/share/f1; test ! -e etc; test ! -e dev; test -e /etc/passwd",
+        platform: &[("root-image", &digest)],
+        ..Run::default()
+    };
+    assert_eq!(worker.run(&root, run).await.exit_code, 0);
+}
+
+#[tokio::test]
 async fn names_the_missing_parts_of_a_root() {
     let worker = Worker::new().await;
     let absent = FUNCTION.digest(b"absent").to_string();
