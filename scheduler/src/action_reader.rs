@@ -6,6 +6,7 @@ use bitzel_access::Permission;
 use bitzel_cas::blob_store::read_whole;
 use bitzel_cas::{InstanceBlobStores, Lease};
 use bitzel_proto::google::protobuf;
+use bitzel_proto::platform_property::image_root;
 use bitzel_proto::reapi::{Action, Command, Platform};
 use bitzel_proto::{Digest, InstanceName};
 use prost::Message;
@@ -25,7 +26,7 @@ pub(super) struct ActionSummary {
     pub(super) requirements: RequiredProperties,
     /// Permissions that the client needs, beside that to execute.
     pub(super) permissions: Vec<Permission>,
-    /// Lease of Action, Command and input root.
+    /// Lease of Action, Command, input root and image root.
     pub(super) inputs: Lease,
 }
 
@@ -43,8 +44,8 @@ impl ActionReader {
             .await
     }
 
-    /// Leases the Action's inputs and checks that it can run: its timeout is allowed, and its Command and input root exist.
-    /// The rest of the input root is checked by the worker, which has to read it anyway, unless tenants share the workers:
+    /// Leases the Action's inputs and checks that it can run: its timeout is allowed, and its Command, input root and image
+    /// root exist. The rest of both roots is checked by the worker, which has to read it anyway, unless tenants share the workers:
     /// then each of its blobs must be the tenant's, because a worker may have a blob of another tenant in its caches.
     pub(super) async fn check(
         &self,
@@ -60,21 +61,32 @@ impl ActionReader {
             .map_err(ExecutionError::invalid_digest("Action.input_root_digest"))?;
         // The lease comes before the search, so that blobs that are found are not evicted.
         let leases = self.input_leases.of(instance);
-        let inputs = leases.lease(*digest, command, input_root).await?;
-        let store = self.blob_stores.store(instance);
-        let missing = store.find_missing(&[command, input_root]).await;
-        let missing = missing.map_err(ExecutionError::store("searching the Action's inputs"))?;
-        if !missing.is_empty() {
-            return Err(ExecutionError::MissingBlobs(missing));
-        }
+        let mut inputs = leases.lease(*digest, command, input_root).await?;
+        self.require(instance, &[command, input_root]).await?;
         let platform = self.platform(action, instance, command).await?;
         check_platform(&platform)?;
+        // The worker refuses a property that is no digest.
+        if let Ok(Some(root)) = image_root(&platform, function) {
+            inputs = inputs.and(leases.lease(*digest, command, root).await?);
+            self.require(instance, &[root]).await?;
+        }
         Ok(ActionSummary {
             do_not_cache: action.do_not_cache,
             requirements: RequiredProperties::new(&platform),
             permissions: needed_permissions(&platform),
             inputs,
         })
+    }
+
+    /// Checks that blobs are in the store of an instance.
+    async fn require(&self, instance: &InstanceName, digests: &[Digest]) -> Result<(), ExecutionError> {
+        let missing = self.blob_stores.store(instance).find_missing(digests).await;
+        let missing = missing.map_err(ExecutionError::store("searching the Action's inputs"))?;
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(ExecutionError::MissingBlobs(missing))
+        }
     }
 
     /// Reads the platform. Since version 2.2 that of the Action is preferred; older clients set only that of the Command.
@@ -138,3 +150,6 @@ impl ActionReader {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bitzel_access::Permission;
-use bitzel_proto::platform_property::ROOT_IMAGE;
+use bitzel_proto::platform_property::{IMAGE_ROOT_IDENTITY, ROOT_IDENTITY, ROOT_IMAGE};
 use bitzel_proto::reapi::Platform;
 use bitzel_proto::reapi::platform::Property;
 
@@ -60,7 +60,8 @@ pub(super) fn needed_permissions(platform: &Platform) -> Vec<Permission> {
 pub struct RequiredProperties(Arc<[(String, String)]>);
 
 impl RequiredProperties {
-    /// Selects the properties of `platform` that a worker must offer.
+    /// Selects the properties of `platform` that a worker must offer. For an Action with an image root, it must offer image
+    /// roots, also if the client did not ask for that: an older worker would run the Action in its own root.
     pub fn new(platform: &Platform) -> Self {
         let mut properties: Vec<_> = platform
             .properties
@@ -68,6 +69,13 @@ impl RequiredProperties {
             .filter(|property| !INTERPRETED_BY_WORKER.contains(&property.name.as_str()))
             .map(|property| (property.name.clone(), property.value.clone()))
             .collect();
+        if platform
+            .properties
+            .iter()
+            .any(|property| property.name == ROOT_IMAGE)
+        {
+            properties.push((ROOT_IDENTITY.to_owned(), IMAGE_ROOT_IDENTITY.to_owned()));
+        }
         properties.sort_unstable();
         properties.dedup();
         Self(properties.into())
@@ -186,7 +194,6 @@ mod tests {
             ("network", "on"),
             ("undeclared-writes", "error"),
             ("user-namespaces", "on"),
-            ("root-image", "00/1"),
             ("OSFamily", "linux"),
         ]));
         assert_eq!(
@@ -194,5 +201,21 @@ mod tests {
             RequiredProperties::new(&platform(&[("OSFamily", "linux")]))
         );
         assert_eq!(requirements.to_string(), "OSFamily=linux");
+    }
+
+    #[test]
+    fn only_workers_that_know_image_roots_get_them() {
+        // As Bazel sends it.
+        let alone = RequiredProperties::new(&platform(&[("root-image", "00/1")]));
+        let both = platform(&[("root-identity", "image"), ("root-image", "00/1")]);
+        assert_eq!(alone, RequiredProperties::new(&both));
+        assert_eq!(alone.to_string(), "root-identity=image");
+        let old = OfferedProperties::new(&platform(&[("root-identity", "debian-12-aa")]));
+        let new = OfferedProperties::new(&platform(&[
+            ("root-identity", "debian-12-aa"),
+            ("root-identity", "image"),
+        ]));
+        assert!(!old.satisfy(&alone));
+        assert!(new.satisfy(&alone));
     }
 }

@@ -19,7 +19,7 @@ pub(crate) fn directory_of(tree: &DirectoryTree, digest: Digest) -> Result<&Arc<
 
 /// Totals of a tree, with all that occurs several times counted as often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct TreeTotals {
+pub struct TreeTotals {
     /// Number of files, directories and symlinks.
     pub entries: u64,
     /// Size of all files in bytes.
@@ -28,7 +28,7 @@ pub(crate) struct TreeTotals {
 
 /// Sums a tree up. Visits a Directory that occurs many times only once, so a tree that unfolds to astronomical size stays
 /// cheap here.
-pub(crate) fn tree_totals(tree: &DirectoryTree) -> Result<TreeTotals, Error> {
+pub fn tree_totals(tree: &DirectoryTree) -> Result<TreeTotals, Error> {
     totals_below(tree, tree.root, &mut HashMap::new())
 }
 

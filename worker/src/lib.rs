@@ -48,6 +48,7 @@ pub use bounds::Bounds;
 pub use composition::compose_executor;
 pub use config::{ExecutorConfig, WorkerConfig};
 pub use error::Error;
+pub use input_tree::{TreeTotals, tree_totals};
 pub use metered_action_executor::MeteredActionExecutor;
 pub use observed_action_source::ObservedActionSource;
 pub use root_identity::{InvalidRootIdentity, RootIdentity, RootParts};

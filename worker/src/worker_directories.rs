@@ -41,6 +41,9 @@ pub const CHANGES: &str = "changes";
 /// Name of the layer with the mount points of image roots.
 pub(crate) const MOUNT_POINTS: &str = "mount-points";
 
+/// Name of the empty directory on which each launcher mounts its image root, in its own mount namespace.
+pub(crate) const IMAGE_ROOT: &str = "image-root";
+
 /// Free space of the scratch space at which it counts as full.
 const MIN_FREE_BYTES: u64 = 4 << 20;
 /// Free inodes of the scratch space at which it counts as full.
@@ -67,8 +70,21 @@ impl WorkerDirectories {
     pub fn open(cache: &Path, scratch: Option<&Path>) -> Result<Arc<Self>, Error> {
         let (cache, lock) = ownership::take(cache)?;
         let mut locks = vec![lock];
-        ownership::remove_all(&cache, &["layers", MOUNT_POINTS, "actions", CHANGES, "temporary"])?;
-        ownership::create_all(&cache, &["files", "layers", "actions", CHANGES, "temporary"])?;
+        ownership::remove_all(
+            &cache,
+            &[
+                "layers",
+                MOUNT_POINTS,
+                IMAGE_ROOT,
+                "actions",
+                CHANGES,
+                "temporary",
+            ],
+        )?;
+        ownership::create_all(
+            &cache,
+            &["files", "layers", IMAGE_ROOT, "actions", CHANGES, "temporary"],
+        )?;
         let separate_scratch = match scratch {
             Some(directory) => {
                 ownership::refuse_shared(directory)?;

@@ -196,6 +196,43 @@ async fn symlinks_of_a_root_do_not_lead_out_of_it() {
 }
 
 #[tokio::test]
+async fn runs_nothing_of_a_root_outside_of_the_sandbox() {
+    let worker = Worker::new().await;
+    // Outside, `/work` is the worker's directory.
+    let trap = "#!/bin/sh\n: > /work/escaped\nexec /usr/bin/head -c 1\n";
+    let trap = || Node::Executable(trap.into());
+    let root = image_root(&[("usr/bin/cat", trap()), ("usr/bin/bwrap", trap())]);
+    assert_eq!(output(&worker, &root, "echo fine").await, "fine\n");
+    assert!(!worker.cache().join("escaped").exists());
+}
+
+#[tokio::test]
+async fn needs_no_program_of_a_root_for_the_sandbox() {
+    let worker = Worker::new().await;
+    // Neither a program nor a dynamic linker: the command is what cannot start.
+    let response = respond(&worker, &directory([("a", file("b"))]), "true").await;
+    let status = response.status.unwrap();
+    assert_eq!(status.code, Code::InvalidArgument as i32, "{}", status.message);
+    assert!(status.message.contains("sh: "), "{}", status.message);
+}
+
+#[tokio::test]
+async fn an_input_root_may_equal_the_image_root() {
+    let worker = Worker::new().await;
+    // As large as a layer of an input root has to be.
+    let files: Vec<_> = (0..300).map(|index| format!("usr/share/f{index}")).collect();
+    let files: Vec<_> = files.iter().map(|path| (path.as_str(), file("x"))).collect();
+    let root = image_root(&files);
+    let digest = worker.put_tree(&root).await.to_string();
+    let run = Run {
+        script: "test -e usr/share/f1; test ! -e etc; test ! -e dev; test -e /etc/passwd",
+        platform: &[("root-image", &digest)],
+        ..Run::default()
+    };
+    assert_eq!(worker.run(&root, run).await.exit_code, 0);
+}
+
+#[tokio::test]
 async fn names_the_missing_parts_of_a_root() {
     let worker = Worker::new().await;
     let absent = FUNCTION.digest(b"absent").to_string();

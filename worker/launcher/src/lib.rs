@@ -46,7 +46,7 @@ pub struct LauncherSetup {
 pub struct ImageRootMount {
     /// Directories of the overlay, uppermost first.
     pub lower_directories: Vec<String>,
-    /// Directory that the overlay is mounted on. It may be one of the lower ones.
+    /// Directory that the overlay is mounted on.
     pub mount_point: String,
 }
 

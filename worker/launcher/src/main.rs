@@ -6,7 +6,7 @@
 //! The launcher prepares once, with the first request, what all its commands share: namespaces for user, mounts, host
 //! name, cgroups and a network with nothing but loopback or with an [`isolated_network`] ([`namespaces`]), and the
 //! read-only file system that bubblewrap builds ([`shared_file_system`]), around the machine's `/usr` or in an image root
-//! ([`image_root`]). For each command it forks a [`supervisor`] into further namespaces, which makes what
+//! ([`image_root`]). bubblewrap needs a process that keeps its namespaces open meanwhile, the [`holder`]. For each command it forks a [`supervisor`] into further namespaces, which makes what
 //! the command has for itself ([`confinement`]) and starts it. Why a command sees nothing of the one before it is in
 //! `docs/decisions/0023-launchers-are-reused.md` and `docs/decisions/0025-one-bubblewrap-for-many-actions.md`.
 //!
@@ -22,6 +22,7 @@ mod confinement;
 mod control;
 mod disk_watch;
 mod failure;
+mod holder;
 mod image_root;
 mod isolated_network;
 mod keyring;
@@ -42,6 +43,13 @@ use std::process::ExitCode;
 use failure::{Failure, InStep as _};
 
 fn main() -> ExitCode {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|argument| argument == holder::ARGUMENT)
+    {
+        // A failure needs no message: the launcher sees that the holder has ended.
+        return holder::run().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -61,6 +61,16 @@ pub(crate) fn unshare(namespaces: UnshareFlags) -> io::Result<()> {
     }
 }
 
+/// True if the kernel started this program with the dynamic linker that it names, false if it is linked statically.
+pub(crate) fn has_program_interpreter() -> bool {
+    #[expect(
+        unsafe_code,
+        reason = "it reads what the kernel told this process at its start"
+    )]
+    let base = unsafe { libc::getauxval(libc::AT_BASE) };
+    base != 0
+}
+
 /// Closes all file descriptors from `first` on.
 pub(crate) fn close_from(first: libc::c_uint) -> io::Result<()> {
     #[expect(

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::process::{Child, Command, Stdio};
 
 use bitzel_launcher::{INPUT_ROOT, SandboxFile};
-use rustix::fs::{MemfdFlags, StatVfsMountFlags, memfd_create, statvfs};
+use rustix::fs::{MemfdFlags, Mode, OFlags, StatVfsMountFlags, memfd_create, open, statvfs};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount_change, mount_remount};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -15,6 +15,7 @@ use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use serde::Deserialize;
 
 use crate::failure::{Failure, InStep as _};
+use crate::holder;
 
 /// Name of the step that bubblewrap's own messages belong to.
 const BUILD: &str = "build the sandbox with bubblewrap";
@@ -43,24 +44,30 @@ pub(crate) fn enter(arguments: &[String], files: &[SandboxFile]) -> Result<(), F
         .flat_map(|argument| [argument.as_str(), "\0"])
         .collect();
     let arguments = memory_file(&all).in_step("pass arguments to bubblewrap")?;
+    // Open before the root changes, and not by a path in it.
+    let program = open("/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    let program = program.in_step("open this program for bubblewrap")?;
     let descriptors = contents.iter().map(AsFd::as_fd);
-    for descriptor in descriptors.chain([writer.as_fd(), arguments.as_fd()]) {
+    for descriptor in descriptors.chain([writer.as_fd(), arguments.as_fd(), program.as_fd()]) {
         // No thread but this one runs, so nothing else can inherit them by accident.
         fcntl_setfd(descriptor, FdFlags::empty()).in_step("pass files to bubblewrap")?;
     }
-    // `cat` answers as soon as all is built, and keeps the namespaces until its input ends.
+    // The holder answers as soon as all is built, and keeps the namespaces until its input ends. It is this program, not
+    // one of the new root, which may be a client's: nothing of that runs before a command is confined.
     let mut bubblewrap = Command::new("bwrap")
         .arg("--json-status-fd")
         .arg(writer.as_raw_fd().to_string())
         .arg("--args")
         .arg(arguments.as_raw_fd().to_string())
-        .args(["--", "cat"])
+        .arg("--")
+        .arg(format!("/proc/self/fd/{}", program.as_raw_fd()))
+        .arg(holder::ARGUMENT)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .in_step("start bubblewrap")?;
-    drop((writer, arguments, contents));
+    drop((writer, arguments, contents, program));
     if !answers(&mut bubblewrap).in_step(BUILD)? {
         let mut reason = String::new();
         if let Some(mut stderr) = bubblewrap.stderr.take() {
@@ -105,7 +112,7 @@ fn protect_machine() -> io::Result<()> {
     Ok(())
 }
 
-/// Waits for `cat` to run. False if bubblewrap ends before it comes to that.
+/// Waits for the holder to run. False if bubblewrap ends before it comes to that.
 fn answers(process: &mut Child) -> io::Result<bool> {
     let (Some(stdin), Some(stdout)) = (&mut process.stdin, &mut process.stdout) else {
         return Ok(false);

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use bitzel_launcher::{
-    LaunchAnswer, LaunchReport, LaunchRequest, LauncherSetup, Network, SandboxFile, WatchedBound,
-    WatchedBounds,
+    ImageRootMount, LaunchAnswer, LaunchReport, LaunchRequest, LauncherSetup, Network, SandboxFile,
+    WatchedBound, WatchedBounds,
 };
 use rustix::fs::{CWD, FileType, Mode, OFlags, fcntl_setfl, mknodat};
 use serde::Serialize;
@@ -37,15 +37,15 @@ impl Launcher {
 
     /// Starts the launcher with bounds.
     fn start_with(bounds: WatchedBounds) -> Self {
-        Self::start_process(&[], bounds)
+        Self::start_process(&[], bounds, None)
     }
 
     /// Starts the launcher as the last argument of `command`.
     fn start_below(command: &[&str]) -> Self {
-        Self::start_process(command, WatchedBounds::default())
+        Self::start_process(command, WatchedBounds::default(), None)
     }
 
-    fn start_process(command: &[&str], bounds: WatchedBounds) -> Self {
+    fn start_process(command: &[&str], bounds: WatchedBounds, image_root: Option<ImageRootMount>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("upper")).unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
@@ -67,7 +67,7 @@ impl Launcher {
                 path: "/etc/passwd".into(),
                 content: "root:x:0:0::/:/bin/sh\n".into(),
             }],
-            image_root: None,
+            image_root,
             network: Network::Loopback,
             bounds,
         });
@@ -151,6 +151,23 @@ fn failure(mut launcher: Launcher) -> (String, String) {
     assert_eq!(launcher.receive(), None);
     assert!(!launcher.process.wait().unwrap().success());
     (step, reason)
+}
+
+#[test]
+#[cfg(not(target_feature = "crt-static"))]
+fn refuses_image_roots_if_linked_dynamically() {
+    // The kernel would take the dynamic linker for the holder from the image.
+    let image_root = ImageRootMount {
+        lower_directories: vec!["upper".into(), "root".into()],
+        mount_point: "root".into(),
+    };
+    let mut launcher = Launcher::start_process(&[], WatchedBounds::default(), Some(image_root));
+    launcher.send(&request(&["true"]));
+    let report = launcher.receive().unwrap().report;
+    let LaunchReport::Failed { reason, .. } = &report else {
+        panic!("{report:?}");
+    };
+    assert!(reason.contains("static C library"), "{reason}");
 }
 
 #[test]

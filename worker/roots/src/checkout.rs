@@ -15,6 +15,7 @@ use bitzel_cas::{
 use bitzel_proto::Digest;
 use bitzel_proto::reapi::Directory;
 use bitzel_worker::node_properties::{DEFAULT_MTIME, Mtime, hardlink_group, mtime, unix_mode};
+use bitzel_worker::tree_totals;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use prost::Message as _;
@@ -22,6 +23,7 @@ use rustix::fs::{AtFlags, CWD, utimensat};
 
 use crate::error::Error;
 use crate::root_digest::file_name;
+use crate::root_tree::{MAX_BYTES, MAX_ENTRIES};
 
 /// Directory messages that are kept while a root is fetched, in bytes.
 const DIRECTORY_CACHE_BYTES: u64 = 64 << 20;
@@ -67,6 +69,10 @@ impl Checkout {
         let store = VerifyingBlobStore::new(store);
         let cache = DirectoryCache::new(DIRECTORY_CACHE_BYTES);
         let tree = Arc::new(fetch_directory_tree(&store, digest, &cache).await?);
+        {
+            let tree = Arc::clone(&tree);
+            run_blocking(move || check_size(&tree)).await?;
+        }
         let encoded = encoded_directories(&store, &tree).await?;
         fs::create_dir_all(parent).map_err(Error::io_at("create", parent))?;
         let temporary = tempfile::Builder::new()
@@ -148,6 +154,19 @@ impl Checkout {
         make_writable(&moved).map_err(Error::io_at("change the modes of", &moved))?;
         temporary.close().map_err(Error::io_at("remove", &moved))
     }
+}
+
+/// Refuses a tree that is larger than an import may be. A few Directories that name each other several times unfold to
+/// billions of entries.
+fn check_size(tree: &DirectoryTree) -> Result<(), Error> {
+    let totals = tree_totals(tree).map_err(|_| Error::DamagedCheckout(tree.root))?;
+    if totals.entries > MAX_ENTRIES {
+        return Err(Error::TooLarge(format!("{MAX_ENTRIES} entries")));
+    }
+    if totals.bytes > MAX_BYTES {
+        return Err(Error::TooLarge(format!("{MAX_BYTES} bytes")));
+    }
+    Ok(())
 }
 
 /// Gives the owner permission to remove entries.

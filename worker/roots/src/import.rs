@@ -14,6 +14,7 @@ use crate::root_tree::EncodedRoot;
 mod archive;
 mod directory;
 mod image;
+mod limited_reader;
 mod spool;
 mod stream;
 

@@ -18,7 +18,9 @@ pub use encoding::EncodedRoot;
 /// Limit of the symlinks on the way to an entry, that of Linux.
 const MAX_SYMLINKS: usize = 40;
 /// Limit of the entries of one root.
-const MAX_ENTRIES: u64 = 4_000_000;
+pub(crate) const MAX_ENTRIES: u64 = 4_000_000;
+/// Limit of all contents of one root in bytes: a small archive, or a small tree, can unfold to any size.
+pub(crate) const MAX_BYTES: u64 = 64 << 30;
 /// Mode of directories that an archive has no entry for.
 const DEFAULT_MODE: u32 = 0o755;
 /// Mode and modification time of an entry.

@@ -43,6 +43,19 @@ pub(super) const HOSTS: &str = "127.0.0.1 localhost bitzel\n::1 localhost bitzel
 /// Part of /etc that name resolution takes from the machine in an image root, beside the name servers.
 const HOSTS_FILE: &str = "/etc/hosts";
 
+/// Namespaces of bubblewrap. The launcher enters those for mounts and the host name. The others, and the lack of
+/// capabilities, confine the process that holds them until then.
+const NAMESPACES: [&str; 8] = [
+    "--unshare-uts",
+    "--unshare-pid",
+    "--unshare-ipc",
+    "--hostname",
+    "bitzel",
+    "--die-with-parent",
+    "--cap-drop",
+    "ALL",
+];
+
 /// Parts of this machine's file system that commands see, all of them read-only.
 #[derive(Debug)]
 pub(super) struct HostFileSystem {
@@ -107,7 +120,7 @@ impl HostFileSystem {
     /// read-only; file systems that they can write to are mounted over `/work`, `/tmp`, `/dev/shm`, `/dev/pts` and
     /// `/proc` for each of them.
     pub(super) fn bubblewrap_arguments(&self, network: &Network) -> Vec<String> {
-        let mut arguments = strings(&["--unshare-uts", "--hostname", "bitzel", "--die-with-parent"]);
+        let mut arguments = strings(&NAMESPACES);
         arguments.extend_from_slice(&self.common);
         if *network != Network::Loopback {
             arguments.extend_from_slice(&self.network);
@@ -129,7 +142,7 @@ impl HostFileSystem {
     /// to the worker's directory. Of this machine commands see the devices, `/proc`, and with `network` where its name
     /// servers are. The image root has all mount points ([`super::mount_points`]).
     pub(super) fn image_root_arguments(&self, network: &Network, image_root: &str) -> Vec<String> {
-        let mut arguments = strings(&["--unshare-uts", "--hostname", "bitzel", "--die-with-parent"]);
+        let mut arguments = strings(&NAMESPACES);
         arguments.extend(strings(&["--ro-bind", image_root, "/"]));
         if *network != Network::Loopback {
             arguments.extend(strings(&["--ro-bind-try", HOSTS_FILE, HOSTS_FILE]));

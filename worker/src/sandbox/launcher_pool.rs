@@ -12,7 +12,7 @@ use super::launcher_program::LauncherProgram;
 use crate::cgroup::Cgroups;
 use crate::error::Error;
 use crate::image_root::ImageRoot;
-use crate::worker_directories::{MOUNT_POINTS, WorkerDirectories};
+use crate::worker_directories::{IMAGE_ROOT, MOUNT_POINTS, WorkerDirectories};
 
 /// Limit of the idle launchers of image roots: those of roots that no build uses any more must not add up.
 const MAX_IDLE_OF_IMAGE_ROOTS: usize = 64;
@@ -95,14 +95,14 @@ impl LauncherPool {
                 None,
             ),
             Some(root) => {
-                let mount_point = root.relative_path().to_owned();
                 let mount = ImageRootMount {
-                    lower_directories: vec![MOUNT_POINTS.to_owned(), mount_point.clone()],
-                    mount_point: mount_point.clone(),
+                    lower_directories: vec![MOUNT_POINTS.to_owned(), root.relative_path().to_owned()],
+                    // Not the layer itself: an input root with the same digest shares that.
+                    mount_point: IMAGE_ROOT.to_owned(),
                 };
                 // The sandbox's own files are a part of the mount points.
                 (
-                    self.host.image_root_arguments(&network, &mount_point),
+                    self.host.image_root_arguments(&network, &mount.mount_point),
                     vec![],
                     Some(mount),
                 )

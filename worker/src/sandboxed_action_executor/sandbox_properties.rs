@@ -1,6 +1,6 @@
 //! Platform properties that configure the sandbox of an Action.
 
-use bitzel_proto::platform_property::ROOT_IMAGE;
+use bitzel_proto::platform_property::image_root;
 use bitzel_proto::reapi::Platform;
 use bitzel_proto::{Digest, DigestFunction};
 
@@ -22,25 +22,14 @@ pub(super) struct SandboxProperties {
 impl SandboxProperties {
     /// Reads the properties of a platform. Digests are those of `function`.
     pub(super) fn of_platform(platform: Option<&Platform>, function: DigestFunction) -> Result<Self, Error> {
-        let image_root = value(platform, ROOT_IMAGE).map(|text| digest(function, text));
+        let image_root = platform.map_or(Ok(None), |platform| image_root(platform, function));
         Ok(Self {
             network: value(platform, "network") == Some("on"),
             user_namespaces: value(platform, "user-namespaces") == Some("on"),
             undeclared_writes_fail: value(platform, "undeclared-writes") == Some("error"),
-            image_root: image_root.transpose()?,
+            image_root: image_root.map_err(|error| Error::InvalidAction(error.to_string()))?,
         })
     }
-}
-
-fn digest(function: DigestFunction, text: &str) -> Result<Digest, Error> {
-    let parts = text.split_once('/');
-    let size = parts.and_then(|(hash, size)| Some((hash, size.parse::<i64>().ok()?)));
-    size.and_then(|(hash, size)| Digest::from_parts(function, hash, size).ok())
-        .ok_or_else(|| {
-            Error::InvalidAction(format!(
-                "the platform property {ROOT_IMAGE}={text:?} is not the digest of a Directory: write HASH/SIZE"
-            ))
-        })
 }
 
 fn value<'platform>(platform: Option<&'platform Platform>, name: &str) -> Option<&'platform str> {

@@ -3,9 +3,11 @@
 use std::os::unix::fs::MetadataExt as _;
 
 use bitzel_cas::{MemoryBlobStore, upload_missing};
+use bitzel_proto::reapi::{DirectoryNode, FileNode};
 
 use super::*;
 use crate::import::import;
+use crate::root_digest::ROOT_DIGEST_FUNCTION;
 
 /// A root with links, times and modes in a directory, and its import.
 fn example(directory: &Path) -> crate::ImportedRoot {
@@ -82,4 +84,52 @@ async fn leaves_nothing_if_the_store_lacks_a_file() {
         "{error}"
     );
     assert_eq!(fs::read_dir(&checkouts).unwrap().count(), 0);
+}
+
+/// Tree whose Directories have their child twice, and the last one these files.
+async fn unfolding(store: &dyn BlobStore, levels: usize, files: Vec<FileNode>) -> Digest {
+    let mut directory = Directory {
+        files,
+        ..Directory::default()
+    };
+    for level in 0..=levels {
+        let (digest, bytes) = Digest::of_message(ROOT_DIGEST_FUNCTION, &directory);
+        let blob = bitzel_cas::blob_store::one_chunk(bytes.into());
+        store.write(digest, blob).await.unwrap();
+        if level == levels {
+            return digest;
+        }
+        let child = |name: &str| DirectoryNode {
+            name: name.to_owned(),
+            digest: Some(digest.into()),
+        };
+        directory = Directory {
+            directories: vec![child("a"), child("b")],
+            ..Directory::default()
+        };
+    }
+    unreachable!("the last level returns")
+}
+
+#[tokio::test]
+async fn refuses_roots_that_unfold_beyond_the_limits() {
+    let directory = tempfile::tempdir().unwrap();
+    let checkouts = directory.path().join("checkouts");
+    let file = |name: String, size| FileNode {
+        name,
+        digest: Some(Digest::new(ROOT_DIGEST_FUNCTION, [7; 32], size).into()),
+        ..FileNode::default()
+    };
+    let many = (0..1000).map(|index| file(format!("f{index:04}"), 1)).collect();
+    let large = vec![file("file".to_owned(), 1 << 30)];
+    for (levels, files, unit) in [(13, many, "entries"), (7, large, "bytes")] {
+        let store = Arc::new(MemoryBlobStore::default());
+        let digest = unfolding(&*store, levels, files).await;
+        let error = Checkout::fetch(&checkouts, digest, store).await.unwrap_err();
+        assert!(
+            matches!(&error, Error::TooLarge(limit) if limit.ends_with(unit)),
+            "{error:?}"
+        );
+        assert!(!checkouts.exists(), "nothing was written");
+    }
 }

@@ -1,17 +1,19 @@
 //! Tar archives: their entries, as changes of a tree.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
+use bitzel_cas::directory_tree::MAX_DEPTH;
 use tar::EntryType;
 
 use super::ImportedRoot;
+use super::limited_reader::{HeaderBudget, LimitedReader};
 use super::spool::{Spool, SpooledFiles};
 use super::stream::decompressed;
 use crate::error::Error;
 use crate::losses::{Loss, Losses};
-use crate::root_tree::{Attributes, RootFileEntry, RootTree};
+use crate::root_tree::{Attributes, MAX_ENTRIES, RootFileEntry, RootTree};
 
 /// Start of names that an image layer uses for removed entries.
 const WHITEOUT: &str = ".wh.";
@@ -19,6 +21,13 @@ const WHITEOUT: &str = ".wh.";
 const OPAQUE: &str = ".wh..wh..opq";
 /// Start of names that are reserved for other notes of union file systems.
 const RESERVED: &str = ".wh..wh.";
+
+/// Limit of an archive in bytes, without compression.
+pub(super) const MAX_ARCHIVE_BYTES: u64 = 64 << 30;
+/// Limit of the memory for all paths of an archive in bytes.
+const MAX_PATH_BYTES: u64 = 1 << 30;
+/// Estimate of the memory for each name of a path, beside its text, in bytes.
+const NAME_OVERHEAD_BYTES: u64 = 48;
 
 /// A change that an archive makes to a tree.
 enum Change {
@@ -35,6 +44,10 @@ pub(super) struct ArchiveEntries {
     whiteouts: Vec<(Vec<String>, bool)>,
     changes: Vec<(Vec<String>, Change)>,
     losses: Losses,
+    /// Entries that were read.
+    count: u64,
+    /// Memory for their paths.
+    path_bytes: u64,
 }
 
 /// A whole root in one archive.
@@ -103,12 +116,38 @@ impl ArchiveEntries {
             reason: format!("cannot be read: {error}"),
         };
         let mut entries = Self::default();
-        let mut archive = tar::Archive::new(reader);
-        for entry in archive.entries().map_err(damaged)? {
+        let headers = HeaderBudget::default();
+        let mut archive = tar::Archive::new(LimitedReader::new(reader, MAX_ARCHIVE_BYTES, headers.clone()));
+        let mut members = archive.entries().map_err(damaged)?;
+        loop {
+            headers.begin();
+            let Some(entry) = members.next() else {
+                return Ok(entries);
+            };
+            headers.end();
             let mut entry = entry.map_err(damaged)?;
+            entries.count(&entry)?;
             entries.add(&mut entry, is_layer, spool)?;
+            // The library would skip the rest together with the next header.
+            io::copy(&mut entry, &mut io::sink()).map_err(damaged)?;
         }
-        Ok(entries)
+    }
+
+    /// Counts an entry. Entries gather before the tree is made, whose limits come too late.
+    fn count(&mut self, entry: &tar::Entry<'_, impl Read>) -> Result<(), Error> {
+        self.count += 1;
+        if self.count > MAX_ENTRIES {
+            return Err(Error::TooLarge(format!("{MAX_ENTRIES} entries")));
+        }
+        let link = entry.link_name_bytes();
+        for path in [Some(entry.path_bytes()), link].into_iter().flatten() {
+            let names = path.split(|byte| *byte == b'/').count() as u64;
+            self.path_bytes += path.len() as u64 + names * NAME_OVERHEAD_BYTES;
+        }
+        if self.path_bytes > MAX_PATH_BYTES {
+            return Err(Error::TooLarge(format!("{MAX_PATH_BYTES} bytes of paths")));
+        }
+        Ok(())
     }
 
     fn add(
@@ -292,7 +331,8 @@ fn components(path: &str, shown: &str) -> Result<Vec<String>, Error> {
                     reason: "leads out of the archive with \"..\"".to_owned(),
                 });
             }
-            name => names.push(name.to_owned()),
+            name if names.len() < MAX_DEPTH => names.push(name.to_owned()),
+            _ => return Err(Error::TooLarge(format!("{MAX_DEPTH} levels of directories"))),
         }
     }
     Ok(names)

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::ImportedRoot;
-use super::archive::{ArchiveEntries, finish};
+use super::archive::{ArchiveEntries, MAX_ARCHIVE_BYTES, finish};
 use super::spool::{Spool, SpooledFiles};
 use super::stream::{HashingReader, decompressed};
 use crate::error::Error;
@@ -24,8 +24,6 @@ const MAX_DOCUMENT_BYTES: u64 = 8 << 20;
 const MAX_LAYERS: usize = 1024;
 /// Limit of indexes that refer to indexes.
 const MAX_INDEX_LEVELS: usize = 4;
-/// Limit of one layer in bytes, without compression.
-const MAX_LAYER_BYTES: u64 = 64 << 30;
 
 /// Place of an image layout.
 pub(super) enum Layout<'layout> {
@@ -230,7 +228,7 @@ impl Layer<'_> {
         let mut stored = HashingReader::new(self.file);
         let entries = {
             let content = decompressed(&mut stored).map_err(unreadable)?;
-            let mut content = HashingReader::new(content.take(MAX_LAYER_BYTES));
+            let mut content = HashingReader::new(content.take(MAX_ARCHIVE_BYTES + 1));
             let entries = ArchiveEntries::read(&mut content, true, spool)?;
             check(&format!("the content of layer {name}"), self.content, content)?;
             entries

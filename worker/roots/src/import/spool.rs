@@ -10,9 +10,8 @@ use tempfile::TempDir;
 
 use crate::error::Error;
 use crate::root_digest::ROOT_DIGEST_FUNCTION;
+use crate::root_tree::MAX_BYTES;
 
-/// Limit of all contents of one root in bytes: a small archive can unfold to any size.
-const MAX_BYTES: u64 = 64 << 30;
 /// Bytes that are read at once.
 const BUFFER_BYTES: usize = 1 << 18;
 

@@ -270,6 +270,27 @@ fn refuses_hostile_archives() {
 }
 
 #[test]
+fn bounds_the_headers_of_an_archive() {
+    let name = |length| b"n".repeat(length);
+    let long = |kind, length| Tar::default().entry(EntryType::new(kind), b"long", b"", &name(length));
+    let header = |kind| message(long(kind, 300 << 10).file("a", "x").import());
+    for kind in *b"LKx" {
+        let refused = header(kind);
+        assert!(refused.contains("header has more than"), "{refused}");
+    }
+    // Contents that nobody reads are no header.
+    let imported = Tar::default()
+        .entry(EntryType::Directory, b"d", b"", &name(300 << 10))
+        .file("a", "x")
+        .import()
+        .unwrap();
+    assert_eq!(listing(&imported), ["a f x", "d d"]);
+    let deep = Tar::default().entry(EntryType::GNULongName, b"long", b"", "a/".repeat(600).as_bytes());
+    let refused = message(deep.file("a", "x").import());
+    assert!(refused.contains("levels of directories"), "{refused}");
+}
+
+#[test]
 fn hardlinks_of_an_archive_share_an_inode() {
     let imported = Tar::default()
         .file("b", "x")
