@@ -280,7 +280,13 @@ fn in_postgresql(
     let connector = PostgresqlConnector::new(&config, Path::new(""), None, String::new()).unwrap();
     let journal = |epoch| {
         let deposed = CancellationToken::new();
-        PostgresqlJournal::new(connector.clone(), epoch, commit_interval, deposed)
+        PostgresqlJournal::new(
+            connector.clone(),
+            epoch,
+            config.lease_time,
+            commit_interval,
+            deposed,
+        )
     };
     runtime.block_on(async {
         // Creates the tables.

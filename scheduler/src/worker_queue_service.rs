@@ -1,5 +1,7 @@
 //! `WorkerQueue` service: one stream for each worker.
 
+mod hello;
+
 use std::sync::Arc;
 
 use bitzel_access::{Permission, authorize};
@@ -17,6 +19,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Code, Request, Response, Status, Streaming};
+
+use hello::read_hello;
 
 use super::action_metrics;
 use super::dispatcher::{Connection, Dispatcher, OutgoingMessage, WorkerSender};
@@ -137,22 +141,6 @@ impl WorkerQueue for WorkerQueueService {
         // Does not wait for Hello: the worker may wait for the response's headers before it sends that.
         Ok(Response::new(self.open(inbound, false)))
     }
-}
-
-async fn read_hello(
-    inbound: &mut (impl Stream<Item = Result<WorkerMessage, Status>> + Unpin),
-) -> Result<Hello, ExecutionError> {
-    let first = inbound.next().await.and_then(Result::ok);
-    let problem = match first.and_then(|message| message.message) {
-        Some(worker_message::Message::Hello(hello)) => match &hello {
-            hello if hello.worker_name.is_empty() => "Hello.worker_name is empty",
-            hello if hello.worker_name.len() > 256 => "Hello.worker_name is longer than 256 bytes",
-            hello if hello.slots == 0 || hello.slots > MAX_SLOTS => "Hello.slots is not between 1 and 1024",
-            _ => return Ok(hello),
-        },
-        _ => "the first message of the stream must be Hello",
-    };
-    Err(ExecutionError::WorkerProtocol(problem))
 }
 
 /// Stream of a registered worker. Dropping it gives its leases of Actions to other workers.

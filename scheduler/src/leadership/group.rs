@@ -116,6 +116,7 @@ impl SchedulerGroup {
         let (role, roles) = watch::channel(Role::default());
         let member = Member {
             connector,
+            lease_time: config.lease_time,
             commit_interval: settings.commit_interval,
             policies: settings.policies,
             blob_stores: blob_stores.into(),
@@ -156,6 +157,7 @@ impl SchedulerGroup {
 /// Task that carries out what the election has decided.
 struct Member {
     connector: PostgresqlConnector,
+    lease_time: Duration,
     commit_interval: Duration,
     policies: ExecutionConfig,
     blob_stores: InstanceBlobStores,
@@ -213,6 +215,7 @@ impl Member {
         let journal = Arc::new(PostgresqlJournal::new(
             self.connector.clone(),
             tenure.epoch,
+            self.lease_time,
             self.commit_interval,
             tenure.ended().clone(),
         ));
