@@ -9,10 +9,12 @@ use futures::stream::BoxStream;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::leadership::leader_connection::is_forwarded;
 use crate::leadership::lent_messages::LentMessages;
 use crate::leadership::router::{
     Destination, MAX_LEADER_WAIT, Router, is_broken, not_leading, passed_on, while_following, while_leading,
 };
+use crate::operation_queue::Route;
 use crate::worker_queue_service::MAX_MESSAGE_BYTES;
 
 /// `WorkerQueue` service of a server in a group.
@@ -49,7 +51,12 @@ impl WorkerQueue for GroupWorkerQueueService {
                         .take()
                         .or_else(|| lent.take_back())
                         .ok_or_else(not_leading)?;
-                    let messages = reign.worker_queue.open(messages, false);
+                    let route = if is_forwarded(&metadata) {
+                        Route::Forwarded
+                    } else {
+                        Route::Direct
+                    };
+                    let messages = reign.worker_queue.open(messages, route);
                     return Ok(Response::new(while_leading(reign, messages)));
                 }
                 Destination::Leader(leader, channel) => {
