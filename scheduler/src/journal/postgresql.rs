@@ -29,6 +29,7 @@ pub use config::PostgresqlConfig;
 pub(crate) use connector::PostgresqlConnection;
 pub use connector::PostgresqlConnector;
 pub(super) use schema::SCHEMA_VERSION;
+pub(crate) use writer::DURABLE_COMMITS;
 
 use writer::{Writer, stall_timeout};
 
@@ -58,12 +59,12 @@ struct Pending {
 }
 
 impl PostgresqlJournal {
-    /// Creates the journal of the leader with the fencing number `epoch`, within a tokio runtime. A batch is written when
+    /// Creates the journal of `server`, the leader with the fencing number `epoch`, within a tokio runtime. A batch is written when
     /// `commit_interval` has passed since its first record. `deposed` is cancelled when another server leads, or when nothing
     /// could be written for many times of a lease, `lease_time`.
     pub fn new(
         connector: PostgresqlConnector,
-        epoch: u32,
+        (epoch, server): (u32, Uuid),
         lease_time: Duration,
         commit_interval: Duration,
         deposed: CancellationToken,
@@ -71,6 +72,7 @@ impl PostgresqlJournal {
         Self::with_writer(Writer {
             connector,
             epoch,
+            server,
             commit_interval,
             stall_timeout: stall_timeout(lease_time),
             deposed,

@@ -48,6 +48,7 @@ impl TestDatabase {
         let journal = PostgresqlJournal::with_writer(Writer {
             connector: self.connector.clone(),
             epoch,
+            server: candidate.server,
             commit_interval: Duration::ZERO,
             stall_timeout: STALL_TIMEOUT,
             deposed: deposed.clone(),
@@ -63,6 +64,8 @@ fn config(url: &str) -> PostgresqlConfig {
         tls_ca: None,
         address: None,
         servers_ca: None,
+        servers_certificate: None,
+        servers_key: None,
         lease_time: Duration::from_secs(3),
     }
 }
@@ -96,6 +99,29 @@ async fn a_deposed_leader_writes_nothing() {
     assert!(matches!(old.recover().await, Err(JournalError::Deposed)));
     written(&new, vec![accepted(3, "of the new leader")]).await;
     assert_eq!(states(&new.recover().await.unwrap()).len(), 2);
+}
+
+/// As after the tables were restored from a backup: the epoch comes again, the server does not.
+#[tokio::test]
+async fn the_leader_is_known_by_epoch_and_server() {
+    let Some(database) = TestDatabase::start_or_skip() else {
+        return;
+    };
+    let (journal, deposed) = database.lead().await;
+    written(&journal, vec![accepted(1, "before")]).await;
+    let connection = database.connector.connect().await.unwrap();
+    let client = &connection.client;
+    let (server, _) = statements::read(client).await.unwrap().holder.unwrap();
+    let epoch = i64::from(journal.epoch);
+    assert!(statements::renew(client, epoch, server).await.unwrap());
+    let other = client.batch_execute("UPDATE bitzel_leader SET holder = gen_random_uuid()");
+    other.await.unwrap();
+    assert!(!statements::renew(client, epoch, server).await.unwrap());
+    statements::resign(client, epoch, server).await.unwrap();
+    assert!(statements::read(client).await.unwrap().holder.is_some());
+    journal.append(vec![accepted(2, "after")]);
+    deposed.cancelled().await;
+    assert_eq!(states(&journal.recover().await.unwrap()).len(), 1);
 }
 
 #[tokio::test]
@@ -143,16 +169,22 @@ async fn a_leader_that_cannot_write_gives_up() {
         return;
     };
     let (journal, _) = database.lead().await;
+    let connection = database.connector.connect().await.unwrap();
+    let (server, _) = statements::read(&connection.client)
+        .await
+        .unwrap()
+        .holder
+        .unwrap();
     let deposed = CancellationToken::new();
     let journal = PostgresqlJournal::with_writer(Writer {
         connector: database.connector.clone(),
         epoch: journal.epoch,
+        server,
         commit_interval: Duration::ZERO,
         stall_timeout: Duration::from_millis(300),
         deposed: deposed.clone(),
     });
     written(&journal, vec![accepted(1, "before")]).await;
-    let connection = database.connector.connect().await.unwrap();
     let drop = connection.client.batch_execute("DROP TABLE bitzel_operations");
     drop.await.unwrap();
     journal.append(vec![accepted(2, "after")]);

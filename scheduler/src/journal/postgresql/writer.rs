@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::Shared;
 use super::batch::Batch;
@@ -25,10 +26,11 @@ const STALL_LEASES: u32 = 10;
 /// Maximum number of records of a batch. Larger ones gain little speed, and take longer to be shown.
 const MAX_BATCH_RECORDS: usize = 5_000;
 
-/// Settings of the connection. A commit is on PostgreSQL's disk when it is reported. The tables are found by their keys
-/// whatever the planner guesses about their size.
+/// Setting of a connection whose commits are on PostgreSQL's disk when they are reported.
+pub(crate) const DURABLE_COMMITS: &str = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
+
+/// Further settings of the connection. The tables are found by their keys whatever the planner guesses about their size.
 const SETTINGS: &str = "
-SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
 SET enable_seqscan = off;
 SET enable_hashjoin = off;
 SET enable_mergejoin = off;
@@ -39,7 +41,7 @@ SET plan_cache_mode = force_generic_plan;";
 /// statement, so no other server begins to lead in the middle of it.
 const WRITE: &str = "
 WITH leads AS MATERIALIZED (
-    SELECT 1 FROM bitzel_leader WHERE epoch = $1 FOR KEY SHARE
+    SELECT 1 FROM bitzel_leader WHERE epoch = $1 AND holder = $14 FOR KEY SHARE
 ), inserted AS (
     INSERT INTO bitzel_operations (id, operation, lease, worker, attempts, outcome)
     SELECT new.id, new.operation, coalesce(new.lease, 0), coalesce(new.worker, ''), coalesce(new.attempts, ''), new.outcome
@@ -63,6 +65,8 @@ SELECT count(*) FROM leads";
 pub(super) struct Writer {
     pub(super) connector: PostgresqlConnector,
     pub(super) epoch: u32,
+    /// The leader of that epoch.
+    pub(super) server: Uuid,
     pub(super) commit_interval: Duration,
     /// Time without a durable write after which this server gives up the lead, so that another one may try.
     pub(super) stall_timeout: Duration,
@@ -185,7 +189,13 @@ impl Writer {
             Some(ready) => ready,
             None => prepared.insert(prepare(self.connector.connect().await?).await?),
         };
-        let writing = write(&ready.connection.client, &ready.statement, self.epoch, batch);
+        let writing = write(
+            &ready.connection.client,
+            &ready.statement,
+            self.epoch,
+            &self.server,
+            batch,
+        );
         let written = tokio::time::timeout(WRITE_TIMEOUT, writing).await;
         if written.unwrap_or(Err(JournalError::NoAnswer))? {
             Ok(())
@@ -206,6 +216,7 @@ fn is_refused(error: &JournalError) -> bool {
 }
 
 async fn prepare(connection: PostgresqlConnection) -> Result<Prepared, JournalError> {
+    connection.client.batch_execute(DURABLE_COMMITS).await?;
     connection.client.batch_execute(SETTINGS).await?;
     let statement = connection.client.prepare(WRITE).await?;
     Ok(Prepared {
@@ -219,6 +230,7 @@ async fn write(
     client: &Client,
     statement: &Statement,
     epoch: u32,
+    server: &Uuid,
     batch: &Batch,
 ) -> Result<bool, JournalError> {
     let Batch {
@@ -227,7 +239,7 @@ async fn write(
         deleted,
     } = batch;
     let epoch = i64::from(epoch);
-    let parameters: [&(dyn ToSql + Sync); 13] = [
+    let parameters: [&(dyn ToSql + Sync); 14] = [
         &epoch,
         &new.ids,
         &new.operations,
@@ -241,6 +253,7 @@ async fn write(
         &changed.attempts,
         &changed.outcomes,
         deleted,
+        server,
     ];
     let leads: i64 = client.query_one(statement, &parameters).await?.get(0);
     Ok(leads == 1)
