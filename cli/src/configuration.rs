@@ -83,7 +83,8 @@ impl Configuration {
             });
         }
         if let Some(execution) = &execution {
-            problems.extend(execution.journal_problems(has_blobs && has_actions));
+            let needs_certificate = tls.as_ref().is_some_and(|tls| tls.client_certificate_required);
+            problems.extend(execution.journal_problems(has_blobs && has_actions, needs_certificate));
         }
         tables.finish(problems)?;
         Ok(Self {

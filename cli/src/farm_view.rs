@@ -90,14 +90,14 @@ fn waiting_line(group: &WaitingGroup) -> String {
         "" => "others",
         user => user,
     };
-    let unserved = if group.unserved {
-        "no worker offers "
-    } else {
-        "need "
+    let needs = match (&group.requirements, group.unserved) {
+        (None, false) => String::new(),
+        (None, true) => "; no worker can run them".to_owned(),
+        (requirements, false) => format!("; need {}", properties(requirements.as_ref())),
+        (requirements, true) => format!("; no worker offers {}", properties(requirements.as_ref())),
     };
-    let requirements = properties(group.requirements.as_ref());
     let text = format!(
-        "  {:>8}  {} of {user}; {unserved}{requirements}",
+        "  {:>8}  {} of {user}{needs}",
         elapsed(group.waited_milliseconds),
         count(group.actions, "Action"),
     );

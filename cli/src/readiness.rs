@@ -3,6 +3,7 @@
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use bitzel_scheduler::GroupReadiness;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +19,8 @@ pub(crate) struct Readiness {
     written: Option<PathBuf>,
     /// State of the connection to the scheduler.
     connected: Option<watch::Receiver<bool>>,
+    /// Group of schedulers, one of which has to lead.
+    group: Option<GroupReadiness>,
 }
 
 impl Readiness {
@@ -27,6 +30,7 @@ impl Readiness {
             shutdown,
             written: None,
             connected: None,
+            group: None,
         }
     }
 
@@ -46,6 +50,14 @@ impl Readiness {
         }
     }
 
+    /// Ready only while a scheduler of the group leads.
+    pub(crate) fn with_leader(self, group: GroupReadiness) -> Self {
+        Self {
+            group: Some(group),
+            ..self
+        }
+    }
+
     /// Checks all conditions. The error is the first one that does not hold, as text for people.
     pub(crate) async fn check(&self) -> Result<(), String> {
         if self.shutdown.is_cancelled() {
@@ -57,6 +69,9 @@ impl Readiness {
             .is_some_and(|connected| !*connected.borrow())
         {
             return Err("no connection to the scheduler".to_owned());
+        }
+        if self.group.as_ref().is_some_and(|group| !group.is_ready()) {
+            return Err("no scheduler leads (can they reach PostgreSQL?)".to_owned());
         }
         if let Some(directory) = self.written.clone() {
             let written = tokio::task::spawn_blocking(move || {

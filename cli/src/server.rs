@@ -7,8 +7,8 @@ use std::time::Duration;
 use axum::Router;
 use bitzel_cas_server::{CacheServer, Extension, Gauges, Listener, ServerConfig};
 use bitzel_scheduler::{
-    DiskJournal, ExecutionConfig, ExecutionServer, GroupSettings, Journal, MemoryJournal, SchedulerGroup,
-    SystemClock,
+    DiskJournal, ExecutionConfig, ExecutionServer, GroupReadiness, GroupSettings, Journal, MemoryJournal,
+    SchedulerGroup, SystemClock,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -98,6 +98,7 @@ impl Scheduler {
                     },
                     admin: Routes::new(scaler.into_server()).into_axum_router(),
                     gauges: Box::new(move || gauges.publish()),
+                    group: None,
                 }
             }
             Self::Member(SchedulerGroup {
@@ -106,6 +107,7 @@ impl Scheduler {
                 farm,
                 scaler,
                 gauges,
+                readiness,
                 background,
             }) => SchedulerServices {
                 extension: Extension {
@@ -119,6 +121,7 @@ impl Scheduler {
                 },
                 admin: Routes::new(scaler.into_server()).into_axum_router(),
                 gauges: Box::new(move || gauges.publish()),
+                group: Some(readiness),
             },
         }
     }
@@ -132,6 +135,8 @@ struct SchedulerServices {
     admin: Router,
     /// Gauges of the queue.
     gauges: Gauges,
+    /// Readiness of a member of a group.
+    group: Option<GroupReadiness>,
 }
 
 fn open_file(path: &Path, commit_interval: Duration) -> Result<DiskJournal, CommandError> {
@@ -204,12 +209,15 @@ impl Server {
     ) -> Result<(), CommandError> {
         let mut gauges = vec![self.cache.gauges()];
         let mut services = Router::new();
+        let mut group = None;
         let extension = self.execution.map(|execution| {
             let SchedulerServices {
                 extension,
                 admin,
                 gauges: queue,
+                group: of_group,
             } = execution.services();
+            group = of_group;
             gauges.push(queue);
             services = admin;
             extension
@@ -217,6 +225,10 @@ impl Server {
         let readiness = Readiness::until(shutdown.clone());
         let readiness = match self.disk {
             Some(directory) => readiness.with_writable(directory),
+            None => readiness,
+        };
+        let readiness = match group {
+            Some(group) => readiness.with_leader(group),
             None => readiness,
         };
         let admin =

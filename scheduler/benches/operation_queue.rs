@@ -275,12 +275,21 @@ fn in_postgresql(
         tls_ca: None,
         address: None,
         servers_ca: None,
+        servers_certificate: None,
+        servers_key: None,
         lease_time: Duration::from_secs(3),
     };
     let connector = PostgresqlConnector::new(&config, Path::new(""), None, String::new()).unwrap();
+    let server = uuid::Uuid::new_v4();
     let journal = |epoch| {
         let deposed = CancellationToken::new();
-        PostgresqlJournal::new(connector.clone(), epoch, commit_interval, deposed)
+        PostgresqlJournal::new(
+            connector.clone(),
+            epoch,
+            config.lease_time,
+            commit_interval,
+            deposed,
+        )
     };
     runtime.block_on(async {
         // Creates the tables.
@@ -290,8 +299,8 @@ fn in_postgresql(
             .unwrap();
         tokio::spawn(connection);
         client.batch_execute("TRUNCATE bitzel_operations").await.unwrap();
-        let lead = "UPDATE bitzel_leader SET epoch = epoch + 1 RETURNING epoch";
-        let epoch: i64 = client.query_one(lead, &[]).await.unwrap().get(0);
+        let lead = "UPDATE bitzel_leader SET epoch = epoch + 1, holder = $1 RETURNING epoch";
+        let epoch: i64 = client.query_one(lead, &[&server]).await.unwrap().get(0);
         let journal: Arc<dyn Journal> = Arc::new(journal(u32::try_from(epoch).unwrap()));
         journal
     })

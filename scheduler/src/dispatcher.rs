@@ -18,7 +18,7 @@ use super::execution_config::ExecutionConfig;
 use super::journal::{DurabilityGate, Journal, RecordNumber, Recovered};
 use super::operation_queue::{
     ActionKey, CompletedLease, Effect, LeaseId, Occupancy, OperationId, OperationOutcome, OperationQueue,
-    PoolDemand, Progress, QueuedAction, Registration, Snapshot, Update, WorkerId,
+    PoolDemand, Progress, QueuedAction, Registration, Route, Snapshot, Update, WorkerId,
 };
 
 /// Message to a worker, which may be sent when its record is durable.
@@ -197,20 +197,15 @@ impl Dispatcher {
         })
     }
 
-    /// Registers a worker, which ends with this server if it is in the same process.
-    pub(super) fn register_worker(
-        &self,
-        hello: &Hello,
-        connection: Connection,
-        in_process: bool,
-    ) -> WorkerId {
+    /// Registers a worker.
+    pub(super) fn register_worker(&self, hello: &Hello, connection: Connection, route: Route) -> WorkerId {
         let leases = hello.leases.iter().filter_map(|lease| parse_lease_name(lease));
         let leases: Vec<_> = leases.take(MAX_REPORTED_LEASES).collect();
         let register = |state: &mut DispatcherState, now| {
             let registration = Registration {
                 hello,
                 leases: &leases,
-                ends_with_server: in_process,
+                route,
             };
             let (worker, effects) = state.queue.register_worker(now, registration);
             // Before the effects, which may be messages to it.
@@ -228,10 +223,11 @@ impl Dispatcher {
         }));
     }
 
-    pub(super) fn lose_worker(&self, worker: WorkerId) {
+    /// Removes a worker whose stream has ended.
+    pub(super) fn disconnect_worker(&self, worker: WorkerId) {
         drop(self.transition(|state, now| {
             state.workers.remove(&worker);
-            ((), state.queue.lose_worker(now, worker))
+            ((), state.queue.disconnect_worker(now, worker))
         }));
     }
 
@@ -396,7 +392,7 @@ impl Dispatcher {
         }
     }
 
-    /// Sends a message to a worker. A worker whose channel is full does not read its stream and counts as lost.
+    /// Sends a message to a worker. A worker whose channel is full does not read its stream, so that is closed.
     fn send(
         &self,
         state: &mut DispatcherState,
@@ -416,7 +412,7 @@ impl Dispatcher {
             if let Some(connection) = state.workers.remove(&worker) {
                 connection.closed.cancel();
             }
-            let lost = state.queue.lose_worker(now, worker);
+            let lost = state.queue.disconnect_worker(now, worker);
             *record = self.append(&lost);
             effects.extend(lost);
         }

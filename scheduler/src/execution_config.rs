@@ -49,6 +49,12 @@ pub struct ExecutionConfig {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "duration", "examples" = ["1m"]))]
     pub reconnect_timeout: Duration,
+    /// Time that a worker has to come back after its connection has ended, while its Actions go on. After that they are
+    /// queued again. The Actions of a machine that fails wait for this time. Workers that are connected to another
+    /// scheduler of the group, which may be lost too, have `reconnect_timeout`.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "duration", "examples" = ["30s"]))]
+    pub worker_reconnect_timeout: Duration,
     /// Time for which `WaitExecution` finds a completed operation.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "duration", "examples" = ["10m"]))]
@@ -77,6 +83,8 @@ impl Default for ExecutionConfig {
             no_worker_timeout: Duration::from_mins(2),
             abandoned_timeout: Duration::from_secs(10),
             reconnect_timeout: Duration::from_mins(1),
+            // The pauses of a worker's attempts are up to 10 s long.
+            worker_reconnect_timeout: Duration::from_secs(15),
             completed_retention: Duration::from_mins(5),
             max_completed_operations: 4096,
             max_queued_actions: 200_000,

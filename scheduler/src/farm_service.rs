@@ -132,14 +132,15 @@ impl<'a> Sight<'a> {
     }
 
     fn group(&mut self, group: &queue::WaitingGroup) -> WaitingGroup {
-        let user = if self.sees(&group.next) {
-            String::from(&*group.user)
-        } else {
-            String::new()
-        };
+        let is_seen = self.sees(&group.next);
         WaitingGroup {
-            user,
-            requirements: Some(group.requirements.to_platform()),
+            user: if is_seen {
+                String::from(&*group.user)
+            } else {
+                String::new()
+            },
+            // Values such as a root or a project are the group's own.
+            requirements: is_seen.then(|| group.requirements.to_platform()),
             actions: group.actions as u64,
             waited_milliseconds: milliseconds(group.waited),
             unserved: group.unserved,
@@ -150,3 +151,6 @@ impl<'a> Sight<'a> {
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,7 @@ mod forwarded_identity;
 mod group;
 mod leader_connection;
 mod lent_messages;
+mod readiness;
 mod router;
 mod services;
 pub(crate) mod statements;
@@ -26,4 +27,5 @@ mod tenure;
 
 pub use forwarded_identity::ForwardedIdentities;
 pub use group::{GroupGauges, GroupSettings, SchedulerGroup};
+pub use readiness::GroupReadiness;
 pub use services::{GroupExecutionService, GroupFarmService, GroupScalerService, GroupWorkerQueueService};

@@ -48,7 +48,7 @@ pub use journal::{
     DiskJournal, Journal, JournalConfig, JournalError, JournalMedium, MemoryJournal, PostgresqlConfig,
     PostgresqlConnector, PostgresqlJournal, Recovered,
 };
-pub use leadership::{ForwardedIdentities, GroupGauges, GroupSettings, SchedulerGroup};
+pub use leadership::{ForwardedIdentities, GroupGauges, GroupReadiness, GroupSettings, SchedulerGroup};
 pub use scaler_service::ScalerService;
 pub use worker_queue_service::WorkerQueueService;
 

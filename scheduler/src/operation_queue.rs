@@ -17,10 +17,12 @@
 //! An operation without clients is forgotten from Queued and Executing after a timeout. Its worker gets a Cancel, and the
 //! slot stays in use until the worker reports the end of the Action.
 //!
-//! After a restart, operations that were Executing are Detached until their worker comes back with the lease, or does not.
+//! Operations that were Executing are Detached after a restart, or when the stream of their worker has ended, until the worker
+//! comes back with the lease, or does not.
 
 mod action;
 mod deadlines;
+mod disconnection;
 mod effect;
 mod fair_shares;
 mod ids;
@@ -49,11 +51,12 @@ pub use ids::{LeaseId, OperationId, WorkerId};
 pub use occupancy::Occupancy;
 pub use pools::PoolDemand;
 pub use record::{Record, RestoredOperation, RestoredState};
-pub use registration::Registration;
+pub use registration::{Registration, Route};
 pub use requester::Requester;
 pub use snapshot::{RunningAction, Snapshot, WaitingGroup, WorkerSnapshot};
 
 use deadlines::Deadlines;
+use disconnection::Disconnected;
 use operation::{Operation, Stage};
 use pools::Pools;
 use quarantine::Quarantine;
@@ -87,6 +90,7 @@ pub struct OperationQueue {
     pools: Pools,
     quarantine: Quarantine,
     deadlines: Deadlines,
+    disconnected: Disconnected,
     /// Completed operations, oldest first.
     completed: VecDeque<(Time, OperationId)>,
     last_lease: u64,
@@ -106,6 +110,7 @@ impl OperationQueue {
             workers: WorkerPool::default(),
             pools: Pools::default(),
             deadlines: Deadlines::default(),
+            disconnected: Disconnected::new(),
             completed: VecDeque::new(),
             last_lease: 0,
             last_arrival: 0,
@@ -222,43 +227,6 @@ impl OperationQueue {
     /// Workers whose names match, in the order of their registration.
     pub fn workers_named(&self, matches: impl Fn(&str) -> bool) -> Vec<(WorkerId, Arc<str>)> {
         self.workers.named(matches)
-    }
-
-    /// Removes a lost worker. Its Actions go to other workers, fail after the maximum number of attempts, or go into
-    /// quarantine if they have lost too many workers.
-    pub fn lose_worker(&mut self, now: Time, id: WorkerId) -> Vec<Effect> {
-        let mut effects = vec![];
-        let Some(worker) = self.workers.remove(id) else {
-            return effects;
-        };
-        self.waiting.set_slots(&self.workers);
-        self.find_unserved(now);
-        for lease in worker.leases.values() {
-            if let Some(charge) = &lease.charge {
-                self.waiting.settle(now, charge, LeaseEnd::WorkerLost);
-            }
-        }
-        let mut orphans: Vec<_> = worker
-            .leases
-            .values()
-            .filter_map(|lease| lease.operation)
-            .collect();
-        let step = self.config.priority.step;
-        orphans.sort_by_key(|id| self.operations.get(id).map(|operation| operation.position(step)));
-        for id in orphans {
-            let Some(operation) = self.operations.get(&id) else {
-                continue;
-            };
-            let key = &operation.action.key;
-            match self.quarantine.worker_lost(now, key, worker.name.clone()) {
-                Some(error) => self.conclude(now, id, OperationOutcome::Failed(error), &mut effects),
-                None => {
-                    let attempt = format!("worker {} was lost", worker.name);
-                    self.requeue(now, id, attempt, &mut effects);
-                }
-            }
-        }
-        effects
     }
 
     /// Publishes the stage of an Action that a worker reported: `QUEUED` (it still fetches inputs) or `EXECUTING`. The server

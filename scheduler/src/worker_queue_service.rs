@@ -1,5 +1,7 @@
 //! `WorkerQueue` service: one stream for each worker.
 
+mod hello;
+
 use std::sync::Arc;
 
 use bitzel_access::{Permission, authorize};
@@ -18,11 +20,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use hello::read_hello;
+
 use super::action_metrics;
 use super::dispatcher::{Connection, Dispatcher, OutgoingMessage, WorkerSender};
 use super::error::ExecutionError;
 use super::journal::RecordNumber;
-use super::operation_queue::WorkerId;
+use super::operation_queue::{Route, WorkerId};
 use super::result_recorder::ResultRecorder;
 
 /// Maximum number of slots of a worker; limits the messages of a stream in flight.
@@ -56,18 +60,17 @@ impl WorkerQueueService {
         &self,
         inbound: impl Stream<Item = Result<WorkerMessage, Status>> + Send + Unpin + 'static,
     ) -> BoxStream<'static, Result<SchedulerMessage, Status>> {
-        self.open(inbound, true)
+        self.open(inbound, Route::SameProcess)
     }
 
     /// Takes the messages of a worker and returns those for it.
     pub(super) fn open(
         &self,
         inbound: impl Stream<Item = Result<WorkerMessage, Status>> + Send + Unpin + 'static,
-        in_process: bool,
+        route: Route,
     ) -> BoxStream<'static, Result<SchedulerMessage, Status>> {
         let (outbound, receiver) = mpsc::channel(OUTBOUND_CAPACITY);
-        self.tasks
-            .spawn(self.clone().serve(inbound, outbound, in_process));
+        self.tasks.spawn(self.clone().serve(inbound, outbound, route));
         let messages = (ReceiverStream::new(receiver), self.dispatcher.durability());
         stream::unfold(messages, |(mut messages, mut durable)| async move {
             let (record, message) = messages.next().await?;
@@ -81,7 +84,7 @@ impl WorkerQueueService {
         self,
         mut inbound: impl Stream<Item = Result<WorkerMessage, Status>> + Send + Unpin,
         outbound: WorkerSender,
-        in_process: bool,
+        route: Route,
     ) {
         let hello = tokio::select! {
             () = self.shutdown.cancelled() => Err(ExecutionError::ShuttingDown),
@@ -100,12 +103,12 @@ impl WorkerQueueService {
             slots = hello.slots,
             "worker connected"
         );
-        let session = self.register(&hello, outbound, in_process);
+        let session = self.register(&hello, outbound, route);
         let ended = session.read(inbound).await;
         tracing::info!(worker = hello.worker_name, ended, "worker disconnected");
     }
 
-    fn register(self, hello: &Hello, outbound: WorkerSender, in_process: bool) -> WorkerSession {
+    fn register(self, hello: &Hello, outbound: WorkerSender, route: Route) -> WorkerSession {
         let closed = self.shutdown.child_token();
         let weak = outbound.downgrade();
         let connection = Connection {
@@ -113,7 +116,7 @@ impl WorkerQueueService {
             closed: closed.clone(),
         };
         WorkerSession {
-            worker: self.dispatcher.register_worker(hello, connection, in_process),
+            worker: self.dispatcher.register_worker(hello, connection, route),
             name: hello.worker_name.as_str().into(),
             outbound: weak,
             closed,
@@ -135,27 +138,11 @@ impl WorkerQueue for WorkerQueueService {
         let (_, extensions, inbound) = request.into_parts();
         authorize(&extensions, Permission::Worker, &InstanceName::default())?;
         // Does not wait for Hello: the worker may wait for the response's headers before it sends that.
-        Ok(Response::new(self.open(inbound, false)))
+        Ok(Response::new(self.open(inbound, Route::Direct)))
     }
 }
 
-async fn read_hello(
-    inbound: &mut (impl Stream<Item = Result<WorkerMessage, Status>> + Unpin),
-) -> Result<Hello, ExecutionError> {
-    let first = inbound.next().await.and_then(Result::ok);
-    let problem = match first.and_then(|message| message.message) {
-        Some(worker_message::Message::Hello(hello)) => match &hello {
-            hello if hello.worker_name.is_empty() => "Hello.worker_name is empty",
-            hello if hello.worker_name.len() > 256 => "Hello.worker_name is longer than 256 bytes",
-            hello if hello.slots == 0 || hello.slots > MAX_SLOTS => "Hello.slots is not between 1 and 1024",
-            _ => return Ok(hello),
-        },
-        _ => "the first message of the stream must be Hello",
-    };
-    Err(ExecutionError::WorkerProtocol(problem))
-}
-
-/// Stream of a registered worker. Dropping it gives its leases of Actions to other workers.
+/// Stream of a registered worker. Dropping it gives its leases of Actions to other workers, unless it comes back in time.
 struct WorkerSession {
     service: WorkerQueueService,
     worker: WorkerId,
@@ -172,7 +159,7 @@ impl Drop for WorkerSession {
         if self.service.shutdown.is_cancelled() {
             self.service.dispatcher.close_worker(self.worker);
         } else {
-            self.service.dispatcher.lose_worker(self.worker);
+            self.service.dispatcher.disconnect_worker(self.worker);
         }
     }
 }

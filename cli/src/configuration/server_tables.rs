@@ -67,8 +67,9 @@ pub(crate) struct ExecutionTable {
 const LEASE_TIMES: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_mins(1);
 
 impl ExecutionTable {
-    /// Problems of the journal. `has_stores` says that the file has `[blobs]` and `[actions]`.
-    pub(super) fn journal_problems(&self, has_stores: bool) -> Vec<Problem> {
+    /// Problems of the journal. `has_stores` says that the file has `[blobs]` and `[actions]`, and `needs_certificate` that
+    /// servers with this configuration refuse connections without a certificate.
+    pub(super) fn journal_problems(&self, has_stores: bool, needs_certificate: bool) -> Vec<Problem> {
         let problem = |key: &str, message: &str, hint: &str| Problem {
             key: format!("execution.{key}"),
             span: None,
@@ -94,6 +95,22 @@ impl ExecutionTable {
                 "write a time from 500ms to 1m",
             )),
             _ => {}
+        }
+        if let Some(postgresql) = self.journal.postgresql.as_ref().filter(|_| is_shared) {
+            if postgresql.servers_certificate.is_some() != postgresql.servers_key.is_some() {
+                problems.push(problem(
+                    "journal.postgresql",
+                    "servers_certificate and servers_key go together",
+                    "write both, or none",
+                ));
+            } else if needs_certificate && postgresql.servers_certificate.is_none() {
+                problems.push(problem(
+                    "journal.postgresql",
+                    "the scheduler that leads would refuse the calls that the others forward, because \
+                     tls.client_certificate_required is true",
+                    "set servers_certificate and servers_key to a certificate that tls.client_ca has signed",
+                ));
+            }
         }
         if is_shared && self.jobs.is_some_and(|jobs| jobs > 0) {
             problems.push(problem(

@@ -229,6 +229,34 @@ fn a_shared_journal_needs_an_address_a_store_and_no_slots() {
 }
 
 #[test]
+fn required_certificates_are_needed_between_schedulers_too() {
+    let text = |keys: &str| {
+        format!(
+            "[execution.journal]\nmedium = \"postgresql\"\n\
+             [execution.journal.postgresql]\nurl = \"host=/run/postgresql\"\n{keys}\
+             [blobs.grpc]\nendpoint = \"grpc://store:8980\"\n[actions.grpc]\nendpoint = \"grpc://store:8980\"\n\
+             [tls]\ncertificate = \"a.pem\"\nkey = \"a.key\"\nclient_ca = \"ca.pem\"\n\
+             client_certificate_required = true\n"
+        )
+    };
+    assert_mistakes(
+        &text(""),
+        &[
+            "execution.journal.postgresql: the scheduler that leads would refuse the calls that the others forward",
+            "set servers_certificate and servers_key",
+        ],
+    );
+    assert_mistakes(
+        &text("servers_key = \"a.key\"\n"),
+        &["execution.journal.postgresql: servers_certificate and servers_key go together"],
+    );
+    read(&text(
+        "servers_certificate = \"a.pem\"\nservers_key = \"a.key\"\n",
+    ))
+    .unwrap();
+}
+
+#[test]
 fn a_journal_in_postgresql_is_read() {
     let text = |lease_time: &str| {
         format!(

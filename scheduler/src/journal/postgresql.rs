@@ -29,8 +29,9 @@ pub use config::PostgresqlConfig;
 pub(crate) use connector::PostgresqlConnection;
 pub use connector::PostgresqlConnector;
 pub(super) use schema::SCHEMA_VERSION;
+pub(crate) use writer::DURABLE_COMMITS;
 
-use writer::Writer;
+use writer::{Writer, stall_timeout};
 
 /// Reads all operations if this server leads: a row for each, or one without an operation if there are none.
 const READ: &str = "SELECT id, operation, lease, worker, attempts, outcome \
@@ -58,27 +59,33 @@ struct Pending {
 }
 
 impl PostgresqlJournal {
-    /// Creates the journal of the leader with the fencing number `epoch`, within a tokio runtime. A batch is written when
-    /// `commit_interval` has passed since its first record. `deposed` is cancelled when another server leads.
+    /// Creates the journal of `server`, the leader with the fencing number `epoch`, within a tokio runtime. A batch is written when
+    /// `commit_interval` has passed since its first record. `deposed` is cancelled when another server leads, or when nothing
+    /// could be written for many times of a lease, `lease_time`.
     pub fn new(
         connector: PostgresqlConnector,
-        epoch: u32,
+        (epoch, server): (u32, Uuid),
+        lease_time: Duration,
         commit_interval: Duration,
         deposed: CancellationToken,
     ) -> Self {
-        let shared = Arc::new(Shared::default());
-        let writer = Writer {
-            connector: connector.clone(),
-            epoch,
-            commit_interval,
-            deposed,
-        };
-        let task = tokio::spawn(writer.run(shared.clone()));
-        Self {
+        Self::with_writer(Writer {
             connector,
             epoch,
-            shared,
-            _writer: AbortOnDropHandle::new(task),
+            server,
+            commit_interval,
+            stall_timeout: stall_timeout(lease_time),
+            deposed,
+        })
+    }
+
+    fn with_writer(writer: Writer) -> Self {
+        let shared = Arc::new(Shared::default());
+        Self {
+            connector: writer.connector.clone(),
+            epoch: writer.epoch,
+            shared: shared.clone(),
+            _writer: AbortOnDropHandle::new(tokio::spawn(writer.run(shared))),
         }
     }
 }

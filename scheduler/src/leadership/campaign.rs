@@ -8,10 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::election::{Election, Leader, Statement, Step};
 use super::forwarded_identity::ForwardedIdentities;
+use super::readiness::GroupReadiness;
 use super::statements::{self, Candidate};
 use super::tenure::Tenure;
 use crate::clock::{BootClock, Clock as _};
-use crate::journal::postgresql::PostgresqlConnection;
+use crate::journal::postgresql::{DURABLE_COMMITS, PostgresqlConnection};
 use crate::journal::{JournalError, PostgresqlConnector};
 
 /// Pause after a failure of PostgreSQL.
@@ -50,6 +51,7 @@ pub(super) struct Campaign {
     pub(super) tenure: Option<Arc<Tenure>>,
     pub(super) identities: Arc<ForwardedIdentities>,
     pub(super) standing: watch::Sender<Standing>,
+    pub(super) readiness: GroupReadiness,
 }
 
 impl Campaign {
@@ -82,6 +84,7 @@ impl Campaign {
         let mut connection = self.within_lease_time(self.connector.connect()).await?;
         self.within_lease_time(async {
             connection.client.batch_execute(statements::LISTEN).await?;
+            connection.client.batch_execute(DURABLE_COMMITS).await?;
             self.identities
                 .set_key(&statements::servers_key(&connection.client).await?);
             Ok(())
@@ -129,7 +132,9 @@ impl Campaign {
                 self.election.taken_over(sent, epoch);
             }
             Statement::Renew { epoch } => {
-                let renewed = self.within_lease_time(statements::renew(client, epoch)).await?;
+                let renewed = self
+                    .within_lease_time(statements::renew(client, epoch, self.candidate.server))
+                    .await?;
                 self.election.renewed(sent, renewed);
             }
         }
@@ -139,8 +144,12 @@ impl Campaign {
 
     async fn resign(&mut self, connection: &PostgresqlConnection) -> Result<(), JournalError> {
         if let Leader::Own { epoch, .. } = self.election.leader(BootClock.now()) {
-            self.within_lease_time(statements::resign(&connection.client, epoch))
-                .await?;
+            self.within_lease_time(statements::resign(
+                &connection.client,
+                epoch,
+                self.candidate.server,
+            ))
+            .await?;
             tracing::info!(epoch, "this server does not lead any more");
         }
         Ok(())
@@ -180,6 +189,7 @@ impl Campaign {
     /// Publishes the present leader.
     fn publish(&mut self) {
         self.note_end();
+        self.readiness.led(self.election.led_until());
         let leader = self.election.leader(BootClock.now());
         let tenure = &mut self.tenure;
         let identities = &self.identities;
@@ -208,8 +218,10 @@ impl Campaign {
                     *standing = Standing::Follows { epoch, address };
                     true
                 }
-                (Standing::Unknown, Leader::Unknown) => false,
-                (_, Leader::Unknown) => {
+                // Its streams go on until another leader is read: it may be well, and only PostgreSQL slow.
+                (Standing::Follows { .. }, Leader::Unknown) => false,
+                (Standing::Unknown, Leader::Unknown | Leader::Nobody) => false,
+                (_, Leader::Unknown | Leader::Nobody) => {
                     *standing = Standing::Unknown;
                     true
                 }

@@ -27,7 +27,7 @@ pub(crate) struct LeaderRow {
     /// Grows with each renewal.
     pub(super) renewals: i64,
     /// Server that leads, and its address. `None` if none leads.
-    pub(super) holder: Option<(Uuid, String)>,
+    pub(crate) holder: Option<(Uuid, String)>,
     /// Time of the leases of the server that leads.
     pub(super) lease_time: Duration,
 }
@@ -58,8 +58,10 @@ pub(super) enum Step {
 /// Present leader, as one server sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Leader {
-    /// Nobody, or nobody knows.
+    /// The row is to be read, because it may have changed.
     Unknown,
+    /// Nobody: the last leader has resigned, or this server was the last one.
+    Nobody,
     /// This server.
     Own {
         /// Fencing number.
@@ -67,7 +69,7 @@ pub(super) enum Leader {
         /// End of the lease on the clock of this server, unless it is renewed.
         until: Time,
     },
-    /// Another server.
+    /// Another server. It may be gone: that shows when the row changes.
     Other {
         /// Fencing number.
         epoch: i64,
@@ -82,6 +84,8 @@ pub(super) struct Election {
     server: Uuid,
     lease_time: Duration,
     state: State,
+    /// Last epoch of this server, if it ended before its lease.
+    gave_up: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -104,6 +108,7 @@ impl Election {
             server,
             lease_time,
             state: State::Stale,
+            gave_up: None,
         }
     }
 
@@ -120,12 +125,16 @@ impl Election {
                 is_current: false, ..
             } => Step::Execute(Statement::Read),
             State::Watching { row, seen, .. } => {
-                // The server's own row of before: its lease has ended, and nobody else has taken over.
-                let is_free = row
-                    .holder
-                    .as_ref()
-                    .is_none_or(|(server, _)| *server == self.server);
-                let free = if is_free { *seen } else { self.free(row, *seen) };
+                let free = match &row.holder {
+                    None => *seen,
+                    // It gave up: another server takes over first, if there is one.
+                    Some((server, _)) if *server == self.server && self.gave_up == Some(row.epoch) => {
+                        self.free(row, *seen) + self.lease_time
+                    }
+                    // The server's own row of before: its lease has ended, and nobody else has taken over.
+                    Some((server, _)) if *server == self.server => *seen,
+                    Some(_) => self.free(row, *seen),
+                };
                 if now >= free {
                     Step::Execute(Statement::TakeOver(row.clone()))
                 } else {
@@ -149,14 +158,23 @@ impl Election {
                 epoch: *epoch,
                 until: self.end(*sent),
             },
-            State::Watching { row, seen, .. } if now < self.free(row, *seen) => match &row.holder {
+            State::Watching { row, .. } => match &row.holder {
                 Some((server, address)) if *server != self.server => Leader::Other {
                     epoch: row.epoch,
                     address: address.clone(),
                 },
-                _ => Leader::Unknown,
+                _ => Leader::Nobody,
             },
-            _ => Leader::Unknown,
+            State::Leading { .. } | State::Stale => Leader::Unknown,
+        }
+    }
+
+    /// Time until which a server leads, as far as this one knows.
+    pub(super) fn led_until(&self) -> Option<Time> {
+        match &self.state {
+            State::Leading { sent, .. } => Some(self.end(*sent)),
+            State::Watching { row, seen, .. } if row.holder.is_some() => Some(self.free(row, *seen)),
+            State::Watching { .. } | State::Stale => None,
         }
     }
 
@@ -200,8 +218,12 @@ impl Election {
         }
     }
 
-    /// The lease of this server has ended before its time: a write was refused because another server leads.
+    /// The lease of this server has ended before its time: a write was refused because another server leads, or nothing could
+    /// be written.
     pub(super) fn deposed(&mut self) {
+        if let State::Leading { epoch, .. } = self.state {
+            self.gave_up = Some(epoch);
+        }
         self.state = State::Stale;
     }
 

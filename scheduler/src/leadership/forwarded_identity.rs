@@ -39,6 +39,7 @@ struct Claim {
 
 #[derive(Serialize, Deserialize)]
 enum Method {
+    Anonymous,
     Token,
     Password,
     Certificate,
@@ -54,10 +55,11 @@ impl ForwardedIdentities {
         self.own_epoch.store(epoch, Ordering::Release);
     }
 
-    /// Value of the header `authorization` for a call in the name of this caller. `None` for an anonymous one.
+    /// Value of the header `authorization` for a call in the name of this caller. `None` before the first connection to PostgreSQL.
     pub(super) fn authorization(&self, identity: &Identity, epoch: i64) -> Option<String> {
         let method = match identity.method {
-            AuthenticationMethod::Anonymous => return None,
+            // Without a proof it would be a call of this server, if that has a certificate.
+            AuthenticationMethod::Anonymous => Method::Anonymous,
             AuthenticationMethod::Token => Method::Token,
             AuthenticationMethod::Password => Method::Password,
             AuthenticationMethod::Certificate => Method::Certificate,
@@ -90,6 +92,7 @@ impl ForwardedIdentities {
             name: claim.name,
             groups: claim.groups,
             method: match claim.method {
+                Method::Anonymous => AuthenticationMethod::Anonymous,
                 Method::Token => AuthenticationMethod::Token,
                 Method::Password => AuthenticationMethod::Password,
                 Method::Certificate => AuthenticationMethod::Certificate,
@@ -144,7 +147,9 @@ mod tests {
         let authorization = follower.authorization(&alice(), 7).unwrap();
         let identity = checked(&leader, &authorization).await.unwrap().unwrap();
         assert_eq!(*identity, alice());
-        assert_eq!(follower.authorization(&Identity::anonymous(), 7), None);
+        let anonymous = follower.authorization(&Identity::anonymous(), 7).unwrap();
+        let identity = checked(&leader, &anonymous).await.unwrap().unwrap();
+        assert_eq!(*identity, Identity::anonymous());
     }
 
     #[tokio::test]

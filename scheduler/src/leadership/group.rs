@@ -1,6 +1,6 @@
 //! Group of servers that share a journal, as one of its members takes part in it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use super::campaign::{Campaign, Standing};
 use super::election::Election;
 use super::forwarded_identity::ForwardedIdentities;
 use super::leader_connection::LeaderConnection;
+use super::readiness::GroupReadiness;
 use super::router::Router;
 use super::services::{GroupExecutionService, GroupFarmService, GroupScalerService, GroupWorkerQueueService};
 use super::statements::Candidate;
@@ -86,6 +87,8 @@ pub struct SchedulerGroup {
     pub scaler: GroupScalerService,
     /// Gauges of the farm.
     pub gauges: GroupGauges,
+    /// Readiness of this server.
+    pub readiness: GroupReadiness,
     /// Background tasks.
     pub background: GroupTasks,
 }
@@ -100,6 +103,7 @@ impl SchedulerGroup {
         let config = settings.config;
         let connector = PostgresqlConnector::new(config, settings.base, settings.password, settings.queue)?;
         let server = Uuid::new_v4();
+        let readiness = GroupReadiness::default();
         let (standing, standings) = watch::channel(Standing::default());
         let campaign = Campaign {
             connector: connector.clone(),
@@ -112,16 +116,22 @@ impl SchedulerGroup {
             tenure: None,
             identities: settings.identities.clone(),
             standing,
+            readiness: readiness.clone(),
         };
+        let in_base = |path: Option<&PathBuf>| path.map(|path| settings.base.join(path));
         let (role, roles) = watch::channel(Role::default());
         let member = Member {
+            server,
             connector,
+            lease_time: config.lease_time,
             commit_interval: settings.commit_interval,
             policies: settings.policies,
             blob_stores: blob_stores.into(),
             action_cache,
             servers: ClientCredentials {
-                ca: config.servers_ca.as_ref().map(|path| settings.base.join(path)),
+                ca: in_base(config.servers_ca.as_ref()),
+                certificate: in_base(config.servers_certificate.as_ref())
+                    .zip(in_base(config.servers_key.as_ref())),
                 ..ClientCredentials::default()
             },
             standings,
@@ -143,6 +153,7 @@ impl SchedulerGroup {
             farm: GroupFarmService { router },
             scaler: GroupScalerService { role: roles.clone() },
             gauges: GroupGauges { role: roles },
+            readiness,
             background: GroupTasks {
                 campaign: AbortOnDropHandle::new(tokio::spawn(campaign.run(resignation.clone()))),
                 member: AbortOnDropHandle::new(tokio::spawn(member.run(shutdown.clone()))),
@@ -155,7 +166,9 @@ impl SchedulerGroup {
 
 /// Task that carries out what the election has decided.
 struct Member {
+    server: Uuid,
     connector: PostgresqlConnector,
+    lease_time: Duration,
     commit_interval: Duration,
     policies: ExecutionConfig,
     blob_stores: InstanceBlobStores,
@@ -212,7 +225,8 @@ impl Member {
         self.enter(Role::Unknown);
         let journal = Arc::new(PostgresqlJournal::new(
             self.connector.clone(),
-            tenure.epoch,
+            (tenure.epoch, self.server),
+            self.lease_time,
             self.commit_interval,
             tenure.ended().clone(),
         ));

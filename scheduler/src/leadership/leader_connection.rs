@@ -57,6 +57,15 @@ impl LeaderConnection {
         &self.left
     }
 
+    /// Waits for the answer to a call as long as the server leads: the machine of a lost one may never answer.
+    pub(super) async fn answer<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        tokio::select! {
+            biased;
+            () = self.left.cancelled() => Err(left_status()),
+            answer = call => answer,
+        }
+    }
+
     /// Request in the name of the caller of another one.
     pub(super) fn request<T>(
         &self,
@@ -83,6 +92,11 @@ impl LeaderConnection {
         }
         request
     }
+}
+
+/// Status of a call to a server that does not lead any more.
+pub(super) fn left_status() -> Status {
+    Status::unavailable("another scheduler leads now; try again")
 }
 
 /// True if another server has forwarded the call.

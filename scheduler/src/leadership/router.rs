@@ -13,7 +13,7 @@ use tonic::{Response, Status, Streaming};
 
 use super::forwarded_identity::ForwardedIdentities;
 use super::group::{Reign, Role};
-use super::leader_connection::{LeaderConnection, is_forwarded};
+use super::leader_connection::{LeaderConnection, is_forwarded, left_status};
 
 /// Maximum time that a call waits for a leader. More than a change of leaders takes.
 pub(super) const MAX_LEADER_WAIT: Duration = Duration::from_secs(15);
@@ -148,7 +148,7 @@ pub(super) fn while_following<T: Send + 'static>(
         tokio::select! {
             biased;
             () = left.cancelled() => {
-                Some((Err(Status::unavailable("another scheduler leads now; try again")), None))
+                Some((Err(left_status()), None))
             }
             response = responses.next() => match response? {
                 Ok(response) => Some((Ok(response), Some((left, responses)))),
@@ -160,8 +160,13 @@ pub(super) fn while_following<T: Send + 'static>(
 }
 
 /// True if a call failed because the connection to the leader is broken: its status is made on this machine.
-pub(super) fn is_broken(status: &Status) -> bool {
+fn is_broken(status: &Status) -> bool {
     std::error::Error::source(status).is_some()
+}
+
+/// True if a call failed because its leader is gone, so that the next one may answer it.
+pub(super) fn is_leader_gone(leader: &LeaderConnection, status: &Status) -> bool {
+    leader.left().is_cancelled() || is_broken(status)
 }
 
 /// The leader's status for the caller. tonic reports a broken connection with other codes than `UNAVAILABLE`, as if the

@@ -21,12 +21,14 @@ WITH taken AS (
 SELECT epoch, pg_notify('bitzel_leader', '') FROM taken";
 const RENEW: &str = "
 WITH renewed AS (
-    UPDATE bitzel_leader SET renewals = renewals + 1 WHERE epoch = $1 RETURNING epoch
+    UPDATE bitzel_leader SET renewals = renewals + 1 WHERE epoch = $1 AND holder = $2 RETURNING epoch
 )
 SELECT epoch, pg_notify('bitzel_leader', '') FROM renewed";
 const RESIGN: &str = "
 WITH resigned AS (
-    UPDATE bitzel_leader SET renewals = renewals + 1, holder = NULL, address = NULL WHERE epoch = $1 RETURNING epoch
+    UPDATE bitzel_leader SET renewals = renewals + 1, holder = NULL, address = NULL
+    WHERE epoch = $1 AND holder = $2
+    RETURNING epoch
 )
 SELECT epoch, pg_notify('bitzel_leader', '') FROM resigned";
 const KEY: &str = "SELECT key FROM bitzel_servers_key";
@@ -74,14 +76,14 @@ pub(crate) async fn take_over(
     Ok(taken.map(|row| row.get("epoch")))
 }
 
-/// Renews the lease of an epoch. Returns false if it is not the present one.
-pub(crate) async fn renew(client: &Client, epoch: i64) -> Result<bool, JournalError> {
-    Ok(client.query_opt(RENEW, &[&epoch]).await?.is_some())
+/// Renews the lease of a server's epoch. Returns false if it is not the present one.
+pub(crate) async fn renew(client: &Client, epoch: i64, server: Uuid) -> Result<bool, JournalError> {
+    Ok(client.query_opt(RENEW, &[&epoch, &server]).await?.is_some())
 }
 
-/// Ends the lease of an epoch, so that another server leads at once.
-pub(crate) async fn resign(client: &Client, epoch: i64) -> Result<(), JournalError> {
-    client.query_opt(RESIGN, &[&epoch]).await?;
+/// Ends the lease of a server's epoch, so that another server leads at once.
+pub(crate) async fn resign(client: &Client, epoch: i64, server: Uuid) -> Result<(), JournalError> {
+    client.query_opt(RESIGN, &[&epoch, &server]).await?;
     Ok(())
 }
 

@@ -12,6 +12,8 @@ pub(super) enum Deadline {
     Abandoned(OperationId),
     /// The worker of the operation may not have come back after a restart.
     Adoption(OperationId),
+    /// The worker, whose stream has ended, may not have come back in time.
+    Reconnection(WorkerId),
     /// The operation may have waited too long without a worker that could run it.
     NoWorker(OperationId),
     /// The pause of a worker that handed a lease back may be over.

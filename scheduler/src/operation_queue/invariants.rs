@@ -21,6 +21,12 @@ const KINDS: [&[(&str, &str)]; 3] = [
     &[("OSFamily", "linux"), ("gpu", "1")],
 ];
 
+/// Time that a worker has to come back.
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Operation of the leases that were cancelled.
+const NO_OPERATION: u128 = 0;
+
 /// An event. Numbers select one of the existing items, modulo their number.
 #[derive(Debug, Clone)]
 enum Event {
@@ -39,7 +45,10 @@ enum Event {
         kind: usize,
     },
     Drain(usize),
-    Lose(usize),
+    /// The stream of a worker ends.
+    Disconnect(usize),
+    /// A worker whose stream ended connects again. Its Actions went on.
+    ComeBack(usize),
     ChangeStage(usize),
     Complete(usize),
     CompleteAgain(usize),
@@ -62,7 +71,8 @@ fn event() -> impl Strategy<Value = Event> {
         2 => any::<usize>().prop_map(Event::Detach),
         2 => (1..4u32, 0..KINDS.len()).prop_map(|(slots, kind)| Event::Register { slots, kind }),
         1 => any::<usize>().prop_map(Event::Drain),
-        1 => any::<usize>().prop_map(Event::Lose),
+        2 => any::<usize>().prop_map(Event::Disconnect),
+        2 => any::<usize>().prop_map(Event::ComeBack),
         1 => any::<usize>().prop_map(Event::ChangeStage),
         4 => any::<usize>().prop_map(Event::Complete),
         1 => any::<usize>().prop_map(Event::CompleteAgain),
@@ -75,6 +85,7 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 struct ModelWorker {
+    name: String,
     slots: usize,
     draining: bool,
     paused_until: Duration,
@@ -83,12 +94,20 @@ struct ModelWorker {
     leases: BTreeMap<LeaseId, OperationId>,
 }
 
+/// A worker whose stream has ended, with the time until which its Actions are its own.
+struct ModelDisconnected {
+    worker: ModelWorker,
+    until: Duration,
+    is_lost: bool,
+}
+
 #[derive(Default)]
 struct ModelOperation {
     clients: usize,
     completed: bool,
     /// True if it is leased or being recorded.
     taken: bool,
+    last_lease: Option<LeaseId>,
 }
 
 /// Model that follows the effects, independent of the queue's own state.
@@ -99,6 +118,7 @@ struct Model {
     operations: BTreeMap<OperationId, ModelOperation>,
     forgotten: BTreeSet<OperationId>,
     workers: BTreeMap<WorkerId, ModelWorker>,
+    disconnected: Vec<ModelDisconnected>,
     recording: Vec<(OperationId, WorkerId, LeaseId)>,
     journal: ModelJournal,
     epoch: u32,
@@ -116,6 +136,7 @@ impl Model {
             max_completed_operations: 5,
             max_queued_actions: 20,
             reconnect_timeout: Duration::from_secs(30),
+            worker_reconnect_timeout: RECONNECT_TIMEOUT,
             ..ExecutionConfig::default()
         }
     }
@@ -128,6 +149,7 @@ impl Model {
             operations: BTreeMap::new(),
             forgotten: BTreeSet::new(),
             workers: BTreeMap::new(),
+            disconnected: vec![],
             recording: vec![],
             journal: ModelJournal::default(),
             epoch: 0,
@@ -171,6 +193,7 @@ impl Model {
                     let operation = self.operations.get_mut(&operation).expect("a living operation");
                     assert!(!operation.completed && !operation.taken, "it runs twice");
                     operation.taken = true;
+                    operation.last_lease = Some(lease);
                 }
                 Effect::Record(record) => self.journal.append(record),
                 Effect::Cancel { worker, lease, .. } => {
@@ -234,17 +257,8 @@ impl Model {
                     self.carry_out(effects);
                 }
             }
-            Event::Lose(pick) => {
-                if let Some(id) = nth(self.workers.keys(), pick) {
-                    let worker = self.workers.remove(&id).unwrap();
-                    for (lease, operation) in worker.leases {
-                        self.ended.push((id, lease));
-                        self.give_back(operation);
-                    }
-                    let effects = self.queue.lose_worker(self.time(), id);
-                    self.carry_out(effects);
-                }
-            }
+            Event::Disconnect(pick) => self.disconnect(pick),
+            Event::ComeBack(pick) => self.come_back(pick),
             Event::ChangeStage(pick) => {
                 if let Some((worker, lease)) = nth(self.held().iter(), pick) {
                     let effects = self.queue.change_stage(worker, lease, pick % 2 == 0);
@@ -295,6 +309,7 @@ impl Model {
             Event::Restart(coming_back) => self.restart(coming_back),
             Event::Pass(seconds) => {
                 self.now += Duration::from_secs(seconds);
+                self.lose_disconnected();
                 let effects = self.queue.tick(self.time());
                 self.carry_out(effects);
                 assert!(self.queue.next_deadline().is_none_or(|next| next > self.time()));
@@ -343,10 +358,13 @@ impl Model {
     }
 
     fn register(&mut self, slots: u32, kind: usize) {
+        self.requests += 1;
+        let name = format!("w{}", self.requests);
         let (worker, effects) = self
             .queue
-            .register_worker(self.time(), &hello("w", slots, KINDS[kind]));
+            .register_worker(self.time(), &hello(&name, slots, KINDS[kind]));
         let model = ModelWorker {
+            name,
             slots: slots as usize,
             draining: false,
             paused_until: Duration::ZERO,
@@ -354,6 +372,89 @@ impl Model {
             leases: BTreeMap::new(),
         };
         self.workers.insert(worker, model);
+        self.carry_out(effects);
+    }
+
+    /// Ends the stream of a worker. Its operations stay taken.
+    fn disconnect(&mut self, pick: usize) {
+        if let Some(id) = nth(self.workers.keys(), pick) {
+            let worker = self.workers.remove(&id).unwrap();
+            self.ended.extend(worker.leases.keys().map(|lease| (id, *lease)));
+            self.disconnected.push(ModelDisconnected {
+                worker,
+                until: self.now + RECONNECT_TIMEOUT,
+                is_lost: false,
+            });
+            let effects = self.queue.disconnect_worker(self.time(), id);
+            assert!(effects.is_empty(), "its Actions go on");
+        }
+    }
+
+    /// Gives up the workers that did not come back in time. They may still come back later.
+    fn lose_disconnected(&mut self) {
+        let now = self.now;
+        let late = |disconnected: &&mut ModelDisconnected| !disconnected.is_lost && disconnected.until <= now;
+        let mut given_up = vec![];
+        for disconnected in self.disconnected.iter_mut().filter(late) {
+            disconnected.is_lost = true;
+            given_up.extend(disconnected.worker.leases.values().copied());
+        }
+        for operation in given_up {
+            self.give_back(operation);
+        }
+    }
+
+    /// Connects a worker again whose stream ended, with all its leases. It goes on with those that no other worker got.
+    fn come_back(&mut self, pick: usize) {
+        if self.disconnected.is_empty() {
+            return;
+        }
+        let ModelDisconnected { worker, is_lost, .. } =
+            self.disconnected.swap_remove(pick % self.disconnected.len());
+        let leases: Vec<_> = worker.leases.iter().collect();
+        let reported: Vec<_> = leases
+            .iter()
+            .map(|(lease, operation)| (**operation, **lease))
+            .collect();
+        let goes_on = |(operation, lease): &&(OperationId, LeaseId)| {
+            self.operations.get(operation).is_some_and(|operation| {
+                let is_free = !is_lost || !operation.taken;
+                !operation.completed && is_free && operation.last_lease == Some(*lease)
+            })
+        };
+        let adopted: BTreeSet<_> = reported.iter().filter(goes_on).copied().collect();
+        let slots = worker.slots.try_into().unwrap();
+        let mut hello = hello(&worker.name, slots, KINDS[KINDS.len() - 1]);
+        hello.draining = worker.draining;
+        let (new, effects) = self.queue.register_worker(
+            self.time(),
+            Registration {
+                leases: &reported,
+                ..Registration::from(&hello)
+            },
+        );
+        for (operation, lease) in &reported {
+            let cancelled = effects
+                .iter()
+                .any(|effect| matches!(effect, Effect::Cancel { lease: other, .. } if other == lease));
+            assert_eq!(cancelled, !adopted.contains(&(*operation, *lease)));
+        }
+        let mut worker = worker;
+        for (lease, operation) in &mut worker.leases {
+            if adopted.contains(&(*operation, *lease)) {
+                self.operations.get_mut(operation).unwrap().taken = true;
+            } else {
+                // Its result counts for nothing.
+                *operation = id(NO_OPERATION);
+                self.forgotten.insert(*operation);
+            }
+        }
+        let worker = ModelWorker {
+            paused_until: Duration::ZERO,
+            returned: 0,
+            ..worker
+        };
+        self.workers.insert(new, worker);
         self.carry_out(effects);
     }
 
@@ -386,6 +487,14 @@ impl Model {
         let recording = std::mem::take(&mut self.recording);
         let workers = std::mem::take(&mut self.workers);
         self.announce(effects);
+        // Workers that were disconnected do not come back.
+        for disconnected in std::mem::take(&mut self.disconnected) {
+            if !disconnected.is_lost {
+                for operation in disconnected.worker.leases.into_values() {
+                    self.give_back(operation);
+                }
+            }
+        }
         for (number, (old, worker)) in workers.into_iter().enumerate() {
             let mut leases = worker.leases;
             // Their results are not acknowledged.
@@ -401,7 +510,11 @@ impl Model {
                 .iter()
                 .map(|(lease, operation)| (*operation, *lease))
                 .collect();
-            let hello = hello("w", worker.slots.try_into().unwrap(), KINDS[KINDS.len() - 1]);
+            let hello = hello(
+                &worker.name,
+                worker.slots.try_into().unwrap(),
+                KINDS[KINDS.len() - 1],
+            );
             let (id, effects) = self.queue.register_worker(
                 self.time(),
                 Registration {
@@ -418,6 +531,7 @@ impl Model {
                 assert_eq!(cancelled, !unfinished, "a lease that runs is adopted");
             }
             let model = ModelWorker {
+                name: worker.name,
                 slots: worker.slots.max(leases.len()),
                 draining: false,
                 // A server that restarts does not know of pauses.
@@ -487,6 +601,7 @@ impl Model {
         assert!(self.queue.waiting.is_forgotten(), "an idle requester is kept");
         self.happen(&Event::Pass(10_000));
         assert!(self.queue.operations.is_empty() && self.queue.deadlines.first().is_none());
+        assert!(self.queue.disconnected.is_empty());
     }
 }
 

@@ -19,9 +19,10 @@ pub(super) enum Stage {
         worker: WorkerId,
         lease: LeaseId,
     },
-    /// Leased before a restart of the server. The worker has not come back yet.
+    /// Leased before a restart of the server, or before the worker's stream ended. The worker has not come back yet.
     Detached {
         worker: Arc<str>,
+        after_restart: bool,
     },
     Recording,
     Completed,

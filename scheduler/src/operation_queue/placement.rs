@@ -5,6 +5,7 @@ use super::effect::{Effect, Progress};
 use super::ids::{LeaseId, OperationId, WorkerId};
 use super::operation::Stage;
 use super::record::Record;
+use super::registration::Route;
 use super::requester::Requester;
 use super::waiting_actions::{Charge, Place};
 use super::worker::Lease;
@@ -166,7 +167,7 @@ impl OperationQueue {
         };
         let name = worker.name.clone();
         operation.last_lease = Some((lease, name.clone()));
-        if !worker.ends_with_server {
+        if worker.route != Route::SameProcess {
             effects.push(Effect::Record(Record::Leased {
                 operation: id,
                 lease,

@@ -12,7 +12,8 @@ use super::worker::Worker;
 use crate::clock::Time;
 use crate::platform::OfferedProperties;
 
-/// Maximum number of pools that are remembered. Names come from workers, so they are not hostile, but they may be wrong.
+/// Maximum number of pools that are remembered. Names come from workers, so they are not hostile, but they may be wrong. The
+/// pool that no worker has registered for longest is forgotten first.
 const MAX_POOLS: usize = 256;
 
 /// Number of slots that a pool needs now.
@@ -30,14 +31,36 @@ pub struct PoolDemand {
     pub waited: Duration,
 }
 
-/// What the workers of each pool offered last.
+/// Properties that the workers of each pool offered last.
 #[derive(Debug, Default)]
-pub(super) struct Pools(BTreeMap<Arc<str>, OfferedProperties>);
+pub(super) struct Pools {
+    pools: BTreeMap<Arc<str>, Pool>,
+    registrations: u64,
+}
+
+#[derive(Debug)]
+struct Pool {
+    offered: OfferedProperties,
+    /// Number of the last registration of one of its workers.
+    last_registration: u64,
+}
 
 impl Pools {
     pub(super) fn remember(&mut self, worker: &Worker) {
-        if !worker.pool.is_empty() && (self.0.len() < MAX_POOLS || self.0.contains_key(&worker.pool)) {
-            self.0.insert(worker.pool.clone(), worker.properties.clone());
+        if worker.pool.is_empty() {
+            return;
+        }
+        self.registrations += 1;
+        let pool = Pool {
+            offered: worker.properties.clone(),
+            last_registration: self.registrations,
+        };
+        self.pools.insert(worker.pool.clone(), pool);
+        if self.pools.len() > MAX_POOLS {
+            let oldest = self.pools.iter().min_by_key(|(_, pool)| pool.last_registration);
+            if let Some(name) = oldest.map(|(name, _)| name.clone()) {
+                self.pools.remove(&name);
+            }
         }
     }
 }
@@ -46,7 +69,7 @@ impl OperationQueue {
     /// Computes the demand for a pool. If nothing is known of it yet, all Actions wait for it that no worker serves: one of
     /// its workers has to come to tell what it offers.
     pub fn pool_demand(&self, now: Time, pool: &str) -> PoolDemand {
-        let offered = self.pools.0.get(pool);
+        let offered = self.pools.pools.get(pool).map(|pool| &pool.offered);
         let mut demand = PoolDemand {
             known: offered.is_some(),
             ..PoolDemand::default()

@@ -40,6 +40,109 @@ fn end(queue: &mut OperationQueue, worker: WorkerId, lease: LeaseId) {
     assert_eq!(completed(&effects).len(), 1);
 }
 
+/// Time that a worker has to come back to the server that it was connected to.
+fn timeout() -> u64 {
+    ExecutionConfig::default().worker_reconnect_timeout.as_secs()
+}
+
+#[test]
+fn nothing_runs_twice_when_a_worker_comes_back_in_time() {
+    let (mut queue, worker, lease) = running();
+    assert!(queue.disconnect_worker(at(1), worker).is_empty());
+    let (other, effects) = queue.register_worker(at(1), &hello("other", 1, &[]));
+    assert!(assigned(&effects).is_empty(), "its worker may come back");
+    assert!(queue.tick(at(timeout())).is_empty());
+    let (back, effects) = come_back(&mut queue, timeout(), &[(id(1), lease)]);
+    assert_eq!(
+        (assigned(&effects).len(), cancels(&effects)),
+        (0, 0),
+        "it goes on"
+    );
+    assert!(assigned(&queue.tick(at(timeout() + 1))).is_empty());
+    assert!(queue.complete(at(20), other, lease).0.is_none());
+    end(&mut queue, back, lease);
+}
+
+#[test]
+fn a_worker_that_does_not_come_back_is_lost() {
+    let (mut queue, worker, lease) = running();
+    queue.register_worker(at(0), &hello("other", 1, &[]));
+    queue.disconnect_worker(at(1), worker);
+    let effects = queue.tick(at(timeout() + 1));
+    assert_eq!(assigned(&effects).len(), 1);
+    assert!(effects.iter().any(|effect| matches!(
+        effect,
+        Effect::Record(Record::Requeued { attempts, .. }) if attempts == &["worker w was lost"]
+    )));
+    let (_, effects) = come_back(&mut queue, timeout() + 2, &[(id(1), lease)]);
+    assert_eq!(cancels(&effects), 1);
+}
+
+#[test]
+fn a_forwarded_worker_has_the_time_of_a_lost_server() {
+    let mut queue = OperationQueue::new(ExecutionConfig::default());
+    let hello_of_worker = hello("w", 1, &[]);
+    let registration = Registration {
+        route: Route::Forwarded,
+        ..Registration::from(&hello_of_worker)
+    };
+    let (worker, _) = queue.register_worker(at(0), registration);
+    queue.execute(at(0), id(1), action("a"), false).unwrap();
+    queue.register_worker(at(0), &hello("other", 1, &[]));
+    queue.disconnect_worker(at(1), worker);
+    let timeout = ExecutionConfig::default().reconnect_timeout.as_secs();
+    assert!(assigned(&queue.tick(at(timeout))).is_empty());
+    assert_eq!(assigned(&queue.tick(at(timeout + 1))).len(), 1);
+}
+
+#[test]
+fn a_worker_of_this_process_does_not_come_back() {
+    let mut queue = OperationQueue::new(ExecutionConfig::default());
+    let hello_of_worker = hello("w", 1, &[]);
+    let registration = Registration {
+        route: Route::SameProcess,
+        ..Registration::from(&hello_of_worker)
+    };
+    let (worker, _) = queue.register_worker(at(0), registration);
+    queue.execute(at(0), id(1), action("a"), false).unwrap();
+    queue.register_worker(at(0), &hello("other", 1, &[]));
+    assert_eq!(assigned(&queue.disconnect_worker(at(1), worker)).len(), 1);
+}
+
+#[test]
+fn a_worker_that_starts_anew_gives_its_actions_back_at_once() {
+    let (mut queue, worker, _) = running();
+    queue.disconnect_worker(at(1), worker);
+    let (back, effects) = come_back(&mut queue, 2, &[]);
+    let given = assigned(&effects);
+    assert_eq!(given.len(), 1);
+    end(&mut queue, back, given[0].1);
+}
+
+#[test]
+fn a_restart_long_ago_does_not_shorten_the_time_to_come_back() {
+    let mut queue = OperationQueue::new(ExecutionConfig::default());
+    let restored = RestoredOperation {
+        operation: id(1),
+        action: action("a"),
+        attempts: vec![],
+        state: RestoredState::Leased {
+            lease: LeaseId(7),
+            worker: "w".into(),
+        },
+    };
+    queue.restore(at(0), 1, vec![restored]);
+    assert!(queue.attach(id(1)));
+    let (worker, _) = come_back(&mut queue, 1, &[(id(1), LeaseId(7))]);
+    let timeout = ExecutionConfig::default().reconnect_timeout.as_secs();
+    queue.disconnect_worker(at(timeout - 1), worker);
+    queue.tick(at(timeout));
+    assert_eq!(queue.occupancy().waiting, 0);
+    let (back, effects) = come_back(&mut queue, timeout + 1, &[(id(1), LeaseId(7))]);
+    assert_eq!(cancels(&effects), 0);
+    end(&mut queue, back, LeaseId(7));
+}
+
 #[test]
 fn an_action_that_waits_again_goes_back_to_its_worker() {
     let (mut queue, worker, lease) = running();

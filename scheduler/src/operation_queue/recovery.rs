@@ -1,4 +1,5 @@
-//! Recovery after a restart: operations come from the journal, and their workers come back.
+//! Recovery after a restart: operations come from the journal, and their workers come back with their leases. Workers whose
+//! streams have ended come back in the same way.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -48,7 +49,10 @@ impl OperationQueue {
                     worker: worker.clone(),
                 };
                 effects.push(operation.publish(id, progress));
-                operation.stage = Stage::Detached { worker };
+                operation.stage = Stage::Detached {
+                    worker,
+                    after_restart: true,
+                };
                 let adoption = Deadline::Adoption(id);
                 self.deadlines.arm(now + self.config.reconnect_timeout, adoption);
                 self.operations.insert(id, operation);
@@ -79,7 +83,11 @@ impl OperationQueue {
             if self.workers.get(worker).is_some_and(is_taken_up) {
                 continue;
             }
-            if let Some(operation) = self.operations.get(&id) {
+            if let Some(operation) = self.operations.get(&id)
+                && !matches!(operation.stage, Stage::Detached { .. })
+                && self.holder(id, lease, &name).is_none()
+            {
+                // It counts as lost already.
                 self.quarantine.worker_came_back(&operation.action.key, &name);
             }
             if self.adopts(id, lease, &name) {
@@ -106,6 +114,7 @@ impl OperationQueue {
             effects.push(Effect::Close { worker: old });
             effects.extend(self.lose_worker(now, old));
         }
+        self.lose_unreported(now, &name, effects);
     }
 
     /// Earlier registration of the worker with this name, if it runs an operation under this lease.
@@ -168,7 +177,11 @@ impl OperationQueue {
         let Some(operation) = self.operations.get(&id) else {
             return;
         };
-        if let Stage::Detached { worker } = &operation.stage {
+        if let Stage::Detached {
+            worker,
+            after_restart: true,
+        } = &operation.stage
+        {
             let attempt = format!("worker {worker} did not come back after a restart of the server");
             self.requeue(now, id, attempt, effects);
         }

@@ -11,8 +11,19 @@ pub struct Registration<'a> {
     pub hello: &'a Hello,
     /// Leases that it held on an earlier stream and still works on.
     pub leases: &'a [(OperationId, LeaseId)],
-    /// True if the worker ends with the server. Its leases are not recorded: nobody comes back with them.
-    pub ends_with_server: bool,
+    /// Its way to this server.
+    pub route: Route,
+}
+
+/// Way of a worker to the server that leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// It is in the same process and ends with it. Its leases are not recorded: nobody comes back with them.
+    SameProcess,
+    /// It is on another machine, and connected to this server.
+    Direct,
+    /// It is connected to another server, which forwards its messages. That server may be lost while the worker goes on.
+    Forwarded,
 }
 
 impl<'a> From<&'a Hello> for Registration<'a> {
@@ -21,7 +32,7 @@ impl<'a> From<&'a Hello> for Registration<'a> {
         Self {
             hello,
             leases: &[],
-            ends_with_server: false,
+            route: Route::Direct,
         }
     }
 }

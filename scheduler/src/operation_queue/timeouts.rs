@@ -25,6 +25,7 @@ impl OperationQueue {
             match deadline {
                 Deadline::Abandoned(id) => self.check_abandoned(now, id, &mut effects),
                 Deadline::Adoption(id) => self.check_adoption(now, id, &mut effects),
+                Deadline::Reconnection(id) => self.check_reconnection(now, id, &mut effects),
                 Deadline::NoWorker(id) => self.check_no_worker(now, id, &mut effects),
                 Deadline::PauseEnds(id) => self.end_pause(now, id, &mut effects),
             }

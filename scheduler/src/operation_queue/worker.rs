@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bitzel_proto::reapi::Platform;
 
 use super::ids::{LeaseId, OperationId};
-use super::registration::Registration;
+use super::registration::{Registration, Route};
 use super::waiting_actions::Charge;
 use crate::clock::Time;
 use crate::platform::{OfferedProperties, RequiredProperties};
@@ -33,7 +33,7 @@ pub(super) struct Worker {
     pub(super) properties: OfferedProperties,
     /// Workers of one class can run the same Actions.
     pub(super) class: RequiredProperties,
-    pub(super) ends_with_server: bool,
+    pub(super) route: Route,
     pub(super) draining: bool,
     /// End of the pause after it handed a lease back.
     pub(super) paused_until: Option<Time>,
@@ -53,7 +53,7 @@ impl Worker {
             platform: Arc::new(platform.cloned().unwrap_or_default()),
             properties: platform.map(OfferedProperties::new).unwrap_or_default(),
             class: platform.map(RequiredProperties::new).unwrap_or_default(),
-            ends_with_server: registration.ends_with_server,
+            route: registration.route,
             draining: hello.draining,
             paused_until: None,
             returned_leases: 0,

@@ -105,9 +105,10 @@ async fn nothing_is_shown_before_its_record_is_durable() {
     with_timeout(operations.next()).await.unwrap().unwrap();
 
     let (worker, messages) = mpsc::channel(16);
-    let mut inbound = server
-        .worker_queue
-        .open(ReceiverStream::new(messages).map(Ok), false);
+    let mut inbound = server.worker_queue.open(
+        ReceiverStream::new(messages).map(Ok),
+        crate::operation_queue::Route::Direct,
+    );
     let send = async |message| {
         let message = Some(message);
         worker.send(WorkerMessage { message }).await.unwrap();

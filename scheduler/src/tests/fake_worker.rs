@@ -25,6 +25,17 @@ pub(super) fn hello(name: &str, slots: u32, properties: &[(&str, &str)]) -> work
     })
 }
 
+/// First message of a worker that comes back with a lease.
+pub(super) fn hello_again(name: &str, slots: u32, lease: &str) -> worker_message::Message {
+    worker_message::Message::Hello(Hello {
+        worker_name: name.to_owned(),
+        slots,
+        platform: Some(platform(&[("OSFamily", "linux")])),
+        leases: vec![lease.to_owned()],
+        ..Default::default()
+    })
+}
+
 impl FakeWorker {
     /// Connects a worker on Linux.
     pub(super) async fn connect(farm: &Farm, name: &str, slots: u32) -> Self {

@@ -26,6 +26,8 @@ use super::manual_clock::ManualClock;
 use crate::{ExecutionConfig, ExecutionServer, ExecutionTasks};
 
 pub(super) const ABANDONED_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time that a worker has to come back.
+pub(super) const RECONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 pub(super) const NO_WORKER_TIMEOUT: Duration = Duration::from_mins(1);
 
 pub(super) struct Farm {
@@ -64,6 +66,7 @@ impl Farm {
             max_attempts: NonZeroUsize::new(2).unwrap(),
             no_worker_timeout: NO_WORKER_TIMEOUT,
             abandoned_timeout: ABANDONED_TIMEOUT,
+            worker_reconnect_timeout: RECONNECT_TIMEOUT,
             max_action_timeout: Duration::from_hours(1),
             ..ExecutionConfig::default()
         };

@@ -6,8 +6,8 @@ use bitzel_proto::reapi::execution_stage::Value::{Executing, Queued};
 use bitzel_proto::worker::scheduler_message;
 use tonic::Code;
 
-use super::fake_worker::{FakeWorker, exited, failed};
-use super::farm::{Farm, NO_WORKER_TIMEOUT};
+use super::fake_worker::{FakeWorker, exited, failed, hello_again};
+use super::farm::{Farm, NO_WORKER_TIMEOUT, RECONNECT_TIMEOUT, with_timeout};
 
 #[tokio::test]
 async fn a_lost_workers_action_runs_on_another() {
@@ -17,12 +17,32 @@ async fn a_lost_workers_action_runs_on_another() {
     let old = lost.assigned().await;
     operations.reach(Executing).await;
     drop(lost);
+    farm.clock.pass_once_awaited(RECONNECT_TIMEOUT).await;
     operations.reach(Queued).await;
     let mut other = FakeWorker::connect(&farm, "other", 1).await;
     let new = other.run(exited(0)).await;
     assert_ne!(new.lease, old.lease);
     assert_eq!(new.queued_unix_nanos, old.queued_unix_nanos);
     assert_eq!(operations.response().await.result.unwrap().exit_code, 0);
+}
+
+#[tokio::test]
+async fn a_worker_whose_stream_breaks_goes_on() {
+    let farm = Farm::start().await;
+    let mut operations = farm.execute(farm.action("a").await).await.unwrap();
+    let mut worker = FakeWorker::connect(&farm, "w", 1).await;
+    let lease = worker.assigned().await.lease;
+    operations.reach(Executing).await;
+    drop(worker);
+    farm.clock.awaits(RECONNECT_TIMEOUT).await;
+    // It is free, but the Action is that of the other one.
+    let mut other = FakeWorker::connect(&farm, "other", 1).await;
+    let worker = FakeWorker::connect_with(&farm, hello_again("w", 1, &lease)).await;
+    worker.complete(&lease, exited(0)).await;
+    assert_eq!(operations.response().await.result.unwrap().exit_code, 0);
+    other.drain().await;
+    let next = with_timeout(other.next()).await.unwrap();
+    assert!(next.is_none(), "the other worker got {next:?}");
 }
 
 #[tokio::test]
@@ -33,6 +53,8 @@ async fn repeated_loss_fails_with_the_names_of_the_workers() {
     for name in ["first", "second"] {
         let mut worker = FakeWorker::connect(&farm, name, 1).await;
         worker.assigned().await;
+        drop(worker);
+        farm.clock.pass_once_awaited(RECONNECT_TIMEOUT).await;
     }
     let status = operations.response().await.status.unwrap();
     assert_eq!(status.code, Code::Unavailable as i32);

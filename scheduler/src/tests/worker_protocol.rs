@@ -9,6 +9,15 @@ use super::fake_worker::{FakeWorker, exited, hello};
 use super::farm::{Farm, platform, with_timeout};
 use super::gated_action_cache::Gate;
 
+fn in_pool(pool: &str) -> worker_message::Message {
+    worker_message::Message::Hello(Hello {
+        worker_name: "w".to_owned(),
+        slots: 1,
+        pool: pool.to_owned(),
+        ..Hello::default()
+    })
+}
+
 #[tokio::test]
 async fn a_worker_without_a_valid_hello_is_refused() {
     let farm = Farm::start().await;
@@ -18,6 +27,13 @@ async fn a_worker_without_a_valid_hello_is_refused() {
         hello("w", 0, &[]),
         hello("w", 100_000, &[]),
         hello(&"w".repeat(300), 1, &[]),
+        // PostgreSQL refuses a text with NUL.
+        hello("a\0b", 1, &[]),
+        hello("a\u{1b}[2Jb", 1, &[]),
+        hello("w", 1, &[("OSFamily", "linux"); 2000]),
+        hello("w", 1, &[("OSFamily", &"x".repeat(300_000))]),
+        in_pool("p\0"),
+        in_pool(&"p".repeat(300)),
     ] {
         let mut worker = FakeWorker::connect_with(&farm, first).await;
         assert_eq!(worker.next().await.err().unwrap().code(), Code::InvalidArgument);

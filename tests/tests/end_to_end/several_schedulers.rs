@@ -92,6 +92,32 @@ async fn another_scheduler_follows_a_killed_leader() {
     assert_succeeded(&completed.response().await);
 }
 
+/// The leader is well, and has a free worker that could run the Action a second time.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_runs_twice_when_a_follower_is_lost() {
+    let Some(mut group) = SchedulerGroup::start_or_skip().await else {
+        return;
+    };
+    let machines = [Site::empty(), Site::empty()];
+    let mut runs = Runs::listen().await;
+    group.prefer([1, 0]);
+    let _forwarded = group.start_worker(&machines[0], "1");
+    let leader = group.servers[0].url();
+    let mut first = execute(&leader, &runs, "a").await;
+    let run = runs.started("a").await;
+    group.prefer([0, 1]);
+    let _direct = group.start_worker(&machines[1], "1");
+    let mut second = execute(&leader, &runs, "b").await;
+    end(runs.started("b").await).await;
+    assert_succeeded(&second.response().await);
+
+    group.servers[1].kill();
+    // If the free worker had got it, the client would wait for that run, which nobody ends.
+    end(run).await;
+    assert_succeeded(&first.response().await);
+    assert_ran_once(&runs, &["a", "b"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_ends_hands_over_at_once() {
     let Some(group) = SchedulerGroup::start_or_skip().await else {

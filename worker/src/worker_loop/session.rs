@@ -24,6 +24,8 @@ use crate::action_source::{ActionSource, SchedulerMessages};
 
 /// Limit of the messages that wait for the network.
 const MAX_OUTBOUND_MESSAGES: usize = 64;
+/// Time that the scheduler has to acknowledge the last results after the drain time.
+const MAX_ACKNOWLEDGEMENT_WAIT: Duration = Duration::from_secs(30);
 
 /// The reason why a session ended.
 pub(super) enum SessionEnd {
@@ -148,8 +150,17 @@ impl Session {
         let shutdown = self.shutdown.clone();
         let mut draining = false;
         let drained_by = tokio::time::sleep(Duration::MAX);
-        tokio::pin!(drained_by);
+        let acknowledged_by = tokio::time::sleep(Duration::MAX);
+        tokio::pin!(drained_by, acknowledged_by);
+        // The drain time is over, and then nothing runs any more.
+        let (mut is_overdue, mut has_stopped) = (false, false);
         while !(draining && self.is_idle()) {
+            if is_overdue && self.running.is_empty() && !has_stopped {
+                has_stopped = true;
+                acknowledged_by
+                    .as_mut()
+                    .reset(Instant::now() + MAX_ACKNOWLEDGEMENT_WAIT);
+            }
             tokio::select! {
                 message = inbound.next() => self.handle(outbound, message)?,
                 Some(execution) = self.executions.join_next() => self.complete(outbound, execution).await?,
@@ -158,7 +169,13 @@ impl Session {
                     drained_by.as_mut().reset(self.drained_by());
                     send(outbound, worker_message::Message::Drain(Drain {})).await?;
                 }
-                () = &mut drained_by, if draining && !self.running.values().all(CancellationToken::is_cancelled) => {
+                () = &mut acknowledged_by, if has_stopped => {
+                    let results = self.unacknowledged.len();
+                    tracing::warn!(results, "the scheduler does not acknowledge results; the worker ends without that");
+                    return Ok(());
+                }
+                () = &mut drained_by, if draining && !(is_overdue && self.running.values().all(CancellationToken::is_cancelled)) => {
+                    is_overdue = true;
                     for cancellation in self.running.values() {
                         cancellation.cancel();
                     }

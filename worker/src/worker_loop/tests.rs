@@ -347,6 +347,22 @@ async fn an_idle_worker_without_a_stream_ends_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_worker_does_not_wait_for_acknowledgements_for_ever() {
+    let mut farm = Farm::new(Duration::from_secs(60));
+    let mut connection = farm.connection().await;
+    connection.assign("a").await;
+    connection.next().await;
+    let before = Instant::now();
+    farm.shutdown.cancel();
+    connection.drain().await;
+    let (_, response) = connection.completed().await;
+    assert_eq!(code(&response), Code::Cancelled as i32);
+    // The stream is open, and nothing comes.
+    farm.worker.await.unwrap();
+    assert_eq!(before.elapsed().as_secs(), 60 + 30);
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_a_scheduler_executions_end_with_the_drain_time() {
     let (sender, mut connections) = mpsc::unbounded_channel();
     let source = Arc::new(VanishingScheduler {

@@ -8,6 +8,9 @@ use uuid::Uuid;
 use crate::journal::format::{AttemptsRow, OperationRow, encode_outcome};
 use crate::operation_queue::Record;
 
+/// Length of the columns at which a batch is written: it must be sent and stored within the time that a write has.
+pub(super) const MAX_BATCH_BYTES: usize = 8 << 20;
+
 /// Columns of the statement that writes a batch. The rows of an operation are in one of the three groups.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
@@ -39,12 +42,28 @@ struct Change {
 }
 
 impl Batch {
-    /// Folds records. The rows are in the order of their identifiers, which keeps the index in PostgreSQL's memory.
-    pub(super) fn fold(records: &[Record]) -> Self {
+    /// Folds the first ones of the records, at least one, until there are `max_records` or [`MAX_BATCH_BYTES`] of them. Returns
+    /// their number too. The rows are in the order of their identifiers, which keeps the index in PostgreSQL's memory.
+    pub(super) fn fold(records: &[Record], max_records: usize) -> (Self, usize) {
         let mut changes = BTreeMap::<Uuid, Change>::new();
-        for record in records {
-            changes.entry(operation(record)).or_default().apply(record);
+        let (mut folded, mut bytes) = (0, 0);
+        for record in records.iter().take(max_records.max(1)) {
+            bytes += changes.entry(operation(record)).or_default().apply(record);
+            folded += 1;
+            if bytes >= MAX_BATCH_BYTES {
+                break;
+            }
         }
+        (Self::of(changes), folded)
+    }
+
+    /// Operation of a batch with one record, for messages.
+    pub(super) fn operation(&self) -> String {
+        let new = self.new.ids.iter().chain(&self.changed.ids);
+        new.chain(&self.deleted).map(Uuid::to_string).collect()
+    }
+
+    fn of(changes: BTreeMap<Uuid, Change>) -> Self {
         let mut batch = Self::default();
         for (id, change) in changes {
             match change {
@@ -77,31 +96,41 @@ impl Rows {
 }
 
 impl Change {
-    fn apply(&mut self, record: &Record) {
+    /// Applies a record, and returns the length of the columns that it sets.
+    fn apply(&mut self, record: &Record) -> usize {
         match record {
             Record::Accepted { action, .. } => {
-                self.operation = Some(OperationRow::new(action).encode_to_vec());
+                set(&mut self.operation, OperationRow::new(action).encode_to_vec())
             }
             Record::Leased { lease, worker, .. } => {
                 self.lease = Some(column(lease.0));
                 self.worker = Some((**worker).to_owned());
+                worker.len()
             }
             Record::Requeued { attempts, .. } => {
                 let row = AttemptsRow {
                     attempts: attempts.clone(),
                     ..AttemptsRow::default()
                 };
-                self.attempts = Some(row.encode_to_vec());
                 self.lease = Some(0);
                 self.worker = Some(String::new());
+                set(&mut self.attempts, row.encode_to_vec())
             }
-            Record::Completed { outcome, .. } => match encode_outcome(outcome) {
-                Some(encoded) => self.outcome = Some(encoded),
-                None => self.deleted = true,
-            },
-            Record::Forgotten { .. } => self.deleted = true,
+            Record::Completed { outcome, .. } => {
+                let encoded = encode_outcome(outcome);
+                self.deleted |= encoded.is_none();
+                encoded.map_or(0, |encoded| set(&mut self.outcome, encoded))
+            }
+            Record::Forgotten { .. } => {
+                self.deleted = true;
+                0
+            }
         }
     }
+}
+
+fn set(column: &mut Option<Vec<u8>>, value: Vec<u8>) -> usize {
+    column.insert(value).len()
 }
 
 /// PostgreSQL has no unsigned numbers; the bits are kept.

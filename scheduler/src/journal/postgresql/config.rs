@@ -25,6 +25,13 @@ pub struct PostgresqlConfig {
     pub address: Option<String>,
     /// PEM file of the authorities that sign the certificates of the other servers. Default: those of the system.
     pub servers_ca: Option<PathBuf>,
+    /// PEM file of the certificate that this server shows to the other servers. Needed if `tls.client_certificate_required`
+    /// is true: it forwards calls to the one that leads. The callers' rights do not depend on it.
+    #[schemars(example = &"/etc/bitzel/server.pem")]
+    pub servers_certificate: Option<PathBuf>,
+    /// PEM file of the key of `servers_certificate`.
+    #[schemars(example = &"/etc/bitzel/server.key")]
+    pub servers_key: Option<PathBuf>,
     /// Time for which a server leads without being heard. When the leader is gone, another server leads after this time.
     #[serde(with = "humantime_serde", default = "default_lease_time")]
     #[schemars(with = "String", extend("format" = "duration", "examples" = ["3s"]))]

@@ -16,6 +16,9 @@ mod server;
 
 use server::PostgresqlServer;
 
+/// Longer than the pause of a test without PostgreSQL, shorter than the wait for any answer.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Database of a test.
 pub(crate) struct TestDatabase {
     pub(crate) server: PostgresqlServer,
@@ -42,7 +45,14 @@ impl TestDatabase {
         let epoch = taking.await.unwrap().expect("nobody else takes over");
         let epoch = u32::try_from(epoch).unwrap();
         let deposed = CancellationToken::new();
-        let journal = PostgresqlJournal::new(self.connector.clone(), epoch, Duration::ZERO, deposed.clone());
+        let journal = PostgresqlJournal::with_writer(Writer {
+            connector: self.connector.clone(),
+            epoch,
+            server: candidate.server,
+            commit_interval: Duration::ZERO,
+            stall_timeout: STALL_TIMEOUT,
+            deposed: deposed.clone(),
+        });
         (journal, deposed)
     }
 }
@@ -54,6 +64,8 @@ fn config(url: &str) -> PostgresqlConfig {
         tls_ca: None,
         address: None,
         servers_ca: None,
+        servers_certificate: None,
+        servers_key: None,
         lease_time: Duration::from_secs(3),
     }
 }
@@ -89,6 +101,29 @@ async fn a_deposed_leader_writes_nothing() {
     assert_eq!(states(&new.recover().await.unwrap()).len(), 2);
 }
 
+/// As after the tables were restored from a backup: the epoch comes again, the server does not.
+#[tokio::test]
+async fn the_leader_is_known_by_epoch_and_server() {
+    let Some(database) = TestDatabase::start_or_skip() else {
+        return;
+    };
+    let (journal, deposed) = database.lead().await;
+    written(&journal, vec![accepted(1, "before")]).await;
+    let connection = database.connector.connect().await.unwrap();
+    let client = &connection.client;
+    let (server, _) = statements::read(client).await.unwrap().holder.unwrap();
+    let epoch = i64::from(journal.epoch);
+    assert!(statements::renew(client, epoch, server).await.unwrap());
+    let other = client.batch_execute("UPDATE bitzel_leader SET holder = gen_random_uuid()");
+    other.await.unwrap();
+    assert!(!statements::renew(client, epoch, server).await.unwrap());
+    statements::resign(client, epoch, server).await.unwrap();
+    assert!(statements::read(client).await.unwrap().holder.is_some());
+    journal.append(vec![accepted(2, "after")]);
+    deposed.cancelled().await;
+    assert_eq!(states(&journal.recover().await.unwrap()).len(), 1);
+}
+
 #[tokio::test]
 async fn records_wait_while_postgresql_is_down() {
     let Some(mut database) = TestDatabase::start_or_skip() else {
@@ -103,6 +138,69 @@ async fn records_wait_while_postgresql_is_down() {
     database.server.start();
     durable.wait_for(|durable| *durable >= last).await.unwrap();
     assert_eq!(states(&journal.recover().await.unwrap()).len(), 2);
+}
+
+#[tokio::test]
+async fn a_record_that_postgresql_refuses_stops_no_other() {
+    let Some(database) = TestDatabase::start_or_skip() else {
+        return;
+    };
+    let (journal, deposed) = database.lead().await;
+    let mut records: Vec<_> = (1..=40).map(|number| accepted(number, "a")).collect();
+    let refused = Record::Leased {
+        operation: id(7),
+        lease: crate::operation_queue::LeaseId(5),
+        worker: "a\0b".into(),
+    };
+    records.insert(20, refused);
+    records.push(leased(40, 6));
+    written(&journal, records).await;
+    written(&journal, vec![accepted(41, "later")]).await;
+    let states = states(&journal.recover().await.unwrap());
+    assert_eq!(states.len(), 41);
+    assert!(states[&7].contains("queued"), "{}", states[&7]);
+    assert!(states[&40].contains("leased 6"), "{}", states[&40]);
+    assert!(!deposed.is_cancelled());
+}
+
+#[tokio::test]
+async fn a_leader_that_cannot_write_gives_up() {
+    let Some(database) = TestDatabase::start_or_skip() else {
+        return;
+    };
+    let (journal, _) = database.lead().await;
+    let connection = database.connector.connect().await.unwrap();
+    let (server, _) = statements::read(&connection.client)
+        .await
+        .unwrap()
+        .holder
+        .unwrap();
+    let deposed = CancellationToken::new();
+    let journal = PostgresqlJournal::with_writer(Writer {
+        connector: database.connector.clone(),
+        epoch: journal.epoch,
+        server,
+        commit_interval: Duration::ZERO,
+        stall_timeout: Duration::from_millis(300),
+        deposed: deposed.clone(),
+    });
+    written(&journal, vec![accepted(1, "before")]).await;
+    let drop = connection.client.batch_execute("DROP TABLE bitzel_operations");
+    drop.await.unwrap();
+    journal.append(vec![accepted(2, "after")]);
+    tokio::time::timeout(Duration::from_secs(20), deposed.cancelled())
+        .await
+        .expect("it gives up");
+}
+
+#[test]
+fn a_large_backlog_is_written_in_several_batches() {
+    let action = |number| accepted(number, &"x".repeat(1 << 20));
+    let records: Vec<_> = (1..=20).map(action).collect();
+    let (batch, size) = batch::Batch::fold(&records, 1000);
+    assert_eq!((batch.new.ids.len(), size), (8, 8));
+    assert_eq!(batch::Batch::fold(&records, 3).1, 3);
+    assert_eq!(batch::Batch::fold(&records, 0).1, 1, "it goes on");
 }
 
 #[tokio::test]
@@ -192,14 +290,16 @@ async fn servers_that_start_together_make_one_set_of_tables() {
 
 #[test]
 fn an_operation_that_came_and_went_is_not_written() {
-    let batch = batch::Batch::fold(&[
+    let records = [
         accepted(1, "a"),
         leased(1, 5),
         Record::Forgotten { operation: id(1) },
         Record::Forgotten { operation: id(2) },
         leased(3, 6),
         accepted(4, "b"),
-    ]);
+    ];
+    let (batch, size) = batch::Batch::fold(&records, 100);
+    assert_eq!(size, records.len());
     assert_eq!(batch.deleted, [id(2).0]);
     assert_eq!(batch.changed.ids, [id(3).0]);
     assert_eq!(batch.new.ids, [id(4).0]);

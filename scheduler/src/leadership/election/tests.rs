@@ -72,7 +72,9 @@ fn another_server_takes_over_after_a_lease_without_renewal() {
     assert_eq!(election.step(at(700)), Step::Execute(Statement::Read));
     election.read(at(710), row(5, 9, Some(2)));
     assert_eq!(election.step(at(3_000)), Step::Wait(at(3_710)));
-    assert_eq!(election.leader(at(3_710)), Leader::Unknown);
+    let address = "grpc://2".to_owned();
+    let dead = Leader::Other { epoch: 5, address };
+    assert_eq!(election.leader(at(3_710)), dead, "nobody else leads");
     let take_over = Step::Execute(Statement::TakeOver(row(5, 9, Some(2))));
     assert_eq!(election.step(at(3_710)), take_over);
     // Another one was faster.
@@ -120,13 +122,45 @@ fn nobody_waits_for_a_leader_that_resigned() {
 fn a_server_does_not_wait_for_itself() {
     let mut election = election();
     election.taken_over(at(0), Some(4));
-    election.deposed();
-    election.read(at(100), row(4, 3, Some(1)));
-    assert_eq!(election.leader(at(100)), Leader::Unknown);
+    assert_eq!(election.step(at(2_700)), Step::Execute(Statement::Read));
+    election.read(at(2_800), row(4, 3, Some(1)));
+    assert_eq!(election.leader(at(2_800)), Leader::Nobody);
     assert!(matches!(
-        election.step(at(100)),
+        election.step(at(2_800)),
         Step::Execute(Statement::TakeOver(_))
     ));
+}
+
+#[test]
+fn a_server_that_gave_up_lets_others_take_over_first() {
+    let mut election = election();
+    election.taken_over(at(0), Some(4));
+    election.deposed();
+    election.read(at(100), row(4, 3, Some(1)));
+    assert_eq!(election.step(at(100)), Step::Wait(at(6_100)));
+    assert!(matches!(
+        election.step(at(6_100)),
+        Step::Execute(Statement::TakeOver(_))
+    ));
+}
+
+#[test]
+fn a_leader_is_known_until_the_row_changes() {
+    let mut election = election();
+    let leads = |election: &Election, now| matches!(election.leader(at(now)), Leader::Other { epoch: 5, .. });
+    election.read(at(0), row(5, 8, Some(2)));
+    assert_eq!(election.led_until(), Some(at(3_000)));
+    election.notified();
+    assert!(leads(&election, 60_000), "it is not forgotten by the clock");
+    election.taken_over(at(60_000), None);
+    assert_eq!(
+        election.leader(at(60_000)),
+        Leader::Unknown,
+        "the row is to be read"
+    );
+    election.read(at(60_100), row(5, 9, None));
+    assert_eq!(election.leader(at(60_100)), Leader::Nobody);
+    assert_eq!(election.led_until(), None);
 }
 
 #[test]

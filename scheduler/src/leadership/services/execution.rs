@@ -9,7 +9,9 @@ use futures::stream::BoxStream;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use crate::leadership::router::{Destination, MAX_LEADER_WAIT, Router, answer, is_broken, while_following};
+use crate::leadership::router::{
+    Destination, MAX_LEADER_WAIT, Router, answer, is_leader_gone, while_following,
+};
 use crate::worker_queue_service::MAX_MESSAGE_BYTES;
 
 /// `Execution` service of a server in a group.
@@ -45,12 +47,14 @@ impl Execution for GroupExecutionService {
                 Destination::Leader(leader, channel) => {
                     let identities = &self.router.identities;
                     let request = leader.request(message.clone(), &metadata, &extensions, identities);
-                    match client(channel).execute(request).await {
+                    match leader.answer(client(channel).execute(request)).await {
                         Ok(response) => {
                             return Ok(response.map(|responses| while_following(&leader, responses)));
                         }
                         // The client would do the same: an equal request joins the one that was accepted.
-                        Err(status) if is_broken(&status) => self.router.another_leader(&leader).await,
+                        Err(status) if is_leader_gone(&leader, &status) => {
+                            self.router.another_leader(&leader).await;
+                        }
                         Err(status) => return Err(status),
                     }
                 }
@@ -74,11 +78,13 @@ impl Execution for GroupExecutionService {
                 Destination::Leader(leader, channel) => {
                     let identities = &self.router.identities;
                     let request = leader.request(message.clone(), &metadata, &extensions, identities);
-                    match client(channel).wait_execution(request).await {
+                    match leader.answer(client(channel).wait_execution(request)).await {
                         Ok(response) => {
                             return Ok(response.map(|responses| while_following(&leader, responses)));
                         }
-                        Err(status) if is_broken(&status) => self.router.another_leader(&leader).await,
+                        Err(status) if is_leader_gone(&leader, &status) => {
+                            self.router.another_leader(&leader).await;
+                        }
                         Err(status) => return Err(status),
                     }
                 }

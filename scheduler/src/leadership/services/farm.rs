@@ -35,7 +35,7 @@ impl Farm for GroupFarmService {
                 let (metadata, extensions, message) = request.into_parts();
                 let request = leader.request(message, &metadata, &extensions, &self.router.identities);
                 let mut client = FarmClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-                client.get_farm(request).await.map_err(passed_on)
+                leader.answer(client.get_farm(request)).await.map_err(passed_on)
             }
         }
     }
@@ -53,8 +53,9 @@ impl Farm for GroupFarmService {
             Destination::Leader(leader, channel) => {
                 let (metadata, extensions, message) = request.into_parts();
                 let request = leader.request(message, &metadata, &extensions, &self.router.identities);
-                FarmClient::new(channel)
-                    .drain_workers(request)
+                let mut client = FarmClient::new(channel);
+                leader
+                    .answer(client.drain_workers(request))
                     .await
                     .map_err(passed_on)
             }

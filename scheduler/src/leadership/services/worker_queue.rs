@@ -9,10 +9,13 @@ use futures::stream::BoxStream;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::leadership::leader_connection::is_forwarded;
 use crate::leadership::lent_messages::LentMessages;
 use crate::leadership::router::{
-    Destination, MAX_LEADER_WAIT, Router, is_broken, not_leading, passed_on, while_following, while_leading,
+    Destination, MAX_LEADER_WAIT, Router, is_leader_gone, not_leading, passed_on, while_following,
+    while_leading,
 };
+use crate::operation_queue::Route;
 use crate::worker_queue_service::MAX_MESSAGE_BYTES;
 
 /// `WorkerQueue` service of a server in a group.
@@ -49,7 +52,12 @@ impl WorkerQueue for GroupWorkerQueueService {
                         .take()
                         .or_else(|| lent.take_back())
                         .ok_or_else(not_leading)?;
-                    let messages = reign.worker_queue.open(messages, false);
+                    let route = if is_forwarded(&metadata) {
+                        Route::Forwarded
+                    } else {
+                        Route::Direct
+                    };
+                    let messages = reign.worker_queue.open(messages, route);
                     return Ok(Response::new(while_leading(reign, messages)));
                 }
                 Destination::Leader(leader, channel) => {
@@ -59,15 +67,12 @@ impl WorkerQueue for GroupWorkerQueueService {
                     let identities = &self.router.identities;
                     let request = leader.request(lent.clone(), &metadata, &extensions, identities);
                     let client = WorkerQueueClient::new(channel);
-                    match client
-                        .max_encoding_message_size(MAX_MESSAGE_BYTES)
-                        .work(request)
-                        .await
-                    {
+                    let mut client = client.max_encoding_message_size(MAX_MESSAGE_BYTES);
+                    match leader.answer(client.work(request)).await {
                         Ok(response) => {
                             return Ok(response.map(|responses| while_following(&leader, responses)));
                         }
-                        Err(status) if is_broken(&status) && lent.is_whole() => {
+                        Err(status) if is_leader_gone(&leader, &status) && lent.is_whole() => {
                             self.router.another_leader(&leader).await;
                         }
                         Err(status) => return Err(passed_on(status)),

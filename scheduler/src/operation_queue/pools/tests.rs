@@ -67,3 +67,16 @@ fn workers_that_drain_do_not_count() {
     let demand = queue.pool_demand(at(0), "p");
     assert_eq!((demand.workers, demand.running), (0, 0));
 }
+
+#[test]
+fn the_pool_unused_for_longest_is_forgotten() {
+    let mut queue = OperationQueue::new(ExecutionConfig::default());
+    for number in 0..super::MAX_POOLS {
+        queue.register_worker(at(0), &of_pool(&format!("p{number}"), &[]));
+    }
+    queue.register_worker(at(1), &of_pool("p0", &[]));
+    queue.register_worker(at(2), &of_pool("new", &[]));
+    let known = |pool: &str| queue.pool_demand(at(2), pool).known;
+    assert!(known("new") && known("p0") && known("p2"));
+    assert!(!known("p1"));
+}
