@@ -218,9 +218,9 @@ impl Campaign {
                     *standing = Standing::Follows { epoch, address };
                     true
                 }
-                // Its streams go on until another leader is read: it may be well, and only PostgreSQL slow.
-                (Standing::Follows { .. }, Leader::Unknown) => false,
-                (Standing::Unknown, Leader::Unknown | Leader::Nobody) => false,
+                // Streams of a leader go on until another one is read: it may be well, and only PostgreSQL slow.
+                (Standing::Follows { .. } | Standing::Unknown, Leader::Unknown)
+                | (Standing::Unknown, Leader::Nobody) => false,
                 (_, Leader::Unknown | Leader::Nobody) => {
                     *standing = Standing::Unknown;
                     true
