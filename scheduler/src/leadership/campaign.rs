@@ -219,8 +219,8 @@ impl Campaign {
                     true
                 }
                 // Its streams go on until another leader is read: it may be well, and only PostgreSQL slow.
-                (Standing::Follows { .. }, Leader::Unknown) => false,
-                (Standing::Unknown, Leader::Unknown | Leader::Nobody) => false,
+                (Standing::Follows { .. }, Leader::Unknown)
+                | (Standing::Unknown, Leader::Unknown | Leader::Nobody) => false,
                 (_, Leader::Unknown | Leader::Nobody) => {
                     *standing = Standing::Unknown;
                     true
