@@ -280,12 +280,12 @@ fn in_postgresql(
         lease_time: Duration::from_secs(3),
     };
     let connector = PostgresqlConnector::new(&config, Path::new(""), None, String::new()).unwrap();
-    let server = uuid::Uuid::new_v4();
-    let journal = |epoch| {
+    let leader = uuid::Uuid::new_v4();
+    let journal = |epoch: u32| {
         let deposed = CancellationToken::new();
         PostgresqlJournal::new(
             connector.clone(),
-            epoch,
+            (epoch, leader),
             config.lease_time,
             commit_interval,
             deposed,
@@ -300,7 +300,7 @@ fn in_postgresql(
         tokio::spawn(connection);
         client.batch_execute("TRUNCATE bitzel_operations").await.unwrap();
         let lead = "UPDATE bitzel_leader SET epoch = epoch + 1, holder = $1 RETURNING epoch";
-        let epoch: i64 = client.query_one(lead, &[&server]).await.unwrap().get(0);
+        let epoch: i64 = client.query_one(lead, &[&leader]).await.unwrap().get(0);
         let journal: Arc<dyn Journal> = Arc::new(journal(u32::try_from(epoch).unwrap()));
         journal
     })
