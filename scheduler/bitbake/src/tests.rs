@@ -212,13 +212,8 @@ while read -r library; do
 done
 "#;
 
-#[tokio::test]
-async fn parses_in_an_image_root() {
-    let workspace = Workspace::new("layer");
-    workspace.write(
-        "low_1.0.bb",
-        "MARKER = \"${@open('/opt/marker').read()}\"\ndo_configure[vardepvalue] = \"${MARKER}\"\n",
-    );
+/// A root with Python and a shell of this machine.
+fn python_root(workspace: &Workspace) -> PathBuf {
     let root = workspace.directory.path().join("root");
     for name in ["etc", "opt", "usr", "tmp"] {
         fs::create_dir_all(root.join(name)).unwrap();
@@ -231,6 +226,17 @@ async fn parses_in_an_image_root() {
         .arg(&root)
         .status();
     assert!(copied.unwrap().success());
+    root
+}
+
+#[tokio::test]
+async fn parses_in_an_image_root() {
+    let workspace = Workspace::new("layer");
+    workspace.write(
+        "low_1.0.bb",
+        "MARKER = \"${@open('/opt/marker').read()}\"\ndo_configure[vardepvalue] = \"${MARKER}\"\n",
+    );
+    let root = python_root(&workspace);
     // A hostile root: a file would be made where it leads.
     std::os::unix::fs::symlink(
         workspace.directory.path().join("planted"),
@@ -255,4 +261,46 @@ async fn parses_in_an_image_root() {
     }
     assert_ne!(hashes[0], hashes[1], "the metadata read the file of the root");
     assert!(!workspace.directory.path().join("planted").exists());
+}
+
+#[tokio::test]
+async fn a_root_sees_no_secrets_while_the_configuration_is_read() {
+    let workspace = Workspace::new("layer");
+    let root = python_root(&workspace);
+    let home = workspace.directory.path().join("home");
+    fs::create_dir_all(home.join(".ssh")).unwrap();
+    fs::write(home.join(".ssh/id"), "key").unwrap();
+    // Python runs this file of the root before any other, and it tells what it sees.
+    let spy = "\
+import os, sys
+processes = [name for name in os.listdir('/proc') if name.isdigit()]
+interfaces = [line.split(':')[0].strip() for line in open('/proc/net/dev') if ':' in line]
+names = [name for name in ('MACHINE', 'SSH_AUTH_SOCK', 'TOKEN') if name in os.environ]
+print(names, len(processes) < 4, interfaces, os.listdir(os.environ['HOME'] + '/.ssh'), file=sys.stderr)
+os._exit(1)
+";
+    for entry in fs::read_dir(root.join("usr/lib")).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name().to_str().unwrap().starts_with("python3.") {
+            let path = entry.path().join("sitecustomize.py");
+            // On Debian a symlink to /etc.
+            let _ = fs::remove_file(&path);
+            fs::write(path, spy).unwrap();
+        }
+    }
+    let mut config = workspace.config();
+    config.root.directory = Some(root);
+    for (name, value) in [
+        ("HOME", home.to_str().unwrap()),
+        ("TOKEN", "secret"),
+        ("SSH_AUTH_SOCK", "/tmp/agent"),
+        ("MACHINE", "qemuarm"),
+        ("BB_ENV_PASSTHROUGH_ADDITIONS", "MACHINE SSH_AUTH_SOCK"),
+    ] {
+        config.environment.insert(name.to_owned(), value.to_owned());
+    }
+    let Err(FrontEndError::BitBake { messages }) = export(&config, &ExportRequest::default()).await else {
+        panic!("the spy ends the run");
+    };
+    assert_eq!(messages, "['MACHINE'] True ['lo'] []\n");
 }

@@ -99,6 +99,7 @@ impl Exporter<'_> {
                     &self.python.path("runner/shims"),
                     build_directory,
                 ]);
+                command.env_clear().envs(&self.config.environment);
                 (command, &self.config.python, "install Python 3.9 or later")
             }
             Some(root) => {
@@ -107,8 +108,6 @@ impl Exporter<'_> {
             }
         };
         let output = command
-            .env_clear()
-            .envs(&self.config.environment)
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .stdin(Stdio::null())
             .kill_on_drop(true)
@@ -130,12 +129,32 @@ impl Exporter<'_> {
 
 impl Exporter<'_> {
     /// Creates the call of bubblewrap that reads the configuration with the Python of an image root. All of this machine but
-    /// its programs is visible, at its own paths: the configuration may include any file.
+    /// its programs is visible, at its own paths: the configuration may include any file. The root may be hostile, so there
+    /// is no network, and the environment has nothing that `BitBake` would not get.
     fn describing_sandbox(&self, root: &Path, build_directory: &Path) -> Result<Command, FrontEndError> {
         let mut command = Command::new(&self.config.bubblewrap);
+        command.args(["--unshare-pid", "--unshare-ipc", "--unshare-net"]);
         command.args(["--die-with-parent", "--new-session"]);
         root::bind_programs(&mut command, root)?;
-        command.args(["--proc", "/proc", "--dev", "/dev"]);
+        let home = self.config.environment.get("HOME").map(String::as_str);
+        root::hide_secrets(&mut command, build_directory, home);
+        command.args(["--proc", "/proc", "--dev", "/dev", "--clearenv"]);
+        let fixed = [
+            ("HOME", home.unwrap_or_default()),
+            ("LC_ALL", "C.UTF-8"),
+            ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+            ("PYTHONDONTWRITEBYTECODE", "1"),
+        ];
+        for (name, value) in fixed {
+            command.args(["--setenv", name, value]);
+        }
+        for (name, value) in environment::passed_through(&self.config.environment) {
+            command.args(["--setenv", &name, &value]);
+        }
+        // Of the user's environment, bwrap needs only the PATH in which it is found.
+        command
+            .env_clear()
+            .envs(self.config.environment.get_key_value("PATH"));
         let library = self.library.to_owned();
         let own = [
             (library, "/run/bitzel/library"),

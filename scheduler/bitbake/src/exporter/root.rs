@@ -17,6 +17,17 @@ const SYSTEM: [&str; 7] = ["bin", "lib", "lib32", "lib64", "libx32", "sbin", "us
 /// Parts of this machine that a process in an image root has no use for, beside those that it takes from the image.
 const NOT_SHOWN: [&str; 7] = ["boot", "dev", "etc", "lost+found", "proc", "run", "sys"];
 
+/// Directories below the user's home that hold keys, and sockets of their agents.
+const SECRETS: [&str; 7] = [
+    ".aws",
+    ".azure",
+    ".config/gcloud",
+    ".docker",
+    ".gnupg",
+    ".kube",
+    ".ssh",
+];
+
 /// Shows an image root as `/`: each of its parts by itself, so that mount points can be made beside them.
 pub(super) fn bind_image(command: &mut Command, root: &Path) -> Result<(), FrontEndError> {
     bind_entries(command, root, Path::new("/"), |name| !OWN.contains(&name))?;
@@ -30,6 +41,31 @@ pub(super) fn bind_programs(command: &mut Command, root: &Path) -> Result<(), Fr
     bind_entries(command, Path::new("/"), Path::new("/"), |name| {
         !SYSTEM.contains(&name) && !NOT_SHOWN.contains(&name)
     })
+}
+
+/// Hides what the configuration of a build directory never needs: well-known directories with keys, and the sockets and
+/// files in /tmp, unless the build directory is there.
+pub(super) fn hide_secrets(command: &mut Command, build_directory: &Path, home: Option<&str>) {
+    let temporary = Path::new("/tmp");
+    let is_below = |path: &Path| path.starts_with(temporary);
+    let real = fs::canonicalize(build_directory);
+    if !is_below(build_directory) && !real.is_ok_and(|path| is_below(&path)) {
+        command.arg("--tmpfs").arg(temporary);
+    }
+    let Some(home) = home.and_then(|home| fs::canonicalize(home).ok()) else {
+        return;
+    };
+    // Other directories are not this machine's here, see `bind_programs`.
+    let is_shown = |home: &Path| {
+        let top = home.iter().nth(1).and_then(|name| name.to_str());
+        top.is_some_and(|top| !SYSTEM.contains(&top) && !NOT_SHOWN.contains(&top))
+    };
+    for path in SECRETS.map(|name| home.join(name)) {
+        let is_directory = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir());
+        if is_directory && is_shown(&home) {
+            command.arg("--tmpfs").arg(path);
+        }
+    }
 }
 
 fn bind_etc(command: &mut Command, root: &Path) -> Result<(), FrontEndError> {
