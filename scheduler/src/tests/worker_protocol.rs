@@ -30,7 +30,7 @@ async fn a_worker_without_a_valid_hello_is_refused() {
         // PostgreSQL refuses a text with NUL.
         hello("a\0b", 1, &[]),
         hello("a\u{1b}[2Jb", 1, &[]),
-        hello("w", 1, &[("OSFamily", "linux"); 2000]),
+        hello("w", 1, &vec![("OSFamily", "linux"); 2000]),
         hello("w", 1, &[("OSFamily", &"x".repeat(300_000))]),
         in_pool("p\0"),
         in_pool(&"p".repeat(300)),

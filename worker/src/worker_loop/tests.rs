@@ -348,7 +348,7 @@ async fn an_idle_worker_without_a_stream_ends_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_worker_does_not_wait_for_acknowledgements_for_ever() {
-    let mut farm = Farm::new(Duration::from_secs(60));
+    let mut farm = Farm::new(Duration::from_mins(1));
     let mut connection = farm.connection().await;
     connection.assign("a").await;
     connection.next().await;
