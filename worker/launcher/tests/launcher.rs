@@ -337,7 +337,8 @@ time.sleep(10)'"
     );
     let (bound, used) = reached(bounds, &script);
     assert_eq!(bound, WatchedBound::Memory);
-    assert!(used > 100 << 20, "{used}");
+    // The watch may look at any time while it writes.
+    assert!(used > 64 << 20, "{used}");
 }
 
 #[test]
