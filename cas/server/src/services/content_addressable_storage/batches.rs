@@ -14,6 +14,8 @@ use tonic::Status;
 
 /// Size below which blobs are sent uncompressed: the frame of the compressor would cost more than it saves.
 const MIN_COMPRESSED_BLOB_BYTES: usize = 512;
+/// Maximum number of blobs of a batch. Without it, 8 million empty names fit into one message, and their answers take 2 GB.
+const MAX_BATCH_BLOBS: usize = 1 << 16;
 /// Level of compression while a client waits: the fastest one.
 const COMPRESSION_LEVEL: i32 = 1;
 
@@ -181,7 +183,13 @@ fn announced_size(digest: Option<&reapi::Digest>) -> u64 {
     digest.map_or(0, |digest| u64::try_from(digest.size_bytes).unwrap_or(0))
 }
 
-fn check_total(sizes: impl Iterator<Item = u64>) -> Result<u64, Status> {
+fn check_total(sizes: impl ExactSizeIterator<Item = u64>) -> Result<u64, Status> {
+    let blobs = sizes.len();
+    if blobs > MAX_BATCH_BLOBS {
+        return Err(Status::invalid_argument(format!(
+            "the batch names {blobs} blobs, more than the {MAX_BATCH_BLOBS} that are allowed; use smaller batches"
+        )));
+    }
     let total = sizes.fold(0_u64, u64::saturating_add);
     if total > MAX_BATCH_TOTAL_SIZE {
         return Err(Status::invalid_argument(format!(

@@ -244,6 +244,18 @@ async fn a_batch_over_the_total_limit_is_an_invalid_argument() {
 }
 
 #[tokio::test]
+async fn f16_a_batch_of_very_many_empty_names_is_refused() {
+    let (_server, mut client) = setup().await;
+    let names = vec![bitzel_proto::reapi::Digest::default(); (1 << 16) + 1];
+    let status = batch_read(&mut client, names, vec![]).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(
+        status.message().starts_with("the batch names 65537 blobs"),
+        "{status}"
+    );
+}
+
+#[tokio::test]
 async fn compressed_blobs_count_with_what_they_announce() {
     let (_server, mut client) = setup().await;
     let zeros = vec![0; usize::try_from(MAX_BATCH_TOTAL_SIZE).unwrap() + 1];
