@@ -13,9 +13,9 @@ use crate::result_blobs::{ResultBlobs, root_digests};
 
 /// Hides results whose blobs are absent.
 ///
-/// Goes directly around the cache of a server: a client that gets a result relies on every blob it names, for as
-/// long as its build takes. The check calls [`BlobStore::find_missing`], which extends the lifetime of the blobs that
-/// are present.
+/// Goes directly around the cache of a server: a client that gets a result relies on every blob it names, for as long as
+/// its build takes. The check calls [`find_missing`](crate::BlobStore::find_missing), which extends the lifetime of the
+/// blobs that are present.
 pub struct CompletenessCheckingActionCache {
     inner: Arc<dyn ActionCache>,
     stores: InstanceBlobStores,
