@@ -6,7 +6,6 @@ use std::thread::available_parallelism;
 
 use bitzel_cas::{CountingBlobStore, DenialToleratingActionCache, RemoteActionCache, RemoteBlobStore};
 use bitzel_proto::InstanceName;
-use bitzel_proto::find_status;
 use bitzel_rpc::endpoint::{self, Channel, ClientCredentials};
 use bitzel_worker::{Bounds, RootIdentity};
 
@@ -15,7 +14,7 @@ use crate::command_error::CommandError;
 use crate::directories::Directories;
 use crate::embedded::Embedded;
 use crate::remote_cache;
-use crate::status_hint::status_hint;
+use crate::status_hint::with_status_hint;
 
 /// Default of `--jobs` with `--remote`, because the size of the farm is not known.
 const MAX_CONCURRENT_REMOTE_TASKS: usize = 200;
@@ -69,16 +68,10 @@ impl Connection {
             }
         };
         let connect = async {
-            let channel = endpoint::connect_with(&address, &credentials)
-                .await
-                .map_err(|error| {
-                    CommandError::from(error).hint(format!(
-                        "is a server running at {address}? `bitzel serve` starts one"
-                    ))
-                })?;
+            let channel = connect(&address, &credentials).await?;
             let store = RemoteBlobStore::connect(channel.clone(), instance.clone())
                 .await
-                .map_err(with_hint)?;
+                .map_err(with_status_hint)?;
             Ok((channel, store))
         };
         // An embedded server that cannot start has the real cause; the connection would only be refused.
@@ -130,14 +123,14 @@ impl Connection {
     }
 }
 
-/// Adds the next step for the server's answer, if it gave one.
-fn with_hint(error: bitzel_cas::Error) -> CommandError {
-    let hint = find_status(&error).and_then(|status| status_hint(status.code()));
-    let error = CommandError::from(error);
-    match hint {
-        Some(hint) => error.hint(hint),
-        None => error,
-    }
+/// Connects to a server.
+pub(crate) async fn connect(address: &str, credentials: &ClientCredentials) -> Result<Channel, CommandError> {
+    let channel = endpoint::connect_with(address, credentials).await;
+    channel.map_err(|error| {
+        CommandError::from(error).hint(format!(
+            "is a server running at {address}? `bitzel serve` starts one"
+        ))
+    })
 }
 
 /// Number of processors that this process may use.

@@ -1,6 +1,11 @@
 //! Next steps for answers of servers, by status code.
 
+use std::error::Error;
+
+use bitzel_proto::find_status;
 use tonic::Code;
+
+use crate::command_error::CommandError;
 
 /// Advice for a user whose call got a status with this code, where there is some.
 pub(crate) fn status_hint(code: Code) -> Option<&'static str> {
@@ -18,5 +23,15 @@ pub(crate) fn status_hint(code: Code) -> Option<&'static str> {
         ),
         Code::ResourceExhausted => Some("try again later, or with fewer concurrent tasks: --jobs N"),
         _ => None,
+    }
+}
+
+/// The error of a call, with the next step for the server's answer, if it gave one.
+pub(crate) fn with_status_hint(error: impl Error + Send + Sync + 'static) -> CommandError {
+    let hint = find_status(&error).and_then(|status| status_hint(status.code()));
+    let error = CommandError::from(error);
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
     }
 }
