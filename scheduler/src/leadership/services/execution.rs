@@ -5,10 +5,13 @@ use bitzel_proto::reapi::execution_client::ExecutionClient;
 use bitzel_proto::reapi::execution_server::{Execution, ExecutionServer};
 use bitzel_proto::reapi::{ExecuteRequest, WaitExecutionRequest};
 use bitzel_rpc::endpoint::Channel;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use tokio::time::Instant;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
+use crate::execution_service::ExecutionService;
 use crate::leadership::router::{
     Destination, MAX_LEADER_WAIT, Router, answer, is_leader_gone, while_following,
 };
@@ -27,31 +30,31 @@ impl GroupExecutionService {
     }
 }
 
-type OperationStream = BoxStream<'static, Result<Operation, Status>>;
-
-#[tonic::async_trait]
-impl Execution for GroupExecutionService {
-    type ExecuteStream = OperationStream;
-    type WaitExecutionStream = OperationStream;
-
-    async fn execute(&self, request: Request<ExecuteRequest>) -> Result<Response<OperationStream>, Status> {
+impl GroupExecutionService {
+    /// Answers a call by the queue of this server, or by that of the leader. If the leader is gone, the call is repeated at
+    /// the next one.
+    async fn follow<T: Clone + Send + 'static>(
+        &self,
+        request: Request<T>,
+        own: impl FnOnce(ExecutionService, Request<T>) -> Answer<OperationStream> + Send,
+        forward: impl Fn(ExecutionClient<Channel>, Request<T>) -> Answer<Streaming<Operation>> + Send + Sync,
+    ) -> Result<Response<OperationStream>, Status> {
         let deadline = Instant::now() + MAX_LEADER_WAIT;
         let (metadata, extensions, message) = request.into_parts();
         loop {
             match self.router.destination(&metadata, deadline).await? {
                 Destination::Own(reign) => {
                     let request = Request::from_parts(metadata, extensions, message);
-                    let response = reign.execution.execute(request).await;
+                    let response = own(reign.execution.clone(), request).await;
                     return answer(reign, response);
                 }
                 Destination::Leader(leader, channel) => {
                     let identities = &self.router.identities;
                     let request = leader.request(message.clone(), &metadata, &extensions, identities);
-                    match leader.answer(client(channel).execute(request)).await {
+                    match leader.answer(forward(client(channel), request)).await {
                         Ok(response) => {
                             return Ok(response.map(|responses| while_following(&leader, responses)));
                         }
-                        // The client would do the same: an equal request joins the one that was accepted.
                         Err(status) if is_leader_gone(&leader, &status) => {
                             self.router.another_leader(&leader).await;
                         }
@@ -61,35 +64,36 @@ impl Execution for GroupExecutionService {
             }
         }
     }
+}
+
+type OperationStream = BoxStream<'static, Result<Operation, Status>>;
+type Answer<T> = BoxFuture<'static, Result<Response<T>, Status>>;
+
+#[tonic::async_trait]
+impl Execution for GroupExecutionService {
+    type ExecuteStream = OperationStream;
+    type WaitExecutionStream = OperationStream;
+
+    async fn execute(&self, request: Request<ExecuteRequest>) -> Result<Response<OperationStream>, Status> {
+        // A client would repeat it too: an equal request joins the one that was accepted.
+        self.follow(
+            request,
+            |own, request| async move { own.execute(request).await }.boxed(),
+            |mut leader, request| async move { leader.execute(request).await }.boxed(),
+        )
+        .await
+    }
 
     async fn wait_execution(
         &self,
         request: Request<WaitExecutionRequest>,
     ) -> Result<Response<OperationStream>, Status> {
-        let deadline = Instant::now() + MAX_LEADER_WAIT;
-        let (metadata, extensions, message) = request.into_parts();
-        loop {
-            match self.router.destination(&metadata, deadline).await? {
-                Destination::Own(reign) => {
-                    let request = Request::from_parts(metadata, extensions, message);
-                    let response = reign.execution.wait_execution(request).await;
-                    return answer(reign, response);
-                }
-                Destination::Leader(leader, channel) => {
-                    let identities = &self.router.identities;
-                    let request = leader.request(message.clone(), &metadata, &extensions, identities);
-                    match leader.answer(client(channel).wait_execution(request)).await {
-                        Ok(response) => {
-                            return Ok(response.map(|responses| while_following(&leader, responses)));
-                        }
-                        Err(status) if is_leader_gone(&leader, &status) => {
-                            self.router.another_leader(&leader).await;
-                        }
-                        Err(status) => return Err(status),
-                    }
-                }
-            }
-        }
+        self.follow(
+            request,
+            |own, request| async move { own.wait_execution(request).await }.boxed(),
+            |mut leader, request| async move { leader.wait_execution(request).await }.boxed(),
+        )
+        .await
     }
 }
 
