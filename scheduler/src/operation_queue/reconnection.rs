@@ -78,17 +78,23 @@ fn a_worker_that_does_not_come_back_is_lost() {
     assert_eq!(cancels(&effects), 1);
 }
 
-#[test]
-fn a_forwarded_worker_has_the_time_of_a_lost_server() {
+/// Queue with a worker that runs one Action, connected in this way, and another one that is free.
+fn running_beside_another(route: Route) -> (OperationQueue, WorkerId) {
     let mut queue = OperationQueue::new(ExecutionConfig::default());
     let hello_of_worker = hello("w", 1, &[]);
     let registration = Registration {
-        route: Route::Forwarded,
+        route,
         ..Registration::from(&hello_of_worker)
     };
     let (worker, _) = queue.register_worker(at(0), registration);
     queue.execute(at(0), id(1), action("a"), false).unwrap();
     queue.register_worker(at(0), &hello("other", 1, &[]));
+    (queue, worker)
+}
+
+#[test]
+fn a_forwarded_worker_has_the_time_of_a_lost_server() {
+    let (mut queue, worker) = running_beside_another(Route::Forwarded);
     queue.disconnect_worker(at(1), worker);
     let timeout = ExecutionConfig::default().reconnect_timeout.as_secs();
     assert!(assigned(&queue.tick(at(timeout))).is_empty());
@@ -97,15 +103,7 @@ fn a_forwarded_worker_has_the_time_of_a_lost_server() {
 
 #[test]
 fn a_worker_of_this_process_does_not_come_back() {
-    let mut queue = OperationQueue::new(ExecutionConfig::default());
-    let hello_of_worker = hello("w", 1, &[]);
-    let registration = Registration {
-        route: Route::SameProcess,
-        ..Registration::from(&hello_of_worker)
-    };
-    let (worker, _) = queue.register_worker(at(0), registration);
-    queue.execute(at(0), id(1), action("a"), false).unwrap();
-    queue.register_worker(at(0), &hello("other", 1, &[]));
+    let (mut queue, worker) = running_beside_another(Route::SameProcess);
     assert_eq!(assigned(&queue.disconnect_worker(at(1), worker)).len(), 1);
 }
 

@@ -67,9 +67,7 @@ impl Model {
             },
         );
         for (operation, lease) in &reported {
-            let cancelled = effects
-                .iter()
-                .any(|effect| matches!(effect, Effect::Cancel { lease: other, .. } if other == lease));
+            let cancelled = is_cancelled(&effects, *lease);
             assert_eq!(cancelled, !adopted.contains(&(*operation, *lease)));
         }
         let mut worker = worker;
@@ -140,9 +138,7 @@ impl Model {
                 },
             );
             for (operation, lease) in &reported {
-                let cancelled = effects
-                    .iter()
-                    .any(|effect| matches!(effect, Effect::Cancel { lease: other, .. } if other == lease));
+                let cancelled = is_cancelled(&effects, *lease);
                 let unfinished = self.operations.get(operation);
                 let unfinished = unfinished.is_some_and(|operation| !operation.completed);
                 assert_eq!(cancelled, !unfinished, "a lease that runs is adopted");
@@ -183,4 +179,9 @@ impl Model {
             .collect();
         assert_eq!(announced, known, "the journal has all operations, and no others");
     }
+}
+
+fn is_cancelled(effects: &[Effect], lease: LeaseId) -> bool {
+    let mut effects = effects.iter();
+    effects.any(|effect| matches!(effect, Effect::Cancel { lease: other, .. } if *other == lease))
 }
