@@ -97,15 +97,19 @@ fn shutting_down() -> Status {
     Status::unavailable("the server is shutting down; try again")
 }
 
-/// Answer of this server's queue, if it still leads: that it does not know an operation says nothing about the new leader.
+/// Answer to a call whose responses are a stream.
+pub(super) type StreamedAnswer<T> = Result<Response<BoxStream<'static, Result<T, Status>>>, Status>;
+
+/// Answer of this server's queue, or none if it does not lead any more: that it does not know an operation says nothing
+/// about the new leader.
 pub(super) fn answer<T: Send + 'static>(
     reign: Arc<Reign>,
     response: Result<Response<impl Stream<Item = Result<T, Status>> + Send + 'static>, Status>,
-) -> Result<Response<BoxStream<'static, Result<T, Status>>>, Status> {
+) -> Option<StreamedAnswer<T>> {
     if !reign.tenure.is_valid() {
-        return Err(not_leading());
+        return None;
     }
-    Ok(response?.map(|responses| while_leading(reign, responses)))
+    Some(response.map(|response| response.map(|responses| while_leading(reign, responses))))
 }
 
 /// A response that is shown only as long as this server leads. It ends with `UNAVAILABLE`, so that the caller looks for

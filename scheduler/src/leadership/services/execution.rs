@@ -12,8 +12,9 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::execution_service::ExecutionService;
+use crate::leadership::leader_connection::is_forwarded;
 use crate::leadership::router::{
-    Destination, MAX_LEADER_WAIT, Router, answer, is_leader_gone, while_following,
+    Destination, MAX_LEADER_WAIT, Router, answer, is_leader_gone, not_leading, while_following,
 };
 use crate::worker_queue_service::MAX_MESSAGE_BYTES;
 
@@ -31,12 +32,12 @@ impl GroupExecutionService {
 }
 
 impl GroupExecutionService {
-    /// Answers a call by the queue of this server, or by that of the leader. If the leader is gone, the call is repeated at
-    /// the next one.
+    /// Answers a call by the queue of this server, or by that of the leader. If the leader is gone, be it this server
+    /// itself, the call is repeated at the next one.
     async fn follow<T: Clone + Send + 'static>(
         &self,
         request: Request<T>,
-        own: impl FnOnce(ExecutionService, Request<T>) -> Answer<OperationStream> + Send,
+        own: impl Fn(ExecutionService, Request<T>) -> Answer<OperationStream> + Send + Sync,
         forward: impl Fn(ExecutionClient<Channel>, Request<T>) -> Answer<Streaming<Operation>> + Send + Sync,
     ) -> Result<Response<OperationStream>, Status> {
         let deadline = Instant::now() + MAX_LEADER_WAIT;
@@ -44,9 +45,14 @@ impl GroupExecutionService {
         loop {
             match self.router.destination(&metadata, deadline).await? {
                 Destination::Own(reign) => {
-                    let request = Request::from_parts(metadata, extensions, message);
+                    let request = Request::from_parts(metadata.clone(), extensions.clone(), message.clone());
                     let response = own(reign.execution.clone(), request).await;
-                    return answer(reign, response);
+                    if let Some(response) = answer(reign, response) {
+                        return response;
+                    }
+                    if is_forwarded(&metadata) {
+                        return Err(not_leading());
+                    }
                 }
                 Destination::Leader(leader, channel) => {
                     let identities = &self.router.identities;
