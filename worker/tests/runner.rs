@@ -19,6 +19,7 @@ mod merged_outputs;
 mod relative_paths;
 mod sandbox_end;
 mod sandbox_isolation;
+mod shared_limits;
 mod system_calls;
 mod undeclared_writes;
 
