@@ -7,6 +7,7 @@ use std::path::Path;
 
 mod action_network;
 mod bounds;
+mod busy_commands;
 mod execution;
 mod harness;
 mod hostile_actions;
