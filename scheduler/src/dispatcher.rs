@@ -20,6 +20,7 @@ use super::operation_queue::{
     ActionKey, CompletedLease, Effect, LeaseId, Occupancy, OperationId, OperationOutcome, OperationQueue,
     PoolDemand, Progress, QueuedAction, Registration, Route, Snapshot, Update, WorkerId,
 };
+use super::worker_identity::WorkerIdentity;
 
 /// Message to a worker, which may be sent when its record is durable.
 pub(super) type OutgoingMessage = (RecordNumber, Result<SchedulerMessage, Status>);
@@ -37,9 +38,13 @@ pub(super) struct RecordedUpdate {
 /// Maximum number of leases that a worker reports. More than a worker's slots and unacknowledged results.
 const MAX_REPORTED_LEASES: usize = 4096;
 
+/// Maximum number of characters of a worker's name in a message.
+const MAX_NAME_IN_MESSAGE: usize = 300;
+
 /// Connection to a worker.
 #[derive(Debug)]
 pub(super) struct Connection {
+    pub(super) identity: WorkerIdentity,
     pub(super) outbound: WorkerSender,
     /// Cancelled when the scheduler has closed the connection.
     pub(super) closed: CancellationToken,
@@ -197,20 +202,44 @@ impl Dispatcher {
         })
     }
 
-    /// Registers a worker.
-    pub(super) fn register_worker(&self, hello: &Hello, connection: Connection, route: Route) -> WorkerId {
-        let leases = hello.leases.iter().filter_map(|lease| parse_lease_name(lease));
-        let leases: Vec<_> = leases.take(MAX_REPORTED_LEASES).collect();
+    /// Registers a worker. Refuses it if another instance with its name is connected.
+    pub(super) fn register_worker(
+        &self,
+        hello: &Hello,
+        connection: Connection,
+        route: Route,
+    ) -> Result<WorkerId, ExecutionError> {
+        let identity = connection.identity.clone();
+        let mut leases = vec![];
+        let mut leases_of_others = vec![];
+        for name in hello.leases.iter().take(MAX_REPORTED_LEASES) {
+            match identity.read_lease_name(name) {
+                Some(lease) => leases.push(lease),
+                None => leases_of_others.push(name),
+            }
+        }
         let register = |state: &mut DispatcherState, now| {
             let registration = Registration {
                 hello,
+                holder: identity.holder(),
                 leases: &leases,
                 route,
             };
+            if route != Route::SameProcess && state.queue.has_namesake(&registration.holder) {
+                let name = identity.name().chars().take(MAX_NAME_IN_MESSAGE).collect();
+                return (Err(ExecutionError::WorkerNameInUse(name)), vec![]);
+            }
+            for name in &leases_of_others {
+                // It should not go on with them. A worker that does not read its stream is closed later.
+                let lease = (*name).clone();
+                let message = Some(scheduler_message::Message::Cancel(worker::Cancel { lease }));
+                let message = Ok(SchedulerMessage { message });
+                let _ = connection.outbound.try_send((RecordNumber::default(), message));
+            }
             let (worker, effects) = state.queue.register_worker(now, registration);
             // Before the effects, which may be messages to it.
             state.workers.insert(worker, connection);
-            (worker, effects)
+            (Ok(worker), effects)
         };
         self.transition(register).0
     }
@@ -253,30 +282,28 @@ impl Dispatcher {
         self.change(|queue, now| ((), queue.drain_worker(now, worker)));
     }
 
-    pub(super) fn change_stage(&self, worker: WorkerId, lease: &str, executing: bool) {
-        if let Some((_, lease)) = parse_lease_name(lease) {
-            self.change(|queue, _| ((), queue.change_stage(worker, lease, executing)));
-        }
+    pub(super) fn change_stage(&self, worker: WorkerId, lease: LeaseId, executing: bool) {
+        self.change(|queue, _| ((), queue.change_stage(worker, lease, executing)));
     }
 
-    pub(super) fn complete(&self, worker: WorkerId, lease: &str) -> Option<CompletedLease> {
-        let (_, lease) = parse_lease_name(lease)?;
+    pub(super) fn complete(&self, worker: WorkerId, lease: LeaseId) -> Option<CompletedLease> {
         self.change(|queue, now| queue.complete(now, worker, lease))
     }
 
     /// Updates of an operation whose result under this lease is being recorded. The next one ends that.
-    pub(super) fn recording(&self, lease: &str) -> Option<watch::Receiver<RecordedUpdate>> {
-        let (operation, lease) = parse_lease_name(lease)?;
+    pub(super) fn recording(
+        &self,
+        operation: OperationId,
+        lease: LeaseId,
+    ) -> Option<watch::Receiver<RecordedUpdate>> {
         let state = self.state.lock();
         let recording = state.queue.is_recording_lease(operation, lease);
         let updates = recording.then(|| state.operations.get(&operation)).flatten()?;
         Some(updates.subscribe())
     }
 
-    pub(super) fn return_lease(&self, worker: WorkerId, lease: &str, reason: &str) {
-        if let Some((_, lease)) = parse_lease_name(lease) {
-            self.change(|queue, now| ((), queue.return_lease(now, worker, lease, reason)));
-        }
+    pub(super) fn return_lease(&self, worker: WorkerId, lease: LeaseId, reason: &str) {
+        self.change(|queue, now| ((), queue.return_lease(now, worker, lease, reason)));
     }
 
     pub(super) fn finish(&self, operation: OperationId, outcome: OperationOutcome) {
@@ -365,7 +392,7 @@ impl Dispatcher {
                     action,
                 } => {
                     let message = scheduler_message::Message::Assign(worker::Assign {
-                        lease: lease_name(operation, lease),
+                        lease: lease_name(state, worker, operation, lease),
                         instance_name: action.key.instance.as_str().to_owned(),
                         digest_function: action.key.digest.function().to_wire(),
                         action_digest: Some(action.key.digest.into()),
@@ -379,7 +406,7 @@ impl Dispatcher {
                     operation,
                     lease,
                 } => {
-                    let lease = lease_name(operation, lease);
+                    let lease = lease_name(state, worker, operation, lease);
                     let message = scheduler_message::Message::Cancel(worker::Cancel { lease });
                     self.send(state, now, worker, message, &mut record, &mut effects);
                 }
@@ -428,14 +455,10 @@ impl Dispatcher {
     }
 }
 
-/// Name of a lease for its worker. With the operation in it, a worker can report the lease to a server that was
-/// restarted.
-fn lease_name(operation: OperationId, lease: LeaseId) -> String {
-    format!("{}-{}", operation.0.simple(), lease.0)
-}
-
-fn parse_lease_name(name: &str) -> Option<(OperationId, LeaseId)> {
-    let (operation, lease) = name.split_once('-')?;
-    let operation = OperationId(Uuid::try_parse(operation).ok()?);
-    Some((operation, LeaseId(lease.parse().ok()?)))
+/// Name of a lease for its worker. Empty if the worker has gone, and then nobody gets the message either.
+fn lease_name(state: &DispatcherState, worker: WorkerId, operation: OperationId, lease: LeaseId) -> String {
+    let connection = state.workers.get(&worker);
+    connection.map_or_else(String::new, |connection| {
+        connection.identity.lease_name(operation, lease)
+    })
 }

@@ -143,6 +143,13 @@ pub enum ExecutionError {
     /// The server is shutting down.
     #[error("the server is shutting down; try again")]
     ShuttingDown,
+    /// Another instance of a worker is connected under this name.
+    #[error(
+        "another worker is connected as {0:?}, and a second one of that name is not told apart from it: give each machine \
+         that runs a worker a host name of its own; if the other one has just ended, this one is taken when the server \
+         notices that"
+    )]
+    WorkerNameInUse(String),
     /// A worker violated the protocol.
     #[error("worker protocol: {0}")]
     WorkerProtocol(&'static str),

@@ -16,6 +16,7 @@ use tonic::{Extensions, Request, Response, Status};
 use super::dispatcher::Dispatcher;
 use super::error::ExecutionError;
 use super::operation_queue::{self as queue, QueuedAction};
+use super::worker_identity::own_name;
 
 /// Farm service: shows workers and Actions, and drains workers.
 #[derive(Clone)]
@@ -55,7 +56,9 @@ impl Farm for FarmService {
         authorize(request.extensions(), Permission::Admin, &InstanceName::default())?;
         let name = request.into_inner().name;
         let pattern = Pattern::new(name.as_str());
-        let names = self.dispatcher.drain_workers(|name| pattern.matches(name));
+        let names = self
+            .dispatcher
+            .drain_workers(|name| pattern.matches(name) || pattern.matches(own_name(name)));
         if names.is_empty() {
             return Err(ExecutionError::WorkerNotFound(name.chars().take(300).collect()).into());
         }

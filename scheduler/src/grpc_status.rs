@@ -20,6 +20,7 @@ impl From<&ExecutionError> for Status {
             | ExecutionError::PlatformTooLarge { .. }
             | ExecutionError::Timeout { .. }
             | ExecutionError::WorkerProtocol(_) => Code::InvalidArgument,
+            ExecutionError::WorkerNameInUse(_) => Code::AlreadyExists,
             ExecutionError::OperationNotFound(_) | ExecutionError::WorkerNotFound(_) => Code::NotFound,
             ExecutionError::QueueFull { .. }
             | ExecutionError::UserQueueFull { .. }

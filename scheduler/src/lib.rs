@@ -29,7 +29,8 @@ pub mod platform;
 mod request_policy;
 mod result_recorder;
 pub mod scaler_service;
-pub mod worker_queue_service;
+pub mod worker_identity;
+mod worker_queue_service;
 
 use std::sync::Arc;
 use std::time::Duration;

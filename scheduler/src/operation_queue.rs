@@ -47,7 +47,7 @@ use std::sync::Arc;
 
 pub use action::{ActionKey, QueuedAction};
 pub use effect::{Effect, OperationOutcome, Progress, Update};
-pub use ids::{LeaseId, OperationId, WorkerId};
+pub use ids::{HolderProof, LeaseHolder, LeaseId, OperationId, WorkerId};
 pub use occupancy::Occupancy;
 pub use pools::PoolDemand;
 pub use record::{Record, RestoredOperation, RestoredState};
@@ -194,6 +194,12 @@ impl OperationQueue {
         operation.arm_abandoned(&mut self.deadlines, id, now + self.config.abandoned_timeout);
     }
 
+    /// True if another instance of a worker with this name is connected.
+    pub fn has_namesake(&self, holder: &LeaseHolder) -> bool {
+        let mut workers = self.workers.iter();
+        workers.any(|worker| worker.holder.worker == holder.worker && worker.holder.proof != holder.proof)
+    }
+
     /// Registers a worker.
     pub fn register_worker<'a>(
         &mut self,
@@ -233,7 +239,7 @@ impl OperationQueue {
     /// itself decides the other stages.
     pub fn change_stage(&self, worker: WorkerId, lease: LeaseId, executing: bool) -> Vec<Effect> {
         let worker = self.workers.get(worker);
-        let Some((id, name)) = worker.and_then(|worker| Some((worker.operation(lease)?, &worker.name)))
+        let Some((id, name)) = worker.and_then(|worker| Some((worker.operation(lease)?, worker.name())))
         else {
             return vec![];
         };

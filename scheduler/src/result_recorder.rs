@@ -72,16 +72,15 @@ impl ResultRecorder {
         response
     }
 
-    /// Adds data of the server that the worker left out.
+    /// Adds data of the server.
     fn complete_response(&self, action: &QueuedAction, mut response: ExecuteResponse) -> ExecuteResponse {
         let status = response.status.get_or_insert_default();
         response.cached_result = false;
         match &mut response.result {
             Some(result) => {
                 let metadata = result.execution_metadata.get_or_insert_default();
-                if metadata.worker.is_empty() {
-                    self.worker.as_ref().clone_into(&mut metadata.worker);
-                }
+                // A worker speaks for itself alone.
+                self.worker.as_ref().clone_into(&mut metadata.worker);
                 metadata
                     .queued_timestamp
                     .get_or_insert_with(|| timestamp::from_system_time(action.queued));

@@ -11,5 +11,6 @@ mod guarantees;
 mod input_leases;
 mod manual_clock;
 mod tenants;
+mod worker_identity;
 mod worker_loss;
 mod worker_protocol;

@@ -4,7 +4,7 @@ mod hello;
 
 use std::sync::Arc;
 
-use bitzel_access::{Permission, authorize};
+use bitzel_access::{Caller, Identity, Permission, authorize};
 use bitzel_cas::ActionCache;
 use bitzel_proto::InstanceName;
 use bitzel_proto::reapi::{ExecuteResponse, execution_stage};
@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Code, Extensions, Request, Response, Status, Streaming};
 
 use hello::read_hello;
 
@@ -26,8 +26,9 @@ use super::action_metrics;
 use super::dispatcher::{Connection, Dispatcher, OutgoingMessage, WorkerSender};
 use super::error::ExecutionError;
 use super::journal::RecordNumber;
-use super::operation_queue::{Route, WorkerId};
+use super::operation_queue::{LeaseId, OperationId, Route, WorkerId};
 use super::result_recorder::ResultRecorder;
+use super::worker_identity::WorkerIdentity;
 
 /// Maximum number of slots of a worker; limits the messages of a stream in flight.
 const MAX_SLOTS: u32 = 1024;
@@ -60,17 +61,24 @@ impl WorkerQueueService {
         &self,
         inbound: impl Stream<Item = Result<WorkerMessage, Status>> + Send + Unpin + 'static,
     ) -> BoxStream<'static, Result<SchedulerMessage, Status>> {
-        self.open(inbound, Route::SameProcess)
+        self.open(inbound, Route::SameProcess, &Extensions::new())
     }
 
-    /// Takes the messages of a worker and returns those for it.
+    /// Takes the messages of a worker and returns those for it. `extensions` of its request have its credentials.
     pub(super) fn open(
         &self,
         inbound: impl Stream<Item = Result<WorkerMessage, Status>> + Send + Unpin + 'static,
         route: Route,
+        extensions: &Extensions,
     ) -> BoxStream<'static, Result<SchedulerMessage, Status>> {
         let (outbound, receiver) = mpsc::channel(OUTBOUND_CAPACITY);
-        self.tasks.spawn(self.clone().serve(inbound, outbound, route));
+        let caller = extensions.get::<Caller>();
+        let caller = caller.map_or_else(
+            || Arc::new(Identity::anonymous()),
+            |caller| caller.identity.clone(),
+        );
+        self.tasks
+            .spawn(self.clone().serve(inbound, outbound, route, caller));
         let messages = (ReceiverStream::new(receiver), self.dispatcher.durability());
         stream::unfold(messages, |(mut messages, mut durable)| async move {
             let (record, message) = messages.next().await?;
@@ -85,44 +93,62 @@ impl WorkerQueueService {
         mut inbound: impl Stream<Item = Result<WorkerMessage, Status>> + Send + Unpin,
         outbound: WorkerSender,
         route: Route,
+        caller: Arc<Identity>,
     ) {
         let hello = tokio::select! {
             () = self.shutdown.cancelled() => Err(ExecutionError::ShuttingDown),
             hello = read_hello(&mut inbound) => hello,
         };
-        let hello = match hello {
-            Ok(hello) => hello,
+        let session = hello.and_then(|hello| self.register(&hello, outbound.clone(), route, &caller));
+        let session = match session {
+            Ok(session) => session,
             Err(error) => {
                 // The worker may be gone, and then nobody reads this.
                 let _ = outbound.send((RecordNumber::default(), Err(error.into()))).await;
                 return;
             }
         };
-        tracing::info!(
-            worker = hello.worker_name,
-            slots = hello.slots,
-            "worker connected"
-        );
-        let session = self.register(&hello, outbound, route);
+        // The session has a weak one: the stream ends when the dispatcher has closed it.
+        drop(outbound);
         let ended = session.read(inbound).await;
-        tracing::info!(worker = hello.worker_name, ended, "worker disconnected");
+        tracing::info!(worker = &**session.identity.name(), ended, "worker disconnected");
     }
 
-    fn register(self, hello: &Hello, outbound: WorkerSender, route: Route) -> WorkerSession {
+    fn register(
+        self,
+        hello: &Hello,
+        outbound: WorkerSender,
+        route: Route,
+        caller: &Identity,
+    ) -> Result<WorkerSession, ExecutionError> {
         let closed = self.shutdown.child_token();
         let weak = outbound.downgrade();
+        let identity = WorkerIdentity::new(hello, caller);
         let connection = Connection {
+            identity: identity.clone(),
             outbound,
             closed: closed.clone(),
         };
-        WorkerSession {
-            worker: self.dispatcher.register_worker(hello, connection, route),
-            name: hello.worker_name.as_str().into(),
+        let worker = match self.dispatcher.register_worker(hello, connection, route) {
+            Ok(worker) => worker,
+            Err(error) => {
+                tracing::warn!(worker = &**identity.name(), %error, "a worker is refused");
+                return Err(error);
+            }
+        };
+        tracing::info!(
+            worker = &**identity.name(),
+            slots = hello.slots,
+            "worker connected"
+        );
+        Ok(WorkerSession {
+            worker,
+            identity,
             outbound: weak,
             closed,
             recordings: Arc::new(Semaphore::new(MAX_CONCURRENT_RECORDINGS)),
             service: self,
-        }
+        })
     }
 }
 
@@ -138,7 +164,7 @@ impl WorkerQueue for WorkerQueueService {
         let (_, extensions, inbound) = request.into_parts();
         authorize(&extensions, Permission::Worker, &InstanceName::default())?;
         // Does not wait for Hello: the worker may wait for the response's headers before it sends that.
-        Ok(Response::new(self.open(inbound, Route::Direct)))
+        Ok(Response::new(self.open(inbound, Route::Direct, &extensions)))
     }
 }
 
@@ -146,7 +172,7 @@ impl WorkerQueue for WorkerQueueService {
 struct WorkerSession {
     service: WorkerQueueService,
     worker: WorkerId,
-    name: Arc<str>,
+    identity: WorkerIdentity,
     /// Weak, so that the stream to the worker ends when the dispatcher has closed it and the last acknowledgement is sent.
     outbound: mpsc::WeakSender<OutgoingMessage>,
     closed: CancellationToken,
@@ -196,7 +222,9 @@ impl WorkerSession {
                     // Only the server reports the other stages.
                     _ => return,
                 };
-                dispatcher.change_stage(self.worker, &change.lease, executing);
+                if let Some((_, lease)) = self.identity.read_lease_name(&change.lease) {
+                    dispatcher.change_stage(self.worker, lease, executing);
+                }
             }
             worker_message::Message::Completed(completed) => {
                 self.complete(completed.lease, completed.response.unwrap_or_default())
@@ -206,7 +234,25 @@ impl WorkerSession {
         }
     }
 
-    async fn complete(&self, lease: String, response: ExecuteResponse) {
+    /// Takes the result of a lease by its name.
+    async fn complete(&self, name: String, response: ExecuteResponse) {
+        match self.identity.read_lease_name(&name) {
+            Some(lease) => self.complete_lease(name, lease, response).await,
+            None => {
+                if let Some(outbound) = self.outbound.upgrade() {
+                    // Not a lease of this worker, so it may forget it.
+                    acknowledge(&outbound, self.service.dispatcher.last_record(), name).await;
+                }
+            }
+        }
+    }
+
+    async fn complete_lease(
+        &self,
+        name: String,
+        (operation, lease): (OperationId, LeaseId),
+        response: ExecuteResponse,
+    ) {
         let (Some(outbound), Ok(permit)) = (
             self.outbound.upgrade(),
             self.recordings.clone().acquire_owned().await,
@@ -217,28 +263,28 @@ impl WorkerSession {
             && status.code == Code::Aborted as i32
         {
             tracing::warn!(
-                worker = &*self.name,
+                worker = &**self.identity.name(),
                 reason = status.message,
                 "a worker with too few resources handed an Action back"
             );
             action_metrics::retried();
             let dispatcher = &self.service.dispatcher;
-            dispatcher.return_lease(self.worker, &lease, &status.message);
-            acknowledge(&outbound, dispatcher.last_record(), lease).await;
+            dispatcher.return_lease(self.worker, lease, &status.message);
+            acknowledge(&outbound, dispatcher.last_record(), name).await;
             return;
         }
-        let Some(completion) = self.service.dispatcher.complete(self.worker, &lease) else {
+        let Some(completion) = self.service.dispatcher.complete(self.worker, lease) else {
             let dispatcher = self.service.dispatcher.clone();
-            let Some(mut updates) = dispatcher.recording(&lease) else {
+            let Some(mut updates) = dispatcher.recording(operation, lease) else {
                 // No client waits for the result, so the worker may forget it too.
-                acknowledge(&outbound, dispatcher.last_record(), lease).await;
+                acknowledge(&outbound, dispatcher.last_record(), name).await;
                 return;
             };
             // Sent again, while the result that came on an earlier stream is being recorded: the worker must keep it
             // until that has ended.
             self.service.tasks.spawn(async move {
                 let _ = updates.changed().await;
-                acknowledge(&outbound, dispatcher.last_record(), lease).await;
+                acknowledge(&outbound, dispatcher.last_record(), name).await;
                 drop(permit);
             });
             return;
@@ -246,12 +292,12 @@ impl WorkerSession {
         let recorder = ResultRecorder {
             dispatcher: self.service.dispatcher.clone(),
             action_cache: self.service.action_cache.clone(),
-            worker: self.name.clone(),
+            worker: self.identity.name().clone(),
         };
         // A background task: the result has arrived, so it outlives the worker's stream.
         self.service.tasks.spawn(async move {
             recorder.record(completion, response).await;
-            acknowledge(&outbound, recorder.dispatcher.last_record(), lease).await;
+            acknowledge(&outbound, recorder.dispatcher.last_record(), name).await;
             drop(permit);
         });
     }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 mod action_network;
 mod bounds;
+mod busy_commands;
 mod execution;
 mod harness;
 mod hostile_actions;
@@ -19,6 +20,7 @@ mod merged_outputs;
 mod relative_paths;
 mod sandbox_end;
 mod sandbox_isolation;
+mod shared_limits;
 mod system_calls;
 mod undeclared_writes;
 

@@ -208,13 +208,14 @@ impl<'a> Tables<'a> {
             Record::Leased {
                 operation,
                 lease,
-                worker,
+                holder,
             } => {
                 let row = self.attempts.get(key(operation))?;
                 let row = row.and_then(|row| AttemptsRow::decode(row.value()).ok());
                 let row = AttemptsRow {
                     lease: lease.0,
-                    worker: (**worker).to_owned(),
+                    worker: (*holder.worker).to_owned(),
+                    proof: holder.proof.as_bytes().to_vec(),
                     ..row.unwrap_or_default()
                 };
                 self.attempts

@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use crate::operation_message::failure;
 use crate::operation_queue::{
-    ActionKey, LeaseId, OperationId, OperationOutcome, QueuedAction, Requester, RestoredOperation,
-    RestoredState,
+    ActionKey, HolderProof, LeaseHolder, LeaseId, OperationId, OperationOutcome, QueuedAction, Requester,
+    RestoredOperation, RestoredState,
 };
 use crate::platform::RequiredProperties;
 
@@ -57,6 +57,9 @@ pub(super) struct AttemptsRow {
     /// Outcomes of the attempts so far.
     #[prost(string, repeated, tag = "3")]
     pub(super) attempts: Vec<String>,
+    /// Proof of the instance of the worker.
+    #[prost(bytes = "vec", tag = "4")]
+    pub(super) proof: Vec<u8>,
 }
 
 impl OperationRow {
@@ -131,7 +134,10 @@ pub(super) fn restored_operation(
         (None, 0) => RestoredState::Queued,
         (None, lease) => RestoredState::Leased {
             lease: LeaseId(lease),
-            worker: attempts.worker.into(),
+            holder: LeaseHolder {
+                worker: attempts.worker.into(),
+                proof: HolderProof::from_journal(&attempts.proof),
+            },
         },
     };
     Some(RestoredOperation {

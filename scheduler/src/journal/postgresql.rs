@@ -34,7 +34,7 @@ pub(crate) use writer::DURABLE_COMMITS;
 use writer::{Writer, stall_timeout};
 
 /// Reads all operations if this server leads: a row for each, or one without an operation if there are none.
-const READ: &str = "SELECT id, operation, lease, worker, attempts, outcome \
+const READ: &str = "SELECT id, operation, lease, worker, proof, attempts, outcome \
      FROM bitzel_leader LEFT JOIN bitzel_operations ON true WHERE epoch = $1";
 
 /// Journal of a server that leads. Dropping it loses the records that are not durable yet.
@@ -104,6 +104,7 @@ impl Journal for PostgresqlJournal {
             let attempts = AttemptsRow {
                 lease: batch::lease(row.get("lease")),
                 worker: row.get("worker"),
+                proof: row.get::<_, Option<Vec<u8>>>("proof").unwrap_or_default(),
                 ..AttemptsRow::decode(attempts).unwrap_or_default()
             };
             restored_operation(id, row.get("operation"), attempts, row.get("outcome"))

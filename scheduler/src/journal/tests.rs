@@ -15,7 +15,8 @@ use super::postgresql::tests::TestDatabase;
 use super::*;
 use crate::error::ExecutionError;
 use crate::operation_queue::{
-    ActionKey, LeaseId, OperationId, OperationOutcome, QueuedAction, Requester, RestoredState,
+    ActionKey, HolderProof, LeaseHolder, LeaseId, OperationId, OperationOutcome, QueuedAction, Requester,
+    RestoredState,
 };
 use crate::platform::RequiredProperties;
 
@@ -61,7 +62,10 @@ pub(super) fn leased(number: u128, lease: u64) -> Record {
     Record::Leased {
         operation: id(number),
         lease: LeaseId(lease),
-        worker: "w".into(),
+        holder: LeaseHolder {
+            worker: "w".into(),
+            proof: HolderProof::new(&lease.to_le_bytes()),
+        },
     }
 }
 
@@ -84,7 +88,11 @@ pub(super) fn states(recovered: &Recovered) -> BTreeMap<u128, String> {
     let states = recovered.operations.iter().map(|restored| {
         let state = match &restored.state {
             RestoredState::Queued => "queued".to_owned(),
-            RestoredState::Leased { lease, worker } => format!("leased {} to {worker}", lease.0),
+            RestoredState::Leased { lease, holder } => {
+                let own = HolderProof::new(&lease.0.to_le_bytes());
+                assert!(holder.proof == own, "the proof of lease {}", lease.0);
+                format!("leased {} to {}", lease.0, holder.worker)
+            }
             RestoredState::Completed(OperationOutcome::Response(response)) => response.message.clone(),
             RestoredState::Completed(other) => panic!("{other:?}"),
         };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::OperationQueue;
 use super::deadlines::Deadline;
 use super::effect::{Effect, OperationOutcome};
-use super::ids::{LeaseId, OperationId, WorkerId};
+use super::ids::{HolderProof, LeaseHolder, LeaseId, OperationId, WorkerId};
 use super::operation::Stage;
 use super::registration::Route;
 use super::waiting_actions::LeaseEnd;
@@ -19,7 +19,7 @@ pub(super) type Disconnected = BTreeMap<WorkerId, DisconnectedWorker>;
 /// A worker whose stream has ended.
 #[derive(Debug)]
 pub(super) struct DisconnectedWorker {
-    name: Arc<str>,
+    holder: LeaseHolder,
     /// Its operations, with their leases, in the order of the queue.
     operations: Vec<(OperationId, LeaseId)>,
 }
@@ -47,7 +47,7 @@ impl OperationQueue {
             };
             if let Stage::Executing { lease, .. } = operation.stage {
                 operation.stage = Stage::Detached {
-                    worker: worker.name.clone(),
+                    worker: worker.name().clone(),
                     after_restart: false,
                 };
                 detached.push((id, lease));
@@ -55,7 +55,7 @@ impl OperationQueue {
         }
         if !detached.is_empty() {
             let disconnected = DisconnectedWorker {
-                name: worker.name,
+                holder: worker.holder,
                 operations: detached,
             };
             self.disconnected.insert(id, disconnected);
@@ -70,7 +70,7 @@ impl OperationQueue {
         let mut effects = vec![];
         if let Some((worker, operations)) = self.remove_worker(now, id) {
             for id in operations {
-                self.lose_operation(now, id, &worker.name, &mut effects);
+                self.lose_operation(now, id, worker.name(), &mut effects);
             }
         }
         effects
@@ -85,12 +85,12 @@ impl OperationQueue {
 
     /// Gives those Actions to others that a worker does not report that has come back: it was started anew, or never got
     /// them. Those that it reports are adopted before.
-    pub(super) fn lose_unreported(&mut self, now: Time, name: &str, effects: &mut Vec<Effect>) {
-        let of_name = self
+    pub(super) fn lose_unreported(&mut self, now: Time, proof: HolderProof, effects: &mut Vec<Effect>) {
+        let of_instance = self
             .disconnected
             .iter()
-            .filter(|(_, worker)| *worker.name == *name);
-        let ids: Vec<_> = of_name.map(|(id, _)| *id).collect();
+            .filter(|(_, worker)| worker.holder.proof == proof);
+        let ids: Vec<_> = of_instance.map(|(id, _)| *id).collect();
         for id in ids {
             self.check_reconnection(now, id, effects);
         }
@@ -105,7 +105,7 @@ impl OperationQueue {
                     && last.is_some_and(|(last, _)| *last == lease)
             });
             if is_detached {
-                self.lose_operation(now, id, &worker.name, effects);
+                self.lose_operation(now, id, &worker.holder.worker, effects);
             }
         }
     }

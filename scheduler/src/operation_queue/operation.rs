@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::action::QueuedAction;
 use super::deadlines::{Deadline, Deadlines};
 use super::effect::{Effect, Progress, Update};
-use super::ids::{LeaseId, OperationId, WorkerId};
+use super::ids::{HolderProof, LeaseId, OperationId, WorkerId};
 use super::requester::Requester;
 use super::waiting_actions::{Place, QueuePosition};
 use crate::clock::Time;
@@ -39,8 +39,8 @@ pub(super) struct Operation {
     /// Places in the queues of the requesters, in their order; empty unless the operation waits.
     pub(super) places: Vec<Place>,
     pub(super) stage: Stage,
-    /// The last lease and the name of its worker, which may come back with it. `None` if the worker has ended the lease.
-    pub(super) last_lease: Option<(LeaseId, Arc<str>)>,
+    /// The last lease and the instance of a worker that may come back with it. `None` if the worker has ended the lease.
+    pub(super) last_lease: Option<(LeaseId, HolderProof)>,
     /// Outcomes of the attempts so far.
     pub(super) attempts: Vec<String>,
     /// Workers that handed it back, with a description for each time.

@@ -165,13 +165,14 @@ impl OperationQueue {
             worker: worker_id,
             lease,
         };
-        let name = worker.name.clone();
-        operation.last_lease = Some((lease, name.clone()));
+        let holder = worker.holder.clone();
+        let name = holder.worker.clone();
+        operation.last_lease = Some((lease, holder.proof));
         if worker.route != Route::SameProcess {
             effects.push(Effect::Record(Record::Leased {
                 operation: id,
                 lease,
-                worker: name.clone(),
+                holder,
             }));
         }
         effects.push(operation.publish(id, Progress::Executing { worker: name }));

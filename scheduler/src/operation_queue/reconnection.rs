@@ -1,6 +1,6 @@
 //! Workers that come back with their leases, to the same server.
 
-use super::tests::{action, assigned, at, completed, hello, id, success};
+use super::tests::{action, assigned, at, completed, hello, holder, id, success};
 use super::*;
 
 /// Registers a worker that comes back.
@@ -126,7 +126,7 @@ fn a_restart_long_ago_does_not_shorten_the_time_to_come_back() {
         attempts: vec![],
         state: RestoredState::Leased {
             lease: LeaseId(7),
-            worker: "w".into(),
+            holder: holder("w"),
         },
     };
     queue.restore(at(0), 1, vec![restored]);
@@ -187,6 +187,60 @@ fn a_worker_may_come_back_before_its_loss_is_noticed() {
     end(&mut queue, back, lease);
 }
 
+/// Registers another instance of the worker, with the leases of the first one.
+fn come_as_namesake(
+    queue: &mut OperationQueue,
+    seconds: u64,
+    leases: &[(OperationId, LeaseId)],
+) -> (WorkerId, Vec<Effect>) {
+    let hello = hello("w", 1, &[]);
+    let registration = Registration {
+        leases,
+        holder: LeaseHolder {
+            worker: "w".into(),
+            ..holder("another instance")
+        },
+        ..Registration::from(&hello)
+    };
+    queue.register_worker(at(seconds), registration)
+}
+
+#[test]
+fn f18_a_namesake_takes_no_lease_and_gives_none_back() {
+    let (mut queue, worker, lease) = running();
+    queue.disconnect_worker(at(1), worker);
+    for leases in [&[][..], &[(id(1), lease)]] {
+        let (namesake, effects) = come_as_namesake(&mut queue, 2, leases);
+        assert_eq!((assigned(&effects).len(), cancels(&effects)), (0, leases.len()));
+        assert!(queue.complete(at(3), namesake, lease).0.is_none());
+        queue.lose_worker(at(4), namesake);
+    }
+    let (back, effects) = come_back(&mut queue, 5, &[(id(1), lease)]);
+    assert_eq!(cancels(&effects), 0, "its own worker goes on");
+    end(&mut queue, back, lease);
+}
+
+#[test]
+fn f18_a_namesake_takes_no_lease_after_a_restart() {
+    let mut queue = OperationQueue::new(ExecutionConfig::default());
+    let restored = RestoredOperation {
+        operation: id(1),
+        action: action("a"),
+        attempts: vec![],
+        state: RestoredState::Leased {
+            lease: LeaseId(7),
+            holder: holder("w"),
+        },
+    };
+    queue.restore(at(0), 1, vec![restored]);
+    assert!(queue.attach(id(1)));
+    let (_, effects) = come_as_namesake(&mut queue, 1, &[(id(1), LeaseId(7))]);
+    assert_eq!(cancels(&effects), 1);
+    let (back, effects) = come_back(&mut queue, 2, &[(id(1), LeaseId(7))]);
+    assert_eq!(cancels(&effects), 0);
+    end(&mut queue, back, LeaseId(7));
+}
+
 #[test]
 fn leases_of_others_are_not_adopted() {
     let (mut queue, worker, lease) = running();
@@ -205,7 +259,7 @@ fn restored_actions_wait_for_their_worker_and_then_for_any() {
         attempts: vec![],
         state: RestoredState::Leased {
             lease: LeaseId(7),
-            worker: "w".into(),
+            holder: holder("w"),
         },
     };
     queue.restore(at(0), 1, vec![restored]);

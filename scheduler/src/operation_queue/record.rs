@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::action::QueuedAction;
 use super::effect::OperationOutcome;
-use super::ids::{LeaseId, OperationId};
+use super::ids::{LeaseHolder, LeaseId, OperationId};
 
 /// Transition that must survive a restart of the server.
 #[derive(Debug, Clone)]
@@ -22,8 +22,8 @@ pub enum Record {
         operation: OperationId,
         /// The lease. A later one has a larger number, also after a restart, so it is a fencing number.
         lease: LeaseId,
-        /// The worker's name.
-        worker: Arc<str>,
+        /// The worker.
+        holder: LeaseHolder,
     },
     /// The lease has ended without a result, and the operation waits again.
     Requeued {
@@ -68,8 +68,8 @@ pub enum RestoredState {
     Leased {
         /// The last lease.
         lease: LeaseId,
-        /// The worker's name.
-        worker: Arc<str>,
+        /// The worker.
+        holder: LeaseHolder,
     },
     /// It has ended.
     Completed(OperationOutcome),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::OperationQueue;
 use super::deadlines::Deadline;
 use super::effect::{Effect, Progress};
-use super::ids::{LeaseId, OperationId, WorkerId};
+use super::ids::{HolderProof, LeaseId, OperationId, WorkerId};
 use super::operation::{Operation, Stage};
 use super::record::{RestoredOperation, RestoredState};
 use super::worker::{Lease, Worker};
@@ -43,8 +43,9 @@ impl OperationQueue {
             if !operation.action.do_not_cache {
                 self.in_flight.insert(operation.action.key.clone(), id);
             }
-            if let RestoredState::Leased { lease, worker } = restored.state {
-                operation.last_lease = Some((lease, worker.clone()));
+            if let RestoredState::Leased { lease, holder } = restored.state {
+                operation.last_lease = Some((lease, holder.proof));
+                let worker = holder.worker;
                 let progress = Progress::Executing {
                     worker: worker.clone(),
                 };
@@ -74,7 +75,7 @@ impl OperationQueue {
         leases: &[(OperationId, LeaseId)],
         effects: &mut Vec<Effect>,
     ) {
-        let Some(name) = self.workers.get(worker).map(|worker| worker.name.clone()) else {
+        let Some(holder) = self.workers.get(worker).map(|worker| worker.holder.clone()) else {
             return;
         };
         let mut superseded = BTreeSet::new();
@@ -85,14 +86,18 @@ impl OperationQueue {
             }
             if let Some(operation) = self.operations.get(&id)
                 && !matches!(operation.stage, Stage::Detached { .. })
-                && self.holder(id, lease, &name).is_none()
+                && self.holder_of(id, lease, holder.proof).is_none()
             {
                 // It counts as lost already.
-                self.quarantine.worker_came_back(&operation.action.key, &name);
+                self.quarantine
+                    .worker_came_back(&operation.action.key, &holder.worker);
             }
-            if self.adopts(id, lease, &name) {
+            if self.adopts(id, lease, holder.proof) {
                 self.adopt(now, worker, id, lease, effects);
-            } else if let Some(old) = self.holder(id, lease, &name).filter(|old| *old != worker) {
+            } else if let Some(old) = self
+                .holder_of(id, lease, holder.proof)
+                .filter(|old| *old != worker)
+            {
                 self.move_lease(old, worker, id, lease);
                 superseded.insert(old);
             } else {
@@ -114,15 +119,15 @@ impl OperationQueue {
             effects.push(Effect::Close { worker: old });
             effects.extend(self.lose_worker(now, old));
         }
-        self.lose_unreported(now, &name, effects);
+        self.lose_unreported(now, holder.proof, effects);
     }
 
-    /// Earlier registration of the worker with this name, if it runs an operation under this lease.
-    fn holder(&self, id: OperationId, lease: LeaseId, name: &str) -> Option<WorkerId> {
+    /// Earlier registration of this instance of a worker, if it runs an operation under this lease.
+    fn holder_of(&self, id: OperationId, lease: LeaseId, proof: HolderProof) -> Option<WorkerId> {
         match self.operations.get(&id)?.stage {
             Stage::Executing { worker, lease: held } if held == lease => {
                 let holder = self.workers.get(worker)?;
-                (*holder.name == *name).then_some(worker)
+                (holder.holder.proof == proof).then_some(worker)
             }
             _ => None,
         }
@@ -139,12 +144,12 @@ impl OperationQueue {
         }
     }
 
-    /// True if an operation has no other worker, and this was its last lease, of the worker with this name.
-    fn adopts(&self, id: OperationId, lease: LeaseId, name: &str) -> bool {
+    /// True if an operation has no other worker, and this was its last lease, of this instance of a worker.
+    fn adopts(&self, id: OperationId, lease: LeaseId, proof: HolderProof) -> bool {
         self.operations.get(&id).is_some_and(|operation| {
             let last = operation.last_lease.as_ref();
             matches!(operation.stage, Stage::Detached { .. } | Stage::Queued)
-                && last.is_some_and(|(last, worker)| *last == lease && **worker == *name)
+                && last.is_some_and(|(last, holder)| *last == lease && *holder == proof)
         })
     }
 

@@ -1,14 +1,18 @@
 //! Registration of a worker.
 
+use bitzel_access::Identity;
 use bitzel_proto::worker::Hello;
 
-use super::ids::{LeaseId, OperationId};
+use super::ids::{LeaseHolder, LeaseId, OperationId};
+use crate::worker_identity::WorkerIdentity;
 
 /// A worker that connects.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Registration<'a> {
     /// The worker's description of itself.
     pub hello: &'a Hello,
+    /// The worker as the holder of leases.
+    pub holder: LeaseHolder,
     /// Leases that it held on an earlier stream and still works on.
     pub leases: &'a [(OperationId, LeaseId)],
     /// Its way to this server.
@@ -27,10 +31,11 @@ pub enum Route {
 }
 
 impl<'a> From<&'a Hello> for Registration<'a> {
-    /// Registration of a worker on another machine that was not connected before.
+    /// Registration of a worker without credentials on another machine that was not connected before.
     fn from(hello: &'a Hello) -> Self {
         Self {
             hello,
+            holder: WorkerIdentity::new(hello, &Identity::anonymous()).holder(),
             leases: &[],
             route: Route::Direct,
         }

@@ -52,7 +52,7 @@ impl OperationQueue {
             && let Some(operation) = self.operations.get_mut(&id)
         {
             operation.last_lease = None;
-            let name = worker.name.clone();
+            let name = worker.name().clone();
             let description = format!("worker {name} handed it back: {}", cut(reason));
             operation.returns.push((name.clone(), description));
             let by_this_worker = operation.returns.iter().filter(|(by, _)| *by == name).count();

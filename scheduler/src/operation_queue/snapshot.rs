@@ -93,7 +93,7 @@ impl OperationQueue {
             .collect();
         running.sort_by_key(|action| std::cmp::Reverse(action.running));
         WorkerSnapshot {
-            name: worker.name.clone(),
+            name: worker.name().clone(),
             pool: worker.pool.clone(),
             slots: worker.slots,
             draining: worker.draining,

@@ -25,8 +25,14 @@ pub(super) fn hello(name: &str, slots: u32, properties: &[(&str, &str)]) -> Hell
         worker_name: name.to_owned(),
         slots,
         platform: Some(platform(properties)),
+        instance_secret: format!("{name:*<16}").into_bytes(),
         ..Default::default()
     }
+}
+
+/// A worker of this name as the holder of leases.
+pub(super) fn holder(name: &str) -> LeaseHolder {
+    Registration::from(&hello(name, 1, &[])).holder
 }
 
 pub(super) fn action(name: &str) -> QueuedAction {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bitzel_proto::reapi::Platform;
 
-use super::ids::{LeaseId, OperationId};
+use super::ids::{LeaseHolder, LeaseId, OperationId};
 use super::registration::{Registration, Route};
 use super::waiting_actions::Charge;
 use crate::clock::Time;
@@ -26,7 +26,7 @@ pub(super) struct Lease {
 /// A registered worker.
 #[derive(Debug)]
 pub(super) struct Worker {
-    pub(super) name: Arc<str>,
+    pub(super) holder: LeaseHolder,
     /// Name of its pool; empty if it has none.
     pub(super) pool: Arc<str>,
     pub(super) platform: Arc<Platform>,
@@ -48,7 +48,7 @@ impl Worker {
         let hello = registration.hello;
         let platform = hello.platform.as_ref();
         Self {
-            name: hello.worker_name.as_str().into(),
+            holder: registration.holder.clone(),
             pool: hello.pool.as_str().into(),
             platform: Arc::new(platform.cloned().unwrap_or_default()),
             properties: platform.map(OfferedProperties::new).unwrap_or_default(),
@@ -60,6 +60,10 @@ impl Worker {
             leases: HashMap::new(),
             slots: hello.slots as usize,
         }
+    }
+
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.holder.worker
     }
 
     /// True if the worker takes another lease now.

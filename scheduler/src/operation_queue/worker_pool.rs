@@ -60,8 +60,8 @@ impl WorkerPool {
 
     /// Workers whose names match.
     pub(super) fn named(&self, matches: impl Fn(&str) -> bool) -> Vec<(WorkerId, Arc<str>)> {
-        let named = self.workers.iter().filter(|(_, worker)| matches(&worker.name));
-        named.map(|(id, worker)| (*id, worker.name.clone())).collect()
+        let named = self.workers.iter().filter(|(_, worker)| matches(worker.name()));
+        named.map(|(id, worker)| (*id, worker.name().clone())).collect()
     }
 
     pub(super) fn get(&self, id: WorkerId) -> Option<&Worker> {

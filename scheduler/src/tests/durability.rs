@@ -108,6 +108,7 @@ async fn nothing_is_shown_before_its_record_is_durable() {
     let mut inbound = server.worker_queue.open(
         ReceiverStream::new(messages).map(Ok),
         crate::operation_queue::Route::Direct,
+        &tonic::Extensions::new(),
     );
     let send = async |message| {
         let message = Some(message);

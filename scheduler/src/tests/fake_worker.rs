@@ -16,11 +16,17 @@ pub(super) struct FakeWorker {
     pub(super) inbound: Streaming<SchedulerMessage>,
 }
 
+/// Secret of a worker's only instance.
+pub(super) fn secret(name: &str) -> Vec<u8> {
+    format!("{name:*<16.16}").into_bytes()
+}
+
 pub(super) fn hello(name: &str, slots: u32, properties: &[(&str, &str)]) -> worker_message::Message {
     worker_message::Message::Hello(Hello {
         worker_name: name.to_owned(),
         slots,
         platform: Some(platform(properties)),
+        instance_secret: secret(name),
         ..Default::default()
     })
 }
@@ -32,6 +38,7 @@ pub(super) fn hello_again(name: &str, slots: u32, lease: &str) -> worker_message
         slots,
         platform: Some(platform(&[("OSFamily", "linux")])),
         leases: vec![lease.to_owned()],
+        instance_secret: secret(name),
         ..Default::default()
     })
 }

@@ -5,7 +5,7 @@ use bitzel_proto::reapi::{Command, Platform};
 use bitzel_proto::worker::{Drain, Hello, worker_message};
 use tonic::Code;
 
-use super::fake_worker::{FakeWorker, exited, hello};
+use super::fake_worker::{FakeWorker, exited, hello, secret};
 use super::farm::{Farm, platform, with_timeout};
 use super::gated_action_cache::Gate;
 
@@ -154,6 +154,7 @@ async fn a_result_sent_again_is_acknowledged_after_it_is_recorded() {
         worker_name: "w".to_owned(),
         slots: 1,
         leases: vec![lease.clone()],
+        instance_secret: secret("w"),
         ..Hello::default()
     });
     let mut worker = FakeWorker::connect_with(&farm, again).await;

@@ -10,6 +10,8 @@ use crate::error::ExecutionError;
 
 /// Maximum length of the names of a worker and of its pool.
 const MAX_NAME_BYTES: usize = 256;
+/// Lengths of the secret of a worker's instance.
+const SECRET_BYTES: std::ops::RangeInclusive<usize> = 16..=64;
 /// Maximum number of platform properties of a worker. More than an Action may require: a worker offers all its roots.
 const MAX_PLATFORM_PROPERTIES: usize = 1024;
 /// Maximum length of all names and values of a worker's platform properties.
@@ -40,6 +42,13 @@ fn defect(hello: &Hello) -> Option<&'static str> {
             Some("Hello.worker_name is longer than 256 bytes")
         }
         hello if has_control(&hello.worker_name) => Some("Hello.worker_name has control characters"),
+        // The server ends a name with the credentials so.
+        hello if hello.worker_name.ends_with(')') => Some("Hello.worker_name ends with a parenthesis"),
+        hello
+            if !hello.instance_secret.is_empty() && !SECRET_BYTES.contains(&hello.instance_secret.len()) =>
+        {
+            Some("Hello.instance_secret does not have 16 to 64 bytes")
+        }
         hello if hello.pool.len() > MAX_NAME_BYTES => Some("Hello.pool is longer than 256 bytes"),
         hello if has_control(&hello.pool) => Some("Hello.pool has control characters"),
         hello if hello.slots == 0 || hello.slots > MAX_SLOTS => Some("Hello.slots is not between 1 and 1024"),

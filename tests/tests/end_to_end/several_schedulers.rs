@@ -229,6 +229,7 @@ impl Protocol {
             worker_name: "w".to_owned(),
             slots: 2,
             leases: leases.to_vec(),
+            instance_secret: b"secret of worker".to_vec(),
             ..Hello::default()
         });
         send(&outbound, hello).await;

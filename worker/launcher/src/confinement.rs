@@ -21,6 +21,8 @@ use crate::failure::{Failure, InStep as _};
 use crate::keyring;
 use crate::raw_calls::unshare;
 
+/// Number of pseudo-terminals of one command.
+const MAX_TERMINALS: u32 = 256;
 /// Parts of /proc that concern the whole machine or outlive the command, and that files' modes alone would let the
 /// worker's user write to. bubblewrap protects the same ones.
 const SHARED_PROC: [&str; 5] = ["sys", "sysrq-trigger", "irq", "bus", "mtrr"];
@@ -42,8 +44,10 @@ pub(crate) fn mount_writable(request: &LaunchRequest) -> Result<(), Failure> {
         mount("tmpfs", target, "tmpfs", private, c"mode=1777").in_step(format_args!("mount {target}"))?;
     }
     let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
-    let options = c"newinstance,ptmxmode=0666,mode=620";
-    mount("devpts", "/dev/pts", "devpts", flags, options).in_step("mount /dev/pts")?;
+    // The kernel has some thousands for the whole machine.
+    let options = CString::new(format!("newinstance,ptmxmode=0666,mode=620,max={MAX_TERMINALS}"))
+        .in_step("mount /dev/pts")?;
+    mount("devpts", "/dev/pts", "devpts", flags, &*options).in_step("mount /dev/pts")?;
     mount_proc(private | MountFlags::NOEXEC)
 }
 

@@ -30,6 +30,8 @@ const RESOURCES: [Resource; 2] = [Resource::Sigpending, Resource::Msgqueue];
 const SHARES: u64 = 8;
 /// Smallest share: the kernel frees namespaces some time after their last process has ended.
 const MIN_SHARE: u64 = 16;
+/// Processes beyond the bound and an eighth of it: those of the sandbox itself, and some that the watch sees.
+const SPARE_PROCESSES: u64 = 64;
 /// Kernel that counts processes for each user namespace. Earlier ones count those of the whole machine.
 const COUNTS_BY_NAMESPACE: (u32, u32) = (5, 14);
 /// Chance of the commands to be killed when the machine has no memory left, from -1000 to 1000: before the worker.
@@ -68,11 +70,11 @@ pub(crate) fn limit_resources(bounds: &WatchedBounds) -> io::Result<()> {
             set(resource, maximum / SHARES)?;
         }
     }
-    // More than the bound: the watch finds the processes that have come so far, and tells why it stops them.
+    // A little more than the bound: the watch finds the processes that have come so far, and tells why it stops them.
     if let Some(bound) = bounds.processes
         && counts_by_namespace()
     {
-        let limit = bound.saturating_mul(2).saturating_add(1024);
+        let limit = bound.saturating_add(bound / 8).saturating_add(SPARE_PROCESSES);
         let Rlimit { maximum, .. } = getrlimit(Resource::Nproc);
         set(
             Resource::Nproc,

@@ -2,8 +2,11 @@
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 use std::time::Duration;
 
+use rustix::process::setsid;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// `KEYCTL_JOIN_SESSION_KEYRING` of `linux/keyctl.h`.
@@ -46,6 +49,24 @@ pub(crate) fn exit(code: libc::c_int) -> ! {
     #[expect(unsafe_code, reason = "it does not return, and has no other condition")]
     unsafe {
         libc::_exit(code)
+    }
+}
+
+/// Lets a command start a session of its own, with this nice value above that of this process.
+///
+/// Linux shares out processors among sessions first (`CONFIG_SCHED_AUTOGROUP`), so all processes of a command together
+/// weigh as much as the supervisor, which has to stop them.
+pub(crate) fn start_session_of_its_own(command: &mut Command, nice: i32) {
+    #[expect(
+        unsafe_code,
+        reason = "between fork and exec it makes two system calls and touches no memory; this process has one thread"
+    )]
+    unsafe {
+        command.pre_exec(move || {
+            setsid()?;
+            rustix::process::nice(nice)?;
+            Ok(())
+        });
     }
 }
 

@@ -22,6 +22,10 @@ use crate::process_watch::{ProcessWatch, left_processes};
 use crate::raw_calls;
 use crate::system_calls::SystemCallFilters;
 
+/// Nice value of a command above that of its supervisor, which cannot lower its own. It counts on kernels that do not
+/// share out processors among sessions.
+const NICE_OF_COMMANDS: i32 = 5;
+
 /// File descriptors and settings that a supervisor inherits from the launcher.
 pub(crate) struct SupervisorHandles {
     /// Refers to the launcher's process.
@@ -107,6 +111,7 @@ fn start(
     stderr: &File,
 ) -> io::Result<Child> {
     let spawn = |mut command: Command| {
+        raw_calls::start_session_of_its_own(&mut command, NICE_OF_COMMANDS);
         command
             .args(arguments)
             .env_clear()

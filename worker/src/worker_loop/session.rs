@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
+use uuid::Uuid;
 
 use crate::action_executor::{ActionExecutor, ActionRequest};
 use crate::action_source::{ActionSource, SchedulerMessages};
@@ -46,6 +47,8 @@ pub(super) struct Session {
     executor: Arc<dyn ActionExecutor>,
     drain_timeout: Duration,
     shutdown: CancellationToken,
+    /// Random bytes that tell this worker from others of its name: it alone comes back with its leases.
+    instance_secret: Vec<u8>,
     /// Leases of running executions.
     running: HashMap<String, CancellationToken>,
     executions: JoinSet<(String, ExecuteResponse)>,
@@ -75,6 +78,7 @@ impl Session {
             executor,
             drain_timeout,
             shutdown,
+            instance_secret: [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat(),
             running: HashMap::new(),
             executions: JoinSet::new(),
             unacknowledged: HashMap::new(),
@@ -90,6 +94,7 @@ impl Session {
             .chain(self.unacknowledged.keys())
             .cloned()
             .collect();
+        hello.instance_secret.clone_from(&self.instance_secret);
         hello.draining = self.shutdown.is_cancelled();
         let (outbound, messages) = mpsc::channel(MAX_OUTBOUND_MESSAGES);
         let opened = async {

@@ -26,6 +26,7 @@ pub(super) struct Rows {
     pub(super) operations: Vec<Option<Vec<u8>>>,
     pub(super) leases: Vec<Option<i64>>,
     pub(super) workers: Vec<Option<String>>,
+    pub(super) proofs: Vec<Option<Vec<u8>>>,
     pub(super) attempts: Vec<Option<Vec<u8>>>,
     pub(super) outcomes: Vec<Option<Vec<u8>>>,
 }
@@ -36,6 +37,7 @@ struct Change {
     operation: Option<Vec<u8>>,
     lease: Option<i64>,
     worker: Option<String>,
+    proof: Option<Vec<u8>>,
     attempts: Option<Vec<u8>>,
     outcome: Option<Vec<u8>>,
     deleted: bool,
@@ -90,6 +92,7 @@ impl Rows {
         self.operations.push(change.operation);
         self.leases.push(change.lease);
         self.workers.push(change.worker);
+        self.proofs.push(change.proof);
         self.attempts.push(change.attempts);
         self.outcomes.push(change.outcome);
     }
@@ -102,10 +105,10 @@ impl Change {
             Record::Accepted { action, .. } => {
                 set(&mut self.operation, OperationRow::new(action).encode_to_vec())
             }
-            Record::Leased { lease, worker, .. } => {
+            Record::Leased { lease, holder, .. } => {
                 self.lease = Some(column(lease.0));
-                self.worker = Some((**worker).to_owned());
-                worker.len()
+                self.worker = Some((*holder.worker).to_owned());
+                holder.worker.len() + set(&mut self.proof, holder.proof.as_bytes().to_vec())
             }
             Record::Requeued { attempts, .. } => {
                 let row = AttemptsRow {
@@ -114,6 +117,7 @@ impl Change {
                 };
                 self.lease = Some(0);
                 self.worker = Some(String::new());
+                self.proof = Some(vec![]);
                 set(&mut self.attempts, row.encode_to_vec())
             }
             Record::Completed { outcome, .. } => {

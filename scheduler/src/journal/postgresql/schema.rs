@@ -30,6 +30,7 @@ CREATE TABLE IF NOT EXISTS bitzel_operations (
     operation bytea NOT NULL,
     lease bigint NOT NULL,
     worker text NOT NULL,
+    proof bytea,
     attempts bytea NOT NULL,
     outcome bytea
 ) WITH (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05);
@@ -39,6 +40,12 @@ INSERT INTO bitzel_servers_key
     SELECT sha256(convert_to(string_agg(gen_random_uuid()::text, ''), 'UTF8')) FROM generate_series(1, 4)
     HAVING NOT EXISTS (SELECT FROM bitzel_servers_key);
 COMMIT;";
+
+/// Column that tables of an earlier version lack. Servers of that version do not use it, so the version stays the same: a
+/// lease that one of them records has no proof of this one, and its Action runs again after a change of leader.
+const HAS_PROOF: &str = "SELECT EXISTS (SELECT FROM pg_attribute \
+     WHERE attrelid = to_regclass('bitzel_operations') AND attname = 'proof' AND NOT attisdropped)";
+const ADD_PROOF: &str = "ALTER TABLE bitzel_operations ADD COLUMN IF NOT EXISTS proof bytea";
 
 /// Checks that the tables have this version and are of this queue, and creates them if there are none.
 pub(super) async fn prepare(client: &Client, queue: &str) -> Result<(), JournalError> {
@@ -57,6 +64,11 @@ pub(super) async fn prepare(client: &Client, queue: &str) -> Result<(), JournalE
     }
     if found != queue {
         return Err(JournalError::OtherQueue);
+    }
+    // A look first: adding a column waits for all that use the table.
+    let has_proof: bool = client.query_one(HAS_PROOF, &[]).await?.get(0);
+    if !has_proof {
+        client.batch_execute(ADD_PROOF).await?;
     }
     Ok(())
 }

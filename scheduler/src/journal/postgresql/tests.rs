@@ -150,7 +150,10 @@ async fn a_record_that_postgresql_refuses_stops_no_other() {
     let refused = Record::Leased {
         operation: id(7),
         lease: crate::operation_queue::LeaseId(5),
-        worker: "a\0b".into(),
+        holder: crate::operation_queue::LeaseHolder {
+            worker: "a\0b".into(),
+            proof: crate::operation_queue::HolderProof::new(b""),
+        },
     };
     records.insert(20, refused);
     records.push(leased(40, 6));

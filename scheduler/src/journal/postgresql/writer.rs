@@ -41,23 +41,25 @@ SET plan_cache_mode = force_generic_plan;";
 /// statement, so no other server begins to lead in the middle of it.
 const WRITE: &str = "
 WITH leads AS MATERIALIZED (
-    SELECT 1 FROM bitzel_leader WHERE epoch = $1 AND holder = $14 FOR KEY SHARE
+    SELECT 1 FROM bitzel_leader WHERE epoch = $1 AND holder = $16 FOR KEY SHARE
 ), inserted AS (
-    INSERT INTO bitzel_operations (id, operation, lease, worker, attempts, outcome)
-    SELECT new.id, new.operation, coalesce(new.lease, 0), coalesce(new.worker, ''), coalesce(new.attempts, ''), new.outcome
-    FROM leads, unnest($2::uuid[], $3::bytea[], $4::bigint[], $5::text[], $6::bytea[], $7::bytea[])
-        AS new (id, operation, lease, worker, attempts, outcome)
-    ON CONFLICT (id) DO UPDATE SET lease = excluded.lease, worker = excluded.worker, attempts = excluded.attempts,
-        outcome = excluded.outcome
+    INSERT INTO bitzel_operations (id, operation, lease, worker, proof, attempts, outcome)
+    SELECT new.id, new.operation, coalesce(new.lease, 0), coalesce(new.worker, ''), new.proof, coalesce(new.attempts, ''),
+        new.outcome
+    FROM leads, unnest($2::uuid[], $3::bytea[], $4::bigint[], $5::text[], $6::bytea[], $7::bytea[], $8::bytea[])
+        AS new (id, operation, lease, worker, proof, attempts, outcome)
+    ON CONFLICT (id) DO UPDATE SET lease = excluded.lease, worker = excluded.worker, proof = excluded.proof,
+        attempts = excluded.attempts, outcome = excluded.outcome
 ), updated AS (
     UPDATE bitzel_operations AS kept
     SET lease = coalesce(new.lease, kept.lease), worker = coalesce(new.worker, kept.worker),
+        proof = coalesce(new.proof, kept.proof),
         attempts = coalesce(new.attempts, kept.attempts), outcome = coalesce(new.outcome, kept.outcome)
-    FROM leads, unnest($8::uuid[], $9::bigint[], $10::text[], $11::bytea[], $12::bytea[])
-        AS new (id, lease, worker, attempts, outcome)
+    FROM leads, unnest($9::uuid[], $10::bigint[], $11::text[], $12::bytea[], $13::bytea[], $14::bytea[])
+        AS new (id, lease, worker, proof, attempts, outcome)
     WHERE kept.id = new.id
 ), deleted AS (
-    DELETE FROM bitzel_operations USING leads WHERE id = ANY ($13::uuid[])
+    DELETE FROM bitzel_operations USING leads WHERE id = ANY ($15::uuid[])
 )
 SELECT count(*) FROM leads";
 
@@ -239,17 +241,19 @@ async fn write(
         deleted,
     } = batch;
     let epoch = i64::from(epoch);
-    let parameters: [&(dyn ToSql + Sync); 14] = [
+    let parameters: [&(dyn ToSql + Sync); 16] = [
         &epoch,
         &new.ids,
         &new.operations,
         &new.leases,
         &new.workers,
+        &new.proofs,
         &new.attempts,
         &new.outcomes,
         &changed.ids,
         &changed.leases,
         &changed.workers,
+        &changed.proofs,
         &changed.attempts,
         &changed.outcomes,
         deleted,

@@ -57,7 +57,7 @@ impl WorkerQueue for GroupWorkerQueueService {
                     } else {
                         Route::Direct
                     };
-                    let messages = reign.worker_queue.open(messages, route);
+                    let messages = reign.worker_queue.open(messages, route, &extensions);
                     return Ok(Response::new(while_leading(reign, messages)));
                 }
                 Destination::Leader(leader, channel) => {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::tests::success;
-use super::super::{LeaseId, OperationId, QueuedAction, Record, RestoredOperation, RestoredState};
+use super::super::{
+    LeaseHolder, LeaseId, OperationId, QueuedAction, Record, RestoredOperation, RestoredState,
+};
 
 /// Journal that keeps the last state of each operation.
 #[derive(Default)]
@@ -13,7 +15,7 @@ pub(super) struct ModelJournal(BTreeMap<OperationId, Journaled>);
 struct Journaled {
     action: Arc<QueuedAction>,
     attempts: Vec<String>,
-    lease: Option<(LeaseId, Arc<str>)>,
+    lease: Option<(LeaseId, LeaseHolder)>,
     completed: bool,
 }
 
@@ -32,8 +34,8 @@ impl ModelJournal {
             Record::Leased {
                 operation,
                 lease,
-                worker,
-            } => self.0.get_mut(&operation).unwrap().lease = Some((lease, worker)),
+                holder,
+            } => self.0.get_mut(&operation).unwrap().lease = Some((lease, holder)),
             Record::Requeued { operation, attempts } => {
                 let journaled = self.0.get_mut(&operation).unwrap();
                 (journaled.lease, journaled.attempts) = (None, attempts);
@@ -53,9 +55,9 @@ impl ModelJournal {
             state: match (&journaled.lease, journaled.completed) {
                 (_, true) => RestoredState::Completed(success()),
                 (None, false) => RestoredState::Queued,
-                (Some((lease, worker)), false) => RestoredState::Leased {
+                (Some((lease, holder)), false) => RestoredState::Leased {
                     lease: *lease,
-                    worker: worker.clone(),
+                    holder: holder.clone(),
                 },
             },
         });
