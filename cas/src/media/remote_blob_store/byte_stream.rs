@@ -201,7 +201,7 @@ enum Committed {
 
 /// Decompresses the data of a server, up to the size of the blob.
 fn decompressed(digest: Digest, chunks: BlobStream) -> Result<BlobStream, Error> {
-    let state = (chunks, Bytes::new(), Decompressor::new(digest)?);
+    let state = (chunks, Bytes::new(), Decompressor::new(digest));
     let pieces = futures::stream::try_unfold(state, |(mut chunks, mut chunk, mut decompressor)| async move {
         loop {
             let mut data: &[u8] = &chunk;
