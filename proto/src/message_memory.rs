@@ -37,6 +37,13 @@ impl MethodRequests {
     }
 }
 
+/// Memory that an encoded Directory of the Remote Execution API takes once it is decoded.
+pub fn decoded_directory_memory(encoded: &[u8]) -> u64 {
+    let mut scan = MessageScan::new(Schema::get().directory, encoded.len() as u64);
+    scan.read(encoded);
+    scan.memory()
+}
+
 /// Count of the memory that a message takes once it is decoded. An upper bound, apart from the allocator's waste.
 #[derive(Debug, Clone)]
 pub struct MessageScan {

@@ -4,7 +4,7 @@ use prost::Message;
 use super::*;
 use crate::google::bytestream::WriteRequest;
 use crate::reapi::{
-    ActionResult, BatchReadBlobsRequest, BatchUpdateBlobsRequest, Digest, FindMissingBlobsRequest,
+    self, ActionResult, BatchReadBlobsRequest, BatchUpdateBlobsRequest, Digest, FindMissingBlobsRequest,
     OutputFile, UpdateActionResultRequest, batch_update_blobs_request,
 };
 use crate::worker::WorkerMessage;
@@ -57,6 +57,17 @@ fn f17_empty_elements_count_as_what_they_take_in_memory() {
     };
     let path = "/build.bazel.remote.execution.v2.ActionCache/UpdateActionResult";
     check::<OutputFile>(path, &result, ELEMENTS);
+}
+
+#[test]
+fn f17_directories_count_as_what_they_take_in_memory() {
+    let directory = reapi::Directory {
+        files: vec![reapi::FileNode::default(); 1000],
+        ..Default::default()
+    };
+    let least = 1000 * size_of::<reapi::FileNode>() as u64;
+    let memory = decoded_directory_memory(&directory.encode_to_vec());
+    assert!((least..least * 4).contains(&memory), "{memory}");
 }
 
 #[test]
