@@ -189,6 +189,7 @@ async fn attack(method: &str, message: Bytes) -> (Status, u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn f17_messages_of_empty_elements_take_bounded_memory() {
+    let mut failures = Vec::new();
     for (method, path, size) in WORST_MESSAGES {
         let (status, added) = attack(method, empty_elements(path, size)).await;
         let _ = std::io::stderr().write_fmt(format_args!(
@@ -197,14 +198,12 @@ async fn f17_messages_of_empty_elements_take_bounded_memory() {
             status.code(),
             added / MIB
         ));
-        assert_eq!(status.code(), Code::InvalidArgument, "{method}: {status}");
         // What has arrived, twice while a buffer grows, and what the network had taken in.
-        assert!(
-            added < 2 * size as u64 + 64 * MIB,
-            "{method}: {} MiB",
-            added / MIB
-        );
+        if status.code() != Code::InvalidArgument || added > 2 * size as u64 + 64 * MIB {
+            failures.push(format!("{method}: {} MiB: {status}", added / MIB));
+        }
     }
+    assert!(failures.is_empty(), "{failures:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -266,11 +266,11 @@ where
     }
 }
 
-/// Time since data came from the client.
+/// Time for which the service has waited for data of the client.
 struct IdleTimer {
     timeout: Duration,
-    /// Time of the last data, or of the beginning.
-    last: Instant,
+    /// Time since which the service waits.
+    idle_since: Option<Instant>,
     /// Next look at the time. It is not moved for each piece of data, which would cost more than the data.
     review: Option<Pin<Box<Sleep>>>,
 }
@@ -279,22 +279,23 @@ impl IdleTimer {
     fn new(timeout: Duration) -> Self {
         Self {
             timeout,
-            last: Instant::now(),
+            idle_since: None,
             review: None,
         }
     }
 
+    /// Notes that data came.
     fn restart(&mut self) {
-        self.last = Instant::now();
+        self.idle_since = None;
     }
 
     /// Refusal of a request whose client has sent nothing for too long.
     fn poll_refusal(&mut self, context: &mut Context<'_>) -> Poll<Status> {
+        let end = *self.idle_since.get_or_insert_with(Instant::now) + self.timeout;
+        let review = self
+            .review
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
         loop {
-            let end = self.last + self.timeout;
-            let review = self
-                .review
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
             ready!(review.as_mut().poll(context));
             if Instant::now() >= end {
                 counter!("bitzel_access_refusals_total", "reason" => "idle").increment(1);
