@@ -1,7 +1,7 @@
 use bitzel_proto::DigestFunction;
 use proptest::prelude::*;
 
-use super::frame_header::{self, FrameHeader};
+use super::frame_header::FrameHeader;
 use super::*;
 use crate::blob_store::one_chunk;
 use crate::testing::noise;

@@ -8,7 +8,7 @@ use prost::Message as _;
 use super::MethodRequests;
 use crate::FILE_DESCRIPTOR_SET;
 use crate::google::protobuf::field_descriptor_proto::{Label, Type};
-use crate::google::protobuf::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet};
+use crate::google::protobuf::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet, MessageOptions};
 
 /// Name of a Directory.
 const DIRECTORY: &str = ".build.bazel.remote.execution.v2.Directory";
@@ -187,12 +187,8 @@ impl Descriptors {
     fn inline_size(&self, field: &FieldDescriptorProto, around: &mut Vec<usize>) -> u64 {
         let message = self.find(field).filter(|_| field.r#type() == Type::Message);
         if field.label() == Label::Repeated {
-            let is_map = message.is_some_and(|(_, message)| {
-                message
-                    .options
-                    .as_ref()
-                    .is_some_and(|options| options.map_entry())
-            });
+            let is_map = message
+                .is_some_and(|(_, message)| message.options.as_ref().is_some_and(MessageOptions::map_entry));
             return if is_map { MAP_BYTES } else { VECTOR_BYTES };
         }
         match (field.r#type(), message) {
