@@ -7,6 +7,7 @@
 mod blake3;
 mod chunks;
 mod client_bounds;
+mod client_memory;
 mod command_traps;
 mod execution_traps;
 mod hostile_directories;

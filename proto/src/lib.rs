@@ -10,6 +10,7 @@ pub mod digest_function;
 pub mod directory;
 pub mod instance_name;
 pub mod limits;
+pub mod message_memory;
 pub mod missing_blobs;
 pub mod platform_property;
 pub mod resource_name;

@@ -57,11 +57,15 @@ pub struct Limits {
     pub streams_per_connection: u32,
     /// Maximum number of concurrent calls of one identity. Others are refused.
     pub streams_per_identity: usize,
-    /// Maximum number of bytes in the requests that the server is receiving or working on for one identity. Others wait
-    /// in the network for ten seconds, then they are refused.
+    /// Maximum number of bytes in the requests that the server is receiving or working on for one identity, as they are
+    /// in memory. Others wait in the network for ten seconds, then they are refused.
     pub bytes_in_flight_per_identity: u64,
-    /// Maximum number of bytes in memory for responses that one connection has not taken yet. Downloads beyond half of it
-    /// get slower; others wait for a minute, then they are refused.
+    /// Time without data after which a request that has not arrived completely is refused, such as an upload.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("default" = "1m"))]
+    pub request_idle_timeout: Duration,
+    /// Maximum number of bytes in memory for responses that one connection has not taken yet, and for its compressed
+    /// uploads. Downloads beyond half of it get slower; others wait for a minute, then they are refused.
     pub response_bytes_per_connection: u64,
     /// The same for all connections of one identity.
     pub response_bytes_per_identity: u64,
@@ -81,6 +85,7 @@ impl Default for Limits {
             streams_per_connection: 2_000,
             streams_per_identity: 20_000,
             bytes_in_flight_per_identity: 512 << 20,
+            request_idle_timeout: Duration::from_mins(1),
             response_bytes_per_connection: 64 << 20,
             response_bytes_per_identity: 128 << 20,
             response_bytes: 192 << 20,
@@ -94,6 +99,7 @@ pub struct LimitsLayer {
     streams: usize,
     /// Limit of bytes in flight, in permits.
     bytes: u32,
+    request_idle_timeout: Duration,
     response_bytes: u64,
     all_responses: Arc<ResponseBudget>,
     usage_by_identity: Arc<Mutex<HashMap<String, Weak<IdentityUsage>>>>,
@@ -118,6 +124,7 @@ impl LimitsLayer {
         Self {
             streams: limits.streams_per_identity.clamp(1, Semaphore::MAX_PERMITS),
             bytes: permits.clamp(1, max_permits),
+            request_idle_timeout: limits.request_idle_timeout,
             response_bytes: limits.response_bytes_per_identity,
             all_responses: Arc::new(ResponseBudget::new(limits.response_bytes)),
             usage_by_identity: Arc::default(),
@@ -190,7 +197,7 @@ where
             return Box::pin(std::future::ready(Ok(C::refusal(refusal))));
         };
         request.extensions_mut().insert(Budgets(Arc::clone(&usage)));
-        let limit = self.layer.bytes;
+        let (limit, idle_timeout) = (self.layer.bytes, self.layer.request_idle_timeout);
         let connection = request.extensions().get::<PeerInfo>();
         let reservation = Arc::new(CallReservation {
             usage,
@@ -198,14 +205,23 @@ where
             _stream: stream,
             _call: connection.map(|peer| peer.state.begin_call()),
         });
-        let request = request.map({
-            let reservation = Arc::clone(&reservation);
-            |body| C::wrapping(MeteredRequest::new(body, reservation, limit))
-        });
+        let (parts, body) = request.into_parts();
+        let body = MeteredRequest::new(
+            body,
+            parts.uri.path(),
+            Arc::clone(&reservation),
+            limit,
+            idle_timeout,
+        );
+        let has_one_request = body.has_one_request();
+        let request = Request::from_parts(parts, C::wrapping(body));
         let response = self.inner.call(request);
         // A call ends with the last byte of its response.
         Box::pin(async move {
             let mut response = response.await?;
+            if has_one_request {
+                *reservation.message.lock() = None;
+            }
             let memory = response.extensions_mut().remove::<ResponseMemory>();
             Ok(response.map(|body| {
                 C::wrapping(ReservedResponse {

@@ -34,7 +34,7 @@ use tower::Service;
 use self::body::{empty, text};
 use self::web_dav::{describe_collection, make_collection};
 
-pub use self::connections::serve;
+pub use self::connections::{HttpVersions, serve, serve_http};
 pub use self::spool::Spool;
 
 /// Results of more than 1 MiB that are decoded at the same time.

@@ -45,6 +45,7 @@ mod listener;
 pub mod services;
 mod stores;
 mod tenants;
+mod upload_memory;
 
 pub use bitzel_access::{AccessConfiguration, ServerAccess};
 

@@ -10,7 +10,7 @@ use bitzel_proto::google::bytestream::byte_stream_client::ByteStreamClient;
 use bitzel_proto::reapi::command::EnvironmentVariable;
 use bitzel_proto::reapi::{Directory, Platform, platform};
 use bitzel_proto::{Digest, DigestFunction};
-use bytes::{Buf as _, BufMut as _};
+use bytes::{Buf as _, BufMut as _, Bytes};
 use tokio::task::JoinSet;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Channel;
@@ -262,10 +262,10 @@ async fn f9_powerful_properties_need_permissions() {
 
 /// Codec of messages that are bytes.
 #[derive(Default)]
-struct RawCodec;
+pub(crate) struct RawCodec;
 
 impl Codec for RawCodec {
-    type Encode = &'static [u8];
+    type Encode = Bytes;
     type Decode = ();
     type Encoder = Self;
     type Decoder = Self;
@@ -280,11 +280,11 @@ impl Codec for RawCodec {
 }
 
 impl Encoder for RawCodec {
-    type Item = &'static [u8];
+    type Item = Bytes;
     type Error = Status;
 
-    fn encode(&mut self, message: &'static [u8], buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put_slice(message);
+    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put(message);
         Ok(())
     }
 }
@@ -313,7 +313,7 @@ async fn f15_malformed_messages_are_invalid_arguments() {
         let mut client = tonic::client::Grpc::new(server.channel.clone());
         client.ready().await.unwrap();
         let path = method.parse().unwrap();
-        let malformed = tonic::Request::new(&b"\xff\xff\xff"[..]);
+        let malformed = tonic::Request::new(Bytes::from_static(b"\xff\xff\xff"));
         let outcome = client.server_streaming(malformed, path, RawCodec).await;
         let status = match outcome {
             Err(status) => status,

@@ -31,7 +31,7 @@ async fn small_server() -> Server {
 }
 
 /// A frame of `size` zeros, four bytes for each 128 KiB, that makes a decoder remember 2 to the power of `window`.
-fn bomb(size: u64, window: u8) -> Vec<u8> {
+pub(crate) fn bomb(size: u64, window: u8) -> Vec<u8> {
     const BLOCK: u64 = 128 << 10;
     const REPEATED_BYTE: u64 = 1;
     let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, (window - 10) << 3];

@@ -81,6 +81,12 @@ impl ResponseMemory {
         Self::reserve(request, needed, Some(OnceLock::new())).await
     }
 
+    /// Reserves memory for the decompression of an upload, and waits as [`for_message`](Self::for_message). It is released
+    /// when the result is dropped.
+    pub async fn for_decompression(request: &Extensions, bytes: u64) -> Result<Self, Status> {
+        Self::reserve(request, bytes, None).await
+    }
+
     /// Reserves memory as [`for_message`](Self::for_message), but does not wait. `None` if there is none at the moment.
     pub fn try_for_message(request: &Extensions, bytes: u64) -> Option<Self> {
         if bytes <= UNCOUNTED_MESSAGE_BYTES {
@@ -280,7 +286,8 @@ fn budgets(request: &Extensions) -> Option<(Arc<IdentityUsage>, Option<Arc<Conne
 fn exhausted() -> Status {
     counter!("bitzel_access_refusals_total", "reason" => "responses").increment(1);
     Status::resource_exhausted(
-        "responses that clients have not read hold all the memory for responses of this connection, identity or \
-         server; read them, or ask who runs the server for higher limits (response_bytes in docs/access.md)",
+        "responses that clients have not read, and compressed uploads, hold all the memory for them of this connection, \
+         identity or server; read responses, end uploads, or ask who runs the server for higher limits (response_bytes \
+         in docs/access.md)",
     )
 }

@@ -14,6 +14,7 @@ use tonic::Status;
 use super::body::{bytes_of, empty, stream_of, text};
 use super::encoding::{RequestedPart, UploadEncoding, accepts_zstd};
 use super::{CacheRequest, HttpCacheService};
+use crate::upload_memory::UploadMemory;
 
 impl HttpCacheService {
     pub(super) async fn get_blob(
@@ -116,7 +117,7 @@ impl HttpCacheService {
         let upload = UploadEncoding::of(&request.headers)?;
         let uploads = self.uploads.store(&request.instance);
         let Some(size) = upload.size else {
-            let value = self.receive(body, upload, function).await?;
+            let value = self.receive(request, body, upload, function).await?;
             let (actual, expected) = (
                 value.digest(),
                 Digest::new(function, hash, value.digest().size_bytes()),
@@ -130,7 +131,8 @@ impl HttpCacheService {
         let digest = Digest::new(function, hash, size);
         if !self.store(request).find_missing(&[digest]).await?.is_empty() {
             let blob = if upload.is_zstd {
-                decompressed(stream_of(body), Decompressor::new(digest)?)
+                let memory = UploadMemory::new(&request.extensions, size);
+                decompressed(stream_of(body), Decompressor::new(digest), memory)
             } else {
                 stream_of(body)
             };

@@ -2,44 +2,29 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use axum::body::Body;
 use bitzel_cas::blob_store::BlobStream;
 use bitzel_cas::error::Error;
 use bitzel_proto::with_causes;
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{StreamExt as _, TryStreamExt as _};
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tonic::Status;
-
-/// Time that a client may send nothing in the middle of a body.
-const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
+use tonic::{Code, Status};
 
 /// Stream of a request's body. It fails if the client disconnects before the end or stops sending.
 pub(super) fn stream_of(body: Body) -> BlobStream {
-    let state = (body.into_data_stream(), 0_u64);
-    futures::stream::try_unfold(state, |(mut body, received)| async move {
-        let next = tokio::time::timeout(IDLE_TIMEOUT, body.next()).await;
-        let chunk = next.map_err(|_| {
-            Error::InvalidArgument(format!(
-                "no data came for {} s after the first {received} bytes of the body",
-                IDLE_TIMEOUT.as_secs()
-            ))
-        })?;
-        let Some(chunk) = chunk.transpose().map_err(body_error)? else {
-            return Ok(None);
-        };
-        let received = received + chunk.len() as u64;
-        Ok(Some((chunk, (body, received))))
-    })
-    .boxed()
+    body.into_data_stream().map_err(body_error).boxed()
 }
 
 /// Error of a body that the caller's limits refused, or whose client disconnected.
 fn body_error(error: axum::Error) -> Error {
     match error.into_inner().downcast::<Status>() {
+        // The client stopped sending; no other server was too slow.
+        Ok(refusal) if refusal.code() == Code::DeadlineExceeded => {
+            Error::InvalidArgument(format!("the body was refused: {}", refusal.message()))
+        }
         Ok(refusal) => Error::remote("the body was refused")(*refusal),
         Err(error) => {
             let reason = with_causes(error.as_ref());

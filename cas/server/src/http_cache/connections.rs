@@ -1,14 +1,15 @@
-//! Connections of the HTTP cache.
+//! Connections of the HTTP cache, and of other services over plain HTTP.
 
 use std::convert::Infallible;
 use std::io;
 use std::time::Duration;
 
 use axum::body::Body;
-use bitzel_access::{PeerInfo, ServerAccess};
+use bitzel_access::{Limits, PeerInfo, ServerAccess};
 use bitzel_rpc::telemetry::ObservingLayer;
 use futures::{Stream, StreamExt as _};
-use http::Request;
+use http::{Request, Response};
+use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -17,7 +18,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
-use tower::{ServiceBuilder, ServiceExt as _};
+use tower::{BoxError, Service, ServiceBuilder, ServiceExt as _};
 
 use super::{HttpCacheService, request_drain};
 
@@ -28,9 +29,16 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 /// HTTP/2 flow control window of a stream and of a connection.
 const FLOW_CONTROL_WINDOW_BYTES: u32 = 4 << 20;
 
-/// Serves the connections of one listener until `ended`, behind the access control of `access`.
-///
-/// HTTP/1.1 is the protocol; clients that agree on HTTP/2 during the TLS handshake get that.
+/// Choice between the versions of HTTP on one listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HttpVersions {
+    /// HTTP/1.1. Clients that agree on HTTP/2 during the TLS handshake get that.
+    Negotiated,
+    /// Whatever the first bytes of a connection are.
+    Detected,
+}
+
+/// Serves the HTTP cache on the connections of one listener until `ended`, behind the access control of `access`.
 pub async fn serve<I>(
     service: HttpCacheService,
     access: ServerAccess,
@@ -39,25 +47,57 @@ pub async fn serve<I>(
 ) where
     I: AsyncRead + AsyncWrite + Connected<ConnectInfo = PeerInfo> + Unpin + Send + 'static,
 {
-    let service = ServiceBuilder::new()
-        .layer(ObservingLayer::Http)
-        .layer(access.layer)
-        .layer(access.limits_layer)
-        .service(service);
-    // The protocol is not detected by the first bytes: a client that sends none would be waited for without end.
-    let mut http1 = Builder::new(TokioExecutor::new()).http1_only();
-    http1
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT);
-    let mut http2 = Builder::new(TokioExecutor::new()).http2_only();
-    http2
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(access.limits.streams_per_connection)
-        .initial_stream_window_size(FLOW_CONTROL_WINDOW_BYTES)
-        .initial_connection_window_size(FLOW_CONTROL_WINDOW_BYTES)
-        .keep_alive_interval(HEADER_TIMEOUT);
+    let service = ServiceBuilder::new().layer(ObservingLayer::Http).service(
+        ServiceBuilder::new()
+            .layer(access.layer)
+            .layer(access.limits_layer)
+            .service(service),
+    );
+    serve_http(
+        service,
+        &access.limits,
+        HttpVersions::Negotiated,
+        connections,
+        ended,
+    )
+    .await;
+}
+
+/// Serves plain HTTP on the connections of one listener until `ended`.
+pub async fn serve_http<S, B, I>(
+    service: S,
+    limits: &Limits,
+    versions: HttpVersions,
+    connections: impl Stream<Item = io::Result<I>>,
+    ended: CancellationToken,
+) where
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: HttpBody + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+    I: AsyncRead + AsyncWrite + Connected<ConnectInfo = PeerInfo> + Unpin + Send + 'static,
+{
+    let builder = || {
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.streams_per_connection)
+            .initial_stream_window_size(FLOW_CONTROL_WINDOW_BYTES)
+            .initial_connection_window_size(FLOW_CONTROL_WINDOW_BYTES)
+            .keep_alive_interval(HEADER_TIMEOUT);
+        builder
+    };
+    let (http1, http2) = match versions {
+        // A client that sends no bytes would be waited for without end, until its connection is closed.
+        HttpVersions::Negotiated => (builder().http1_only(), builder().http2_only()),
+        HttpVersions::Detected => (builder(), builder()),
+    };
     let shutdown = GracefulShutdown::new();
     let mut connections = std::pin::pin!(connections);
     loop {
@@ -89,7 +129,7 @@ pub async fn serve<I>(
         let serving = shutdown.watch(serving.into_owned());
         tokio::spawn(async move {
             if let Err(error) = serving.await {
-                tracing::debug!(%error, "a connection of the HTTP cache broke off");
+                tracing::debug!(%error, "an HTTP connection broke off");
             }
         });
     }
@@ -97,6 +137,6 @@ pub async fn serve<I>(
         .await
         .is_err()
     {
-        tracing::warn!("the server shuts down; transfers of the HTTP cache were cut off");
+        tracing::warn!("the server shuts down; transfers over HTTP were cut off");
     }
 }

@@ -69,7 +69,9 @@ impl HttpCacheService {
     ) -> Result<Response<Body>, Status> {
         request.authorize(Permission::ActionCacheWrite)?;
         let upload = UploadEncoding::of(&request.headers)?;
-        let value = self.receive(body, upload, DigestFunction::Sha256).await?;
+        let value = self
+            .receive(request, body, upload, DigestFunction::Sha256)
+            .await?;
         let _permit = if value.digest().size_bytes() > LARGE_RESULT_BYTES {
             self.large_results.acquire().await.ok()
         } else {

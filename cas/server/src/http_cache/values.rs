@@ -19,6 +19,7 @@ use super::body::{empty, stream_of};
 use super::encoding::UploadEncoding;
 use super::spool::Spooled;
 use super::{CacheRequest, HttpCacheService};
+use crate::upload_memory::UploadMemory;
 
 /// Kind of a key.
 #[derive(Debug, Clone, Copy)]
@@ -112,13 +113,16 @@ impl HttpCacheService {
     /// Receives a body whose digest is not known before its end.
     pub(super) async fn receive(
         &self,
+        request: &CacheRequest,
         body: Body,
         upload: UploadEncoding,
         function: DigestFunction,
     ) -> Result<Spooled, Status> {
         let body = stream_of(body);
         let body = if upload.is_zstd {
-            decompressed(body, Decompressor::bounded(self.spool.limit(), "the body")?)
+            let limit = self.spool.limit();
+            let memory = UploadMemory::new(&request.extensions, limit);
+            decompressed(body, Decompressor::bounded(limit, "the body"), memory)
         } else {
             body
         };
@@ -153,7 +157,9 @@ impl HttpCacheService {
     ) -> Result<Response<Body>, Status> {
         request.authorize(Permission::ActionCacheWrite)?;
         let upload = UploadEncoding::of(&request.headers)?;
-        let value = self.receive(body, upload, DigestFunction::Sha256).await?;
+        let value = self
+            .receive(request, body, upload, DigestFunction::Sha256)
+            .await?;
         let key = ValueKey::new(KeyKind::Named, &request.instance, name);
         self.keep_value(request, &key, value).await?;
         Ok(empty(StatusCode::CREATED))

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use bitzel_access::{Permission, ResponseMemory, authorize};
 use bitzel_cas::blob_store::chunk_limit::{open_within, stream_within};
 use bitzel_cas::blob_store::{BlobRange, BlobStream};
-use bitzel_cas::compression::{Decompressor, compressed};
+use bitzel_cas::compression::{DecompressionMemory as _, DecompressionStep, Decompressor, compressed};
+use bitzel_cas::error::Error;
 use bitzel_cas::instance_blob_stores::InstanceBlobStores;
 use bitzel_proto::google::bytestream::byte_stream_server::{ByteStream, ByteStreamServer};
 use bitzel_proto::google::bytestream::{
@@ -23,6 +24,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use self::uploads::{Progress, Upload, Uploads};
 use super::{MAX_STREAM_MESSAGE_BYTES, holding};
+use crate::upload_memory::UploadMemory;
 
 /// The `committed_size` of a compressed write that ended early because the store has the blob: the number of compressed
 /// bytes that the client would have sent is not known.
@@ -116,7 +118,7 @@ impl ByteStream for ByteStreamService {
         let committed_size = if self.is_present(&resource).await? {
             size_of_skipped_write(&resource)
         } else {
-            self.receive(&resource, first, requests).await?
+            self.receive(&resource, &extensions, first, requests).await?
         };
         Ok(Response::new(WriteResponse { committed_size }))
     }
@@ -149,6 +151,7 @@ impl ByteStreamService {
     async fn receive(
         &self,
         resource: &ResourceName,
+        extensions: &Extensions,
         first: WriteRequest,
         mut requests: Streaming<WriteRequest>,
     ) -> Result<i64, Status> {
@@ -157,9 +160,12 @@ impl ByteStreamService {
             Status::invalid_argument(format!("write offset {} is negative", first.write_offset))
         })?;
         let mut upload = self.uploads.open(&name, resource, start)?;
-        let mut decompressor = match resource.compressor {
+        let mut decompression = match resource.compressor {
             Compressor::Identity => None,
-            Compressor::Zstd => Some(Decompressor::new(resource.digest)?),
+            Compressor::Zstd => Some(Decompression {
+                decompressor: Decompressor::new(resource.digest),
+                memory: UploadMemory::new(extensions, resource.digest.size_bytes()),
+            }),
         };
         // In bytes as they are transferred, which may be compressed.
         let mut expected_offset = start;
@@ -182,9 +188,9 @@ impl ByteStreamService {
                 )));
             }
             expected_offset += data.len() as u64;
-            let progress = match &mut decompressor {
+            let progress = match &mut decompression {
                 None => upload.push(data.into()).await,
-                Some(decompressor) => push_decompressed(&mut upload, decompressor, &data).await,
+                Some(decompression) => decompression.push(&mut upload, &data).await,
             };
             match progress {
                 Ok(Progress::Continue) => {}
@@ -209,19 +215,31 @@ impl ByteStreamService {
     }
 }
 
-/// Decompresses data and passes it on to the upload.
-async fn push_decompressed(
-    upload: &mut Upload,
-    decompressor: &mut Decompressor,
-    mut data: &[u8],
-) -> Result<Progress, bitzel_cas::error::Error> {
-    // In pieces, because a small chunk may decompress to more than fits in memory.
-    while let Some(piece) = decompressor.next_piece(&mut data)? {
-        if let Progress::BlobExists = upload.push(piece).await? {
-            return Ok(Progress::BlobExists);
+/// Decompression of one write.
+struct Decompression {
+    decompressor: Decompressor,
+    memory: UploadMemory,
+}
+
+impl Decompression {
+    /// Decompresses data and passes it on to the upload.
+    async fn push(&mut self, upload: &mut Upload, mut data: &[u8]) -> Result<Progress, Error> {
+        // In pieces, because a small chunk may decompress to more than fits in memory.
+        loop {
+            match self.decompressor.step(&mut data)? {
+                DecompressionStep::Piece(piece) => {
+                    if let Progress::BlobExists = upload.push(piece).await? {
+                        return Ok(Progress::BlobExists);
+                    }
+                }
+                DecompressionStep::NeedsMemory(bytes) => {
+                    self.memory.reserve(bytes).await?;
+                    self.decompressor.grant(bytes);
+                }
+                DecompressionStep::NeedsData => return Ok(Progress::Continue),
+            }
         }
     }
-    Ok(Progress::Continue)
 }
 
 /// The `committed_size` of a write whose blob exists already.

@@ -122,7 +122,9 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         request: Request<BatchUpdateBlobsRequest>,
     ) -> Result<Response<BatchUpdateBlobsResponse>, Status> {
         let (context, request) = RequestContext::authorize(request, &[Permission::CasWrite])?;
-        let memory = memory_of_digests(&context, request.requests.len()).await?;
+        let names = (request.requests.len() as u64).saturating_mul(DIGEST_MESSAGE_BYTES);
+        let bytes = names + batches::decompressed_size(&request.requests)?;
+        let memory = ResponseMemory::for_message(&context.extensions, bytes).await?;
         let responses = batches::update(&*self.store(&context), context.function, request.requests).await?;
         Ok(holding(memory, BatchUpdateBlobsResponse { responses }))
     }
@@ -133,7 +135,7 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
     ) -> Result<Response<BatchReadBlobsResponse>, Status> {
         let (context, request) = RequestContext::authorize(request, &[Permission::CasRead])?;
         let compressors = &request.acceptable_compressors;
-        let size = batches::read_size(&request.digests)?;
+        let size = batches::read_size(&request.digests, compressors)?;
         let memory = ResponseMemory::for_message(&context.extensions, size).await?;
         let responses = batches::read(
             &*self.store(&context),
@@ -154,7 +156,14 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
         let (context, request) = RequestContext::authorize(request, &[Permission::CasRead])?;
         let root = context.digest(request.root_digest.as_ref(), "root digest")?;
         let memory = ResponseMemory::for_message(&context.extensions, MAX_BATCH_TOTAL_SIZE).await?;
-        let pages = tree::pages(self.store(&context), root, request.page_size, &request.page_token).await?;
+        let pages = tree::pages(
+            self.store(&context),
+            tree::WalkMemory::new(&context.extensions),
+            root,
+            request.page_size,
+            &request.page_token,
+        )
+        .await?;
         let pages: Self::GetTreeStream = Box::pin(pages);
         Ok(holding(memory, pages))
     }

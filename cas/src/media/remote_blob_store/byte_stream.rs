@@ -95,7 +95,7 @@ impl RemoteBlobStore {
         let chunks = first.chain(messages).map_err(failed);
         let chunks = chunks.map_ok(|message| Bytes::from(message.data)).boxed();
         if zstd {
-            return decompressed(digest, chunks);
+            return Ok(decompressed(digest, chunks));
         }
         Ok(if limited || to_the_end {
             chunks
@@ -200,8 +200,8 @@ enum Committed {
 }
 
 /// Decompresses the data of a server, up to the size of the blob.
-fn decompressed(digest: Digest, chunks: BlobStream) -> Result<BlobStream, Error> {
-    let state = (chunks, Bytes::new(), Decompressor::new(digest)?);
+fn decompressed(digest: Digest, chunks: BlobStream) -> BlobStream {
+    let state = (chunks, Bytes::new(), Decompressor::new(digest));
     let pieces = futures::stream::try_unfold(state, |(mut chunks, mut chunk, mut decompressor)| async move {
         loop {
             let mut data: &[u8] = &chunk;
@@ -216,5 +216,5 @@ fn decompressed(digest: Digest, chunks: BlobStream) -> Result<BlobStream, Error>
             }
         }
     });
-    Ok(pieces.boxed())
+    pieces.boxed()
 }

@@ -19,6 +19,23 @@ const MAX_BATCH_BLOBS: usize = 1 << 16;
 /// Level of compression while a client waits: the fastest one.
 const COMPRESSION_LEVEL: i32 = 1;
 
+/// Memory of a compressor that compresses one blob at a time.
+const COMPRESSOR_BYTES: u64 = 1 << 20;
+
+/// Memory of the compressed blobs of a batch once they are decompressed. More than a batch may have is an error.
+pub(super) fn decompressed_size(requests: &[batch_update_blobs_request::Request]) -> Result<u64, Status> {
+    let is_compressed = |request: &batch_update_blobs_request::Request| {
+        request.compressor != i32::from(compressor::Value::Identity)
+    };
+    check_total(requests.iter().map(|request| {
+        if is_compressed(request) {
+            announced_size(request.digest.as_ref())
+        } else {
+            0
+        }
+    }))
+}
+
 /// Writes a batch of blobs.
 pub(super) async fn update(
     store: &dyn BlobStore,
@@ -103,9 +120,18 @@ fn decompress(digest: Digest, data: Vec<u8>, compressor: i32) -> Result<Bytes, E
     }
 }
 
-/// Size of the blobs of a batch together. More than a batch may have is an error.
-pub(super) fn read_size(names: &[reapi::Digest]) -> Result<u64, Status> {
-    check_total(names.iter().map(|name| announced_size(Some(name))))
+/// Memory of the blobs of a batch together, compressed if the client accepts that. More than a batch may have is an error.
+pub(super) fn read_size(names: &[reapi::Digest], acceptable_compressors: &[i32]) -> Result<u64, Status> {
+    let size = check_total(names.iter().map(|name| announced_size(Some(name))))?;
+    Ok(if is_zstd_accepted(acceptable_compressors) {
+        2 * size + COMPRESSOR_BYTES.min(size)
+    } else {
+        size
+    })
+}
+
+fn is_zstd_accepted(compressors: &[i32]) -> bool {
+    compressors.contains(&compressor::Value::Zstd.into())
 }
 
 /// Reads a batch of blobs, whose size [`read_size`] has checked.
@@ -132,7 +158,7 @@ pub(super) async fn read(
             (name, blob)
         })
         .collect();
-    let zstd = acceptable_compressors.contains(&compressor::Value::Zstd.into());
+    let zstd = is_zstd_accepted(acceptable_compressors);
     Ok(if zstd {
         run_blocking(move || {
             results

@@ -3,18 +3,31 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
+use bitzel_access::ResponseMemory;
 use bitzel_cas::blob_store::BlobStore;
 use bitzel_cas::directory_tree::{MAX_DIRECTORIES, batch_length};
 use bitzel_cas::error::Error;
 use bitzel_proto::limits::MAX_BATCH_TOTAL_SIZE;
+use bitzel_proto::message_memory::decoded_directory_memory;
 use bitzel_proto::reapi::{Directory, GetTreeResponse};
 use bitzel_proto::{Digest, DigestFunction};
+use bytes::Bytes;
 use futures::Stream;
+use http::Extensions;
 use prost::Message;
 use tonic::Status;
 
 /// Directories in one page, unless the client asks for fewer.
 const MAX_DIRECTORIES_PER_PAGE: usize = 1024;
+/// Memory of a digest in the set of those seen, and in the queue of those to read. Both grow by doubling.
+const SEEN_DIRECTORY_BYTES: u64 = 3 * size_of::<Digest>() as u64;
+/// Directories whose memory is reserved together. The first ones are not reserved: their memory is that of a page.
+const DIRECTORIES_PER_RESERVATION: usize = 1 << 14;
+/// Memory that the Directories of one read may take once they are decoded. Those with files take six times their bytes,
+/// those with short symlinks twenty times, those with empty entries 150 times.
+const MAX_DECODED_BYTES: u64 = 128 << 20;
+/// Limit of what is reserved for them. More, with the memory of the page, might never be to be had on one connection.
+const MAX_RESERVED_DECODED_BYTES: u64 = 16 << 20;
 /// Directories in one read from the store.
 const MAX_DIRECTORIES_PER_READ: usize = 256;
 
@@ -23,6 +36,7 @@ const MAX_DIRECTORIES_PER_READ: usize = 256;
 /// a missing root is `NOT_FOUND`.
 pub(super) async fn pages(
     store: Arc<dyn BlobStore>,
+    memory: WalkMemory,
     root: Digest,
     page_size: i32,
     token: &str,
@@ -42,6 +56,7 @@ pub(super) async fn pages(
         root,
         unread: VecDeque::from([root]),
         seen: HashSet::from([root]),
+        memory,
         ready: VecDeque::new(),
         taken: 0,
     };
@@ -74,6 +89,58 @@ fn parse_token(token: &str) -> Result<usize, Status> {
         .map_err(|_| Status::invalid_argument(format!("page token {token:?} was not made by this server")))
 }
 
+/// Memory of a walk: of the digests that it has seen, whose number grows, and of the Directories that it has read.
+pub(super) struct WalkMemory {
+    request: Extensions,
+    seen: Vec<ResponseMemory>,
+    /// Memory of the Directories of the last read, beyond that of a page.
+    decoded: Option<ResponseMemory>,
+}
+
+impl WalkMemory {
+    pub(super) fn new(request: &Extensions) -> Self {
+        Self {
+            request: request.clone(),
+            seen: Vec::new(),
+            decoded: None,
+        }
+    }
+
+    /// Reserves memory for the Directories of a read, before they are decoded.
+    async fn reserve_decoded(
+        &mut self,
+        root: Digest,
+        directories: &[Result<Bytes, Error>],
+    ) -> Result<(), Status> {
+        let directories = directories.iter().flatten();
+        let bytes = directories
+            .map(|directory| decoded_directory_memory(directory))
+            .sum::<u64>();
+        if bytes > MAX_DECODED_BYTES {
+            return Err(Status::invalid_argument(format!(
+                "directories of the tree of {root} take {} MiB in memory, because their entries are almost empty",
+                bytes >> 20
+            )));
+        }
+        self.decoded = None;
+        if bytes > MAX_BATCH_TOTAL_SIZE {
+            let bytes = bytes.min(MAX_RESERVED_DECODED_BYTES);
+            self.decoded = Some(ResponseMemory::for_message(&self.request, bytes).await?);
+        }
+        Ok(())
+    }
+
+    /// Reserves memory for `directories` digests in all.
+    async fn reserve_seen(&mut self, directories: usize) -> Result<(), Status> {
+        while self.seen.len() < directories / DIRECTORIES_PER_RESERVATION {
+            let bytes = DIRECTORIES_PER_RESERVATION as u64 * SEEN_DIRECTORY_BYTES;
+            let reserved = ResponseMemory::for_message(&self.request, bytes).await?;
+            self.seen.push(reserved);
+        }
+        Ok(())
+    }
+}
+
 /// Breadth-first walk of a tree.
 struct Walk {
     store: Arc<dyn BlobStore>,
@@ -81,6 +148,7 @@ struct Walk {
     /// Directories that are not read yet, in order.
     unread: VecDeque<Digest>,
     seen: HashSet<Digest>,
+    memory: WalkMemory,
     /// Directories that are read, in order, with their encoded sizes.
     ready: VecDeque<(Directory, u64)>,
     /// Number of Directories that were returned.
@@ -102,9 +170,13 @@ impl Walk {
                 )));
             }
             let blobs = self.store.read_batch(&digests).await;
+            self.memory.reserve_decoded(self.root, &blobs).await?;
             for (digest, blob) in digests.into_iter().zip(blobs) {
                 match blob {
-                    Ok(blob) => self.add(digest, &blob)?,
+                    Ok(blob) => {
+                        self.add(digest, &blob)?;
+                        self.memory.reserve_seen(self.seen.len()).await?;
+                    }
                     Err(Error::NotFound(_)) if digest != self.root => {}
                     Err(error) => return Err(error.into()),
                 }

@@ -371,3 +371,13 @@ async fn get_tree_of_something_else_is_an_invalid_argument() {
     let status = get_tree(&mut client, negative).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
 }
+
+#[tokio::test]
+async fn f17_get_tree_refuses_directories_of_empty_entries() {
+    let (server, mut client) = setup().await;
+    // The field `files`, with nothing in it, 3 MiB of it.
+    let empty = server.add(&[0x0a, 0].repeat(3 << 19)).await;
+    let status = get_tree(&mut client, tree_of(empty)).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().contains("entries are almost empty"), "{status}");
+}

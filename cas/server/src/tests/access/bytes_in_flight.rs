@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use bitzel_access::AccessLayer;
 use bitzel_cas::testing::{noise, sha256};
 use bitzel_proto::google::bytestream::WriteRequest;
+use bitzel_proto::reapi::{self, Directory, DirectoryNode, FindMissingBlobsRequest, GetTreeRequest};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http_body_util::{BodyExt as _, StreamBody};
 use prost::Message as _;
@@ -34,24 +35,31 @@ struct Limited {
 
 impl Limited {
     fn new() -> Self {
-        let limits = Limits {
+        Self::within(&Limits {
             bytes_in_flight_per_identity: 64 << 10,
             ..Limits::default()
-        };
+        })
+    }
+
+    fn within(limits: &Limits) -> Self {
         Self {
             store: Arc::new(MemoryBlobStore::default()),
             cache: Arc::new(MemoryActionCache::default()),
-            limits: LimitsLayer::new(&limits),
+            limits: LimitsLayer::new(limits),
         }
     }
 
     /// Starts a `ByteStream` write.
     fn call(&self) -> Call {
+        self.call_method("google.bytestream.ByteStream/Write")
+    }
+
+    fn call_method(&self, method: &str) -> Call {
         let (sender, receiver) = mpsc::channel::<Bytes>(1);
         let body = StreamBody::new(
             ReceiverStream::new(receiver).map(|data| Ok::<_, Infallible>(http_body::Frame::data(data))),
         );
-        let request = http::Request::post("/google.bytestream.ByteStream/Write")
+        let request = http::Request::post(format!("/{method}"))
             .header("content-type", "application/grpc")
             .body(Body::new(body.map_err(|never| match never {})))
             .unwrap();
@@ -82,6 +90,10 @@ fn message(blob: &[u8]) -> Bytes {
         data: blob.to_vec(),
         ..WriteRequest::default()
     };
+    framed(&request)
+}
+
+fn framed(request: &impl prost::Message) -> Bytes {
     let mut framed = BytesMut::new();
     framed.put_u8(0);
     framed.put_u32(request.encoded_len().try_into().unwrap());
@@ -143,4 +155,84 @@ async fn a_message_waits_while_the_limit_is_reached() {
         assert_eq!(answer.await.unwrap().code(), Code::Ok);
     }
     assert!(server.has(&first).await && server.has(&second).await);
+}
+
+const CAS: &str = "build.bazel.remote.execution.v2.ContentAddressableStorage";
+
+#[tokio::test(start_paused = true)]
+async fn f17_a_message_counts_as_what_it_is_decoded_to() {
+    let server = Limited::new();
+    let slow = server.call();
+    slow.sender
+        .send(message(&noise(1, 1000)).slice(..100))
+        .await
+        .unwrap();
+    slow.sender.reserve().await.unwrap();
+    // 40 KB, which fit into what is left of 64 KiB, and take more than a MiB.
+    let find = FindMissingBlobsRequest {
+        blob_digests: vec![reapi::Digest::default(); 20_000],
+        ..FindMissingBlobsRequest::default()
+    };
+    let refused = server.call_method(&format!("{CAS}/FindMissingBlobs"));
+    refused.sender.send(framed(&find)).await.unwrap();
+    let status = refused.answer.await.unwrap();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    // Alone it is taken, and refused for what it says.
+    drop(slow);
+    let alone = server.call_method(&format!("{CAS}/FindMissingBlobs"));
+    alone.sender.send(framed(&find)).await.unwrap();
+    drop(alone.sender);
+    let status = alone.answer.await.unwrap();
+    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn f16_a_request_that_does_not_go_on_ends() {
+    let server = Limited::new();
+    let started = tokio::time::Instant::now();
+    for sent in [0, 3, 100] {
+        let idle = server.call();
+        idle.sender
+            .send(message(&noise(1, 1000)).slice(..sent))
+            .await
+            .unwrap();
+        let status = idle.answer.await.unwrap();
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+        assert!(status.message().contains("did not go on for 1m"), "{status}");
+    }
+    assert_eq!(started.elapsed().as_secs(), 180);
+}
+
+#[tokio::test(start_paused = true)]
+async fn f17_the_directories_that_get_tree_has_seen_count() {
+    let node = |number: u32| DirectoryNode {
+        name: number.to_string(),
+        digest: Some(sha256(&number.to_le_bytes()).to_wire()),
+    };
+    let root = Directory {
+        directories: (0..40_000).map(node).collect(),
+        ..Directory::default()
+    };
+    let root = root.encode_to_vec();
+    let request = GetTreeRequest {
+        root_digest: Some(sha256(&root).to_wire()),
+        ..GetTreeRequest::default()
+    };
+    // Half of it is for what responses need: 3.5 MiB for a page, 9 for the Directory, and twice 2 for digests.
+    for (mebibytes, code) in [(28, Code::ResourceExhausted), (40, Code::Ok)] {
+        let server = Limited::within(&Limits {
+            response_bytes_per_identity: mebibytes << 20,
+            ..Limits::default()
+        });
+        let written = server
+            .store
+            .write_batch(vec![(sha256(&root), root.clone().into())])
+            .await;
+        assert!(written.iter().all(Result::is_ok));
+        let call = server.call_method(&format!("{CAS}/GetTree"));
+        call.sender.send(framed(&request)).await.unwrap();
+        drop(call.sender);
+        let status = call.answer.await.unwrap();
+        assert_eq!(status.code(), code, "{mebibytes} MiB: {status}");
+    }
 }
