@@ -320,7 +320,7 @@ python () {
 "#;
 
 #[tokio::test]
-async fn f17_metadata_cannot_change_what_other_builds_read() {
+async fn f20_metadata_cannot_change_what_other_builds_read() {
     let workspace = Workspace::new("layer");
     workspace.write("low_1.0.bb", POISON);
     workspace.export("low").await.unwrap();
@@ -361,7 +361,7 @@ async fn f17_metadata_cannot_change_what_other_builds_read() {
 }
 
 #[tokio::test]
-async fn f17_the_configuration_of_a_layer_runs_in_a_sandbox() {
+async fn f20_the_configuration_of_a_layer_runs_in_a_sandbox() {
     let workspace = Workspace::new("layer");
     let home = workspace.directory.path().join("home");
     fs::create_dir_all(home.join(".ssh")).unwrap();
