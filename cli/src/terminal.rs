@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 
@@ -115,6 +115,7 @@ impl TerminalExecutions {
         let digest = |wire| Digest::from_wire_field(action_function(), wire);
         let command: Command = self.message(digest(action.command_digest.as_ref())?).await?;
         let root = digest(action.input_root_digest.as_ref())?;
+        let destination = self.changes_directory(&task.package_name)?;
         let place = tempfile::Builder::new().prefix("bitzel-terminal-").tempdir()?;
         let work = place.path().join("work");
         place_tree(&*self.store, name, root, &work).await?;
@@ -127,10 +128,6 @@ impl TerminalExecutions {
             _ = hang_ups.recv() => return Err(CommandError::new("the terminal was closed")),
         };
         let after = self.states(task, &work).await?;
-        let destination = self
-            .build_directory
-            .join(CHANGES_DIRECTORY)
-            .join(&task.package_name);
         let prefix = task.work_directory.clone();
         let changes = run_blocking(move || after.copy_changes(&before, &prefix, &destination)).await?;
         let mut out = io::stdout().lock();
@@ -138,6 +135,18 @@ impl TerminalExecutions {
             writeln!(out, "{}", visible(&change))?;
         }
         Ok(status.code().unwrap_or(1))
+    }
+
+    /// Directory for the changed files of a recipe, whose name the metadata has chosen.
+    fn changes_directory(&self, package_name: &str) -> Result<PathBuf, CommandError> {
+        let mut components = Path::new(package_name).components();
+        if let (Some(Component::Normal(name)), None) = (components.next(), components.next()) {
+            return Ok(self.build_directory.join(CHANGES_DIRECTORY).join(name));
+        }
+        let shown = visible(package_name);
+        Err(CommandError::new(format!(
+            "the recipe's name {shown:?} is no file name, so its changed files have no place"
+        )))
     }
 
     async fn message<M: Message + Default>(&self, digest: Digest) -> Result<M, CommandError> {

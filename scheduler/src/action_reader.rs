@@ -6,7 +6,7 @@ use bitzel_access::Permission;
 use bitzel_cas::blob_store::read_whole;
 use bitzel_cas::{InstanceBlobStores, Lease};
 use bitzel_proto::google::protobuf;
-use bitzel_proto::platform_property::image_root;
+use bitzel_proto::platform_property::{RootFileSystem, root_file_system};
 use bitzel_proto::reapi::{Action, Command, Platform};
 use bitzel_proto::{Digest, InstanceName};
 use prost::Message;
@@ -66,7 +66,7 @@ impl ActionReader {
         let platform = self.platform(action, instance, command).await?;
         check_platform(&platform)?;
         // The worker refuses a property that is no digest.
-        if let Ok(Some(root)) = image_root(&platform, function) {
+        if let Ok(RootFileSystem::Image(root)) = root_file_system(&platform, function) {
             inputs = inputs.and(leases.lease(*digest, command, root).await?);
             self.require(instance, &[root]).await?;
         }

@@ -48,7 +48,7 @@ pub struct SandboxedCommand {
     pub arguments: Vec<String>,
     /// Environment. `PATH` and `HOME` are added if it does not set them, and nothing else but `PWD`.
     pub environment: Vec<(String, String)>,
-    /// Directory that it starts in, relative to /work.
+    /// Directory that it starts in, relative to the tree.
     pub working_directory: String,
     /// Gives it a network: this machine's or an isolated one, as the worker has.
     pub network: bool,
@@ -56,6 +56,9 @@ pub struct SandboxedCommand {
     pub user_namespaces: bool,
     /// Root file system that it runs in. `None` for that of this machine.
     pub image_root: Option<Arc<ImageRoot>>,
+    /// Makes the tree its root file system, instead of a directory at /work. It has the directories of
+    /// [`MOUNTED_IN_INPUT_ROOT`](bitzel_launcher::MOUNTED_IN_INPUT_ROOT).
+    pub in_input_root: bool,
 }
 
 impl Sandbox {
@@ -187,6 +190,7 @@ impl Sandbox {
             environment: command.whole_environment(),
             working_directory: command.absolute_working_directory(),
             user_namespaces: command.user_namespaces,
+            in_input_root: command.in_input_root,
             stdout: directory.relative("stdout"),
             stderr: directory.relative("stderr"),
         };
@@ -310,9 +314,10 @@ fn unavailable(reason: String) -> Error {
 
 impl SandboxedCommand {
     fn absolute_working_directory(&self) -> String {
-        match self.working_directory.as_str() {
-            "" => INPUT_ROOT.to_owned(),
-            relative => format!("{INPUT_ROOT}/{relative}"),
+        match (self.in_input_root, self.working_directory.as_str()) {
+            (true, relative) => format!("/{relative}"),
+            (false, "") => INPUT_ROOT.to_owned(),
+            (false, relative) => format!("{INPUT_ROOT}/{relative}"),
         }
     }
 

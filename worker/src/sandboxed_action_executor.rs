@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bitzel_cas::BlobStore;
 use bitzel_cas::blocking::run_blocking;
 use bitzel_proto::missing_blobs::to_rpc_status;
+use bitzel_proto::platform_property::RootFileSystem;
 use bitzel_proto::reapi::{ActionResult, ExecuteResponse, execution_stage};
 use bitzel_proto::timestamp::now;
 use bitzel_proto::with_causes;
@@ -129,7 +130,7 @@ impl SandboxedActionExecutor {
         action: &CheckedAction,
         cancellation: &CancellationToken,
     ) -> Result<Option<Arc<ImageRoot>>, Error> {
-        let Some(digest) = action.properties.image_root else {
+        let RootFileSystem::Image(digest) = action.properties.root else {
             return Ok(None);
         };
         if let Some(root) = self.input_roots.assembled_image_root(digest) {

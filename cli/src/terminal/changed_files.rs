@@ -55,6 +55,8 @@ impl FileStates {
 
     /// Copies the files that are new or changed since `before` to `destination`, which is emptied first. A path there is
     /// relative to `prefix` if it is below it. Returns one line about each changed or deleted file.
+    ///
+    /// The task has chosen names and links. So links come after all files: no file is written through one.
     pub(super) fn copy_changes(
         &self,
         before: &Self,
@@ -68,20 +70,28 @@ impl FileStates {
             .iter()
             .filter(|(path, state)| before.states.get(*path) != Some(*state));
         let changed: Vec<&PathBuf> = changed.map(|(path, _)| path).collect();
-        if !changed.is_empty() && destination.exists() {
-            fs::remove_dir_all(destination)?;
+        if !changed.is_empty() {
+            empty_directory(destination)?;
         }
-        for path in changed {
-            let (from, to) = (self.root.join(path), destination.join(shown(path)));
-            if let Some(parent) = to.parent() {
-                fs::create_dir_all(parent)?;
-            }
-            if from.is_symlink() {
-                symlink(fs::read_link(&from)?, &to)?;
-            } else {
-                fs::copy(&from, &to)?;
-            }
+        let is_link = |path: &&PathBuf| self.root.join(path).is_symlink();
+        let (links, files): (Vec<&PathBuf>, Vec<&PathBuf>) = changed.into_iter().partition(is_link);
+        for path in files {
+            let to = destination.join(shown(path));
+            create_parents(&to)?;
+            fs::copy(self.root.join(path), &to)?;
             lines.push(format!("changed: {}", to.display()));
+        }
+        for path in links {
+            let (target, to) = (
+                fs::read_link(self.root.join(path))?,
+                destination.join(shown(path)),
+            );
+            // Another tree has files at this path, which people rather want to see.
+            if create_parents(&to).and_then(|()| symlink(target, &to)).is_ok() {
+                lines.push(format!("changed: {}", to.display()));
+            } else {
+                lines.push(format!("changed, but not copied: {}", path.display()));
+            }
         }
         for path in before
             .states
@@ -92,6 +102,22 @@ impl FileStates {
         }
         Ok(lines)
     }
+}
+
+/// Makes an empty directory, and removes what was there. A link in its place is removed, not followed.
+fn empty_directory(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path)?,
+        Ok(_) => fs::remove_file(path)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    create_parents(path)?;
+    fs::create_dir(path)
+}
+
+fn create_parents(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), fs::create_dir_all)
 }
 
 /// Allows the owner to write to the files below the trees `trees` of `root`: sources that come from a layer are read-only in
@@ -153,5 +179,33 @@ mod tests {
         );
         assert_eq!(fs::read_to_string(at("new/file")).expect("a copy"), "after!");
         assert!(!destination.join("kept").exists());
+    }
+
+    #[test]
+    fn f20_changes_lead_to_no_other_directory() {
+        let place = tempfile::tempdir().expect("a directory");
+        let (root, destination) = (place.path().join("root"), place.path().join("changes/name"));
+        let other = place.path().join("other");
+        for directory in [
+            &root.join("w"),
+            &root.join("link"),
+            &other,
+            &place.path().join("changes"),
+        ] {
+            fs::create_dir_all(directory).expect("a directory");
+        }
+        fs::write(other.join("kept"), "mine").expect("a file");
+        symlink(&other, &destination).expect("a link");
+        let read = || FileStates::read(&root, &["w".to_owned(), "link".to_owned()], &[]).expect("a tree");
+        let before = read();
+        // One path for both: a link in the tree whose prefix is not shown, and a file in another one.
+        symlink(&other, root.join("w/link")).expect("a link");
+        fs::write(root.join("link/file"), "of the task").expect("a file");
+        let lines = read().copy_changes(&before, "w", &destination).expect("copies");
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert_eq!(lines[1], "changed, but not copied: w/link");
+        assert_eq!(fs::read_dir(&other).expect("a directory").count(), 1);
+        assert!(!destination.is_symlink());
+        assert!(destination.join("link/file").is_file());
     }
 }

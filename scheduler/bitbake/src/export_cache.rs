@@ -8,9 +8,16 @@ use bitzel_cas::DirectoryLock;
 use bitzel_cas::blocking::run_blocking;
 use bitzel_proto::DigestFunction;
 
+use super::atomic_file;
 use super::error::FrontEndError;
+use super::layers::Layer;
 
 mod unused_parts;
+
+/// Directory of `BitBake`'s own caches.
+const BITBAKE_CACHE: &str = "bitbake-cache";
+/// Directory of the exporter's cached recipes.
+const RECIPES: &str = "recipes";
 
 /// Part of the export cache that belongs to one build directory in one root file system, locked against a second bitzel.
 pub(crate) struct ExportCache {
@@ -39,15 +46,16 @@ impl ExportCache {
             let directory = builds.join(&name[..16]);
             let lock = loop {
                 for path in [
-                    directory.join("bitbake-cache"),
+                    directory.join(BITBAKE_CACHE),
+                    directory.join(RECIPES),
+                    directory.join("bytecode"),
                     cache.join("snapshots"),
-                    cache.join("recipes"),
                 ] {
                     fs::create_dir_all(&path).map_err(FrontEndError::io(path))?;
                 }
                 let lock = DirectoryLock::wait(&directory).map_err(FrontEndError::io(&directory))?;
                 // Another bitzel may have removed it as unused before this one had the lock.
-                if directory.join("bitbake-cache").is_dir() {
+                if directory.join(BITBAKE_CACHE).is_dir() {
                     break lock;
                 }
             };
@@ -68,7 +76,28 @@ impl ExportCache {
 
     /// `BitBake`'s own caches.
     pub(crate) fn bitbake_cache(&self) -> PathBuf {
-        self.directory.join("bitbake-cache")
+        self.directory.join(BITBAKE_CACHE)
+    }
+
+    /// Empties the caches that metadata can write to, if other layers than these wrote them: what a layer has left there
+    /// must not live on without it.
+    pub(crate) fn keep_for_layers(&self, layers: &[Layer]) -> Result<(), FrontEndError> {
+        let mut paths: Vec<_> = layers
+            .iter()
+            .map(|layer| layer.path.display().to_string())
+            .collect();
+        paths.sort();
+        let paths = serde_json::json!(paths).to_string();
+        let list = self.directory.join("layers.json");
+        if fs::read_to_string(&list).is_ok_and(|known| known == paths) {
+            return Ok(());
+        }
+        for path in [self.bitbake_cache(), self.recipes()] {
+            fs::remove_dir_all(&path)
+                .and_then(|()| fs::create_dir(&path))
+                .map_err(FrontEndError::io(path))?;
+        }
+        atomic_file::replace(&list, paths.as_bytes()).map_err(FrontEndError::io(list))
     }
 
     /// Data store snapshots, shared by all build directories.
@@ -76,9 +105,14 @@ impl ExportCache {
         self.cache.join("snapshots")
     }
 
-    /// The exporter's cached recipes, shared by all build directories.
+    /// The exporter's cached recipes.
     pub(crate) fn recipes(&self) -> PathBuf {
-        self.cache.join("recipes")
+        self.directory.join(RECIPES)
+    }
+
+    /// Compiled Python, by the digest of its source.
+    pub(crate) fn bytecode(&self) -> PathBuf {
+        self.directory.join("bytecode")
     }
 
     /// The generated `conf/`.

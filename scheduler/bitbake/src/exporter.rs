@@ -1,8 +1,10 @@
 //! Processes of the exporter: a small one that reads the build directory's configuration, and the export in its sandbox.
 
+mod compilation;
 mod description;
 mod root;
 mod sandbox;
+mod sandbox_file;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,10 +17,13 @@ use tokio::process::Command;
 use super::error::FrontEndError;
 use super::export_cache::ExportCache;
 use super::export_request::ExportRequest;
-use super::exported_graph::{Bytecode, ExportedGraph, GRAPH_FORMAT_VERSION};
+use super::exported_graph::{ExportedGraph, GRAPH_FORMAT_VERSION};
 use super::front_end_config::{FrontEndConfig, FrontEndEvent};
 use super::layers::{ExternalSource, LayerGroup};
 use super::python_files::PythonFiles;
+use super::snapshot_directory::{SnapshotDirectory, snapshots_of};
+pub(crate) use sandbox_file::open_regular;
+use sandbox_file::read_json;
 
 /// Advice when bubblewrap cannot be started.
 pub(crate) const BUBBLEWRAP_ADVICE: &str = "install bubblewrap (Debian: apt install bubblewrap)";
@@ -55,19 +60,21 @@ impl Exporter<'_> {
             "external_sources": external,
         });
         fs::write(&request_file, request.to_string()).map_err(FrontEndError::io(&request_file))?;
-        for name in ["snapshots", "recipes"] {
-            fs::create_dir(output.path().join(name)).map_err(FrontEndError::io(output.path()))?;
-        }
+        let written = output.path().join("snapshots");
+        fs::create_dir(&written).map_err(FrontEndError::io(&written))?;
         let cacheable = self.run(self.sandbox(output.path(), groups, external)?).await?;
-        let (graph_file, bytecode_file) = (
+        let (graph_file, packages_file) = (
             output.path().join("graph.json"),
-            output.path().join("bytecode.json"),
+            output.path().join("packages.json"),
         );
-        let (graph, bytecode) = run_blocking(move || {
-            Ok((
-                read_json::<TaskGraph>(&graph_file)?,
-                read_json::<Bytecode>(&bytecode_file)?,
-            ))
+        let snapshots = SnapshotDirectory::new(self.cache.snapshots());
+        let adopted = snapshots.clone();
+        let (graph, packages) = run_blocking(move || {
+            let graph = read_json::<TaskGraph>(&graph_file)?;
+            for sha256 in snapshots_of(&graph) {
+                adopted.adopt(sha256, &written.join(sha256))?;
+            }
+            Ok((graph, read_json::<Vec<String>>(&packages_file)?))
         })
         .await?;
         if graph.format_version != GRAPH_FORMAT_VERSION {
@@ -75,6 +82,7 @@ impl Exporter<'_> {
                 reason: format!("format version {}", graph.format_version),
             });
         }
+        let bytecode = self.compile(&packages, groups, external, snapshots).await?;
         Ok(ExportedGraph {
             graph,
             bytecode,
@@ -126,11 +134,6 @@ impl Exporter<'_> {
         }
         Ok(cacheable)
     }
-}
-
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, FrontEndError> {
-    let bytes = fs::read(path).map_err(FrontEndError::io(path))?;
-    serde_json::from_slice(&bytes).map_err(malformed)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the form that map_err calls")]

@@ -16,7 +16,7 @@ use super::export_request::ExportRequest;
 use super::exported_graph::{Bytecode, GRAPH_FORMAT_VERSION};
 use super::front_end_config::FrontEndConfig;
 use super::local_tree::LocalTree;
-use super::snapshot_directory::SnapshotDirectory;
+use super::snapshot_directory::{SnapshotDirectory, snapshots_of};
 
 /// Zstandard level: the graph is written once and read often.
 const COMPRESSION_LEVEL: i32 = 3;
@@ -70,15 +70,8 @@ impl GraphCache {
         let bytecode: Bytecode = serde_json::from_slice(&fs::read(self.bytecode_path(key)).ok()?).ok()?;
         let bytes = zstd::decode_all(fs::File::open(&path).ok()?).ok()?;
         let graph = TaskGraph::decode(bytes.as_slice()).ok()?;
-        let base = graph
-            .settings
-            .iter()
-            .flat_map(|settings| &settings.base_snapshots);
-        let recipes = graph.recipes.iter().filter_map(|recipe| recipe.snapshot.as_ref());
-        let compiled = bytecode.iter().map(|(_, sha256)| sha256);
-        let complete = base
-            .chain(recipes)
-            .map(|snapshot| &snapshot.sha256)
+        let compiled = bytecode.iter().map(|(_, sha256)| sha256.as_str());
+        let complete = snapshots_of(&graph)
             .chain(compiled)
             .all(|sha256| mark_used(&snapshots.path(sha256)));
         if !complete || graph.format_version != GRAPH_FORMAT_VERSION {

@@ -101,6 +101,7 @@ pub async fn export(config: &FrontEndConfig, request: &ExportRequest) -> Result<
         modules: &modules,
     };
     let description = exporter.describe(&build_directory).await?;
+    cache.keep_for_layers(&description.layers)?;
     let (groups, layer_paths) = layers::group_layers(&description.layers)?;
 
     let inputs = Arc::new(MetadataInputs {
@@ -139,7 +140,7 @@ pub async fn export(config: &FrontEndConfig, request: &ExportRequest) -> Result<
         if exported.cacheable && !request.is_unrepeatable() {
             graphs.store(&key, &exported.graph, &exported.bytecode)?;
         }
-        let grown = [cache.snapshots(), cache.recipes()];
+        let grown = [cache.snapshots(), cache.recipes(), cache.bytecode()];
         run_blocking(move || {
             grown.iter().try_for_each(|directory| {
                 cache_eviction::evict(directory, cache_eviction::EXPORT_LIMITS, SystemTime::now())

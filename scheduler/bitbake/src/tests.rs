@@ -304,3 +304,88 @@ os._exit(1)
     };
     assert_eq!(messages, "['MACHINE'] True ['lo'] []\n");
 }
+
+/// Python of a recipe that writes where the exporter's files are.
+const POISON: &str = r#"
+python () {
+    import os
+    for directory in ("known", "out/snapshots", "out/recipes", "recipes", "bytecode", "exporter", "bitzel", "bitbake/lib/bb"):
+        for name in ("evil", "0" * 64):
+            try:
+                with open(os.path.join("/work", directory, name), "w") as file:
+                    file.write("evil")
+            except OSError:
+                pass
+}
+"#;
+
+#[tokio::test]
+async fn f20_metadata_cannot_change_what_other_builds_read() {
+    let workspace = Workspace::new("layer");
+    workspace.write("low_1.0.bb", POISON);
+    workspace.export("low").await.unwrap();
+    let cache = workspace.directory.path().join("cache");
+    let mut snapshots = 0;
+    for entry in fs::read_dir(cache.join("snapshots")).unwrap() {
+        let path = entry.unwrap().path();
+        let digest = bitzel_proto::DigestFunction::Sha256.digest(&fs::read(&path).unwrap());
+        assert_eq!(path.file_name().unwrap().to_str().unwrap(), digest.hash_hex());
+        snapshots += 1;
+    }
+    assert!(snapshots > 2, "compiled Python, and the data stores");
+    // All that is left of it is in the part of this build directory, among the cached recipes.
+    let mut evil = vec![];
+    let mut directories = vec![cache.clone()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_dir() {
+                directories.push(entry.path());
+            } else if fs::read(entry.path()).unwrap() == b"evil" {
+                evil.push(entry.path());
+            }
+        }
+    }
+    assert_eq!(evil.len(), 2, "{evil:?}");
+    assert!(
+        evil.iter()
+            .all(|path| path.starts_with(cache.join("builds")) && path.parent().unwrap().ends_with("recipes"))
+    );
+
+    // And it does not live on without the layer.
+    let conf = workspace.build_directory().join("conf/bblayers.conf");
+    let other = Workspace::new("other");
+    fs::copy(other.build_directory().join("conf/bblayers.conf"), conf).unwrap();
+    workspace.export("high").await.unwrap();
+    assert!(evil.iter().all(|path| !path.exists()));
+}
+
+#[tokio::test]
+async fn f20_the_configuration_of_a_layer_runs_in_a_sandbox() {
+    let workspace = Workspace::new("layer");
+    let home = workspace.directory.path().join("home");
+    fs::create_dir_all(home.join(".ssh")).unwrap();
+    fs::write(home.join(".ssh/id"), "key").unwrap();
+    let code = "import os; os.system('touch $HOME/planted'); \
+                seen = [os.environ.get('TOKEN', ''), *os.listdir(os.environ['HOME'] + '/.ssh')]; \
+                raise SystemExit('seen: ' + ' '.join(seen))";
+    let configuration = workspace.layer.join("conf/layer.conf");
+    let text = fs::read_to_string(&configuration).unwrap();
+    fs::write(
+        &configuration,
+        format!("{text}BBFILE_COLLECTIONS =. \"${{@exec({code:?})}}\"\n"),
+    )
+    .unwrap();
+    let mut config = workspace.config();
+    for (name, value) in [("HOME", home.to_str().unwrap()), ("TOKEN", "secret")] {
+        config.environment.insert(name.to_owned(), value.to_owned());
+    }
+    let error = export(&config, &ExportRequest::default()).await.unwrap_err();
+    let message = error.to_string();
+    assert!(message.contains("seen:"), "{message}");
+    assert!(
+        !message.contains("secret") && !message.contains("id"),
+        "{message}"
+    );
+    assert!(!home.join("planted").exists());
+}

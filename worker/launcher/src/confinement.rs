@@ -5,12 +5,12 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 
-use bitzel_launcher::{INPUT_ROOT, LaunchRequest};
+use bitzel_launcher::{INPUT_ROOT, LaunchRequest, MOUNTED_IN_INPUT_ROOT};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, mount, mount_bind, mount_bind_recursive};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_move, unmount};
 use rustix::process::{
-    DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal, setsid,
+    DumpableBehavior, Signal, pivot_root, set_dumpable_behavior, set_parent_process_death_signal, setsid,
 };
 use rustix::thread::{
     CapabilitySet, CapabilitySets, UnshareFlags, remove_capability_from_bounding_set, set_capabilities,
@@ -49,6 +49,20 @@ pub(crate) fn mount_writable(request: &LaunchRequest) -> Result<(), Failure> {
         .in_step("mount /dev/pts")?;
     mount("devpts", "/dev/pts", "devpts", flags, &*options).in_step("mount /dev/pts")?;
     mount_proc(private | MountFlags::NOEXEC)
+}
+
+/// Makes the input root the root file system, with the devices, processes and temporary files of the sandbox in it. Nothing
+/// of the root before is in reach afterwards.
+pub(crate) fn enter_input_root() -> Result<(), Failure> {
+    for directory in MOUNTED_IN_INPUT_ROOT {
+        mount_move(format!("/{directory}"), format!("{INPUT_ROOT}/{directory}"))
+            .in_step(format_args!("move /{directory} to the input root"))?;
+    }
+    let step = "make the input root the root file system";
+    std::env::set_current_dir(INPUT_ROOT).in_step(step)?;
+    // The old root is mounted over the new one, at the same place, and leaves it.
+    pivot_root(".", ".").in_step(step)?;
+    unmount(".", UnmountFlags::DETACH).in_step(step)
 }
 
 fn mount_overlay(request: &LaunchRequest) -> Result<(), Failure> {

@@ -22,6 +22,10 @@ use serde::{Deserialize, Serialize};
 /// sees the worker's directory.
 pub const INPUT_ROOT: &str = "/work";
 
+/// Directories that an input root has which is the root file system of a command: the sandbox's own devices, processes and
+/// temporary files are mounted there.
+pub const MOUNTED_IN_INPUT_ROOT: [&str; 3] = ["dev", "proc", "tmp"];
+
 /// Settings that all commands of a launcher share.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct LauncherSetup {
@@ -195,6 +199,8 @@ pub struct LaunchRequest {
     pub working_directory: String,
     /// Allows the command to create user namespaces.
     pub user_namespaces: bool,
+    /// Makes the input root the root file system of the command, instead of a directory at [`INPUT_ROOT`].
+    pub in_input_root: bool,
     /// File for standard output, created if it does not exist.
     pub stdout: String,
     /// File for standard error, created if it does not exist.

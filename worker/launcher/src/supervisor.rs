@@ -16,7 +16,7 @@ use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, wait};
 
-use crate::confinement::{die_with_launcher, drop_privileges, mount_writable, open_log};
+use crate::confinement::{die_with_launcher, drop_privileges, enter_input_root, mount_writable, open_log};
 use crate::failure::{Failure, InStep as _};
 use crate::process_watch::{ProcessWatch, left_processes};
 use crate::raw_calls;
@@ -65,6 +65,9 @@ pub(crate) fn main(request: &LaunchRequest, handles: &SupervisorHandles) -> ! {
 fn run(request: &LaunchRequest, handles: &SupervisorHandles) -> Result<LaunchReport, Failure> {
     let (stdout, stderr) = (open_log(&request.stdout)?, open_log(&request.stderr)?);
     mount_writable(request)?;
+    if request.in_input_root {
+        enter_input_root()?;
+    }
     drop_privileges()?;
     die_with_launcher()?;
     // The launcher may have ended before this process asked to die with it.

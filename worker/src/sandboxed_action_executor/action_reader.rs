@@ -10,7 +10,9 @@ use std::time::Duration;
 use bitzel_cas::blob_store::read_whole;
 use bitzel_cas::blocking::run_blocking;
 use bitzel_cas::{BlobStore, DirectoryCache, DirectoryTree, fetch_directory_tree};
+use bitzel_launcher::MOUNTED_IN_INPUT_ROOT;
 use bitzel_proto::Digest;
+use bitzel_proto::platform_property::{INPUT_ROOT, ROOT_IMAGE, RootFileSystem};
 use bitzel_proto::reapi::{Action, Command};
 use prost::Message;
 use tokio_util::sync::CancellationToken;
@@ -101,6 +103,9 @@ impl ActionReader {
     ) -> Result<Arc<DirectoryTree>, Error> {
         let tree = self.fetch_tree(store, action.input_root, cancellation).await?;
         check_working_directory(&tree, &action.working_directory)?;
+        if action.properties.root == RootFileSystem::InputRoot {
+            check_mount_points(&tree)?;
+        }
         Ok(tree)
     }
 
@@ -160,6 +165,21 @@ fn check_working_directory(tree: &DirectoryTree, path: &[String]) -> Result<(), 
             Error::InvalidAction(format!("the working directory {path:?} is not in the input root"))
         })?;
         digest = child_digest(digest.function(), child)?;
+    }
+    Ok(())
+}
+
+/// Refuses an input root that cannot be a root file system, because the sandbox could mount nothing in it.
+fn check_mount_points(tree: &DirectoryTree) -> Result<(), Error> {
+    let root = directory_of(tree, tree.root)?;
+    for name in MOUNTED_IN_INPUT_ROOT {
+        if !root.directories.iter().any(|directory| directory.name == name) {
+            return Err(Error::InvalidAction(format!(
+                "the input root has no directory {name:?}; with the platform property {ROOT_IMAGE}={INPUT_ROOT} it is the \
+                 root file system of the command, so add the empty directories {}",
+                MOUNTED_IN_INPUT_ROOT.join(", ")
+            )));
+        }
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bitzel_proto::platform_property::RootFileSystem;
 use bitzel_proto::reapi::{ActionResult, Command};
 use bitzel_proto::{google, timestamp::now};
 
@@ -53,6 +54,7 @@ impl CommandRunner {
             network: action.properties.network,
             user_namespaces: action.properties.user_namespaces,
             image_root: execution.image_root.clone(),
+            in_input_root: action.properties.root == RootFileSystem::InputRoot,
         };
         metadata(result).execution_start_timestamp = Some(now());
         let start = Instant::now();

@@ -1,8 +1,8 @@
 //! Platform properties that configure the sandbox of an Action.
 
-use bitzel_proto::platform_property::image_root;
+use bitzel_proto::DigestFunction;
+use bitzel_proto::platform_property::{RootFileSystem, root_file_system};
 use bitzel_proto::reapi::Platform;
-use bitzel_proto::{Digest, DigestFunction};
 
 use crate::error::Error;
 
@@ -15,19 +15,21 @@ pub(super) struct SandboxProperties {
     pub user_namespaces: bool,
     /// True if writes outside the declared outputs fail the Action (`undeclared-writes=error`).
     pub undeclared_writes_fail: bool,
-    /// Image root that the command runs in (`root-image=HASH/SIZE`). `None` for the root of this machine.
-    pub image_root: Option<Digest>,
+    /// Root file system that the command runs in (`root-image=HASH/SIZE`, `root-image=input-root`).
+    pub root: RootFileSystem,
 }
 
 impl SandboxProperties {
     /// Reads the properties of a platform. Digests are those of `function`.
     pub(super) fn of_platform(platform: Option<&Platform>, function: DigestFunction) -> Result<Self, Error> {
-        let image_root = platform.map_or(Ok(None), |platform| image_root(platform, function));
+        let root = platform.map_or(Ok(RootFileSystem::Machine), |platform| {
+            root_file_system(platform, function)
+        });
         Ok(Self {
             network: value(platform, "network") == Some("on"),
             user_namespaces: value(platform, "user-namespaces") == Some("on"),
             undeclared_writes_fail: value(platform, "undeclared-writes") == Some("error"),
-            image_root: image_root.map_err(|error| Error::InvalidAction(error.to_string()))?,
+            root: root.map_err(|error| Error::InvalidAction(error.to_string()))?,
         })
     }
 }

@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Compiled Python for the sandbox of every task.
+"""Compiled Python for the sandbox of every task: a program of its own, so that no metadata runs in its process.
+
+usage: bytecode.py < PACKAGES
+
+PACKAGES is a JSON list of packages and modules. Stdout gets a JSON list of [path relative to /work, name of the file in
+/work/bytecode, SHA-256 of that file]. Those files are kept for the next time, which believes them, so nothing else may
+write to that directory.
 
 Compiling the `bb` library costs every task a second, and a sandbox keeps no `__pycache__`. The compiled files depend
 on the source and the Python version only: unchecked hash-based bytecode (PEP 552) has no modification time in it, and
@@ -10,15 +16,17 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import marshal
+import os
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-
-import cached_files
 
 UNCHECKED_HASH = (1).to_bytes(4, "little")
 MARSHAL_VERSION = 2
 ROOT = Path("/work")
+CACHE = Path("/work/bytecode")
 
 # Parts of BitBake's library that no task imports.
 EXCLUDED_MODULES = (
@@ -55,26 +63,28 @@ def sources(modules: Iterable[Path]) -> Iterator[Path]:
                 yield path
 
 
-def compile_all(modules: Iterable[Path], cache: Path, store: Path) -> list[list[str]]:
-    """Compiles packages and modules; returns pairs of the path relative to /work and the SHA-256 in `store`.
-
-    `cache` maps digests of sources that were compiled before to digests of their bytecode.
-    """
+def compile_all(modules: Iterable[Path], cache: Path) -> list[list[str]]:
+    """Compiles packages and modules into `cache`, where a file is named after the digest of its source."""
     version = importlib.util.MAGIC_NUMBER.hex()
     compiled = []
     for path in sources(modules):
         identity = hashlib.sha256(f"{version} {path} ".encode() + path.read_bytes()).hexdigest()
-        entry = cache / f"bytecode-{identity}"
-        name = entry.read_text(encoding="ascii") if cached_files.mark_used(entry) else ""
-        if not name or not cached_files.mark_used(store / name):
+        file = cache / identity
+        try:
+            contents: bytes | None = file.read_bytes()
+            # bitzel removes files with old modification times.
+            os.utime(file)
+        except FileNotFoundError:
             contents = compile_source(path)
             if contents is None:
                 continue
-            name = hashlib.sha256(contents).hexdigest()
-            for file, data in ((store / name, contents), (entry, name.encode("ascii"))):
-                temporary = file.with_name(f".{file.name}.new")
-                temporary.write_bytes(data)
-                temporary.rename(file)
-        bytecode_path = importlib.util.cache_from_source(str(path))
-        compiled.append([str(Path(bytecode_path).relative_to(ROOT)), name])
+            temporary = file.with_name(f".{file.name}.new")
+            temporary.write_bytes(contents)
+            temporary.rename(file)
+        bytecode_path = Path(importlib.util.cache_from_source(str(path))).relative_to(ROOT)
+        compiled.append([str(bytecode_path), identity, hashlib.sha256(contents or b"").hexdigest()])
     return compiled
+
+
+if __name__ == "__main__":
+    json.dump(compile_all(map(Path, json.load(sys.stdin)), CACHE), sys.stdout)

@@ -9,7 +9,8 @@ REQUEST is a JSON file: {"request": {"targets": [...], "task": "compile" or null
 "force": false, "invalidate": "compile" or null}, "source_date_epoch": 1520598896, "code_digest": "...",
 "external_sources": [{"path": "/home/me/src/zlib", "sandbox_path": "external/zlib"}]}.
 
-The graph goes to /work/out/graph.json, snapshots to /work/out/snapshots. Stdout gets the name of each phase, one word a
+The graph goes to /work/out/graph.json, snapshots that are not in /work/known to /work/out/snapshots, and the list of
+the Python packages that tasks need to /work/out/packages.json. Stdout gets the name of each phase, one word a
 line, and "uncacheable" if the graph depends on more than the metadata. BitBake's messages go to stderr. Exit code 1:
 BitBake refused the request.
 """
@@ -24,7 +25,7 @@ import warnings
 from pathlib import Path
 
 GRAPH = Path("/work/out/graph.json")
-BYTECODE = Path("/work/out/bytecode.json")
+PACKAGES = Path("/work/out/packages.json")
 
 
 def report(phase: str) -> None:
@@ -37,12 +38,11 @@ def main(request_file: str) -> int:
     request = json.loads(Path(request_file).read_text(encoding="utf-8"))
     report("configuration")
     import bb
-    import bytecode
     import external_sources
     import graph
     from cooker import Cooker, Failed
     from python_libraries import python_libraries
-    from recipes import CACHE, SNAPSHOTS, RecipeExporter
+    from recipes import RecipeExporter
 
     try:
         external_sources.install(request["external_sources"])
@@ -62,7 +62,7 @@ def main(request_file: str) -> int:
         )
         packages = [*sorted(Path("/work/bitbake/lib").iterdir()), Path("/work/bitzel")]
         packages += [Path(directory, namespace) for directory, namespace, *_ in python_libraries()]
-        BYTECODE.write_text(json.dumps(bytecode.compile_all(packages, CACHE, SNAPSHOTS)), encoding="utf-8")
+        PACKAGES.write_text(json.dumps([str(package) for package in packages]), encoding="utf-8")
         cooker.close()
     except Failed as error:
         if str(error):

@@ -27,8 +27,10 @@ from sources import sources, upstream_revisions
 from task_code import opens_terminal, reads_dependency_data, runs_function
 from task_outputs import other_private_directories, published_paths
 
+# Snapshots of this export, and those of earlier ones, which the metadata of this one must not change.
 SNAPSHOTS = Path("/work/out/snapshots")
-CACHE = Path("/work/out/recipes")
+KNOWN_SNAPSHOTS = Path("/work/known")
+CACHE = Path("/work/recipes")
 
 # Tasks that free disk space in TMPDIR (OE's rm_work.bbclass): there is none, and later tasks may need what they delete.
 TASKS_OF_TMPDIR = frozenset({"do_rm_work"})
@@ -40,13 +42,18 @@ CACHE_VERSION = 3
 def write_snapshot(multiconfig: str, contents: bytes) -> Document:
     """Stores a snapshot under its digest; returns the Snapshot message as JSON."""
     name = hashlib.sha256(contents).hexdigest()
-    path = SNAPSHOTS / name
-    if not cached_files.mark_used(path):
+    if not has_snapshot(name):
+        path = SNAPSHOTS / name
         # Several children may write the same snapshot; the rename makes it appear complete.
         temporary = SNAPSHOTS / f".{name}.{os.getpid()}"
         temporary.write_bytes(contents)
         temporary.rename(path)
     return {"multiconfig": multiconfig, "sha256": name, "size_bytes": len(contents)}
+
+
+def has_snapshot(name: str) -> bool:
+    """True if a snapshot was written in this export or an earlier one."""
+    return (KNOWN_SNAPSHOTS / name).exists() or (SNAPSHOTS / name).exists()
 
 
 class RecipeExporter:
@@ -205,7 +212,7 @@ def read_cached(path: Path) -> Document | None:
         document: Document = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
     except (OSError, ValueError):
         return None
-    if not cached_files.mark_used(SNAPSHOTS / document["recipe"]["snapshot"]["sha256"]):
+    if not has_snapshot(document["recipe"]["snapshot"]["sha256"]):
         return None
     cached_files.mark_used(path)
     return document

@@ -91,22 +91,8 @@ impl Exporter<'_> {
     }
 
     async fn read_description(&self, build_directory: &Path) -> Result<BuildDescription, FrontEndError> {
-        let (mut command, program, advice) = match &self.config.root.directory {
-            None => {
-                let mut command = Command::new(&self.config.python);
-                command.arg(self.python.path("host/describe_build.py")).args([
-                    self.library,
-                    &self.python.path("runner/shims"),
-                    build_directory,
-                ]);
-                command.env_clear().envs(&self.config.environment);
-                (command, &self.config.python, "install Python 3.9 or later")
-            }
-            Some(root) => {
-                let command = self.describing_sandbox(root, build_directory)?;
-                (command, &self.config.bubblewrap, BUBBLEWRAP_ADVICE)
-            }
-        };
+        let mut command = self.describing_sandbox(build_directory)?;
+        let program = &self.config.bubblewrap;
         let output = command
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .stdin(Stdio::null())
@@ -115,7 +101,7 @@ impl Exporter<'_> {
             .await
             .map_err(|source| FrontEndError::Program {
                 program: program.display().to_string(),
-                advice,
+                advice: BUBBLEWRAP_ADVICE,
                 source,
             })?;
         if !output.status.success() {
@@ -128,13 +114,18 @@ impl Exporter<'_> {
 }
 
 impl Exporter<'_> {
-    /// Creates the call of bubblewrap that reads the configuration with the Python of an image root. All of this machine but
-    /// its programs is visible, at its own paths: the configuration may include any file. The root may be hostile, so there
-    /// is no network, and the environment has nothing that `BitBake` would not get.
-    fn describing_sandbox(&self, root: &Path, build_directory: &Path) -> Result<Command, FrontEndError> {
+    /// Creates the call of bubblewrap that reads the configuration, which is code as all metadata is: a `conf/layer.conf` may
+    /// hold Python. All of this machine is visible, at its own paths, because the configuration may include any file; in an
+    /// image root all but its programs. Nothing can be written, there is no network, keys and sockets are hidden, and the
+    /// environment has nothing that `BitBake` would not get.
+    fn describing_sandbox(&self, build_directory: &Path) -> Result<Command, FrontEndError> {
         let mut command = Command::new(&self.config.bubblewrap);
         command.args(["--unshare-pid", "--unshare-ipc", "--unshare-net"]);
         command.args(["--die-with-parent", "--new-session"]);
+        let (root, python) = match &self.config.root.directory {
+            None => (Path::new("/"), self.config.python.as_path()),
+            Some(root) => (root.as_path(), Path::new("/usr/bin/python3")),
+        };
         root::bind_programs(&mut command, root)?;
         let home = self.config.environment.get("HOME").map(String::as_str);
         root::hide_secrets(&mut command, build_directory, home);
@@ -164,8 +155,7 @@ impl Exporter<'_> {
         for (path, target) in own {
             command.arg("--ro-bind").arg(path).arg(target);
         }
-        command.args([
-            "/usr/bin/python3",
+        command.arg(python).args([
             "/run/bitzel/host/describe_build.py",
             "/run/bitzel/library",
             "/run/bitzel/shims",

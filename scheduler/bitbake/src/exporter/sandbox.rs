@@ -11,11 +11,42 @@ use crate::error::FrontEndError;
 use crate::layers::{ExternalSource, LayerGroup};
 
 impl Exporter<'_> {
-    /// Creates the call of bubblewrap. The network stays, because metadata may ask upstream for revisions while it is
-    /// parsed.
+    /// Creates the call of bubblewrap for the export. The network stays, because metadata may ask upstream for revisions
+    /// while it is parsed.
+    ///
+    /// Metadata can write to `output`, and to the caches that belong to this build directory, root and layers. Nothing else
+    /// believes those.
     pub(super) fn sandbox(
         &self,
         output: &Path,
+        groups: &[LayerGroup],
+        external: &[ExternalSource],
+    ) -> Result<Command, FrontEndError> {
+        let mut command = self.base_sandbox(groups, external)?;
+        let mut bind = |kind: &str, source: &Path, sandbox_path: &str| {
+            command.arg(kind).arg(source).arg(format!("/work/{sandbox_path}"));
+        };
+        bind("--bind", &self.cache.bitbake_cache(), "build/cache");
+        bind("--bind", &self.cache.recipes(), "recipes");
+        bind("--bind", output, "out");
+        bind("--ro-bind", &self.cache.snapshots(), "known");
+        for (name, value) in environment::passed_through(&self.config.environment) {
+            command.args(["--setenv", &name, &value]);
+        }
+        command.args([
+            "--chdir",
+            "/work/build",
+            "/usr/bin/python3",
+            "/work/exporter/export.py",
+        ]);
+        command.arg("/work/out/request.json");
+        Ok(command)
+    }
+
+    /// Creates the call of bubblewrap for a program that reads the layers, `BitBake` and the configuration, and writes
+    /// nothing.
+    pub(super) fn base_sandbox(
+        &self,
         groups: &[LayerGroup],
         external: &[ExternalSource],
     ) -> Result<Command, FrontEndError> {
@@ -63,10 +94,6 @@ impl Exporter<'_> {
             bind("--ro-bind", path, &format!("bitbake/lib/{name}"));
         }
         bind("--ro-bind", &self.cache.configuration(), "build/conf");
-        bind("--bind", &self.cache.bitbake_cache(), "build/cache");
-        bind("--bind", output, "out");
-        bind("--bind", &self.cache.snapshots(), "out/snapshots");
-        bind("--bind", &self.cache.recipes(), "out/recipes");
         bind("--ro-bind", &self.python.path("exporter"), "exporter");
         bind("--ro-bind", &self.python.path("runner"), "bitzel");
         command.args([
@@ -95,16 +122,6 @@ impl Exporter<'_> {
         for (name, value) in fixed {
             command.args(["--setenv", name, value]);
         }
-        for (name, value) in environment::passed_through(&self.config.environment) {
-            command.args(["--setenv", &name, &value]);
-        }
-        command.args([
-            "--chdir",
-            "/work/build",
-            "/usr/bin/python3",
-            "/work/exporter/export.py",
-        ]);
-        command.arg("/work/out/request.json");
         // Of the user's environment, bwrap needs only the PATH in which it is found.
         command
             .env_clear()
