@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bitzel_access::Permission;
-use bitzel_cas::blob_store::read_whole;
+use bitzel_cas::blob_store::{one_chunk, read_whole};
 use bitzel_cas::{InstanceBlobStores, Lease};
 use bitzel_proto::google::protobuf;
 use bitzel_proto::platform_property::{RootFileSystem, root_file_system};
@@ -12,6 +12,7 @@ use bitzel_proto::{Digest, InstanceName};
 use prost::Message;
 
 use super::error::ExecutionError;
+use super::execution_config::PlatformMapping;
 use super::input_leases::TenantInputLeases;
 use super::operation_queue::ActionKey;
 use super::platform::{RequiredProperties, check_platform, needed_permissions};
@@ -35,6 +36,7 @@ pub(super) struct ActionReader {
     pub(super) blob_stores: InstanceBlobStores,
     pub(super) input_leases: TenantInputLeases,
     pub(super) max_action_timeout: Duration,
+    pub(super) platform_mappings: Vec<PlatformMapping>,
 }
 
 impl ActionReader {
@@ -42,6 +44,45 @@ impl ActionReader {
     pub(super) async fn read_action(&self, key: &ActionKey) -> Result<Action, ExecutionError> {
         self.read_message("Action", "reading the Action", &key.instance, key.digest)
             .await
+    }
+
+    /// True if the platform of some Actions of the instance is mapped, so that the Action must be read first.
+    pub(super) fn maps(&self, instance: &InstanceName) -> bool {
+        self.platform_mappings
+            .iter()
+            .any(|mapping| mapping.is_for(instance))
+    }
+
+    /// Maps the platform of an Action. If that changes it, the result is another Action, which is stored.
+    pub(super) async fn mapped(&self, key: &ActionKey) -> Result<ActionKey, ExecutionError> {
+        let mut action = self.read_action(key).await?;
+        let function = key.digest.function();
+        let command = Digest::from_wire_field(function, action.command_digest.as_ref())
+            .map_err(ExecutionError::invalid_digest("Action.command_digest"))?;
+        let mut platform = self.platform(&action, &key.instance, command).await?;
+        check_platform(&platform)?;
+        let mut is_changed = false;
+        for mapping in self
+            .platform_mappings
+            .iter()
+            .filter(|mapping| mapping.is_for(&key.instance))
+        {
+            is_changed |= mapping.apply(&mut platform);
+        }
+        if !is_changed {
+            return Ok(key.clone());
+        }
+        action.platform = Some(platform);
+        let (digest, bytes) = Digest::of_message(function, &action);
+        let store = self.blob_stores.store(&key.instance);
+        store
+            .write(digest, one_chunk(bytes.into()))
+            .await
+            .map_err(ExecutionError::store("storing the Action with another platform"))?;
+        Ok(ActionKey {
+            digest,
+            ..key.clone()
+        })
     }
 
     /// Leases the Action's inputs and checks that it can run: its timeout is allowed, and its Command, input root and image
@@ -141,6 +182,7 @@ impl ActionReader {
                 limit,
             });
         }
+        let _turn = self.input_leases.begin_message(digest.size_bytes()).await;
         let bytes = read_whole(&*self.blob_stores.store(instance), digest).await;
         let bytes = bytes.map_err(ExecutionError::store(context))?;
         M::decode(bytes).map_err(|source| ExecutionError::MalformedMessage {

@@ -1,5 +1,6 @@
 //! Policies of the Execution service.
 
+mod platform_mapping;
 mod priority_config;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use platform_mapping::PlatformMapping;
 pub use priority_config::{PriorityBounds, PriorityConfig};
 
 /// Limits and timeouts of the operation queue. The defaults suit one machine and a farm alike.
@@ -34,6 +36,8 @@ pub struct ExecutionConfig {
     pub weights: BTreeMap<String, NonZeroU32>,
     /// Value and bounds of priorities.
     pub priority: PriorityConfig,
+    /// Mappings of the platform properties that clients send by convention.
+    pub platform_mappings: Vec<PlatformMapping>,
     /// Maximum time that an Action waits while no registered worker could run it, busy or not. After that its clients
     /// get `FAILED_PRECONDITION` with the properties. Waiting for a busy worker is not limited.
     #[serde(with = "humantime_serde")]
@@ -80,6 +84,7 @@ impl Default for ExecutionConfig {
             quarantine_time: Duration::from_hours(1),
             weights: BTreeMap::new(),
             priority: PriorityConfig::default(),
+            platform_mappings: vec![],
             no_worker_timeout: Duration::from_mins(2),
             abandoned_timeout: Duration::from_secs(10),
             reconnect_timeout: Duration::from_mins(1),

@@ -54,7 +54,10 @@ impl ExecutionService {
         extensions: &Extensions,
     ) -> Result<Response<OperationStream>, Status> {
         let queued = self.dispatcher.clock().wall();
-        let key = action_key(&request)?;
+        let mut key = action_key(&request)?;
+        if self.action_reader.maps(&key.instance) {
+            key = self.action_reader.mapped(&key).await?;
+        }
         let digest = key.digest;
         let inline_request = InlineRequest {
             stdout: request.inline_stdout,

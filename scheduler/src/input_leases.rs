@@ -5,6 +5,7 @@
 //! gets it otherwise.
 
 mod tenants;
+mod tree_reads;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -14,6 +15,7 @@ use bitzel_proto::{Digest, reapi};
 use parking_lot::Mutex;
 
 pub(super) use self::tenants::TenantInputLeases;
+use self::tree_reads::TreeReads;
 use super::error::ExecutionError;
 
 /// Minimum number of new entries between two removals of entries without a lease.
@@ -31,6 +33,7 @@ pub(super) struct InputLeases {
     /// True if all blobs of an input root must be in the store.
     requires_all: bool,
     cache: DirectoryCache,
+    reads: TreeReads,
     directories: Mutex<LeasedDirectories>,
 }
 
@@ -47,11 +50,17 @@ struct LeasedDirectory {
 }
 
 impl InputLeases {
-    fn new(blob_store: Arc<dyn BlobStore>, requires_all: bool, cache: DirectoryCache) -> Self {
+    fn new(
+        blob_store: Arc<dyn BlobStore>,
+        requires_all: bool,
+        cache: DirectoryCache,
+        reads: TreeReads,
+    ) -> Self {
         Self {
             blob_store,
             requires_all,
             cache,
+            reads,
             directories: Mutex::default(),
         }
     }
@@ -70,7 +79,12 @@ impl InputLeases {
     ) -> Result<Lease, ExecutionError> {
         let lease = self.blob_store.lease(&[action, command, input_root]).await;
         let lease = lease.map_err(leasing)?.and(Lease::new(Arc::clone(self)));
-        if let Some(node) = self.directories.lock().get(&input_root) {
+        if let Some(node) = self.leased(&input_root) {
+            return Ok(lease.and(Lease::new(node)));
+        }
+        let _read = self.reads.begin(input_root).await;
+        // Another Action may have had the same root.
+        if let Some(node) = self.leased(&input_root) {
             return Ok(lease.and(Lease::new(node)));
         }
         match fetch_directory_tree(&*self.blob_store, input_root, &self.cache).await {
@@ -88,6 +102,10 @@ impl InputLeases {
             }
             Err(error) => Err(leasing(error)),
         }
+    }
+
+    fn leased(&self, input_root: &Digest) -> Option<Arc<LeasedDirectory>> {
+        self.directories.lock().get(input_root)
     }
 
     /// Leases the Directories of a tree, children before their parents, each once.

@@ -42,7 +42,7 @@ use tokio_util::task::TaskTracker;
 pub use action_metrics::QueueGauges;
 pub use clock::{Clock, SystemClock};
 pub use error::ExecutionError;
-pub use execution_config::ExecutionConfig;
+pub use execution_config::{ExecutionConfig, PlatformMapping};
 pub use execution_service::ExecutionService;
 pub use farm_service::FarmService;
 pub use journal::{
@@ -116,6 +116,7 @@ impl ExecutionServer {
             input_leases: TenantInputLeases::new(blob_stores.clone()),
             blob_stores,
             max_action_timeout: config.max_action_timeout,
+            platform_mappings: config.platform_mappings.clone(),
         });
         let request_policy = Arc::new(RequestPolicy::new(&config));
         let dispatcher = Dispatcher::new(config, clock, journal.clone(), recovered);

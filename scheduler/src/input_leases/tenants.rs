@@ -6,13 +6,16 @@ use std::sync::{Arc, Weak};
 use bitzel_cas::{DirectoryCache, InstanceBlobStores};
 use bitzel_proto::InstanceName;
 use parking_lot::Mutex;
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::InputLeases;
+use super::{InputLeases, TreeReads};
 
 /// Memory for decoded Directories if all instances share their blobs, in bytes.
 const SHARED_CACHE_BYTES: u64 = 64 << 20;
 /// Memory for decoded Directories of all tenants together, in bytes.
 const TENANTS_CACHE_BYTES: u64 = 256 << 20;
+/// Size of a message that is read whatever else is read at the same time, in bytes. Few Actions and Commands are larger.
+const MAX_UNBOUNDED_MESSAGE_BYTES: u64 = 1 << 20;
 /// Minimum number of new entries between two removals of tenants without leases.
 const MIN_INSERTIONS_BETWEEN_REMOVALS: usize = 64;
 
@@ -21,6 +24,7 @@ pub(crate) struct TenantInputLeases {
     stores: InstanceBlobStores,
     /// Decoded Directories, apart for each tenant. One that reads many displaces those of others.
     cache: DirectoryCache,
+    reads: TreeReads,
     leases: Mutex<LeasesByTenant>,
 }
 
@@ -43,6 +47,7 @@ impl TenantInputLeases {
         Self {
             stores,
             cache: DirectoryCache::new(cache_bytes),
+            reads: TreeReads::new(),
             leases: Mutex::default(),
         }
     }
@@ -51,12 +56,22 @@ impl TenantInputLeases {
     pub(crate) fn of(&self, instance: &InstanceName) -> Arc<InputLeases> {
         let tenant = self.stores.tenant(instance);
         self.leases.lock().get_or_insert(tenant, |tenant| {
-            let store = self.stores.store(instance);
+            let (store, reads) = (self.stores.store(instance), self.reads.of_another_tenant());
             match tenant {
-                None => InputLeases::new(store, false, self.cache.clone()),
-                Some(tenant) => InputLeases::new(store, true, self.cache.of_tenant(tenant)),
+                None => InputLeases::new(store, false, self.cache.clone(), reads),
+                Some(tenant) => InputLeases::new(store, true, self.cache.of_tenant(tenant), reads),
             }
         })
+    }
+
+    /// Waits for the turn to read a message of this size, which ends when the result is dropped: a large one waits for a few
+    /// others, because no limit of a client counts it.
+    pub(crate) async fn begin_message(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        if bytes > MAX_UNBOUNDED_MESSAGE_BYTES {
+            self.reads.begin_message().await
+        } else {
+            None
+        }
     }
 }
 
