@@ -150,6 +150,7 @@ install_peers() {
 ccache ccache
 curl curl
 buildah buildah
+busybox busybox-static
 crun crun
 /usr/lib/postgresql/15/bin/postgres postgresql
 ip iproute2

