@@ -1,6 +1,8 @@
 //! Policies of the Execution service.
 
+mod hedging_config;
 mod priority_config;
+mod resource_config;
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -9,7 +11,9 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use hedging_config::HedgingConfig;
 pub use priority_config::{PriorityBounds, PriorityConfig};
+pub use resource_config::ResourceConfig;
 
 /// Limits and timeouts of the operation queue. The defaults suit one machine and a farm alike.
 ///
@@ -34,6 +38,10 @@ pub struct ExecutionConfig {
     pub weights: BTreeMap<String, NonZeroU32>,
     /// Value and bounds of priorities.
     pub priority: PriorityConfig,
+    /// Sizes of Actions.
+    pub resources: ResourceConfig,
+    /// Second copies of slow Actions.
+    pub hedging: HedgingConfig,
     /// Maximum time that an Action waits while no registered worker could run it, busy or not. After that its clients
     /// get `FAILED_PRECONDITION` with the properties. Waiting for a busy worker is not limited.
     #[serde(with = "humantime_serde")]
@@ -80,6 +88,8 @@ impl Default for ExecutionConfig {
             quarantine_time: Duration::from_hours(1),
             weights: BTreeMap::new(),
             priority: PriorityConfig::default(),
+            resources: ResourceConfig::default(),
+            hedging: HedgingConfig::default(),
             no_worker_timeout: Duration::from_mins(2),
             abandoned_timeout: Duration::from_secs(10),
             reconnect_timeout: Duration::from_mins(1),

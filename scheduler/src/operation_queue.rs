@@ -22,10 +22,12 @@
 
 mod action;
 mod deadlines;
+mod demand;
 mod disconnection;
 mod effect;
 mod fair_shares;
 mod ids;
+mod learning;
 mod occupancy;
 mod operation;
 mod placement;
@@ -35,9 +37,12 @@ mod record;
 mod recovery;
 mod registration;
 mod requester;
+mod reservations;
 mod returned_leases;
 mod snapshot;
+mod task_name;
 mod timeouts;
+mod usage_history;
 mod waiting_actions;
 mod worker;
 mod worker_pool;
@@ -54,12 +59,15 @@ pub use record::{Record, RestoredOperation, RestoredState};
 pub use registration::{Registration, Route};
 pub use requester::Requester;
 pub use snapshot::{RunningAction, Snapshot, WaitingGroup, WorkerSnapshot};
+pub use task_name::TaskName;
+pub use usage_history::{MAX_DURATIONS, MeasuredUse, TaskUse};
 
 use deadlines::Deadlines;
 use disconnection::Disconnected;
 use operation::{Operation, Stage};
 use pools::Pools;
 use quarantine::Quarantine;
+use usage_history::UsageHistory;
 use waiting_actions::{LeaseEnd, MAX_PROPERTY_SETS, WaitingActions};
 use worker::Worker;
 use worker_pool::WorkerPool;
@@ -89,6 +97,7 @@ pub struct OperationQueue {
     workers: WorkerPool,
     pools: Pools,
     quarantine: Quarantine,
+    usage: UsageHistory,
     deadlines: Deadlines,
     disconnected: Disconnected,
     /// Completed operations, oldest first.
@@ -102,6 +111,7 @@ impl OperationQueue {
     pub fn new(config: ExecutionConfig) -> Self {
         Self {
             waiting: WaitingActions::new(config.priority.step),
+            usage: UsageHistory::default(),
             quarantine: Quarantine::new(config.quarantine_after, config.quarantine_time),
             config,
             operations: HashMap::new(),
@@ -133,7 +143,7 @@ impl OperationQueue {
             return Err(error);
         }
         if let Some(id) = self.joinable(&action, not_yet_visible) {
-            self.add_request(id, action.requester, action.priority);
+            self.add_request(id, action);
             self.attach(id);
             return Ok((id, vec![]));
         }
@@ -146,15 +156,14 @@ impl OperationQueue {
             let user = action.requester.user.to_string();
             return Err(ExecutionError::UserQueueFull { user, limit });
         }
-        if !self.waiting.admits(&action.requirements)
-            && self.workers.least_busy(&action.requirements).is_none()
-        {
+        let demand = self.demand(&action, 0);
+        if !self.waiting.admits(&demand) && self.workers.least_busy(&demand).is_none() {
             return Err(ExecutionError::TooManyPropertySets {
                 limit: MAX_PROPERTY_SETS,
             });
         }
         self.last_arrival += 1;
-        let operation = Operation::new(now, self.last_arrival, action);
+        let operation = Operation::new(now, self.last_arrival, action, demand);
         if !operation.action.do_not_cache {
             self.in_flight.insert(operation.action.key.clone(), fresh_id);
         }
@@ -204,7 +213,7 @@ impl OperationQueue {
         let id = self.workers.register(&registration);
         self.waiting.set_slots(&self.workers);
         if let Some(worker) = self.workers.get(id).filter(|worker| !worker.draining) {
-            self.waiting.served_by(&worker.properties);
+            self.waiting.served_by(worker);
             self.pools.remember(worker);
         }
         let mut effects = vec![];
@@ -217,8 +226,10 @@ impl OperationQueue {
     /// Drains a worker: it gets no more leases, and is closed when it has none.
     pub fn drain_worker(&mut self, now: Time, id: WorkerId) -> Vec<Effect> {
         let mut effects = vec![];
+        self.give_up_reservation(id);
         if self.workers.drain(id) {
             self.find_unserved(now);
+            self.refill_later(now);
             self.close_if_drained(id, &mut effects);
         }
         effects
@@ -291,9 +302,8 @@ impl OperationQueue {
     /// Fails an operation that waits. One that runs goes on.
     pub fn refuse(&mut self, now: Time, id: OperationId, error: ExecutionError) -> Vec<Effect> {
         let mut effects = vec![];
-        let operation = self.operations.get(&id);
-        if operation.is_some_and(|operation| matches!(operation.stage, Stage::Queued)) {
-            self.dequeue(id);
+        if self.is_queued(id) {
+            self.dequeue(now, id);
             self.conclude(now, id, OperationOutcome::Failed(error), &mut effects);
         }
         effects
@@ -375,6 +385,12 @@ impl OperationQueue {
             return;
         };
         operation.stage = Stage::Queued;
+        let (action, raised_memory) = (operation.action.clone(), operation.raised_memory);
+        let demand = self.demand(&action, raised_memory);
+        let Some(operation) = self.operations.get_mut(&id) else {
+            return;
+        };
+        operation.demand = demand;
         effects.push(Effect::Record(Record::Requeued {
             operation: id,
             attempts: operation.attempts.clone(),

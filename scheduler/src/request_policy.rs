@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use bitzel_access::{Caller, Identity};
 use bitzel_proto::InstanceName;
 use bitzel_proto::reapi::RequestMetadata;
+use bitzel_proto::remaining_path::REMAINING_PATH;
 use http::Extensions;
+use tonic::metadata::MetadataMap;
 
 use super::execution_config::{ExecutionConfig, PriorityConfig};
 use super::operation_queue::Requester;
@@ -59,6 +62,14 @@ impl RequestPolicy {
     pub(super) fn priority(&self, instance: &InstanceName, requested: i32) -> i32 {
         self.priority.bounded(instance, requested)
     }
+}
+
+/// Time that the build of a request still takes, from the header of that name in milliseconds. Zero if there is none: then the
+/// order of arrival counts.
+pub(super) fn remaining_path(metadata: &MetadataMap) -> Duration {
+    let header = metadata.get(REMAINING_PATH).and_then(|value| value.to_str().ok());
+    let milliseconds = header.and_then(|text| text.parse::<u32>().ok());
+    Duration::from_millis(milliseconds.unwrap_or_default().into())
 }
 
 /// Start of a text, at most `limit` bytes long.

@@ -6,11 +6,13 @@ use bitzel_cas::ActionCache;
 use bitzel_proto::google::rpc;
 use bitzel_proto::reapi::{ActionResult, ExecuteResponse};
 use bitzel_proto::timestamp;
+use bytesize::ByteSize;
 use tonic::Code;
 
 use super::action_metrics;
 use super::dispatcher::Dispatcher;
 use super::error::ExecutionError;
+use super::measured_use::{measured_use, memory_bound};
 use super::operation_queue::{CompletedLease, OperationId, OperationOutcome, QueuedAction};
 
 /// Recorder that writes results to the action cache before clients get them: a client that got a success finds it in the
@@ -40,6 +42,21 @@ impl ResultRecorder {
             operation: Some(operation),
         };
         let response = self.complete_response(&completion.action, response);
+        if let Some(bound) = memory_bound(&response) {
+            let attempt = format!(
+                "worker {} ended it at its bound of memory, {}",
+                self.worker,
+                ByteSize(bound)
+            );
+            if self.dispatcher.retry_with_more_memory(operation, bound, attempt) {
+                guard.operation = None;
+                action_metrics::retried();
+                return;
+            }
+        }
+        if let Some(measured) = measured_use(&response) {
+            self.dispatcher.learn(&completion.action, &measured);
+        }
         let response = match verdict(&response, completion.action.do_not_cache) {
             Verdict::Report => response,
             Verdict::Cacheable(result) => self.cache(&completion.action, *result, response).await,

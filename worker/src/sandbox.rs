@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bitzel_cas::blocking::run_blocking;
 use bitzel_launcher::{INPUT_ROOT, LaunchReport, LaunchRequest, WatchedBound, WatchedBounds};
+use bitzel_proto::worker::ResourceUsage;
 
 use crate::bounds::{ActionNetworkSetting, BOUNDS_LOG, Bound, BoundReached, Bounds, size};
 use crate::cgroup::Cgroups;
@@ -166,18 +167,24 @@ impl Sandbox {
     /// Dropping the future kills all of the command's processes, without waiting for their end; see
     /// [`Sandbox::run_until`].
     async fn run(&self, command: &SandboxedCommand, directory: &ActionDirectory) -> Result<i32, Error> {
-        self.run_until(command, directory, std::future::pending())
-            .await?
-            .ok_or(Error::Cancelled)
+        self.run_until(
+            command,
+            directory,
+            std::future::pending(),
+            &mut ResourceUsage::default(),
+        )
+        .await?
+        .ok_or(Error::Cancelled)
     }
 
     /// Like a plain run, but stops early when `stop` is ready: it kills all processes of the sandbox and returns `None`
-    /// when the last of them has ended.
+    /// when the last of them has ended. Adds what the command used to `usage`, if it has a control group.
     pub async fn run_until(
         &self,
         command: &SandboxedCommand,
         directory: &ActionDirectory,
         stop: impl Future<Output = ()>,
+        usage: &mut ResourceUsage,
     ) -> Result<Option<i32>, Error> {
         let request = LaunchRequest {
             lower_directories: command.lower.clone(),
@@ -194,13 +201,25 @@ impl Sandbox {
             .launchers
             .take(command.network, command.image_root.as_ref())?;
         let before = launcher.events();
+        let files = launcher.files();
+        let mut meter = files.as_ref().map(|files| files.meter());
+        let watch = async {
+            match &mut meter {
+                Some(meter) => meter.watch().await,
+                None => std::future::pending().await,
+            }
+        };
         let answer = tokio::select! {
             answer = launcher.launch(&request) => answer,
+            () = watch => Err("the watch of the memory ended".to_owned()),
             () = stop => {
                 launcher.end().await?;
                 return Ok(None);
             }
         };
+        if let Some(meter) = &meter {
+            *usage = meter.usage();
+        }
         let answer = match answer {
             Ok(answer) => answer,
             Err(reason) => {

@@ -22,6 +22,7 @@ fn reader(blob_stores: InstanceBlobStores) -> ActionReader {
     ActionReader {
         input_leases: TenantInputLeases::new(blob_stores.clone()),
         blob_stores,
+        resource_config: ResourceConfig::default(),
         max_action_timeout: Duration::from_hours(1),
     }
 }

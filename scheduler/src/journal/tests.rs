@@ -18,6 +18,7 @@ use crate::operation_queue::{
     ActionKey, LeaseId, OperationId, OperationOutcome, QueuedAction, Requester, RestoredState,
 };
 use crate::platform::RequiredProperties;
+use crate::resources::Resources;
 
 pub(super) fn action(name: &str) -> QueuedAction {
     QueuedAction {
@@ -37,6 +38,8 @@ pub(super) fn action(name: &str) -> QueuedAction {
             weight: NonZeroU32::new(3).unwrap(),
             invocation: "build".into(),
         },
+        resources: Resources::default(),
+        remaining_path: Duration::ZERO,
         priority: -7,
         queued: SystemTime::UNIX_EPOCH + Duration::from_nanos(1_234_567_890_123),
         request_metadata: Some(RequestMetadata {

@@ -112,9 +112,11 @@ impl OperationQueue {
 
     /// Removes a worker. Returns it and its operations, in the order of the queue.
     fn remove_worker(&mut self, now: Time, id: WorkerId) -> Option<(Worker, Vec<OperationId>)> {
+        self.give_up_reservation(id);
         let worker = self.workers.remove(id)?;
         self.waiting.set_slots(&self.workers);
         self.find_unserved(now);
+        self.refill_later(now);
         for lease in worker.leases.values() {
             if let Some(charge) = &lease.charge {
                 self.waiting.settle(now, charge, LeaseEnd::WorkerLost);
@@ -122,8 +124,12 @@ impl OperationQueue {
         }
         let leases = worker.leases.values();
         let mut operations: Vec<_> = leases.filter_map(|lease| lease.operation).collect();
-        let step = self.config.priority.step;
-        operations.sort_by_key(|id| self.operations.get(id).map(|operation| operation.position(step)));
+        let priority = &self.config.priority;
+        operations.sort_by_key(|id| {
+            self.operations
+                .get(id)
+                .map(|operation| operation.position(priority))
+        });
         Some((worker, operations))
     }
 

@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
 use super::launcher_program::LauncherProgram;
-use crate::cgroup::{Cgroup, CgroupEvents};
+use crate::cgroup::{Cgroup, CgroupEvents, CgroupFiles};
 use crate::error::{Error, is_exhaustion};
 use crate::image_root::ImageRoot;
 
@@ -91,6 +91,11 @@ impl Launcher {
     /// How often its control group has reached its limits.
     pub(super) fn events(&self) -> CgroupEvents {
         self.cgroup.as_ref().map(Cgroup::events).unwrap_or_default()
+    }
+
+    /// Files that tell what it and its commands use. `None` without a control group.
+    pub(super) fn files(&self) -> Option<Arc<CgroupFiles>> {
+        self.cgroup.as_ref().map(Cgroup::files)
     }
 
     /// True if the process has not ended.

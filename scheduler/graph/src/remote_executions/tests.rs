@@ -37,7 +37,12 @@ impl Service for ScriptedServer {
     type ExecuteStream = Operations;
     type WaitExecutionStream = Self::ExecuteStream;
 
-    async fn execute(&self, _: Request<ExecuteRequest>) -> Result<Response<Self::ExecuteStream>, Status> {
+    async fn execute(
+        &self,
+        request: Request<ExecuteRequest>,
+    ) -> Result<Response<Self::ExecuteStream>, Status> {
+        let path = request.metadata().get(REMAINING_PATH).expect("a remaining path");
+        assert_eq!(path, "1234", "in milliseconds");
         self.answer("execute")
     }
 
@@ -84,6 +89,7 @@ async fn execute(script: Vec<(&'static str, Answer)>) -> (Result<ExecuteResponse
     let request = ExecutionRequest {
         action,
         skip_cache_lookup: false,
+        remaining_path: Duration::from_millis(1234),
         task: "mc:x:zlib:do_compile",
     };
     let outcome = client.execute(request).await;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bitzel_cas::{ActionCache, BlobSource, BlobStore, DirectoryCache, upload_missing};
 use bitzel_proto::InstanceName;
@@ -52,6 +52,8 @@ pub(super) struct ReadyTask {
     pub(super) dependencies_file: Bytes,
     /// Executes the task although the server may have a result of its Action.
     pub(super) is_forced: bool,
+    /// Time that the build still takes from its start on.
+    pub(super) remaining_path: Duration,
 }
 
 impl BuildContext {
@@ -117,6 +119,7 @@ impl BuildContext {
             .executions
             .execute(ExecutionRequest {
                 action: action.action,
+                remaining_path: ready.remaining_path,
                 skip_cache_lookup: always_runs(task) || ready.is_forced,
                 task: &name,
             })
@@ -138,8 +141,11 @@ impl BuildContext {
         result.unihash = self
             .settle_unihash(ready.task, &ready.taskhash, &result, &action_result)
             .await?;
-        self.record(ready.task, &ready.taskhash, &result, &action_result)
-            .await?;
+        let (recorded, ()) = tokio::join!(
+            self.record(ready.task, &ready.taskhash, &result, &action_result),
+            self.record_duration(ready.task, milliseconds),
+        );
+        recorded?;
         Ok(result)
     }
 

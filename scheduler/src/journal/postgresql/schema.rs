@@ -40,6 +40,13 @@ INSERT INTO bitzel_servers_key
     HAVING NOT EXISTS (SELECT FROM bitzel_servers_key);
 COMMIT;";
 
+/// Creates the table that came after the others, under the same lock. Servers of an earlier version do not use it.
+const CREATE_USAGE: &str = "
+BEGIN;
+SELECT pg_advisory_xact_lock(7312584160933116);
+CREATE TABLE IF NOT EXISTS bitzel_usage (task uuid PRIMARY KEY, usage bytea NOT NULL) WITH (fillfactor = 60);
+COMMIT;";
+
 /// Checks that the tables have this version and are of this queue, and creates them if there are none.
 pub(super) async fn prepare(client: &Client, queue: &str) -> Result<(), JournalError> {
     let version = "SELECT to_regclass('bitzel_schema') IS NOT NULL";
@@ -57,6 +64,10 @@ pub(super) async fn prepare(client: &Client, queue: &str) -> Result<(), JournalE
     }
     if found != queue {
         return Err(JournalError::OtherQueue);
+    }
+    let has_usage = "SELECT to_regclass('bitzel_usage') IS NOT NULL";
+    if !client.query_one(has_usage, &[]).await?.get::<_, bool>(0) {
+        client.batch_execute(CREATE_USAGE).await?;
     }
     Ok(())
 }
