@@ -12,9 +12,9 @@ pub mod instance_name;
 pub mod limits;
 pub mod missing_blobs;
 pub mod platform_property;
-pub mod remaining_path;
 pub mod resource_name;
 pub mod resource_usage;
+pub mod scheduling_hint;
 pub mod timestamp;
 
 pub use cache_path::{CacheEntry, CachePath, InvalidCachePath};

@@ -96,6 +96,7 @@ fn action(number: u32) -> QueuedAction {
         },
         resources: Resources::default(),
         remaining_path: Duration::ZERO,
+        input_trees: Arc::default(),
         priority: i32::try_from(number % 3).unwrap(),
         queued: SystemTime::UNIX_EPOCH,
         request_metadata: Some(RequestMetadata {

@@ -295,6 +295,11 @@ impl Dispatcher {
         self.change(|queue, now| ((), queue.retry(now, operation, attempt)));
     }
 
+    /// Notes that a worker has trees of files.
+    pub(super) fn note_trees(&self, worker: WorkerId, trees: &[u64]) {
+        self.state.lock().queue.note_trees(worker, trees);
+    }
+
     /// Learns from the result of an Action how much its task uses.
     pub(super) fn learn(&self, action: &QueuedAction, measured: &MeasuredUse) {
         self.change(|queue, _| ((), queue.learn(action, measured)));

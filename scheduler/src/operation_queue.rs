@@ -26,6 +26,7 @@ mod demand;
 mod disconnection;
 mod effect;
 mod fair_shares;
+mod hedging;
 mod ids;
 mod learning;
 mod occupancy;
@@ -42,6 +43,7 @@ mod returned_leases;
 mod snapshot;
 mod task_name;
 mod timeouts;
+mod tree_locations;
 mod usage_history;
 mod waiting_actions;
 mod worker;
@@ -67,6 +69,7 @@ use disconnection::Disconnected;
 use operation::{Operation, Stage};
 use pools::Pools;
 use quarantine::Quarantine;
+use tree_locations::TreeLocations;
 use usage_history::UsageHistory;
 use waiting_actions::{LeaseEnd, MAX_PROPERTY_SETS, WaitingActions};
 use worker::Worker;
@@ -81,6 +84,8 @@ use super::execution_config::ExecutionConfig;
 pub struct CompletedLease {
     /// The operation to finish.
     pub operation: OperationId,
+    /// The worker that ran it.
+    pub worker: WorkerId,
     /// The Action that ran.
     pub action: Arc<QueuedAction>,
 }
@@ -98,6 +103,9 @@ pub struct OperationQueue {
     pools: Pools,
     quarantine: Quarantine,
     usage: UsageHistory,
+    trees: TreeLocations,
+    /// Number of operations with a second lease.
+    second_leases: usize,
     deadlines: Deadlines,
     disconnected: Disconnected,
     /// Completed operations, oldest first.
@@ -112,6 +120,8 @@ impl OperationQueue {
         Self {
             waiting: WaitingActions::new(config.priority.step),
             usage: UsageHistory::default(),
+            trees: TreeLocations::default(),
+            second_leases: 0,
             quarantine: Quarantine::new(config.quarantine_after, config.quarantine_time),
             config,
             operations: HashMap::new(),
@@ -248,6 +258,14 @@ impl OperationQueue {
         else {
             return vec![];
         };
+        let second = self
+            .operations
+            .get(&id)
+            .and_then(|operation| operation.second_lease);
+        if second.is_some_and(|second| second.lease == lease) {
+            // Clients follow the first one.
+            return vec![];
+        }
         let progress = if executing {
             Progress::Executing { worker: name.clone() }
         } else {
@@ -276,12 +294,16 @@ impl OperationQueue {
             self.waiting.settle(now, charge, LeaseEnd::Completed);
         }
         self.workers.end_returns(worker);
+        if let Some(id) = ended.operation {
+            self.cancel_other(id, lease, &mut effects);
+        }
         let completion = ended.operation.and_then(|id| {
             let operation = self.operations.get_mut(&id)?;
             operation.stage = Stage::Recording;
             self.quarantine.worker_survived(&operation.action.key);
             Some(CompletedLease {
                 operation: id,
+                worker,
                 action: operation.action.clone(),
             })
         });
@@ -433,6 +455,8 @@ impl OperationQueue {
 mod invariants;
 #[cfg(test)]
 mod reconnection;
+#[cfg(test)]
+mod rival_traps;
 #[cfg(test)]
 mod sharing;
 #[cfg(test)]

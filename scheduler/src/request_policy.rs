@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bitzel_access::{Caller, Identity};
 use bitzel_proto::InstanceName;
 use bitzel_proto::reapi::RequestMetadata;
-use bitzel_proto::remaining_path::REMAINING_PATH;
+use bitzel_proto::scheduling_hint::{INPUT_TREES, REMAINING_PATH, parse_input_trees};
 use http::Extensions;
 use tonic::metadata::MetadataMap;
 
@@ -64,12 +65,28 @@ impl RequestPolicy {
     }
 }
 
-/// Time that the build of a request still takes, from the header of that name in milliseconds. Zero if there is none: then the
-/// order of arrival counts.
-pub(super) fn remaining_path(metadata: &MetadataMap) -> Duration {
-    let header = metadata.get(REMAINING_PATH).and_then(|value| value.to_str().ok());
-    let milliseconds = header.and_then(|text| text.parse::<u32>().ok());
-    Duration::from_millis(milliseconds.unwrap_or_default().into())
+/// Hints of a client about one Action, from the headers of its request.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct SchedulingHints {
+    /// Time that its build still takes from its start on. Zero if the client does not tell it: then the order of arrival
+    /// counts.
+    pub(super) remaining_path: Duration,
+    /// Starts of the digests of its largest input trees.
+    pub(super) input_trees: Arc<[u64]>,
+}
+
+impl SchedulingHints {
+    pub(super) fn read(metadata: &MetadataMap) -> Self {
+        let header = |name| metadata.get(name).and_then(|value| value.to_str().ok());
+        let milliseconds = header(REMAINING_PATH).and_then(|text| text.parse::<u32>().ok());
+        Self {
+            remaining_path: Duration::from_millis(milliseconds.unwrap_or_default().into()),
+            input_trees: header(INPUT_TREES)
+                .map(parse_input_trees)
+                .unwrap_or_default()
+                .into(),
+        }
+    }
 }
 
 /// Start of a text, at most `limit` bytes long.

@@ -11,7 +11,7 @@ use bitzel_proto::reapi::execution_client::ExecutionClient as Grpc;
 use bitzel_proto::reapi::{
     ExecuteRequest, ExecuteResponse, RequestMetadata, ToolDetails, WaitExecutionRequest,
 };
-use bitzel_proto::remaining_path::REMAINING_PATH;
+use bitzel_proto::scheduling_hint::{INPUT_TREES, REMAINING_PATH, input_trees};
 use bitzel_proto::{Digest, InstanceName};
 use bitzel_rpc::endpoint::Channel;
 use bitzel_rpc::telemetry::{REQUEST_METADATA, pass_trace_on};
@@ -83,12 +83,14 @@ impl Executions for RemoteExecutions {
             action,
             skip_cache_lookup,
             remaining_path,
+            input_trees,
             task,
         } = request;
         let mut execution = Execution {
             client: self,
             task,
             remaining_path,
+            input_trees,
             operation: None,
             interrupted: false,
         };
@@ -123,6 +125,7 @@ struct Execution<'client> {
     client: &'client RemoteExecutions,
     task: &'client str,
     remaining_path: Duration,
+    input_trees: &'client [Digest],
     /// Name of the operation, once the server told it.
     operation: Option<String>,
     /// True from the loss of the server to its next answer.
@@ -153,6 +156,9 @@ impl Execution<'_> {
                 request
                     .metadata_mut()
                     .insert(REMAINING_PATH, MetadataValue::from(milliseconds));
+                if let Ok(trees) = input_trees(self.input_trees).parse() {
+                    request.metadata_mut().insert(INPUT_TREES, trees);
+                }
                 grpc.execute(request).await?
             }
         };

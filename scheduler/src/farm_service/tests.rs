@@ -32,6 +32,7 @@ fn waiting() -> queue::WaitingGroup {
             requester: Requester::default(),
             resources: Resources::default(),
             remaining_path: Duration::ZERO,
+            input_trees: Arc::default(),
             priority: 0,
             queued: SystemTime::UNIX_EPOCH,
             request_metadata: None,

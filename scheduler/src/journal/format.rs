@@ -158,6 +158,7 @@ impl OperationRow {
                 disk_bytes: self.disk_bytes,
             },
             remaining_path: Duration::from_millis(self.remaining_path_millis),
+            input_trees: std::sync::Arc::default(),
             priority: self.priority,
             queued: SystemTime::UNIX_EPOCH
                 + Duration::from_nanos(u64::try_from(self.queued_unix_nanos).unwrap_or_default()),

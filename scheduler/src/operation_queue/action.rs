@@ -1,5 +1,6 @@
 //! Actions in the queue.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bitzel_proto::reapi::RequestMetadata;
@@ -33,6 +34,9 @@ pub struct QueuedAction {
     /// Time that its build still takes from its start on, as the client computes it. Among the Actions of one invocation the
     /// longest one goes first.
     pub remaining_path: Duration,
+    /// Starts of the digests of the largest trees in its input root, the most important first, as the client tells them. They
+    /// only say on which worker it starts sooner.
+    pub input_trees: Arc<[u64]>,
     /// User and invocation that requested it.
     pub requester: Requester,
     /// `ExecutionPolicy.priority` within the configured bounds: smaller runs sooner.

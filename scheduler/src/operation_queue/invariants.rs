@@ -15,6 +15,7 @@ use model_journal::ModelJournal;
 
 use super::tests::{action, hello, id, platform, success};
 use super::*;
+use crate::execution_config::HedgingConfig;
 use crate::platform::RequiredProperties;
 use crate::resources::Resources;
 
@@ -163,6 +164,11 @@ impl Model {
             max_queued_actions: 20,
             reconnect_timeout: Duration::from_secs(30),
             worker_reconnect_timeout: RECONNECT_TIMEOUT,
+            // `hedging/tests.rs` has a model of its own.
+            hedging: HedgingConfig {
+                max_percent_of_slots: 0,
+                ..HedgingConfig::default()
+            },
             ..ExecutionConfig::default()
         }
     }

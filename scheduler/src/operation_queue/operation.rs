@@ -7,6 +7,7 @@ use super::action::QueuedAction;
 use super::deadlines::{Deadline, Deadlines};
 use super::demand::Demand;
 use super::effect::{Effect, Progress, Update};
+use super::hedging::SecondLease;
 use super::ids::{LeaseId, OperationId, WorkerId};
 use super::requester::Requester;
 use super::waiting_actions::{Place, QueuePosition};
@@ -42,6 +43,10 @@ pub(super) struct Operation {
     pub(super) remaining_path: Duration,
     /// Time since which it is next by its share and fits on no worker.
     pub(super) passed_over_since: Option<Time>,
+    /// Second lease, on another worker.
+    pub(super) second_lease: Option<SecondLease>,
+    /// Time at which it runs for longer than usual.
+    pub(super) hedge_due: Option<Time>,
     /// Worker that is kept free for it.
     pub(super) reserved: Option<WorkerId>,
     /// The most urgent priority of all requests that joined.
@@ -77,6 +82,8 @@ impl Operation {
             raised_memory: 0,
             remaining_path: action.remaining_path,
             passed_over_since: None,
+            second_lease: None,
+            hedge_due: None,
             reserved: None,
             priority: action.priority,
             requesters: vec![action.requester.clone()],

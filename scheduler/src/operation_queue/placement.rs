@@ -2,6 +2,7 @@
 
 use super::OperationQueue;
 use super::action::QueuedAction;
+use super::demand::Demand;
 use super::effect::{Effect, Progress};
 use super::ids::{LeaseId, OperationId, WorkerId};
 use super::operation::Stage;
@@ -13,17 +14,20 @@ use crate::clock::Time;
 
 /// Maximum number of requesters in whose queues one operation waits. Further ones are served with those.
 const MAX_REQUESTERS: usize = 16;
+/// Number of leases that the worker with the inputs may have more than the least busy one.
+const MAX_MORE_LEASES: usize = 1;
 
 impl OperationQueue {
     /// Assigns a queued operation to the least busy worker with a free slot, or puts it into the queues of its requesters.
     pub(super) fn place(&mut self, now: Time, id: OperationId, effects: &mut Vec<Effect>) {
-        let Some(operation) = self.operations.get_mut(&id) else {
+        let Some(operation) = self.operations.get(&id) else {
             return;
         };
         // If others with the same demand wait, no worker has room for it.
         let has_queue = self.waiting.has_queue(&operation.demand);
         let free = (!has_queue).then(|| self.workers.least_busy(&operation.demand));
         if let Some(worker) = free.flatten() {
+            let worker = self.holder_instead_of(worker, &operation.action.input_trees, &operation.demand);
             let position = operation.position(&self.config.priority);
             if let Some(requester) = operation.requesters.first() {
                 let place = self.waiting.join(requester, position);
@@ -31,6 +35,9 @@ impl OperationQueue {
             }
             return;
         }
+        let Some(operation) = self.operations.get_mut(&id) else {
+            return;
+        };
         operation.waiting_since = now;
         self.add_places(id);
         self.waiting_operations += 1;
@@ -40,6 +47,22 @@ impl OperationQueue {
         if !self.workers.serves(&operation.demand) {
             self.waiting.set_unserved(&operation.demand, now);
             operation.arm_no_worker(&mut self.deadlines, id, now + self.config.no_worker_timeout);
+        }
+    }
+
+    /// Worker that has the inputs of an Action, if it can take it at once too and is not much busier than `least_busy`. Else
+    /// `least_busy`.
+    fn holder_instead_of(&self, least_busy: WorkerId, trees: &[u64], demand: &Demand) -> WorkerId {
+        let load = |id| self.workers.get(id).map_or(0, |worker| worker.leases.len());
+        let most = load(least_busy) + MAX_MORE_LEASES;
+        let may_take = |id| self.workers.may_take(id, demand) && load(id) <= most;
+        self.trees.holder(trees, may_take).unwrap_or(least_busy)
+    }
+
+    /// Notes that a worker has trees of files: the outputs of an Action that ran there.
+    pub fn note_trees(&mut self, worker: WorkerId, trees: &[u64]) {
+        if self.workers.get(worker).is_some() {
+            self.trees.note(worker, trees);
         }
     }
 
@@ -145,6 +168,8 @@ impl OperationQueue {
         self.last_lease += 1;
         let lease = LeaseId(self.last_lease);
         self.hold(now, worker_id, id, lease, charge, effects);
+        self.trees.note(worker_id, &action.input_trees);
+        self.arm_hedge(now, id);
         effects.push(Effect::Assign {
             worker: worker_id,
             operation: id,
@@ -192,3 +217,6 @@ impl OperationQueue {
         self.workers.add_lease(worker_id, lease, use_of_lease);
     }
 }
+
+#[cfg(test)]
+mod tests;

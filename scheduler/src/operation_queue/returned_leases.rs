@@ -49,7 +49,11 @@ impl OperationQueue {
         self.give_up_reservation(worker_id);
         self.workers.pause(worker_id, now + pause);
         self.deadlines.arm(now + pause, Deadline::PauseEnds(worker_id));
+        let runs_elsewhere = ended
+            .operation
+            .is_some_and(|id| self.go_on_with_other(id, lease, &mut effects));
         if let (Some(worker), Some(id)) = (self.workers.get(worker_id), ended.operation)
+            && !runs_elsewhere
             && let Some(operation) = self.operations.get_mut(&id)
         {
             operation.last_lease = None;

@@ -41,6 +41,7 @@ pub(super) fn action(name: &str) -> QueuedAction {
         requester: Requester::default(),
         resources: Resources::default(),
         remaining_path: Duration::ZERO,
+        input_trees: Arc::default(),
         priority: 0,
         queued: SystemTime::UNIX_EPOCH,
         request_metadata: None,

@@ -27,6 +27,7 @@ impl OperationQueue {
                 Deadline::Adoption(id) => self.check_adoption(now, id, &mut effects),
                 Deadline::Reconnection(id) => self.check_reconnection(now, id, &mut effects),
                 Deadline::NoWorker(id) => self.check_no_worker(now, id, &mut effects),
+                Deadline::Hedge(id) => self.check_hedge(now, id, &mut effects),
                 Deadline::Refill(id) => self.fill(now, id, &mut effects),
                 Deadline::PauseEnds(id) => self.end_pause(now, id, &mut effects),
             }
@@ -105,6 +106,7 @@ impl OperationQueue {
             Stage::Recording | Stage::Completed => return,
             Stage::Queued => self.dequeue(now, id),
             Stage::Executing { worker, lease } => {
+                self.cancel_second(id, effects);
                 self.workers.cancel_lease(worker, lease);
                 let operation = id;
                 effects.push(Effect::Cancel {

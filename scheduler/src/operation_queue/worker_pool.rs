@@ -224,6 +224,24 @@ impl WorkerPool {
 
     /// Least busy worker that has a slot and the resources free.
     pub(super) fn least_busy(&self, demand: &Demand) -> Option<WorkerId> {
+        self.least_busy_of(demand, |_| true)
+    }
+
+    /// Least busy worker, but for one, that has a slot and the resources free.
+    pub(super) fn least_busy_except(&self, demand: &Demand, except: WorkerId) -> Option<WorkerId> {
+        self.least_busy_of(demand, |id| id != except)
+    }
+
+    /// True if a worker takes any Action that fits, and has the resources for this one free.
+    pub(super) fn may_take(&self, id: WorkerId, demand: &Demand) -> bool {
+        self.workers.get(&id).is_some_and(|worker| {
+            worker.is_open()
+                && worker.properties.satisfy(&demand.properties)
+                && worker.fit(&self.need(worker, demand)) == Fit::Now
+        })
+    }
+
+    fn least_busy_of(&self, demand: &Demand, is_wanted: impl Fn(WorkerId) -> bool) -> Option<WorkerId> {
         let classes = self.classes.values();
         let able =
             classes.filter(|class| !class.free.is_empty() && class.offered.satisfy(&demand.properties));
@@ -234,7 +252,7 @@ impl WorkerPool {
                     .get(id)
                     .is_some_and(|worker| worker.fit(&need) == Fit::Now)
             };
-            class.free.iter().find(|(_, id)| fits(id))
+            class.free.iter().find(|(_, id)| is_wanted(*id) && fits(id))
         });
         Some(first.min()?.1)
     }

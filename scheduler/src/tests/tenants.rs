@@ -78,6 +78,7 @@ async fn f12_a_restored_action_with_foreign_inputs_fails() {
             requester: Requester::default(),
             resources: Resources::default(),
             remaining_path: Duration::ZERO,
+            input_trees: Arc::default(),
             priority: 0,
             queued: SystemTime::UNIX_EPOCH,
             request_metadata: None,

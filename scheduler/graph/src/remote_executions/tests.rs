@@ -43,6 +43,8 @@ impl Service for ScriptedServer {
     ) -> Result<Response<Self::ExecuteStream>, Status> {
         let path = request.metadata().get(REMAINING_PATH).expect("a remaining path");
         assert_eq!(path, "1234", "in milliseconds");
+        let trees = request.metadata().get(INPUT_TREES).expect("input trees");
+        assert_eq!(trees.len(), 16, "one tree");
         self.answer("execute")
     }
 
@@ -90,6 +92,7 @@ async fn execute(script: Vec<(&'static str, Answer)>) -> (Result<ExecuteResponse
         action,
         skip_cache_lookup: false,
         remaining_path: Duration::from_millis(1234),
+        input_trees: &[action],
         task: "mc:x:zlib:do_compile",
     };
     let outcome = client.execute(request).await;

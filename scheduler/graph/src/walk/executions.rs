@@ -16,6 +16,8 @@ pub struct ExecutionRequest<'a> {
     pub skip_cache_lookup: bool,
     /// Time that the build still takes from the start of this Action on. The scheduler starts the longest one first.
     pub remaining_path: Duration,
+    /// Largest trees in its input root, the most important first. The scheduler prefers an idle worker that has them.
+    pub input_trees: &'a [Digest],
     /// `RECIPE:TASK`, a description for people.
     pub task: &'a str,
 }
