@@ -25,6 +25,8 @@ const BUILDS: [u32; 2] = [1, 50];
 const WORKERS: [u32; 7] = [10, 20, 50, 100, 200, 500, 1000];
 /// Largest distance from the bound where slots are the limit, and of shares from the weights, in percent.
 const MAX_DISTANCE_PERCENT: f64 = 5.0;
+/// Factor from which on one of the two limits decides. Near both of them no schedule may reach the bound.
+const SLOTS_LIMIT: u32 = 2;
 /// Slots of the farm that three users share.
 const SHARED_SLOTS: usize = 10;
 /// Builds that each of them runs at the same time, so that each always has waiting Actions.
@@ -48,9 +50,7 @@ fn makespan(graph: &Graph, path_weight: u32, workers: u32, builds: u32) -> Durat
 
 /// Shares of the slot time that users get while all of them wait, in percent.
 fn shares(graph: &Graph) -> Vec<f64> {
-    let mut config = ExecutionConfig::default();
-    config.completed_retention = Duration::from_secs(1);
-    let mut farm = Farm::new(graph, config, SHARED_SLOTS);
+    let mut farm = Farm::new(graph, ExecutionConfig::default(), SHARED_SLOTS);
     for _ in 0..BUILDS_OF_USER {
         for (user, weight) in USERS {
             farm.start(user, weight);
@@ -78,11 +78,13 @@ fn compare(graph: &Graph, workers: u32, builds: u32) -> (Row, bool) {
         by_arrival: makespan(graph, 0, workers, builds).as_secs_f64(),
     };
     let above = |seconds: f64| (seconds / bound - 1.0) * 100.0;
-    let is_limited_by_slots = by_slots > critical_path;
+    let is_limited_by_slots = by_slots >= critical_path * SLOTS_LIMIT;
     let limit = if is_limited_by_slots {
         "slots"
-    } else {
+    } else if by_slots * SLOTS_LIMIT <= critical_path {
         "critical path"
+    } else {
+        "both"
     };
     println!(
         "{workers:>7}  {bound:>6.0} s  {:>6.0} s (+{:.1} %)  {:>6.0} s (+{:.1} %)  limited by {limit}",

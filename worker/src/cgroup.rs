@@ -19,9 +19,9 @@ use crate::bounds::{Bound, BoundReached, Bounds};
 use crate::error::Error;
 
 mod delegation;
-mod meter;
+mod files;
 
-pub(crate) use meter::CgroupFiles;
+pub(crate) use files::CgroupFiles;
 
 /// Processes of the sandbox itself in a group: the launcher, the supervisor, and bubblewrap at the start.
 const SANDBOX_PROCESSES: u64 = 8;

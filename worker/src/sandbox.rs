@@ -21,6 +21,7 @@ mod launcher_pool;
 mod launcher_program;
 mod mount_points;
 mod name_servers;
+mod usage_meter;
 
 use action_network::ActionNetwork;
 use bubblewrap::HostFileSystem;
@@ -178,7 +179,7 @@ impl Sandbox {
     }
 
     /// Like a plain run, but stops early when `stop` is ready: it kills all processes of the sandbox and returns `None`
-    /// when the last of them has ended. Adds what the command used to `usage`, if it has a control group.
+    /// when the last of them has ended. `usage` gets what the command used.
     pub async fn run_until(
         &self,
         command: &SandboxedCommand,
@@ -201,8 +202,7 @@ impl Sandbox {
             .launchers
             .take(command.network, command.image_root.as_ref())?;
         let before = launcher.events();
-        let files = launcher.files();
-        let mut meter = files.as_ref().map(|files| files.meter());
+        let mut meter = launcher.meter();
         let watch = async {
             match &mut meter {
                 Some(meter) => meter.watch().await,
@@ -211,7 +211,7 @@ impl Sandbox {
         };
         let answer = tokio::select! {
             answer = launcher.launch(&request) => answer,
-            () = watch => Err("the watch of the memory ended".to_owned()),
+            never = watch => match never {},
             () = stop => {
                 launcher.end().await?;
                 return Ok(None);

@@ -17,6 +17,7 @@ mod inputs;
 mod kept_outputs;
 mod merged_outputs;
 mod relative_paths;
+mod resource_usage;
 mod sandbox_end;
 mod sandbox_isolation;
 mod system_calls;

@@ -123,7 +123,7 @@ impl<'graph> Farm<'graph> {
             self.done(build, task);
             return;
         }
-        let number = (build as u128) << 64 | task as u128;
+        let number = ((build as u128) << 64) | task as u128;
         let name = format!("{build} {} {}", message.recipe, message.name);
         let action = QueuedAction {
             key: ActionKey {

@@ -260,23 +260,7 @@ impl Model {
 
     fn happen(&mut self, event: &Event) {
         match *event {
-            Event::Execute {
-                name,
-                kind,
-                user,
-                priority,
-                memory,
-                do_not_cache,
-                not_yet_visible,
-            } => self.execute(
-                name,
-                kind,
-                user,
-                priority,
-                memory << 30,
-                do_not_cache,
-                not_yet_visible,
-            ),
+            Event::Execute { .. } => self.execute(event),
             Event::Attach(pick) => {
                 if let Some(id) = nth(self.operations.keys(), pick) {
                     assert!(self.queue.attach(id));
@@ -392,16 +376,20 @@ impl Model {
         }
     }
 
-    fn execute(
-        &mut self,
-        name: u8,
-        kind: usize,
-        user: u8,
-        priority: i32,
-        memory: u64,
-        do_not_cache: bool,
-        not_yet_visible: bool,
-    ) {
+    fn execute(&mut self, event: &Event) {
+        let Event::Execute {
+            name,
+            kind,
+            user,
+            priority,
+            memory,
+            do_not_cache,
+            not_yet_visible,
+        } = *event
+        else {
+            return;
+        };
+        let memory = memory << 30;
         self.requests += 1;
         let fresh = id(self.requests.into());
         // Cacheability and requirements are parts of an Action, so they are parts of its name here.

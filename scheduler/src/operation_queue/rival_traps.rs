@@ -59,7 +59,7 @@ fn nativelink_2642_no_end_of_a_lease_leaks_its_slot() {
 /// The clean-up of an operation must not remove the entry of a later one for the same Action: a third request would run
 /// it once more.
 #[test]
-fn nativelink_2648_a_late_clean_up_does_not_touch_the_next_operation() {
+fn nativelink_2648_a_late_clean_up_spares_the_next_operation() {
     let mut queue = queue();
     let (w, _) = queue.register_worker(at(0), &hello("w", 2, &[]));
     let lease = assigned(&execute(&mut queue, 0, 1, "a").1)[0].1;
@@ -77,7 +77,7 @@ fn nativelink_2648_a_late_clean_up_does_not_touch_the_next_operation() {
 
 /// A server that takes over does not end what runs under leases of the server before, while workers may come back.
 #[test]
-fn nativelink_2680_a_new_scheduler_does_not_time_out_running_actions() {
+fn nativelink_2680_a_new_scheduler_times_out_no_running_action() {
     let mut queue = queue();
     let restored = RestoredOperation {
         operation: id(1),
@@ -107,7 +107,7 @@ fn nativelink_2680_a_new_scheduler_does_not_time_out_running_actions() {
 
 /// A worker is told to end an Action that nobody waits for, and its slot counts as used until it has.
 #[test]
-fn nativelink_2693_the_worker_is_told_to_end_an_abandoned_action() {
+fn nativelink_2693_a_worker_is_told_to_end_an_abandoned_action() {
     let mut queue = queue();
     let (w, _) = queue.register_worker(at(0), &hello("w", 1, &[]));
     let lease = assigned(&execute(&mut queue, 0, 1, "a").1)[0].1;
@@ -156,7 +156,7 @@ fn nativelink_2685_and_2417_no_orphan_stays() {
 
 /// An identical request joins an operation that runs, however long it has run, and does not start it again.
 #[test]
-fn nativelink_2685_a_request_joins_an_action_that_runs_for_long() {
+fn nativelink_2685_a_request_joins_a_long_running_action() {
     let mut queue = queue();
     let (w, _) = queue.register_worker(at(0), &hello("w", 2, &[]));
     let lease = assigned(&execute(&mut queue, 0, 1, "a").1)[0].1;
@@ -168,7 +168,7 @@ fn nativelink_2685_a_request_joins_an_action_that_runs_for_long() {
 
 /// An Action that was given to a worker which never answers does not stay with it.
 #[test]
-fn buildfarm_969_a_dispatched_action_does_not_stay_with_a_silent_worker() {
+fn buildfarm_969_no_action_stays_with_a_silent_worker() {
     let mut queue = queue();
     let (silent, _) = queue.register_worker(at(0), &hello("silent", 1, &[]));
     execute(&mut queue, 0, 1, "a");

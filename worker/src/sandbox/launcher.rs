@@ -14,7 +14,8 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
 use super::launcher_program::LauncherProgram;
-use crate::cgroup::{Cgroup, CgroupEvents, CgroupFiles};
+use super::usage_meter::UsageMeter;
+use crate::cgroup::{Cgroup, CgroupEvents};
 use crate::error::{Error, is_exhaustion};
 use crate::image_root::ImageRoot;
 
@@ -93,9 +94,9 @@ impl Launcher {
         self.cgroup.as_ref().map(Cgroup::events).unwrap_or_default()
     }
 
-    /// Files that tell what it and its commands use. `None` without a control group.
-    pub(super) fn files(&self) -> Option<Arc<CgroupFiles>> {
-        self.cgroup.as_ref().map(Cgroup::files)
+    /// Starts the measurement of its next command.
+    pub(super) fn meter(&self) -> Option<UsageMeter> {
+        UsageMeter::start(self.cgroup.as_ref().map(Cgroup::files), self.process.id())
     }
 
     /// True if the process has not ended.

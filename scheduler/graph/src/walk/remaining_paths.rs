@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn learnt_durations_decide_and_stand_for_tasks_of_the_same_name() {
+    fn learnt_durations_stand_for_tasks_of_the_same_name() {
         let index = index();
         let mut paths = RemainingPaths::default();
         paths.learn(2, Duration::from_secs(60));
