@@ -18,6 +18,7 @@ const MIN_DISK_BYTES: u64 = 1 << 30;
 
 /// Amounts of memory, processors and disk space. Zero is "none" in a need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[must_use]
 pub struct Resources {
     /// Memory in bytes.
     pub memory_bytes: u64,
@@ -90,11 +91,6 @@ impl Resources {
     /// Sum of each amount.
     pub fn plus(&self, other: &Self) -> Self {
         self.zip(other, u64::saturating_add)
-    }
-
-    /// Difference of each amount, at least zero.
-    pub fn minus(&self, other: &Self) -> Self {
-        self.zip(other, u64::saturating_sub)
     }
 
     fn zip(&self, other: &Self, combine: impl Fn(u64, u64) -> u64) -> Self {

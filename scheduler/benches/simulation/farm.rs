@@ -76,9 +76,9 @@ impl<'graph> Farm<'graph> {
             missing: tasks.iter().map(|task| task.dependencies.len()).collect(),
             left: tasks.len(),
         });
-        for task in 0..tasks.len() {
-            if tasks[task].dependencies.is_empty() {
-                self.ready(number, task);
+        for (index, task) in tasks.iter().enumerate() {
+            if task.dependencies.is_empty() {
+                self.ready(number, index);
             }
         }
     }

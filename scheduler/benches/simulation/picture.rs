@@ -11,6 +11,9 @@ pub(crate) struct Row {
     pub(crate) by_arrival: f64,
 }
 
+/// Value of a row that a line of the picture shows.
+type Value = fn(&Row) -> f64;
+
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 420.0;
 const LEFT: f64 = 70.0;
@@ -62,7 +65,7 @@ pub(crate) fn draw(title: &str, rows: &[Row]) -> String {
         }
         minutes *= 2.0;
     }
-    let series: [(&str, &str, fn(&Row) -> f64); 3] = [
+    let series: [(&str, &str, Value); 3] = [
         ("#888", "max(critical path, work / slots)", |row| row.bound),
         ("#d55e00", "in the order of arrival", |row| row.by_arrival),
         ("#0072b2", "longest remaining path first", |row| row.by_path),

@@ -15,8 +15,7 @@ use super::postgresql::tests::TestDatabase;
 use super::*;
 use crate::error::ExecutionError;
 use crate::operation_queue::{
-    ActionKey, LeaseId, OperationId, OperationOutcome, QueuedAction, Requester, RestoredState, TaskName,
-    TaskUse,
+    ActionKey, LeaseId, OperationId, OperationOutcome, QueuedAction, Requester, RestoredState,
 };
 use crate::platform::RequiredProperties;
 use crate::resources::Resources;
