@@ -147,6 +147,7 @@ fn group_without_controllers() -> Option<Cgroup> {
     let directory = Path::new(mount).join(format!("{PREFIX}{}-{number}", std::process::id()));
     fs::create_dir(&directory).ok()?;
     Some(Cgroup {
+        files: Arc::new(CgroupFiles::open(&directory)),
         directory,
         memory_events: None,
         pids_events: None,
