@@ -25,7 +25,7 @@ pub struct ResourceConfig {
     #[schemars(example = ["bitzel:disk", "EstimatedFreeDiskBytes"])]
     pub disk_properties: Vec<String>,
     /// Memory of an Action of which nothing is known.
-    #[schemars(with = "String", extend("format" = "size", "examples" = ["1GiB"]))]
+    #[schemars(with = "String", extend("format" = "size", "default" = "512MiB", "examples" = ["1GiB"]))]
     pub unknown_memory: ByteSize,
     /// Thousandths of processors of an Action of which nothing is known.
     pub unknown_millicpus: u32,
