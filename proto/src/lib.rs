@@ -14,6 +14,8 @@ pub mod message_memory;
 pub mod missing_blobs;
 pub mod platform_property;
 pub mod resource_name;
+pub mod resource_usage;
+pub mod scheduling_hint;
 pub mod timestamp;
 
 pub use cache_path::{CacheEntry, CachePath, InvalidCachePath};

@@ -23,6 +23,7 @@ use bitzel_scheduler::operation_queue::{
     WorkerId,
 };
 use bitzel_scheduler::platform::RequiredProperties;
+use bitzel_scheduler::resources::Resources;
 use bitzel_scheduler::{
     DiskJournal, ExecutionConfig, Journal, PostgresqlConfig, PostgresqlConnector, PostgresqlJournal,
 };
@@ -93,6 +94,9 @@ fn action(number: u32) -> QueuedAction {
             weight: NonZeroU32::new(1 + user % 3).unwrap(),
             invocation: invocation.as_str().into(),
         },
+        resources: Resources::default(),
+        remaining_path: Duration::ZERO,
+        input_trees: Arc::default(),
         priority: i32::try_from(number % 3).unwrap(),
         queued: SystemTime::UNIX_EPOCH,
         request_metadata: Some(RequestMetadata {

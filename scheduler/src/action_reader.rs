@@ -12,10 +12,11 @@ use bitzel_proto::{Digest, InstanceName};
 use prost::Message;
 
 use super::error::ExecutionError;
-use super::execution_config::PlatformMapping;
+use super::execution_config::{PlatformMapping, ResourceConfig};
 use super::input_leases::TenantInputLeases;
 use super::operation_queue::ActionKey;
 use super::platform::{RequiredProperties, check_platform, needed_permissions};
+use super::resources::Resources;
 
 /// Maximum size of an Action or Command in bytes: far more than a valid one has.
 const MAX_MESSAGE_BYTES: u64 = 16 << 20;
@@ -25,6 +26,8 @@ const MAX_MESSAGE_BYTES: u64 = 16 << 20;
 pub(super) struct ActionSummary {
     pub(super) do_not_cache: bool,
     pub(super) requirements: RequiredProperties,
+    /// Resources that it states.
+    pub(super) resources: Resources,
     /// Permissions that the client needs, beside that to execute.
     pub(super) permissions: Vec<Permission>,
     /// Lease of Action, Command, input root and image root.
@@ -37,6 +40,7 @@ pub(super) struct ActionReader {
     pub(super) input_leases: TenantInputLeases,
     pub(super) max_action_timeout: Duration,
     pub(super) platform_mappings: Vec<PlatformMapping>,
+    pub(super) resource_config: ResourceConfig,
 }
 
 impl ActionReader {
@@ -104,8 +108,13 @@ impl ActionReader {
         let leases = self.input_leases.of(instance);
         let mut inputs = leases.lease(*digest, command, input_root).await?;
         self.require(instance, &[command, input_root]).await?;
-        let platform = self.platform(action, instance, command).await?;
+        let mut platform = self.platform(action, instance, command).await?;
         check_platform(&platform)?;
+        let resources = Resources::stated(&platform, &self.resource_config)?;
+        // They say how much, not which worker.
+        platform
+            .properties
+            .retain(|property| !self.resource_config.is_property(&property.name));
         // The worker refuses a property that is no digest.
         if let Ok(RootFileSystem::Image(root)) = root_file_system(&platform, function) {
             inputs = inputs.and(leases.lease(*digest, command, root).await?);
@@ -114,6 +123,7 @@ impl ActionReader {
         Ok(ActionSummary {
             do_not_cache: action.do_not_cache,
             requirements: RequiredProperties::new(&platform),
+            resources,
             permissions: needed_permissions(&platform),
             inputs,
         })

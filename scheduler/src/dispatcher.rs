@@ -17,8 +17,8 @@ use super::error::ExecutionError;
 use super::execution_config::ExecutionConfig;
 use super::journal::{DurabilityGate, Journal, RecordNumber, Recovered};
 use super::operation_queue::{
-    ActionKey, CompletedLease, Effect, LeaseId, Occupancy, OperationId, OperationOutcome, OperationQueue,
-    PoolDemand, Progress, QueuedAction, Registration, Route, Snapshot, Update, WorkerId,
+    ActionKey, CompletedLease, Effect, LeaseId, MeasuredUse, Occupancy, OperationId, OperationOutcome,
+    OperationQueue, PoolDemand, Progress, QueuedAction, Registration, Route, Snapshot, Update, WorkerId,
 };
 use super::worker_identity::WorkerIdentity;
 
@@ -108,7 +108,10 @@ impl Dispatcher {
             earlier_deadline: Notify::new(),
             journal,
         });
-        dispatcher.change(|queue, now| ((), queue.restore(now, recovered.epoch, recovered.operations)));
+        dispatcher.change(|queue, now| {
+            queue.restore_usage(recovered.usage);
+            ((), queue.restore(now, recovered.epoch, recovered.operations))
+        });
         dispatcher
     }
 
@@ -317,6 +320,21 @@ impl Dispatcher {
 
     pub(super) fn retry(&self, operation: OperationId, attempt: String) {
         self.change(|queue, now| ((), queue.retry(now, operation, attempt)));
+    }
+
+    /// Notes that a worker has trees of files.
+    pub(super) fn note_trees(&self, worker: WorkerId, trees: &[u64]) {
+        self.state.lock().queue.note_trees(worker, trees);
+    }
+
+    /// Learns from the result of an Action how much its task uses.
+    pub(super) fn learn(&self, action: &QueuedAction, measured: &MeasuredUse) {
+        self.change(|queue, _| ((), queue.learn(action, measured)));
+    }
+
+    /// Queues an operation again that reached a bound of memory, if a worker allows more. False if its result stands.
+    pub(super) fn retry_with_more_memory(&self, operation: OperationId, bound: u64, attempt: String) -> bool {
+        self.change(|queue, now| queue.retry_with_more_memory(now, operation, bound, attempt))
     }
 
     /// Ticks the queue at its deadlines until `shutdown`.

@@ -51,6 +51,17 @@ pub enum ExecutionError {
         /// Length of all names and values.
         bytes: usize,
     },
+    /// A platform property that states an amount of a resource is malformed.
+    #[error(
+        "the platform property {name}={value} states no amount; write memory and disk space like 8GiB, and processors \
+         like 2, 0.5 or 500m"
+    )]
+    ResourceProperty {
+        /// Name of the property.
+        name: String,
+        /// Its value.
+        value: String,
+    },
     /// The Action's timeout is malformed, or longer than the server's maximum.
     #[error(
         "the Action's timeout {requested} is not between 0 s and the server's maximum of {} s; request less",

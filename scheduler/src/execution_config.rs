@@ -1,7 +1,9 @@
 //! Policies of the Execution service.
 
+mod hedging_config;
 mod platform_mapping;
 mod priority_config;
+mod resource_config;
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -10,8 +12,10 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use hedging_config::HedgingConfig;
 pub use platform_mapping::PlatformMapping;
 pub use priority_config::{PriorityBounds, PriorityConfig};
+pub use resource_config::ResourceConfig;
 
 /// Limits and timeouts of the operation queue. The defaults suit one machine and a farm alike.
 ///
@@ -38,6 +42,10 @@ pub struct ExecutionConfig {
     pub priority: PriorityConfig,
     /// Mappings of the platform properties that clients send by convention.
     pub platform_mappings: Vec<PlatformMapping>,
+    /// Sizes of Actions.
+    pub resources: ResourceConfig,
+    /// Second copies of slow Actions.
+    pub hedging: HedgingConfig,
     /// Maximum time that an Action waits while no registered worker could run it, busy or not. After that its clients
     /// get `FAILED_PRECONDITION` with the properties. Waiting for a busy worker is not limited.
     #[serde(with = "humantime_serde")]
@@ -85,6 +93,8 @@ impl Default for ExecutionConfig {
             weights: BTreeMap::new(),
             priority: PriorityConfig::default(),
             platform_mappings: vec![],
+            resources: ResourceConfig::default(),
+            hedging: HedgingConfig::default(),
             no_worker_timeout: Duration::from_mins(2),
             abandoned_timeout: Duration::from_secs(10),
             reconnect_timeout: Duration::from_mins(1),

@@ -25,7 +25,7 @@ use super::operation_message::{cached_operation, operation_message, operation_na
 use super::operation_queue::{
     ActionKey, OperationId, OperationOutcome, Progress, QueuedAction, Requester, Update,
 };
-use super::request_policy::RequestPolicy;
+use super::request_policy::{RequestPolicy, SchedulingHints};
 
 type OperationStream = Pin<Box<dyn Stream<Item = Result<Operation, Status>> + Send>>;
 
@@ -51,6 +51,7 @@ impl ExecutionService {
         mut request: ExecuteRequest,
         request_metadata: Option<RequestMetadata>,
         requester: Requester,
+        hints: SchedulingHints,
         extensions: &Extensions,
     ) -> Result<Response<OperationStream>, Status> {
         let queued = self.dispatcher.clock().wall();
@@ -102,6 +103,9 @@ impl ExecutionService {
             key,
             do_not_cache: summary.do_not_cache,
             requirements: summary.requirements,
+            resources: summary.resources,
+            remaining_path: hints.remaining_path,
+            input_trees: hints.input_trees,
             queued,
             request_metadata,
         };
@@ -168,13 +172,14 @@ impl Execution for ExecutionService {
 
     async fn execute(&self, request: Request<ExecuteRequest>) -> Result<Response<OperationStream>, Status> {
         let request_metadata = request_metadata(request.metadata().as_ref());
+        let hints = SchedulingHints::read(request.metadata());
         let (_, extensions, request) = request.into_parts();
         let instance = InstanceName::new(request.instance_name.as_str()).map_err(ExecutionError::from)?;
         authorize(&extensions, Permission::Execute, &instance)?;
         let requester = self
             .request_policy
             .requester(&extensions, request_metadata.as_ref());
-        self.start(request, request_metadata, requester, &extensions)
+        self.start(request, request_metadata, requester, hints, &extensions)
             .await
     }
 

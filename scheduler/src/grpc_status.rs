@@ -18,6 +18,7 @@ impl From<&ExecutionError> for Status {
             | ExecutionError::MalformedMessage { .. }
             | ExecutionError::MessageTooLarge { .. }
             | ExecutionError::PlatformTooLarge { .. }
+            | ExecutionError::ResourceProperty { .. }
             | ExecutionError::Timeout { .. }
             | ExecutionError::WorkerProtocol(_) => Code::InvalidArgument,
             ExecutionError::WorkerNameInUse(_) => Code::AlreadyExists,

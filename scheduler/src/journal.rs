@@ -21,7 +21,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::operation_queue::{Record, RestoredOperation};
+use super::operation_queue::{Record, RestoredOperation, TaskName, TaskUse};
 
 pub use config::{JournalConfig, JournalMedium};
 pub use disk::DiskJournal;
@@ -54,6 +54,8 @@ pub struct Recovered {
     pub epoch: u32,
     /// Operations that had been accepted and not forgotten.
     pub operations: Vec<RestoredOperation>,
+    /// Uses of resources by tasks.
+    pub usage: Vec<(TaskName, TaskUse)>,
 }
 
 /// Waits until all records are durable. Returns false if that takes longer than `timeout`: the disk may be full.

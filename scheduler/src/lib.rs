@@ -23,10 +23,12 @@ mod grpc_status;
 mod input_leases;
 pub mod journal;
 pub mod leadership;
+mod measured_use;
 mod operation_message;
 pub mod operation_queue;
 pub mod platform;
 mod request_policy;
+pub mod resources;
 mod result_recorder;
 pub mod scaler_service;
 pub mod worker_identity;
@@ -117,6 +119,7 @@ impl ExecutionServer {
             blob_stores,
             max_action_timeout: config.max_action_timeout,
             platform_mappings: config.platform_mappings.clone(),
+            resource_config: config.resources.clone(),
         });
         let request_policy = Arc::new(RequestPolicy::new(&config));
         let dispatcher = Dispatcher::new(config, clock, journal.clone(), recovered);

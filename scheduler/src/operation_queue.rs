@@ -22,10 +22,13 @@
 
 mod action;
 mod deadlines;
+mod demand;
 mod disconnection;
 mod effect;
 mod fair_shares;
+mod hedging;
 mod ids;
+mod learning;
 mod occupancy;
 mod operation;
 mod placement;
@@ -35,9 +38,13 @@ mod record;
 mod recovery;
 mod registration;
 mod requester;
+mod reservations;
 mod returned_leases;
 mod snapshot;
+mod task_name;
 mod timeouts;
+mod tree_locations;
+mod usage_history;
 mod waiting_actions;
 mod worker;
 mod worker_pool;
@@ -54,12 +61,16 @@ pub use record::{Record, RestoredOperation, RestoredState};
 pub use registration::{Registration, Route};
 pub use requester::Requester;
 pub use snapshot::{RunningAction, Snapshot, WaitingGroup, WorkerSnapshot};
+pub use task_name::TaskName;
+pub use usage_history::{MAX_DURATIONS, MeasuredUse, TaskUse};
 
 use deadlines::Deadlines;
 use disconnection::Disconnected;
 use operation::{Operation, Stage};
 use pools::Pools;
 use quarantine::Quarantine;
+use tree_locations::TreeLocations;
+use usage_history::UsageHistory;
 use waiting_actions::{LeaseEnd, MAX_PROPERTY_SETS, WaitingActions};
 use worker::Worker;
 use worker_pool::WorkerPool;
@@ -73,6 +84,8 @@ use super::execution_config::ExecutionConfig;
 pub struct CompletedLease {
     /// The operation to finish.
     pub operation: OperationId,
+    /// The worker that ran it.
+    pub worker: WorkerId,
     /// The Action that ran.
     pub action: Arc<QueuedAction>,
 }
@@ -89,6 +102,10 @@ pub struct OperationQueue {
     workers: WorkerPool,
     pools: Pools,
     quarantine: Quarantine,
+    usage: UsageHistory,
+    trees: TreeLocations,
+    /// Number of operations with a second lease.
+    second_leases: usize,
     deadlines: Deadlines,
     disconnected: Disconnected,
     /// Completed operations, oldest first.
@@ -102,6 +119,9 @@ impl OperationQueue {
     pub fn new(config: ExecutionConfig) -> Self {
         Self {
             waiting: WaitingActions::new(config.priority.step),
+            usage: UsageHistory::default(),
+            trees: TreeLocations::default(),
+            second_leases: 0,
             quarantine: Quarantine::new(config.quarantine_after, config.quarantine_time),
             config,
             operations: HashMap::new(),
@@ -133,7 +153,7 @@ impl OperationQueue {
             return Err(error);
         }
         if let Some(id) = self.joinable(&action, not_yet_visible) {
-            self.add_request(id, action.requester, action.priority);
+            self.add_request(id, action);
             self.attach(id);
             return Ok((id, vec![]));
         }
@@ -146,15 +166,14 @@ impl OperationQueue {
             let user = action.requester.user.to_string();
             return Err(ExecutionError::UserQueueFull { user, limit });
         }
-        if !self.waiting.admits(&action.requirements)
-            && self.workers.least_busy(&action.requirements).is_none()
-        {
+        let demand = self.demand(&action, 0);
+        if !self.waiting.admits(&demand) && self.workers.least_busy(&demand).is_none() {
             return Err(ExecutionError::TooManyPropertySets {
                 limit: MAX_PROPERTY_SETS,
             });
         }
         self.last_arrival += 1;
-        let operation = Operation::new(now, self.last_arrival, action);
+        let operation = Operation::new(now, self.last_arrival, action, demand);
         if !operation.action.do_not_cache {
             self.in_flight.insert(operation.action.key.clone(), fresh_id);
         }
@@ -210,7 +229,7 @@ impl OperationQueue {
         let id = self.workers.register(&registration);
         self.waiting.set_slots(&self.workers);
         if let Some(worker) = self.workers.get(id).filter(|worker| !worker.draining) {
-            self.waiting.served_by(&worker.properties);
+            self.waiting.served_by(worker);
             self.pools.remember(worker);
         }
         let mut effects = vec![];
@@ -223,8 +242,10 @@ impl OperationQueue {
     /// Drains a worker: it gets no more leases, and is closed when it has none.
     pub fn drain_worker(&mut self, now: Time, id: WorkerId) -> Vec<Effect> {
         let mut effects = vec![];
+        self.give_up_reservation(id);
         if self.workers.drain(id) {
             self.find_unserved(now);
+            self.refill_later(now);
             self.close_if_drained(id, &mut effects);
         }
         effects
@@ -243,6 +264,14 @@ impl OperationQueue {
         else {
             return vec![];
         };
+        let second = self
+            .operations
+            .get(&id)
+            .and_then(|operation| operation.second_lease);
+        if second.is_some_and(|second| second.lease == lease) {
+            // Clients follow the first one.
+            return vec![];
+        }
         let progress = if executing {
             Progress::Executing { worker: name.clone() }
         } else {
@@ -271,12 +300,16 @@ impl OperationQueue {
             self.waiting.settle(now, charge, LeaseEnd::Completed);
         }
         self.workers.end_returns(worker);
+        if let Some(id) = ended.operation {
+            self.cancel_other(id, lease, &mut effects);
+        }
         let completion = ended.operation.and_then(|id| {
             let operation = self.operations.get_mut(&id)?;
             operation.stage = Stage::Recording;
             self.quarantine.worker_survived(&operation.action.key);
             Some(CompletedLease {
                 operation: id,
+                worker,
                 action: operation.action.clone(),
             })
         });
@@ -297,9 +330,8 @@ impl OperationQueue {
     /// Fails an operation that waits. One that runs goes on.
     pub fn refuse(&mut self, now: Time, id: OperationId, error: ExecutionError) -> Vec<Effect> {
         let mut effects = vec![];
-        let operation = self.operations.get(&id);
-        if operation.is_some_and(|operation| matches!(operation.stage, Stage::Queued)) {
-            self.dequeue(id);
+        if self.is_queued(id) {
+            self.dequeue(now, id);
             self.conclude(now, id, OperationOutcome::Failed(error), &mut effects);
         }
         effects
@@ -381,6 +413,12 @@ impl OperationQueue {
             return;
         };
         operation.stage = Stage::Queued;
+        let (action, raised_memory) = (operation.action.clone(), operation.raised_memory);
+        let demand = self.demand(&action, raised_memory);
+        let Some(operation) = self.operations.get_mut(&id) else {
+            return;
+        };
+        operation.demand = demand;
         effects.push(Effect::Record(Record::Requeued {
             operation: id,
             attempts: operation.attempts.clone(),
@@ -423,6 +461,8 @@ impl OperationQueue {
 mod invariants;
 #[cfg(test)]
 mod reconnection;
+#[cfg(test)]
+mod rival_traps;
 #[cfg(test)]
 mod sharing;
 #[cfg(test)]

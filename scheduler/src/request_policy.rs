@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bitzel_access::{Caller, Identity};
 use bitzel_proto::InstanceName;
 use bitzel_proto::reapi::RequestMetadata;
+use bitzel_proto::scheduling_hint::{INPUT_TREES, REMAINING_PATH, parse_input_trees};
 use http::Extensions;
+use tonic::metadata::MetadataMap;
 
 use super::execution_config::{ExecutionConfig, PriorityConfig};
 use super::operation_queue::Requester;
@@ -58,6 +62,30 @@ impl RequestPolicy {
     /// Priority within the bounds of an instance.
     pub(super) fn priority(&self, instance: &InstanceName, requested: i32) -> i32 {
         self.priority.bounded(instance, requested)
+    }
+}
+
+/// Hints of a client about one Action, from the headers of its request.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct SchedulingHints {
+    /// Time that its build still takes from its start on. Zero if the client does not tell it: then the order of arrival
+    /// counts.
+    pub(super) remaining_path: Duration,
+    /// Starts of the digests of its largest input trees.
+    pub(super) input_trees: Arc<[u64]>,
+}
+
+impl SchedulingHints {
+    pub(super) fn read(metadata: &MetadataMap) -> Self {
+        let header = |name| metadata.get(name).and_then(|value| value.to_str().ok());
+        let milliseconds = header(REMAINING_PATH).and_then(|text| text.parse::<u32>().ok());
+        Self {
+            remaining_path: Duration::from_millis(milliseconds.unwrap_or_default().into()),
+            input_trees: header(INPUT_TREES)
+                .map(parse_input_trees)
+                .unwrap_or_default()
+                .into(),
+        }
     }
 }
 

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use bitzel_cas::ActionCache;
 use bitzel_proto::google::rpc;
 use bitzel_proto::reapi::{ActionResult, ExecuteResponse};
+use bitzel_proto::scheduling_hint::{MAX_INPUT_TREES, parse_input_trees};
 use bitzel_proto::timestamp;
+use bytesize::ByteSize;
 use tonic::Code;
 
 use super::action_metrics;
 use super::dispatcher::Dispatcher;
 use super::error::ExecutionError;
+use super::measured_use::{measured_use, memory_bound};
 use super::operation_queue::{CompletedLease, OperationId, OperationOutcome, QueuedAction};
 
 /// Recorder that writes results to the action cache before clients get them: a client that got a success finds it in the
@@ -40,6 +43,25 @@ impl ResultRecorder {
             operation: Some(operation),
         };
         let response = self.complete_response(&completion.action, response);
+        if let Some(bound) = memory_bound(&response) {
+            let attempt = format!(
+                "worker {} ended it at its bound of memory, {}",
+                self.worker,
+                ByteSize(bound)
+            );
+            if self.dispatcher.retry_with_more_memory(operation, bound, attempt) {
+                guard.operation = None;
+                action_metrics::retried();
+                return;
+            }
+        }
+        let trees = output_trees(&response);
+        if !trees.is_empty() {
+            self.dispatcher.note_trees(completion.worker, &trees);
+        }
+        if let Some(measured) = measured_use(&response) {
+            self.dispatcher.learn(&completion.action, &measured);
+        }
         let response = match verdict(&response, completion.action.do_not_cache) {
             Verdict::Report => response,
             Verdict::Cacheable(result) => self.cache(&completion.action, *result, response).await,
@@ -117,6 +139,18 @@ fn verdict(response: &ExecuteResponse, do_not_cache: bool) -> Verdict {
         }
         _ => Verdict::Report,
     }
+}
+
+/// Directories that the Action has left, which its worker keeps in its caches.
+fn output_trees(response: &ExecuteResponse) -> Vec<u64> {
+    let status = response.status.as_ref().map_or(0, |status| status.code);
+    let result = response.result.as_ref().filter(|_| status == Code::Ok as i32);
+    let directories = result.into_iter().flat_map(|result| &result.output_directories);
+    directories
+        .filter_map(|directory| directory.root_directory_digest.as_ref()?.hash.get(..16))
+        .flat_map(parse_input_trees)
+        .take(MAX_INPUT_TREES)
+        .collect()
 }
 
 /// Guard that fails an operation whose recording was dropped or panicked: its clients would wait for ever.

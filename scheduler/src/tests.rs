@@ -10,6 +10,8 @@ mod gated_action_cache;
 mod guarantees;
 mod input_leases;
 mod manual_clock;
+mod resources;
+mod rival_traps;
 mod tenants;
 mod worker_identity;
 mod worker_loss;

@@ -70,7 +70,7 @@ impl Default for Bounds {
 }
 
 /// Memory of this machine, or of the container that this process runs in.
-fn machine_memory() -> u64 {
+pub(crate) fn machine_memory() -> u64 {
     let system = rustix::system::sysinfo();
     #[expect(clippy::useless_conversion, reason = "its type differs between processors")]
     let total = u64::from(system.totalram).saturating_mul(system.mem_unit.into());

@@ -19,6 +19,9 @@ use crate::bounds::{Bound, BoundReached, Bounds};
 use crate::error::Error;
 
 mod delegation;
+mod files;
+
+pub(crate) use files::CgroupFiles;
 
 /// Processes of the sandbox itself in a group: the launcher, the supervisor, and bubblewrap at the start.
 const SANDBOX_PROCESSES: u64 = 8;
@@ -62,6 +65,7 @@ pub(crate) struct Cgroup {
     /// Kept open: they are read for each command.
     memory_events: Option<File>,
     pids_events: Option<File>,
+    files: Arc<CgroupFiles>,
 }
 
 /// Numbers of times that a group reached its limits.
@@ -110,6 +114,7 @@ impl Cgroups {
         let directory = self.directory.join(name);
         fs::create_dir(&directory)?;
         let mut cgroup = Cgroup {
+            files: Arc::new(CgroupFiles::open(&directory)),
             directory,
             memory_events: None,
             pids_events: None,
@@ -176,6 +181,11 @@ impl Cgroup {
     /// Moves a process into the group, and with it all that it starts from now on.
     pub(crate) fn admit(&self, process: u32) -> io::Result<()> {
         fs::write(self.directory.join("cgroup.procs"), process.to_string())
+    }
+
+    /// Files that tell what its processes use.
+    pub(crate) fn files(&self) -> Arc<CgroupFiles> {
+        Arc::clone(&self.files)
     }
 
     /// How often it has reached its limits.

@@ -28,6 +28,7 @@ mod input_tree;
 pub mod metered_action_executor;
 pub mod node_properties;
 pub mod observed_action_source;
+mod offered_resources;
 pub mod outputs;
 mod recursion;
 mod relative_path;

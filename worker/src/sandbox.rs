@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bitzel_cas::blocking::run_blocking;
 use bitzel_launcher::{INPUT_ROOT, LaunchReport, LaunchRequest, WatchedBound, WatchedBounds};
+use bitzel_proto::worker::ResourceUsage;
 
 use crate::bounds::{ActionNetworkSetting, BOUNDS_LOG, Bound, BoundReached, Bounds, size};
 use crate::cgroup::Cgroups;
@@ -20,6 +21,7 @@ mod launcher_pool;
 mod launcher_program;
 mod mount_points;
 mod name_servers;
+mod usage_meter;
 
 use action_network::ActionNetwork;
 use bubblewrap::HostFileSystem;
@@ -169,18 +171,24 @@ impl Sandbox {
     /// Dropping the future kills all of the command's processes, without waiting for their end; see
     /// [`Sandbox::run_until`].
     async fn run(&self, command: &SandboxedCommand, directory: &ActionDirectory) -> Result<i32, Error> {
-        self.run_until(command, directory, std::future::pending())
-            .await?
-            .ok_or(Error::Cancelled)
+        self.run_until(
+            command,
+            directory,
+            std::future::pending(),
+            &mut ResourceUsage::default(),
+        )
+        .await?
+        .ok_or(Error::Cancelled)
     }
 
     /// Like a plain run, but stops early when `stop` is ready: it kills all processes of the sandbox and returns `None`
-    /// when the last of them has ended.
+    /// when the last of them has ended. `usage` gets what the command used.
     pub async fn run_until(
         &self,
         command: &SandboxedCommand,
         directory: &ActionDirectory,
         stop: impl Future<Output = ()>,
+        usage: &mut ResourceUsage,
     ) -> Result<Option<i32>, Error> {
         let request = LaunchRequest {
             lower_directories: command.lower.clone(),
@@ -198,13 +206,24 @@ impl Sandbox {
             .launchers
             .take(command.network, command.image_root.as_ref())?;
         let before = launcher.events();
+        let mut meter = launcher.meter();
+        let watch = async {
+            match &mut meter {
+                Some(meter) => meter.watch().await,
+                None => std::future::pending().await,
+            }
+        };
         let answer = tokio::select! {
             answer = launcher.launch(&request) => answer,
+            never = watch => match never {},
             () = stop => {
                 launcher.end().await?;
                 return Ok(None);
             }
         };
+        if let Some(meter) = &meter {
+            *usage = meter.usage();
+        }
         let answer = match answer {
             Ok(answer) => answer,
             Err(reason) => {

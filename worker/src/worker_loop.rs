@@ -17,6 +17,7 @@ use crate::action_source::ActionSource;
 use crate::composition::compose_executor;
 use crate::config::WorkerConfig;
 use crate::error::Error;
+use crate::offered_resources::offered_resources;
 use crate::server_connection::ServerConnection;
 
 mod session;
@@ -38,6 +39,7 @@ pub async fn run(
         worker_name: config.executor.worker_name.clone(),
         slots: config.slots,
         platform: Some(config.platform),
+        resources: Some(offered_resources(config.slots, &config.executor)),
         pool: config.pool,
         ..Hello::default()
     };

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bitzel_proto::google::rpc;
 use bitzel_proto::reapi::{Directory, DirectoryNode};
+use bitzel_proto::resource_usage;
 use bitzel_worker::Bounds;
 use tonic::Code;
 
@@ -110,6 +111,9 @@ async fn f7_an_action_that_takes_too_much_fails_and_no_other() {
         assert_reached(&response.status.unwrap(), parts);
         let result = response.result.unwrap();
         assert_eq!(result.exit_code, 128 + 9);
+        let usage = resource_usage::read(result.execution_metadata.as_ref().unwrap());
+        let bound = usage.map_or(0, |usage| usage.memory_bound_bytes);
+        assert_eq!(bound, if name == "memory" { 128 << 20 } else { 0 }, "{name}");
         if name != "log" {
             assert_eq!(worker.stdout(&result).await, "started\n");
         }

@@ -18,6 +18,7 @@ mod inputs;
 mod kept_outputs;
 mod merged_outputs;
 mod relative_paths;
+mod resource_usage;
 mod roots_in_inputs;
 mod sandbox_end;
 mod sandbox_isolation;

@@ -11,6 +11,7 @@ use bitzel_proto::reapi::execution_client::ExecutionClient as Grpc;
 use bitzel_proto::reapi::{
     ExecuteRequest, ExecuteResponse, RequestMetadata, ToolDetails, WaitExecutionRequest,
 };
+use bitzel_proto::scheduling_hint::{INPUT_TREES, REMAINING_PATH, input_trees};
 use bitzel_proto::{Digest, InstanceName};
 use bitzel_rpc::endpoint::Channel;
 use bitzel_rpc::telemetry::{REQUEST_METADATA, pass_trace_on};
@@ -81,11 +82,15 @@ impl Executions for RemoteExecutions {
         let ExecutionRequest {
             action,
             skip_cache_lookup,
+            remaining_path,
+            input_trees,
             task,
         } = request;
         let mut execution = Execution {
             client: self,
             task,
+            remaining_path,
+            input_trees,
             operation: None,
             interrupted: false,
         };
@@ -119,6 +124,8 @@ impl Executions for RemoteExecutions {
 struct Execution<'client> {
     client: &'client RemoteExecutions,
     task: &'client str,
+    remaining_path: Duration,
+    input_trees: &'client [Digest],
     /// Name of the operation, once the server told it.
     operation: Option<String>,
     /// True from the loss of the server to its next answer.
@@ -144,7 +151,15 @@ impl Execution<'_> {
                     skip_cache_lookup,
                     ..ExecuteRequest::default()
                 };
-                grpc.execute(client.request(request, action, self.task)).await?
+                let mut request = client.request(request, action, self.task);
+                let milliseconds = u32::try_from(self.remaining_path.as_millis()).unwrap_or(u32::MAX);
+                request
+                    .metadata_mut()
+                    .insert(REMAINING_PATH, MetadataValue::from(milliseconds));
+                if let Ok(trees) = input_trees(self.input_trees).parse() {
+                    request.metadata_mut().insert(INPUT_TREES, trees);
+                }
+                grpc.execute(request).await?
             }
         };
         self.wait(stream.into_inner()).await

@@ -7,11 +7,13 @@
 pub mod build_files;
 mod critical_path;
 pub mod driver;
+mod durations;
 pub mod error;
 pub mod event;
 mod execution_inputs;
 pub mod executions;
 pub mod log;
+mod remaining_paths;
 mod results;
 pub mod schedule;
 mod task_execution;

@@ -23,6 +23,7 @@ fn reader(blob_stores: InstanceBlobStores) -> ActionReader {
         input_leases: TenantInputLeases::new(blob_stores.clone()),
         blob_stores,
         platform_mappings: vec![],
+        resource_config: ResourceConfig::default(),
         max_action_timeout: Duration::from_hours(1),
     }
 }

@@ -17,6 +17,11 @@ pub struct PriorityConfig {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "duration", "examples" = ["1m"]))]
     pub step: Duration,
+    /// Weight of the remaining path of an Action: the time that its build still takes from the start of this Action on, as
+    /// the client computes it from the task graph. With weight 10, one second of it counts as much among the Actions of one
+    /// invocation as 10 seconds of waiting. It changes nothing between invocations and between users. With 0, Actions of one
+    /// invocation run in the order of arrival and priority.
+    pub path_weight: u32,
     /// Most urgent priority that a client may request; more urgent ones count as this.
     #[schemars(example = -10)]
     pub most_urgent: i32,
@@ -43,6 +48,7 @@ impl Default for PriorityConfig {
     fn default() -> Self {
         Self {
             step: Duration::from_mins(1),
+            path_weight: 10,
             most_urgent: -10,
             least_urgent: 10,
             instances: BTreeMap::new(),

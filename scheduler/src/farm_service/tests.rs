@@ -8,6 +8,7 @@ use bitzel_proto::reapi::platform::Property;
 use super::*;
 use crate::operation_queue::{ActionKey, Requester};
 use crate::platform::RequiredProperties;
+use crate::resources::Resources;
 
 fn waiting() -> queue::WaitingGroup {
     let requirements = RequiredProperties::new(&Platform {
@@ -29,6 +30,9 @@ fn waiting() -> queue::WaitingGroup {
             do_not_cache: false,
             requirements,
             requester: Requester::default(),
+            resources: Resources::default(),
+            remaining_path: Duration::ZERO,
+            input_trees: Arc::default(),
             priority: 0,
             queued: SystemTime::UNIX_EPOCH,
             request_metadata: None,

@@ -12,9 +12,9 @@ use redb::{Database, ReadableTable, StorageError, Table, TableDefinition, WriteT
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::format::{AttemptsRow, OperationRow, encode_outcome, restored_operation};
+use super::format::{AttemptsRow, OperationRow, UsageRow, encode_outcome, restored_operation};
 use super::{Journal, JournalError, RecordNumber, Recovered};
-use crate::operation_queue::{OperationId, Record};
+use crate::operation_queue::{OperationId, Record, TaskName};
 
 /// Accepted operations by identifier.
 const OPERATIONS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("operations");
@@ -22,6 +22,8 @@ const OPERATIONS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("opera
 const ATTEMPTS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("attempts");
 /// Outcomes of operations by identifier.
 const OUTCOMES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("outcomes");
+/// Uses of resources by tasks.
+const USAGE: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("usage");
 /// Numbers of the journal by name.
 const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
 
@@ -188,6 +190,7 @@ struct Tables<'a> {
     operations: Table<'a, u128, &'static [u8]>,
     attempts: Table<'a, u128, &'static [u8]>,
     outcomes: Table<'a, u128, &'static [u8]>,
+    usage: Table<'a, u128, &'static [u8]>,
 }
 
 impl<'a> Tables<'a> {
@@ -196,6 +199,7 @@ impl<'a> Tables<'a> {
             operations: transaction.open_table(OPERATIONS).map_err(boxed)?,
             attempts: transaction.open_table(ATTEMPTS).map_err(boxed)?,
             outcomes: transaction.open_table(OUTCOMES).map_err(boxed)?,
+            usage: transaction.open_table(USAGE).map_err(boxed)?,
         })
     }
 
@@ -238,6 +242,16 @@ impl<'a> Tables<'a> {
                     self.attempts.remove(key(operation))?;
                 }
             },
+            Record::Learnt {
+                task,
+                task_use: Some(task_use),
+            } => {
+                let row = UsageRow::new(task_use).encode_to_vec();
+                self.usage.insert(task.0, row.as_slice())?;
+            }
+            Record::Learnt { task, task_use: None } => {
+                self.usage.remove(task.0)?;
+            }
             Record::Forgotten { operation } => {
                 self.operations.remove(key(operation))?;
                 self.attempts.remove(key(operation))?;
@@ -284,7 +298,15 @@ fn recover(database: &Database) -> Result<Recovered, JournalError> {
                 outcome.as_ref().map(redb::AccessGuard::value),
             ));
         }
+        let usage = transaction.open_table(USAGE).map_err(boxed)?;
+        let mut learnt = vec![];
+        for row in usage.iter().map_err(boxed)? {
+            let (task, row) = row.map_err(boxed)?;
+            learnt
+                .extend(UsageRow::decode_use(row.value()).map(|task_use| (TaskName(task.value()), task_use)));
+        }
         Recovered {
+            usage: learnt,
             epoch: u32::try_from(epoch).unwrap_or(u32::MAX),
             operations: restored,
         }

@@ -11,10 +11,11 @@ use uuid::Uuid;
 
 use crate::operation_message::failure;
 use crate::operation_queue::{
-    ActionKey, HolderProof, LeaseHolder, LeaseId, OperationId, OperationOutcome, QueuedAction, Requester,
-    RestoredOperation, RestoredState,
+    ActionKey, HolderProof, LeaseHolder, LeaseId, MAX_DURATIONS, OperationId, OperationOutcome, QueuedAction,
+    Requester, RestoredOperation, RestoredState, TaskUse,
 };
 use crate::platform::RequiredProperties;
+use crate::resources::Resources;
 
 /// Maximum size of an outcome that is kept. Clients of a larger one execute again and find the result in the action cache.
 pub(super) const MAX_OUTCOME_BYTES: usize = 1 << 20;
@@ -44,6 +45,56 @@ pub(super) struct OperationRow {
     queued_unix_nanos: i64,
     #[prost(message, optional, tag = "11")]
     request_metadata: Option<RequestMetadata>,
+    #[prost(uint64, tag = "12")]
+    memory_bytes: u64,
+    #[prost(uint64, tag = "13")]
+    millicpus: u64,
+    #[prost(uint64, tag = "14")]
+    disk_bytes: u64,
+    #[prost(uint64, tag = "15")]
+    remaining_path_millis: u64,
+}
+
+/// Use of resources by a task.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct UsageRow {
+    #[prost(uint32, tag = "1")]
+    runs: u32,
+    #[prost(uint64, tag = "2")]
+    memory_bytes: u64,
+    #[prost(uint64, tag = "3")]
+    millicpus: u64,
+    #[prost(uint64, tag = "4")]
+    disk_bytes: u64,
+    #[prost(uint32, repeated, tag = "5")]
+    milliseconds: Vec<u32>,
+}
+
+impl UsageRow {
+    pub(super) fn new(task_use: &TaskUse) -> Self {
+        Self {
+            runs: task_use.runs,
+            memory_bytes: task_use.resources.memory_bytes,
+            millicpus: task_use.resources.millicpus,
+            disk_bytes: task_use.resources.disk_bytes,
+            milliseconds: task_use.milliseconds.clone(),
+        }
+    }
+
+    /// The use of a task from the journal. `None` if the row is not valid.
+    pub(super) fn decode_use(encoded: &[u8]) -> Option<TaskUse> {
+        let mut row = Self::decode(encoded).ok()?;
+        row.milliseconds.truncate(MAX_DURATIONS);
+        Some(TaskUse {
+            runs: row.runs,
+            resources: Resources {
+                memory_bytes: row.memory_bytes,
+                millicpus: row.millicpus,
+                disk_bytes: row.disk_bytes,
+            },
+            milliseconds: row.milliseconds,
+        })
+    }
 }
 
 /// The attempts of an operation.
@@ -82,6 +133,10 @@ impl OperationRow {
             priority: action.priority,
             queued_unix_nanos: timestamp::unix_nanos(action.queued),
             request_metadata: action.request_metadata.clone(),
+            memory_bytes: action.resources.memory_bytes,
+            millicpus: action.resources.millicpus,
+            disk_bytes: action.resources.disk_bytes,
+            remaining_path_millis: u64::try_from(action.remaining_path.as_millis()).unwrap_or(u64::MAX),
         }
     }
 
@@ -100,6 +155,13 @@ impl OperationRow {
                 weight: NonZeroU32::new(self.weight)?,
                 invocation: self.invocation.into(),
             },
+            resources: Resources {
+                memory_bytes: self.memory_bytes,
+                millicpus: self.millicpus,
+                disk_bytes: self.disk_bytes,
+            },
+            remaining_path: Duration::from_millis(self.remaining_path_millis),
+            input_trees: std::sync::Arc::default(),
             priority: self.priority,
             queued: SystemTime::UNIX_EPOCH
                 + Duration::from_nanos(u64::try_from(self.queued_unix_nanos).unwrap_or_default()),

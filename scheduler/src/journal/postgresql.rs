@@ -21,9 +21,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-use super::format::{AttemptsRow, restored_operation};
+use super::format::{AttemptsRow, UsageRow, restored_operation};
 use super::{Journal, JournalError, RecordNumber, Recovered};
-use crate::operation_queue::Record;
+use crate::operation_queue::{Record, TaskName};
 
 pub use config::PostgresqlConfig;
 pub(crate) use connector::PostgresqlConnection;
@@ -36,6 +36,8 @@ use writer::{Writer, stall_timeout};
 /// Reads all operations if this server leads: a row for each, or one without an operation if there are none.
 const READ: &str = "SELECT id, operation, lease, worker, proof, attempts, outcome \
      FROM bitzel_leader LEFT JOIN bitzel_operations ON true WHERE epoch = $1";
+
+const READ_USAGE: &str = "SELECT task, usage FROM bitzel_usage";
 
 /// Journal of a server that leads. Dropping it loses the records that are not durable yet.
 pub struct PostgresqlJournal {
@@ -109,7 +111,14 @@ impl Journal for PostgresqlJournal {
             };
             restored_operation(id, row.get("operation"), attempts, row.get("outcome"))
         });
+        let usage = connection.client.query(READ_USAGE, &[]).await?;
+        let usage = usage.iter().filter_map(|row| {
+            let task: Uuid = row.get("task");
+            let task_use = UsageRow::decode_use(row.get("usage"))?;
+            Some((TaskName(task.as_u128()), task_use))
+        });
         Ok(Recovered {
+            usage: usage.collect(),
             epoch: self.epoch,
             operations: operations.collect(),
         })

@@ -19,6 +19,7 @@ use crate::operation_queue::{
     RestoredState,
 };
 use crate::platform::RequiredProperties;
+use crate::resources::Resources;
 
 pub(super) fn action(name: &str) -> QueuedAction {
     QueuedAction {
@@ -38,6 +39,9 @@ pub(super) fn action(name: &str) -> QueuedAction {
             weight: NonZeroU32::new(3).unwrap(),
             invocation: "build".into(),
         },
+        resources: Resources::default(),
+        remaining_path: Duration::ZERO,
+        input_trees: Arc::default(),
         priority: -7,
         queued: SystemTime::UNIX_EPOCH + Duration::from_nanos(1_234_567_890_123),
         request_metadata: Some(RequestMetadata {
@@ -113,6 +117,8 @@ enum Step {
     Fail(u128),
     CompleteWithLargeResult(u128),
     Forget(u128),
+    /// The use of a task was learnt; with 0 bytes it was forgotten.
+    Learn(u128, u64),
     /// Everything so far is durable before the next record: a batch ends.
     Write,
     /// The server ends, and another one starts.
@@ -129,6 +135,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => operation.clone().prop_map(Step::Fail),
         1 => operation.clone().prop_map(Step::CompleteWithLargeResult),
         1 => operation.prop_map(Step::Forget),
+        2 => (0..4u128, 0..4u64).prop_map(|(task, memory)| Step::Learn(task, memory)),
         3 => Just(Step::Write),
         1 => Just(Step::Restart),
     ]
@@ -164,6 +171,7 @@ struct Model {
     /// Distinguishes operations of different cases, and those that come after a forgotten one.
     generation: u128,
     current: BTreeMap<u128, u128>,
+    usage: BTreeMap<TaskName, TaskUse>,
     last_lease: u64,
 }
 
@@ -187,6 +195,23 @@ impl Model {
             };
             self.operations.insert(number, expected);
             return Some(record);
+        }
+        if let Step::Learn(task, memory_bytes) = step {
+            let task = TaskName(*task);
+            let task_use = (*memory_bytes > 0).then(|| TaskUse {
+                runs: 7,
+                resources: Resources {
+                    memory_bytes: *memory_bytes,
+                    millicpus: 1,
+                    disk_bytes: 2,
+                },
+                milliseconds: vec![3, 4],
+            });
+            match &task_use {
+                Some(task_use) => self.usage.insert(task, task_use.clone()),
+                None => self.usage.remove(&task),
+            };
+            return Some(Record::Learnt { task, task_use });
         }
         let (Step::Lease(operation)
         | Step::Requeue(operation)
@@ -310,6 +335,13 @@ fn compare(medium: &impl Medium, keeps: bool, cases: u32) {
                             .map(|(number, expected)| (*number, expected.text()))
                             .collect();
                         assert_eq!(states(&recovered), expected);
+                        let usage: BTreeMap<_, _> = recovered.usage.into_iter().collect();
+                        let expected = if keeps {
+                            model.usage.clone()
+                        } else {
+                            BTreeMap::new()
+                        };
+                        assert_eq!(usage, expected);
                         if !keeps {
                             model.operations.clear();
                             model.current.clear();

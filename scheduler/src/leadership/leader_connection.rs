@@ -1,6 +1,7 @@
 //! Connection to the server that leads.
 
 use bitzel_access::Caller;
+use bitzel_proto::scheduling_hint::{INPUT_TREES, REMAINING_PATH};
 use bitzel_rpc::endpoint::{self, Channel, ClientCredentials};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -12,7 +13,9 @@ use super::forwarded_identity::ForwardedIdentities;
 /// Mark of a forwarded call. A server that does not lead refuses one, so that calls never go in circles.
 const FORWARDED: &str = "bitzel-forwarded";
 /// Metadata of a call that the leader needs: who builds what, and the trace.
-const KEPT_METADATA: [&str; 3] = [
+const KEPT_METADATA: [&str; 5] = [
+    INPUT_TREES,
+    REMAINING_PATH,
     "build.bazel.remote.execution.v2.requestmetadata-bin",
     "traceparent",
     "tracestate",

@@ -1,12 +1,15 @@
 //! Actions in the queue.
 
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use bitzel_proto::reapi::RequestMetadata;
 use bitzel_proto::{Digest, InstanceName};
 
 use super::requester::Requester;
+use super::task_name::TaskName;
 use crate::platform::RequiredProperties;
+use crate::resources::Resources;
 
 /// Identity of an Action in the queue: requests with the same key share one operation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -26,6 +29,14 @@ pub struct QueuedAction {
     pub do_not_cache: bool,
     /// Platform properties that a worker must offer.
     pub requirements: RequiredProperties,
+    /// Resources that it states. Zero where it states none.
+    pub resources: Resources,
+    /// Time that its build still takes from its start on, as the client computes it. Among the Actions of one invocation the
+    /// longest one goes first.
+    pub remaining_path: Duration,
+    /// Starts of the digests of the largest trees in its input root, the most important first, as the client tells them. They
+    /// only say on which worker it starts sooner.
+    pub input_trees: Arc<[u64]>,
     /// User and invocation that requested it.
     pub requester: Requester,
     /// `ExecutionPolicy.priority` within the configured bounds: smaller runs sooner.
@@ -34,4 +45,11 @@ pub struct QueuedAction {
     pub queued: SystemTime,
     /// Request metadata of the client, passed on for logs.
     pub request_metadata: Option<RequestMetadata>,
+}
+
+impl QueuedAction {
+    /// Name of its task over all builds, if the client tells it.
+    pub fn task_name(&self) -> Option<TaskName> {
+        TaskName::new(&self.key.instance, self.request_metadata.as_ref())
+    }
 }

@@ -16,6 +16,10 @@ pub(super) enum Deadline {
     Reconnection(WorkerId),
     /// The operation may have waited too long without a worker that could run it.
     NoWorker(OperationId),
+    /// The operation may run for longer than usual.
+    Hedge(OperationId),
+    /// The worker may have become free for others than before.
+    Refill(WorkerId),
     /// The pause of a worker that handed a lease back may be over.
     PauseEnds(WorkerId),
 }

@@ -37,8 +37,9 @@ impl OperationQueue {
                 .reconnect_timeout
                 .max(self.config.worker_reconnect_timeout),
         };
-        let Some((worker, operations)) = self.remove_worker(now, id) else {
-            return vec![];
+        let mut effects = vec![];
+        let Some((worker, operations)) = self.remove_worker(now, id, &mut effects) else {
+            return effects;
         };
         let mut detached = vec![];
         for id in operations {
@@ -61,14 +62,14 @@ impl OperationQueue {
             self.disconnected.insert(id, disconnected);
             self.deadlines.arm(now + timeout, Deadline::Reconnection(id));
         }
-        vec![]
+        effects
     }
 
     /// Removes a lost worker. Its Actions go to other workers, fail after the maximum number of attempts, or go into
     /// quarantine if they have lost too many workers.
     pub(super) fn lose_worker(&mut self, now: Time, id: WorkerId) -> Vec<Effect> {
         let mut effects = vec![];
-        if let Some((worker, operations)) = self.remove_worker(now, id) {
+        if let Some((worker, operations)) = self.remove_worker(now, id, &mut effects) {
             for id in operations {
                 self.lose_operation(now, id, worker.name(), &mut effects);
             }
@@ -110,20 +111,35 @@ impl OperationQueue {
         }
     }
 
-    /// Removes a worker. Returns it and its operations, in the order of the queue.
-    fn remove_worker(&mut self, now: Time, id: WorkerId) -> Option<(Worker, Vec<OperationId>)> {
+    /// Removes a worker. Returns it and its operations, in the order of the queue, without those that run elsewhere too.
+    fn remove_worker(
+        &mut self,
+        now: Time,
+        id: WorkerId,
+        effects: &mut Vec<Effect>,
+    ) -> Option<(Worker, Vec<OperationId>)> {
+        self.give_up_reservation(id);
         let worker = self.workers.remove(id)?;
         self.waiting.set_slots(&self.workers);
         self.find_unserved(now);
+        self.refill_later(now);
         for lease in worker.leases.values() {
             if let Some(charge) = &lease.charge {
                 self.waiting.settle(now, charge, LeaseEnd::WorkerLost);
             }
         }
-        let leases = worker.leases.values();
-        let mut operations: Vec<_> = leases.filter_map(|lease| lease.operation).collect();
-        let step = self.config.priority.step;
-        operations.sort_by_key(|id| self.operations.get(id).map(|operation| operation.position(step)));
+        let leases = worker.leases.iter();
+        let mut operations: Vec<_> = leases
+            .filter_map(|(lease, held)| Some((*lease, held.operation?)))
+            .collect();
+        operations.retain(|(lease, id)| !self.go_on_with_other(*id, *lease, effects));
+        let mut operations: Vec<_> = operations.into_iter().map(|(_, id)| id).collect();
+        let priority = &self.config.priority;
+        operations.sort_by_key(|id| {
+            self.operations
+                .get(id)
+                .map(|operation| operation.position(priority))
+        });
         Some((worker, operations))
     }
 

@@ -1,5 +1,6 @@
 //! Invariants of the queue for any order of events.
 
+mod event;
 mod model_journal;
 mod returning_workers;
 
@@ -7,20 +8,18 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::num::NonZeroUsize;
 use std::time::{Duration, SystemTime};
 
+use bitzel_proto::reapi::RequestMetadata;
+use bitzel_proto::worker::{Hello, WorkerResources};
 use proptest::prelude::*;
 
+use event::{Event, KINDS, event};
 use model_journal::ModelJournal;
 
 use super::tests::{action, hello, id, platform, success};
 use super::*;
+use crate::execution_config::HedgingConfig;
 use crate::platform::RequiredProperties;
-
-/// The platform properties of a kind of Action, or of a kind of worker.
-const KINDS: [&[(&str, &str)]; 3] = [
-    &[],
-    &[("OSFamily", "linux")],
-    &[("OSFamily", "linux"), ("gpu", "1")],
-];
+use crate::resources::Resources;
 
 /// Time that a worker has to come back.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -28,66 +27,11 @@ const RECONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Operation of the leases that were cancelled.
 const NO_OPERATION: u128 = 0;
 
-/// An event. Numbers select one of the existing items, modulo their number.
-#[derive(Debug, Clone)]
-enum Event {
-    Execute {
-        name: u8,
-        kind: usize,
-        user: u8,
-        priority: i32,
-        do_not_cache: bool,
-        not_yet_visible: bool,
-    },
-    Attach(usize),
-    Detach(usize),
-    Register {
-        slots: u32,
-        kind: usize,
-    },
-    Drain(usize),
-    /// The stream of a worker ends.
-    Disconnect(usize),
-    /// A worker whose stream ended connects again. Its Actions went on.
-    ComeBack(usize),
-    ChangeStage(usize),
-    Complete(usize),
-    CompleteAgain(usize),
-    Return(usize),
-    Finish(usize),
-    Retry(usize),
-    Pass(u64),
-    /// A restart of the server. The bits say which workers come back.
-    Restart(u64),
-}
-
-fn event() -> impl Strategy<Value = Event> {
-    prop_oneof![
-        4 => (0..6u8, 0..KINDS.len(), 0..4u8, -1..2, prop::bool::weighted(0.2), any::<bool>()).prop_map(
-            |(name, kind, user, priority, do_not_cache, not_yet_visible)| Event::Execute {
-                name, kind, user, priority, do_not_cache, not_yet_visible,
-            }
-        ),
-        1 => any::<usize>().prop_map(Event::Attach),
-        2 => any::<usize>().prop_map(Event::Detach),
-        2 => (1..4u32, 0..KINDS.len()).prop_map(|(slots, kind)| Event::Register { slots, kind }),
-        1 => any::<usize>().prop_map(Event::Drain),
-        2 => any::<usize>().prop_map(Event::Disconnect),
-        2 => any::<usize>().prop_map(Event::ComeBack),
-        1 => any::<usize>().prop_map(Event::ChangeStage),
-        4 => any::<usize>().prop_map(Event::Complete),
-        1 => any::<usize>().prop_map(Event::CompleteAgain),
-        1 => any::<usize>().prop_map(Event::Return),
-        4 => any::<usize>().prop_map(Event::Finish),
-        1 => any::<usize>().prop_map(Event::Retry),
-        2 => (0..40u64).prop_map(Event::Pass),
-        1 => any::<u64>().prop_map(Event::Restart),
-    ]
-}
-
 struct ModelWorker {
     name: String,
     slots: usize,
+    /// Memory in bytes.
+    memory: u64,
     draining: bool,
     paused_until: Duration,
     /// Leases that it handed back since it completed one.
@@ -105,6 +49,8 @@ struct ModelDisconnected {
 #[derive(Default)]
 struct ModelOperation {
     clients: usize,
+    /// Memory that it stated, in bytes.
+    memory: u64,
     completed: bool,
     /// True if it is leased or being recorded.
     taken: bool,
@@ -138,6 +84,11 @@ impl Model {
             max_queued_actions: 20,
             reconnect_timeout: Duration::from_secs(30),
             worker_reconnect_timeout: RECONNECT_TIMEOUT,
+            // `hedging/tests.rs` has a model of its own.
+            hedging: HedgingConfig {
+                max_percent_of_slots: 0,
+                ..HedgingConfig::default()
+            },
             ..ExecutionConfig::default()
         }
     }
@@ -191,6 +142,9 @@ impl Model {
                     );
                     worker.leases.insert(lease, operation);
                     assert!(worker.leases.len() <= worker.slots, "more leases than slots");
+                    let stated = worker.leases.values().filter_map(|id| self.operations.get(id));
+                    let stated: u64 = stated.map(|operation| operation.memory).sum();
+                    assert!(stated <= worker.memory, "more memory than the worker has");
                     let operation = self.operations.get_mut(&operation).expect("a living operation");
                     assert!(!operation.completed && !operation.taken, "it runs twice");
                     operation.taken = true;
@@ -226,14 +180,7 @@ impl Model {
 
     fn happen(&mut self, event: &Event) {
         match *event {
-            Event::Execute {
-                name,
-                kind,
-                user,
-                priority,
-                do_not_cache,
-                not_yet_visible,
-            } => self.execute(name, kind, user, priority, do_not_cache, not_yet_visible),
+            Event::Execute { .. } => self.execute(event),
             Event::Attach(pick) => {
                 if let Some(id) = nth(self.operations.keys(), pick) {
                     assert!(self.queue.attach(id));
@@ -250,7 +197,38 @@ impl Model {
                     self.queue.detach(self.time(), id);
                 }
             }
-            Event::Register { slots, kind } => self.register(slots, kind),
+            Event::Register { slots, kind, memory } => self.register(slots, kind, memory << 30),
+            Event::Learn(pick, memory) => {
+                if let Some(id) = nth(self.operations.keys(), pick)
+                    && let Some(operation) = self.queue.operations.get(&id)
+                {
+                    let measured = MeasuredUse {
+                        resources: Resources {
+                            memory_bytes: memory << 30,
+                            ..Resources::default()
+                        },
+                        duration: Duration::from_secs(memory),
+                    };
+                    let action = operation.action.clone();
+                    let effects = self.queue.learn(&action, &measured);
+                    self.carry_out(effects);
+                }
+            }
+            Event::ReachBound(pick, memory) => {
+                if !self.recording.is_empty() {
+                    let pick = pick % self.recording.len();
+                    let id = self.recording[pick].0;
+                    let attempt = "too little memory".to_owned();
+                    let (is_queued, effects) =
+                        self.queue
+                            .retry_with_more_memory(self.time(), id, memory << 30, attempt);
+                    if is_queued {
+                        self.recording.swap_remove(pick);
+                        self.give_back(id);
+                    }
+                    self.carry_out(effects);
+                }
+            }
             Event::Drain(pick) => {
                 if let Some(id) = nth(self.workers.keys(), pick) {
                     self.workers.get_mut(&id).unwrap().draining = true;
@@ -318,20 +296,34 @@ impl Model {
         }
     }
 
-    fn execute(
-        &mut self,
-        name: u8,
-        kind: usize,
-        user: u8,
-        priority: i32,
-        do_not_cache: bool,
-        not_yet_visible: bool,
-    ) {
+    fn execute(&mut self, event: &Event) {
+        let Event::Execute {
+            name,
+            kind,
+            user,
+            priority,
+            memory,
+            do_not_cache,
+            not_yet_visible,
+        } = *event
+        else {
+            return;
+        };
+        let memory = memory << 30;
         self.requests += 1;
         let fresh = id(self.requests.into());
         // Cacheability and requirements are parts of an Action, so they are parts of its name here.
         let action = QueuedAction {
             do_not_cache,
+            resources: Resources {
+                memory_bytes: memory,
+                ..Resources::default()
+            },
+            remaining_path: Duration::from_secs(self.requests % 3 * 60),
+            request_metadata: Some(RequestMetadata {
+                target_id: name.to_string(),
+                ..RequestMetadata::default()
+            }),
             priority,
             requester: Requester {
                 user: (user / 2).to_string().into(),
@@ -340,11 +332,19 @@ impl Model {
             },
             requirements: RequiredProperties::new(&platform(KINDS[kind])),
             queued: SystemTime::UNIX_EPOCH + Duration::from_secs(self.requests),
-            ..action(&format!("{name} {kind} {do_not_cache}"))
+            ..action(&format!("{name} {kind} {memory} {do_not_cache}"))
         };
         match self.queue.execute(self.time(), fresh, action, not_yet_visible) {
             Ok((joined, effects)) => {
-                if joined != fresh {
+                if joined == fresh {
+                    // Known before the effects, which may be its lease.
+                    let operation = ModelOperation {
+                        clients: 1,
+                        memory,
+                        ..ModelOperation::default()
+                    };
+                    self.operations.insert(fresh, operation);
+                } else {
                     assert!(!do_not_cache, "merged what must not be merged");
                     assert!(effects.is_empty());
                     let operation = self.operations.get_mut(&joined).expect("a living operation");
@@ -358,15 +358,19 @@ impl Model {
         }
     }
 
-    fn register(&mut self, slots: u32, kind: usize) {
+    fn register(&mut self, slots: u32, kind: usize, memory: u64) {
         self.requests += 1;
         let name = format!("w{}", self.requests);
-        let (worker, effects) = self
-            .queue
-            .register_worker(self.time(), &hello(&name, slots, KINDS[kind]));
+        let memory = if memory == 0 { u64::MAX } else { memory };
+        let hello = Hello {
+            resources: offered(memory),
+            ..hello(&name, slots, KINDS[kind])
+        };
+        let (worker, effects) = self.queue.register_worker(self.time(), &hello);
         let model = ModelWorker {
             name,
             slots: slots as usize,
+            memory,
             draining: false,
             paused_until: Duration::ZERO,
             returned: 0,
@@ -414,7 +418,7 @@ impl Model {
     fn settle(&mut self) {
         // Workers that did not come back are given up.
         self.happen(&Event::Pass(30));
-        self.register(1000, KINDS.len() - 1);
+        self.register(1000, KINDS.len() - 1, 0);
         while !(self.held().is_empty() && self.recording.is_empty()) {
             self.happen(&Event::Complete(0));
             self.happen(&Event::Finish(0));
@@ -428,6 +432,15 @@ impl Model {
         assert!(self.queue.operations.is_empty() && self.queue.deadlines.first().is_none());
         assert!(self.queue.disconnected.is_empty());
     }
+}
+
+/// Resources that a worker with this memory tells.
+fn offered(memory: u64) -> Option<WorkerResources> {
+    let is_known = memory != u64::MAX;
+    is_known.then(|| WorkerResources {
+        memory_bytes: memory,
+        ..WorkerResources::default()
+    })
 }
 
 /// Each request has a second of its own, which identifies its operation.

@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use super::action::QueuedAction;
 use super::deadlines::{Deadline, Deadlines};
+use super::demand::Demand;
 use super::effect::{Effect, Progress, Update};
+use super::hedging::SecondLease;
 use super::ids::{HolderProof, LeaseId, OperationId, WorkerId};
 use super::requester::Requester;
 use super::waiting_actions::{Place, QueuePosition};
 use crate::clock::Time;
+use crate::execution_config::PriorityConfig;
 
 /// Stage of an operation.
 #[derive(Debug)]
@@ -32,6 +35,20 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Operation {
     pub(super) action: Arc<QueuedAction>,
+    /// What it needs of a worker.
+    pub(super) demand: Demand,
+    /// Memory that it needs at least, after it ended with less. Zero before that.
+    pub(super) raised_memory: u64,
+    /// The longest remaining path of all requests that joined.
+    pub(super) remaining_path: Duration,
+    /// Time since which it is next by its share and fits on no worker.
+    pub(super) passed_over_since: Option<Time>,
+    /// Second lease, on another worker.
+    pub(super) second_lease: Option<SecondLease>,
+    /// Time at which it runs for longer than usual.
+    pub(super) hedge_due: Option<Time>,
+    /// Worker that is kept free for it.
+    pub(super) reserved: Option<WorkerId>,
     /// The most urgent priority of all requests that joined.
     pub(super) priority: i32,
     /// Requesters of all requests that joined.
@@ -59,8 +76,15 @@ pub(super) struct Operation {
 }
 
 impl Operation {
-    pub(super) fn new(now: Time, arrival: u64, action: QueuedAction) -> Self {
+    pub(super) fn new(now: Time, arrival: u64, action: QueuedAction, demand: Demand) -> Self {
         Self {
+            demand,
+            raised_memory: 0,
+            remaining_path: action.remaining_path,
+            passed_over_since: None,
+            second_lease: None,
+            hedge_due: None,
+            reserved: None,
             priority: action.priority,
             requesters: vec![action.requester.clone()],
             places: vec![],
@@ -79,8 +103,14 @@ impl Operation {
         }
     }
 
-    pub(super) fn position(&self, priority_step: Duration) -> QueuePosition {
-        QueuePosition::new(self.arrived, self.arrival, self.priority, priority_step)
+    pub(super) fn position(&self, config: &PriorityConfig) -> QueuePosition {
+        QueuePosition::new(
+            self.arrived,
+            self.arrival,
+            self.priority,
+            self.remaining_path,
+            config,
+        )
     }
 
     pub(super) fn publish(&self, operation: OperationId, progress: Progress) -> Effect {

@@ -11,6 +11,7 @@ use super::OperationQueue;
 use super::worker::Worker;
 use crate::clock::Time;
 use crate::platform::OfferedProperties;
+use crate::resources::Resources;
 
 /// Maximum number of pools that are remembered. Names come from workers, so they are not hostile, but they may be wrong. The
 /// pool that no worker has registered for longest is forgotten first.
@@ -41,6 +42,7 @@ pub(super) struct Pools {
 #[derive(Debug)]
 struct Pool {
     offered: OfferedProperties,
+    single: Resources,
     /// Number of the last registration of one of its workers.
     last_registration: u64,
 }
@@ -53,6 +55,7 @@ impl Pools {
         self.registrations += 1;
         let pool = Pool {
             offered: worker.properties.clone(),
+            single: worker.single,
             last_registration: self.registrations,
         };
         self.pools.insert(worker.pool.clone(), pool);
@@ -69,9 +72,9 @@ impl OperationQueue {
     /// Computes the demand for a pool. If nothing is known of it yet, all Actions wait for it that no worker serves: one of
     /// its workers has to come to tell what it offers.
     pub fn pool_demand(&self, now: Time, pool: &str) -> PoolDemand {
-        let offered = self.pools.pools.get(pool).map(|pool| &pool.offered);
+        let known = self.pools.pools.get(pool);
         let mut demand = PoolDemand {
-            known: offered.is_some(),
+            known: known.is_some(),
             ..PoolDemand::default()
         };
         let of_pool = self.workers.iter().filter(|worker| &*worker.pool == pool);
@@ -80,7 +83,9 @@ impl OperationQueue {
             demand.running += worker.leases.len();
         }
         for group in self.waiting.groups() {
-            let serves = offered.map_or(group.unserved, |offered| offered.satisfy(group.requirements));
+            let serves = known.map_or(group.unserved, |pool| {
+                pool.offered.satisfy(&group.demand.properties) && group.demand.stated.fits_in(&pool.single)
+            });
             if serves {
                 demand.waiting += group.actions;
                 if let Some(next) = self.operations.get(&group.next) {

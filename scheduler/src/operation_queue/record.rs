@@ -5,6 +5,8 @@ use std::sync::Arc;
 use super::action::QueuedAction;
 use super::effect::OperationOutcome;
 use super::ids::{LeaseHolder, LeaseId, OperationId};
+use super::task_name::TaskName;
+use super::usage_history::TaskUse;
 
 /// Transition that must survive a restart of the server.
 #[derive(Debug, Clone)]
@@ -38,6 +40,13 @@ pub enum Record {
         operation: OperationId,
         /// Its outcome.
         outcome: Arc<OperationOutcome>,
+    },
+    /// The use of resources by a task was learnt.
+    Learnt {
+        /// The task.
+        task: TaskName,
+        /// Its use; `None` if it was forgotten.
+        task_use: Option<TaskUse>,
     },
     /// No client can find the operation any more.
     Forgotten {

@@ -12,6 +12,7 @@ use super::operation::{Operation, Stage};
 use super::record::{RestoredOperation, RestoredState};
 use super::worker::{Lease, Worker};
 use crate::clock::Time;
+use crate::resources::Resources;
 
 impl OperationQueue {
     /// Restores operations into an empty queue. `epoch` is larger than that of every earlier run of the server; it makes
@@ -28,7 +29,8 @@ impl OperationQueue {
         for restored in operations {
             let id = restored.operation;
             self.last_arrival += 1;
-            let mut operation = Operation::new(now, self.last_arrival, restored.action);
+            let demand = self.demand(&restored.action, 0);
+            let mut operation = Operation::new(now, self.last_arrival, restored.action, demand);
             operation.clients = 0;
             operation.attempts = restored.attempts;
             if let RestoredState::Completed(outcome) = restored.state {
@@ -105,6 +107,7 @@ impl OperationQueue {
                     operation: None,
                     charge: None,
                     since: now,
+                    resources: Resources::default(),
                 };
                 self.workers.add_lease(worker, lease, cancelled);
                 let operation = id;
@@ -161,7 +164,7 @@ impl OperationQueue {
         lease: LeaseId,
         effects: &mut Vec<Effect>,
     ) {
-        self.dequeue(id);
+        self.dequeue(now, id);
         let Some(operation) = self.operations.get_mut(&id) else {
             return;
         };
@@ -169,7 +172,7 @@ impl OperationQueue {
             // The worker was not lost after all.
             operation.attempts.pop();
         }
-        let position = operation.position(self.config.priority.step);
+        let position = operation.position(&self.config.priority);
         let charge = operation.requesters.first().map(|requester| {
             let place = self.waiting.join(requester, position);
             self.waiting.charge(now, &place)

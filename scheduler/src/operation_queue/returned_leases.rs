@@ -46,9 +46,14 @@ impl OperationQueue {
             .get(worker_id)
             .map_or(0, |worker| worker.returned_leases);
         let pause = FIRST_PAUSE.saturating_mul(1 << returned.min(10)).min(MAX_PAUSE);
+        self.give_up_reservation(worker_id);
         self.workers.pause(worker_id, now + pause);
         self.deadlines.arm(now + pause, Deadline::PauseEnds(worker_id));
+        let runs_elsewhere = ended
+            .operation
+            .is_some_and(|id| self.go_on_with_other(id, lease, &mut effects));
         if let (Some(worker), Some(id)) = (self.workers.get(worker_id), ended.operation)
+            && !runs_elsewhere
             && let Some(operation) = self.operations.get_mut(&id)
         {
             operation.last_lease = None;

@@ -112,7 +112,7 @@ impl OperationQueue {
                 let next = self.operations.get(&group.next)?;
                 Some(WaitingGroup {
                     user: group.user,
-                    requirements: group.requirements.clone(),
+                    requirements: group.demand.properties.clone(),
                     actions: group.actions,
                     waited: now.since(next.waiting_since),
                     next: next.action.clone(),

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::platform::RequiredProperties;
+use crate::resources::Resources;
 
 pub(super) fn platform(properties: &[(&str, &str)]) -> Platform {
     let property = |(name, value): &(&str, &str)| Property {
@@ -44,6 +45,9 @@ pub(super) fn action(name: &str) -> QueuedAction {
         do_not_cache: false,
         requirements: RequiredProperties::default(),
         requester: Requester::default(),
+        resources: Resources::default(),
+        remaining_path: Duration::ZERO,
+        input_trees: Arc::default(),
         priority: 0,
         queued: SystemTime::UNIX_EPOCH,
         request_metadata: None,

@@ -27,6 +27,8 @@ impl OperationQueue {
                 Deadline::Adoption(id) => self.check_adoption(now, id, &mut effects),
                 Deadline::Reconnection(id) => self.check_reconnection(now, id, &mut effects),
                 Deadline::NoWorker(id) => self.check_no_worker(now, id, &mut effects),
+                Deadline::Hedge(id) => self.check_hedge(now, id, &mut effects),
+                Deadline::Refill(id) => self.fill(now, id, &mut effects),
                 Deadline::PauseEnds(id) => self.end_pause(now, id, &mut effects),
             }
         }
@@ -51,9 +53,7 @@ impl OperationQueue {
     /// Arms deadlines for waiting Actions that no worker can run any more.
     pub(super) fn find_unserved(&mut self, now: Time) {
         let workers = &self.workers;
-        let unserved = self
-            .waiting
-            .find_unserved(now, |requirements| workers.serves(requirements));
+        let unserved = self.waiting.find_unserved(now, |demand| workers.serves(demand));
         for id in unserved {
             if let Some(operation) = self.operations.get_mut(&id) {
                 operation.arm_no_worker(&mut self.deadlines, id, now + self.config.no_worker_timeout);
@@ -66,8 +66,8 @@ impl OperationQueue {
             return;
         };
         operation.no_worker_armed = false;
-        let requirements = operation.action.requirements.clone();
-        let unserved = self.waiting.unserved_since(&requirements);
+        let demand = operation.demand.clone();
+        let unserved = self.waiting.unserved_since(&demand);
         let (Stage::Queued, Some(unserved)) = (&operation.stage, unserved) else {
             return;
         };
@@ -77,9 +77,11 @@ impl OperationQueue {
             operation.arm_no_worker(&mut self.deadlines, id, due);
             return;
         }
-        self.dequeue(id);
+        self.dequeue(now, id);
         let waited = now.since(since);
-        let requirements = UnmetRequirements::new(requirements, self.workers.offers());
+        let largest = self.workers.largest_for(&demand.properties);
+        let requirements = UnmetRequirements::new(demand.properties, self.workers.offers())
+            .with_resources(demand.stated, largest);
         let error = ExecutionError::NoWorker { requirements, waited };
         self.conclude(now, id, OperationOutcome::Failed(error), effects);
     }
@@ -102,8 +104,9 @@ impl OperationQueue {
             Stage::Detached { .. } => {}
             // The result exists already; it is not thrown away.
             Stage::Recording | Stage::Completed => return,
-            Stage::Queued => self.dequeue(id),
+            Stage::Queued => self.dequeue(now, id),
             Stage::Executing { worker, lease } => {
+                self.cancel_second(id, effects);
                 self.workers.cancel_lease(worker, lease);
                 let operation = id;
                 effects.push(Effect::Cancel {

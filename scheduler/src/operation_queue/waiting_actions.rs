@@ -1,8 +1,8 @@
 //! Queues in which operations wait for workers.
 //!
-//! There is one queue for each set of required properties, so that a free slot costs one comparison for each set, however
-//! many Actions wait. In a queue, users share the slots by their weights, and the invocations of a user share those of
-//! the user equally ([`super::fair_shares`]). Actions of one invocation are ordered by arrival and priority.
+//! There is one queue for each set of required properties and each size, so that a free slot costs one comparison for each,
+//! however many Actions wait. In a queue, users share the slots by their weights, and the invocations of a user share those of
+//! the user equally ([`super::fair_shares`]). Actions of one invocation are ordered by arrival, priority and remaining path.
 //!
 //! A priority is a head start: each level is worth `priority_step`. In an invocation that is time of waiting, so Actions
 //! of low priority age. Between invocations and between users it is time of all slots that serve the queue, once: a more urgent priority
@@ -14,13 +14,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::demand::Demand;
 use super::fair_shares::{FairShares, MemberId};
 use super::ids::OperationId;
 use super::requester::Requester;
+use super::worker::Worker;
 use super::worker_pool::WorkerPool;
 use crate::clock::Time;
-use crate::platform::{OfferedProperties, RequiredProperties};
+use crate::execution_config::PriorityConfig;
+use crate::platform::OfferedProperties;
 
+pub(super) use queue::Head;
 use queue::{Queue, Starts};
 
 /// Maximum number of sets of required properties that wait at the same time. Each decision compares them all, so a client
@@ -29,19 +33,32 @@ pub(super) const MAX_PROPERTY_SETS: usize = 1_000;
 /// Maximum correction of a charge, in time of the whole farm.
 const MAX_CORRECTION: Duration = Duration::from_mins(5);
 
-/// Position among the Actions of an invocation: by arrival and priority, then by the order of arrival.
+/// Longest remaining path that counts. Longer ones, which no build has, would only exceed the range of numbers.
+const MAX_PATH: Duration = Duration::from_hours(24 * 365);
+
+/// Position among the Actions of an invocation: by arrival, priority and remaining path, then by the order of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct QueuePosition {
-    /// Nanoseconds on the clock's scale. Each level of priority is worth one step.
+    /// Nanoseconds on the clock's scale. Each level of priority is worth one step, and the remaining path several times its
+    /// length.
     due: i128,
     arrival: u64,
     priority: i32,
 }
 
 impl QueuePosition {
-    pub(super) fn new(arrived: Time, arrival: u64, priority: i32, step: Duration) -> Self {
+    pub(super) fn new(
+        arrived: Time,
+        arrival: u64,
+        priority: i32,
+        remaining_path: Duration,
+        config: &PriorityConfig,
+    ) -> Self {
+        let waiting = nanos(arrived.since(Time::default()));
+        let head_start = i128::from(priority) * nanos(config.step);
+        let path = i128::from(config.path_weight) * nanos(remaining_path.min(MAX_PATH));
         Self {
-            due: nanos(arrived.since(Time::default())) + i128::from(priority) * nanos(step),
+            due: waiting + head_start - path,
             arrival,
             priority,
         }
@@ -67,6 +84,26 @@ pub(super) enum LeaseEnd {
     WorkerLost,
 }
 
+/// Answer to the question if a worker has the resources for an Action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fit {
+    /// It has them free.
+    Now,
+    /// It has them, and other Actions use them.
+    Later,
+    /// It has less.
+    Never,
+}
+
+/// First waiting operations for one worker.
+#[derive(Debug, Default)]
+pub(super) struct Heads {
+    /// The first one that the worker has the resources for.
+    pub(super) fitting: Option<Head>,
+    /// The first one that it has too few free resources for.
+    pub(super) too_large: Option<Head>,
+}
+
 /// Charge for an Action that runs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Charge {
@@ -80,7 +117,7 @@ pub(super) struct Charge {
 #[derive(Debug)]
 pub(super) struct Group<'a> {
     pub(super) user: Arc<str>,
-    pub(super) requirements: &'a RequiredProperties,
+    pub(super) demand: &'a Demand,
     pub(super) actions: usize,
     /// The operation that is served next.
     pub(super) next: OperationId,
@@ -92,7 +129,7 @@ pub(super) struct Group<'a> {
 #[derive(Debug)]
 pub(super) struct WaitingActions {
     /// Queues that are not empty.
-    queues: HashMap<RequiredProperties, Queue>,
+    queues: HashMap<Demand, Queue>,
     users: FairShares,
     /// Invocations of each user that has waiting or running Actions.
     invocations: HashMap<MemberId, FairShares>,
@@ -114,10 +151,10 @@ impl WaitingActions {
 
     /// All waiting operations, in groups.
     pub(super) fn groups(&self) -> impl Iterator<Item = Group<'_>> {
-        self.queues.iter().flat_map(move |(requirements, queue)| {
+        self.queues.iter().flat_map(move |(demand, queue)| {
             queue.users().map(move |(user, actions, next)| Group {
                 user: self.users.name(user),
-                requirements,
+                demand,
                 actions,
                 next,
                 unserved: queue.unserved_since.is_some(),
@@ -130,17 +167,22 @@ impl WaitingActions {
         self.users.waiting(name)
     }
 
-    /// True if an Action with these requirements may wait.
-    pub(super) fn admits(&self, requirements: &RequiredProperties) -> bool {
-        self.queues.len() < MAX_PROPERTY_SETS || self.queues.contains_key(requirements)
+    /// True if an Action with this demand may wait.
+    pub(super) fn admits(&self, demand: &Demand) -> bool {
+        self.queues.len() < MAX_PROPERTY_SETS || self.has_queue(demand)
+    }
+
+    /// True if operations with this demand wait.
+    pub(super) fn has_queue(&self, demand: &Demand) -> bool {
+        self.queues.contains_key(demand)
     }
 
     /// Takes over the number of slots, after a worker has come or gone: priorities and distances are worth time of the
     /// slots that serve a queue.
     pub(super) fn set_slots(&mut self, workers: &WorkerPool) {
         self.slots = u32::try_from(workers.slots()).unwrap_or(u32::MAX);
-        for (requirements, queue) in &mut self.queues {
-            queue.set_slots(workers.slots_for(requirements), |user| Starts {
+        for (demand, queue) in &mut self.queues {
+            queue.set_slots(workers.slots_for(&demand.properties), |user| Starts {
                 users: &self.users,
                 invocations: self.invocations.get(&user),
                 priority_step: self.priority_step,
@@ -163,18 +205,12 @@ impl WaitingActions {
         }
     }
 
-    pub(super) fn insert(
-        &mut self,
-        workers: &WorkerPool,
-        requirements: &RequiredProperties,
-        place: Place,
-        id: OperationId,
-    ) {
-        if !self.queues.contains_key(requirements) {
-            let queue = Queue::new(workers.slots_for(requirements));
-            self.queues.insert(requirements.clone(), queue);
+    pub(super) fn insert(&mut self, workers: &WorkerPool, demand: &Demand, place: Place, id: OperationId) {
+        if !self.queues.contains_key(demand) {
+            let queue = Queue::new(workers.slots_for(&demand.properties));
+            self.queues.insert(demand.clone(), queue);
         }
-        let Some(queue) = self.queues.get_mut(requirements) else {
+        let Some(queue) = self.queues.get_mut(demand) else {
             return;
         };
         let enters_user = !queue.has_user(place.user);
@@ -197,8 +233,8 @@ impl WaitingActions {
     }
 
     /// Removes a place from its queue, and its requester from the shares.
-    pub(super) fn remove(&mut self, requirements: &RequiredProperties, place: &Place) {
-        self.leave(requirements, place, false);
+    pub(super) fn remove(&mut self, demand: &Demand, place: &Place) {
+        self.leave(demand, place, false);
         self.users.remove_waiting(place.user);
         if let Some(invocations) = self.invocations.get_mut(&place.user) {
             invocations.remove_waiting(place.invocation);
@@ -206,30 +242,44 @@ impl WaitingActions {
         self.forget_idle_user(place.user);
     }
 
-    /// First operation of all queues that a worker with these properties can serve, with its place.
-    pub(super) fn first(&self, offered: &OfferedProperties) -> Option<(OperationId, Place)> {
-        let queues = self.queues.iter();
-        let served = queues.filter(|(requirements, _)| offered.satisfy(requirements));
-        let first = served.filter_map(|(_, queue)| queue.first());
-        let (_, place, id) = first.min_by_key(|(key, place, _)| (*key, place.position))?;
-        Some((id, place))
+    /// First operations of all queues that a worker with these properties can serve. `fit` tells if the worker has the
+    /// resources for a demand.
+    pub(super) fn first(&self, offered: &OfferedProperties, fit: impl Fn(&Demand) -> Fit) -> Heads {
+        let mut heads = Heads::default();
+        for (demand, queue) in &self.queues {
+            if !offered.satisfy(&demand.properties) {
+                continue;
+            }
+            let Some(head) = queue.first() else {
+                continue;
+            };
+            let first = match fit(demand) {
+                Fit::Now => &mut heads.fitting,
+                Fit::Later => &mut heads.too_large,
+                Fit::Never => continue,
+            };
+            if first.as_ref().is_none_or(|first| head.key < first.key) {
+                *first = Some(head);
+            }
+        }
+        heads
     }
 
     /// Takes a place out of its queue, for [`Self::charge`]. The distance of its requester is limited anew.
-    pub(super) fn take(&mut self, requirements: &RequiredProperties, place: &Place) {
-        self.leave(requirements, place, true);
+    pub(super) fn take(&mut self, demand: &Demand, place: &Place) {
+        self.leave(demand, place, true);
     }
 
-    fn leave(&mut self, requirements: &RequiredProperties, place: &Place, served: bool) {
+    fn leave(&mut self, demand: &Demand, place: &Place, served: bool) {
         let starts = Starts {
             users: &self.users,
             invocations: self.invocations.get(&place.user),
             priority_step: self.priority_step,
         };
-        if let Some(queue) = self.queues.get_mut(requirements) {
+        if let Some(queue) = self.queues.get_mut(demand) {
             queue.remove(place, served, &starts);
             if queue.is_empty() {
-                self.queues.remove(requirements);
+                self.queues.remove(demand);
             }
         }
     }
@@ -276,21 +326,21 @@ impl WaitingActions {
         self.forget_idle_user(user);
     }
 
-    pub(super) fn unserved_since(&self, requirements: &RequiredProperties) -> Option<Time> {
-        self.queues.get(requirements)?.unserved_since
+    pub(super) fn unserved_since(&self, demand: &Demand) -> Option<Time> {
+        self.queues.get(demand)?.unserved_since
     }
 
     /// Marks a queue as unserved from `now`, unless it is marked already.
-    pub(super) fn set_unserved(&mut self, requirements: &RequiredProperties, now: Time) {
-        if let Some(queue) = self.queues.get_mut(requirements) {
+    pub(super) fn set_unserved(&mut self, demand: &Demand, now: Time) {
+        if let Some(queue) = self.queues.get_mut(demand) {
             queue.unserved_since.get_or_insert(now);
         }
     }
 
-    /// Marks all queues as served that a new worker with these properties can serve.
-    pub(super) fn served_by(&mut self, offered: &OfferedProperties) {
+    /// Marks all queues as served that a new worker can serve.
+    pub(super) fn served_by(&mut self, worker: &Worker) {
         let queues = self.queues.iter_mut();
-        for (_, queue) in queues.filter(|(requirements, _)| offered.satisfy(requirements)) {
+        for (_, queue) in queues.filter(|(demand, _)| worker.could_run(demand)) {
             queue.unserved_since = None;
         }
     }
@@ -299,11 +349,11 @@ impl WaitingActions {
     pub(super) fn find_unserved(
         &mut self,
         now: Time,
-        is_served: impl Fn(&RequiredProperties) -> bool,
+        is_served: impl Fn(&Demand) -> bool,
     ) -> Vec<OperationId> {
         let mut found = vec![];
-        for (requirements, queue) in &mut self.queues {
-            if queue.unserved_since.is_none() && !is_served(requirements) {
+        for (demand, queue) in &mut self.queues {
+            if queue.unserved_since.is_none() && !is_served(demand) {
                 queue.unserved_since = Some(now);
                 found.extend(queue.operations());
             }

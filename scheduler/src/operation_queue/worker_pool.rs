@@ -3,11 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::ids::{LeaseId, WorkerId};
+use super::demand::Demand;
+use super::ids::{LeaseId, OperationId, WorkerId};
 use super::registration::Registration;
+use super::waiting_actions::Fit;
 use super::worker::{Lease, Worker};
 use crate::clock::Time;
 use crate::platform::{OfferedProperties, RequiredProperties};
+use crate::resources::Resources;
 
 /// All workers. Those that offer the same properties form a class, so that a decision costs one comparison for each class
 /// and O(log n) in the class, however many workers there are.
@@ -25,12 +28,14 @@ pub(super) struct WorkerPool {
 #[derive(Debug)]
 struct WorkerClass {
     offered: OfferedProperties,
-    /// Workers with a free slot, by the number of their leases.
+    /// Workers that take any Action which fits, by the number of their leases.
     free: BTreeSet<(usize, WorkerId)>,
     workers: usize,
     slots: usize,
     /// Workers that take Actions: those that do not drain.
     taking: usize,
+    /// Largest resources of a single Action on one of these.
+    largest: Resources,
 }
 
 impl WorkerPool {
@@ -82,11 +87,15 @@ impl WorkerPool {
                 workers: 0,
                 slots: 0,
                 taking: 0,
+                largest: Resources::default(),
             });
         class.workers += 1;
         class.slots += worker.slots;
         class.taking += usize::from(!worker.draining);
-        if worker.has_free_slot() {
+        if !worker.draining {
+            class.largest = Ord::max(class.largest, worker.single);
+        }
+        if worker.is_open() {
             class.free.insert((0, id));
         }
         self.workers.insert(id, worker);
@@ -106,12 +115,57 @@ impl WorkerPool {
                 self.classes.remove(&worker.class);
             }
         }
+        self.find_largest(&worker.class);
         Some(worker)
     }
 
     /// Stops giving leases to a worker. Returns true if it is there.
     pub(super) fn drain(&mut self, id: WorkerId) -> bool {
-        self.change(id, |worker| worker.draining = true).is_some()
+        let class = self.change(id, |worker| {
+            worker.draining = true;
+            worker.class.clone()
+        });
+        if let Some(class) = &class {
+            self.find_largest(class);
+        }
+        class.is_some()
+    }
+
+    /// Keeps a worker free for an operation, or no longer.
+    pub(super) fn reserve(&mut self, id: WorkerId, operation: Option<OperationId>) {
+        self.change(id, |worker| worker.reserved_for = operation);
+    }
+
+    /// Computes the largest resources of a class anew.
+    fn find_largest(&mut self, class: &RequiredProperties) {
+        let of_class = self
+            .workers
+            .values()
+            .filter(|worker| !worker.draining && worker.class == *class);
+        let largest = largest(of_class);
+        if let Some(class) = self.classes.get_mut(class) {
+            class.largest = largest;
+        }
+    }
+
+    /// Resources that an operation takes on a worker.
+    pub(super) fn need(&self, worker: &Worker, demand: &Demand) -> Resources {
+        let class = self.classes.get(&worker.class);
+        demand.need(&class.map_or(Resources::UNLIMITED, |class| class.largest))
+    }
+
+    /// Largest resources of a single Action on a worker that takes Actions with these requirements. `None` if there is no
+    /// such worker.
+    pub(super) fn largest_for(&self, requirements: &RequiredProperties) -> Option<Resources> {
+        let able = self.classes.values();
+        let able = able.filter(|class| class.taking > 0 && class.offered.satisfy(requirements));
+        able.map(|class| class.largest).max()
+    }
+
+    /// Workers that take any Action which fits.
+    pub(super) fn open(&self) -> impl Iterator<Item = WorkerId> {
+        let free = self.classes.values().flat_map(|class| class.free.iter());
+        free.map(|(_, id)| *id)
     }
 
     /// Gives no leases to a worker that handed one back until a time, or longer if it pauses again meanwhile.
@@ -138,16 +192,24 @@ impl WorkerPool {
     }
 
     pub(super) fn add_lease(&mut self, id: WorkerId, lease: LeaseId, use_of_lease: Lease) {
-        if self
-            .change(id, |worker| worker.leases.insert(lease, use_of_lease))
-            .is_some()
-        {
+        let add = |worker: &mut Worker| {
+            worker.used = worker.used.plus(&use_of_lease.resources);
+            worker.leases.insert(lease, use_of_lease)
+        };
+        if self.change(id, add).is_some() {
             self.slots_used += 1;
         }
     }
 
     pub(super) fn remove_lease(&mut self, id: WorkerId, lease: LeaseId) -> Option<Lease> {
-        let removed = self.change(id, |worker| worker.leases.remove(&lease)).flatten()?;
+        let remove = |worker: &mut Worker| {
+            let removed = worker.leases.remove(&lease)?;
+            let left = worker.leases.values().map(|lease| lease.resources);
+            // Not the difference: a sum that was cut at its maximum has no difference.
+            worker.used = left.fold(Resources::default(), |sum, lease| sum.plus(&lease));
+            Some(removed)
+        };
+        let removed = self.change(id, remove).flatten()?;
         self.slots_used -= 1;
         Some(removed)
     }
@@ -160,18 +222,49 @@ impl WorkerPool {
         }
     }
 
-    /// Least busy worker with a free slot that can run Actions with these requirements.
-    pub(super) fn least_busy(&self, requirements: &RequiredProperties) -> Option<WorkerId> {
-        let classes = self.classes.values();
-        let able = classes.filter(|class| !class.free.is_empty() && class.offered.satisfy(requirements));
-        let first = able.filter_map(|class| class.free.first()).min()?;
-        Some(first.1)
+    /// Least busy worker that has a slot and the resources free.
+    pub(super) fn least_busy(&self, demand: &Demand) -> Option<WorkerId> {
+        self.least_busy_of(demand, |_| true)
     }
 
-    /// True if a worker could run Actions with these requirements when it has a free slot.
-    pub(super) fn serves(&self, requirements: &RequiredProperties) -> bool {
+    /// Least busy worker, but for one, that has a slot and the resources free.
+    pub(super) fn least_busy_except(&self, demand: &Demand, except: WorkerId) -> Option<WorkerId> {
+        self.least_busy_of(demand, |id| id != except)
+    }
+
+    /// True if a worker takes any Action that fits, and has the resources for this one free.
+    pub(super) fn may_take(&self, id: WorkerId, demand: &Demand) -> bool {
+        self.workers.get(&id).is_some_and(|worker| {
+            worker.is_open()
+                && worker.properties.satisfy(&demand.properties)
+                && worker.fit(&self.need(worker, demand)) == Fit::Now
+        })
+    }
+
+    fn least_busy_of(&self, demand: &Demand, is_wanted: impl Fn(WorkerId) -> bool) -> Option<WorkerId> {
+        let classes = self.classes.values();
+        let able =
+            classes.filter(|class| !class.free.is_empty() && class.offered.satisfy(&demand.properties));
+        let first = able.filter_map(|class| {
+            let need = demand.need(&class.largest);
+            let fits = |id: &WorkerId| {
+                self.workers
+                    .get(id)
+                    .is_some_and(|worker| worker.fit(&need) == Fit::Now)
+            };
+            class.free.iter().find(|(_, id)| is_wanted(*id) && fits(id))
+        });
+        Some(first.min()?.1)
+    }
+
+    /// True if a worker could run Actions with this demand when nothing else runs on it.
+    pub(super) fn serves(&self, demand: &Demand) -> bool {
+        if !demand.stated.is_zero() {
+            let mut taking = self.workers.values().filter(|worker| !worker.draining);
+            return taking.any(|worker| worker.could_run(demand));
+        }
         let mut classes = self.classes.values();
-        classes.any(|class| class.taking > 0 && class.offered.satisfy(requirements))
+        classes.any(|class| class.taking > 0 && class.offered.satisfy(&demand.properties))
     }
 
     /// Properties that the workers offer which take Actions, each kind of worker once.
@@ -184,16 +277,21 @@ impl WorkerPool {
     fn change<T>(&mut self, id: WorkerId, change: impl FnOnce(&mut Worker) -> T) -> Option<T> {
         let worker = self.workers.get_mut(&id)?;
         let class = self.classes.get_mut(&worker.class)?;
-        let before = (worker.leases.len(), worker.draining, worker.paused_until);
+        let before = (worker.leases.len(), worker.draining, worker.is_open());
         let (leases, draining, _) = before;
         let value = change(worker);
-        if (worker.leases.len(), worker.draining, worker.paused_until) != before {
+        if (worker.leases.len(), worker.draining, worker.is_open()) != before {
             class.free.remove(&(leases, id));
             class.taking -= usize::from(worker.draining && !draining);
-            if worker.has_free_slot() {
+            if worker.is_open() {
                 class.free.insert((worker.leases.len(), id));
             }
         }
         Some(value)
     }
+}
+
+/// Largest resources of a single Action on one of these workers: those of one worker, not a combination that none has.
+fn largest<'a>(workers: impl Iterator<Item = &'a Worker>) -> Resources {
+    workers.map(|worker| worker.single).max().unwrap_or_default()
 }

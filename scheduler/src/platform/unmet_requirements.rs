@@ -6,6 +6,7 @@ use std::fmt;
 use bitzel_proto::platform_property::{IMAGE_ROOT_IDENTITY, ROOT_IDENTITY};
 
 use super::{OfferedProperties, RequiredProperties};
+use crate::resources::Resources;
 
 /// Number of offered values that a message names. It only counts further ones.
 const MAX_LISTED_VALUES: usize = 8;
@@ -18,6 +19,8 @@ pub struct UnmetRequirements {
     workers: usize,
     /// Required properties that no worker offers.
     missing: Vec<MissingProperty>,
+    /// Resources that the Action states, and those of the largest worker that offers the properties.
+    resources: Option<(Resources, Resources)>,
 }
 
 /// A required property that no worker offers.
@@ -56,7 +59,15 @@ impl UnmetRequirements {
             missing: missing.collect(),
             workers: workers.len(),
             required,
+            resources: None,
         }
+    }
+
+    /// Adds the resources that an Action states, and those of the largest worker that offers the properties.
+    #[must_use]
+    pub fn with_resources(mut self, stated: Resources, largest: Option<Resources>) -> Self {
+        self.resources = largest.map(|largest| (stated, largest));
+        self
     }
 }
 
@@ -65,6 +76,13 @@ impl fmt::Display for UnmetRequirements {
         write!(formatter, "{}; ", self.required)?;
         if self.workers == 0 {
             return formatter.write_str("no worker is connected");
+        }
+        if let Some((stated, largest)) = &self.resources {
+            return write!(
+                formatter,
+                "the Action states that it needs {stated}, and no worker that offers the properties has that for one Action; \
+                 the largest has {largest}"
+            );
         }
         if self.missing.is_empty() {
             return formatter.write_str("each is offered by some worker, all of them by none");

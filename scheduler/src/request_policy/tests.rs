@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use bitzel_access::{AccessPolicy, AuthenticationMethod};
 
 use super::*;
@@ -58,4 +56,23 @@ fn priorities_are_bounded_on_each_instance() {
     assert_eq!(bounded("", 7), 7);
     assert_eq!(bounded("release", i32::MIN), -50);
     assert_eq!(bounded("release", 7), 0);
+}
+
+#[test]
+fn hints_are_read_from_headers_and_bad_ones_ignored() {
+    let hints = |path: &str, trees: &str| {
+        let mut metadata = MetadataMap::new();
+        metadata.insert(REMAINING_PATH, path.parse().unwrap());
+        metadata.insert(INPUT_TREES, trees.parse().unwrap());
+        SchedulingHints::read(&metadata)
+    };
+    let read = hints("90000", "00000000000000ff,0000000000000001");
+    assert_eq!(read.remaining_path, Duration::from_secs(90));
+    assert_eq!(*read.input_trees, [255, 1]);
+    assert_eq!(hints("-1", "many"), SchedulingHints::default());
+    assert_eq!(hints("99999999999999999999", ""), SchedulingHints::default());
+    assert_eq!(
+        SchedulingHints::read(&MetadataMap::new()),
+        SchedulingHints::default()
+    );
 }

@@ -1,7 +1,7 @@
 //! Actions of tenants that come back from the journal.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bitzel_cas::{InstanceBlobStores, MemoryBlobStore, PossessionKey, TenantNames};
 use bitzel_proto::reapi::execution_server::Execution;
@@ -20,6 +20,7 @@ use crate::operation_queue::{
     ActionKey, OperationId, QueuedAction, Requester, RestoredOperation, RestoredState,
 };
 use crate::platform::RequiredProperties;
+use crate::resources::Resources;
 use crate::{ExecutionConfig, ExecutionServer, MemoryJournal, Recovered};
 
 struct ByInstance;
@@ -75,6 +76,9 @@ async fn f12_a_restored_action_with_foreign_inputs_fails() {
             do_not_cache: false,
             requirements: RequiredProperties::default(),
             requester: Requester::default(),
+            resources: Resources::default(),
+            remaining_path: Duration::ZERO,
+            input_trees: Arc::default(),
             priority: 0,
             queued: SystemTime::UNIX_EPOCH,
             request_metadata: None,
@@ -91,6 +95,7 @@ async fn f12_a_restored_action_with_foreign_inputs_fails() {
         Recovered {
             epoch: 1,
             operations: vec![restored],
+            usage: vec![],
         },
     );
     let request = WaitExecutionRequest {

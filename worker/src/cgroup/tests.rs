@@ -18,6 +18,7 @@ fn writes_the_limits_and_reads_the_events() {
     fs::write(path("io.bfq.weight"), "100\n").unwrap();
     let mut cgroup = Cgroup {
         directory: directory.path().to_owned(),
+        files: Arc::new(CgroupFiles::open(directory.path())),
         memory_events: None,
         pids_events: None,
     };
@@ -146,6 +147,7 @@ fn group_without_controllers() -> Option<Cgroup> {
     let directory = Path::new(mount).join(format!("{PREFIX}{}-{number}", std::process::id()));
     fs::create_dir(&directory).ok()?;
     Some(Cgroup {
+        files: Arc::new(CgroupFiles::open(&directory)),
         directory,
         memory_events: None,
         pids_events: None,

@@ -14,6 +14,7 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
 use super::launcher_program::LauncherProgram;
+use super::usage_meter::UsageMeter;
 use crate::cgroup::{Cgroup, CgroupEvents};
 use crate::error::{Error, is_exhaustion};
 use crate::image_root::ImageRoot;
@@ -91,6 +92,11 @@ impl Launcher {
     /// How often its control group has reached its limits.
     pub(super) fn events(&self) -> CgroupEvents {
         self.cgroup.as_ref().map(Cgroup::events).unwrap_or_default()
+    }
+
+    /// Starts the measurement of its next command.
+    pub(super) fn meter(&self) -> Option<UsageMeter> {
+        UsageMeter::start(self.cgroup.as_ref().map(Cgroup::files), self.process.id())
     }
 
     /// True if the process has not ended.

@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use bitzel_proto::platform_property::RootFileSystem;
 use bitzel_proto::reapi::{ActionResult, Command};
-use bitzel_proto::{google, timestamp::now};
+use bitzel_proto::worker::ResourceUsage;
+use bitzel_proto::{google, resource_usage, timestamp::now};
 
 use super::execution::{Execution, metadata};
-use crate::bounds::BoundReached;
+use crate::bounds::{Bound, BoundReached};
 use crate::error::Error;
 use crate::input_root::InputRoot;
 use crate::sandbox::{Sandbox, SandboxedCommand};
@@ -65,9 +66,24 @@ impl CommandRunner {
                 () = execution.request.cancellation.cancelled() => {}
             }
         };
-        let exit = self.sandbox.run_until(&command, &execution.directory, stop).await;
+        let mut usage = ResourceUsage::default();
+        let exit = self
+            .sandbox
+            .run_until(&command, &execution.directory, stop, &mut usage)
+            .await;
         metadata(result).execution_completed_timestamp = Some(now());
         metadata(result).virtual_execution_duration = Some(to_message(start.elapsed()));
+        if let Err(Error::BoundReached(BoundReached {
+            bound: Bound::Memory,
+            allowed,
+            ..
+        })) = exit
+        {
+            usage.memory_bound_bytes = allowed;
+        }
+        if usage != ResourceUsage::default() {
+            resource_usage::record(metadata(result), &usage);
+        }
         let exit = match exit {
             Err(Error::BoundReached(reached)) => {
                 result.exit_code = KILLED_EXIT_CODE;

@@ -128,6 +128,17 @@ pub fn last_run_key(environment: &Environment, recipe: &Recipe, task: &Task) -> 
     )
 }
 
+/// Key of the time that the last run of a task took, whatever its signature was.
+pub fn duration_key(environment: &Environment, recipe: &Recipe, task: &Task) -> Digest {
+    key(
+        environment,
+        "bitzel-duration",
+        &recipe.work_directory,
+        &task.name,
+        "",
+    )
+}
+
 /// Digest of an Action that is never run and that holds `hash` with all other parts of a key.
 fn key(environment: &Environment, kind: &str, work_directory: &str, task: &str, hash: &str) -> Digest {
     let arguments = [

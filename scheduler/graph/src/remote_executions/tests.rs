@@ -37,7 +37,14 @@ impl Service for ScriptedServer {
     type ExecuteStream = Operations;
     type WaitExecutionStream = Self::ExecuteStream;
 
-    async fn execute(&self, _: Request<ExecuteRequest>) -> Result<Response<Self::ExecuteStream>, Status> {
+    async fn execute(
+        &self,
+        request: Request<ExecuteRequest>,
+    ) -> Result<Response<Self::ExecuteStream>, Status> {
+        let path = request.metadata().get(REMAINING_PATH).expect("a remaining path");
+        assert_eq!(path, "1234", "in milliseconds");
+        let trees = request.metadata().get(INPUT_TREES).expect("input trees");
+        assert_eq!(trees.len(), 16, "one tree");
         self.answer("execute")
     }
 
@@ -84,6 +91,8 @@ async fn execute(script: Vec<(&'static str, Answer)>) -> (Result<ExecuteResponse
     let request = ExecutionRequest {
         action,
         skip_cache_lookup: false,
+        remaining_path: Duration::from_millis(1234),
+        input_trees: &[action],
         task: "mc:x:zlib:do_compile",
     };
     let outcome = client.execute(request).await;

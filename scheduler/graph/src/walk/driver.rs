@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bitzel_cas::{ActionCache, BlobStore, DirectoryCache};
 use bitzel_proto::InstanceName;
@@ -19,6 +19,7 @@ use super::critical_path::critical_path;
 use super::error::BuildError;
 use super::event::{BuildEvent, Outcome, Summary};
 use super::executions::Executions;
+use super::remaining_paths::RemainingPaths;
 use super::schedule::{Completion, Schedule, Step};
 use super::task_execution::{BuildContext, ReadyTask};
 use crate::output::{LostOutputs, place_outputs};
@@ -63,6 +64,7 @@ pub struct Driver {
     results: BTreeMap<u32, Arc<TaskResult>>,
     /// Wall time of this build's executions, by task.
     durations: BTreeMap<u32, u64>,
+    remaining_paths: RemainingPaths,
     /// Number of times that lost inputs or outputs of a task were built again.
     recoveries: BTreeMap<u32, usize>,
     running: usize,
@@ -75,6 +77,8 @@ enum StepOutcome {
         task: u32,
         taskhash: String,
         result: Result<Option<TaskResult>, BuildError>,
+        /// Time of the last run of a task that was not found, if it is known.
+        last_duration: Option<Duration>,
     },
     Execution {
         task: u32,
@@ -115,6 +119,7 @@ impl Driver {
             events,
             results: BTreeMap::new(),
             durations: BTreeMap::new(),
+            remaining_paths: RemainingPaths::default(),
             recoveries: BTreeMap::new(),
             running: 0,
             failed: 0,
@@ -194,10 +199,15 @@ impl Driver {
                     {
                         tracing::warn!(%error, "could not record a signature");
                     }
+                    let last_duration = match &result {
+                        Ok(None) => context.last_duration(task).await,
+                        _ => None,
+                    };
                     StepOutcome::LookUp {
                         task,
                         taskhash,
                         result,
+                        last_duration,
                     }
                 });
             }
@@ -227,8 +237,10 @@ impl Driver {
     }
 
     /// Collects the inputs of a task that is ready to be executed.
-    fn ready_task(&self, task: u32, taskhash: String) -> ReadyTask {
+    fn ready_task(&mut self, task: u32, taskhash: String) -> ReadyTask {
         let index = &self.context.index;
+        let is_needed = |task| self.schedule.completion(task).is_none();
+        let remaining_path = self.remaining_paths.of(index, task, is_needed);
         let inputs = self.schedule.inputs(task);
         let known = |needed: u32| {
             self.results
@@ -239,6 +251,7 @@ impl Driver {
             results: inputs.required().into_iter().filter_map(known).collect(),
             task_file: task_file(index, task, &taskhash),
             dependencies_file: dependencies_file(index, task, &taskhash, &|task| self.schedule.unihash(task)),
+            remaining_path,
             is_forced: self.schedule.is_forced(task),
             task,
             taskhash,
@@ -258,7 +271,11 @@ impl Driver {
                 task,
                 taskhash,
                 result: Ok(None),
+                last_duration,
             } => {
+                if let Some(duration) = last_duration {
+                    self.remaining_paths.learn(task, duration);
+                }
                 tracing::debug!(
                     task = self.context.index.display_name(task),
                     taskhash,
@@ -278,6 +295,8 @@ impl Driver {
             } => {
                 self.running -= 1;
                 self.durations.insert(task, milliseconds);
+                self.remaining_paths
+                    .learn(task, Duration::from_millis(milliseconds));
                 match result {
                     Ok(result) => self.complete(task, result, milliseconds, Schedule::executed),
                     Err(error) if error.is_lost_input() && self.may_recover(task) => {

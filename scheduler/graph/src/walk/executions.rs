@@ -1,5 +1,7 @@
 //! Trait of executors of Actions.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bitzel_proto::Digest;
 use bitzel_proto::reapi::ExecuteResponse;
@@ -12,6 +14,10 @@ pub struct ExecutionRequest<'a> {
     pub action: Digest,
     /// Executes the Action even if the action cache has a result.
     pub skip_cache_lookup: bool,
+    /// Time that the build still takes from the start of this Action on. The scheduler starts the longest one first.
+    pub remaining_path: Duration,
+    /// Largest trees in its input root, the most important first. The scheduler prefers an idle worker that has them.
+    pub input_trees: &'a [Digest],
     /// `RECIPE:TASK`, a description for people.
     pub task: &'a str,
 }

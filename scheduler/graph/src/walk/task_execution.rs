@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bitzel_cas::{ActionCache, BlobSource, BlobStore, DirectoryCache, upload_missing};
-use bitzel_proto::InstanceName;
 use bitzel_proto::graph::Task;
 use bitzel_proto::reapi::{ActionResult, ExecuteResponse};
+use bitzel_proto::scheduling_hint::MAX_INPUT_TREES;
+use bitzel_proto::{Digest, InstanceName};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
@@ -25,6 +26,7 @@ use crate::plan::task_action::{always_runs, task_action};
 use crate::plan::task_index::TaskIndex;
 use crate::plan::task_inputs::TaskInputs;
 use crate::plan::task_result::{TaskResult, outputs};
+use crate::plan::tree::Node;
 
 /// Context that all executions of a build share.
 pub(super) struct BuildContext {
@@ -52,6 +54,26 @@ pub(super) struct ReadyTask {
     pub(super) dependencies_file: Bytes,
     /// Executes the task although the server may have a result of its Action.
     pub(super) is_forced: bool,
+    /// Time that the build still takes from its start on.
+    pub(super) remaining_path: Duration,
+}
+
+/// Trees of an input root that are large and that few workers have: the private trees of the recipe, which the task before has
+/// left, then what other recipes have published.
+fn largest_trees(
+    inputs: &TaskInputs,
+    results: &BTreeMap<u32, Arc<TaskResult>>,
+    private_trees: &BTreeMap<String, Digest>,
+) -> Vec<Digest> {
+    let components = inputs.components.iter();
+    let components = components.filter_map(|component| results.get(component));
+    let published = components.flat_map(|result| result.outputs.values());
+    let published = published.filter_map(|node| match node {
+        Node::Stored(digest) => Some(*digest),
+        _ => None,
+    });
+    let trees = private_trees.values().copied().chain(published);
+    trees.take(MAX_INPUT_TREES).collect()
 }
 
 impl BuildContext {
@@ -112,11 +134,14 @@ impl BuildContext {
         upload_missing(&*self.store, blobs.chain(files))
             .await
             .map_err(BuildError::store(format!("uploading the inputs of {name}")))?;
+        let input_trees = largest_trees(&ready.inputs, &ready.results, &private_trees);
         let started = Instant::now();
         let response = self
             .executions
             .execute(ExecutionRequest {
                 action: action.action,
+                remaining_path: ready.remaining_path,
+                input_trees: &input_trees,
                 skip_cache_lookup: always_runs(task) || ready.is_forced,
                 task: &name,
             })
@@ -138,8 +163,11 @@ impl BuildContext {
         result.unihash = self
             .settle_unihash(ready.task, &ready.taskhash, &result, &action_result)
             .await?;
-        self.record(ready.task, &ready.taskhash, &result, &action_result)
-            .await?;
+        let (recorded, ()) = tokio::join!(
+            self.record(ready.task, &ready.taskhash, &result, &action_result),
+            self.record_duration(ready.task, milliseconds),
+        );
+        recorded?;
         Ok(result)
     }
 

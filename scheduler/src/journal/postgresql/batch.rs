@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use prost::Message;
 use uuid::Uuid;
 
-use crate::journal::format::{AttemptsRow, OperationRow, encode_outcome};
+use crate::journal::format::{AttemptsRow, OperationRow, UsageRow, encode_outcome};
 use crate::operation_queue::Record;
 
 /// Length of the columns at which a batch is written: it must be sent and stored within the time that a write has.
@@ -17,6 +17,14 @@ pub(super) struct Batch {
     pub(super) new: Rows,
     pub(super) changed: Rows,
     pub(super) deleted: Vec<Uuid>,
+    pub(super) usage: UsageRows,
+}
+
+/// Uses of resources by tasks. A use that is `None` is deleted.
+#[derive(Debug, Default)]
+pub(super) struct UsageRows {
+    pub(super) tasks: Vec<Uuid>,
+    pub(super) uses: Vec<Option<Vec<u8>>>,
 }
 
 /// Columns of rows that are written. A column that is `None` in a changed row keeps its value.
@@ -48,15 +56,31 @@ impl Batch {
     /// their number too. The rows are in the order of their identifiers, which keeps the index in PostgreSQL's memory.
     pub(super) fn fold(records: &[Record], max_records: usize) -> (Self, usize) {
         let mut changes = BTreeMap::<Uuid, Change>::new();
+        let mut usage = BTreeMap::<Uuid, Option<Vec<u8>>>::new();
         let (mut folded, mut bytes) = (0, 0);
         for record in records.iter().take(max_records.max(1)) {
-            bytes += changes.entry(operation(record)).or_default().apply(record);
+            bytes += match record {
+                Record::Learnt { task, task_use } => {
+                    let row = task_use
+                        .as_ref()
+                        .map(|task_use| UsageRow::new(task_use).encode_to_vec());
+                    let length = row.as_ref().map_or(0, Vec::len);
+                    usage.insert(Uuid::from_u128(task.0), row);
+                    length
+                }
+                record => {
+                    let change = operation(record).map(|operation| changes.entry(operation).or_default());
+                    change.map_or(0, |change| change.apply(record))
+                }
+            };
             folded += 1;
             if bytes >= MAX_BATCH_BYTES {
                 break;
             }
         }
-        (Self::of(changes), folded)
+        let mut batch = Self::of(changes);
+        (batch.usage.tasks, batch.usage.uses) = usage.into_iter().unzip();
+        (batch, folded)
     }
 
     /// Operation of a batch with one record, for messages.
@@ -129,6 +153,7 @@ impl Change {
                 self.deleted = true;
                 0
             }
+            Record::Learnt { .. } => 0,
         }
     }
 }
@@ -147,12 +172,13 @@ pub(super) fn lease(column: i64) -> u64 {
     u64::from_ne_bytes(column.to_ne_bytes())
 }
 
-fn operation(record: &Record) -> Uuid {
+fn operation(record: &Record) -> Option<Uuid> {
     match record {
         Record::Accepted { operation, .. }
         | Record::Leased { operation, .. }
         | Record::Requeued { operation, .. }
         | Record::Completed { operation, .. }
-        | Record::Forgotten { operation } => operation.0,
+        | Record::Forgotten { operation } => Some(operation.0),
+        Record::Learnt { .. } => None,
     }
 }

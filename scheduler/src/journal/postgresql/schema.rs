@@ -46,6 +46,12 @@ COMMIT;";
 const HAS_PROOF: &str = "SELECT EXISTS (SELECT FROM pg_attribute \
      WHERE attrelid = to_regclass('bitzel_operations') AND attname = 'proof' AND NOT attisdropped)";
 const ADD_PROOF: &str = "ALTER TABLE bitzel_operations ADD COLUMN IF NOT EXISTS proof bytea";
+/// Creates the table that came after the others, under the same lock. Servers of an earlier version do not use it.
+const CREATE_USAGE: &str = "
+BEGIN;
+SELECT pg_advisory_xact_lock(7312584160933116);
+CREATE TABLE IF NOT EXISTS bitzel_usage (task uuid PRIMARY KEY, usage bytea NOT NULL) WITH (fillfactor = 60);
+COMMIT;";
 
 /// Checks that the tables have this version and are of this queue, and creates them if there are none.
 pub(super) async fn prepare(client: &Client, queue: &str) -> Result<(), JournalError> {
@@ -69,6 +75,10 @@ pub(super) async fn prepare(client: &Client, queue: &str) -> Result<(), JournalE
     let has_proof: bool = client.query_one(HAS_PROOF, &[]).await?.get(0);
     if !has_proof {
         client.batch_execute(ADD_PROOF).await?;
+    }
+    let has_usage = "SELECT to_regclass('bitzel_usage') IS NOT NULL";
+    if !client.query_one(has_usage, &[]).await?.get::<_, bool>(0) {
+        client.batch_execute(CREATE_USAGE).await?;
     }
     Ok(())
 }

@@ -60,6 +60,13 @@ WITH leads AS MATERIALIZED (
     WHERE kept.id = new.id
 ), deleted AS (
     DELETE FROM bitzel_operations USING leads WHERE id = ANY ($15::uuid[])
+), learnt AS (
+    INSERT INTO bitzel_usage (task, usage)
+    SELECT new.task, new.usage FROM leads, unnest($17::uuid[], $18::bytea[]) AS new (task, usage) WHERE new.usage IS NOT NULL
+    ON CONFLICT (task) DO UPDATE SET usage = excluded.usage
+), unlearnt AS (
+    DELETE FROM bitzel_usage USING leads, unnest($17::uuid[], $18::bytea[]) AS new (task, usage)
+    WHERE bitzel_usage.task = new.task AND new.usage IS NULL
 )
 SELECT count(*) FROM leads";
 
@@ -239,9 +246,10 @@ async fn write(
         new,
         changed,
         deleted,
+        usage,
     } = batch;
     let epoch = i64::from(epoch);
-    let parameters: [&(dyn ToSql + Sync); 16] = [
+    let parameters: [&(dyn ToSql + Sync); 18] = [
         &epoch,
         &new.ids,
         &new.operations,
@@ -258,6 +266,8 @@ async fn write(
         &changed.outcomes,
         deleted,
         server,
+        &usage.tasks,
+        &usage.uses,
     ];
     let leads: i64 = client.query_one(statement, &parameters).await?.get(0);
     Ok(leads == 1)

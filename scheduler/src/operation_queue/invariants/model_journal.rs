@@ -41,6 +41,8 @@ impl ModelJournal {
                 (journaled.lease, journaled.attempts) = (None, attempts);
             }
             Record::Completed { operation, .. } => self.0.get_mut(&operation).unwrap().completed = true,
+            // What is learnt is no part of an operation.
+            Record::Learnt { .. } => {}
             Record::Forgotten { operation } => {
                 assert!(self.0.remove(&operation).is_some(), "forgotten twice");
             }

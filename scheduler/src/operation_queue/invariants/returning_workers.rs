@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::tests::{hello, id};
 use super::super::{Effect, LeaseId, OperationId, OperationQueue, Progress, Registration};
-use super::{KINDS, Model, ModelDisconnected, ModelWorker, NO_OPERATION, RECONNECT_TIMEOUT, nth};
+use super::{KINDS, Model, ModelDisconnected, ModelWorker, NO_OPERATION, RECONNECT_TIMEOUT, nth, offered};
 
 impl Model {
     /// Ends the stream of a worker. Its operations stay taken.
@@ -59,6 +59,7 @@ impl Model {
         let slots = worker.slots.try_into().unwrap();
         let mut hello = hello(&worker.name, slots, KINDS[KINDS.len() - 1]);
         hello.draining = worker.draining;
+        hello.resources = offered(worker.memory);
         let (new, effects) = self.queue.register_worker(
             self.time(),
             Registration {
@@ -125,11 +126,12 @@ impl Model {
                 .iter()
                 .map(|(lease, operation)| (*operation, *lease))
                 .collect();
-            let hello = hello(
+            let mut hello = hello(
                 &worker.name,
                 worker.slots.try_into().unwrap(),
                 KINDS[KINDS.len() - 1],
             );
+            hello.resources = offered(worker.memory);
             let (id, effects) = self.queue.register_worker(
                 self.time(),
                 Registration {
@@ -143,9 +145,14 @@ impl Model {
                 let unfinished = unfinished.is_some_and(|operation| !operation.completed);
                 assert_eq!(cancelled, !unfinished, "a lease that runs is adopted");
             }
+            let stated = leases
+                .values()
+                .filter_map(|operation| self.operations.get(operation));
+            let stated = stated.map(|operation| operation.memory).sum();
             let model = ModelWorker {
                 name: worker.name,
                 slots: worker.slots.max(leases.len()),
+                memory: worker.memory.max(stated),
                 draining: false,
                 // A server that restarts does not know of pauses.
                 paused_until: Duration::ZERO,

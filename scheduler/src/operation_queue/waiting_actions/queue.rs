@@ -21,6 +21,23 @@ pub(super) struct Starts<'a> {
 /// uses a large pool would never be served in a small one.
 const MAX_DISTANCE: Duration = Duration::from_mins(1);
 
+/// First operation of a queue.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::operation_queue) struct Head {
+    /// Order among the first operations of several queues: by user, then by invocation, then by position. So the position,
+    /// which the client can choose, decides only among the Actions of one invocation.
+    pub(super) key: (VirtualTime, MemberId, VirtualTime, MemberId, QueuePosition),
+    pub(in crate::operation_queue) place: Place,
+    pub(in crate::operation_queue) operation: OperationId,
+}
+
+impl Head {
+    /// Order among the first operations of several queues.
+    pub(in crate::operation_queue) fn key(&self) -> impl Ord + use<> {
+        self.key
+    }
+}
+
 /// Operations by user, by invocation and by position. Each level is ordered by key: the virtual start, moved by the priority
 /// of the first operation.
 #[derive(Debug)]
@@ -213,17 +230,21 @@ impl Queue {
         }
     }
 
-    /// First operation, with its place and the key of its user.
-    pub(super) fn first(&self) -> Option<(VirtualTime, Place, OperationId)> {
-        let (key, user, queue) = self.users.first()?;
-        let (_, invocation, queue) = queue.invocations.first()?;
+    /// First operation.
+    pub(super) fn first(&self) -> Option<Head> {
+        let (user_key, user, queue) = self.users.first()?;
+        let (invocation_key, invocation, queue) = queue.invocations.first()?;
         let (position, id) = queue.operations.first_key_value()?;
         let place = Place {
             user,
             invocation,
             position: *position,
         };
-        Some((key, place, *id))
+        Some(Head {
+            key: (user_key, user, invocation_key, invocation, *position),
+            place,
+            operation: *id,
+        })
     }
 
     /// Computes the keys of an invocation and its user anew.
