@@ -3,7 +3,7 @@
 //! A `ReplicaSet` that gets smaller deletes the pods with the lowest cost first, and one without a cost has 0
 //! (`controller.kubernetes.io/pod-deletion-cost`). A worker that is deleted finishes its Actions all the same; costs only
 //! decide how long that takes, and how much capacity is lost meanwhile. So few writes are worth more than exact costs: there
-//! are two of them, and a worker has to be idle for a while before it is marked so.
+//! are three of them. A cost is raised at once, and lowered when it has been too high for a while.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,7 +12,9 @@ use super::clock::Time;
 
 /// Cost of a worker that has been idle for a while: below that of a new pod, which may have got its first Action already.
 pub const IDLE_COST: i32 = -100;
-/// Cost of a worker that runs Actions.
+/// Cost of a worker that uses half of its slots or less. A farm that spreads its Actions has many of these and few idle ones.
+pub const LIGHT_COST: i32 = 50;
+/// Cost of a worker that uses more of its slots.
 pub const BUSY_COST: i32 = 100;
 /// Maximum number of marks of one round. The others follow in the next ones.
 const MAX_MARKS: usize = 50;
@@ -33,6 +35,8 @@ pub struct WorkerLoad {
     pub name: String,
     /// Number of its running Actions.
     pub running: usize,
+    /// Number of its slots.
+    pub slots: usize,
     /// True if it takes no more Actions.
     pub draining: bool,
 }
@@ -46,49 +50,76 @@ pub struct Mark {
     pub cost: i32,
 }
 
+impl WorkerLoad {
+    fn cost(&self) -> i32 {
+        if self.running == 0 {
+            IDLE_COST
+        } else if self.running * 2 <= self.slots {
+            LIGHT_COST
+        } else {
+            BUSY_COST
+        }
+    }
+}
+
 /// Decision about the costs of pods, from one look at the scheduler to the next.
 #[derive(Debug)]
 pub struct DeletionCosts {
-    /// Time for which a worker has to be idle.
+    /// Time for which a cost has to be too high before it is lowered.
     idle_time: Duration,
-    /// Time since when each idle worker is idle.
-    idle_since: HashMap<String, Time>,
+    /// Pods whose cost is too high.
+    too_high: HashMap<String, TooHigh>,
+}
+
+/// Cost that is too high.
+#[derive(Debug, Clone, Copy)]
+struct TooHigh {
+    since: Time,
+    /// Highest cost that would have been right since then.
+    right: i32,
 }
 
 impl DeletionCosts {
-    /// Marks workers as idle after `idle_time`.
+    /// Lowers costs that have been too high for `idle_time`.
     pub fn new(idle_time: Duration) -> Self {
         Self {
             idle_time,
-            idle_since: HashMap::new(),
+            too_high: HashMap::new(),
         }
     }
 
     /// Marks that change something, those of busy workers first. A pod without a worker in `workers` keeps its cost: it has
     /// not started yet, or has lost its connection for a moment. One that drains keeps it too, because it leaves anyway.
     pub fn marks(&mut self, now: Time, pods: &[WorkerPod], workers: &[WorkerLoad]) -> Vec<Mark> {
-        let mut loads: HashMap<&str, (usize, bool)> = HashMap::new();
-        for worker in workers {
-            // A worker that has come back may be there twice for a moment.
-            let load = loads.entry(&worker.name).or_default();
-            load.0 += worker.running;
-            load.1 |= worker.draining;
-        }
-        let mut idle_since = HashMap::new();
+        let loads: HashMap<&str, &WorkerLoad> = workers
+            .iter()
+            .map(|worker| (worker.name.as_str(), worker))
+            .collect();
+        let mut too_high = HashMap::new();
         let mut marks = vec![];
         for pod in pods {
-            let cost = match loads.get(pod.name.as_str()) {
-                Some((_, true)) | None => continue,
-                Some((0, false)) => {
-                    let since = self.idle_since.get(&pod.name).copied().unwrap_or(now);
-                    idle_since.insert(pod.name.clone(), since);
-                    if now.since(since) < self.idle_time {
-                        continue;
-                    }
-                    IDLE_COST
-                }
-                Some(_) => BUSY_COST,
+            let Some(load) = loads.get(pod.name.as_str()).filter(|load| !load.draining) else {
+                continue;
             };
+            // A pod without a cost counts as one with 0, for Kubernetes too.
+            let present = pod.cost.unwrap_or_default();
+            let mut cost = load.cost();
+            if cost < present {
+                let known = self.too_high.get(&pod.name);
+                let known = known.copied().unwrap_or(TooHigh {
+                    since: now,
+                    right: cost,
+                });
+                let known = TooHigh {
+                    right: known.right.max(cost),
+                    ..known
+                };
+                if now.since(known.since) < self.idle_time {
+                    too_high.insert(pod.name.clone(), known);
+                    continue;
+                }
+                cost = known.right;
+            }
             if pod.cost != Some(cost) {
                 marks.push(Mark {
                     pod: pod.name.clone(),
@@ -96,7 +127,7 @@ impl DeletionCosts {
                 });
             }
         }
-        self.idle_since = idle_since;
+        self.too_high = too_high;
         // A busy worker with a low cost is what a mark prevents.
         marks.sort_by_key(|mark| std::cmp::Reverse(mark.cost));
         marks.truncate(MAX_MARKS);
@@ -108,7 +139,7 @@ impl DeletionCosts {
 mod tests {
     use super::*;
 
-    const IDLE_TIME: Duration = Duration::from_secs(60);
+    const IDLE_TIME: Duration = Duration::from_mins(1);
 
     fn at(seconds: u64) -> Time {
         Time::default() + Duration::from_secs(seconds)
@@ -125,6 +156,7 @@ mod tests {
         WorkerLoad {
             name: name.to_owned(),
             running,
+            slots: 4,
             draining: false,
         }
     }
@@ -153,12 +185,26 @@ mod tests {
     fn a_pause_between_actions_changes_no_mark() {
         let mut costs = DeletionCosts::new(IDLE_TIME);
         let pods = [pod("a", Some(BUSY_COST))];
-        for (second, running) in [(0, 1), (50, 0), (100, 1), (110, 0), (169, 0)] {
+        for (second, running) in [(0, 3), (50, 0), (100, 4), (110, 0), (169, 0)] {
             let marks = costs.marks(at(second), &pods, &[worker("a", running)]);
             assert_eq!(marks, [], "at {second} s");
         }
         let marks = costs.marks(at(170), &pods, &[worker("a", 0)]);
         assert_eq!(marks, [mark("a", IDLE_COST)]);
+    }
+
+    #[test]
+    fn a_worker_with_less_to_do_gets_the_highest_cost_of_that_time() {
+        let mut costs = DeletionCosts::new(IDLE_TIME);
+        let pods = [pod("a", Some(BUSY_COST))];
+        for (second, running) in [(0, 0), (30, 2), (59, 0)] {
+            assert_eq!(costs.marks(at(second), &pods, &[worker("a", running)]), []);
+        }
+        let marks = costs.marks(at(60), &pods, &[worker("a", 0)]);
+        assert_eq!(marks, [mark("a", LIGHT_COST)]);
+        let pods = [pod("a", Some(LIGHT_COST))];
+        let marks = costs.marks(at(61), &pods, &[worker("a", 3)]);
+        assert_eq!(marks, [mark("a", BUSY_COST)]);
     }
 
     #[test]
@@ -181,7 +227,7 @@ mod tests {
         let workers: Vec<_> = names
             .iter()
             .enumerate()
-            .map(|(index, name)| worker(name, usize::from(index >= 160)))
+            .map(|(index, name)| worker(name, if index < 160 { 0 } else { 4 }))
             .collect();
         let marks = costs.marks(at(0), &pods, &workers);
         assert_eq!(marks.len(), MAX_MARKS);

@@ -10,6 +10,7 @@ mod gated_action_cache;
 mod guarantees;
 mod input_leases;
 mod manual_clock;
+mod simulated_day;
 mod tenants;
 mod worker_loss;
 mod worker_protocol;

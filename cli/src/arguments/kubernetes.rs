@@ -28,7 +28,8 @@ pub(crate) struct KubernetesControllerArguments {
     #[arg(long, value_name = "TIME", value_parser = parse_interval, default_value = "10")]
     pub(crate) interval: Duration,
 
-    /// Time for which a worker has to be idle before its pod is marked so: seconds, or a number with m, h or d
+    /// Time for which a mark has to be too high before it is lowered, as that of a worker that has become idle: seconds, or a
+    /// number with m, h or d
     #[arg(long, value_name = "TIME", value_parser = parse_age, default_value = "60")]
     pub(crate) idle_time: Duration,
 

@@ -7,7 +7,7 @@ use axum::Router;
 use bitzel_proto::farm::farm_client::FarmClient;
 use bitzel_proto::farm::{GetFarmRequest, GetFarmResponse};
 use bitzel_rpc::endpoint::{Channel, ClientCredentials};
-use bitzel_scheduler::deletion_costs::{BUSY_COST, DeletionCosts, WorkerLoad};
+use bitzel_scheduler::deletion_costs::{DeletionCosts, IDLE_COST, LIGHT_COST, WorkerLoad};
 use bitzel_scheduler::{Clock as _, SystemClock};
 use metrics::counter;
 use tokio::sync::watch;
@@ -98,7 +98,11 @@ impl Controller {
         let workers: Vec<_> = self.farm().await?.workers.into_iter().map(load).collect();
         for mark in self.costs.marks(self.clock.now(), &pods, &workers) {
             self.pods.set_cost(&mark).await?;
-            let state = if mark.cost == BUSY_COST { "busy" } else { "idle" };
+            let state = match mark.cost {
+                IDLE_COST => "idle",
+                LIGHT_COST => "light",
+                _ => "busy",
+            };
             counter!("bitzel_controller_marks_total", "state" => state).increment(1);
             tracing::info!(pod = mark.pod, state, "marked");
         }
@@ -122,6 +126,7 @@ impl Controller {
 fn load(worker: bitzel_proto::farm::Worker) -> WorkerLoad {
     WorkerLoad {
         running: worker.running.len(),
+        slots: worker.slots as usize,
         name: worker.name,
         draining: worker.draining,
     }
