@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::routing::{get, patch};
 use bitzel_proto::farm::GetFarmRequest;
@@ -85,11 +85,29 @@ fn authorized(pods: &Pods, headers: &HeaderMap) -> Result<(), StatusCode> {
     is_right.then_some(()).ok_or(StatusCode::UNAUTHORIZED)
 }
 
+/// Parameters of a query, decoded.
+fn parameters(query: &str) -> HashMap<String, String> {
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let decoded = |text: &str| {
+        let mut parts = text.split('%');
+        let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+        for part in parts {
+            bytes.push(u8::from_str_radix(&part[..2], 16).expect("two digits"));
+            bytes.extend(&part.as_bytes()[2..]);
+        }
+        String::from_utf8(bytes).expect("text")
+    };
+    pairs
+        .map(|(name, value)| (name.to_owned(), decoded(value)))
+        .collect()
+}
+
 async fn list(
     State(pods): State<Shared>,
-    Query(query): Query<HashMap<String, String>>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<String, StatusCode> {
+    let query = parameters(&query.unwrap_or_default());
     let pods = pods.lock().expect("no panic");
     authorized(&pods, &headers)?;
     let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
