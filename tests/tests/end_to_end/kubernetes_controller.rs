@@ -43,8 +43,10 @@ struct ApiServer {
 
 impl ApiServer {
     async fn start(token: &str) -> Self {
-        let pods = Shared::default();
-        pods.lock().expect("no panic").token = token.to_owned();
+        let pods = Arc::new(Mutex::new(Pods {
+            token: token.to_owned(),
+            ..Pods::default()
+        }));
         let routes = Router::new()
             .route("/api/v1/namespaces/farm/pods", get(list))
             .route("/api/v1/namespaces/farm/pods/{name}", patch(merge))
@@ -147,8 +149,8 @@ async fn merge(
 ) -> Result<String, StatusCode> {
     let mut pods = pods.lock().expect("no panic");
     authorized(&pods, &headers)?;
-    if headers.get(header::CONTENT_TYPE).map(|kind| kind.as_bytes()) != Some(b"application/merge-patch+json")
-    {
+    let kind = headers.get(header::CONTENT_TYPE);
+    if kind.is_none_or(|kind| kind.as_bytes() != b"application/merge-patch+json") {
         return Err(StatusCode::UNSUPPORTED_MEDIA_TYPE);
     }
     let patch = serde_json::from_str(&body).map_err(|_| StatusCode::BAD_REQUEST)?;
