@@ -153,6 +153,7 @@ buildah buildah
 busybox busybox-static
 crun crun
 /usr/lib/postgresql/15/bin/postgres postgresql
+etcd etcd-server
 ip iproute2
 mmdebstrap mmdebstrap"
     while read -r program package version; do
@@ -172,7 +173,7 @@ kubernetes-validate kubernetes-validate $kubernetes_validate_version"
     done <<<"bazel-remote github.com/buchgr/bazel-remote/v2 $bazel_remote_version .
 bb-storage github.com/buildbarn/bb-storage $bb_storage_version ./cmd/bb_storage
 helm helm.sh/helm/v4 $helm_version ./cmd/helm"
-    for program in chart-objects moby-seccomp keda chart-images; do
+    for program in chart-objects kube-apiserver moby-seccomp keda chart-images; do
         if ! "install_${program//-/_}" >"$demo/peers/$program.log" 2>&1; then
             echo "setup: SKIPPED: $program: it cannot be made, see $demo/peers/$program.log" >&2
         fi
@@ -188,6 +189,23 @@ install_chart_objects() {
     rm -rf "$demo/peers/chart-objects"
     GOTOOLCHAIN=local timeout 900 go build -C "$source" -mod=readonly -o "$demo/peers/chart-objects/objects" . || return
     echo "$wanted" >"$demo/peers/chart-objects/installed"
+}
+
+# The API server of the version of Kubernetes that chart-objects is made of. Its first build takes a quarter of an hour on
+# two processors.
+install_kube_apiserver() {
+    local source=$root/helm/tests/objects wanted directory=$demo/peers/kube-apiserver
+    wanted=$(cat "$source"/go.{mod,sum} | sha256sum)
+    [ "$(cat "$directory/installed" 2>/dev/null)" != "$wanted" ] || return 0
+    rm -rf "$directory"
+    mkdir -p "$directory/source"
+    cp "$source"/go.{mod,sum} "$directory/source/"
+    # A module that needs the program keeps it among its requirements.
+    printf 'package main\n\nimport _ "k8s.io/kubernetes/cmd/kube-apiserver/app"\n\nfunc main() {}\n' \
+        >"$directory/source/main.go"
+    (cd "$directory/source" && GOTOOLCHAIN=local timeout 3600 go build -mod=mod -o ../kube-apiserver \
+        k8s.io/kubernetes/cmd/kube-apiserver) || return
+    echo "$wanted" >"$directory/installed"
 }
 
 # The definition of KEDA's ScaledObject, against which the chart's are validated.

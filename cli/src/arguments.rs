@@ -9,6 +9,7 @@
 mod build;
 mod farm;
 mod global;
+mod kubernetes;
 mod remote;
 mod root;
 mod server;
@@ -22,6 +23,7 @@ use clap_complete::Shell;
 pub(crate) use build::{BuildArguments, GraphArguments, LogArguments, MetadataArguments, TargetArguments};
 pub(crate) use farm::{FarmArguments, StatusArguments, WorkersArguments, WorkersCommand};
 pub(crate) use global::{DirectoryArguments, LogFormat, TelemetryArguments};
+pub(crate) use kubernetes::{KubernetesApiArguments, KubernetesControllerArguments};
 pub(crate) use remote::RemoteArguments;
 pub(crate) use root::{RootArguments, RootCommand, RootImportArguments, RootMakeArguments};
 pub(crate) use server::{ConfigArguments, ConfigCommand, ServeArguments, WorkerArguments};
@@ -57,6 +59,8 @@ pub(crate) enum Command {
     Status(StatusArguments),
     /// List the workers of a farm, or drain some
     Workers(WorkersArguments),
+    /// Mark the pods of workers with their deletion cost, so that Kubernetes takes idle ones away first
+    KubernetesController(KubernetesControllerArguments),
     /// Check the configuration file of a server, or print its schema
     Config(ConfigArguments),
     /// Manage the root file systems in which builds parse and tasks run
@@ -80,7 +84,10 @@ pub(crate) enum Command {
 impl Command {
     /// True for commands that run until they are stopped, and whose log lines a service manager collects.
     pub(crate) fn is_service(&self) -> bool {
-        matches!(self, Self::Serve(_) | Self::Worker(_))
+        matches!(
+            self,
+            Self::Serve(_) | Self::Worker(_) | Self::KubernetesController(_)
+        )
     }
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod farm;
 pub(crate) mod graph;
+pub(crate) mod kubernetes_controller;
 pub(crate) mod log;
 pub(crate) mod man;
 pub(crate) mod root;

@@ -65,6 +65,7 @@ impl Embedded {
         }
         // After the build, nobody needs the results of Actions that still run.
         let worker = LocalWorker {
+            name: None,
             pool: String::new(),
             cache_directory: directories.worker(),
             scratch_directory: directories.scratch(),

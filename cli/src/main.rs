@@ -1,5 +1,6 @@
 //! The `bitzel` command: reads the command line and the environment, and composes the roles of a farm.
 
+mod access_reload;
 mod admin;
 mod allocator;
 mod arguments;
@@ -16,6 +17,7 @@ mod event_handlers;
 mod farm_view;
 mod front_end;
 mod interrupt;
+mod kubernetes;
 mod last_graph;
 mod local_action_source;
 mod local_blob_stores;
@@ -66,6 +68,12 @@ fn run(arguments: Arguments) -> Result<ExitCode, CommandError> {
         let _entered = runtime.enter();
         Telemetry::start(&arguments.telemetry, command.is_service())?
     };
+    if let Command::KubernetesController(arguments) = command {
+        // It keeps nothing, and its pod has no directory to write to.
+        let ended = runtime.block_on(commands::kubernetes_controller::run(arguments));
+        telemetry.end();
+        return ended;
+    }
     let directories = Directories::find(arguments.directories)?;
     let ended = runtime.block_on(async {
         match command {
@@ -78,7 +86,10 @@ fn run(arguments: Arguments) -> Result<ExitCode, CommandError> {
             Command::Workers(arguments) => commands::farm::workers(arguments).await,
             Command::Store(arguments) => commands::store::run(&directories, arguments).await,
             Command::Root(arguments) => commands::root::run(&directories, arguments).await,
-            Command::Config(_) | Command::Completions { .. } | Command::Man { .. } => Ok(ExitCode::SUCCESS),
+            Command::Config(_)
+            | Command::Completions { .. }
+            | Command::Man { .. }
+            | Command::KubernetesController(_) => Ok(ExitCode::SUCCESS),
         }
     });
     telemetry.end();

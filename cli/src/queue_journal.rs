@@ -64,7 +64,7 @@ impl QueueJournal {
                         return Err(CommandError::new(format!(
                             "the other schedulers need an address of this one, and {address} is every address"
                         ))
-                        .hint("set execution.journal.postgresql.address to grpc://host:port, or grpcs:// with TLS"));
+                        .hint("give --scheduler-address grpc://host:port, or grpcs:// with TLS"));
                     }
                     None => format!("{scheme}://{address}"),
                 },

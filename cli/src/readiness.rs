@@ -21,6 +21,8 @@ pub(crate) struct Readiness {
     connected: Option<watch::Receiver<bool>>,
     /// Group of schedulers, one of which has to lead.
     group: Option<GroupReadiness>,
+    /// Problem that keeps the process from its work, as text for people.
+    problem: Option<watch::Receiver<Option<String>>>,
 }
 
 impl Readiness {
@@ -31,6 +33,7 @@ impl Readiness {
             written: None,
             connected: None,
             group: None,
+            problem: None,
         }
     }
 
@@ -58,6 +61,14 @@ impl Readiness {
         }
     }
 
+    /// Ready only while there is no problem.
+    pub(crate) fn without(self, problem: watch::Receiver<Option<String>>) -> Self {
+        Self {
+            problem: Some(problem),
+            ..self
+        }
+    }
+
     /// Checks all conditions. The error is the first one that does not hold, as text for people.
     pub(crate) async fn check(&self) -> Result<(), String> {
         if self.shutdown.is_cancelled() {
@@ -72,6 +83,9 @@ impl Readiness {
         }
         if self.group.as_ref().is_some_and(|group| !group.is_ready()) {
             return Err("no scheduler leads (can they reach PostgreSQL?)".to_owned());
+        }
+        if let Some(problem) = self.problem.as_ref().and_then(|problem| problem.borrow().clone()) {
+            return Err(problem);
         }
         if let Some(directory) = self.written.clone() {
             let written = tokio::task::spawn_blocking(move || {
@@ -113,6 +127,15 @@ mod tests {
             Err("no connection to the scheduler".to_owned())
         );
         sender.send_replace(true);
+        assert_eq!(readiness.check().await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn tells_the_problem_while_there_is_one() {
+        let (sender, problem) = watch::channel(Some("cannot list the pods".to_owned()));
+        let readiness = Readiness::until(CancellationToken::new()).without(problem);
+        assert_eq!(readiness.check().await, Err("cannot list the pods".to_owned()));
+        sender.send_replace(None);
         assert_eq!(readiness.check().await, Ok(()));
     }
 

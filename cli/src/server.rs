@@ -34,7 +34,7 @@ enum Scheduler {
     /// The only one of its farm.
     Alone(Box<ExecutionServer>),
     /// One of several that share a journal.
-    Member(SchedulerGroup),
+    Member(Box<SchedulerGroup>),
 }
 
 impl Scheduler {
@@ -62,7 +62,7 @@ impl Scheduler {
                     identities: shared.identities,
                 };
                 let group = SchedulerGroup::join(settings, cache.blobs(), cache.results())?;
-                return Ok(Self::Member(group));
+                return Ok(Self::Member(Box::new(group)));
             }
         };
         Ok(Self::Alone(Box::new(ExecutionServer::with_journal(
@@ -101,28 +101,33 @@ impl Scheduler {
                     group: None,
                 }
             }
-            Self::Member(SchedulerGroup {
-                execution,
-                worker_queue,
-                farm,
-                scaler,
-                gauges,
-                readiness,
-                background,
-            }) => SchedulerServices {
-                extension: Extension {
-                    add_services: Box::new(|routes| {
-                        routes
-                            .add_service(execution.into_server())
-                            .add_service(worker_queue.into_server())
-                            .add_service(farm.into_server())
-                    }),
-                    shut_down: Box::pin(background.shut_down()),
-                },
-                admin: Routes::new(scaler.into_server()).into_axum_router(),
-                gauges: Box::new(move || gauges.publish()),
-                group: Some(readiness),
-            },
+            Self::Member(group) => {
+                let SchedulerGroup {
+                    execution,
+                    worker_queue,
+                    farm,
+                    scaler,
+                    forwarded_scaler,
+                    gauges,
+                    readiness,
+                    background,
+                } = *group;
+                SchedulerServices {
+                    extension: Extension {
+                        add_services: Box::new(|routes| {
+                            routes
+                                .add_service(execution.into_server())
+                                .add_service(worker_queue.into_server())
+                                .add_service(farm.into_server())
+                                .add_service(forwarded_scaler.into_server())
+                        }),
+                        shut_down: Box::pin(background.shut_down()),
+                    },
+                    admin: Routes::new(scaler.into_server()).into_axum_router(),
+                    gauges: Box::new(move || gauges.publish()),
+                    group: Some(readiness),
+                }
+            }
         }
     }
 }

@@ -26,6 +26,8 @@ pub(crate) struct LocalWorker {
     pub(crate) properties: Vec<(String, String)>,
     /// Maximum number of concurrent Actions. With 0, the worker only waits for its shutdown.
     pub(crate) slots: usize,
+    /// Name among the workers of the server. Default: host name and process id.
+    pub(crate) name: Option<String>,
     /// Pool of workers that scale together; empty if it has none.
     pub(crate) pool: String,
     /// Identity of this machine's root file system. Default: computed.
@@ -49,7 +51,8 @@ impl LocalWorker {
         };
         let mut executor = self.executor_config();
         let root_identity = offered_identity(self.root_identity).await;
-        executor.worker_name = format!("{}-{}", host_name(), std::process::id());
+        let default_name = || format!("{}-{}", host_name(), std::process::id());
+        executor.worker_name = self.name.unwrap_or_else(default_name);
         let mut platform = offered_platform(root_identity.as_ref());
         let properties = self.properties.into_iter();
         platform

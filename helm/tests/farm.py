@@ -35,6 +35,8 @@ FS_GROUP = 1000
 NETWORK = "10.89.0"
 T = TypeVar("T")
 LINKS = itertools.count()
+# The last part of a pod's address, which no later pod of this process gets.
+ADDRESSES = itertools.count(2)
 
 
 def run(*command: str | Path, **options: object) -> str:
@@ -120,15 +122,21 @@ class Farm:
         self.addresses: dict[str, str] = {}
         self.mounts: list[Path] = []
 
-    def start(self, spec: dict, name: str, container: int = 0, host: str | None = None) -> Container:
-        """Starts one container of a pod's spec, with volumes and an address of its own, which later ones know as `host`
-        in the namespace."""
-        address = f"{NETWORK}.{len(self.containers) + 2}"
+    def start(
+        self,
+        spec: dict,
+        name: str,
+        container: int = 0,
+        host: str | None = None,
+        address: str | None = None,
+    ) -> Container:
+        """Starts one container of a pod's spec, with volumes and an address of its own, which all know as `host` in the
+        namespace."""
+        address = address or f"{NETWORK}.{next(ADDRESSES)}"
         network = self.add_network(name, address)
         self.addresses[name] = address
         if host:
             self.addresses[f"{host}.{NAMESPACE}.svc"] = address
-        hosts = "".join(f"{address} {host}\n" for host, address in self.addresses.items())
         volumes = {volume["name"]: self.make_volume(name, volume) for volume in spec.get("volumes", [])}
         for mount in spec["containers"][container].get("volumeMounts", []):
             # The claims of a StatefulSet.
@@ -142,10 +150,19 @@ class Farm:
             self.directory,
             name,
             network,
-            f"127.0.0.1 localhost\n{hosts}",
+            self.hosts(),
         )
         self.containers.append(started)
+        # In place: the file is mounted into each container.
+        for other in self.containers:
+            (other.bundle / "hosts").write_text(self.hosts())
         return started
+
+    def hosts(self) -> str:
+        """What the name server of a cluster knows."""
+        return "127.0.0.1 localhost\n" + "".join(
+            f"{address} {host}\n" for host, address in self.addresses.items()
+        )
 
     @staticmethod
     def add_network(name: str, address: str) -> str:
@@ -167,7 +184,10 @@ class Farm:
             for key, text in data.items():
                 (directory / key).write_text(text)
         elif "secret" in volume:
-            for key, content in self.secrets[volume["secret"]["secretName"]].items():
+            secret = self.secrets[volume["secret"]["secretName"]]
+            # Without `items`, all keys.
+            for key in [item["key"] for item in volume["secret"].get("items", [])] or secret:
+                content = secret[key]
                 (directory / key).write_bytes(content)
                 os.chown(directory / key, 0, FS_GROUP)
                 (directory / key).chmod(volume["secret"]["defaultMode"])
@@ -181,7 +201,8 @@ class Farm:
     def empty_directory(self, pod: str, name: str) -> Path:
         """A directory as the kubelet makes it for a pod with an fsGroup."""
         directory = self.directory / f"volume-{pod}-{name}"
-        directory.mkdir()
+        # A pod of a StatefulSet that starts again finds its claim.
+        directory.mkdir(exist_ok=True)
         os.chown(directory, 0, FS_GROUP)
         directory.chmod(0o2777)
         return directory
@@ -200,6 +221,12 @@ class Farm:
         _, text = self.get(name, "/metrics")
         lines = [line for line in text.splitlines() if line.split("{")[0].split(" ")[0] == metric]
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+    def end(self, container: Container) -> None:
+        """Removes an ended container. A later one of the same name finds its volumes again, as in a StatefulSet."""
+        container.remove()
+        run("ip", "netns", "delete", container.name)
+        self.containers.remove(container)
 
     def remove(self) -> None:
         for container in self.containers:

@@ -9,6 +9,7 @@ in a user namespace; they are readable all the same).
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -76,6 +77,10 @@ class Container:
     def terminate(self) -> None:
         """Sends SIGTERM to the first process, as the kubelet does."""
         crun("kill", self.name, "TERM")
+
+    def kill(self) -> None:
+        """Kills the first process, and so all of them, as when a node is lost."""
+        crun("kill", self.name, "KILL")
 
     def processes(self) -> list[Process]:
         """Processes of the container, as the node sees them."""
@@ -159,15 +164,22 @@ def oci_configuration(
     profile = seccomp_profile(node, context.get("seccompProfile", {"type": "Unconfined"}))
     if profile:
         linux["seccomp"] = profile
-    environment = [f"PATH={PATH}", f"HOSTNAME={name}"]
-    environment += [f"{entry['name']}={entry['value']}" for entry in container.get("env", [])]
+    variables = {entry["name"]: value_of(entry, name) for entry in container.get("env", [])}
+    environment = [
+        f"PATH={PATH}",
+        f"HOSTNAME={name}",
+        *(f"{key}={value}" for key, value in variables.items()),
+    ]
     image = container["image"].split(":")[0].split("/")[-1]
     return {
         "ociVersion": "1.0.2",
         "hostname": name,
         "root": {"path": str(node.images[image]), "readonly": context.get("readOnlyRootFilesystem", False)},
         "process": {
-            "args": [*container["command"], *container.get("args", [])],
+            "args": [
+                expanded(argument, variables)
+                for argument in [*container["command"], *container.get("args", [])]
+            ],
             "cwd": "/",
             "env": environment,
             "user": {
@@ -184,6 +196,20 @@ def oci_configuration(
         ],
         "linux": linux,
     }
+
+
+def value_of(entry: dict, pod: str) -> str:
+    """Value of an environment variable, as a kubelet reads it."""
+    if "value" in entry:
+        return entry["value"]
+    if entry["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.name"}}:
+        return pod
+    raise ValueError(f"unexpected variable {entry}")
+
+
+def expanded(argument: str, variables: dict[str, str]) -> str:
+    """An argument with its `$(NAME)` replaced, as a kubelet does; those of unknown variables stay."""
+    return re.sub(r"\$\((\w+)\)", lambda match: variables.get(match[1], match[0]), argument)
 
 
 def seccomp_profile(node: Node, profile: dict) -> dict | None:

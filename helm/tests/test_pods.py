@@ -10,34 +10,22 @@ import copy
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
-import tempfile
 import unittest
-from pathlib import Path
 
 import oci_container
 import seccomp_profile
 from certificates import Authority
-from chart import BITZEL, CHART, HELM, MOBY_SECCOMP, ROOT, need, objects_of, pod_specs, pool, render
+from chart import CHART, MOBY_SECCOMP, objects_of, pod_specs, pool, render
 from farm import (
-    BASE,
-    BUILDAH,
     Farm,
-    build_images,
-    enter_private_namespaces,
-    mount_images,
-    programs_missing,
-    remove_images,
     wait_until,
 )
-from oci_container import Container, Node, Process
+from oci_container import Container, Process
+from pods_case import IDENTITY, PodsCase, node
 from values_matrix import SECURE
 
-DEMO = ROOT / ".demo"
-# Identity of the root file system of the workers' image.
-IDENTITY = "worker-image"
 # HOSTTOOLS of openembedded-core 5.2 and 6.0, without what only testimage and the archiver need.
 HOST_TOOLS = """
 [ ar as awk basename bash bunzip2 bzip2 cat chgrp chmod chown chrpath cmp comm cp cpio cpp cut date dd diff diffstat
@@ -48,61 +36,11 @@ sha384sum sha512sum sleep sort split stat strings strip tail tar tee test touch 
 wget which xargs zstd
 """.split()  # noqa: SIM905 - a hundred words are easier to compare without quotes
 
-DIRECTORY: tempfile.TemporaryDirectory
-NODE: Node
 
-
-def skip(reason: str) -> None:
-    print(f"SKIPPED: pods of the chart as processes: {reason}")
-    raise unittest.SkipTest(reason)
-
-
-def setUpModule() -> None:
-    global DIRECTORY, NODE
-    need(HELM, BITZEL, MOBY_SECCOMP)
-    if os.getuid() != 0:
-        skip("it needs root, for containers with user namespaces of 65536 ids")
-    if missing := programs_missing():
-        skip(f"{', '.join(missing)} missing; tests/setup.sh installs them")
-    if subprocess.run([*BUILDAH, "inspect", BASE], capture_output=True, check=False).returncode != 0:
-        skip("the base image is missing; tests/setup.sh makes it")
-    DIRECTORY = tempfile.TemporaryDirectory(prefix="bitzel-pods-", dir="/var/tmp")
-    directory = Path(DIRECTORY.name)
-    directory.chmod(0o755)
-    profiles = directory / "seccomp" / "profiles"
-    profiles.mkdir(parents=True)
-    shutil.copy(CHART / "files" / "seccomp.json", profiles / "bitzel-worker.json")
-    build_images(directory)
-    enter_private_namespaces()
-    moby = json.loads(MOBY_SECCOMP.read_text())
-    NODE = Node(mount_images(directory), profiles.parent, seccomp_profile.resolve(moby, []))
-
-
-def tearDownModule() -> None:
-    for image in NODE.images.values():
-        subprocess.run(["umount", str(image)], check=True)
-    remove_images()
-    DIRECTORY.cleanup()
-
-
-class Pods(unittest.TestCase):
-    def setUp(self) -> None:
-        scratch = tempfile.TemporaryDirectory(dir=DIRECTORY.name)
-        self.addCleanup(scratch.cleanup)
-        self.directory = Path(scratch.name)
-        self.directory.chmod(0o755)
-
-    def farm(
-        self, values: dict, secrets: dict[str, dict[str, bytes]] | None = None
-    ) -> tuple[Farm, dict[str, dict]]:
-        documents = render(values)
-        farm = Farm(NODE, self.directory, documents, secrets)
-        self.addCleanup(farm.remove)
-        return farm, pod_specs(documents)
-
+class Pods(PodsCase):
     def check_sandbox(self, spec: dict, name: str) -> tuple[int, str]:
         """Exit code and output of the container `sandbox` of `helm test`."""
-        farm = Farm(NODE, self.directory, [])
+        farm = Farm(node(), self.directory, [])
         container = farm.start(spec, name, container=1)
         self.addCleanup(farm.remove)
         return container.wait(60), container.output()
@@ -208,41 +146,6 @@ class Pods(unittest.TestCase):
         for name in ("cas-0", "cas-1"):
             self.assertGreater(farm.metric(name, "bitzel_store_blobs"), 0, f"{name} has a part of the blobs")
 
-    def wait_until_ready(self, farm: Farm, name: str) -> None:
-        def ready() -> bool:
-            container = next(container for container in farm.containers if container.name == name)
-            self.assertIsNone(container.process.poll(), f"{name} has ended: {container.output()}")
-            return farm.get(name, "/readyz")[0] == 200
-
-        wait_until(ready, 60, f"{name} is ready")
-
-    def assert_helm_test_passes(self, farm: Farm, specs: dict[str, dict]) -> None:
-        for number, name in enumerate(("helm-test-health", "helm-test-sandbox")):
-            container = farm.start(specs["Pod/t-bitzel-test"], name, container=number)
-            self.assertEqual(container.wait(60), 0, container.output())
-
-    def start_build(self, server: str, *arguments: str) -> subprocess.Popen:
-        build = self.directory / "build"
-        shutil.copytree(DEMO / "build" / "conf", build / "conf", dirs_exist_ok=True)
-        process = subprocess.Popen(
-            [
-                str(BITZEL),
-                "build",
-                f"--remote={server}",
-                f"--cache-dir={self.directory / 'client'}",
-                f"--build-dir={build}",
-                f"--bitbake={DEMO / 'bitbake'}",
-                f"--root-identity={IDENTITY}",
-                *arguments,
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.addCleanup(process.kill)
-        return process
-
     def test_each_isolation_makes_sandboxes(self):
         for isolation in ("unconfined", "sysAdmin"):
             spec = pod_specs(render({"workers": {"isolation": isolation}}))["Pod/t-bitzel-test"]
@@ -281,7 +184,7 @@ class Pods(unittest.TestCase):
     def test_the_profile_allows_nothing_that_a_worker_can_do_without(self):
         moby = json.loads(MOBY_SECCOMP.read_text())
         spec = pod_specs(render({}))["Pod/t-bitzel-test"]
-        profile = NODE.seccomp / "profiles" / "bitzel-worker.json"
+        profile = node().seccomp / "profiles" / "bitzel-worker.json"
         whole = profile.read_text()
         self.addCleanup(profile.write_text, whole)
         for call in seccomp_profile.WORKER_CALLS:
@@ -294,28 +197,28 @@ class Pods(unittest.TestCase):
         values = {"server": {"enabled": False}, "pools": [], "nodeProfiles": {"enabled": True}}
         documents = render(values)
         spec = pod_specs(documents)["DaemonSet/t-bitzel-node-profiles"]
-        farm = Farm(NODE, self.directory, documents)
+        farm = Farm(node(), self.directory, documents)
         self.addCleanup(farm.remove)
-        node = self.directory / "kubelet"
-        node.mkdir()
+        kubelet = self.directory / "kubelet"
+        kubelet.mkdir()
         spec["volumes"] = [volume for volume in spec["volumes"] if "hostPath" not in volume]
         container = spec["containers"][0]
         container["volumeMounts"] = [
             mount for mount in container["volumeMounts"] if mount["name"] != "seccomp"
         ]
-        volumes = {"profiles": farm.make_volume("node", spec["volumes"][0]), "seccomp": node}
+        volumes = {"profiles": farm.make_volume("node", spec["volumes"][0]), "seccomp": kubelet}
         container["volumeMounts"].append({"name": "seccomp", "mountPath": "/seccomp"})
         spec["securityContext"] = {"runAsGroup": 0}
-        started = oci_container.start(NODE, spec, container, volumes, self.directory, "node-profiles")
+        started = oci_container.start(node(), spec, container, volumes, self.directory, "node-profiles")
         self.addCleanup(started.remove)
-        profile = node / "profiles" / "bitzel-worker.json"
+        profile = kubelet / "profiles" / "bitzel-worker.json"
         wait_until(profile.exists, 30, f"the profile is on the node: {started.log}")
         self.assertEqual(
             json.loads(profile.read_text()), json.loads((CHART / "files" / "seccomp.json").read_text())
         )
 
     def test_the_worker_image_has_the_tools_of_openembedded(self):
-        image = NODE.images["bitzel-worker"]
+        image = node().images["bitzel-worker"]
         directories = [image / "usr/bin", image / "usr/sbin", image / "usr/local/bin"]
         missing = [
             tool for tool in HOST_TOOLS if not any(os.path.lexists(path / tool) for path in directories)
@@ -323,7 +226,7 @@ class Pods(unittest.TestCase):
         self.assertEqual(missing, [])
 
     def test_the_server_image_has_the_program_and_its_libraries_only(self):
-        image = NODE.images["bitzel-server"]
+        image = node().images["bitzel-server"]
         programs = [path.name for path in (image / "usr/local/bin").iterdir()]
         self.assertEqual(programs, ["bitzel"])
         # The last ones are where the container runtime mounts.

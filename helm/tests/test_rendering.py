@@ -208,8 +208,12 @@ class Rendering(unittest.TestCase):
         self.assertGreater(parsed, len(ACCEPTED))
 
     def assert_parsed(self, pod: str, arguments: list[str]) -> None:
-        """A directory that cannot exist ends bitzel right after it has read its command line."""
-        self.assertIn("--cache-dir=/data", arguments, pod)
+        """What cannot exist ends bitzel right after it has read its command line: a directory, or a service account."""
+        if arguments[0] == "kubernetes-controller":
+            obstacle = "cannot read /var/run/secrets/kubernetes.io/serviceaccount/namespace"
+        else:
+            self.assertIn("--cache-dir=/data", arguments, pod)
+            obstacle = "cannot use the cache directory /dev/null/bitzel"
         impossible = "/dev/null/bitzel"
         arguments = [
             argument.replace("--cache-dir=/data", f"--cache-dir={impossible}") for argument in arguments
@@ -221,7 +225,7 @@ class Rendering(unittest.TestCase):
             check=False,
             env={"PATH": os.environ["PATH"]},
         )
-        self.assertIn(f"cannot use the cache directory {impossible}", ended.stderr, f"{pod}: {arguments}")
+        self.assertIn(obstacle, ended.stderr, f"{pod}: {arguments}")
 
     def test_refuses_what_cannot_work_with_a_sentence(self):
         for name, (values, sentence) in REFUSED.items():
@@ -262,23 +266,91 @@ class Rendering(unittest.TestCase):
             self.assertEqual(spec["terminationGracePeriodSeconds"], seconds + 60)
             self.assertIn(f"--drain-timeout={seconds}", spec["containers"][0]["args"])
 
-    def test_a_changed_rule_restarts_the_server(self):
+    def test_a_changed_rule_restarts_nothing(self):
         def stamp(values: dict) -> str:
             server = objects_of(render(values), "StatefulSet")["t-bitzel"]
             return server["spec"]["template"]["metadata"]["annotations"]["bitzel.io/configuration"]
 
         other = {**SECURE, "access": {**SECURE["access"], "anonymous": ["read"]}}
-        self.assertEqual(stamp(SECURE), stamp(SECURE))
-        self.assertNotEqual(stamp(SECURE), stamp(other))
+        self.assertEqual(stamp(SECURE), stamp(other))
+        self.assertNotEqual(stamp(SECURE), stamp({**SECURE, "server": {"limits": {"connections": 10}}}))
+        self.assertNotEqual(stamp({}), stamp({"store": {"disk": {"size": "1GiB"}}}))
 
-    def test_no_pod_has_rights_or_a_token(self):
+    def test_only_the_controller_has_rights_and_a_token(self):
         for name, documents in each_accepted():
-            kinds = {document["kind"] for document in documents}
-            self.assertFalse(kinds & {"Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding"}, name)
+            kinds = [document["kind"] for document in documents]
+            with_controller = name.startswith("controller")
+            self.assertFalse({"ClusterRole", "ClusterRoleBinding"} & set(kinds), name)
+            for kind in ("Role", "RoleBinding"):
+                self.assertEqual(kinds.count(kind), int(with_controller), name)
+            for role in objects_of(documents, "Role").values():
+                allowed = {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "patch"]}
+                self.assertEqual(role["rules"], [allowed])
+            for binding in objects_of(documents, "RoleBinding").values():
+                account = {"kind": "ServiceAccount", "name": "t-bitzel-controller", "namespace": NAMESPACE}
+                self.assertEqual(binding["subjects"], [account])
             accounts = objects_of(documents, "ServiceAccount")
+            for account in accounts.values():
+                self.assertIs(account["automountServiceAccountToken"], False)
             for pod, spec in pod_specs(documents).items():
-                self.assertIs(spec["automountServiceAccountToken"], False, pod)
+                of_controller = pod == "Deployment/t-bitzel-controller"
+                self.assertIs(spec["automountServiceAccountToken"], of_controller, pod)
+                self.assertEqual(spec["serviceAccountName"] == "t-bitzel-controller", of_controller, pod)
                 self.assertIn(spec["serviceAccountName"], accounts, pod)
+
+    def test_the_controller_looks_at_the_pods_of_the_workers(self):
+        documents = rendered("controller")
+        specs = pod_specs(documents)
+        controller = specs["Deployment/t-bitzel-controller"]["containers"][0]
+        selector = next(a for a in controller["args"] if a.startswith("--selector="))
+        selected = dict(pair.split("=") for pair in selector.removeprefix("--selector=").split(","))
+        labels = {
+            name: document["spec"]["template"]["metadata"]["labels"]
+            for kind in ("Deployment", "StatefulSet")
+            for name, document in objects_of(documents, kind).items()
+        }
+        found = [name for name, own in labels.items() if selected.items() <= own.items()]
+        self.assertEqual(found, ["t-bitzel-worker-default"])
+        worker = specs["Deployment/t-bitzel-worker-default"]["containers"][0]
+        self.assertIn("--name=$(POD_NAME)", worker["args"])
+        self.assertEqual(worker["env"][0]["valueFrom"], {"fieldRef": {"fieldPath": "metadata.name"}})
+        for container in (worker, controller):
+            subcommand = next(a for a in container["args"] if not a.startswith("-"))
+            help_text = subprocess.run(
+                [str(BITZEL), subcommand, "--help"], capture_output=True, text=True, check=True
+            )
+            for argument in container["args"]:
+                if argument.startswith("--"):
+                    self.assertIn(argument.split("=")[0], help_text.stdout, subcommand)
+
+    def test_several_servers_have_names_a_budget_and_other_nodes(self):
+        documents = rendered("several servers on shards")
+        stateful = objects_of(documents, "StatefulSet")["t-bitzel"]
+        spec = stateful["spec"]["template"]["spec"]
+        self.assertEqual(stateful["spec"]["replicas"], 3)
+        service = objects_of(documents, "Service")[stateful["spec"]["serviceName"]]
+        self.assertEqual(service["spec"]["clusterIP"], "None")
+        self.assertIs(service["spec"]["publishNotReadyAddresses"], True)
+        address = next(a for a in spec["containers"][0]["args"] if a.startswith("--scheduler-address="))
+        name = f"$(POD_NAME).{service['metadata']['name']}.{NAMESPACE}.svc:8980"
+        self.assertEqual(address, f"--scheduler-address=grpc://{name}")
+        self.assertEqual(spec["containers"][0]["env"][0]["name"], "POD_NAME")
+        budget = objects_of(documents, "PodDisruptionBudget")["t-bitzel"]
+        self.assertEqual(budget["spec"]["maxUnavailable"], 1)
+        spread = [constraint["topologyKey"] for constraint in spec["topologySpreadConstraints"]]
+        self.assertEqual(spread, ["kubernetes.io/hostname", "topology.kubernetes.io/zone"])
+        policy = objects_of(documents, "NetworkPolicy")["t-bitzel-server"]
+        components = [
+            peer["podSelector"]["matchLabels"].get("app.kubernetes.io/component")
+            for peer in policy["spec"]["ingress"][0]["from"]
+        ]
+        self.assertIn("server", components, "servers forward to each other")
+        for _, other in each_accepted():
+            text = yaml.safe_dump_all(other)
+            self.assertNotIn("PGPASSWORD", text)
+
+    def test_one_server_has_no_budget_that_blocks_drains(self):
+        self.assertNotIn("t-bitzel", objects_of(rendered("defaults"), "PodDisruptionBudget"))
 
     def test_every_mount_has_its_volume(self):
         for _, documents in each_accepted():

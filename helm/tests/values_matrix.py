@@ -184,6 +184,53 @@ ACCEPTED: dict[str, dict] = {
         ],
         "autoscaling": {"by": "keda", "pollingInterval": 5},
     },
+    "several servers on shards": {
+        "server": {"replicas": 3},
+        "postgresql": {
+            "url": "postgresql://bitzel@db.example:5433/bitzel",
+            "passwordSecretName": "postgresql-password",
+            "caSecretName": "postgresql-ca",
+            "leaseTime": "5s",
+        },
+        "store": {"kind": "shards", "shards": {"count": 2, "tlsSecretName": "shards-tls"}},
+    },
+    "several servers on a bucket with rules": {
+        **SECURE,
+        "server": {
+            "replicas": 2,
+            "volume": {"type": "emptyDir"},
+            "topologySpreadConstraints": [
+                {
+                    "maxSkew": 1,
+                    "topologyKey": "topology.kubernetes.io/zone",
+                    "whenUnsatisfiable": "DoNotSchedule",
+                    "labelSelector": {"matchLabels": {"app.kubernetes.io/component": "server"}},
+                }
+            ],
+        },
+        "tls": {"secretName": "server-tls", "clientCa": True, "serversCa": True},
+        "postgresql": {"url": "postgres://db/bitzel?sslmode=disable"},
+        "store": {"kind": "s3", "s3": {"bucket": "builds", "region": "x"}},
+    },
+    "one server with PostgreSQL": {"postgresql": {"url": "postgresql://bitzel@db.example/bitzel"}},
+    "controller": {
+        "controller": {
+            "enabled": True,
+            "interval": 5,
+            "idleSeconds": 0,
+            "nodeSelector": {"a": "b"},
+            "tolerations": [{"key": "system", "operator": "Exists"}],
+            "affinity": {"nodeAffinity": {}},
+            "priorityClassName": "low",
+        }
+    },
+    "controller with a certificate": {
+        **SECURE,
+        "controller": {
+            "enabled": True,
+            "credentials": {"secretName": "controller-tls", "ca": True, "certificate": True, "token": True},
+        },
+    },
     "cache in memory": {
         "pools": [pool(cache={"emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}, "size": "4G"})]
     },
@@ -292,6 +339,62 @@ REFUSED: dict[str, tuple[dict, str]] = {
     "replicas and autoscaling": (
         {"pools": [pool(autoscaling={"min": 1, "max": 2})]},
         "has replicas and autoscaling",
+    ),
+    "several servers without PostgreSQL": (
+        {"server": {"replicas": 2}, "store": {"kind": "shards"}},
+        "server.replicas is 2, and each server would have a queue of its own",
+    ),
+    "several servers with a store each": (
+        {"server": {"replicas": 2}, "postgresql": {"url": "postgresql://db/bitzel"}},
+        "each server would have blobs and results of its own",
+    ),
+    "several servers with a store of one's own each": (
+        {
+            "server": {"replicas": 2},
+            "postgresql": {"url": "postgresql://db/bitzel"},
+            "store": {
+                "kind": "custom",
+                "custom": "[blobs.grpc]\nendpoint = 'grpc://a:1'\n[actions.memory]\n",
+            },
+        },
+        "is a disk or memory of each server",
+    ),
+    "several servers with one claim": (
+        {
+            "server": {"replicas": 2, "volume": {"type": "existingClaim", "claimName": "a"}},
+            "postgresql": {"url": "postgresql://db/bitzel"},
+            "store": {"kind": "shards"},
+        },
+        "is one claim for all of them",
+    ),
+    "no server": ({"server": {"replicas": 0}}, "/server/replicas"),
+    "password in the clear values": (
+        {"postgresql": {"url": "postgresql://bitzel:secret@db/bitzel"}},
+        "/postgresql/url",
+    ),
+    "password for no database": (
+        {"postgresql": {"passwordSecretName": "p"}},
+        "are for the database of postgresql.url",
+    ),
+    "authority of no servers": (
+        {"tls": {"secretName": "s", "serversCa": True}},
+        "tls.serversCa is for servers that share a journal",
+    ),
+    "controller of nothing": (
+        {"controller": {"enabled": True}, "pools": []},
+        "controller.enabled needs the server and the pools",
+    ),
+    "controller that is refused": (
+        {**SECURE, "controller": {"enabled": True}},
+        "the controller has no credentials",
+    ),
+    "controller's token in the clear": (
+        {"controller": {"enabled": True, "credentials": {"secretName": "s", "token": True}}},
+        "the controller's credentials are sent under TLS only",
+    ),
+    "controller's files without a Secret": (
+        {"controller": {"enabled": True, "credentials": {"ca": True}}},
+        "set controller.credentials.secretName",
     ),
     "two caches": (
         {"pools": [pool(cache={"emptyDir": {}, "hostPath": {"path": "/a"}})]},

@@ -14,6 +14,7 @@
 mod action_metrics;
 mod action_reader;
 pub mod clock;
+pub mod deletion_costs;
 mod dispatcher;
 pub mod error;
 pub mod execution_config;

@@ -42,13 +42,13 @@ impl ScalerService {
 
 /// Metadata of a trigger of type `external`.
 #[derive(Debug, PartialEq, Eq)]
-struct Trigger {
+pub(super) struct Trigger {
     /// Name of the pool, as its workers have it by `--pool`.
-    pool: String,
+    pub(super) pool: String,
     /// Slots of one worker.
-    jobs: u32,
+    pub(super) jobs: u32,
     /// Workers to keep idle, so that a burst of Actions does not wait for pods.
-    idle: u32,
+    pub(super) idle: u32,
 }
 
 impl Trigger {
@@ -74,13 +74,33 @@ impl Trigger {
     }
 
     /// Slots that the pool should have.
-    fn wanted_slots(&self, demand: &PoolDemand) -> u64 {
+    pub(super) fn wanted_slots(&self, demand: &PoolDemand) -> u64 {
         let jobs = u64::from(self.jobs);
         let waiting = demand.waiting as u64;
         // One worker has to come first, and tell what it offers.
         let waiting = if demand.known { waiting } else { waiting.min(jobs) };
         demand.running as u64 + waiting + u64::from(self.idle) * jobs
     }
+}
+
+/// The metric of a pool, which does not depend on the queue.
+pub(super) fn metric_spec(object: &ScaledObjectRef) -> Result<Response<GetMetricSpecResponse>, Status> {
+    let trigger = Trigger::read(&object.scaler_metadata)?;
+    let spec = MetricSpec {
+        metric_name: METRIC.to_owned(),
+        target_size: trigger.jobs.into(),
+        target_size_float: trigger.jobs.into(),
+    };
+    Ok(Response::new(GetMetricSpecResponse {
+        metric_specs: vec![spec],
+    }))
+}
+
+/// Refusal of a stream of answers.
+pub(super) fn no_stream() -> Status {
+    Status::unimplemented(
+        "use a trigger of type external, not external-push: KEDA then asks at its polling interval",
+    )
 }
 
 #[tonic::async_trait]
@@ -100,24 +120,14 @@ impl ExternalScaler for ScalerService {
         &self,
         _: Request<ScaledObjectRef>,
     ) -> Result<Response<Self::StreamIsActiveStream>, Status> {
-        Err(Status::unimplemented(
-            "use a trigger of type external, not external-push: KEDA then asks at its polling interval",
-        ))
+        Err(no_stream())
     }
 
     async fn get_metric_spec(
         &self,
         request: Request<ScaledObjectRef>,
     ) -> Result<Response<GetMetricSpecResponse>, Status> {
-        let trigger = Trigger::read(&request.into_inner().scaler_metadata)?;
-        let spec = MetricSpec {
-            metric_name: METRIC.to_owned(),
-            target_size: trigger.jobs.into(),
-            target_size_float: trigger.jobs.into(),
-        };
-        Ok(Response::new(GetMetricSpecResponse {
-            metric_specs: vec![spec],
-        }))
+        metric_spec(&request.into_inner())
     }
 
     async fn get_metrics(

@@ -12,6 +12,7 @@ mod input_leases;
 mod manual_clock;
 mod resources;
 mod rival_traps;
+mod simulated_day;
 mod tenants;
 mod worker_identity;
 mod worker_loss;

@@ -9,6 +9,7 @@ fn every_file_is_a_module() {
 
 mod end_to_end {
     mod access;
+    mod access_reload;
     mod cold_build;
     mod component_conflicts;
     mod early_cut_off;
@@ -24,6 +25,7 @@ mod end_to_end {
     mod input_safety;
     mod interruption;
     mod journal_connection;
+    mod kubernetes_controller;
     mod metadata_errors;
     mod multiconfig;
     mod observability;

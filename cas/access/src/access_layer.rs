@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{HeaderValue, WWW_AUTHENTICATE};
 use http::{Extensions, HeaderMap, Request, Response, StatusCode};
@@ -13,6 +14,7 @@ use tonic::{Code, Status};
 use tower::{BoxError, Layer, Service};
 use tracing::Span;
 
+use crate::access_rules::AccessRules;
 use crate::authenticator::{Authenticator, Refusal};
 use crate::caller::Caller;
 use crate::credentials::Credentials;
@@ -103,19 +105,24 @@ impl RefusalBody for axum::body::Body {
 }
 
 /// Authenticates every request, refuses those that no instance could allow, and puts a [`Caller`] into the others for
-/// the services to ask.
+/// the services to ask. Its clones share the rules, which can be replaced while the server serves.
 #[derive(Debug, Clone)]
 pub struct AccessLayer {
-    authenticators: Arc<[Arc<dyn Authenticator>]>,
-    policy: Arc<AccessPolicy>,
+    rules: Arc<ArcSwap<AccessRules>>,
+    /// Authenticator of calls that another server forwards. It is asked before those of the rules.
+    forwarded: Option<Arc<dyn Authenticator>>,
 }
 
 impl AccessLayer {
     /// Callers authenticate by one of `authenticators`, or by the certificate of their connection.
     pub fn new(policy: AccessPolicy, authenticators: Vec<Arc<dyn Authenticator>>) -> Self {
+        Self::with_rules(AccessRules::fixed(policy, authenticators))
+    }
+
+    pub(crate) fn with_rules(rules: AccessRules) -> Self {
         Self {
-            authenticators: authenticators.into(),
-            policy: Arc::new(policy),
+            rules: Arc::new(ArcSwap::from_pointee(rules)),
+            forwarded: None,
         }
     }
 
@@ -124,17 +131,24 @@ impl AccessLayer {
         Self::new(AccessPolicy::open(), Vec::new())
     }
 
-    /// Asks another authenticator before all others. A server that allows everything to everybody asks none.
+    /// Asks another authenticator before all others, also after the rules have been replaced. While the rules allow
+    /// everything to everybody, none is asked.
     #[must_use]
     pub fn with_authenticator(self, authenticator: Arc<dyn Authenticator>) -> Self {
-        if self.policy.is_open() {
-            return self;
-        }
-        let all = std::iter::once(authenticator).chain(self.authenticators.iter().cloned());
         Self {
-            authenticators: all.collect(),
-            policy: self.policy,
+            forwarded: Some(authenticator),
+            ..self
         }
+    }
+
+    /// The rules that apply now.
+    pub(crate) fn rules(&self) -> Arc<AccessRules> {
+        self.rules.load_full()
+    }
+
+    /// Replaces the rules. Requests that have begun, and their streams, keep those that they began with.
+    pub(crate) fn replace(&self, rules: AccessRules) {
+        self.rules.store(Arc::new(rules));
     }
 
     /// Authenticates a request. Its credentials take precedence over the certificate of the connection: they are more
@@ -145,25 +159,32 @@ impl AccessLayer {
         headers: &HeaderMap,
         certificate: Option<Arc<Identity>>,
     ) -> Result<Caller, Status> {
+        // One load: authenticators and rules of one request belong together.
+        let rules = self.rules();
         let identity = match Credentials::of(headers) {
             Err(problem) => Err(Refusal::Invalid(problem.to_owned())),
-            Ok(Some(credentials)) => self.authenticate(&credentials).await,
+            Ok(Some(credentials)) => self.authenticate(&rules, &credentials).await,
             Ok(None) => Ok(certificate.unwrap_or_else(|| Arc::new(Identity::anonymous()))),
         };
         let identity = identity.map_err(|refusal| refused(&refusal))?;
         Ok(Caller {
             identity,
-            policy: Arc::clone(&self.policy),
+            policy: Arc::clone(&rules.policy),
         })
     }
 
-    async fn authenticate(&self, credentials: &Credentials) -> Result<Arc<Identity>, Refusal> {
-        for authenticator in self.authenticators.iter() {
+    async fn authenticate(
+        &self,
+        rules: &AccessRules,
+        credentials: &Credentials,
+    ) -> Result<Arc<Identity>, Refusal> {
+        let forwarded = self.forwarded.iter().filter(|_| !rules.policy.is_open());
+        for authenticator in forwarded.chain(&rules.authenticators) {
             if let Some(outcome) = authenticator.authenticate(credentials).await {
                 return outcome;
             }
         }
-        if self.authenticators.is_empty() && self.policy.rules.is_empty() {
+        if rules.authenticators.is_empty() && rules.policy.rules.is_empty() {
             // This server authenticates nobody; the client may be configured for another server as well.
             return Ok(Arc::new(Identity::anonymous()));
         }

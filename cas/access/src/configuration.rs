@@ -7,17 +7,16 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::access_layer::AccessLayer;
-use crate::authenticator::Authenticator;
+use crate::access_rules::AccessRules;
 use crate::error::Error;
 use crate::identity::AuthenticationMethod;
 use crate::key_set::KeySource;
 use crate::limits::{Limits, LimitsLayer};
-use crate::password_authenticator::PasswordAuthenticator;
 use crate::pattern::Pattern;
 use crate::permission::{Permission, PermissionSet};
 use crate::policy::{AccessPolicy, Rule};
 use crate::tls::{ServerTls, TlsOptions};
-use crate::token_authenticator::{TokenAuthenticator, TokenOptions};
+use crate::token_authenticator::TokenOptions;
 
 /// Access rules as written in a file. Relative paths start at that file.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
@@ -142,25 +141,23 @@ impl ServerAccess {
     }
 }
 
+impl ServerAccess {
+    /// Replaces the rules by those of another table `[access]`, with the certificates and limits that the server started
+    /// with. On an error, the rules from before stay. `base` is the directory of the file.
+    pub async fn replace_rules(&self, table: AccessTable, base: &Path) -> Result<(), Error> {
+        let client_certificates = self.tls.as_ref().is_some_and(|tls| tls.asks_for_certificates());
+        let present = self.layer.rules();
+        let rules = AccessRules::open(table, base, client_certificates, Some(&present)).await?;
+        self.layer.replace(rules);
+        Ok(())
+    }
+}
+
 impl AccessConfiguration {
     /// Reads the files that the configuration names. `base` is the directory of its own file.
     pub async fn open(self, base: &Path) -> Result<ServerAccess, Error> {
-        let policy = self.access.policy()?;
         let client_certificates = self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-        self.access.check_methods(client_certificates)?;
-        let mut authenticators: Vec<Arc<dyn Authenticator>> = Vec::new();
-        if let Some(tokens) = self.access.tokens {
-            authenticators.push(Arc::new(TokenAuthenticator::open(tokens.options(base)?).await?));
-        }
-        if let Some(passwords) = self.access.passwords {
-            authenticators.push(Arc::new(PasswordAuthenticator::open(&base.join(passwords))?));
-        }
-        if !policy.rules.is_empty() && authenticators.is_empty() && !client_certificates {
-            return Err(invalid(
-                "access.rules are for callers that authenticate, and there is no way to: add access.tokens, \
-                 access.passwords or tls.client_ca",
-            ));
-        }
+        let rules = AccessRules::open(self.access, base, client_certificates, None).await?;
         let tls = match self.tls {
             Some(tls) => Some(Arc::new(ServerTls::open(TlsOptions {
                 certificate: base.join(tls.certificate),
@@ -171,7 +168,7 @@ impl AccessConfiguration {
             None => None,
         };
         Ok(ServerAccess {
-            layer: AccessLayer::new(policy, authenticators),
+            layer: AccessLayer::with_rules(rules),
             limits_layer: LimitsLayer::new(&self.limits),
             tls,
             limits: self.limits,
@@ -181,7 +178,7 @@ impl AccessConfiguration {
 
 impl AccessTable {
     /// Makes the rules. A policy that allows nobody anything is an error.
-    fn policy(&self) -> Result<AccessPolicy, Error> {
+    pub(crate) fn policy(&self) -> Result<AccessPolicy, Error> {
         let anonymous = permissions("access.anonymous", &self.anonymous)?;
         let mut rules = Vec::with_capacity(self.rules.len());
         for (number, rule) in self.rules.iter().enumerate() {
@@ -216,7 +213,7 @@ impl AccessTable {
 impl AccessTable {
     /// Refuses rules for names that different people assign: where callers may authenticate in several ways, whoever has a
     /// user `ci` in the password file would have the permissions of the token `ci`.
-    fn check_methods(&self, client_certificates: bool) -> Result<(), Error> {
+    pub(crate) fn check_methods(&self, client_certificates: bool) -> Result<(), Error> {
         let methods = [
             (self.tokens.is_some(), "token"),
             (self.passwords.is_some(), "password"),
@@ -246,7 +243,7 @@ impl AccessTable {
 }
 
 impl TokensTable {
-    fn options(self, base: &Path) -> Result<TokenOptions, Error> {
+    pub(crate) fn options(self, base: &Path) -> Result<TokenOptions, Error> {
         if self.audiences.is_empty() {
             return Err(invalid("access.tokens.audiences: name at least one"));
         }

@@ -14,6 +14,7 @@
 //! its writer's claim. Who may write results decides what everybody else builds with (decision 0021).
 
 mod access_layer;
+mod access_rules;
 mod authenticator;
 mod caller;
 mod client_certificate;

@@ -1,6 +1,7 @@
 mod key_urls;
 mod passwords;
 mod policies;
+mod replaced_rules;
 mod tokens;
 
 use std::time::Duration;

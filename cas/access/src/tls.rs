@@ -48,6 +48,11 @@ impl ServerTls {
         })
     }
 
+    /// True if clients are asked for a certificate.
+    pub(crate) fn asks_for_certificates(&self) -> bool {
+        self.options.client_ca.is_some()
+    }
+
     /// Settings for the next connection. Unusable files, such as those in the middle of a replacement, change nothing.
     pub fn config(&self) -> Arc<ServerConfig> {
         if self.watched.changed() {

@@ -54,6 +54,16 @@ pub(crate) struct ServeArguments {
     #[arg(long, value_name = "ADDRESS", env = "BITZEL_ADMIN")]
     pub(crate) admin: Option<SocketAddr>,
 
+    /// Address at which the other schedulers of a group reach this one: grpc://host:port, or grpcs://host:port with TLS
+    /// [default: execution.journal.postgresql.address of the configuration file]
+    #[arg(
+        long,
+        value_name = "ENDPOINT",
+        env = "BITZEL_SCHEDULER_ADDRESS",
+        requires = "config"
+    )]
+    pub(crate) scheduler_address: Option<String>,
+
     /// Run Actions as root. An Action that finds a hole in the sandbox then owns this machine
     #[arg(long, env = "BITZEL_ALLOW_ROOT")]
     pub(crate) allow_root: bool,
@@ -88,6 +98,10 @@ pub(crate) struct WorkerArguments {
     /// Platform property that this worker offers in addition to ISA and OSFamily, for example pool=large. Can be repeated
     #[arg(long = "property", value_name = "NAME=VALUE", value_parser = parse_property)]
     pub(crate) properties: Vec<(String, String)>,
+
+    /// Name of this worker, unique among those of the server, such as that of its pod [default: host name and process id]
+    #[arg(long, value_name = "NAME", env = "BITZEL_WORKER_NAME")]
+    pub(crate) name: Option<String>,
 
     /// Pool of workers that scale together, for autoscaling. All workers of a pool offer the same properties
     #[arg(long, value_name = "NAME", default_value = "", env = "BITZEL_POOL")]

@@ -10,11 +10,13 @@ use bitzel_access::{AccessConfiguration, ServerAccess};
 use bitzel_cas::composition::store_configuration::{DEFAULT_FREE_SPACE, StoreConfiguration};
 use bitzel_cas_server::http_cache::Spool;
 use bitzel_cas_server::{Listener, ServerConfig, StoreLayout};
+use bitzel_rpc::WatchedFiles;
 use bitzel_scheduler::JournalMedium;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::access_reload::{AccessReload, RulesFile};
 use crate::admin::AdminListener;
 use crate::allocator;
 use crate::arguments::ServeArguments;
@@ -41,6 +43,8 @@ pub(crate) async fn run(
     directories: &Directories,
     arguments: ServeArguments,
 ) -> Result<ExitCode, CommandError> {
+    let rules_paths = arguments.config.iter().chain(&arguments.access);
+    let watched = WatchedFiles::new(rules_paths.cloned().collect());
     let file = arguments.config.as_deref().map(Configuration::read).transpose()?;
     let listen = arguments
         .listen
@@ -72,10 +76,13 @@ pub(crate) async fn run(
         .as_ref()
         .map(|file| file.execution.policies.clone())
         .unwrap_or_default();
-    let journal = file
+    let mut journal = file
         .as_ref()
         .map(|file| file.execution.journal.clone())
         .unwrap_or_default();
+    if let (Some(address), Some(postgresql)) = (&arguments.scheduler_address, &mut journal.postgresql) {
+        postgresql.address = Some(address.clone());
+    }
     let base = file.as_ref().map(|file| file.base.clone()).unwrap_or_default();
     let is_shared = journal.medium == JournalMedium::Postgresql;
     if is_shared && jobs.is_some_and(|jobs| jobs > 0) {
@@ -118,6 +125,10 @@ pub(crate) async fn run(
         }
     }
     let queue_file = tenants::queue_file(tenants.as_ref());
+    let rules_file = rules_file(&arguments, file.as_ref());
+    let reload = rules_file
+        .map(|rules| AccessReload::of(rules, watched, access.clone(), tenants.is_some()))
+        .transpose()?;
     let stores = match file {
         Some(Configuration {
             stores: Some((blobs, results)),
@@ -159,11 +170,13 @@ pub(crate) async fn run(
     };
     let server = Server::open(config, executes.then_some(Execution { policies, journal })).await?;
     let _memory = AbortOnDropHandle::new(tokio::spawn(allocator::return_freed_memory()));
+    let _reload = reload.map(|reload| AbortOnDropHandle::new(tokio::spawn(reload.run())));
     let for_worker = server.for_worker();
     let server_shutdown = CancellationToken::new();
     let mut server = tokio::spawn(server.run(listeners, admin, server_shutdown.clone()));
     let worker_shutdown = CancellationToken::new();
     let worker = LocalWorker {
+        name: None,
         pool: String::new(),
         cache_directory: directories.worker(),
         scratch_directory,
@@ -243,6 +256,16 @@ async fn access(
         ));
     };
     open_access(read_access(path)?, path, public).await
+}
+
+/// File that the access rules came from. `None` if there are no rules.
+fn rules_file(arguments: &ServeArguments, file: Option<&Configuration>) -> Option<RulesFile> {
+    let has_rules = file.is_some_and(|file| file.access.is_some());
+    match (&arguments.config, &arguments.access) {
+        (Some(path), _) if has_rules => Some(RulesFile::Configuration(path.clone())),
+        (_, Some(path)) => Some(RulesFile::Access(path.clone())),
+        _ => None,
+    }
 }
 
 /// Spool for uploads of unknown digests, within the size limit and the free space of the store on the same disk.

@@ -32,6 +32,7 @@ pub(crate) async fn run(
         file_cache_size: Some(arguments.file_cache_size),
         properties: arguments.properties,
         slots,
+        name: arguments.name,
         pool: arguments.pool,
         root_identity: arguments.root_identity,
         drain_timeout: arguments.drain_timeout,

@@ -16,7 +16,8 @@ Configuration files. JSON texts, numbers and lists of texts are TOML as well, so
 {{- end }}
 {{- end -}}
 
-{{- define "bitzel.serverConfiguration" -}}
+{{/* Configuration without the table [access], which a running server reads again. A change of it needs a restart. */}}
+{{- define "bitzel.fixedConfiguration" -}}
 [listen]
 grpc = "0.0.0.0:8980"
 {{- if .Values.server.httpCache.enabled }}
@@ -26,11 +27,37 @@ admin = "0.0.0.0:9980"
 
 [execution]
 enabled = true
+{{- if ne (include "bitzel.sharesJournal" .) "true" }}
 jobs = 0
+{{- end }}
 {{- include "bitzel.toml.lines" .Values.server.execution }}
+{{- if eq (include "bitzel.sharesJournal" .) "true" }}
+
+[execution.journal]
+medium = "postgresql"
+
+[execution.journal.postgresql]
+url = {{ toJson .Values.postgresql.url }}
+lease_time = {{ toJson .Values.postgresql.leaseTime }}
+{{- if .Values.postgresql.passwordSecretName }}
+password_file = "/etc/bitzel/postgresql-password/password"
+{{- end }}
+{{- if .Values.postgresql.caSecretName }}
+tls_ca = "/etc/bitzel/postgresql-ca/ca.crt"
+{{- end }}
+{{- if .Values.tls.serversCa }}
+servers_ca = "/etc/bitzel/tls/ca.crt"
+{{- end }}
+{{- end }}
 
 {{ include (printf "bitzel.store.%s" .Values.store.kind) . | trim }}
-{{ include "bitzel.accessTables" . }}
+{{- include "bitzel.connectionTables" . }}
+{{- end -}}
+
+{{- define "bitzel.serverConfiguration" -}}
+{{ include "bitzel.fixedConfiguration" . }}
+
+{{ include "bitzel.accessTable" . }}
 {{- end -}}
 
 {{- define "bitzel.store.disk" -}}
@@ -51,19 +78,33 @@ free_space = {{ toJson .Values.store.disk.freeSpace }}
 {{- end -}}
 
 {{- define "bitzel.store.shards" -}}
+{{ include "bitzel.store.shardedBlobs" . }}
+{{- if eq (include "bitzel.sharesJournal" .) "true" }}
+[actions.deadline.inner.grpc]
+endpoint = {{ include "bitzel.resultsEndpoint" . | toJson }}
+{{- include "bitzel.store.shardsTls" . }}
+{{- else }}
+{{ include "bitzel.store.results" . }}
+{{- end }}
+{{- end -}}
+
+{{- define "bitzel.store.shardedBlobs" -}}
 {{- $root := . -}}
 {{- range until (int .Values.store.shards.count) }}
 [[blobs.sharded.shards]]
 name = "shard-{{ . }}"
 [blobs.sharded.shards.store.deadline.inner.grpc]
 endpoint = {{ include "bitzel.shardEndpoint" (list $root .) | toJson }}
-{{- if $root.Values.store.shards.tlsSecretName }}
+{{- include "bitzel.store.shardsTls" $root }}
+{{ end }}
+{{- end -}}
+
+{{- define "bitzel.store.shardsTls" -}}
+{{- if .Values.store.shards.tlsSecretName }}
 tls_ca = "/etc/bitzel/shards/ca.crt"
 tls_certificate = "/etc/bitzel/shards/tls.crt"
 tls_key = "/etc/bitzel/shards/tls.key"
 {{- end }}
-{{ end }}
-{{ include "bitzel.store.results" . }}
 {{- end -}}
 
 {{- define "bitzel.store.grpc" -}}
@@ -121,16 +162,26 @@ renew_after = {{ toJson . }}
 {{ .Values.store.custom }}
 {{- end -}}
 
-{{/* Encryption, access and limits of the server. */}}
-{{- define "bitzel.accessTables" -}}
+{{/* Encryption and limits of the server. */}}
+{{- define "bitzel.connectionTables" -}}
 {{- if .Values.tls.secretName }}
+
 [tls]
 certificate = "/etc/bitzel/tls/tls.crt"
 key = "/etc/bitzel/tls/tls.key"
 {{- if .Values.tls.clientCa }}
 client_ca = "/etc/bitzel/tls/ca.crt"
 {{- end }}
-{{ end }}
+{{- end }}
+{{- with .Values.server.limits }}
+
+[limits]
+{{- include "bitzel.toml.lines" . }}
+{{- end }}
+{{- end -}}
+
+{{/* Access rules of the server, which it reads again when they change. */}}
+{{- define "bitzel.accessTable" -}}
 [access]
 {{- if eq .Values.access.mode "anonymous" }}
 anonymous = ["all"]
@@ -150,14 +201,9 @@ passwords = "/etc/bitzel/passwords/passwords"
 {{- include "bitzel.toml.lines" . }}
 {{- end }}
 {{- end }}
-{{- with .Values.server.limits }}
-
-[limits]
-{{- include "bitzel.toml.lines" . }}
-{{- end }}
 {{- end -}}
 
-{{/* A CAS shard: a server that executes nothing. The server is its only client. */}}
+{{/* A CAS shard: a server that executes nothing. The servers, and the pod of the results, are its only clients. */}}
 {{- define "bitzel.shardConfiguration" -}}
 [listen]
 grpc = "0.0.0.0:8980"
@@ -173,7 +219,32 @@ free_space = {{ toJson .Values.store.shards.freeSpace }}
 
 [actions.disk]
 directory = "/data/results"
-{{ if .Values.store.shards.tlsSecretName }}
+{{ include "bitzel.shardAccess" (list . (list "read" "cas-write")) }}
+{{- end -}}
+
+{{/*
+The results of several servers: a server that executes nothing and has the blobs of the shards, because a result is only
+found as long as all of its blobs are there.
+*/}}
+{{- define "bitzel.resultsConfiguration" -}}
+[listen]
+grpc = "0.0.0.0:8980"
+admin = "0.0.0.0:9980"
+
+[execution]
+enabled = false
+
+{{ include "bitzel.store.shardedBlobs" . | trim }}
+
+{{ include "bitzel.store.results" . }}
+{{ include "bitzel.shardAccess" (list . (list "read" "ac-write")) }}
+{{- end -}}
+
+{{/* Who may use a shard or the results: (list $ PERMISSIONS). */}}
+{{- define "bitzel.shardAccess" -}}
+{{- $root := index . 0 -}}
+{{- $allow := index . 1 -}}
+{{- if $root.Values.store.shards.tlsSecretName }}
 [tls]
 certificate = "/etc/bitzel/shards/tls.crt"
 key = "/etc/bitzel/shards/tls.key"
@@ -183,9 +254,9 @@ client_certificate_required = true
 [[access.rules]]
 identities = ["*"]
 methods = ["certificate"]
-allow = ["read", "cas-write"]
+allow = {{ toJson $allow }}
 {{- else }}
 [access]
-anonymous = ["read", "cas-write"]
+anonymous = {{ toJson $allow }}
 {{- end }}
 {{- end -}}

@@ -57,6 +57,22 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name ($root.Chart.Version | replace
 {{- end -}}
 {{- end -}}
 
+{{/* True (a text) if servers share the journal in PostgreSQL. */}}
+{{- define "bitzel.sharesJournal" -}}
+{{- if .Values.postgresql.url -}}true{{- end -}}
+{{- end -}}
+
+{{/* Headless Service, by which the servers reach each other. */}}
+{{- define "bitzel.servers" -}}
+{{ include "bitzel.fullname" . }}-servers
+{{- end -}}
+
+{{/* Address of the pod that has the results of several servers. */}}
+{{- define "bitzel.resultsEndpoint" -}}
+{{- $results := printf "%s-results" (include "bitzel.fullname" .) -}}
+{{ ternary "grpcs" "grpc" (ne .Values.store.shards.tlsSecretName "") }}://{{ $results }}-0.{{ $results }}.{{ .Release.Namespace }}.svc:8980
+{{- end -}}
+
 {{/* Address of a CAS shard: (list $ NUMBER). */}}
 {{- define "bitzel.shardEndpoint" -}}
 {{- $root := index . 0 -}}

@@ -65,6 +65,45 @@ several of them, and sentences that a schema cannot give.
   {{- fail "server.volume.type is existingClaim: set server.volume.claimName" -}}
 {{- end -}}
 
+{{- $replicas := int .Values.server.replicas -}}
+{{- if and .Values.server.enabled (gt $replicas 1) -}}
+  {{- if not .Values.postgresql.url -}}
+    {{- fail (printf "server.replicas is %d, and each server would have a queue of its own, from which it never sees the workers of the others: set postgresql.url, where they share one journal, or replicas to 1" $replicas) -}}
+  {{- end -}}
+  {{- if eq $store.kind "disk" -}}
+    {{- fail (printf "server.replicas is %d, and with store.kind disk each server would have blobs and results of its own: set store.kind to shards, grpc or s3" $replicas) -}}
+  {{- end -}}
+  {{- if and (eq $store.kind "custom") (regexMatch "(?m)^\\s*\\[(blobs|actions)\\.(disk|memory)\\]" $store.custom) -}}
+    {{- fail (printf "server.replicas is %d, and the store of store.custom is a disk or memory of each server: name a store that all of them reach" $replicas) -}}
+  {{- end -}}
+  {{- if eq .Values.server.volume.type "existingClaim" -}}
+    {{- fail (printf "server.replicas is %d, and server.volume.claimName is one claim for all of them: set server.volume.type to claim or emptyDir" $replicas) -}}
+  {{- end -}}
+{{- end -}}
+{{- if and (not .Values.postgresql.url) (or .Values.postgresql.passwordSecretName .Values.postgresql.caSecretName) -}}
+  {{- fail "postgresql.passwordSecretName and caSecretName are for the database of postgresql.url: set it, or leave them out" -}}
+{{- end -}}
+{{- if and .Values.tls.serversCa (not (and .Values.tls.secretName .Values.postgresql.url)) -}}
+  {{- fail "tls.serversCa is for servers that share a journal, with TLS: set tls.secretName and postgresql.url" -}}
+{{- end -}}
+
+{{- $controller := .Values.controller -}}
+{{- if $controller.enabled -}}
+  {{- if not (and .Values.pools .Values.server.enabled) -}}
+    {{- fail "controller.enabled needs the server and the pools of this release: it compares the one with the pods of the others" -}}
+  {{- end -}}
+  {{- $hasCredentials := or $controller.credentials.certificate $controller.credentials.token -}}
+  {{- if and (or $hasCredentials $controller.credentials.ca) (not $controller.credentials.secretName) -}}
+    {{- fail "controller.credentials.ca, certificate and token are files of a Secret: set controller.credentials.secretName" -}}
+  {{- end -}}
+  {{- if and $hasCredentials (not .Values.tls.secretName) -}}
+    {{- fail "the controller's credentials are sent under TLS only: set tls.secretName" -}}
+  {{- end -}}
+  {{- if and $rules (not $hasCredentials) (not (has "execute" $access.anonymous)) (not (has "all" $access.anonymous)) -}}
+    {{- fail "access.mode is rules, but the controller has no credentials: set controller.credentials.secretName with certificate or token" -}}
+  {{- end -}}
+{{- end -}}
+
 {{- if and .Values.pools (ne $workers.isolation "sysAdmin") (semverCompare "<1.33.0-0" .Capabilities.KubeVersion.Version) -}}
   {{- fail (printf "workers.isolation %s needs Kubernetes 1.33 or newer, where user namespaces of pods are on by default; this is %s, on which only sysAdmin works" $workers.isolation .Capabilities.KubeVersion.Version) -}}
 {{- end -}}

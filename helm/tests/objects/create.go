@@ -19,6 +19,8 @@ import (
 	"k8s.io/kubernetes/pkg/registry/core/serviceaccount"
 	"k8s.io/kubernetes/pkg/registry/networking/networkpolicy"
 	"k8s.io/kubernetes/pkg/registry/policy/poddisruptionbudget"
+	"k8s.io/kubernetes/pkg/registry/rbac/role"
+	"k8s.io/kubernetes/pkg/registry/rbac/rolebinding"
 
 	// Types with their defaults and conversions.
 	_ "k8s.io/kubernetes/pkg/apis/apps/install"
@@ -26,6 +28,7 @@ import (
 	_ "k8s.io/kubernetes/pkg/apis/core/install"
 	_ "k8s.io/kubernetes/pkg/apis/networking/install"
 	_ "k8s.io/kubernetes/pkg/apis/policy/install"
+	_ "k8s.io/kubernetes/pkg/apis/rbac/install"
 )
 
 // Namespace of the objects, which Helm gives to the API server apart from them.
@@ -41,6 +44,8 @@ var strategies = map[string]rest.RESTCreateStrategy{
 	"NetworkPolicy":           networkpolicy.Strategy,
 	"Pod":                     podregistry.Strategy,
 	"PodDisruptionBudget":     poddisruptionbudget.Strategy,
+	"Role":                    role.Strategy,
+	"RoleBinding":             rolebinding.Strategy,
 	"ServiceAccount":          serviceaccount.Strategy,
 	"StatefulSet":             statefulset.Strategy,
 }

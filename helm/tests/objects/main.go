@@ -21,6 +21,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/pod-security-admission/api"
@@ -125,6 +126,10 @@ func podOf(document []byte) (string, *pod, error) {
 		return kind.Kind, nil, strictly(&networkingv1.NetworkPolicy{})
 	case "policy/v1 PodDisruptionBudget":
 		return kind.Kind, nil, strictly(&policyv1.PodDisruptionBudget{})
+	case "rbac.authorization.k8s.io/v1 Role":
+		return kind.Kind, nil, strictly(&rbacv1.Role{})
+	case "rbac.authorization.k8s.io/v1 RoleBinding":
+		return kind.Kind, nil, strictly(&rbacv1.RoleBinding{})
 	case "autoscaling/v2 HorizontalPodAutoscaler":
 		return kind.Kind, nil, strictly(&autoscalingv2.HorizontalPodAutoscaler{})
 	case "monitoring.coreos.com/v1 PodMonitor":

@@ -15,6 +15,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bitzel_access::{AuthenticationMethod, Authenticator, Credentials, Identity, Refusal};
 use ring::hmac;
 use serde::{Deserialize, Serialize};
+use tonic::Status;
 
 /// Start of a proof, which no JSON Web Token has.
 const PREFIX: &str = "bitzel-forwarded.";
@@ -76,6 +77,21 @@ impl ForwardedIdentities {
         Some(format!("Bearer {PREFIX}{claim}.{proof}"))
     }
 
+    /// Checks that a server of the group has made this proof for the present epoch of this one.
+    pub(super) fn check_server(&self, proof: Option<&str>) -> Result<(), Status> {
+        let proof = proof.and_then(|proof| proof.strip_prefix("Bearer ")?.strip_prefix(PREFIX));
+        let Some(proof) = proof else {
+            return Err(Status::permission_denied(
+                "only the other schedulers of the group may ask this here; KEDA asks on the admin port",
+            ));
+        };
+        match self.check(proof) {
+            Ok(_) => Ok(()),
+            Err(Refusal::Unavailable(reason)) => Err(Status::unavailable(reason)),
+            Err(Refusal::Invalid(reason)) => Err(Status::permission_denied(reason)),
+        }
+    }
+
     fn check(&self, token: &str) -> Result<Arc<Identity>, Refusal> {
         let invalid = || Refusal::Invalid("the proof of a forwarded call is not valid".to_owned());
         let other = || Refusal::Unavailable("this server does not lead; try again".to_owned());
@@ -113,6 +129,8 @@ impl Authenticator for ForwardedIdentities {
 
 #[cfg(test)]
 mod tests {
+    use tonic::Code;
+
     use super::*;
 
     fn identities(key: &[u8], epoch: i64) -> ForwardedIdentities {
@@ -175,6 +193,21 @@ mod tests {
                 .is_none()
         );
         assert!(checked(&leader, "Basic YTpi").await.is_none());
+    }
+
+    #[test]
+    fn only_servers_of_the_group_prove_themselves() {
+        let (follower, leader) = (identities(b"key", 0), identities(b"key", 7));
+        let proof = |identities: &ForwardedIdentities, epoch| {
+            identities.authorization(&Identity::anonymous(), epoch).unwrap()
+        };
+        let checked = |proof: Option<&str>| leader.check_server(proof).map_err(|status| status.code());
+        assert_eq!(checked(Some(&proof(&follower, 7))), Ok(()));
+        assert_eq!(checked(Some(&proof(&follower, 6))), Err(Code::Unavailable));
+        let foreign = proof(&identities(b"other key", 0), 7);
+        for other in [None, Some("Bearer x"), Some("yes"), Some(foreign.as_str())] {
+            assert_eq!(checked(other), Err(Code::PermissionDenied), "{other:?}");
+        }
     }
 
     #[tokio::test]

@@ -19,7 +19,10 @@ use super::forwarded_identity::ForwardedIdentities;
 use super::leader_connection::LeaderConnection;
 use super::readiness::GroupReadiness;
 use super::router::Router;
-use super::services::{GroupExecutionService, GroupFarmService, GroupScalerService, GroupWorkerQueueService};
+use super::services::{
+    ForwardedScalerService, GroupExecutionService, GroupFarmService, GroupScalerService,
+    GroupWorkerQueueService,
+};
 use super::statements::Candidate;
 use super::tenure::Tenure;
 use crate::journal::{
@@ -85,6 +88,8 @@ pub struct SchedulerGroup {
     pub farm: GroupFarmService,
     /// External scaler for KEDA.
     pub scaler: GroupScalerService,
+    /// External scaler for the other servers of the group.
+    pub forwarded_scaler: ForwardedScalerService,
     /// Gauges of the farm.
     pub gauges: GroupGauges,
     /// Readiness of this server.
@@ -150,8 +155,13 @@ impl SchedulerGroup {
             worker_queue: GroupWorkerQueueService {
                 router: router.clone(),
             },
-            farm: GroupFarmService { router },
-            scaler: GroupScalerService { role: roles.clone() },
+            farm: GroupFarmService {
+                router: router.clone(),
+            },
+            scaler: GroupScalerService {
+                router: router.clone(),
+            },
+            forwarded_scaler: ForwardedScalerService { router },
             gauges: GroupGauges { role: roles },
             readiness,
             background: GroupTasks {

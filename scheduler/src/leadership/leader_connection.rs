@@ -42,6 +42,11 @@ impl LeaderConnection {
         }
     }
 
+    /// Fencing number of the leader.
+    pub(super) fn epoch(&self) -> i64 {
+        self.epoch
+    }
+
     /// Connects at the first call.
     pub(super) async fn channel(&self) -> Result<Channel, Status> {
         let connecting = || endpoint::connect_with(&self.address, &self.credentials);

@@ -7,5 +7,5 @@ mod worker_queue;
 
 pub use execution::GroupExecutionService;
 pub use farm::GroupFarmService;
-pub use scaler::GroupScalerService;
+pub use scaler::{ForwardedScalerService, GroupScalerService};
 pub use worker_queue::GroupWorkerQueueService;

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use bitzel_proto::Digest;
 use bitzel_proto::google::longrunning::operation;
+use bitzel_proto::keda::external_scaler_client::ExternalScalerClient;
+use bitzel_proto::keda::{GetMetricsRequest, ScaledObjectRef};
 use bitzel_proto::reapi::execution_client::ExecutionClient;
 use bitzel_proto::reapi::{ActionResult, ExecuteRequest, ExecuteResponse, execution_stage};
 use bitzel_proto::worker::worker_queue_client::WorkerQueueClient;
@@ -425,6 +427,49 @@ async fn a_forwarded_call_has_the_rights_of_its_caller() {
         .await
         .expect_err("nobody may execute without credentials");
     assert_eq!(refused.code(), Code::Unauthenticated, "{refused:?}");
+
+    // The Action waits at the leader. KEDA asks any server, on its admin port, and nobody else gets an answer.
+    assert!(group.leads(0));
+    for server in &group.servers {
+        let mut scaler = ExternalScalerClient::connect(server.admin_url())
+            .await
+            .expect("the admin port answers gRPC");
+        let active = scaler.is_active(pool()).await.expect("an answer");
+        assert!(active.into_inner().result);
+        let request = GetMetricsRequest {
+            scaled_object_ref: Some(pool()),
+            metric_name: String::new(),
+        };
+        let values = scaler.get_metrics(request).await.expect("a value").into_inner();
+        // It waits for two users, and one worker has to come first.
+        assert_eq!(values.metric_values[0].metric_value, 2);
+        let spec = scaler
+            .get_metric_spec(pool())
+            .await
+            .expect("a metric")
+            .into_inner();
+        assert_eq!(spec.metric_specs[0].target_size, 2);
+    }
+    let leader = format!("grpcs://{}", group.servers[0].address());
+    let channel = connect_with(&leader, &with_password("ci"))
+        .await
+        .expect("a connection");
+    let mut scaler = ExternalScalerClient::new(channel);
+    let refused = scaler
+        .is_active(pool())
+        .await
+        .expect_err("it is for servers of the group");
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused:?}");
+}
+
+/// Pool that no worker has registered for, as KEDA asks for it.
+fn pool() -> ScaledObjectRef {
+    let metadata = [("pool", "large"), ("jobs", "2")];
+    let metadata = metadata.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    ScaledObjectRef {
+        scaler_metadata: metadata.into(),
+        ..ScaledObjectRef::default()
+    }
 }
 
 /// By hand: `cargo nextest run -p bitzel-tests --test end_to_end --run-ignored only -E 'test(twenty_leaders)'` prints the
