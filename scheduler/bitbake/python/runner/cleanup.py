@@ -21,6 +21,8 @@ from undeclared_files import SharedDirectories
 
 ROOT = Path("/work")
 LOGS = ROOT / "bitzel/log"
+# Directory of statistics among the logs; scheduler/graph/src/output.rs has the same name.
+STATISTICS = "buildstats"
 # Lines of a failed task's log that are shown, counted from its end.
 SHOWN_LOG_LINES = 60
 PROCESS_ID = re.compile(r"\.\d+$")
@@ -90,7 +92,7 @@ def remove_staged(staged: dict[Path, Identity]) -> None:
 
 def show_failure(task: dict[str, Any]) -> None:
     """Prints the end of the task's log to stderr, as BitBake's terminal interface shows it."""
-    logs = sorted((ROOT / task["log_directory"]).glob(f"log.{task['task']}.*"))
+    logs = sorted((ROOT / task["log_directory"]).glob(f"log.{task['task']}*.*"))
     for log in logs[-1:]:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         sys.stderr.write(f"ERROR: {task['package_name']}:{task['task']} failed; the end of its log:\n")
@@ -109,6 +111,14 @@ def keep_logs(task: dict[str, Any]) -> None:
     shutil.rmtree(source)
 
 
+def keep_statistics(data: Any) -> None:
+    """Moves what OE's buildstats.bbclass wrote about the task to its logs; the client collects it when the build ends."""
+    base, build = inside(data.getVar("BUILDSTATS_BASE")), data.getVar("BUILDNAME")
+    if base is not None and build and (base / build).is_dir():
+        LOGS.mkdir(parents=True, exist_ok=True)
+        shutil.move(base / build, LOGS / STATISTICS)
+
+
 def clean_up(
     data: Any,
     task: dict[str, Any],
@@ -120,6 +130,7 @@ def clean_up(
     os.chdir(ROOT)
     remove_staged(staged)
     keep_logs(task)
+    keep_statistics(data)
     stamp = inside(data.getVar("STAMP"))
     noise = [inside(data.getVar(variable)) for variable in NOISE_VARIABLES]
     if not fakeroot.is_inside():

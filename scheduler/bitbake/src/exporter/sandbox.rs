@@ -19,6 +19,27 @@ impl Exporter<'_> {
         groups: &[LayerGroup],
         external: &[ExternalSource],
     ) -> Result<Command, FrontEndError> {
+        let mut command = self.metadata_sandbox(groups, external)?;
+        let mut bind = |kind: &str, source: &Path, sandbox_path: &str| {
+            command.arg(kind).arg(source).arg(format!("/work/{sandbox_path}"));
+        };
+        bind("--bind", &self.cache.bitbake_cache(), "build/cache");
+        bind("--bind", output, "out");
+        bind("--bind", &self.cache.snapshots(), "out/snapshots");
+        bind("--bind", &self.cache.recipes(), "out/recipes");
+        command.args(["--dir", "/work/downloads", "--dir", "/work/build/tmp"]);
+        command.args(["--chdir", "/work/build"]);
+        command.args(["/usr/bin/python3", "/work/exporter/export.py"]);
+        command.arg("/work/out/request.json");
+        Ok(command)
+    }
+
+    /// Creates the call of bubblewrap, up to the program, of a process that needs the metadata at the paths of tasks.
+    pub(super) fn metadata_sandbox(
+        &self,
+        groups: &[LayerGroup],
+        external: &[ExternalSource],
+    ) -> Result<Command, FrontEndError> {
         let mut command = Command::new(&self.config.bubblewrap);
         command.args(["--unshare-user", "--uid", "1000", "--gid", "1000"]);
         command.args([
@@ -63,19 +84,9 @@ impl Exporter<'_> {
             bind("--ro-bind", path, &format!("bitbake/lib/{name}"));
         }
         bind("--ro-bind", &self.cache.configuration(), "build/conf");
-        bind("--bind", &self.cache.bitbake_cache(), "build/cache");
-        bind("--bind", output, "out");
-        bind("--bind", &self.cache.snapshots(), "out/snapshots");
-        bind("--bind", &self.cache.recipes(), "out/recipes");
         bind("--ro-bind", &self.python.path("exporter"), "exporter");
         bind("--ro-bind", &self.python.path("runner"), "bitzel");
-        command.args([
-            "--dir",
-            "/work/downloads",
-            "--dir",
-            "/work/build/tmp",
-            "--clearenv",
-        ]);
+        command.arg("--clearenv");
         let fixed = [
             ("HOME", "/tmp"),
             ("LANG", "C.UTF-8"),
@@ -98,13 +109,6 @@ impl Exporter<'_> {
         for (name, value) in environment::passed_through(&self.config.environment) {
             command.args(["--setenv", &name, &value]);
         }
-        command.args([
-            "--chdir",
-            "/work/build",
-            "/usr/bin/python3",
-            "/work/exporter/export.py",
-        ]);
-        command.arg("/work/out/request.json");
         // Of the user's environment, bwrap needs only the PATH in which it is found.
         command
             .env_clear()

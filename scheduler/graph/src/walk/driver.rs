@@ -9,7 +9,7 @@ use bitzel_cas::{ActionCache, BlobStore, DirectoryCache};
 use bitzel_proto::InstanceName;
 use bitzel_proto::{find_status, with_causes};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{OnceCell, mpsc};
 use tokio::task::JoinSet;
 use tonic::Status;
 use tracing::{Instrument as _, info_span};
@@ -21,7 +21,7 @@ use super::event::{BuildEvent, Outcome, Summary};
 use super::executions::Executions;
 use super::schedule::{Completion, Schedule, Step};
 use super::task_execution::{BuildContext, ReadyTask};
-use crate::output::{LostOutputs, place_outputs};
+use crate::output::{LostOutputs, place_build_directory, place_outputs};
 use crate::plan::runner_files::{dependencies_file, task_file};
 use crate::plan::signature::Environment;
 use crate::plan::task_index::TaskIndex;
@@ -50,6 +50,8 @@ pub struct BuildConfig {
     pub dry_run: bool,
     /// Directory in which the results of the targets are placed.
     pub output: Option<PathBuf>,
+    /// Directory in which the files are placed that handlers of `BitBake`'s server find when a build ends.
+    pub build_directory: Option<PathBuf>,
 }
 
 /// A build of one graph.
@@ -59,6 +61,7 @@ pub struct Driver {
     jobs: usize,
     dry_run: bool,
     output: Option<PathBuf>,
+    build_directory: Option<PathBuf>,
     events: mpsc::UnboundedSender<BuildEvent>,
     results: BTreeMap<u32, Arc<TaskResult>>,
     /// Wall time of this build's executions, by task.
@@ -67,6 +70,17 @@ pub struct Driver {
     recoveries: BTreeMap<u32, usize>,
     running: usize,
     failed: usize,
+    /// True once the search for shared state archives was reported.
+    archives_told: bool,
+}
+
+/// Outcome of a look-up.
+enum Found {
+    /// A result has the signature.
+    Result(Box<TaskResult>),
+    /// A shared state cache has an archive with the signature.
+    Archive,
+    Nothing,
 }
 
 /// Outcome of a step.
@@ -74,7 +88,12 @@ enum StepOutcome {
     LookUp {
         task: u32,
         taskhash: String,
-        result: Result<Option<TaskResult>, BuildError>,
+        result: Result<Found, BuildError>,
+    },
+    Restore {
+        task: u32,
+        milliseconds: u64,
+        result: Result<TaskResult, BuildError>,
     },
     Execution {
         task: u32,
@@ -105,6 +124,7 @@ impl Driver {
             directory_cache: DirectoryCache::new(DIRECTORY_CACHE_BYTES),
             digests_without_times: Mutex::default(),
             metadata_uploaded: Mutex::default(),
+            archives: OnceCell::new(),
         };
         Self {
             context: Arc::new(context),
@@ -112,12 +132,14 @@ impl Driver {
             jobs: config.jobs.max(1),
             dry_run: config.dry_run,
             output: config.output,
+            build_directory: config.build_directory,
             events,
             results: BTreeMap::new(),
             durations: BTreeMap::new(),
             recoveries: BTreeMap::new(),
             running: 0,
             failed: 0,
+            archives_told: false,
         }
     }
 
@@ -128,6 +150,7 @@ impl Driver {
             self.run_steps().await;
             let seconds = started.elapsed().as_secs_f64();
             if !self.place_outputs().await? {
+                self.place_build_directory().await?;
                 return Ok(self.summary(seconds));
             }
         }
@@ -182,21 +205,48 @@ impl Driver {
         Ok(is_lost)
     }
 
+    /// Places the files for handlers of the end of a build.
+    async fn place_build_directory(&self) -> Result<(), BuildError> {
+        let Some(directory) = &self.build_directory else {
+            return Ok(());
+        };
+        let executed = self.durations.keys().copied().collect();
+        place_build_directory(
+            &self.context.index,
+            &self.results,
+            &executed,
+            &self.context.store,
+            directory,
+        )
+        .await
+    }
+
     /// Starts a step in a background task.
     fn start(&mut self, step: Step, steps: &mut JoinSet<StepOutcome>) {
         let context = Arc::clone(&self.context);
         match step {
             Step::LookUp { task, taskhash } => {
                 steps.spawn(async move {
-                    let result = context.look_up(task, &taskhash).await;
-                    if let Ok(Some(found)) = &result
-                        && let Err(error) = context.record_alias(task, &taskhash, found).await
-                    {
-                        tracing::warn!(%error, "could not record a signature");
-                    }
+                    let result = look_up(&context, task, &taskhash).await;
                     StepOutcome::LookUp {
                         task,
                         taskhash,
+                        result,
+                    }
+                });
+            }
+            Step::Restore { task, taskhash } if self.dry_run => {
+                self.schedule.restored(task, taskhash);
+                self.tell_finished(task, Outcome::Restored, 0, None);
+            }
+            Step::Restore { task, taskhash } => {
+                self.running += 1;
+                let ready = self.ready_task(task, taskhash, true);
+                steps.spawn(async move {
+                    let (result, milliseconds) = timed(context.execute(ready)).await;
+                    StepOutcome::Restore {
+                        task,
+                        milliseconds,
                         result,
                     }
                 });
@@ -210,11 +260,9 @@ impl Driver {
                 let (recipe, name) = self.names(task);
                 self.tell(BuildEvent::TaskStarted { recipe, task: name });
                 let span = info_span!("task", otel.name = self.context.index.display_name(task));
-                let ready = self.ready_task(task, taskhash);
+                let ready = self.ready_task(task, taskhash, false);
                 let step = async move {
-                    let started = Instant::now();
-                    let result = context.execute(ready).await;
-                    let milliseconds = started.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
+                    let (result, milliseconds) = timed(context.execute(ready)).await;
                     StepOutcome::Execution {
                         task,
                         milliseconds,
@@ -226,8 +274,8 @@ impl Driver {
         }
     }
 
-    /// Collects the inputs of a task that is ready to be executed.
-    fn ready_task(&self, task: u32, taskhash: String) -> ReadyTask {
+    /// Collects the inputs of a task that is ready to be executed or restored.
+    fn ready_task(&self, task: u32, taskhash: String, is_restore: bool) -> ReadyTask {
         let index = &self.context.index;
         let inputs = self.schedule.inputs(task);
         let known = |needed: u32| {
@@ -237,9 +285,10 @@ impl Driver {
         };
         ReadyTask {
             results: inputs.required().into_iter().filter_map(known).collect(),
-            task_file: task_file(index, task, &taskhash),
+            task_file: task_file(index, task, &taskhash, is_restore),
             dependencies_file: dependencies_file(index, task, &taskhash, &|task| self.schedule.unihash(task)),
             is_forced: self.schedule.is_forced(task),
+            is_restore,
             task,
             taskhash,
             inputs,
@@ -248,16 +297,38 @@ impl Driver {
 
     /// Applies the outcome of a step to the schedule.
     fn settle(&mut self, outcome: StepOutcome) {
+        self.tell_archives();
         match outcome {
             StepOutcome::LookUp {
                 task,
-                result: Ok(Some(found)),
+                result: Ok(Found::Result(found)),
                 ..
-            } => self.complete(task, found, 0, Schedule::found),
+            } => {
+                if found.restored {
+                    self.schedule.found_restored(task);
+                }
+                self.complete(task, *found, 0, Schedule::found);
+            }
             StepOutcome::LookUp {
                 task,
                 taskhash,
-                result: Ok(None),
+                result: Ok(Found::Archive),
+            } => self.schedule.archive_found(task, taskhash),
+            StepOutcome::Restore {
+                task,
+                milliseconds,
+                result,
+            } => {
+                self.running -= 1;
+                match result {
+                    Ok(result) => self.complete(task, result, milliseconds, Schedule::restored),
+                    Err(error) => self.not_restored(task, &error),
+                }
+            }
+            StepOutcome::LookUp {
+                task,
+                taskhash,
+                result: Ok(Found::Nothing),
             } => {
                 tracing::debug!(
                     task = self.context.index.display_name(task),
@@ -286,6 +357,29 @@ impl Driver {
                     Err(error) => self.fail(task, milliseconds, &error),
                 }
             }
+        }
+    }
+
+    /// Continues without an archive, as BitBake does: the task itself is executed.
+    fn not_restored(&mut self, task: u32, error: &BuildError) {
+        let (recipe, name) = self.names(task);
+        self.tell(BuildEvent::RestoreFailed {
+            recipe,
+            task: name,
+            reason: with_causes(error),
+        });
+        self.schedule.not_restored(task);
+    }
+
+    /// Reports the search for shared state archives, once it is over.
+    fn tell_archives(&mut self) {
+        if !self.archives_told
+            && let Some(known) = self.context.archives.get()
+        {
+            self.archives_told = true;
+            self.tell(BuildEvent::SharedStateSearched {
+                summary: known.summary.clone(),
+            });
         }
     }
 
@@ -378,6 +472,7 @@ impl Driver {
             tasks_run: count(Completion::Ran),
             would_run: count(Completion::WouldRun),
             signature_hits: count(Completion::SignatureHit),
+            restored: count(Completion::Restored),
             early_cut_offs: count(Completion::EarlyCutOff),
             failed: self.failed,
             skipped: self.schedule.skipped().count(),
@@ -388,4 +483,26 @@ impl Driver {
             critical_path,
         }
     }
+}
+
+/// Looks a task up in the action cache, and then in shared state caches.
+async fn look_up(context: &BuildContext, task: u32, taskhash: &str) -> Result<Found, BuildError> {
+    if let Some(found) = context.look_up(task, taskhash).await? {
+        if let Err(error) = context.record_alias(task, taskhash, &found).await {
+            tracing::warn!(%error, "could not record a signature");
+        }
+        return Ok(Found::Result(Box::new(found)));
+    }
+    Ok(if context.has_archive(task, taskhash).await {
+        Found::Archive
+    } else {
+        Found::Nothing
+    })
+}
+
+/// Awaits a future and returns its output with its wall time in milliseconds.
+async fn timed<T>(future: impl Future<Output = T>) -> (T, u64) {
+    let started = Instant::now();
+    let output = future.await;
+    (output, started.elapsed().as_millis().try_into().unwrap_or(u64::MAX))
 }

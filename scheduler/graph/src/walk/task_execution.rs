@@ -17,11 +17,12 @@ use super::build_files::BuildInputs;
 use super::error::BuildError;
 use super::executions::{ExecutionRequest, Executions};
 use super::log;
+use super::restore::KnownArchives;
 use crate::plan::input_root::{FixedInputs, input_root};
 use crate::plan::output_equivalence::DigestsWithoutTimes;
 use crate::plan::private_tree::{UNDECLARED_FILES, private_trees, roots};
 use crate::plan::signature::{Environment, last_run_key};
-use crate::plan::task_action::{always_runs, task_action};
+use crate::plan::task_action::{always_runs, setscene_action, task_action};
 use crate::plan::task_index::TaskIndex;
 use crate::plan::task_inputs::TaskInputs;
 use crate::plan::task_result::{TaskResult, outputs};
@@ -39,6 +40,8 @@ pub(super) struct BuildContext {
     pub(super) digests_without_times: Mutex<DigestsWithoutTimes>,
     /// Replaced when blobs are lost, so that the next execution uploads the missing ones.
     pub(super) metadata_uploaded: Mutex<Arc<OnceCell<()>>>,
+    /// Archives of shared state caches, once they were searched.
+    pub(super) archives: OnceCell<KnownArchives>,
 }
 
 /// Task that is ready to be executed, with the inputs that the schedule knows.
@@ -52,6 +55,8 @@ pub(super) struct ReadyTask {
     pub(super) dependencies_file: Bytes,
     /// Executes the task although the server may have a result of its Action.
     pub(super) is_forced: bool,
+    /// Restores the result from its shared state archive.
+    pub(super) is_restore: bool,
 }
 
 impl BuildContext {
@@ -76,7 +81,10 @@ impl BuildContext {
             trees.remove(UNDECLARED_FILES);
             staged.extend(trees);
         }
-        let input_files = self.input_files(ready.task).await?;
+        let mut input_files = self.input_files(ready.task).await?;
+        if ready.is_restore {
+            input_files.extend(self.archive_files(ready.task, &ready.taskhash).await?);
+        }
         let fixed = FixedInputs {
             metadata: self.inputs.metadata,
             files: vec![
@@ -101,7 +109,11 @@ impl BuildContext {
             task: name.clone(),
             source,
         })?;
-        let action = task_action(&self.environment, recipe, task, root.root);
+        let action = if ready.is_restore {
+            setscene_action(&self.environment, recipe, task, root.root)
+        } else {
+            task_action(&self.environment, recipe, task, root.root)
+        };
         let generated = staged
             .into_values()
             .flat_map(|tree| tree.blobs)
@@ -133,6 +145,7 @@ impl BuildContext {
             outputs,
             before,
             milliseconds,
+            restored: ready.is_restore,
         };
         check_outputs(task, &name, &result)?;
         result.unihash = self
