@@ -74,7 +74,7 @@ fn deployed(site: &Site) -> BTreeSet<String> {
     build(site, &["--output", &directory, "fetched"]).succeeded();
     let second = build(site, &["fetched"]).succeeded();
     assert_eq!(second.tasks("ran"), BTreeSet::new());
-    tree_of(&output).into_keys().map(|path| path.to_string()).collect()
+    tree_of(&output).into_keys().map(|path| path.display().to_string()).collect()
 }
 
 /// Builds with network for `do_fetch`, the loopback interface included.

@@ -73,6 +73,8 @@ class SharedState:
 
     def _restore(self, multiconfig: str, recipe: str | None) -> Any:
         """The data store of a configuration, or of a recipe variant in it."""
+        import bb.parse
+        import bb.siggen
         import data_store
         import metadata_functions
         import one_task
@@ -85,6 +87,7 @@ class SharedState:
         data = one_task.restore(base, contents)
         one_task.import_libraries(data, base)
         metadata_functions.define(data)
+        bb.parse.siggen = bb.siggen.init(data)
         # The programs of this sandbox; the metadata's PATH has links that only a task makes.
         data.setVar("PATH", PROGRAMS)
         data.setVar("SSTATE_MIRRORS", self.settings["mirrors"])
