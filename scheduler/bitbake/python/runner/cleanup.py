@@ -78,6 +78,25 @@ def staged_files(task: dict[str, Any]) -> dict[Path, Identity]:
     }
 
 
+def downloads(data: Any) -> set[Path]:
+    """All files in DL_DIR."""
+    directory = inside(data.getVar("DL_DIR"))
+    if directory is None or not directory.is_dir():
+        return set()
+    return {path for path in directory.rglob("*") if path.is_symlink() or not path.is_dir()}
+
+
+def remove_new_downloads(data: Any, task: dict[str, Any], before: set[Path]) -> None:
+    """Removes new files in DL_DIR, unless the task publishes it.
+
+    BitBake's npm fetcher writes a file there whenever a task looks at SRC_URI; do_fetch has published the same.
+    """
+    directory = inside(data.getVar("DL_DIR"))
+    if directory is not None and str(directory.relative_to(ROOT)) not in task["published_paths"]:
+        for path in downloads(data) - before:
+            path.unlink()
+
+
 def remove_staged(staged: dict[Path, Identity]) -> None:
     """Leaves only the task's own files in published directories, as its sstate manifest lists them."""
     directories = set()
@@ -125,10 +144,12 @@ def clean_up(
     build_files: list[Path],
     staged: dict[Path, Identity],
     shared: SharedDirectories,
+    downloads_before: set[Path],
 ) -> None:
     """Leaves only the task's outputs and logs in the tree."""
     os.chdir(ROOT)
     remove_staged(staged)
+    remove_new_downloads(data, task, downloads_before)
     keep_logs(task)
     keep_statistics(data)
     stamp = inside(data.getVar("STAMP"))

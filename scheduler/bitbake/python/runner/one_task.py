@@ -231,6 +231,7 @@ def run(task: Document) -> int:
     # Nor are files that explain signatures written: the graph has the same data.
     bb.siggen.dump_this_task = lambda _file, _data: None
     staged = cleanup.staged_files(task)
+    downloads = cleanup.downloads(data)
     build_files = write_build_files(base)
     shared = SharedDirectories(data, task)
     special_files.restore(task)
@@ -244,5 +245,5 @@ def run(task: Document) -> int:
     if status != 0:
         cleanup.show_failure(task)
     special_files.remove_restored(foreign_special_files)
-    cleanup.clean_up(data, task, build_files, staged, shared)
+    cleanup.clean_up(data, task, build_files, staged, shared, downloads)
     return status
