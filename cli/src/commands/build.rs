@@ -123,7 +123,9 @@ pub(crate) async fn run(
         && let Some(end) = build_end(&outcome, tasks)
         && let Err(error) = build_events.complete(end).await
     {
-        console::print(&format!("WARNING: the event BuildCompleted was not fired: {error}"));
+        console::print(&format!(
+            "WARNING: the event BuildCompleted was not fired: {error}"
+        ));
     }
     let code = match outcome {
         Ok(Some(mut summary)) => {

@@ -65,7 +65,10 @@ impl BuildEvents {
         if output.status.success() {
             Ok(())
         } else {
-            Err(io::Error::other(format!("build_events.py ended with {}", output.status)))
+            Err(io::Error::other(format!(
+                "build_events.py ended with {}",
+                output.status
+            )))
         }
     }
 }

@@ -43,7 +43,11 @@ fn handlers_of_tasks_run_and_others_are_named_once() {
     assert_eq!(written(), "BuildStarted 0\nBuildCompleted 0\n");
     let second = site.build(&["-c", "compile", "zlib"]).succeeded();
     assert!(!second.text.contains("site_end"), "{}", second.text);
-    site.edit_layer("recipes/zlib/zlib_1.2.13.bb", "do_compile() {", "do_compile() {\n\tfalse");
+    site.edit_layer(
+        "recipes/zlib/zlib_1.2.13.bb",
+        "do_compile() {",
+        "do_compile() {\n\tfalse",
+    );
     drop(site.build(&["-c", "compile", "zlib"]).failed());
     assert!(written().ends_with("BuildCompleted 1\n"), "{}", written());
 }
@@ -61,7 +65,11 @@ fn statistics_history_and_rm_work_of_core_are_accepted() {
     let statistics = tree_of(&site.path("build/bitzel-build/tmp/buildstats"));
     let names: Vec<String> = statistics.keys().map(|path| path.display().to_string()).collect();
     for end in ["/build_stats", "/makedevs-native-1.0.1-r0/do_compile"] {
-        assert_eq!(names.iter().filter(|name| name.ends_with(end)).count(), 1, "{names:?}");
+        assert_eq!(
+            names.iter().filter(|name| name.ends_with(end)).count(),
+            1,
+            "{names:?}"
+        );
     }
     assert!(!first.tasks("ran").contains("makedevs-native:do_rm_work"));
     // What rm_work would have deleted is still there for the next task.

@@ -38,7 +38,12 @@ impl Served {
         std::fs::create_dir_all(member.parent().expect("a parent")).expect("a directory");
         std::fs::write(&member, content).expect("a file");
         let archive = self.path(name);
-        run(Command::new("tar").arg("-C").arg(&directory).arg("-czf").arg(&archive).arg(file));
+        run(Command::new("tar")
+            .arg("-C")
+            .arg(&directory)
+            .arg("-czf")
+            .arg(&archive)
+            .arg(file));
         sha256(&archive)
     }
 }
@@ -74,7 +79,10 @@ fn deployed(site: &Site) -> BTreeSet<String> {
     drop(build(site, &["--output", &directory, "fetched"]).succeeded());
     let second = build(site, &["fetched"]).succeeded();
     assert_eq!(second.tasks("ran"), BTreeSet::new());
-    tree_of(&output).into_keys().map(|path| path.display().to_string()).collect()
+    tree_of(&output)
+        .into_keys()
+        .map(|path| path.display().to_string())
+        .collect()
 }
 
 /// Builds with network for `do_fetch`, the loopback interface included.
@@ -84,7 +92,10 @@ fn build(site: &Site, arguments: &[&str]) -> BuildReport {
 
 fn assert_deploys(site: &Site, name: &str) {
     let files = deployed(site);
-    assert!(files.iter().any(|path| path.ends_with(name)), "{name} is not in {files:?}");
+    assert!(
+        files.iter().any(|path| path.ends_with(name)),
+        "{name} is not in {files:?}"
+    );
 }
 
 #[test]
@@ -104,9 +115,20 @@ fn git_with_submodules() {
     );
     std::fs::write(repository.join(".gitmodules"), module).expect("a file");
     git(&repository, &["add", ".gitmodules"]);
-    git(&repository, &["update-index", "--add", "--cacheinfo", &format!("160000,{inner},part")]);
+    git(
+        &repository,
+        &[
+            "update-index",
+            "--add",
+            "--cacheinfo",
+            &format!("160000,{inner},part"),
+        ],
+    );
     let revision = commit(&repository, "outer");
-    let source = format!("gitsm://{LOOPBACK}:{}/repository;protocol=git;branch=main", daemon.port);
+    let source = format!(
+        "gitsm://{LOOPBACK}:{}/repository;protocol=git;branch=main",
+        daemon.port
+    );
     site.add_recipe("fetched", &recipe(&source, &format!("SRCREV = \"{revision}\"")));
     assert_deploys(&site, "part/text");
 }
@@ -119,7 +141,10 @@ fn rust_crate() {
     let source = format!("crate://{host}/crates/part/1.2.3;protocol=http");
     served.site.add_recipe(
         "fetched",
-        &recipe(&source, &format!("SRC_URI[part-1.2.3.sha256sum] = \"{checksum}\"")),
+        &recipe(
+            &source,
+            &format!("SRC_URI[part-1.2.3.sha256sum] = \"{checksum}\""),
+        ),
     );
     assert_deploys(&served.site, "part-1.2.3/src.rs");
 }
@@ -130,7 +155,9 @@ fn go_module_by_a_premirror() {
     let archive = served.path("example.com.part@v1.2.3.zip");
     let script = "import sys, zipfile\nwith zipfile.ZipFile(sys.argv[1], 'w') as z:\n    \
                   z.writestr('example.com/part@v1.2.3/go.mod', 'module example.com/part\\n')";
-    run(Command::new("/usr/bin/python3").args(["-c", script]).arg(&archive));
+    run(Command::new("/usr/bin/python3")
+        .args(["-c", script])
+        .arg(&archive));
     let checksum = sha256(&archive);
     let mirror = format!("PREMIRRORS = \"https://.*/.* {}/\"\n", served.server.url());
     served.site.configure(&mirror);
@@ -182,7 +209,10 @@ fn own_mirrors_of_openembedded_core() {
     let served = Served::new(Site::of_release(&release, CONFIGURATION));
     served.site.add_layer_to_core("wrynose");
     let checksum = served.archive("part.tar.gz", "part/file", "content");
-    let mirror = format!("ASSUME_PROVIDED += \"patch-replacement-native\"\nINHERIT += \"own-mirrors\"\nSOURCE_MIRROR_URL = \"{}/\"\n", served.server.url());
+    let mirror = format!(
+        "ASSUME_PROVIDED += \"patch-replacement-native\"\nINHERIT += \"own-mirrors\"\nSOURCE_MIRROR_URL = \"{}/\"\n",
+        served.server.url()
+    );
     served.site.configure(&mirror);
     let text = format!(
         "LICENSE = \"CLOSED\"\nINHIBIT_DEFAULT_DEPS = \"1\"\nSRC_URI = \"{UNREACHABLE}/part.tar.gz\"\n\
@@ -190,7 +220,11 @@ fn own_mirrors_of_openembedded_core() {
     );
     served.site.add_recipe("fetched", &text);
     let report = build(&served.site, &["-c", "unpack", "fetched"]).succeeded();
-    assert!(report.tasks("ran").contains("fetched:do_unpack"), "{}", report.text);
+    assert!(
+        report.tasks("ran").contains("fetched:do_unpack"),
+        "{}",
+        report.text
+    );
 }
 
 #[test]
@@ -201,7 +235,10 @@ fn no_network_is_an_error_of_bitbake() {
     let source = format!("{}/part.tar.gz;sha256sum={checksum}", served.server.url());
     served.site.add_recipe("fetched", &recipe(&source, ""));
     let report = build(&served.site, &["fetched"]).failed();
-    report.assert_says(&["fetched:do_fetch FAILED", "Network access disabled through BB_NO_NETWORK"]);
+    report.assert_says(&[
+        "fetched:do_fetch FAILED",
+        "Network access disabled through BB_NO_NETWORK",
+    ]);
 }
 
 #[test]

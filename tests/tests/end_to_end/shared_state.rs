@@ -72,7 +72,10 @@ fn restored_tasks(directory: &Path, found: &mut BTreeSet<String>) {
         let name = entry.file_name().to_string_lossy().into_owned();
         if entry.file_type().expect("its type").is_dir() {
             restored_tasks(&entry.path(), found);
-        } else if let Some(task) = name.strip_prefix("log.").and_then(|name| name.strip_suffix("_setscene")) {
+        } else if let Some(task) = name
+            .strip_prefix("log.")
+            .and_then(|name| name.strip_suffix("_setscene"))
+        {
             found.insert(format!("{TARGET}:{task}"));
         }
     }
@@ -87,14 +90,22 @@ fn assert_starts_warm(mirror: &Mirror, configuration: &str) {
     let first = site.build(&[TARGET]).succeeded();
     assert_eq!(first.tasks("ran"), BTreeSet::new(), "{}", first.text);
     assert_eq!(first.tasks("restored"), restored);
-    assert!(first.text.contains(&format!("shared state: {summary}")), "{}", first.text);
+    assert!(
+        first.text.contains(&format!("shared state: {summary}")),
+        "{}",
+        first.text
+    );
     // The results are in the store now.
     let second = site.build(&[TARGET]).succeeded();
     assert_eq!(second.tasks("ran"), BTreeSet::new());
     assert_eq!(second.tasks("restored"), BTreeSet::new());
     // A task above them finds what it needs.
     let next = site.build(&["-f", "-c", "compile", TARGET]).succeeded();
-    assert!(next.tasks("ran").contains(&format!("{TARGET}:do_compile")), "{}", next.text);
+    assert!(
+        next.tasks("ran").contains(&format!("{TARGET}:do_compile")),
+        "{}",
+        next.text
+    );
 }
 
 macro_rules! local_mirrors {
@@ -158,7 +169,13 @@ fn a_damaged_archive_makes_the_task_run() {
     assert!(report.text.contains(&warning), "{}", report.text);
     let ran = report.tasks("ran");
     assert!(ran.contains(&format!("{TARGET}:do_populate_sysroot")), "{ran:?}");
-    assert!(report.tasks("restored").contains(&format!("{TARGET}:do_create_spdx")), "{}", report.text);
+    assert!(
+        report
+            .tasks("restored")
+            .contains(&format!("{TARGET}:do_create_spdx")),
+        "{}",
+        report.text
+    );
 }
 
 #[test]
@@ -169,7 +186,7 @@ fn signatures_of_archives_are_verified() {
     drop(release);
     let keys = Keys::new();
     let signing = format!(
-        "SSTATE_SIG_KEY = \"{}\"\nSSTATE_SIG_PASSPHRASE = \"\"\nGPG_PATH = \"{}\"\nHOSTTOOLS_NONFATAL += \"gpg gpg-agent\"\n",
+        "SSTATE_VERIFY_SIG = \"1\"\nSSTATE_SIG_KEY = \"{}\"\nSSTATE_SIG_PASSPHRASE = \"\"\nGPG_PATH = \"{}\"\nHOSTTOOLS_NONFATAL += \"gpg gpg-agent\"\n",
         keys.name,
         keys.directory.path().display()
     );
@@ -189,9 +206,20 @@ fn signatures_of_archives_are_verified() {
     std::fs::copy(sysroot, license).expect("another archive");
     let report = site.build(&[TARGET]).succeeded();
     let restored = report.tasks("restored");
-    assert!(restored.contains(&format!("{TARGET}:do_populate_sysroot")), "{}", report.text);
-    assert!(!restored.contains(&format!("{TARGET}:do_populate_lic")), "{restored:?}");
-    assert!(report.text.contains("cannot verify the signature"), "{}", report.text);
+    assert!(
+        restored.contains(&format!("{TARGET}:do_populate_sysroot")),
+        "{}",
+        report.text
+    );
+    assert!(
+        !restored.contains(&format!("{TARGET}:do_populate_lic")),
+        "{restored:?}"
+    );
+    assert!(
+        report.text.contains("cannot verify the signature"),
+        "{}",
+        report.text
+    );
 }
 
 /// Archives of a cache whose names end with `suffix`.
@@ -220,7 +248,10 @@ struct Keys {
 impl Keys {
     fn new() -> Self {
         // The path of the agent's socket has to be short.
-        let directory = tempfile::Builder::new().prefix("gpg").tempdir_in("/tmp").expect("a directory");
+        let directory = tempfile::Builder::new()
+            .prefix("gpg")
+            .tempdir_in("/tmp")
+            .expect("a directory");
         let name = "archives@example.com";
         run(Command::new("gpg").arg("--homedir").arg(directory.path()).args([
             "--batch",
@@ -236,7 +267,11 @@ impl Keys {
 impl Drop for Keys {
     fn drop(&mut self) {
         let mut command = Command::new("gpgconf");
-        let ended = command.arg("--homedir").arg(self.directory.path()).args(["--kill", "all"]).status();
+        let ended = command
+            .arg("--homedir")
+            .arg(self.directory.path())
+            .args(["--kill", "all"])
+            .status();
         assert!(ended.is_ok(), "the agent of the keys was not ended");
     }
 }

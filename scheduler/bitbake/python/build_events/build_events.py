@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Events of BitBake's server at the start and at the end of a build, for the metadata's event handlers.
 
-Runs on the client beside the build, in the sandbox of the exporter, with a directory of the user's at /work/build. There
-the handlers of BuildCompleted find what tasks left beside their results, and leave their own files. Fires BuildStarted,
-waits for one line on stdin, fires BuildCompleted and ends.
+Runs on the client beside the build, in the sandbox of the exporter, with a directory of the user's at /work/build.
+There the handlers of BuildCompleted find what tasks left beside their results, and leave their own files. Fires
+BuildStarted, waits for one line on stdin, fires BuildCompleted and ends.
 
 usage: build_events.py SETTINGS
 
-SETTINGS is a JSON document: {"bases": {"": "SHA-256 of the base snapshot"}, "targets": ["zlib", ...]}. The line on stdin is
-{"tasks": 12, "failed": 0, "interrupted": false}.
+SETTINGS is a JSON document: {"bases": {"": "SHA-256 of the base snapshot"}, "targets": ["zlib", ...]}. The line on
+stdin is {"tasks": 12, "failed": 0, "interrupted": false}.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def fire(event: Any, stores: list[Any]) -> None:
 
 
 def place_statistics(data: Any) -> None:
-    """Moves the statistics of tasks to the directory of this build, where buildstats.bbclass would have written them."""
+    """Moves the statistics of tasks to the directory of this build that buildstats.bbclass would have written."""
     base = data.getVar("BUILDSTATS_BASE")
     if base and TASK_STATISTICS.is_dir():
         directory = Path(os.path.normpath(base)) / data.getVar("BUILDNAME")

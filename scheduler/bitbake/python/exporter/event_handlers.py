@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Event handlers of the metadata: those that wait for the end of a build, and those for events which no build has.
 
-Events of the parse are fired by the exporter, BuildStarted by it and by build_events.py, which also fires BuildCompleted,
-those of a task (bb.build.*) by the runner in the task's sandbox. The others are BitBake's server's own: it has a run queue and a TMPDIR, and it knows when the build has ended.
+Events of the parse are fired by the exporter, BuildStarted by it and by build_events.py, which also fires
+BuildCompleted, those of a task (bb.build.*) by the runner in the task's sandbox. The others are BitBake's server's own:
+it has a run queue, a TMPDIR and a heartbeat.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ def keep_logs(task: dict[str, Any]) -> None:
 
 
 def keep_statistics(data: Any) -> None:
-    """Moves what OE's buildstats.bbclass wrote about the task to its logs; the client collects it when the build ends."""
+    """Moves what OE's buildstats.bbclass wrote about the task to its logs, which the client collects."""
     base, build = inside(data.getVar("BUILDSTATS_BASE")), data.getVar("BUILDNAME")
     if base is not None and build and (base / build).is_dir():
         LOGS.mkdir(parents=True, exist_ok=True)

@@ -211,7 +211,13 @@ def decode(contents: bytes) -> dict[str, Any]:
 def unchanged(base: dict[str, Any]) -> dict[str, Any]:
     """The recipe document that changes nothing of `base`."""
     same = ("override_variables", "filters", "renames")
-    empty: dict[str, Any] = {"variables": {}, "tagged": {}, "deleted": [], "overrides": {}, "overrides_deleted": []}
+    empty: dict[str, Any] = {
+        "variables": {},
+        "tagged": {},
+        "deleted": [],
+        "overrides": {},
+        "overrides_deleted": [],
+    }
     return {"format": FORMAT_VERSION, **empty, **{name: base[name] for name in same}}
 
 

@@ -152,7 +152,6 @@ def executed_task(task: Document) -> str:
 
 def set_up(data: Any, task: Document, dependencies: Document) -> None:
     """Sets umask, variables and environment as fork_off_task does, in its order."""
-    name = task["task"]
     if task["umask"]:
         os.umask(int(task["umask"], 8))
     data.setVar("BB_WORKERCONTEXT", "1")

@@ -148,8 +148,8 @@ def restore(task: Document) -> None:
 def restore_foreign(task: Document) -> list[Path]:
     """Makes the special files of other recipes' private trees. Returns their paths, for `remove_restored`.
 
-    A file or directory whose name is not UTF-8 is copied to its name, and its encoded name stays beside it: a renamed file
-    would be a change of another recipe's tree.
+    A file or directory whose name is not UTF-8 is copied to its name, and its encoded name stays beside it: a renamed
+    file would be a change of another recipe's tree.
     """
     made: list[Path] = []
     for work_directory in task.get("foreign_work_directories") or []:

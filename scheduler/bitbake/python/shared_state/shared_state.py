@@ -148,17 +148,16 @@ class SharedState:
             context["pstaging_fetch"](data.getVar("SSTATE_PKGNAME"), data)
         if not os.path.isfile(path):
             return {"files": [], "reason": f"{path} does not exist"}
-        if is_verified:
-            if reason := unverified(data, path):
-                return {"files": [], "reason": reason}
+        if is_verified and (reason := unverified(data, path)):
+            return {"files": [], "reason": reason}
         return {"files": [[placed, path]], "reason": ""}
 
 
 def native_string(data: Any) -> str:
     """NATIVELSBSTRING of this root, as OE's base.bbclass sets it without uninative.
 
-    The configuration fixes another value, so that signatures do not depend on the distribution. Archives that were built
-    with uninative ("universal") need its loader, which no sandbox has.
+    The configuration fixes another value, so that signatures do not depend on the distribution. Archives that were
+    built with uninative ("universal") need its loader, which no sandbox has.
     """
     import bb.utils
 

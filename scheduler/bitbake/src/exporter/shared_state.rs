@@ -83,7 +83,10 @@ fn mirror_directories(mirrors: &str) -> Vec<PathBuf> {
 
 /// Copies the public keys of a directory of `GnuPG`. False if it has none.
 fn copy_public_keys(from: &Path, to: &Path) -> Result<bool, FrontEndError> {
-    let files: Vec<_> = PUBLIC_KEYS.iter().filter(|name| from.join(name).is_file()).collect();
+    let files: Vec<_> = PUBLIC_KEYS
+        .iter()
+        .filter(|name| from.join(name).is_file())
+        .collect();
     if files.is_empty() {
         return Ok(false);
     }

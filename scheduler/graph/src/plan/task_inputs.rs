@@ -124,12 +124,7 @@ impl TaskIndex {
     }
 
     /// Adds `task` with all of its predecessors in its recipe to `known`.
-    fn own_ancestors(
-        &self,
-        task: u32,
-        restored: &BTreeSet<u32>,
-        known: &mut HashMap<u32, BTreeSet<u32>>,
-    ) {
+    fn own_ancestors(&self, task: u32, restored: &BTreeSet<u32>, known: &mut HashMap<u32, BTreeSet<u32>>) {
         if known.contains_key(&task) {
             return;
         }

@@ -504,5 +504,8 @@ async fn look_up(context: &BuildContext, task: u32, taskhash: &str) -> Result<Fo
 async fn timed<T>(future: impl Future<Output = T>) -> (T, u64) {
     let started = Instant::now();
     let output = future.await;
-    (output, started.elapsed().as_millis().try_into().unwrap_or(u64::MAX))
+    (
+        output,
+        started.elapsed().as_millis().try_into().unwrap_or(u64::MAX),
+    )
 }

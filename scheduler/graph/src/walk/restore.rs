@@ -38,7 +38,9 @@ impl BuildContext {
                 .await;
             return known.tasks.contains(&task);
         }
-        let answer = shared_state.search(vec![self.archive_query(task, taskhash)]).await;
+        let answer = shared_state
+            .search(vec![self.archive_query(task, taskhash)])
+            .await;
         answer.is_ok_and(|answer| answer.found == [true])
     }
 
@@ -55,10 +57,13 @@ impl BuildContext {
             .iter()
             .map(|task| self.archive_query(*task, &self.index.task(*task).unihash))
             .collect();
-        let answer = shared_state.search(queries).await.unwrap_or_else(|error| ArchiveSearch {
-            found: Vec::new(),
-            summary: format!("shared state is not used: {error}"),
-        });
+        let answer = shared_state
+            .search(queries)
+            .await
+            .unwrap_or_else(|error| ArchiveSearch {
+                found: Vec::new(),
+                summary: format!("shared state is not used: {error}"),
+            });
         let found = tasks.into_iter().zip(answer.found);
         KnownArchives {
             tasks: found.filter(|(_, found)| *found).map(|(task, _)| task).collect(),
@@ -67,7 +72,11 @@ impl BuildContext {
     }
 
     /// Files of the archive for the input root of the setscene task.
-    pub(super) async fn archive_files(&self, task: u32, taskhash: &str) -> Result<Vec<InputFile>, BuildError> {
+    pub(super) async fn archive_files(
+        &self,
+        task: u32,
+        taskhash: &str,
+    ) -> Result<Vec<InputFile>, BuildError> {
         let name = || self.index.display_name(task);
         let files = match &self.inputs.shared_state {
             Some(shared_state) => shared_state

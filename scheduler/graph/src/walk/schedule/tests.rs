@@ -340,16 +340,24 @@ fn steps_with_archives(index: &Arc<TaskIndex>, archives: &[u32], broken: &[u32])
                 schedule.not_restored(task);
             }
             Step::Restore { task, taskhash } => {
-                assert!(schedule.inputs(task).required().iter().all(|needed| {
-                    schedule.completion(*needed).is_some()
-                }));
+                assert!(
+                    schedule
+                        .inputs(task)
+                        .required()
+                        .iter()
+                        .all(|needed| { schedule.completion(*needed).is_some() })
+                );
                 steps.push(format!("restore {task}"));
                 schedule.restored(task, taskhash);
             }
             Step::Execute { task, taskhash } => {
-                assert!(schedule.inputs(task).required().iter().all(|needed| {
-                    schedule.completion(*needed).is_some()
-                }));
+                assert!(
+                    schedule
+                        .inputs(task)
+                        .required()
+                        .iter()
+                        .all(|needed| { schedule.completion(*needed).is_some() })
+                );
                 steps.push(format!("run {task}"));
                 schedule.executed(task, taskhash);
             }
@@ -374,7 +382,10 @@ fn an_archive_replaces_the_tasks_below_it() {
 fn an_archive_waits_for_what_its_setscene_task_needs() {
     let (_, steps) = steps_with_archives(&packaged(), &[3], &[]);
     let position = |step: &str| steps.iter().position(|other| other == step);
-    assert!(position("run 0").is_some() && position("run 0") < position("restore 3"), "{steps:?}");
+    assert!(
+        position("run 0").is_some() && position("run 0") < position("restore 3"),
+        "{steps:?}"
+    );
 }
 
 #[test]
