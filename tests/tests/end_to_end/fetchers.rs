@@ -210,18 +210,18 @@ fn own_mirrors_of_openembedded_core() {
     served.site.add_layer_to_core("wrynose");
     let checksum = served.archive("part.tar.gz", "part/file", "content");
     let mirror = format!(
-        "ASSUME_PROVIDED += \"patch-replacement-native\"\nINHERIT += \"own-mirrors\"\nSOURCE_MIRROR_URL = \"{}/\"\n",
+        "INHERIT += \"own-mirrors\"\nSOURCE_MIRROR_URL = \"{}/\"\n",
         served.server.url()
     );
     served.site.configure(&mirror);
     let text = format!(
-        "LICENSE = \"CLOSED\"\nINHIBIT_DEFAULT_DEPS = \"1\"\nSRC_URI = \"{UNREACHABLE}/part.tar.gz\"\n\
+        "LICENSE = \"CLOSED\"\ninherit native\nINHIBIT_DEFAULT_DEPS = \"1\"\nSRC_URI = \"{UNREACHABLE}/part.tar.gz\"\n\
          SRC_URI[sha256sum] = \"{checksum}\"\n"
     );
-    served.site.add_recipe("fetched", &text);
-    let report = build(&served.site, &["-c", "unpack", "fetched"]).succeeded();
+    served.site.add_recipe("fetched-native", &text);
+    let report = build(&served.site, &["-c", "unpack", "fetched-native"]).succeeded();
     assert!(
-        report.tasks("ran").contains("fetched:do_unpack"),
+        report.tasks("ran").contains("fetched-native:do_unpack"),
         "{}",
         report.text
     );

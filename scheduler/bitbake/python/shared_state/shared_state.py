@@ -161,8 +161,11 @@ def native_string(data: Any) -> str:
     """
     import bb.utils
 
+    # A function of base.bbclass in releases before 2026.
     identify = bb.utils.get_context().get("lsb_distro_identifier")
-    return str(identify(data)) if identify else ""
+    if identify is None:
+        from oe.lsb import distro_identifier as identify
+    return str(identify(data))
 
 
 def unverified(data: Any, path: str) -> str:

@@ -91,7 +91,13 @@ impl TaskIndex {
         for head in heads {
             self.own_ancestors(*head, restored, &mut ancestors);
         }
-        let size = |head: &&u32| (!restored.contains(*head), ancestors[head].len(), self.rank(**head));
+        let size = |head: &&u32| {
+            (
+                !restored.contains(*head),
+                ancestors[head].len(),
+                self.rank(**head),
+            )
+        };
         let primary = heads.iter().max_by_key(size).copied();
         let all: BTreeSet<u32> = heads.iter().flat_map(|head| &ancestors[head]).copied().collect();
         let covered = primary.map(|head| &ancestors[&head]);
