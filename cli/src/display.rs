@@ -172,11 +172,18 @@ impl Display {
                         let seconds = Duration::from_millis(milliseconds).as_secs_f64();
                         console::print(&format!("{name} done in {seconds:.1} s"));
                     }
+                    Outcome::Restored => console::print(&format!("{name} restored from shared state")),
                     Outcome::WouldRun => console::print(&format!("{name} would run")),
                     Outcome::Hit | Outcome::CutOff | Outcome::Noexec => {}
                 }
                 self.counts.record(name, outcome);
             }
+            BuildEvent::SharedStateSearched { summary } => {
+                console::print(&format!("shared state: {summary}"));
+            }
+            BuildEvent::RestoreFailed { recipe, task, reason } => console::print(&format!(
+                "WARNING: {recipe}:{task} is not restored from shared state and runs instead: {reason}"
+            )),
             BuildEvent::Progress { done, wanted, .. } => (self.done, self.wanted) = (done, wanted),
             BuildEvent::Summary(_) => {}
         }
@@ -235,8 +242,12 @@ pub(crate) fn summary_text(summary: &Summary) -> String {
             summary.would_run, summary.signature_hits
         );
     }
+    let restored = match summary.restored {
+        0 => String::new(),
+        count => format!("{count} restored, "),
+    };
     let mut text = format!(
-        "tasks: {} run, {} signature hits, {} early cut-offs, {} failed, {} skipped\n\
+        "tasks: {} run, {restored}{} signature hits, {} early cut-offs, {} failed, {} skipped\n\
          store: {} up, {} down; {:.1} s, critical path {:.1} s",
         summary.tasks_run,
         summary.signature_hits,

@@ -73,6 +73,14 @@ impl RootChoice {
         }
     }
 
+    /// True if tasks run in the root in which the front end parses, or in one like it.
+    pub(crate) fn is_root_of_tasks(&self) -> bool {
+        match self {
+            Self::OfMachines(identities) => identities.required.to_string() == identities.own,
+            Self::Image(_) => true,
+        }
+    }
+
     /// The identity that a worker in this process offers for the build.
     pub(crate) fn worker_identity(&self) -> RootIdentity {
         match self {

@@ -18,6 +18,7 @@ mod end_to_end {
     mod failing_tasks;
     mod fakeroot;
     mod farm_state;
+    mod fetchers;
     mod git_sources;
     mod held_actions;
     mod image_roots;
@@ -39,6 +40,7 @@ mod end_to_end {
     mod server_restart;
     mod several_schedulers;
     mod shared_sources;
+    mod shared_state;
     mod special_files;
     mod task_selection;
     mod tenants;

@@ -4,10 +4,11 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use bitzel_bitbake::BuildEnd;
 use bitzel_graph::RemoteExecutions;
 use bitzel_graph::plan::signature::Environment;
 use bitzel_graph::plan::task_index::TaskIndex;
-use bitzel_graph::walk::{BuildConfig, BuildEvent, Driver, Executions};
+use bitzel_graph::walk::{BuildConfig, BuildEvent, Driver, Executions, Summary};
 use tokio::sync::mpsc;
 use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
@@ -23,7 +24,7 @@ use crate::root::{RootChoice, RootedBuildFiles};
 use crate::terminal::{self, TerminalExecutions};
 use crate::visible_text::visible;
 use crate::worker::platform_properties;
-use crate::{event_handlers, interrupt, last_graph};
+use crate::{console, event_handlers, interrupt, last_graph};
 
 /// Builds the targets. The exit code is 1 if a task failed.
 pub(crate) async fn run(
@@ -40,10 +41,11 @@ pub(crate) async fn run(
         let export = export_graph(directories, &arguments.metadata, arguments.target, front_end_root).await?;
         Ok::<_, CommandError>((export, root, checkout))
     };
-    let (export, root, checkout) = tokio::select! {
+    let (mut export, root, checkout) = tokio::select! {
         prepared = prepare => prepared?,
         () = interrupt::interrupted() => return Ok(interrupt::INTERRUPTED.into()),
     };
+    export.is_root_of_tasks = root.is_root_of_tasks();
     let mut inputs = export.build_inputs()?;
     if let Some(root) = checkout {
         inputs.files = Arc::new(RootedBuildFiles {
@@ -51,6 +53,7 @@ pub(crate) async fn run(
             root,
         });
     }
+    let build_events = export.build_events.filter(|_| !arguments.dry_run);
     let graph = export.graph;
     let known = last_graph::load(directories, &arguments.metadata.build_dir).ok();
     event_handlers::warn(&graph, known.as_ref());
@@ -73,10 +76,13 @@ pub(crate) async fn run(
         arguments.bounds.bounds(None),
     )
     .await?;
+    let build_events = build_events.map(|program| program.start()).transpose()?;
+    let tasks = index.tasks().len();
     let config = BuildConfig {
         instance: connection.instance.clone(),
         dry_run: arguments.dry_run,
         output: arguments.output,
+        build_directory: build_events.as_ref().map(|events| events.directory().to_owned()),
         keep_going: arguments.keep_going,
         jobs: connection.jobs,
         environment,
@@ -113,6 +119,14 @@ pub(crate) async fn run(
         () = interrupt::interrupted() => Ok(None),
         error = connection.server_failure() => Err(error),
     };
+    if let Some(build_events) = build_events
+        && let Some(end) = build_end(&outcome, tasks)
+        && let Err(error) = build_events.complete(end).await
+    {
+        console::print(&format!(
+            "WARNING: the event BuildCompleted was not fired: {error}"
+        ));
+    }
     let code = match outcome {
         Ok(Some(mut summary)) => {
             summary.bytes_uploaded = connection.store.bytes_written();
@@ -138,6 +152,16 @@ pub(crate) async fn run(
     };
     connection.close().await?;
     code
+}
+
+/// End of a build for event handlers; `None` if the build could not go on.
+fn build_end(outcome: &Result<Option<Summary>, CommandError>, tasks: usize) -> Option<BuildEnd> {
+    let summary = outcome.as_ref().ok()?;
+    Some(BuildEnd {
+        tasks,
+        failed: summary.as_ref().map_or(0, |summary| summary.failed),
+        is_interrupted: summary.is_none(),
+    })
 }
 
 /// Refuses the tasks by which BitBake deletes build directories and results: bitzel has no build directories, and others

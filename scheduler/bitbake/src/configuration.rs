@@ -30,6 +30,8 @@ fn postfile(source_date_epoch: u64) -> String {
 TMPDIR := "${{@{TEMPORARY_DIRECTORY}}}"
 DL_DIR = "/work/downloads"
 SSTATE_DIR = "/work/build/sstate-cache"
+BITZEL_SSTATE_MIRRORS := "${{@d.getVar('SSTATE_MIRRORS') or ''}}"
+BB_HASHCONFIG_IGNORE_VARS:append = " BITZEL_SSTATE_MIRRORS"
 SSTATE_MIRRORS = ""
 PERSISTENT_DIR = "/work/build/cache"
 CACHE = "/work/build/cache/parse"

@@ -3,7 +3,7 @@
 use bitzel_proto::graph::TaskGraph;
 
 /// Version of the graph's meaning. The exporter writes it into every graph (`python/exporter/graph.py`).
-pub(crate) const GRAPH_FORMAT_VERSION: u32 = 4;
+pub(crate) const GRAPH_FORMAT_VERSION: u32 = 5;
 
 /// Compiled Python: paths relative to `/work`, each with the SHA-256 that names the file in the snapshot directory.
 pub(crate) type Bytecode = Vec<(String, String)>;

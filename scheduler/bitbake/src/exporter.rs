@@ -1,10 +1,12 @@
 //! Processes of the exporter: a small one that reads the build directory's configuration, and the export in its sandbox.
 
+mod build_events;
 mod compilation;
 mod description;
 mod root;
 mod sandbox;
 mod sandbox_file;
+mod shared_state;
 
 use std::fs;
 use std::path::{Path, PathBuf};

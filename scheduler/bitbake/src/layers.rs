@@ -20,6 +20,19 @@ pub(crate) struct BuildDescription {
     pub(crate) written: Vec<PathBuf>,
     /// Source trees outside of the layers that recipes build from.
     pub(crate) external_sources: Vec<ExternalSource>,
+    /// Shared state caches.
+    pub(crate) shared_state: SharedStateDescription,
+}
+
+/// Shared state caches of the user's configuration.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct SharedStateDescription {
+    /// `SSTATE_DIR`.
+    pub(crate) directory: PathBuf,
+    /// `SSTATE_MIRRORS`.
+    pub(crate) mirrors: String,
+    /// Directory of the user's keys for signatures of archives.
+    pub(crate) keys: PathBuf,
 }
 
 /// Source tree of OE's `externalsrc` class.

@@ -10,6 +10,7 @@
 
 mod atomic_file;
 mod bitbake;
+mod build_events;
 mod cache_eviction;
 mod client_files;
 mod configuration;
@@ -26,6 +27,8 @@ mod local_tree;
 mod metadata_inputs;
 mod original_program;
 mod python_files;
+mod sandbox_program;
+mod shared_state;
 mod snapshot_directory;
 mod stat_cache;
 
@@ -35,9 +38,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bitzel_cas::blocking::run_blocking;
-use bitzel_graph::walk::BuildInputs;
+use bitzel_graph::walk::{BuildInputs, SharedState};
 use bitzel_proto::graph::TaskGraph;
 
+pub use self::build_events::{BuildEnd, BuildEvents, BuildEventsProgram};
 pub use self::error::FrontEndError;
 pub use self::export_request::ExportRequest;
 pub use self::front_end_config::{
@@ -54,6 +58,7 @@ use self::exporter::Exporter;
 use self::graph_cache::GraphCache;
 use self::metadata_inputs::MetadataInputs;
 use self::python_files::PythonFiles;
+use self::shared_state::SharedStateProgram;
 
 /// Result of an export.
 #[derive(Debug, Clone)]
@@ -68,6 +73,13 @@ pub struct Export {
     pub downloads: PathBuf,
     /// True if the graph came from the cache and `BitBake` did not run.
     pub cached: bool,
+    /// True if tasks run in the root file system in which the metadata was parsed, so that shared state archives of native
+    /// recipes that this root's name leads to can be used.
+    pub is_root_of_tasks: bool,
+    /// Program that fires events of `BitBake`'s server, if a handler of the metadata waits for the end of a build.
+    pub build_events: Option<BuildEventsProgram>,
+    /// Program that searches the shared state caches of the configuration, if it has any.
+    shared_state: Option<SharedStateProgram>,
 }
 
 impl Export {
@@ -81,6 +93,10 @@ impl Export {
                 self.snapshots.directory().to_owned(),
                 self.downloads.clone(),
             )),
+            shared_state: self.shared_state.clone().map(|program| {
+                let caches: Arc<dyn SharedState> = Arc::new(program.into_caches(self.is_root_of_tasks));
+                caches
+            }),
         })
     }
 }
@@ -158,13 +174,31 @@ pub async fn export(config: &FrontEndConfig, request: &ExportRequest) -> Result<
         .ok_or_else(|| FrontEndError::Malformed {
             reason: "the metadata tree has no runner".to_owned(),
         })?;
-    graph.settings.get_or_insert_default().runner_version = runner;
+    let settings = graph.settings.get_or_insert_default();
+    settings.runner_version = runner;
+    let shared_state = exporter.shared_state(
+        &inputs.description.shared_state,
+        &inputs.build_directory,
+        settings,
+        &inputs.groups,
+        &inputs.description.external_sources,
+    )?;
+    let build_events = exporter.build_events(
+        &inputs.build_directory,
+        &request.targets,
+        settings,
+        &inputs.groups,
+        &inputs.description.external_sources,
+    )?;
     Ok(Export {
         graph,
         metadata,
         snapshots,
         downloads,
         cached,
+        is_root_of_tasks: true,
+        build_events,
+        shared_state,
     })
 }
 

@@ -165,10 +165,12 @@ async fn second_build(tasks: usize, all_are_targets: bool) -> Result<()> {
         metadata: DigestFunction::Sha256.digest(b""),
         directories: std::collections::HashMap::default(),
         files: Arc::new(NoFiles),
+        shared_state: None,
     };
     let config = BuildConfig {
         dry_run: false,
         output: None,
+        build_directory: None,
         instance,
         keep_going: false,
         jobs: 2,
@@ -236,6 +238,7 @@ async fn fill(index: &TaskIndex, store: &dyn BlobStore, cache: &dyn ActionCache)
             outputs: std::collections::BTreeMap::default(),
             before: std::collections::BTreeMap::default(),
             milliseconds: 0,
+            restored: false,
         };
         let key = signature_key(&environment(), recipe, message, &message.taskhash);
         cache
@@ -258,6 +261,7 @@ fn planning() -> Result<()> {
         while let Some(step) = schedule.next_step(true) {
             match step {
                 Step::LookUp { task, .. } => schedule.not_found(task),
+                Step::Restore { task, .. } => schedule.not_restored(task),
                 Step::Execute { task, taskhash } => {
                     executed += 1;
                     schedule.executed(task, taskhash);

@@ -12,7 +12,7 @@ use futures::stream::FuturesUnordered;
 
 use crate::plan::private_tree::{UNDECLARED_FILES, private_directories};
 use crate::plan::task_index::TaskIndex;
-use crate::plan::task_result::TaskResult;
+use crate::plan::task_result::{LOG_PATH, TaskResult};
 use crate::plan::tree::Node;
 use crate::walk::BuildError;
 use destination::Destination;
@@ -23,6 +23,10 @@ mod layout;
 #[cfg(test)]
 mod tests;
 
+/// The build directory, relative to /work.
+const BUILD_DIRECTORY: &str = "build";
+/// Directory of a task's statistics among its logs (`runner/cleanup.py`).
+const STATISTICS: &str = "buildstats";
 /// Maximum number of concurrent downloads.
 const MAX_CONCURRENT_DOWNLOADS: usize = 16;
 
@@ -108,6 +112,41 @@ pub async fn place_tree(
     layout.add(store, name, "", &Node::Stored(root)).await?;
     let lost = write(store, &layout, destination).await?;
     lost.into_values().next().map_or(Ok(()), Err)
+}
+
+/// Places what handlers of `BitBake`'s server find when a build ends below `destination`, as below the build directory: files
+/// that tasks left without publishing them, and in `task-statistics` the statistics of the tasks in `executed`.
+///
+/// Results that the store no longer has are left out: nothing is built from these files.
+pub async fn place_build_directory(
+    index: &TaskIndex,
+    results: &BTreeMap<u32, Arc<TaskResult>>,
+    executed: &BTreeSet<u32>,
+    store: &Arc<dyn BlobStore>,
+    destination: &Path,
+) -> Result<(), BuildError> {
+    let store = &VerifyingBlobStore::new(Arc::clone(store));
+    let mut layout = Layout::default();
+    for (task, result) in results {
+        let name = index.display_name(*task);
+        let undeclared = [(BUILD_DIRECTORY, String::new())];
+        let statistics = [(STATISTICS, "task-statistics".to_owned())];
+        let (log, is_executed) = (result.outputs.get(LOG_PATH), executed.contains(task));
+        let parts = [
+            (result.outputs.get(UNDECLARED_FILES), undeclared),
+            (log.filter(|_| is_executed), statistics),
+        ];
+        for (node, part) in parts {
+            let Some(Node::Stored(root)) = node else {
+                continue;
+            };
+            match layout.add_first_part(store, &name, *root, part.into_iter()).await {
+                Err(error) if !error.is_lost_output() => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    write(store, &layout, destination).await.map(|_| ())
 }
 
 /// Paths of results below the destination, by the directories of the graph's configurations.

@@ -14,8 +14,10 @@ mod execution_inputs;
 pub mod executions;
 pub mod log;
 mod remaining_paths;
+mod restore;
 mod results;
 pub mod schedule;
+pub mod shared_state;
 mod task_execution;
 
 pub use build_files::{BuildFiles, BuildInputs};
@@ -23,3 +25,4 @@ pub use driver::{BuildConfig, Driver};
 pub use error::BuildError;
 pub use event::{BuildEvent, Outcome, ServerCondition, Summary};
 pub use executions::{ExecutionRequest, Executions};
+pub use shared_state::{ArchiveFile, ArchiveQuery, ArchiveSearch, SharedState};

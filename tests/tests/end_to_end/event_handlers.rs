@@ -5,9 +5,11 @@ use bitzel_tests::{Release, Site, tree_of};
 
 const HANDLERS: &str = r#"
 addhandler site_end
-site_end[eventmask] = "bb.event.BuildCompleted bb.event.BuildStarted"
+site_end[eventmask] = "bb.event.BuildCompleted bb.event.BuildStarted bb.event.HeartbeatEvent"
 python site_end() {
-    pass
+    os.makedirs(d.getVar("TMPDIR"), exist_ok=True)
+    with open(d.expand("${TMPDIR}/site-end"), "a", encoding="utf-8") as stream:
+        stream.write("%s %d\n" % (bb.event.getName(e), e.getFailures()))
 }
 addhandler site_task
 site_task[eventmask] = "bb.build.TaskSucceeded"
@@ -28,7 +30,7 @@ fn handlers_of_tasks_run_and_others_are_named_once() {
     let first = site
         .build(&["-c", "compile", "--output", &directory, "zlib"])
         .succeeded();
-    let warning = "WARNING: the event handler site_end does not run for bb.event.BuildCompleted";
+    let warning = "WARNING: the event handler site_end does not run for bb.event.HeartbeatEvent";
     assert_eq!(first.text.matches(warning).count(), 1, "{}", first.text);
     assert!(!first.text.contains("site_task"), "{}", first.text);
     let written = tree_of(&output);
@@ -37,8 +39,13 @@ fn handlers_of_tasks_run_and_others_are_named_once() {
         "{:?}",
         written.keys()
     );
+    let written = || std::fs::read_to_string(site.path("build/bitzel-build/tmp/site-end")).expect("events");
+    assert_eq!(written(), "BuildStarted 0\nBuildCompleted 0\n");
     let second = site.build(&["-c", "compile", "zlib"]).succeeded();
     assert!(!second.text.contains("site_end"), "{}", second.text);
+    site.edit_layer("recipes/zlib/zlib_1.2.13.bb", "./configure", "false");
+    drop(site.build(&["-c", "compile", "zlib"]).failed());
+    assert!(written().ends_with("BuildCompleted 1\n"), "{}", written());
 }
 
 #[test]
@@ -49,9 +56,16 @@ fn statistics_history_and_rm_work_of_core_are_accepted() {
     let site = Site::of_release(&release, CONFIGURATION);
     site.configure("INHERIT += \"buildhistory buildstats rm_work\"\nBUILDHISTORY_COMMIT = \"0\"\n");
     let first = site.build(&["makedevs-native"]).succeeded();
-    for handler in ["run_buildstats", "buildhistory_eventhandler"] {
-        let warning = format!("WARNING: the event handler {handler} does not run for ");
-        assert_eq!(first.text.matches(&warning).count(), 1, "{}", first.text);
+    let warning = "WARNING: the event handler run_buildstats does not run for bb.event.HeartbeatEvent";
+    assert_eq!(first.text.matches(warning).count(), 1, "{}", first.text);
+    let statistics = tree_of(&site.path("build/bitzel-build/tmp/buildstats"));
+    let names: Vec<String> = statistics.keys().map(|path| path.display().to_string()).collect();
+    for end in ["/build_stats", "/makedevs-native-1.0.1-r0/do_compile"] {
+        assert_eq!(
+            names.iter().filter(|name| name.ends_with(end)).count(),
+            1,
+            "{names:?}"
+        );
     }
     assert!(!first.tasks("ran").contains("makedevs-native:do_rm_work"));
     // What rm_work would have deleted is still there for the next task.

@@ -9,7 +9,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use bitzel_tests::{Site, free_address, run};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-fn git(repository: &Path, arguments: &[&str]) -> String {
+pub(super) fn git(repository: &Path, arguments: &[&str]) -> String {
     let mut command = Command::new("git");
     command
         .args([
@@ -25,7 +25,7 @@ fn git(repository: &Path, arguments: &[&str]) -> String {
 }
 
 /// Commits `text` as the only file of the repository; returns the revision.
-fn commit(repository: &Path, text: &str) -> String {
+pub(super) fn commit(repository: &Path, text: &str) -> String {
     std::fs::write(repository.join("text"), text).expect("a file");
     git(repository, &["add", "text"]);
     git(repository, &["commit", "--quiet", "--message", text]);
@@ -33,15 +33,15 @@ fn commit(repository: &Path, text: &str) -> String {
 }
 
 /// `git daemon` with the repositories of a site. Ended when it is dropped.
-struct GitDaemon {
+pub(super) struct GitDaemon {
     process: Child,
-    port: u16,
+    pub(super) port: u16,
     /// The read end of its log. Without it the daemon would end.
     _log: Lines<BufReader<ChildStderr>>,
 }
 
 impl GitDaemon {
-    fn start(site: &Site, address: &str) -> Self {
+    pub(super) fn start(site: &Site, address: &str) -> Self {
         // git does not print the port that the system chooses. If another program takes this one before, the daemon fails.
         let port = free_address().port();
         let mut process = Command::new("git")
@@ -105,7 +105,7 @@ do_deploy() {{
     (site, repository, daemon)
 }
 
-const LOOPBACK: &str = "127.0.0.1";
+pub(super) const LOOPBACK: &str = "127.0.0.1";
 
 /// Builds the recipe on a machine where `do_fetch` has this kind of network.
 fn deployed(site: &Site, network: &str) -> (String, BTreeSet<String>) {

@@ -79,15 +79,18 @@ do_compile() {
 	test -p ${S}/pipe
 	test "$(stat -c '%a %Y' ${S}/pipe)" = "640 1000000000"
 	test "$(readlink ${S}/link)" = "$(printf 'caf\351')"
+	test "$(cat ${S}/link)" = coffee
+	test "$(cat "${S}/$(printf 'd\351p\364t/file')")" = deep
 }
 do_install() {
 	test -p ${S}/pipe
+	test "$(cat "${S}/$(printf 'caf\351')")" = coffee
 	install -d ${D}
 }
 "#;
 
 #[test]
-fn tasks_of_other_recipes_see_pipes_and_links_too() {
+fn tasks_of_other_recipes_see_special_files_too() {
     let site = Site::empty();
     site.add_recipe("special", RECIPE);
     site.add_recipe("reader", READER);

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Event handlers of the metadata that wait for events which no build of bitzel has.
+"""Event handlers of the metadata: those that wait for the end of a build, and those for events which no build has.
 
-Events of the parse and BuildStarted are fired by the exporter, those of a task (bb.build.*) by the runner in the task's
-sandbox. The others are BitBake's server's own: it has a run queue and a TMPDIR, and it knows when the build has ended.
+Events of the parse are fired by the exporter, BuildStarted by it and by build_events.py, which also fires
+BuildCompleted, those of a task (bb.build.*) by the runner in the task's sandbox. The others are BitBake's server's own:
+it has a run queue, a TMPDIR and a heartbeat.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from metadata_values import Document, words
 UNFIRED_EVENTS = frozenset(
     f"bb.event.{name}"
     for name in (
-        "BuildCompleted",
         "BuildInit",
         "CookerExit",
         "DepTreeGenerated",
@@ -29,6 +29,7 @@ UNFIRED_EVENTS = frozenset(
 UNFIRED_MODULES = ("bb.runqueue.", "bb.cooker.")
 # OE's own handlers that keep a TMPDIR tidy: there is none.
 HANDLERS_OF_TMPDIR = frozenset({"sstate_eventhandler_reachablestamps", "sstate_eventhandler_stalesstate"})
+COMPLETED_EVENT = "bb.event.BuildCompleted"
 ALL_EVENTS = "*"
 
 
@@ -41,6 +42,16 @@ def unfired_handlers(data: Any) -> list[Document]:
         if events:
             handlers.append({"name": name, "events": events})
     return handlers
+
+
+def waits_for_end(data: Any) -> bool:
+    """True if a handler has to be called when the build ends."""
+    handlers = set(data.getVar("__BBHANDLERS", False) or []) - HANDLERS_OF_TMPDIR
+    return any(
+        mask in (COMPLETED_EVENT, ALL_EVENTS)
+        for name in handlers
+        for mask in words(data.getVarFlag(name, "eventmask")) or [ALL_EVENTS]
+    )
 
 
 def is_unfired(event: str) -> bool:

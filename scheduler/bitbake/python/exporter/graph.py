@@ -12,12 +12,12 @@ import bb.runqueue
 import bb.utils
 from components import ComponentSelection, Node
 from cooker import Cooker
-from event_handlers import unfired_handlers
+from event_handlers import unfired_handlers, waits_for_end
 from metadata_values import Document, relative, words
 from recipes import RecipeExporter
 
 # Raised when a field of the graph changes; the same number as GRAPH_FORMAT_VERSION in graph_cache.rs.
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 
 def topological_order(entries: dict[str, Any]) -> list[str]:
@@ -124,6 +124,7 @@ def build(cooker: Cooker, exporter: RecipeExporter, queue: Any, report: Callable
             file_checksums=file_checksums(signatures.file_checksum_values[tid]),
             taint=signatures.taints.get(tid, ""),
             setscene=tid in setscene,
+            setscene_dependencies=setscene_dependencies(queue, tid, index_of) if tid in setscene else [],
             taskhash_dependencies=sorted(entry.taskhash_deps or ()),
         )
         tasks.append(document)
@@ -142,6 +143,18 @@ def build(cooker: Cooker, exporter: RecipeExporter, queue: Any, report: Callable
         "tasks": tasks,
         "targets": sorted(targets),
     }
+
+
+def setscene_dependencies(queue: Any, tid: str, index_of: dict[str, int]) -> list[int]:
+    """Tasks in the [depends] of a setscene task, as bb.runqueue.build_scenequeue_data finds them."""
+    multiconfig, _, name, key = bb.runqueue.split_tid_mcfn(tid)
+    task_data = queue.taskData[multiconfig]
+    entry = task_data.taskentries[f"{key}:{name}_setscene"]
+    needed = set()
+    for dependency, task in entry.idepends:
+        for provider in task_data.build_targets.get(dependency) or []:
+            needed.add(f"{provider}:{task.removesuffix('_setscene')}")
+    return sorted(index_of[item] for item in needed if item in index_of)
 
 
 def file_checksums(values: list[tuple[str, str | None]]) -> list[Document]:
@@ -187,6 +200,8 @@ def settings(cooker: Cooker, exporter: RecipeExporter) -> Document:
         "download_directory": path("DL_DIR"),
         "base_snapshots": [exporter.base_snapshots[name] for name in sorted(exporter.base_snapshots)],
         "unfired_handlers": unfired_handlers(data),
+        "has_completion_handlers": waits_for_end(data),
+        "shared_state_mirrors": data.getVar("BITZEL_SSTATE_MIRRORS") or "",
         "overlap_allowed": [
             relative(pattern) for pattern in words(data.getVar("SSTATE_ALLOW_OVERLAP_FILES"))
         ],

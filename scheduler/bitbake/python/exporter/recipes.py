@@ -36,7 +36,7 @@ CACHE = Path("/work/recipes")
 TASKS_OF_TMPDIR = frozenset({"do_rm_work"})
 
 # Raised when the cached documents change their meaning.
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 
 
 def write_snapshot(multiconfig: str, contents: bytes) -> Document:
@@ -181,6 +181,7 @@ class RecipeExporter:
         plain = words(flag("sstate-plaindirs"))
         document = {
             "fakeroot": is_set("fakeroot"),
+            "setscene_fakeroot": f"{task}_setscene" in cache.task_deps[key].get("fakeroot", {}),
             "network": bb.utils.to_boolean(flag("network")),
             "nostamp": is_set("nostamp"),
             "noexec": is_set("noexec") or task in TASKS_OF_TMPDIR,

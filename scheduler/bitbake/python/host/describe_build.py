@@ -3,7 +3,7 @@
 
 Runs on the client with the user's own paths, before the sandbox of the exporter exists. Writes one JSON object to
 stdout: `{"bitbake_version", "topdir", "layers": [{"path", "collections"}], "downloads", "written",
-"external_sources": [{"path", "sandbox_path"}]}`.
+"external_sources": [{"path", "sandbox_path"}], "shared_state": {"directory", "mirrors", "keys"}}`.
 
 usage: describe_build.py BITBAKE_LIB SHIMS BUILD_DIRECTORY
 """
@@ -93,6 +93,7 @@ def main(library: str, shims: str, build_directory: str) -> None:
             "downloads": find_downloads(data, topdir),
             "written": find_written_directories(data, topdir),
             "external_sources": find_external_sources(data, topdir),
+            "shared_state": find_shared_state(data, topdir),
         },
         sys.stdout,
     )
@@ -159,6 +160,19 @@ def find_external_sources(data: Any, topdir: str) -> list[dict[str, str]]:
         free = next(found for candidate in names if (found := f"external/{candidate}") not in taken)
         sources.append({"path": path, "sandbox_path": free})
     return sources
+
+
+def find_shared_state(data: Any, topdir: str) -> dict[str, str]:
+    """SSTATE_DIR, SSTATE_MIRRORS and GPG_PATH of the user's own configuration files."""
+    try:
+        mirrors = data.getVar("SSTATE_MIRRORS") or ""
+    except Exception:
+        mirrors = ""
+    return {
+        "directory": find_directory(data, topdir, "SSTATE_DIR") or f"{topdir}/sstate-cache",
+        "mirrors": mirrors.replace("\\n", " ").strip(),
+        "keys": find_directory(data, topdir, "GPG_PATH") or os.path.expanduser("~/.gnupg"),
+    }
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from undeclared_files import SharedDirectories
 
 ROOT = Path("/work")
 LOGS = ROOT / "bitzel/log"
+# Directory of statistics among the logs; scheduler/graph/src/output.rs has the same name.
+STATISTICS = "buildstats"
 # Lines of a failed task's log that are shown, counted from its end.
 SHOWN_LOG_LINES = 60
 PROCESS_ID = re.compile(r"\.\d+$")
@@ -76,6 +78,25 @@ def staged_files(task: dict[str, Any]) -> dict[Path, Identity]:
     }
 
 
+def downloads(data: Any) -> set[Path]:
+    """All files in DL_DIR."""
+    directory = inside(data.getVar("DL_DIR"))
+    if directory is None or not directory.is_dir():
+        return set()
+    return {path for path in directory.rglob("*") if path.is_symlink() or not path.is_dir()}
+
+
+def remove_new_downloads(data: Any, task: dict[str, Any], before: set[Path]) -> None:
+    """Removes new files in DL_DIR, unless the task publishes it.
+
+    BitBake's npm fetcher writes a file there whenever a task looks at SRC_URI; do_fetch has published the same.
+    """
+    directory = inside(data.getVar("DL_DIR"))
+    if directory is not None and str(directory.relative_to(ROOT)) not in task["published_paths"]:
+        for path in downloads(data) - before:
+            path.unlink()
+
+
 def remove_staged(staged: dict[Path, Identity]) -> None:
     """Leaves only the task's own files in published directories, as its sstate manifest lists them."""
     directories = set()
@@ -90,7 +111,7 @@ def remove_staged(staged: dict[Path, Identity]) -> None:
 
 def show_failure(task: dict[str, Any]) -> None:
     """Prints the end of the task's log to stderr, as BitBake's terminal interface shows it."""
-    logs = sorted((ROOT / task["log_directory"]).glob(f"log.{task['task']}.*"))
+    logs = sorted((ROOT / task["log_directory"]).glob(f"log.{task['task']}*.*"))
     for log in logs[-1:]:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         sys.stderr.write(f"ERROR: {task['package_name']}:{task['task']} failed; the end of its log:\n")
@@ -109,17 +130,28 @@ def keep_logs(task: dict[str, Any]) -> None:
     shutil.rmtree(source)
 
 
+def keep_statistics(data: Any) -> None:
+    """Moves what OE's buildstats.bbclass wrote about the task to its logs, which the client collects."""
+    base, build = inside(data.getVar("BUILDSTATS_BASE")), data.getVar("BUILDNAME")
+    if base is not None and build and (base / build).is_dir():
+        LOGS.mkdir(parents=True, exist_ok=True)
+        shutil.move(base / build, LOGS / STATISTICS)
+
+
 def clean_up(
     data: Any,
     task: dict[str, Any],
     build_files: list[Path],
     staged: dict[Path, Identity],
     shared: SharedDirectories,
+    downloads_before: set[Path],
 ) -> None:
     """Leaves only the task's outputs and logs in the tree."""
     os.chdir(ROOT)
     remove_staged(staged)
+    remove_new_downloads(data, task, downloads_before)
     keep_logs(task)
+    keep_statistics(data)
     stamp = inside(data.getVar("STAMP"))
     noise = [inside(data.getVar(variable)) for variable in NOISE_VARIABLES]
     if not fakeroot.is_inside():

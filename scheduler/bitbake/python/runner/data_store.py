@@ -32,6 +32,7 @@ EXCLUDED_VARIABLES = frozenset(
         "BB_ORIGENV",
         "BB_CMDLINE",
         "BB_TASKDEPDATA",
+        "BITZEL_SSTATE_MIRRORS",
         "_SSTATE_EXCLUDEDEPS_SYSROOT",
     }
 )
@@ -205,6 +206,19 @@ def decode(contents: bytes) -> dict[str, Any]:
     if document.get("format") != FORMAT_VERSION:
         raise ValueError(f"data store snapshot of format {document.get('format')}, expected {FORMAT_VERSION}")
     return document
+
+
+def unchanged(base: dict[str, Any]) -> dict[str, Any]:
+    """The recipe document that changes nothing of `base`."""
+    same = ("override_variables", "filters", "renames")
+    empty: dict[str, Any] = {
+        "variables": {},
+        "tagged": {},
+        "deleted": [],
+        "overrides": {},
+        "overrides_deleted": [],
+    }
+    return {"format": FORMAT_VERSION, **empty, **{name: base[name] for name in same}}
 
 
 def restore(data: Any, base: dict[str, Any], recipe: dict[str, Any]) -> None:

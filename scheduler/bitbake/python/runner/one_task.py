@@ -144,14 +144,19 @@ def load_signatures(data: Any, task: Document, dependencies: Document) -> None:
     generator.setup_datacache_from_datastore(task["recipe"], data)
 
 
+def executed_task(task: Document) -> str:
+    """Name of the task that BitBake executes: the task, or its setscene task, which restores its results."""
+    name: str = task["task"]
+    return f"{name}_setscene" if task["setscene"] else name
+
+
 def set_up(data: Any, task: Document, dependencies: Document) -> None:
     """Sets umask, variables and environment as fork_off_task does, in its order."""
-    name = task["task"]
     if task["umask"]:
         os.umask(int(task["umask"], 8))
     data.setVar("BB_WORKERCONTEXT", "1")
     data.setVar("BB_TASKDEPDATA", task_dependency_data(dependencies))
-    data.setVar("BB_CURRENTTASK", name.replace("do_", ""))
+    data.setVar("BB_CURRENTTASK", executed_task(task).replace("do_", ""))
     data.setVar("BUILDNAME", task["build_name"])
     data.setVar("DATE", task["date"])
     data.setVar("TIME", task["time"])
@@ -159,6 +164,9 @@ def set_up(data: Any, task: Document, dependencies: Document) -> None:
     data.setVar("BB_TASKHASH", task["taskhash"])
     data.setVar("BB_UNIHASH", task["unihash"])
     load_signatures(data, task, dependencies)
+    if task["setscene"]:
+        # The client has verified the archive, by the user's keys, and this is the archive by its digest.
+        data.setVar("SSTATE_VERIFY_SIG", "0")
     # Outputs are stored by digest, so no sstate archive is made; all steps around it (relocation, manifests) still run.
     if data.getVar("sstate_create_and_sign_package", False) is not None:
         data.setVar("sstate_create_and_sign_package", "    pass\n")
@@ -170,7 +178,7 @@ def set_up(data: Any, task: Document, dependencies: Document) -> None:
         os.environ[variable] = value
         data.setVar(variable, value)
         data.setVarFlag(variable, "export", "1")
-    for variable in (data.getVarFlag(name, "exports") or "").split():
+    for variable in (data.getVarFlag(executed_task(task), "exports") or "").split():
         data.setVarFlag(variable, "export", "1")
         value = data.getVar(variable)
         if value is not None:
@@ -222,18 +230,19 @@ def run(task: Document) -> int:
     # Nor are files that explain signatures written: the graph has the same data.
     bb.siggen.dump_this_task = lambda _file, _data: None
     staged = cleanup.staged_files(task)
+    downloads = cleanup.downloads(data)
     build_files = write_build_files(base)
     shared = SharedDirectories(data, task)
     special_files.restore(task)
     foreign_special_files = special_files.restore_foreign(task)
     if task["fakeroot"]:
         fakeroot.apply_ownership(task)
-    status = int(bb.build.exec_task(task["recipe"], task["task"], data, False))
+    status = int(bb.build.exec_task(task["recipe"], executed_task(task), data, False))
     sys.stdout.flush()
     if task["fakeroot"]:
         fakeroot.write_ownership(task)
     if status != 0:
         cleanup.show_failure(task)
     special_files.remove_restored(foreign_special_files)
-    cleanup.clean_up(data, task, build_files, staged, shared)
+    cleanup.clean_up(data, task, build_files, staged, shared, downloads)
     return status

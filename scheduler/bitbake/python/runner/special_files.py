@@ -146,24 +146,64 @@ def restore(task: Document) -> None:
 
 
 def restore_foreign(task: Document) -> list[Path]:
-    """Makes the named pipes and the links of other recipes' private trees. Returns their paths, for `remove_restored`.
+    """Makes the special files of other recipes' private trees. Returns their paths, for `remove_restored`.
 
-    Names that are not UTF-8 stay encoded there: a renamed file would be a change of another recipe's tree.
+    A file or directory whose name is not UTF-8 is copied to its name, and its encoded name stays beside it: a renamed
+    file would be a change of another recipe's tree.
     """
     made: list[Path] = []
     for work_directory in task.get("foreign_work_directories") or []:
         sidecar = ROOT / work_directory / SIDECAR
         if work_directory != task["work_directory"] and sidecar.is_file():
-            made += _make_pipes_and_links(json.loads(sidecar.read_text(encoding="utf-8")))
+            found: Document = json.loads(sidecar.read_text(encoding="utf-8"))
+            made += _make_pipes_and_links(found)
+            made += _copy_to_names(found)
     return made
+
+
+def _copy_to_names(found: Document) -> list[Path]:
+    """Copies entries with encoded names to their names, and returns the copies."""
+    made = []
+    # The deepest first: the copy of a directory then has the copies in it.
+    encoded = {*found["names"], *found["pipes"], *found["targets"]}
+    for place in sorted(encoded, key=lambda place: (-place.count("/"), place)):
+        path = ROOT / place
+        target = path.with_name(decode_name(path.name))
+        if target != path and os.path.lexists(path) and not os.path.lexists(target):
+            with preserved_time(str(path.parent)):
+                _copy(path, target)
+            made.append(target)
+    return made
+
+
+def _copy(path: Path, target: Path) -> None:
+    """Copies an entry of any kind with its times."""
+    if path.is_symlink() or not path.is_dir():
+        _copy_file(str(path), str(target))
+    else:
+        shutil.copytree(path, target, symlinks=True, copy_function=_copy_file)
+
+
+def _copy_file(path: str, target: str) -> str:
+    status = os.lstat(path)
+    if stat.S_ISFIFO(status.st_mode):
+        os.mkfifo(target)
+        os.chmod(target, stat.S_IMODE(status.st_mode))
+        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+    else:
+        shutil.copy2(path, target, follow_symlinks=False)
+    return target
 
 
 def remove_restored(made: list[Path]) -> None:
     """Removes what `restore_foreign` made, so that the other recipes' trees are unchanged."""
-    for path in made:
+    for path in reversed(made):
         if os.path.lexists(path):
             with preserved_time(str(path.parent)):
-                path.unlink()
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
 
 def _make_pipes_and_links(found: Document) -> list[Path]:

@@ -44,6 +44,7 @@ class CleanupTestCase(unittest.TestCase):
         self.replace(cleanup, "LOGS", self.root / "logs")
         self.replace(undeclared_files, "COLLECTED", self.root / "bitzel/beside")
         self.replace(undeclared_files, "SHARED", self.root / "build")
+        self.downloads: set[Path] = set()
         self.shared_directories = undeclared_files.SharedDirectories(self.variables, TASK)
 
     def replace(self, target: Any, name: str, value: Any) -> None:
@@ -52,7 +53,22 @@ class CleanupTestCase(unittest.TestCase):
         self.addCleanup(patch.stop)
 
     def clean_up(self) -> None:
-        cleanup.clean_up(self.variables, TASK, [], {}, self.shared_directories)
+        cleanup.clean_up(self.variables, TASK, [], {}, self.shared_directories, self.downloads)
+
+
+class Downloads(CleanupTestCase):
+    def test_only_the_task_that_publishes_them_leaves_new_ones(self) -> None:
+        directory = self.root / "downloads"
+        (directory / "npm2").mkdir(parents=True)
+        (directory / "old").touch()
+        self.variables["DL_DIR"] = str(directory)
+        before = cleanup.downloads(self.variables)
+        (directory / "npm2/new.resolved").touch()
+        publisher = {**TASK, "published_paths": ["downloads"]}
+        cleanup.remove_new_downloads(self.variables, publisher, before)
+        self.assertTrue((directory / "npm2/new.resolved").exists())
+        cleanup.remove_new_downloads(self.variables, TASK, before)
+        self.assertEqual(cleanup.downloads(self.variables), {directory / "old"})
 
 
 class SharedManifests(CleanupTestCase):

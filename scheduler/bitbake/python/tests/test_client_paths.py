@@ -64,11 +64,27 @@ class WrittenDirectories(unittest.TestCase):
         self.assertEqual(describe_build.find_written_directories(data, "/build"), ["/scratch/tmp"])
 
 
+class SharedState(unittest.TestCase):
+    def test_is_that_of_the_users_files(self) -> None:
+        data = bb.data.init()
+        found = describe_build.find_shared_state(data, "/build")
+        self.assertEqual((found["directory"], found["mirrors"]), ("/build/sstate-cache", ""))
+        data.setVar("SSTATE_DIR", "${TOPDIR}/../state")
+        data.setVar("TOPDIR", "/build")
+        data.setVar("SSTATE_MIRRORS", "file://.* http://a/PATH \\n file://.* file:///b/PATH")
+        data.setVar("GPG_PATH", "/keys")
+        found = describe_build.find_shared_state(data, "/build")
+        self.assertEqual((found["directory"], found["keys"]), ("/state", "/keys"))
+        self.assertEqual(
+            found["mirrors"].split(), ["file://.*", "http://a/PATH", "file://.*", "file:///b/PATH"]
+        )
+
+
 class UnfiredHandlers(unittest.TestCase):
     def test_are_those_with_an_event_of_the_server(self) -> None:
         data = bb.data.init()
         masks = {
-            "end": "bb.event.BuildStarted bb.event.BuildCompleted",
+            "beat": "bb.event.BuildCompleted bb.event.HeartbeatEvent",
             "all": "",
             "task": "bb.build.TaskSucceeded",
             "sstate_eventhandler_stalesstate": "bb.event.StaleSetSceneTasks",
@@ -77,8 +93,11 @@ class UnfiredHandlers(unittest.TestCase):
             data.setVar(name, "pass")
             data.setVarFlag(name, "eventmask", mask)
         data.setVar("__BBHANDLERS", list(masks))
-        expected = [{"name": "all", "events": ["*"]}, {"name": "end", "events": ["bb.event.BuildCompleted"]}]
+        expected = [{"name": "all", "events": ["*"]}, {"name": "beat", "events": ["bb.event.HeartbeatEvent"]}]
         self.assertEqual(event_handlers.unfired_handlers(data), expected)
+        self.assertTrue(event_handlers.waits_for_end(data))
+        data.setVar("__BBHANDLERS", ["task"])
+        self.assertFalse(event_handlers.waits_for_end(data))
 
 
 if __name__ == "__main__":

@@ -159,8 +159,10 @@ class SpecialFiles(unittest.TestCase):
         self.assertEqual(os.listdir(self.work), [os.fsencode(special_files.SIDECAR)])
         self.assertFalse(os.path.lexists(path))
 
-    def test_another_recipe_sees_pipes_and_links_and_leaves_no_change(self) -> None:
+    def test_another_recipe_sees_special_files_and_leaves_no_change(self) -> None:
         os.mkfifo(self.work + b"/pipe", 0o600)
+        inner = self.make(b"d\xe9p/caf\xe9")
+        os.mkfifo(self.work + b"/d\xe9p/pipe")
         os.symlink(b"caf\xe9", self.work + b"/link")
         self.set_times()
         special_files.extract(TASK)
@@ -169,6 +171,8 @@ class SpecialFiles(unittest.TestCase):
         made = special_files.restore_foreign(other)
         self.assertTrue(stat.S_ISFIFO(os.lstat(self.work + b"/pipe").st_mode))
         self.assertEqual(os.readlink(self.work + b"/link"), b"caf\xe9")
+        self.assertTrue(os.path.isfile(inner))
+        self.assertTrue(stat.S_ISFIFO(os.lstat(self.work + b"/d\xe9p/pipe").st_mode))
         special_files.remove_restored(made)
         self.assertEqual(self.contents(), extracted)
 

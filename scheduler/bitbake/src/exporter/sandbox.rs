@@ -22,7 +22,7 @@ impl Exporter<'_> {
         groups: &[LayerGroup],
         external: &[ExternalSource],
     ) -> Result<Command, FrontEndError> {
-        let mut command = self.base_sandbox(groups, external)?;
+        let mut command = self.metadata_sandbox(groups, external)?;
         let mut bind = |kind: &str, source: &Path, sandbox_path: &str| {
             command.arg(kind).arg(source).arg(format!("/work/{sandbox_path}"));
         };
@@ -30,16 +30,24 @@ impl Exporter<'_> {
         bind("--bind", &self.cache.recipes(), "recipes");
         bind("--bind", output, "out");
         bind("--ro-bind", &self.cache.snapshots(), "known");
+        command.args(["--dir", "/work/downloads", "--dir", "/work/build/tmp"]);
+        command.args(["--chdir", "/work/build"]);
+        command.args(["/usr/bin/python3", "/work/exporter/export.py"]);
+        command.arg("/work/out/request.json");
+        Ok(command)
+    }
+
+    /// Creates the call of bubblewrap, up to the program, of a process that needs the metadata at the paths of tasks, with the
+    /// environment that `BitBake` gets.
+    pub(super) fn metadata_sandbox(
+        &self,
+        groups: &[LayerGroup],
+        external: &[ExternalSource],
+    ) -> Result<Command, FrontEndError> {
+        let mut command = self.base_sandbox(groups, external)?;
         for (name, value) in environment::passed_through(&self.config.environment) {
             command.args(["--setenv", &name, &value]);
         }
-        command.args([
-            "--chdir",
-            "/work/build",
-            "/usr/bin/python3",
-            "/work/exporter/export.py",
-        ]);
-        command.arg("/work/out/request.json");
         Ok(command)
     }
 
@@ -96,13 +104,7 @@ impl Exporter<'_> {
         bind("--ro-bind", &self.cache.configuration(), "build/conf");
         bind("--ro-bind", &self.python.path("exporter"), "exporter");
         bind("--ro-bind", &self.python.path("runner"), "bitzel");
-        command.args([
-            "--dir",
-            "/work/downloads",
-            "--dir",
-            "/work/build/tmp",
-            "--clearenv",
-        ]);
+        command.arg("--clearenv");
         let fixed = [
             ("HOME", "/tmp"),
             ("LANG", "C.UTF-8"),

@@ -27,6 +27,7 @@ struct TaskFile<'a> {
     time: &'a str,
     umask: &'a str,
     fakeroot: bool,
+    setscene: bool,
     appends: &'a [String],
     layer_name: &'a str,
     package_name: &'a str,
@@ -45,8 +46,9 @@ struct TaskFile<'a> {
     fakeroot_directories: &'a str,
 }
 
-/// Writes `task.json`: the task itself. `taskhash` is the one that follows from the dependencies of this build.
-pub fn task_file(index: &TaskIndex, task: u32, taskhash: &str) -> Bytes {
+/// Writes `task.json`: the task itself. `taskhash` is the one that follows from the dependencies of this build. With
+/// `is_restore`, the runner executes the setscene task.
+pub fn task_file(index: &TaskIndex, task: u32, taskhash: &str, is_restore: bool) -> Bytes {
     let (message, recipe) = (index.task(task), index.recipe(task));
     let settings = index.graph().settings.clone().unwrap_or_default();
     let file = TaskFile {
@@ -67,7 +69,12 @@ pub fn task_file(index: &TaskIndex, task: u32, taskhash: &str) -> Bytes {
         } else {
             &message.umask
         },
-        fakeroot: message.fakeroot,
+        fakeroot: if is_restore {
+            message.setscene_fakeroot
+        } else {
+            message.fakeroot
+        },
+        setscene: is_restore,
         appends: &recipe.appends,
         layer_name: &recipe.layer_name,
         package_name: &recipe.package_name,

@@ -60,6 +60,34 @@ pub fn task_action(
     task: &Task,
     input_root: Digest,
 ) -> TaskAction {
+    let network: &[(&str, &str)] = if may_use_network(task) {
+        &[("network", "on")]
+    } else {
+        &[]
+    };
+    let properties = [network, &[("undeclared-writes", "error")]].concat();
+    action(environment, recipe, task, input_root, &properties)
+}
+
+/// Creates the Action that restores the result of `task` from the shared state archive in `input_root`.
+///
+/// BitBake's code sets the time of the archive, which is an input, so undeclared writes are no error.
+pub fn setscene_action(
+    environment: &Environment,
+    recipe: &Recipe,
+    task: &Task,
+    input_root: Digest,
+) -> TaskAction {
+    action(environment, recipe, task, input_root, &[])
+}
+
+fn action(
+    environment: &Environment,
+    recipe: &Recipe,
+    task: &Task,
+    input_root: Digest,
+    properties: &[(&str, &str)],
+) -> TaskAction {
     let mut output_paths: Vec<String> = private_tree_paths(recipe).map(str::to_owned).collect();
     output_paths.extend(task.published_paths.iter().cloned());
     output_paths.push(LOG_PATH.to_owned());
@@ -80,17 +108,11 @@ pub fn task_action(
         output_directory_format: OutputDirectoryFormat::TreeAndDirectory.into(),
         ..Command::default()
     });
-    let network: &[(&str, &str)] = if may_use_network(task) {
-        &[("network", "on")]
-    } else {
-        &[]
-    };
-    let properties = [network, &[("undeclared-writes", "error")]].concat();
     let action = blob(&Action {
         command_digest: Some(command.0.to_wire()),
         input_root_digest: Some(input_root.to_wire()),
         do_not_cache: always_runs(task),
-        platform: Some(environment.platform(&properties)),
+        platform: Some(environment.platform(properties)),
         ..Action::default()
     });
     TaskAction {

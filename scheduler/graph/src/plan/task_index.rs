@@ -133,6 +133,7 @@ fn check_indices(graph: &TaskGraph) -> Result<(), InvalidGraph> {
             &task.hash_dependencies,
             &task.components,
             &task.foreign_work_trees,
+            &task.setscene_dependencies,
         ];
         for index in lists.into_iter().flatten() {
             in_range(number, "task", *index, count)?;

@@ -45,8 +45,24 @@ impl TaskInputs {
 }
 
 impl TaskIndex {
-    /// Results of other tasks that `task` needs.
+    /// Results of other tasks that `task` needs, if none of them is restored.
     pub fn inputs(&self, task: u32) -> TaskInputs {
+        self.inputs_beside_restored(task, &BTreeSet::new())
+    }
+
+    /// Results that the setscene task of `task` needs.
+    pub fn setscene_inputs(&self, task: u32) -> TaskInputs {
+        TaskInputs {
+            components: self.task(task).setscene_dependencies.clone(),
+            ..TaskInputs::default()
+        }
+    }
+
+    /// Results of other tasks that `task` needs.
+    ///
+    /// The trees of a `restored` task hold nothing of its predecessors, so it counts as a task without predecessors: its
+    /// trees are merged into those of the tasks beside it.
+    pub fn inputs_beside_restored(&self, task: u32, restored: &BTreeSet<u32>) -> TaskInputs {
         let message = self.task(task);
         let mut foreign: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
         for named in &message.foreign_work_trees {
@@ -56,11 +72,11 @@ impl TaskIndex {
                 .insert(*named);
         }
         TaskInputs {
-            own: self.tree_sources(&self.own_predecessors(task)),
+            own: self.tree_sources(&self.own_predecessors(task), restored),
             components: message.components.clone(),
             foreign: foreign
                 .into_iter()
-                .map(|(recipe, heads)| (recipe, self.tree_sources(&heads)))
+                .map(|(recipe, heads)| (recipe, self.tree_sources(&heads, restored)))
                 .collect(),
         }
     }
@@ -70,12 +86,18 @@ impl TaskIndex {
     /// Of tasks that ran one after the other it is the last one. Where two chains ran in parallel (`do_patch` and
     /// `do_prepare_recipe_sysroot`), the tree of the longer chain is the start, and the changes of the other chain are
     /// replayed.
-    fn tree_sources(&self, heads: &BTreeSet<u32>) -> TreeSources {
+    fn tree_sources(&self, heads: &BTreeSet<u32>, restored: &BTreeSet<u32>) -> TreeSources {
         let mut ancestors: HashMap<u32, BTreeSet<u32>> = HashMap::new();
         for head in heads {
-            self.own_ancestors(*head, &mut ancestors);
+            self.own_ancestors(*head, restored, &mut ancestors);
         }
-        let size = |head: &&u32| (ancestors[head].len(), self.rank(**head));
+        let size = |head: &&u32| {
+            (
+                !restored.contains(*head),
+                ancestors[head].len(),
+                self.rank(**head),
+            )
+        };
         let primary = heads.iter().max_by_key(size).copied();
         let all: BTreeSet<u32> = heads.iter().flat_map(|head| &ancestors[head]).copied().collect();
         let covered = primary.map(|head| &ancestors[&head]);
@@ -108,14 +130,16 @@ impl TaskIndex {
     }
 
     /// Adds `task` with all of its predecessors in its recipe to `known`.
-    fn own_ancestors(&self, task: u32, known: &mut HashMap<u32, BTreeSet<u32>>) {
+    fn own_ancestors(&self, task: u32, restored: &BTreeSet<u32>, known: &mut HashMap<u32, BTreeSet<u32>>) {
         if known.contains_key(&task) {
             return;
         }
         let mut ancestors = BTreeSet::from([task]);
-        for predecessor in self.own_predecessors(task) {
-            self.own_ancestors(predecessor, known);
-            ancestors.extend(&known[&predecessor]);
+        if !restored.contains(&task) {
+            for predecessor in self.own_predecessors(task) {
+                self.own_ancestors(predecessor, restored, known);
+                ancestors.extend(&known[&predecessor]);
+            }
         }
         known.insert(task, ancestors);
     }

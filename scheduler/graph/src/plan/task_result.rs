@@ -41,6 +41,8 @@ pub struct TaskResult {
     pub before: BTreeMap<String, Digest>,
     /// Wall time of the execution.
     pub milliseconds: u64,
+    /// True if it was restored from a shared state archive. Its private trees hold nothing of the tasks before it.
+    pub restored: bool,
 }
 
 impl TaskResult {
@@ -73,6 +75,7 @@ impl TaskResult {
             outputs: outputs(recorded)?,
             before,
             milliseconds: record.execution_milliseconds,
+            restored: record.restored,
         })
     }
 
@@ -90,6 +93,7 @@ impl TaskResult {
             unihash: self.unihash.clone(),
             before: before.collect(),
             execution_milliseconds: self.milliseconds,
+            restored: self.restored,
         };
         let mut recorded = executed.clone();
         let metadata = recorded.execution_metadata.get_or_insert_default();

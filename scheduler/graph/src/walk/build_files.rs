@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use bitzel_cas::BlobSource;
 use bitzel_proto::Digest;
 
+use super::shared_state::SharedState;
 use crate::plan::tree::Directories;
 
 /// Source of the files that the owner of a build has: metadata, data store snapshots and downloads.
@@ -35,4 +36,6 @@ pub struct BuildInputs {
     pub directories: Directories,
     /// Source of the files.
     pub files: Arc<dyn BuildFiles>,
+    /// Shared state cache of BitBake that answers look-ups, if the configuration names one that exists.
+    pub shared_state: Option<Arc<dyn SharedState>>,
 }

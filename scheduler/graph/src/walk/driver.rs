@@ -9,7 +9,7 @@ use bitzel_cas::{ActionCache, BlobStore, DirectoryCache};
 use bitzel_proto::InstanceName;
 use bitzel_proto::{find_status, with_causes};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{OnceCell, mpsc};
 use tokio::task::JoinSet;
 use tonic::Status;
 use tracing::{Instrument as _, info_span};
@@ -22,7 +22,7 @@ use super::executions::Executions;
 use super::remaining_paths::RemainingPaths;
 use super::schedule::{Completion, Schedule, Step};
 use super::task_execution::{BuildContext, ReadyTask};
-use crate::output::{LostOutputs, place_outputs};
+use crate::output::{LostOutputs, place_build_directory, place_outputs};
 use crate::plan::runner_files::{dependencies_file, task_file};
 use crate::plan::signature::Environment;
 use crate::plan::task_index::TaskIndex;
@@ -51,6 +51,8 @@ pub struct BuildConfig {
     pub dry_run: bool,
     /// Directory in which the results of the targets are placed.
     pub output: Option<PathBuf>,
+    /// Directory in which the files are placed that handlers of `BitBake`'s server find when a build ends.
+    pub build_directory: Option<PathBuf>,
 }
 
 /// A build of one graph.
@@ -60,6 +62,7 @@ pub struct Driver {
     jobs: usize,
     dry_run: bool,
     output: Option<PathBuf>,
+    build_directory: Option<PathBuf>,
     events: mpsc::UnboundedSender<BuildEvent>,
     results: BTreeMap<u32, Arc<TaskResult>>,
     /// Wall time of this build's executions, by task.
@@ -69,6 +72,17 @@ pub struct Driver {
     recoveries: BTreeMap<u32, usize>,
     running: usize,
     failed: usize,
+    /// True once the search for shared state archives was reported.
+    archives_told: bool,
+}
+
+/// Outcome of a look-up.
+enum Found {
+    /// A result has the signature.
+    Result(Box<TaskResult>),
+    /// A shared state cache has an archive with the signature.
+    Archive,
+    Nothing,
 }
 
 /// Outcome of a step.
@@ -76,9 +90,14 @@ enum StepOutcome {
     LookUp {
         task: u32,
         taskhash: String,
-        result: Result<Option<TaskResult>, BuildError>,
+        result: Result<Found, BuildError>,
         /// Time of the last run of a task that was not found, if it is known.
         last_duration: Option<Duration>,
+    },
+    Restore {
+        task: u32,
+        milliseconds: u64,
+        result: Result<TaskResult, BuildError>,
     },
     Execution {
         task: u32,
@@ -109,6 +128,7 @@ impl Driver {
             directory_cache: DirectoryCache::new(DIRECTORY_CACHE_BYTES),
             digests_without_times: Mutex::default(),
             metadata_uploaded: Mutex::default(),
+            archives: OnceCell::new(),
         };
         Self {
             context: Arc::new(context),
@@ -116,6 +136,7 @@ impl Driver {
             jobs: config.jobs.max(1),
             dry_run: config.dry_run,
             output: config.output,
+            build_directory: config.build_directory,
             events,
             results: BTreeMap::new(),
             durations: BTreeMap::new(),
@@ -123,6 +144,7 @@ impl Driver {
             recoveries: BTreeMap::new(),
             running: 0,
             failed: 0,
+            archives_told: false,
         }
     }
 
@@ -133,6 +155,7 @@ impl Driver {
             self.run_steps().await;
             let seconds = started.elapsed().as_secs_f64();
             if !self.place_outputs().await? {
+                self.place_build_directory().await?;
                 return Ok(self.summary(seconds));
             }
         }
@@ -187,20 +210,31 @@ impl Driver {
         Ok(is_lost)
     }
 
+    /// Places the files for handlers of the end of a build.
+    async fn place_build_directory(&self) -> Result<(), BuildError> {
+        let Some(directory) = &self.build_directory else {
+            return Ok(());
+        };
+        let executed = self.durations.keys().copied().collect();
+        place_build_directory(
+            &self.context.index,
+            &self.results,
+            &executed,
+            &self.context.store,
+            directory,
+        )
+        .await
+    }
+
     /// Starts a step in a background task.
     fn start(&mut self, step: Step, steps: &mut JoinSet<StepOutcome>) {
         let context = Arc::clone(&self.context);
         match step {
             Step::LookUp { task, taskhash } => {
                 steps.spawn(async move {
-                    let result = context.look_up(task, &taskhash).await;
-                    if let Ok(Some(found)) = &result
-                        && let Err(error) = context.record_alias(task, &taskhash, found).await
-                    {
-                        tracing::warn!(%error, "could not record a signature");
-                    }
+                    let result = look_up(&context, task, &taskhash).await;
                     let last_duration = match &result {
-                        Ok(None) => context.last_duration(task).await,
+                        Ok(Found::Nothing) => context.last_duration(task).await,
                         _ => None,
                     };
                     StepOutcome::LookUp {
@@ -208,6 +242,22 @@ impl Driver {
                         taskhash,
                         result,
                         last_duration,
+                    }
+                });
+            }
+            Step::Restore { task, taskhash } if self.dry_run => {
+                self.schedule.restored(task, taskhash);
+                self.tell_finished(task, Outcome::Restored, 0, None);
+            }
+            Step::Restore { task, taskhash } => {
+                self.running += 1;
+                let ready = self.ready_task(task, taskhash, true);
+                steps.spawn(async move {
+                    let (result, milliseconds) = timed(context.execute(ready)).await;
+                    StepOutcome::Restore {
+                        task,
+                        milliseconds,
+                        result,
                     }
                 });
             }
@@ -220,11 +270,9 @@ impl Driver {
                 let (recipe, name) = self.names(task);
                 self.tell(BuildEvent::TaskStarted { recipe, task: name });
                 let span = info_span!("task", otel.name = self.context.index.display_name(task));
-                let ready = self.ready_task(task, taskhash);
+                let ready = self.ready_task(task, taskhash, false);
                 let step = async move {
-                    let started = Instant::now();
-                    let result = context.execute(ready).await;
-                    let milliseconds = started.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
+                    let (result, milliseconds) = timed(context.execute(ready)).await;
                     StepOutcome::Execution {
                         task,
                         milliseconds,
@@ -236,8 +284,8 @@ impl Driver {
         }
     }
 
-    /// Collects the inputs of a task that is ready to be executed.
-    fn ready_task(&mut self, task: u32, taskhash: String) -> ReadyTask {
+    /// Collects the inputs of a task that is ready to be executed or restored.
+    fn ready_task(&mut self, task: u32, taskhash: String, is_restore: bool) -> ReadyTask {
         let index = &self.context.index;
         let is_needed = |task| self.schedule.completion(task).is_none();
         let remaining_path = self.remaining_paths.of(index, task, is_needed);
@@ -249,10 +297,11 @@ impl Driver {
         };
         ReadyTask {
             results: inputs.required().into_iter().filter_map(known).collect(),
-            task_file: task_file(index, task, &taskhash),
+            task_file: task_file(index, task, &taskhash, is_restore),
             dependencies_file: dependencies_file(index, task, &taskhash, &|task| self.schedule.unihash(task)),
             remaining_path,
             is_forced: self.schedule.is_forced(task),
+            is_restore,
             task,
             taskhash,
             inputs,
@@ -261,16 +310,39 @@ impl Driver {
 
     /// Applies the outcome of a step to the schedule.
     fn settle(&mut self, outcome: StepOutcome) {
+        self.tell_archives();
         match outcome {
             StepOutcome::LookUp {
                 task,
-                result: Ok(Some(found)),
+                result: Ok(Found::Result(found)),
                 ..
-            } => self.complete(task, found, 0, Schedule::found),
+            } => {
+                if found.restored {
+                    self.schedule.found_restored(task);
+                }
+                self.complete(task, *found, 0, Schedule::found);
+            }
             StepOutcome::LookUp {
                 task,
                 taskhash,
-                result: Ok(None),
+                result: Ok(Found::Archive),
+                ..
+            } => self.schedule.archive_found(task, taskhash),
+            StepOutcome::Restore {
+                task,
+                milliseconds,
+                result,
+            } => {
+                self.running -= 1;
+                match result {
+                    Ok(result) => self.complete(task, result, milliseconds, Schedule::restored),
+                    Err(error) => self.not_restored(task, &error),
+                }
+            }
+            StepOutcome::LookUp {
+                task,
+                taskhash,
+                result: Ok(Found::Nothing),
                 last_duration,
             } => {
                 if let Some(duration) = last_duration {
@@ -305,6 +377,29 @@ impl Driver {
                     Err(error) => self.fail(task, milliseconds, &error),
                 }
             }
+        }
+    }
+
+    /// Continues without an archive, as BitBake does: the task itself is executed.
+    fn not_restored(&mut self, task: u32, error: &BuildError) {
+        let (recipe, name) = self.names(task);
+        self.tell(BuildEvent::RestoreFailed {
+            recipe,
+            task: name,
+            reason: with_causes(error),
+        });
+        self.schedule.not_restored(task);
+    }
+
+    /// Reports the search for shared state archives, once it is over.
+    fn tell_archives(&mut self) {
+        if !self.archives_told
+            && let Some(known) = self.context.archives.get()
+        {
+            self.archives_told = true;
+            self.tell(BuildEvent::SharedStateSearched {
+                summary: known.summary.clone(),
+            });
         }
     }
 
@@ -397,6 +492,7 @@ impl Driver {
             tasks_run: count(Completion::Ran),
             would_run: count(Completion::WouldRun),
             signature_hits: count(Completion::SignatureHit),
+            restored: count(Completion::Restored),
             early_cut_offs: count(Completion::EarlyCutOff),
             failed: self.failed,
             skipped: self.schedule.skipped().count(),
@@ -407,4 +503,29 @@ impl Driver {
             critical_path,
         }
     }
+}
+
+/// Looks a task up in the action cache, and then in shared state caches.
+async fn look_up(context: &BuildContext, task: u32, taskhash: &str) -> Result<Found, BuildError> {
+    if let Some(found) = context.look_up(task, taskhash).await? {
+        if let Err(error) = context.record_alias(task, taskhash, &found).await {
+            tracing::warn!(%error, "could not record a signature");
+        }
+        return Ok(Found::Result(Box::new(found)));
+    }
+    Ok(if context.has_archive(task, taskhash).await {
+        Found::Archive
+    } else {
+        Found::Nothing
+    })
+}
+
+/// Awaits a future and returns its output with its wall time in milliseconds.
+async fn timed<T>(future: impl Future<Output = T>) -> (T, u64) {
+    let started = Instant::now();
+    let output = future.await;
+    (
+        output,
+        started.elapsed().as_millis().try_into().unwrap_or(u64::MAX),
+    )
 }

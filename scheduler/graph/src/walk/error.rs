@@ -124,6 +124,21 @@ pub enum BuildError {
         /// Task of the other result.
         other_task: String,
     },
+    /// A shared state cache has no archive that may be used for a task, although a search found one.
+    #[error("the shared state archive of {task} is gone, or its signature is not valid")]
+    NoArchive {
+        /// The task.
+        task: String,
+    },
+    /// A shared state cache could not be asked.
+    #[error("cannot fetch the shared state archive of {task}")]
+    SharedState {
+        /// The task.
+        task: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
     /// Input or output on this machine failed.
     #[error("cannot read or write {path}")]
     Io {

@@ -15,6 +15,8 @@ pub enum Outcome {
     WouldRun,
     /// A result was found under the task's signature.
     Hit,
+    /// The result was restored from an archive of a shared state cache.
+    Restored,
     /// Early cut-off: the tasks below were executed and left the same outputs, so an earlier result is valid.
     CutOff,
     /// The task has nothing to do.
@@ -27,6 +29,7 @@ impl From<Completion> for Outcome {
     fn from(completion: Completion) -> Self {
         match completion {
             Completion::SignatureHit => Self::Hit,
+            Completion::Restored => Self::Restored,
             Completion::EarlyCutOff => Self::CutOff,
             Completion::Ran => Self::Ran,
             Completion::WouldRun => Self::WouldRun,
@@ -131,6 +134,20 @@ pub enum BuildEvent {
         #[serde(skip_serializing_if = "Option::is_none")]
         log: Option<String>,
     },
+    /// A shared state cache was asked for the archives of all tasks that could be restored.
+    SharedStateSearched {
+        /// Counts, in BitBake's words.
+        summary: String,
+    },
+    /// An archive of a shared state cache cannot be used. The task is executed instead.
+    RestoreFailed {
+        /// Recipe: PN, or `mc:CONFIG:PN` for a multiconfig that is not the default one.
+        recipe: String,
+        /// Name of the task, for example `do_populate_sysroot`.
+        task: String,
+        /// The error and its causes in one line.
+        reason: String,
+    },
     /// Progress of the build.
     Progress {
         /// Tasks done.
@@ -154,6 +171,8 @@ pub struct Summary {
     pub would_run: usize,
     /// Tasks found under their signature.
     pub signature_hits: usize,
+    /// Tasks whose results were restored from archives of a shared state cache.
+    pub restored: usize,
     /// Tasks that an early cut-off made unnecessary.
     pub early_cut_offs: usize,
     /// Tasks that failed.

@@ -15,7 +15,8 @@ use crate::plan::task_inputs::TaskInputs;
 use crate::plan::taskhash::taskhash;
 
 /// Next step of a build. The outcome of each step is reported by one call: [`Schedule::found`] or [`Schedule::not_found`]
-/// for a look-up, [`Schedule::executed`], [`Schedule::inputs_lost`], [`Schedule::skipped_by_dry_run`] or
+/// for a look-up (or [`Schedule::archive_found`]), [`Schedule::restored`] or [`Schedule::not_restored`] for a restore,
+/// [`Schedule::executed`], [`Schedule::inputs_lost`], [`Schedule::skipped_by_dry_run`] or
 /// [`Schedule::failed`] for an execution.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
@@ -24,6 +25,13 @@ pub enum Step {
         /// The task.
         task: u32,
         /// The signature.
+        taskhash: String,
+    },
+    /// Restore the result of `task` from its shared state archive.
+    Restore {
+        /// The task.
+        task: u32,
+        /// The signature of the archive.
         taskhash: String,
     },
     /// Execute `task`, whose inputs all exist.
@@ -42,6 +50,8 @@ pub enum Completion {
     SignatureHit,
     /// Found under the signature that follows from equal outputs below it: without early cut-off it would have run.
     EarlyCutOff,
+    /// Restored from a shared state archive.
+    Restored,
     /// Executed.
     Ran,
     /// Not found, and not executed because nothing is executed in a dry run.
@@ -89,6 +99,10 @@ pub struct Schedule {
     taskhashes: BTreeMap<u32, String>,
     /// Tasks that are executed although their results may be found, see [`Schedule::outputs_lost`].
     forced: BTreeSet<u32>,
+    /// Tasks that are being restored, with the signature of the archive, and true if it was computed again.
+    restoring: BTreeMap<u32, (String, bool)>,
+    /// Finished tasks whose results were restored, by this build or an earlier one.
+    restored: BTreeSet<u32>,
     wanted: usize,
     done: usize,
     failed: bool,
@@ -108,6 +122,8 @@ impl Schedule {
             executions: BinaryHeap::new(),
             taskhashes: BTreeMap::new(),
             forced: BTreeSet::new(),
+            restoring: BTreeMap::new(),
+            restored: BTreeSet::new(),
             wanted: 0,
             done: 0,
             failed: false,
@@ -131,6 +147,10 @@ impl Schedule {
             return None;
         }
         let (_, std::cmp::Reverse(task)) = self.executions.pop()?;
+        if let Some((taskhash, _)) = self.restoring.get(&task) {
+            let taskhash = taskhash.clone();
+            return Some(Step::Restore { task, taskhash });
+        }
         let taskhash = self.taskhash(task);
         Some(Step::Execute { task, taskhash })
     }
@@ -152,8 +172,36 @@ impl Schedule {
         }
     }
 
+    /// Reports that no result has the signature `taskhash` of the look-up, but a shared state archive has it.
+    pub fn archive_found(&mut self, task: u32, taskhash: String) {
+        let again = self.states[task as usize] == TaskState::LookingUp { again: true };
+        self.restoring.insert(task, (taskhash, again));
+        self.wait(task);
+    }
+
+    /// Reports a restored task with the unihash of its outputs.
+    pub fn restored(&mut self, task: u32, unihash: String) {
+        self.restoring.remove(&task);
+        self.restored.insert(task);
+        self.done(task, unihash, Completion::Restored);
+    }
+
+    /// Reports that the archive of a task cannot be used. The task is executed, as if it had not been found.
+    pub fn not_restored(&mut self, task: u32) {
+        match self.restoring.remove(&task) {
+            Some((_, true)) => self.execute(task),
+            _ => self.wait(task),
+        }
+    }
+
+    /// Reports that the result that the next call finds was restored by an earlier build.
+    pub fn found_restored(&mut self, task: u32) {
+        self.restored.insert(task);
+    }
+
     /// Reports an executed task with the unihash of its outputs.
     pub fn executed(&mut self, task: u32, unihash: String) {
+        self.restored.remove(&task);
         self.done(task, unihash, Completion::Ran);
     }
 
@@ -174,7 +222,7 @@ impl Schedule {
     /// Reports that the task could not be executed, because results that it needs are no longer complete in the store. They
     /// are looked up again, and executed again if they are not found. Then the task is executed again.
     pub fn inputs_lost(&mut self, task: u32) {
-        for needed in self.index.inputs(task).required() {
+        for needed in self.inputs(task).required() {
             // A task that has nothing to do has no blobs that could be lost.
             if !matches!(self.completion(needed), None | Some(Completion::NoExec)) {
                 self.states[needed as usize] = TaskState::Idle;
@@ -227,7 +275,11 @@ impl Schedule {
 
     /// Results of other tasks that a task needs.
     pub fn inputs(&self, task: u32) -> TaskInputs {
-        self.index.inputs(task)
+        if self.restoring.contains_key(&task) {
+            self.index.setscene_inputs(task)
+        } else {
+            self.index.inputs_beside_restored(task, &self.restored)
+        }
     }
 
     /// Number of finished tasks, and number of tasks that are needed so far.
@@ -271,9 +323,12 @@ impl Schedule {
     /// Makes `task` wait for all tasks that it needs, and returns those that were not needed so far.
     fn start_waiting(&mut self, task: u32) -> Vec<u32> {
         let message = self.index.task(task);
-        let mut needed: BTreeSet<u32> = message.dependencies.iter().copied().collect();
+        let mut needed = BTreeSet::new();
+        if !self.restoring.contains_key(&task) {
+            needed.extend(message.dependencies.iter().copied());
+        }
         if !message.noexec {
-            needed.extend(self.index.inputs(task).required());
+            needed.extend(self.inputs(task).required());
         }
         let (mut missing, mut idle, mut blocked) = (0, Vec::new(), false);
         for dependency in needed {
@@ -300,6 +355,13 @@ impl Schedule {
 
     /// Continues with a task whose needed results all exist.
     fn ready(&mut self, task: u32) {
+        if self.restoring.contains_key(&task) {
+            return self.execute(task);
+        }
+        // A dependency that was restored no longer stands for its predecessors, see `inputs_beside_restored`.
+        if self.misses_inputs(task) {
+            return self.wait(task);
+        }
         let message = self.index.task(task);
         let taskhash = taskhash(message, |dependency| self.unihash(dependency));
         let exported = taskhash == message.taskhash;
@@ -315,6 +377,15 @@ impl Schedule {
             self.states[task as usize] = TaskState::LookingUp { again: true };
             self.look_ups.push((task, taskhash));
         }
+    }
+
+    /// True if a task needs results that do not exist yet.
+    fn misses_inputs(&self, task: u32) -> bool {
+        let required = || self.inputs(task).required();
+        !self.index.task(task).noexec
+            && required()
+                .into_iter()
+                .any(|needed| self.completion(needed).is_none())
     }
 
     /// Skips all tasks that wait for `task`.

@@ -18,11 +18,12 @@ use super::build_files::BuildInputs;
 use super::error::BuildError;
 use super::executions::{ExecutionRequest, Executions};
 use super::log;
+use super::restore::KnownArchives;
 use crate::plan::input_root::{FixedInputs, input_root};
 use crate::plan::output_equivalence::DigestsWithoutTimes;
 use crate::plan::private_tree::{UNDECLARED_FILES, private_trees, roots};
 use crate::plan::signature::{Environment, last_run_key};
-use crate::plan::task_action::{always_runs, task_action};
+use crate::plan::task_action::{always_runs, setscene_action, task_action};
 use crate::plan::task_index::TaskIndex;
 use crate::plan::task_inputs::TaskInputs;
 use crate::plan::task_result::{TaskResult, outputs};
@@ -41,6 +42,8 @@ pub(super) struct BuildContext {
     pub(super) digests_without_times: Mutex<DigestsWithoutTimes>,
     /// Replaced when blobs are lost, so that the next execution uploads the missing ones.
     pub(super) metadata_uploaded: Mutex<Arc<OnceCell<()>>>,
+    /// Archives of shared state caches, once they were searched.
+    pub(super) archives: OnceCell<KnownArchives>,
 }
 
 /// Task that is ready to be executed, with the inputs that the schedule knows.
@@ -56,6 +59,8 @@ pub(super) struct ReadyTask {
     pub(super) is_forced: bool,
     /// Time that the build still takes from its start on.
     pub(super) remaining_path: Duration,
+    /// Restores the result from its shared state archive.
+    pub(super) is_restore: bool,
 }
 
 /// Trees of an input root that are large and that few workers have: the private trees of the recipe, which the task before has
@@ -98,7 +103,10 @@ impl BuildContext {
             trees.remove(UNDECLARED_FILES);
             staged.extend(trees);
         }
-        let input_files = self.input_files(ready.task).await?;
+        let mut input_files = self.input_files(ready.task).await?;
+        if ready.is_restore {
+            input_files.extend(self.archive_files(ready.task, &ready.taskhash).await?);
+        }
         let fixed = FixedInputs {
             metadata: self.inputs.metadata,
             files: vec![
@@ -123,7 +131,11 @@ impl BuildContext {
             task: name.clone(),
             source,
         })?;
-        let action = task_action(&self.environment, recipe, task, root.root);
+        let action = if ready.is_restore {
+            setscene_action(&self.environment, recipe, task, root.root)
+        } else {
+            task_action(&self.environment, recipe, task, root.root)
+        };
         let generated = staged
             .into_values()
             .flat_map(|tree| tree.blobs)
@@ -158,6 +170,7 @@ impl BuildContext {
             outputs,
             before,
             milliseconds,
+            restored: ready.is_restore,
         };
         check_outputs(task, &name, &result)?;
         result.unihash = self

@@ -32,6 +32,7 @@ fn published(root: Digest) -> TaskResult {
         outputs,
         before: BTreeMap::new(),
         milliseconds: 0,
+        restored: false,
     }
 }
 

@@ -53,6 +53,7 @@ fn digest(task: &Task, work: (&str, i64, u32), sysroot: (&str, i64, u32)) -> Dig
         outputs,
         before: BTreeMap::new(),
         milliseconds: 0,
+        restored: false,
     };
     outputs_digest(
         &recipe,

@@ -47,6 +47,7 @@ fn result(before: Option<Digest>, after: Option<Digest>) -> TaskResult {
             .into_iter()
             .collect(),
         milliseconds: 1,
+        restored: false,
     }
 }
 

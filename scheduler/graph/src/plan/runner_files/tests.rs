@@ -55,7 +55,7 @@ fn other_tasks_get_their_direct_dependencies() {
 
 #[test]
 fn the_task_file_says_what_the_graph_says() {
-    let file: Value = serde_json::from_slice(&task_file(&index(true), 1, "hash")).unwrap();
+    let file: Value = serde_json::from_slice(&task_file(&index(true), 1, "hash", false)).unwrap();
     assert_eq!(file["format"], 1);
     assert_eq!(file["task"], "do_populate_sysroot");
     assert_eq!(file["taskhash"], "hash");
@@ -79,7 +79,7 @@ fn the_task_file_names_the_work_directories_of_other_recipes() {
     graph.recipes[0].work_directory = "build/tmp/work/source".to_owned();
     graph.tasks[2].foreign_work_trees = vec![0, 1];
     let index = TaskIndex::new(graph).unwrap();
-    let file: Value = serde_json::from_slice(&task_file(&index, 2, "hash")).unwrap();
+    let file: Value = serde_json::from_slice(&task_file(&index, 2, "hash", false)).unwrap();
     assert_eq!(
         file["foreign_work_directories"],
         serde_json::json!(["build/tmp/work/source"])

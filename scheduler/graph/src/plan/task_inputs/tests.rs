@@ -69,3 +69,19 @@ fn foreign_trees_are_joined_recipe_by_recipe() {
     assert_eq!(trees, [&sources(2, vec![1]), &sources(3, vec![])]);
     assert_eq!(inputs.required(), BTreeSet::from([1, 2, 3]));
 }
+
+#[test]
+fn a_restored_task_stands_for_no_predecessor() {
+    let index = TaskIndex::new(graph(&[
+        ("zlib", "do_unpack", &[]),
+        ("zlib", "do_patch", &[0]),
+        ("zlib", "do_install", &[1]),
+        ("zlib", "do_package", &[2]),
+        ("zlib", "do_create_spdx", &[0, 1, 3]),
+    ]))
+    .unwrap();
+    let built = index.inputs(4).own;
+    assert_eq!((built.primary, built.replay), (Some(3), vec![]));
+    let restored = index.inputs_beside_restored(4, &BTreeSet::from([3])).own;
+    assert_eq!((restored.primary, restored.replay), (Some(1), vec![3]));
+}

@@ -53,6 +53,7 @@ impl World {
                         None => schedule.not_found(task),
                     }
                 }
+                Step::Restore { .. } => unreachable!("no archive was found"),
                 Step::Execute { task, .. } if self.fails.contains(&task) => schedule.failed(task),
                 Step::Execute { task, taskhash } => {
                     let required = index.inputs(task).required();
@@ -287,6 +288,7 @@ fn lost_outputs_are_built_again_whatever_is_found() {
         while let Some(step) = schedule.next_step(true) {
             match step {
                 Step::LookUp { task, taskhash } => schedule.found(task, world.entries[&taskhash].clone()),
+                Step::Restore { .. } => unreachable!("no archive was found"),
                 Step::Execute { task, taskhash } => {
                     assert!(schedule.is_forced(task));
                     executed.push(task);
@@ -307,4 +309,89 @@ fn lost_outputs_are_built_again_whatever_is_found() {
     assert!(!schedule.is_forced(3));
     let (done, wanted) = schedule.progress();
     assert_eq!(done, wanted);
+}
+
+/// A recipe whose last but one task is restored under fakeroot, by a program of another recipe.
+fn packaged() -> Arc<TaskIndex> {
+    let mut graph = graph(&[
+        ("pseudo", "do_populate_sysroot", &[]),
+        ("zlib", "do_patch", &[]),
+        ("zlib", "do_install", &[1]),
+        ("zlib", "do_package", &[0, 2]),
+        ("zlib", "do_create_spdx", &[1, 3]),
+    ]);
+    graph.tasks[3].setscene_dependencies = vec![0];
+    graph.targets = vec![4];
+    in_order(graph)
+}
+
+/// Runs a schedule to its end. `archives` have an archive, of which `broken` cannot be used. Returns the steps.
+fn steps_with_archives(index: &Arc<TaskIndex>, archives: &[u32], broken: &[u32]) -> (Schedule, Vec<String>) {
+    let mut schedule = Schedule::new(Arc::clone(index), false);
+    let mut steps = Vec::new();
+    while let Some(step) = schedule.next_step(true) {
+        match step {
+            Step::LookUp { task, taskhash } if archives.contains(&task) => {
+                schedule.archive_found(task, taskhash);
+            }
+            Step::LookUp { task, .. } => schedule.not_found(task),
+            Step::Restore { task, .. } if broken.contains(&task) => {
+                steps.push(format!("broken {task}"));
+                schedule.not_restored(task);
+            }
+            Step::Restore { task, taskhash } => {
+                assert!(
+                    schedule
+                        .inputs(task)
+                        .required()
+                        .iter()
+                        .all(|needed| { schedule.completion(*needed).is_some() })
+                );
+                steps.push(format!("restore {task}"));
+                schedule.restored(task, taskhash);
+            }
+            Step::Execute { task, taskhash } => {
+                assert!(
+                    schedule
+                        .inputs(task)
+                        .required()
+                        .iter()
+                        .all(|needed| { schedule.completion(*needed).is_some() })
+                );
+                steps.push(format!("run {task}"));
+                schedule.executed(task, taskhash);
+            }
+        }
+    }
+    (schedule, steps)
+}
+
+#[test]
+fn an_archive_replaces_the_tasks_below_it() {
+    let index = packaged();
+    let (schedule, mut steps) = steps_with_archives(&index, &[0, 3], &[]);
+    steps.sort();
+    // The last task names do_patch, so it has to run; do_install does not.
+    assert_eq!(steps, ["restore 0", "restore 3", "run 1", "run 4"]);
+    assert_eq!(schedule.completion(3), Some(Completion::Restored));
+    assert_eq!(schedule.inputs(4).own.primary, Some(1));
+    assert_eq!(schedule.inputs(4).own.replay, [3]);
+}
+
+#[test]
+fn an_archive_waits_for_what_its_setscene_task_needs() {
+    let (_, steps) = steps_with_archives(&packaged(), &[3], &[]);
+    let position = |step: &str| steps.iter().position(|other| other == step);
+    assert!(
+        position("run 0").is_some() && position("run 0") < position("restore 3"),
+        "{steps:?}"
+    );
+}
+
+#[test]
+fn a_task_with_an_unusable_archive_runs() {
+    let (schedule, steps) = steps_with_archives(&packaged(), &[0, 3], &[3]);
+    assert!(steps.contains(&"broken 3".to_owned()), "{steps:?}");
+    assert!(steps.contains(&"run 2".to_owned()), "{steps:?}");
+    assert_eq!(schedule.completion(3), Some(Completion::Ran));
 }
