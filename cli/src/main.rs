@@ -12,6 +12,7 @@ mod console;
 mod directories;
 mod display;
 mod embedded;
+mod engine;
 mod event_handlers;
 mod farm_view;
 mod front_end;

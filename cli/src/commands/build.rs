@@ -18,6 +18,7 @@ use crate::commands::bitbake;
 use crate::connection::Connection;
 use crate::directories::Directories;
 use crate::display::{Display, summary_text};
+use crate::engine::Engine;
 use crate::front_end::export_graph;
 use crate::root::{RootChoice, RootedBuildFiles};
 use crate::terminal::{self, TerminalExecutions};
@@ -73,6 +74,11 @@ pub(crate) async fn run(
         arguments.bounds.bounds(None),
     )
     .await?;
+    let engine = if arguments.dry_run {
+        Engine::OfBitzel
+    } else {
+        Engine::find(&connection, &arguments.remote).await?
+    };
     let config = BuildConfig {
         instance: connection.instance.clone(),
         dry_run: arguments.dry_run,
@@ -90,7 +96,12 @@ pub(crate) async fn run(
         Uuid::new_v4().to_string(),
         events.clone(),
     );
-    let mut executions: Arc<dyn Executions> = Arc::new(executions);
+    let mut executions: Arc<dyn Executions> = engine.executions(
+        Arc::new(executions),
+        &connection,
+        &arguments.remote,
+        &root.task_root(),
+    )?;
     if is_interactive {
         executions = Arc::new(TerminalExecutions::new(
             &index,
