@@ -18,6 +18,7 @@ use crate::command_error::CommandError;
 use crate::connection::Connection;
 use crate::console;
 use crate::status_hint::with_status_hint;
+use crate::worker::platform_properties;
 
 /// Type of a program header that names the dynamic linker.
 const PT_INTERP: u32 = 3;
@@ -41,36 +42,26 @@ impl Engine {
             return Ok(Self::OfBitzel);
         }
         let mut farm = FarmClient::new(connection.channel.clone());
-        let is_foreign = match farm.get_farm(GetFarmRequest {}).await {
-            Err(status) => status.code() == Code::Unimplemented,
-            Ok(_) => false,
-        };
-        if !is_foreign {
-            return Ok(Self::OfBitzel);
+        match farm.get_farm(GetFarmRequest {}).await {
+            Err(status) if status.code() == Code::Unimplemented => Ok(Self::Foreign),
+            // Not everybody may ask, but the service is there. What else is wrong, the build itself will find.
+            _ => Ok(Self::OfBitzel),
         }
-        let request = GetCapabilitiesRequest {
-            instance_name: connection.instance.to_string(),
-        };
-        let capabilities = CapabilitiesClient::new(connection.channel.clone())
-            .get_capabilities(request)
-            .await
-            .map_err(with_status_hint)?
-            .into_inner();
-        let executes = capabilities
-            .execution_capabilities
-            .is_some_and(|capabilities| capabilities.exec_enabled);
-        if !executes {
-            return Err(
-                CommandError::new("the server stores blobs and results, but executes nothing").hint(
-                    "build on this machine and share results through it: --remote-cache instead of --remote",
-                ),
-            );
+    }
+
+    /// Platform properties in the keys of results, beside the root. An engine gives the files of an image root with modes and
+    /// times of its own, which a task could copy, so results do not cross to workers of bitzel, where they are those of
+    /// the image.
+    pub(crate) fn platform_properties(self, root: &TaskRoot) -> Vec<(String, String)> {
+        let mut properties = platform_properties();
+        if self == Self::Foreign && matches!(root, TaskRoot::Image(_)) {
+            properties.push(("root-attributes".to_owned(), "engine".to_owned()));
         }
-        Ok(Self::Foreign)
+        properties
     }
 
     /// Decorates `inner` if the engine needs it. `root` is the root of all tasks.
-    pub(crate) fn executions(
+    pub(crate) async fn executions(
         self,
         inner: Arc<dyn Executions>,
         connection: &Connection,
@@ -85,6 +76,7 @@ impl Engine {
             }
             return Ok(inner);
         }
+        require_execution(connection).await?;
         let image_root = match root {
             TaskRoot::Image(digest) => Some(*digest),
             // The user vouches for the root of the engine's workers.
@@ -113,6 +105,29 @@ impl Engine {
         let store = connection.store.clone();
         Ok(Arc::new(PortableExecutions::new(inner, store, settings)))
     }
+}
+
+/// Fails if a server is a cache alone.
+async fn require_execution(connection: &Connection) -> Result<(), CommandError> {
+    let request = GetCapabilitiesRequest {
+        instance_name: connection.instance.to_string(),
+    };
+    let capabilities = CapabilitiesClient::new(connection.channel.clone())
+        .get_capabilities(request)
+        .await
+        .map_err(with_status_hint)?
+        .into_inner();
+    let executes = capabilities
+        .execution_capabilities
+        .is_some_and(|capabilities| capabilities.exec_enabled);
+    if !executes {
+        return Err(
+            CommandError::new("the server stores blobs and results, but executes nothing").hint(
+                "build on this machine and share results through it: --remote-cache instead of --remote",
+            ),
+        );
+    }
+    Ok(())
 }
 
 /// True if a 64-bit ELF program names no dynamic linker.

@@ -51,7 +51,9 @@ class Store:
             if digest is not None and digest.size_bytes > MESSAGE_BYTES:
                 found[digest.hash] = self.read(digest)
                 continue
-            if batch and (digest is None or sum(d.size_bytes for d in batch) + digest.size_bytes > BATCH_BYTES):
+            if batch and (
+                digest is None or sum(d.size_bytes for d in batch) + digest.size_bytes > BATCH_BYTES
+            ):
                 answer = self.cas.BatchReadBlobs(reapi.BatchReadBlobsRequest(digests=batch))
                 for response in answer.responses:
                     if response.status.code != code_pb2.OK:
@@ -62,7 +64,7 @@ class Store:
                 batch.append(digest)
         return found
 
-    def message(self, kind: type, digest: reapi.Digest):  # noqa: ANN201
+    def message(self, kind: type, digest: reapi.Digest):
         """Reads and decodes a message."""
         return kind.FromString(self.read(digest))
 
@@ -76,7 +78,7 @@ class Store:
     def _write(self, digest: reapi.Digest, data: bytes) -> None:
         name = f"uploads/{uuid.uuid4()}/blobs/{digest.hash}/{digest.size_bytes}"
 
-        def requests():  # noqa: ANN202
+        def requests():
             for offset in range(0, max(len(data), 1), MESSAGE_BYTES):
                 chunk = data[offset : offset + MESSAGE_BYTES]
                 yield bytestream_pb2.WriteRequest(
@@ -91,9 +93,7 @@ class Store:
     def fetch(self, nodes: list[reapi.FileNode]) -> None:
         """Fills the cache of files."""
         with self.lock:
-            missing = {
-                node.digest.hash: node.digest for node in nodes if not self.cached(node).exists()
-            }
+            missing = {node.digest.hash: node.digest for node in nodes if not self.cached(node).exists()}
             contents = self.read_all(list(missing.values()))
             for node in nodes:
                 path = self.cached(node)
@@ -156,7 +156,7 @@ class Worker:
         def run() -> None:
             try:
                 outcome.result.Pack(self.execute(lease))
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:
                 outcome.status.code = code_pb2.INTERNAL
                 outcome.status.message = f"{type(error).__name__}: {error}"
                 print(outcome.status.message, file=sys.stderr, flush=True)

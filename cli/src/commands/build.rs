@@ -23,7 +23,6 @@ use crate::front_end::export_graph;
 use crate::root::{RootChoice, RootedBuildFiles};
 use crate::terminal::{self, TerminalExecutions};
 use crate::visible_text::visible;
-use crate::worker::platform_properties;
 use crate::{event_handlers, interrupt, last_graph};
 
 /// Builds the targets. The exit code is 1 if a task failed.
@@ -56,7 +55,6 @@ pub(crate) async fn run(
     let known = last_graph::load(directories, &arguments.metadata.build_dir).ok();
     event_handlers::warn(&graph, known.as_ref());
     last_graph::save(directories, &arguments.metadata.build_dir, &graph)?;
-    let environment = Environment::of_graph(&graph, platform_properties(), root.task_root());
     let index = Arc::new(TaskIndex::new(graph)?);
     let is_interactive = !arguments.dry_run && terminal::has_interactive_tasks(&index);
     if is_interactive {
@@ -74,11 +72,13 @@ pub(crate) async fn run(
         arguments.bounds.bounds(None),
     )
     .await?;
-    let engine = if arguments.dry_run {
-        Engine::OfBitzel
-    } else {
-        Engine::find(&connection, &arguments.remote).await?
-    };
+    let engine = Engine::find(&connection, &arguments.remote).await?;
+    let task_root = root.task_root();
+    let environment = Environment::of_graph(
+        index.graph(),
+        engine.platform_properties(&task_root),
+        task_root.clone(),
+    );
     let config = BuildConfig {
         instance: connection.instance.clone(),
         dry_run: arguments.dry_run,
@@ -96,12 +96,12 @@ pub(crate) async fn run(
         Uuid::new_v4().to_string(),
         events.clone(),
     );
-    let mut executions: Arc<dyn Executions> = engine.executions(
-        Arc::new(executions),
-        &connection,
-        &arguments.remote,
-        &root.task_root(),
-    )?;
+    let mut executions: Arc<dyn Executions> = Arc::new(executions);
+    if !arguments.dry_run {
+        executions = engine
+            .executions(executions, &connection, &arguments.remote, &task_root)
+            .await?;
+    }
     if is_interactive {
         executions = Arc::new(TerminalExecutions::new(
             &index,
