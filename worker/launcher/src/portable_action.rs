@@ -20,7 +20,11 @@ use bitzel_launcher::portable::{
     IMAGE_ROOT, OUTCOME, OUTPUTS, PortableOutcome, PortableRequest, REQUEST, TREE,
 };
 
+use rustix::fs::Mode;
+use rustix::process::umask;
+
 use crate::failure::{Failure, InStep as _};
+use crate::{open_files, raw_calls};
 use changes::collect;
 use sandbox::run_in_sandbox;
 use staging::{Scratch, create_output_parents, snapshot, stage};
@@ -64,6 +68,10 @@ pub(crate) fn run() -> ExitCode {
 }
 
 fn execute() -> Result<PortableOutcome, Failure> {
+    // Engines differ in what their commands inherit.
+    raw_calls::close_from(3).in_step("close inherited file descriptors")?;
+    open_files::limit().in_step("limit open files")?;
+    umask(Mode::WGRP | Mode::WOTH);
     let request = fs::read(REQUEST).in_step(format_args!("read {REQUEST}"))?;
     let request: PortableRequest =
         serde_json::from_slice(&request).in_step(format_args!("read {REQUEST}"))?;
