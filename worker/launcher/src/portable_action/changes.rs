@@ -51,8 +51,8 @@ pub(super) fn collect(
     };
     writes
         .find("")
-        .and_then(|()| writes.find_deleted())
         .in_step("look for writes outside of the outputs")?;
+    writes.find_deleted();
     for output in &request.outputs {
         collector.output(output)?;
     }
@@ -246,7 +246,7 @@ impl UndeclaredWrites<'_> {
             && are_equal(File::open(self.tree.join(path))?, File::open(source)?)?)
     }
 
-    fn find_deleted(&mut self) -> io::Result<()> {
+    fn find_deleted(&mut self) {
         let (before, declared) = (self.before, self.declared);
         for path in before.keys() {
             let is_declared = path
@@ -259,7 +259,6 @@ impl UndeclaredWrites<'_> {
             }
             self.add(path.clone());
         }
-        Ok(())
     }
 
     fn add(&mut self, path: String) {

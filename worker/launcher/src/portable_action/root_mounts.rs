@@ -101,12 +101,12 @@ impl RootMounts<'_> {
             self.show(&Path::new("/").join(name), name)?;
         }
         for name in ETC {
-            self.show(&Path::new("/etc").join(name), &format!("etc/{name}"))?;
+            self.show(&Path::new("/etc").join(name), format!("etc/{name}"))?;
         }
         self.write_accounts()?;
         if network {
             for name in NETWORK_ETC {
-                self.show(&Path::new("/etc").join(name), &format!("etc/{name}"))?;
+                self.show(&Path::new("/etc").join(name), format!("etc/{name}"))?;
             }
             Ok(())
         } else {
