@@ -21,7 +21,7 @@ use crate::status_hint::with_status_hint;
 use crate::worker::platform_properties;
 
 /// Type of a program header that names the dynamic linker.
-const PT_INTERP: u32 = 3;
+const PT_INTERP: usize = 3;
 
 /// Execution service at the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,7 +146,7 @@ fn is_static(program: &[u8]) -> bool {
             .map(|index| number(offset.checked_add(index * size)?, 4))
             .collect()
     };
-    types().is_some_and(|types| !types.contains(&(PT_INTERP as usize)))
+    types().is_some_and(|types| !types.contains(&PT_INTERP))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! BuildGrid: an execution service of another project, with a plain worker.
+//! `BuildGrid`: an execution service of another project, with a plain worker.
 
 use std::fs;
 use std::net::SocketAddr;
