@@ -3,10 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use bitzel_tests::peers::{BUILDGRID, skip};
-use bitzel_tests::{
-    BuildGrid, BuildReport, DebianRoot, Entry, Site, UserNamespaces, cold_build, run, tree_of,
-};
+use bitzel_tests::peers::BUILDGRID;
+use bitzel_tests::{BuildGrid, BuildReport, Entry, Site, UserNamespaces, cold_build, tree_of};
 
 /// Identity that the tests vouch for: the worker runs on this machine.
 const ROOT_IDENTITY: &str = "this-machine";
@@ -55,63 +53,6 @@ fn buildgrid_leaves_the_outputs_of_bitzel_s_own_worker() {
     let (second, outputs) = build(&engine);
     assert_eq!(second.tasks("ran"), BTreeSet::new(), "{}", second.text);
     assert!(outputs == expected, "the placed results differ");
-}
-
-/// Deploys the name of the release that it runs in. The plain worker links all files of the root for each Action, so
-/// tasks that have nothing to do are left out.
-const RELEASE_RECIPE: &str = r#"
-LICENSE = "MIT"
-do_fetch[noexec] = "1"
-do_unpack[noexec] = "1"
-do_patch[noexec] = "1"
-do_configure[noexec] = "1"
-do_compile() {
-	. /etc/os-release
-	echo "$VERSION_CODENAME" > release
-}
-do_install[noexec] = "1"
-do_deploy() {
-	cp ${B}/release ${DEPLOYDIR}/
-}
-"#;
-
-#[test]
-fn tasks_run_in_the_image_root_that_the_build_brings() {
-    let Some(program) = BUILDGRID.program_or_skip() else {
-        return;
-    };
-    let Some(root) = DebianRoot::find("trixie") else {
-        let reason = "`make setup` makes it with Debian's mmdebstrap where it is root and has a mirror";
-        return skip("root of Debian 13", reason);
-    };
-    let Some(engine) = BuildGrid::start_or_skip(&program, UserNamespaces::Allowed) else {
-        return;
-    };
-    let site = Site::empty();
-    site.add_recipe("release", RELEASE_RECIPE);
-    let url = engine.url();
-    let mut import = site.bitzel("root");
-    import.arg("import").arg(root.path());
-    run(import.args(["--name", "trixie", "--remote", &url]));
-    let output = site.path("output");
-    let place = output.display().to_string();
-    let arguments = [
-        "--remote",
-        &url,
-        "--root",
-        "trixie",
-        "--output",
-        &place,
-        "release:do_deploy",
-    ];
-    let report = site.build(&arguments).succeeded();
-    assert!(
-        report.tasks("ran").contains("release:do_compile"),
-        "{}",
-        report.text
-    );
-    let release = std::fs::read_to_string(output.join("release/release")).expect("a deployed file");
-    assert_eq!(release, "trixie\n");
 }
 
 #[test]
