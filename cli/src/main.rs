@@ -13,6 +13,7 @@ mod console;
 mod directories;
 mod display;
 mod embedded;
+mod engine;
 mod event_handlers;
 mod farm_view;
 mod front_end;

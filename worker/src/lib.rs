@@ -53,6 +53,7 @@ pub use input_tree::{TreeTotals, tree_totals};
 pub use metered_action_executor::MeteredActionExecutor;
 pub use observed_action_source::ObservedActionSource;
 pub use root_identity::{InvalidRootIdentity, RootIdentity, RootParts};
+pub use sandbox::LAUNCHER_EXECUTABLE;
 pub use sandbox_check::{check_sandbox, sandbox_obstacles};
 pub use sandboxed_action_executor::SandboxedActionExecutor;
 pub use server_connection::ServerConnection;

@@ -27,6 +27,7 @@ use action_network::ActionNetwork;
 use bubblewrap::HostFileSystem;
 use launcher::failed;
 use launcher_pool::LauncherPool;
+pub use launcher_program::EXECUTABLE as LAUNCHER_EXECUTABLE;
 use launcher_program::LauncherProgram;
 
 pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -7,6 +7,7 @@ use bitzel_rpc::endpoint::ClientCredentials;
 use bitzel_worker::RootIdentity;
 use clap::Args;
 
+use super::server::parse_property;
 use crate::command_error::CommandError;
 
 /// Heading of the options of [`CredentialArguments`].
@@ -42,6 +43,11 @@ pub(crate) struct RemoteArguments {
     /// identity` [default: that of this machine]
     #[arg(long, value_name = "NAME", env = "BITZEL_ROOT_IDENTITY", value_parser = RootIdentity::new)]
     pub(crate) root_identity: Option<RootIdentity>,
+
+    /// Platform property that the workers of a server of another project must have, for example pool=linux. Can be
+    /// repeated. Servers of bitzel need none
+    #[arg(long = "engine-property", value_name = "NAME=VALUE", value_parser = parse_property, requires = "remote")]
+    pub(crate) engine_properties: Vec<(String, String)>,
 
     #[command(flatten)]
     pub(crate) credentials: CredentialArguments,

@@ -129,7 +129,7 @@ pub(crate) struct WorkerArguments {
 }
 
 /// Parses a platform property.
-fn parse_property(text: &str) -> Result<(String, String), String> {
+pub(super) fn parse_property(text: &str) -> Result<(String, String), String> {
     text.split_once('=')
         .filter(|(name, _)| !name.is_empty())
         .map(|(name, value)| (name.to_owned(), value.to_owned()))

@@ -19,11 +19,11 @@ use crate::commands::bitbake;
 use crate::connection::Connection;
 use crate::directories::Directories;
 use crate::display::{Display, summary_text};
+use crate::engine::Engine;
 use crate::front_end::export_graph;
 use crate::root::{RootChoice, RootedBuildFiles};
 use crate::terminal::{self, TerminalExecutions};
 use crate::visible_text::visible;
-use crate::worker::platform_properties;
 use crate::{console, event_handlers, interrupt, last_graph};
 
 /// Builds the targets. The exit code is 1 if a task failed.
@@ -58,7 +58,6 @@ pub(crate) async fn run(
     let known = last_graph::load(directories, &arguments.metadata.build_dir).ok();
     event_handlers::warn(&graph, known.as_ref());
     last_graph::save(directories, &arguments.metadata.build_dir, &graph)?;
-    let environment = Environment::of_graph(&graph, platform_properties(), root.task_root());
     let index = Arc::new(TaskIndex::new(graph)?);
     let is_interactive = !arguments.dry_run && terminal::has_interactive_tasks(&index);
     if is_interactive {
@@ -78,6 +77,13 @@ pub(crate) async fn run(
     .await?;
     let build_events = build_events.map(|program| program.start()).transpose()?;
     let tasks = index.tasks().len();
+    let engine = Engine::find(&connection, &arguments.remote).await?;
+    let task_root = root.task_root();
+    let environment = Environment::of_graph(
+        index.graph(),
+        engine.platform_properties(&task_root),
+        task_root.clone(),
+    );
     let config = BuildConfig {
         instance: connection.instance.clone(),
         dry_run: arguments.dry_run,
@@ -97,6 +103,11 @@ pub(crate) async fn run(
         events.clone(),
     );
     let mut executions: Arc<dyn Executions> = Arc::new(executions);
+    if !arguments.dry_run {
+        executions = engine
+            .executions(executions, &connection, &arguments.remote, &task_root)
+            .await?;
+    }
     if is_interactive {
         executions = Arc::new(TerminalExecutions::new(
             &index,

@@ -13,10 +13,10 @@ use crate::arguments::LogArguments;
 use crate::command_error::CommandError;
 use crate::connection::Connection;
 use crate::directories::Directories;
+use crate::engine::Engine;
 use crate::last_graph;
 use crate::root::RootChoice;
 use crate::visible_text::visible;
-use crate::worker::platform_properties;
 
 /// Prints the log of a task of the last build.
 pub(crate) async fn run(
@@ -25,7 +25,6 @@ pub(crate) async fn run(
 ) -> Result<ExitCode, CommandError> {
     let graph = last_graph::load(directories, &arguments.metadata.build_dir)?;
     let root = RootChoice::find(directories, &arguments.metadata, &arguments.remote).await?;
-    let environment = Environment::of_graph(&graph, platform_properties(), root.task_root());
     let index = TaskIndex::new(graph)?;
     let bounds = Bounds::default();
     let connection = Connection::open(
@@ -36,6 +35,10 @@ pub(crate) async fn run(
         bounds,
     )
     .await?;
+    let engine = Engine::find(&connection, &arguments.remote).await?;
+    let task_root = root.task_root();
+    let platform = engine.platform_properties(&task_root);
+    let environment = Environment::of_graph(index.graph(), platform, task_root);
     let cache = &*connection.action_cache;
     let found = find_log(
         &index,

@@ -18,6 +18,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub mod portable;
+
 /// Directory that holds the input root in the command's file system. The launcher itself, which has no overlay there,
 /// sees the worker's directory.
 pub const INPUT_ROOT: &str = "/work";

@@ -13,6 +13,8 @@
 //! Bounds of a command are watched on two sides: the supervisor looks at its processes ([`process_watch`]), the launcher
 //! at its files ([`disk_watch`]). What the kernel counts for the worker's user is shared out to launchers ([`limits`]).
 //!
+//! On execution services of others there is no worker of bitzel: the launcher is the command of a [`portable_action`].
+//!
 //! The supervisor is the first process of a process-id namespace, which the kernel ends after all others in it. The
 //! launcher answers only then. When the worker's end of the socket closes, because the worker cancels or dies, the
 //! launcher kills the supervisor, and with it all others, and exits. When the launcher itself is killed, the supervisor
@@ -31,6 +33,7 @@ mod limits;
 mod namespaces;
 mod network;
 mod open_files;
+mod portable_action;
 mod process_watch;
 mod raw_calls;
 mod routes;
@@ -40,6 +43,7 @@ mod system_calls;
 
 use std::process::ExitCode;
 
+use bitzel_launcher::portable;
 use failure::{Failure, InStep as _};
 
 fn main() -> ExitCode {
@@ -49,6 +53,11 @@ fn main() -> ExitCode {
     {
         // A failure needs no message: the launcher sees that the holder has ended.
         return holder::run().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
+    match std::env::args_os().nth(1) {
+        Some(argument) if argument == portable::RUN_ARGUMENT => return portable_action::run(),
+        Some(argument) if argument == portable::NOTHING_ARGUMENT => return ExitCode::SUCCESS,
+        _ => {}
     }
     match run() {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,7 +9,7 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 
 /// The executable that `build.rs` builds.
-const EXECUTABLE: &[u8] = include_bytes!(env!("BITZEL_LAUNCHER"));
+pub const EXECUTABLE: &[u8] = include_bytes!(env!("BITZEL_LAUNCHER"));
 
 /// The launcher's executable as a file in memory. So the worker is one file to install, no mount option of its
 /// directories matters, and nobody can change what runs.

@@ -114,10 +114,10 @@ mod tests {
     fn learnt_durations_stand_for_tasks_of_the_same_name() {
         let index = index();
         let mut paths = RemainingPaths::default();
-        paths.learn(2, Duration::from_secs(60));
+        paths.learn(2, Duration::from_mins(1));
         assert_eq!(seconds(&mut paths, &index), [62, 2, 61, 1]);
         let mut paths = RemainingPaths::default();
-        paths.learn(2, Duration::from_secs(60));
+        paths.learn(2, Duration::from_mins(1));
         paths.learn(0, Duration::from_secs(5));
         assert_eq!(seconds(&mut paths, &index), [7, 2, 61, 1]);
     }
