@@ -10,4 +10,4 @@ pub mod plan;
 pub mod remote_executions;
 pub mod walk;
 
-pub use remote_executions::RemoteExecutions;
+pub use remote_executions::{ExecutionCalls, RemoteExecutions};
