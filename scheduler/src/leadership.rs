@@ -28,4 +28,6 @@ mod tenure;
 pub use forwarded_identity::ForwardedIdentities;
 pub use group::{GroupGauges, GroupSettings, SchedulerGroup};
 pub use readiness::GroupReadiness;
-pub use services::{GroupExecutionService, GroupFarmService, GroupScalerService, GroupWorkerQueueService};
+pub use services::{
+    GroupBuildsService, GroupExecutionService, GroupFarmService, GroupScalerService, GroupWorkerQueueService,
+};

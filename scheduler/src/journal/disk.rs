@@ -6,6 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bitzel_builds::{BuildId, RestoredBuild};
 use parking_lot::{Condvar, Mutex};
 use prost::Message;
 use redb::{Database, ReadableTable, StorageError, Table, TableDefinition, WriteTransaction};
@@ -22,6 +23,8 @@ const OPERATIONS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("opera
 const ATTEMPTS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("attempts");
 /// Outcomes of operations by identifier.
 const OUTCOMES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("outcomes");
+/// Rows of builds by identifier.
+const BUILDS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("builds");
 /// Numbers of the journal by name.
 const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
 
@@ -188,6 +191,7 @@ struct Tables<'a> {
     operations: Table<'a, u128, &'static [u8]>,
     attempts: Table<'a, u128, &'static [u8]>,
     outcomes: Table<'a, u128, &'static [u8]>,
+    builds: Table<'a, u128, &'static [u8]>,
 }
 
 impl<'a> Tables<'a> {
@@ -196,6 +200,7 @@ impl<'a> Tables<'a> {
             operations: transaction.open_table(OPERATIONS).map_err(boxed)?,
             attempts: transaction.open_table(ATTEMPTS).map_err(boxed)?,
             outcomes: transaction.open_table(OUTCOMES).map_err(boxed)?,
+            builds: transaction.open_table(BUILDS).map_err(boxed)?,
         })
     }
 
@@ -242,6 +247,12 @@ impl<'a> Tables<'a> {
                 self.attempts.remove(key(operation))?;
                 self.outcomes.remove(key(operation))?;
             }
+            Record::Build { build, row } => {
+                self.builds.insert(build.as_u128(), row.as_slice())?;
+            }
+            Record::BuildForgotten { build } => {
+                self.builds.remove(build.as_u128())?;
+            }
         }
         Ok(())
     }
@@ -283,9 +294,23 @@ fn recover(database: &Database) -> Result<Recovered, JournalError> {
                 outcome.as_ref().map(redb::AccessGuard::value),
             ));
         }
+        let mut builds = vec![];
+        for row in transaction
+            .open_table(BUILDS)
+            .map_err(boxed)?
+            .iter()
+            .map_err(boxed)?
+        {
+            let (key, row) = row.map_err(boxed)?;
+            builds.push(RestoredBuild {
+                build: BuildId(Uuid::from_u128(key.value())),
+                row: row.value().to_owned(),
+            });
+        }
         Recovered {
             epoch: u32::try_from(epoch).unwrap_or(u32::MAX),
             operations: restored,
+            builds,
         }
     };
     transaction.commit().map_err(boxed)?;

@@ -26,6 +26,7 @@ impl MemoryJournal {
         Recovered {
             epoch: uuid::Uuid::new_v4().as_fields().0,
             operations: vec![],
+            builds: vec![],
         }
     }
 }

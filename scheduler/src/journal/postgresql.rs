@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bitzel_builds::{BuildId, RestoredBuild};
 use parking_lot::Mutex;
 use prost::Message;
 use tokio::sync::{Notify, watch};
@@ -36,6 +37,9 @@ use writer::{Writer, stall_timeout};
 /// Reads all operations if this server leads: a row for each, or one without an operation if there are none.
 const READ: &str = "SELECT id, operation, lease, worker, attempts, outcome \
      FROM bitzel_leader LEFT JOIN bitzel_operations ON true WHERE epoch = $1";
+
+/// Reads all builds if this server leads.
+const READ_BUILDS: &str = "SELECT id, build FROM bitzel_leader JOIN bitzel_builds ON true WHERE epoch = $1";
 
 /// Journal of a server that leads. Dropping it loses the records that are not durable yet.
 pub struct PostgresqlJournal {
@@ -108,9 +112,18 @@ impl Journal for PostgresqlJournal {
             };
             restored_operation(id, row.get("operation"), attempts, row.get("outcome"))
         });
+        let builds = connection
+            .client
+            .query(READ_BUILDS, &[&i64::from(self.epoch)])
+            .await?;
+        let builds = builds.iter().map(|row| RestoredBuild {
+            build: BuildId(row.get("id")),
+            row: row.get("build"),
+        });
         Ok(Recovered {
             epoch: self.epoch,
             operations: operations.collect(),
+            builds: builds.collect(),
         })
     }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bitzel_builds::BuildsService;
 use bitzel_cas::{ActionCache, InstanceBlobStores};
 use bitzel_rpc::Secret;
 use bitzel_rpc::endpoint::ClientCredentials;
@@ -19,7 +20,9 @@ use super::forwarded_identity::ForwardedIdentities;
 use super::leader_connection::LeaderConnection;
 use super::readiness::GroupReadiness;
 use super::router::Router;
-use super::services::{GroupExecutionService, GroupFarmService, GroupScalerService, GroupWorkerQueueService};
+use super::services::{
+    GroupBuildsService, GroupExecutionService, GroupFarmService, GroupScalerService, GroupWorkerQueueService,
+};
 use super::statements::Candidate;
 use super::tenure::Tenure;
 use crate::journal::{
@@ -71,6 +74,7 @@ pub(super) struct Reign {
     pub(super) execution: ExecutionService,
     pub(super) worker_queue: WorkerQueueService,
     pub(super) farm: FarmService,
+    pub(super) builds: BuildsService,
     pub(super) scaler: ScalerService,
     gauges: QueueGauges,
 }
@@ -83,6 +87,8 @@ pub struct SchedulerGroup {
     pub worker_queue: GroupWorkerQueueService,
     /// Service for people.
     pub farm: GroupFarmService,
+    /// Service for builds that the leader walks.
+    pub builds: GroupBuildsService,
     /// External scaler for KEDA.
     pub scaler: GroupScalerService,
     /// Gauges of the farm.
@@ -150,7 +156,10 @@ impl SchedulerGroup {
             worker_queue: GroupWorkerQueueService {
                 router: router.clone(),
             },
-            farm: GroupFarmService { router },
+            farm: GroupFarmService {
+                router: router.clone(),
+            },
+            builds: GroupBuildsService { router },
             scaler: GroupScalerService { role: roles.clone() },
             gauges: GroupGauges { role: roles },
             readiness,
@@ -250,6 +259,7 @@ impl Member {
             execution: server.execution,
             worker_queue: server.worker_queue,
             farm: server.farm,
+            builds: server.builds,
             scaler: server.scaler,
             gauges: server.gauges,
         })));

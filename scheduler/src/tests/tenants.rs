@@ -91,6 +91,7 @@ async fn f12_a_restored_action_with_foreign_inputs_fails() {
         Recovered {
             epoch: 1,
             operations: vec![restored],
+            builds: vec![],
         },
     );
     let request = WaitExecutionRequest {

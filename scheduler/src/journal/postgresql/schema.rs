@@ -40,6 +40,14 @@ INSERT INTO bitzel_servers_key
     HAVING NOT EXISTS (SELECT FROM bitzel_servers_key);
 COMMIT;";
 
+/// Creates the table of builds, which databases of earlier versions do not have. Those versions do not miss it in later
+/// ones, so the version of the tables stays.
+const CREATE_BUILDS: &str = "
+BEGIN;
+SELECT pg_advisory_xact_lock(7312584160933116);
+CREATE TABLE IF NOT EXISTS bitzel_builds (id uuid PRIMARY KEY, build bytea NOT NULL);
+COMMIT;";
+
 /// Checks that the tables have this version and are of this queue, and creates them if there are none.
 pub(super) async fn prepare(client: &Client, queue: &str) -> Result<(), JournalError> {
     let version = "SELECT to_regclass('bitzel_schema') IS NOT NULL";
@@ -57,6 +65,11 @@ pub(super) async fn prepare(client: &Client, queue: &str) -> Result<(), JournalE
     }
     if found != queue {
         return Err(JournalError::OtherQueue);
+    }
+    let builds = "SELECT to_regclass('bitzel_builds') IS NOT NULL";
+    let exists: bool = client.query_one(builds, &[]).await?.get(0);
+    if !exists {
+        client.batch_execute(CREATE_BUILDS).await?;
     }
     Ok(())
 }

@@ -58,6 +58,12 @@ WITH leads AS MATERIALIZED (
     WHERE kept.id = new.id
 ), deleted AS (
     DELETE FROM bitzel_operations USING leads WHERE id = ANY ($13::uuid[])
+), builds AS (
+    INSERT INTO bitzel_builds (id, build)
+    SELECT new.id, new.build FROM leads, unnest($15::uuid[], $16::bytea[]) AS new (id, build)
+    ON CONFLICT (id) DO UPDATE SET build = excluded.build
+), forgotten_builds AS (
+    DELETE FROM bitzel_builds USING leads WHERE id = ANY ($17::uuid[])
 )
 SELECT count(*) FROM leads";
 
@@ -158,12 +164,12 @@ impl Writer {
                 Ok(()) => {}
                 Err(JournalError::Deposed) => return Err(JournalError::Deposed),
                 Err(error) if is_refused(&error) && size == 1 => {
-                    let operation = batch.operation();
+                    let record = batch.identifier();
                     let error = bitzel_proto::with_causes(&error);
                     tracing::error!(
-                        operation,
+                        record,
                         error,
-                        "PostgreSQL refuses a record of the journal; it is left out, and its operation may run again after a \
+                        "PostgreSQL refuses a record of the journal; it is left out, and what it is of may run again after a \
                          change of the leader (report this as a bug of bitzel, with this line)"
                     );
                 }
@@ -237,9 +243,12 @@ async fn write(
         new,
         changed,
         deleted,
+        builds,
+        build_rows,
+        forgotten_builds,
     } = batch;
     let epoch = i64::from(epoch);
-    let parameters: [&(dyn ToSql + Sync); 14] = [
+    let parameters: [&(dyn ToSql + Sync); 17] = [
         &epoch,
         &new.ids,
         &new.operations,
@@ -254,6 +263,9 @@ async fn write(
         &changed.outcomes,
         deleted,
         server,
+        builds,
+        build_rows,
+        forgotten_builds,
     ];
     let leads: i64 = client.query_one(statement, &parameters).await?.get(0);
     Ok(leads == 1)
