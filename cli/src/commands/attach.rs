@@ -166,7 +166,7 @@ impl Attachment {
             *has_answered = true;
             match response.message {
                 Some(Message::Attached(attached)) => {
-                    if attached.log != self.request.log || attached.log.is_empty() {
+                    if attached.log != self.request.log {
                         if !self.request.log.is_empty() {
                             self.show(DisplayItem::Restart);
                         }

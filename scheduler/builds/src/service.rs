@@ -128,12 +128,13 @@ impl BuildsApi for BuildsService {
             .ok()
             .filter(|log| *log == live.log.id)
             .and_then(|_| live.log.position_after(request.after));
-        // Without the earlier position, the client has to begin again too: it gets another identifier.
         let (log, position) = match position {
-            Some(position) => (request.log, position),
-            None if request.log == live.log.id.to_string() => (String::new(), Position::default()),
-            None => (live.log.id.to_string(), Position::default()),
+            Some(position) => (live.log.id, position),
+            // The log has lost what comes next, so the client has to begin again: for that it gets another identifier.
+            None if Uuid::try_parse(&request.log) == Ok(live.log.id) => (Uuid::new_v4(), Position::default()),
+            None => (live.log.id, Position::default()),
         };
+        let log = log.to_string();
         let attached = AttachedBuild {
             build: Some(message(&extensions, self.view(id)?)),
             log,

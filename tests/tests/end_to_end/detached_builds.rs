@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use bitzel_tests::{BitzelServer, ObservedProcess, Site, WorkerProcess, poll_until, text_of};
+use bitzel_tests::{BitzelServer, ObservedProcess, Site, WorkerProcess, poll_until, text_of, tree_of};
 use serde_json::Value;
 
 use super::scheduler_group::SchedulerGroup;
@@ -19,6 +19,20 @@ do_compile() {{
 	echo gated > {marker}
 	tail -f {marker} || true
 }}
+do_install() {{
+	install -d ${{D}}${{datadir}}
+	echo ${{PN}} > ${{D}}${{datadir}}/${{PN}}
+}}
+"#
+    )
+}
+
+/// Text of a recipe that installs one file.
+fn plain(depends: &str) -> String {
+    format!(
+        r#"
+LICENSE = "MIT"
+DEPENDS = "{depends}"
 do_install() {{
 	install -d ${{D}}${{datadir}}
 	echo ${{PN}} > ${{D}}${{datadir}}/${{PN}}
@@ -172,12 +186,12 @@ fn actions(server: &BitzelServer) -> BTreeMap<String, u64> {
 
 #[test]
 fn another_client_shows_the_build_and_places_its_output() {
-    let (server_site, owner, other) = (Site::empty(), Site::empty(), Site::empty());
+    let (server_site, owner_site, other) = (Site::empty(), Site::empty(), Site::empty());
     let server = BitzelServer::start_with(&server_site, &["--jobs", "2"]);
     let gate = Gate::new("shown");
-    owner.add_recipe("gated", &gated(&gate.marker, ""));
+    owner_site.add_recipe("gated", &gated(&gate.marker, ""));
     let (owner, other_client) = (
-        Client::new(&owner, server.url()),
+        Client::new(&owner_site, server.url()),
         Client::new(&other, server.url()),
     );
     let build = owner.detach(&["gated"]);
@@ -203,22 +217,20 @@ fn another_client_shows_the_build_and_places_its_output() {
     let shown = attached.succeeded();
     let ran = finished(&shown, "ran");
     assert!(ran.contains(&"gated:do_compile".to_owned()), "{ran:?}");
-    let file = other.path("output/work/gated-1.0/image/usr/share/gated");
-    let placed = find(&output, "gated");
-    assert!(!placed.is_empty(), "{} is not there", file.display());
+    let local = owner_site.path("output").display().to_string();
+    let report = owner_site.build(&["--remote", &owner.url, "--output", &local, "gated"]);
+    drop(report.succeeded());
+    let placed = tree_of(&output);
+    assert!(
+        placed.keys().any(|path| path.ends_with("gated.tar")),
+        "{:?}",
+        placed.keys()
+    );
+    assert_eq!(placed, tree_of(Path::new(&local)), "as without a hand-over");
 
     let late = other_client.attach(&[]).succeeded();
     assert_eq!(late.last().expect("a summary")["tasks_run"], ran.len());
     assert_eq!(other_client.builds()[0]["state"], "SUCCEEDED");
-}
-
-/// Regular files of that name below a directory.
-fn find(directory: &Path, name: &str) -> Vec<PathBuf> {
-    let entries = walkdir::WalkDir::new(directory)
-        .into_iter()
-        .filter_map(Result::ok);
-    let files = entries.filter(|entry| entry.file_type().is_file() && entry.file_name() == name);
-    files.map(|entry| entry.path().to_owned()).collect()
 }
 
 #[test]
@@ -293,7 +305,7 @@ fn overlapping_builds_run_each_task_once() {
     for site in [&one, &two] {
         site.add_recipe("low", &gated(&gate.marker, ""));
         for name in ["first", "second"] {
-            site.add_recipe(name, "LICENSE = \"MIT\"\nDEPENDS = \"low\"\n");
+            site.add_recipe(name, &plain("low"));
         }
     }
     let (one, two) = (Client::new(&one, server.url()), Client::new(&two, server.url()));
@@ -334,7 +346,7 @@ fn a_lost_input_runs_its_producer_again() {
          tr '\\\\0' 'x' > ${D}${includedir}/large.h\n}\n",
     );
     owner.add_recipe("middle", &gated(&gate.marker, "low"));
-    owner.add_recipe("high", "LICENSE = \"MIT\"\nDEPENDS = \"middle low\"\n");
+    owner.add_recipe("high", &plain("middle low"));
     let client = Client::new(&owner, server.url());
     let build = client.detach(&["high"]);
     let attached = client.attach(&[&build]);
