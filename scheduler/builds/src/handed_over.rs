@@ -1,6 +1,6 @@
 //! Plan of a build as the server reads it. Everything in it comes from a client.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bitzel_cas::blob_store::read_whole;
@@ -82,7 +82,7 @@ impl HandedOver {
         for file in tree.directories.values().flat_map(|directory| &directory.files) {
             files.insert(digest("FileNode.digest", file.digest.as_ref())?);
         }
-        let mut downloads = std::collections::BTreeMap::new();
+        let mut downloads = BTreeMap::new();
         for download in plan.downloads {
             let digest = digest("Download.digest", download.digest.as_ref())?;
             downloads.insert(download.name, digest);

@@ -1,4 +1,3 @@
-use std::collections::BTreeSet;
 use std::io;
 
 use async_trait::async_trait;
