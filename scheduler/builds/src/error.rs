@@ -95,7 +95,7 @@ pub enum BuildsError {
         context: &'static str,
         /// The store's error.
         #[source]
-        source: bitzel_cas::Error,
+        source: Box<bitzel_cas::Error>,
     },
     /// The walk failed.
     #[error(transparent)]
@@ -120,7 +120,10 @@ pub enum BuildsError {
 impl BuildsError {
     /// For `map_err`: a failed store call.
     pub(crate) fn store(context: &'static str) -> impl FnOnce(bitzel_cas::Error) -> Self {
-        move |source| Self::Store { context, source }
+        move |source| Self::Store {
+            context,
+            source: Box::new(source),
+        }
     }
 
     /// For `map_err`: a malformed digest.

@@ -125,7 +125,9 @@ impl EventLog {
     pub fn of_ended(counts: TaskCounts, events: Vec<BuildEvent>) -> Self {
         let log = Self::new(events.len());
         let mut kept = TaskCounts::default();
-        events.iter().for_each(|event| kept.add(event));
+        for event in &events {
+            kept.add(event);
+        }
         *log.state.lock() = LogState {
             folded: 1,
             folded_counts: counts.less(kept),
@@ -179,7 +181,9 @@ impl EventLog {
             .ok()
             .filter(|kept| *kept <= state.events.len())?;
         let mut counts = state.folded_counts;
-        state.events.iter().take(kept).for_each(|event| counts.add(event));
+        for event in state.events.iter().take(kept) {
+            counts.add(event);
+        }
         Some(Position {
             read: event,
             counts,
