@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let files = [
+        "bitzel/builds/v1/builds.proto",
         "bitzel/farm/v1/farm.proto",
         "bitzel/graph/v1/graph.proto",
         "bitzel/task/v1/task.proto",

@@ -7,6 +7,7 @@
 )]
 
 mod build;
+mod builds;
 mod farm;
 mod global;
 mod kubernetes;
@@ -21,6 +22,7 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 pub(crate) use build::{BuildArguments, GraphArguments, LogArguments, MetadataArguments, TargetArguments};
+pub(crate) use builds::{AttachArguments, BuildsArguments, CancelArguments};
 pub(crate) use farm::{FarmArguments, StatusArguments, WorkersArguments, WorkersCommand};
 pub(crate) use global::{DirectoryArguments, LogFormat, TelemetryArguments};
 pub(crate) use kubernetes::{KubernetesApiArguments, KubernetesControllerArguments};
@@ -47,6 +49,12 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Build targets, as `bitbake TARGET...` does
     Build(Box<BuildArguments>),
+    /// Show a build that was handed over to a server with `bitzel build --detach`, from any machine
+    Attach(AttachArguments),
+    /// End a build on a server
+    Cancel(CancelArguments),
+    /// List the builds on a server
+    Builds(BuildsArguments),
     /// Export the task graph of targets without building
     Graph(GraphArguments),
     /// Show the log of a task of the last build
@@ -55,7 +63,7 @@ pub(crate) enum Command {
     Serve(ServeArguments),
     /// Run Actions from a server on this machine
     Worker(WorkerArguments),
-    /// Show the workers of a farm, and the Actions that run and wait
+    /// Show the workers of a farm, the builds on its server, and the Actions that run and wait
     Status(StatusArguments),
     /// List the workers of a farm, or drain some
     Workers(WorkersArguments),

@@ -1,7 +1,9 @@
 //! One module for each command.
 
+pub(crate) mod attach;
 pub(crate) mod bitbake;
 pub(crate) mod build;
+pub(crate) mod builds;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod farm;

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bitzel_graph::walk::{BuildEvent, Outcome, Summary};
+use bitzel_proto::builds::EarlierEvents;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -26,6 +27,22 @@ mod outcome_counts;
 const REFRESH_INTERVAL: Duration = Duration::from_millis(250);
 /// Running tasks named on the status line.
 const MAX_NAMED_TASKS: usize = 4;
+
+/// Item of a display.
+pub(crate) enum DisplayItem {
+    /// An event of the build.
+    Event(BuildEvent),
+    /// Events that the server no longer has.
+    Earlier(EarlierEvents),
+    /// The events begin again: another server walks the graph.
+    Restart,
+}
+
+impl From<BuildEvent> for DisplayItem {
+    fn from(event: BuildEvent) -> Self {
+        Self::Event(event)
+    }
+}
 
 /// Displays the events of one build.
 pub(crate) struct Display {
@@ -74,18 +91,32 @@ impl Display {
         })
     }
 
-    /// Displays events until their sender is gone.
-    pub(crate) async fn show(mut self, mut events: UnboundedReceiver<BuildEvent>) -> io::Result<()> {
+    /// Displays items until their sender is gone.
+    pub(crate) async fn show(
+        mut self,
+        mut items: UnboundedReceiver<impl Into<DisplayItem>>,
+    ) -> io::Result<()> {
         let mut refresh = tokio::time::interval(REFRESH_INTERVAL);
         loop {
-            let event = tokio::select! {
-                event = events.recv() => event,
+            let item = tokio::select! {
+                item = items.recv() => item,
                 _ = refresh.tick() => {
                     self.refresh();
                     continue;
                 }
             };
-            let Some(event) = event else { break };
+            let Some(item) = item else { break };
+            let event = match item.into() {
+                DisplayItem::Event(event) => event,
+                DisplayItem::Earlier(earlier) => {
+                    self.skip(earlier);
+                    continue;
+                }
+                DisplayItem::Restart => {
+                    self.restart();
+                    continue;
+                }
+            };
             if let Some(file) = &mut self.events
                 && !matches!(event, BuildEvent::Progress { .. })
             {
@@ -100,6 +131,35 @@ impl Display {
         console::set_status_line(None);
         self.bar.finish_and_clear();
         Ok(())
+    }
+
+    /// Counts events that cannot be shown.
+    fn skip(&mut self, earlier: EarlierEvents) {
+        let finished = earlier.finished.unwrap_or_default();
+        for (outcome, count) in [
+            (Outcome::Ran, finished.ran),
+            (Outcome::Hit, finished.hits),
+            (Outcome::CutOff, finished.cut_offs),
+            (Outcome::Noexec, finished.noexec),
+            (Outcome::Failed, finished.failed),
+        ] {
+            self.counts
+                .add(outcome, usize::try_from(count).unwrap_or(usize::MAX));
+        }
+        self.running = earlier
+            .running
+            .into_iter()
+            .map(|name| (format!("{}:{}", name.recipe, name.task), Instant::now()))
+            .collect();
+        self.bar.set_message(self.status());
+    }
+
+    /// Forgets all events.
+    fn restart(&mut self) {
+        self.running.clear();
+        self.counts = OutcomeCounts::default();
+        self.outage = Outage::default();
+        (self.done, self.wanted) = (0, 0);
     }
 
     /// Shows what has changed with time alone. The bar redraws only the message that it has.

@@ -1,15 +1,16 @@
 //! State of a farm, as text for people and as JSON for programs.
 
 use std::fmt::{self, Display, Write as _};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bitzel_proto::farm::{GetFarmResponse, RunningAction, WaitingGroup, Worker};
 use bitzel_proto::reapi::Platform;
 use serde_json::{Value, json};
 
+use crate::build_list::{self, build_line};
 use crate::visible_text::visible;
 
-/// State of a farm as text: workers with what they run, then what waits.
+/// State of a farm as text: workers with what they run, then builds and what waits.
 pub(crate) struct FarmView<'a>(pub(crate) &'a GetFarmResponse);
 
 impl Display for FarmView<'_> {
@@ -30,6 +31,12 @@ impl Display for FarmView<'_> {
                 let time = elapsed(running.running_milliseconds);
                 writeln!(formatter, "  {time:>8}  {}", running_text(running))?;
             }
+        }
+        if !self.0.builds.is_empty() {
+            writeln!(formatter, "\nbuilds:")?;
+        }
+        for build in &self.0.builds {
+            writeln!(formatter, "  {}", build_line(build, SystemTime::now()))?;
         }
         if !self.0.waiting.is_empty() {
             writeln!(formatter, "\nwaiting:")?;
@@ -173,6 +180,7 @@ pub(crate) fn to_json(farm: &GetFarmResponse) -> Value {
         "workers": farm.workers.iter().map(worker).collect::<Vec<_>>(),
         "waiting": farm.waiting.iter().map(group).collect::<Vec<_>>(),
         "waiting_actions": farm.waiting_actions,
+        "builds": farm.builds.iter().map(build_list::to_json).collect::<Vec<_>>(),
     })
 }
 

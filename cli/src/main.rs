@@ -5,6 +5,7 @@ mod admin;
 mod allocator;
 mod arguments;
 mod bounds;
+mod build_list;
 mod command_error;
 mod commands;
 mod configuration;
@@ -17,6 +18,7 @@ mod engine;
 mod event_handlers;
 mod farm_view;
 mod front_end;
+mod hand_over;
 mod interrupt;
 mod kubernetes;
 mod last_graph;
@@ -79,6 +81,9 @@ fn run(arguments: Arguments) -> Result<ExitCode, CommandError> {
     let ended = runtime.block_on(async {
         match command {
             Command::Build(arguments) => Box::pin(commands::build::run(&directories, *arguments)).await,
+            Command::Attach(arguments) => commands::attach::run(arguments).await,
+            Command::Cancel(arguments) => commands::builds::cancel(arguments).await,
+            Command::Builds(arguments) => commands::builds::list(arguments).await,
             Command::Graph(arguments) => commands::graph::run(&directories, arguments).await,
             Command::Log(arguments) => commands::log::run(&directories, arguments).await,
             Command::Serve(arguments) => commands::serve::run(&directories, arguments).await,

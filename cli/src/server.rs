@@ -82,6 +82,7 @@ impl Scheduler {
                     execution,
                     worker_queue,
                     farm,
+                    builds,
                     scaler,
                     gauges,
                     background,
@@ -93,6 +94,7 @@ impl Scheduler {
                                 .add_service(execution.into_server())
                                 .add_service(worker_queue.into_server())
                                 .add_service(farm.into_server())
+                                .add_service(builds.into_server())
                         }),
                         shut_down: Box::pin(background.shut_down()),
                     },
@@ -106,6 +108,7 @@ impl Scheduler {
                     execution,
                     worker_queue,
                     farm,
+                    builds,
                     scaler,
                     forwarded_scaler,
                     gauges,
@@ -119,6 +122,7 @@ impl Scheduler {
                                 .add_service(execution.into_server())
                                 .add_service(worker_queue.into_server())
                                 .add_service(farm.into_server())
+                                .add_service(builds.into_server())
                                 .add_service(forwarded_scaler.into_server())
                         }),
                         shut_down: Box::pin(background.shut_down()),

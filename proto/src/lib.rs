@@ -40,6 +40,8 @@ mod protocols {
     include!(concat!(env!("OUT_DIR"), "/protocols.rs"));
 }
 
+/// Builds that a server walks (`bitzel.builds.v1`).
+pub use protocols::bitzel::builds::v1 as builds;
 /// State of the farm for people (`bitzel.farm.v1`).
 pub use protocols::bitzel::farm::v1 as farm;
 /// Task graph that the `BitBake` exporter writes (`bitzel.graph.v1`).

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
+use bitzel_builds::BuildsConfig;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -78,6 +79,8 @@ pub struct ExecutionConfig {
     /// Maximum number of Actions of one user that wait for a worker. More are refused with `RESOURCE_EXHAUSTED`. Callers
     /// without credentials are one user.
     pub max_queued_actions_per_user: usize,
+    /// Builds that the server walks for clients that end before them (`bitzel build --detach`).
+    pub builds: BuildsConfig,
     /// Maximum `Action.timeout`; a longer one MUST be rejected (`remote_execution.proto`, `Action.timeout`).
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "duration", "examples" = ["10m"]))]
@@ -104,6 +107,7 @@ impl Default for ExecutionConfig {
             max_completed_operations: 4096,
             max_queued_actions: 200_000,
             max_queued_actions_per_user: 100_000,
+            builds: BuildsConfig::default(),
             max_action_timeout: Duration::from_hours(24),
         }
     }

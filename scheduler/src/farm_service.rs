@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitzel_access::{Pattern, Permission, authorize, permitted};
+use bitzel_builds::BuildsService;
 use bitzel_proto::InstanceName;
 use bitzel_proto::farm::farm_server::{Farm, FarmServer};
 use bitzel_proto::farm::{
@@ -22,6 +23,7 @@ use super::worker_identity::own_name;
 #[derive(Clone)]
 pub struct FarmService {
     pub(super) dispatcher: Arc<Dispatcher>,
+    pub(super) builds: BuildsService,
 }
 
 impl FarmService {
@@ -46,6 +48,7 @@ impl Farm for FarmService {
             workers,
             waiting,
             waiting_actions: snapshot.waiting_actions as u64,
+            builds: self.builds.running(request.extensions()),
         }))
     }
 

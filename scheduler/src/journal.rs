@@ -8,6 +8,7 @@
 //! A journal that several servers share, tables in PostgreSQL, has the same trait: [`Recovered::epoch`] is then the fencing
 //! number of the server that leads ([`super::leadership`]).
 
+mod builds;
 mod config;
 mod disk;
 mod error;
@@ -19,10 +20,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bitzel_builds::RestoredBuild;
 use tokio::sync::watch;
 
 use super::operation_queue::{Record, RestoredOperation, TaskName, TaskUse};
 
+pub(super) use builds::BuildRecords;
 pub use config::{JournalConfig, JournalMedium};
 pub use disk::DiskJournal;
 pub use error::JournalError;
@@ -56,6 +59,8 @@ pub struct Recovered {
     pub operations: Vec<RestoredOperation>,
     /// Uses of resources by tasks.
     pub usage: Vec<(TaskName, TaskUse)>,
+    /// Builds that were handed over and not forgotten.
+    pub builds: Vec<RestoredBuild>,
 }
 
 /// Waits until all records are durable. Returns false if that takes longer than `timeout`: the disk may be full.

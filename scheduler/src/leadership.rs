@@ -29,6 +29,6 @@ pub use forwarded_identity::ForwardedIdentities;
 pub use group::{GroupGauges, GroupSettings, SchedulerGroup};
 pub use readiness::GroupReadiness;
 pub use services::{
-    ForwardedScalerService, GroupExecutionService, GroupFarmService, GroupScalerService,
+    ForwardedScalerService, GroupBuildsService, GroupExecutionService, GroupFarmService, GroupScalerService,
     GroupWorkerQueueService,
 };

@@ -13,6 +13,7 @@
 
 mod action_metrics;
 mod action_reader;
+mod build_executions;
 pub mod clock;
 pub mod deletion_costs;
 mod dispatcher;
@@ -38,6 +39,7 @@ mod worker_queue_service;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bitzel_builds::{Builds, BuildsParts, BuildsService};
 use bitzel_cas::{ActionCache, InstanceBlobStores};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -52,19 +54,23 @@ pub use journal::{
     DiskJournal, Journal, JournalConfig, JournalError, JournalMedium, MemoryJournal, PostgresqlConfig,
     PostgresqlConnector, PostgresqlJournal, Recovered,
 };
-pub use leadership::{ForwardedIdentities, GroupGauges, GroupReadiness, GroupSettings, SchedulerGroup};
+pub use leadership::{
+    ForwardedIdentities, GroupBuildsService, GroupGauges, GroupReadiness, GroupSettings, SchedulerGroup,
+};
 pub use scaler_service::ScalerService;
 pub use worker_queue_service::WorkerQueueService;
 
 use action_reader::ActionReader;
+use build_executions::LocalExecutions;
 use dispatcher::Dispatcher;
 use input_leases::TenantInputLeases;
+use journal::BuildRecords;
 use request_policy::RequestPolicy;
 
 /// Maximum time that a shutdown waits for the journal.
 const MAX_FLUSH_TIME: Duration = Duration::from_secs(10);
 
-/// The two services, which share one operation queue, with their gauges and background tasks.
+/// The services, which share one operation queue, with their gauges and background tasks.
 pub struct ExecutionServer {
     /// Service for clients.
     pub execution: ExecutionService,
@@ -72,6 +78,8 @@ pub struct ExecutionServer {
     pub worker_queue: WorkerQueueService,
     /// Service for people.
     pub farm: FarmService,
+    /// Service for builds that this server walks.
+    pub builds: BuildsService,
     /// External scaler for KEDA.
     pub scaler: ScalerService,
     /// Gauges of the farm.
@@ -110,19 +118,21 @@ impl ExecutionServer {
         config: ExecutionConfig,
         clock: Arc<dyn Clock>,
         journal: Arc<dyn Journal>,
-        recovered: Recovered,
+        mut recovered: Recovered,
     ) -> Self {
         let tasks = TaskTracker::new();
         let shutdown = CancellationToken::new();
         let blob_stores = blob_stores.into();
         let action_reader = Arc::new(ActionReader {
             input_leases: TenantInputLeases::new(blob_stores.clone()),
-            blob_stores,
+            blob_stores: blob_stores.clone(),
             max_action_timeout: config.max_action_timeout,
             platform_mappings: config.platform_mappings.clone(),
             resource_config: config.resources.clone(),
         });
         let request_policy = Arc::new(RequestPolicy::new(&config));
+        let builds_config = config.builds.clone();
+        let restored_builds = std::mem::take(&mut recovered.builds);
         let dispatcher = Dispatcher::new(config, clock, journal.clone(), recovered);
         tasks.spawn(lease_restored_inputs(
             action_reader.clone(),
@@ -130,17 +140,30 @@ impl ExecutionServer {
             shutdown.clone(),
         ));
         tasks.spawn(dispatcher.clone().keep_time(shutdown.clone()));
+        let execution = ExecutionService {
+            action_reader,
+            action_cache: action_cache.clone(),
+            request_policy,
+            dispatcher: dispatcher.clone(),
+            shutdown: shutdown.clone(),
+        };
+        let parts = BuildsParts {
+            config: builds_config,
+            blob_stores,
+            action_cache: action_cache.clone(),
+            executions: Arc::new(LocalExecutions(execution.clone())),
+            journal: Arc::new(BuildRecords(journal.clone())),
+            tasks: tasks.clone(),
+            shutdown: shutdown.clone(),
+        };
+        let builds = BuildsService::new(Builds::start(parts, restored_builds));
         Self {
-            execution: ExecutionService {
-                action_reader,
-                action_cache: action_cache.clone(),
-                request_policy,
-                dispatcher: dispatcher.clone(),
-                shutdown: shutdown.clone(),
-            },
+            execution,
             farm: FarmService {
                 dispatcher: dispatcher.clone(),
+                builds: builds.clone(),
             },
+            builds,
             scaler: ScalerService {
                 dispatcher: dispatcher.clone(),
             },

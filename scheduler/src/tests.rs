@@ -1,5 +1,6 @@
 //! Tests of the two services on a real gRPC server, with a worker that each test controls.
 
+mod builds;
 mod cache_policy;
 mod cancellation;
 mod conformance_traps;

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// Longer than any of these processes takes to end; only one that hangs reaches it.
 const END_TIMEOUT_SECONDS: i64 = 300;
@@ -28,6 +28,11 @@ impl ObservedProcess {
                 .contains(text)
                 .then_some(Self { pidfd, command_line })
         })
+    }
+
+    /// Ends the process.
+    pub fn kill(&self) {
+        pidfd_send_signal(&self.pidfd, Signal::KILL).expect("the process runs");
     }
 
     /// Waits for the end of the process.

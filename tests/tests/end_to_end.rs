@@ -12,6 +12,7 @@ mod end_to_end {
     mod access_reload;
     mod cold_build;
     mod component_conflicts;
+    mod detached_builds;
     mod early_cut_off;
     mod event_handlers;
     mod external_sources;

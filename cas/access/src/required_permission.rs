@@ -51,9 +51,16 @@ pub fn required_permission(path: &str) -> Required {
         ("build.bazel.remote.execution.v2.ActionCache", "UpdateActionResult") => {
             Required::OneOf(&[ActionCacheWrite])
         }
-        ("build.bazel.remote.execution.v2.Execution", _) => Required::OneOf(&[Execute]),
-        // Who may execute sees the own Actions, and the state of the farm that runs them.
-        ("bitzel.farm.v1.Farm", "GetFarm") => Required::OneOf(&[Execute, Admin]),
+        // A build on the server is a series of executions.
+        ("build.bazel.remote.execution.v2.Execution", _) | ("bitzel.builds.v1.Builds", "StartBuild") => {
+            Required::OneOf(&[Execute])
+        }
+        // Who may execute sees the own Actions and builds, and the state of the farm that runs them. An operator sees and
+        // ends the builds of others.
+        ("bitzel.farm.v1.Farm", "GetFarm")
+        | ("bitzel.builds.v1.Builds", "AttachBuild" | "CancelBuild" | "ListBuilds") => {
+            Required::OneOf(&[Execute, Admin])
+        }
         ("bitzel.worker.v1.WorkerQueue", _) => Required::OneOf(&[Worker]),
         // The content behind a name is a claim, as a result is. Fetching makes the server store what it fetched.
         ("build.bazel.remote.asset.v1.Fetch", _) => Required::OneOf(&[ActionCacheRead]),

@@ -52,6 +52,17 @@ pub(crate) struct TargetArguments {
     pub(crate) clear_stamp: Option<String>,
 }
 
+impl TargetArguments {
+    /// The targets for people, with the task if one is named.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let with_task = |target: &String| match &self.task {
+            Some(task) => format!("{target} -c {task}"),
+            None => target.clone(),
+        };
+        self.targets.iter().map(with_task).collect()
+    }
+}
+
 /// Requests that BitBake's own program answers. It runs no task.
 #[derive(Debug, Args)]
 pub(crate) struct BitBakeArguments {
@@ -95,6 +106,10 @@ pub(crate) struct BuildArguments {
     /// Write the targets' results to this directory: deployed files, or the outputs of a task
     #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
+
+    /// Hand the build over to the server of --remote and end; `bitzel attach` shows it, and places its output
+    #[arg(long, requires = "remote", conflicts_with_all = ["dry_run", "output", "events"])]
+    pub(crate) detach: bool,
 
     /// Write the events of the build to this file, one JSON object per line
     #[arg(long, value_name = "FILE")]

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use bitzel_bitbake::BuildEnd;
+use bitzel_cas::DirectoryCache;
 use bitzel_graph::RemoteExecutions;
 use bitzel_graph::plan::signature::Environment;
 use bitzel_graph::plan::task_index::TaskIndex;
-use bitzel_graph::walk::{BuildConfig, BuildEvent, Driver, Executions, Summary};
+use bitzel_graph::walk::{BuildConfig, BuildEvent, DIRECTORY_CACHE_BYTES, Driver, Executions, Summary};
 use tokio::sync::mpsc;
 use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
@@ -24,7 +25,7 @@ use crate::front_end::export_graph;
 use crate::root::{RootChoice, RootedBuildFiles};
 use crate::terminal::{self, TerminalExecutions};
 use crate::visible_text::visible;
-use crate::{console, event_handlers, interrupt, last_graph};
+use crate::{console, event_handlers, hand_over, interrupt, last_graph};
 
 /// Builds the targets. The exit code is 1 if a task failed.
 pub(crate) async fn run(
@@ -35,6 +36,7 @@ pub(crate) async fn run(
         return bitbake::run(directories, &arguments.metadata, &bitbake_arguments).await;
     }
     refuse_cleaning(&arguments.target)?;
+    let targets_named = arguments.target.names();
     let prepare = async {
         let root = RootChoice::find(directories, &arguments.metadata, &arguments.remote).await?;
         let (front_end_root, checkout) = root.prepare(directories, &arguments.remote).await?;
@@ -60,6 +62,12 @@ pub(crate) async fn run(
     last_graph::save(directories, &arguments.metadata.build_dir, &graph)?;
     let index = Arc::new(TaskIndex::new(graph)?);
     let is_interactive = !arguments.dry_run && terminal::has_interactive_tasks(&index);
+    if is_interactive && arguments.detach {
+        return Err(
+            CommandError::new("a server has no terminal for the tasks that open one")
+                .hint("build them without --detach"),
+        );
+    }
     if is_interactive {
         terminal::check_terminal()?;
     }
@@ -92,7 +100,24 @@ pub(crate) async fn run(
         keep_going: arguments.keep_going,
         jobs: connection.jobs,
         environment,
+        directory_cache: DirectoryCache::new(DIRECTORY_CACHE_BYTES),
     };
+    if arguments.detach {
+        let build = hand_over::DetachedBuild {
+            connection: &connection,
+            index,
+            inputs,
+            config,
+            jobs: arguments.jobs,
+            targets: targets_named,
+        };
+        let handed_over = tokio::select! {
+            handed_over = build.hand_over() => handed_over.map(|()| ExitCode::SUCCESS),
+            () = interrupt::interrupted() => Ok(interrupt::INTERRUPTED.into()),
+        };
+        connection.close().await?;
+        return handed_over;
+    }
     let (events, receiver) = mpsc::unbounded_channel();
     let display = Display::new(arguments.events.as_deref(), !is_interactive)?;
     let shown = tokio::spawn(display.show(receiver));

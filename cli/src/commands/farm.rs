@@ -56,6 +56,7 @@ pub(crate) async fn workers(arguments: WorkersArguments) -> Result<ExitCode, Com
         None => {
             let mut state = state(&mut farm).await?;
             state.waiting.clear();
+            state.builds.clear();
             write!(io::stdout(), "{}", FarmView(&state))?;
         }
         Some(WorkersCommand::Drain { name }) => {

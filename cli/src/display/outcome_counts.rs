@@ -23,6 +23,11 @@ impl OutcomeCounts {
         *self.counts.entry(outcome).or_default() += 1;
     }
 
+    /// Counts tasks whose names are not known.
+    pub(super) fn add(&mut self, outcome: Outcome, count: usize) {
+        *self.counts.entry(outcome).or_default() += count;
+    }
+
     /// Number of tasks with this outcome.
     pub(super) fn count(&self, outcome: Outcome) -> usize {
         self.counts.get(&outcome).copied().unwrap_or_default()

@@ -47,6 +47,7 @@ fn farm() -> GetFarmResponse {
             unserved: true,
         }],
         waiting_actions: 1,
+        builds: vec![],
     }
 }
 

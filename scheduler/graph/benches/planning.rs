@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use bitzel_cas::blob_store::one_chunk;
 use bitzel_cas::{
-    ActionCache, BlobSource, BlobStore, CompletenessCheckingActionCache, CountingBlobStore, DiskActionCache,
-    DiskBlobStore, DiskBlobStoreOptions, RemoteActionCache, RemoteBlobStore,
+    ActionCache, BlobSource, BlobStore, CompletenessCheckingActionCache, CountingBlobStore, DirectoryCache,
+    DiskActionCache, DiskBlobStore, DiskBlobStoreOptions, RemoteActionCache, RemoteBlobStore,
 };
 use bitzel_cas_server::services::{
     ActionCacheService, ByteStreamService, CapabilitiesService, ContentAddressableStorageService,
@@ -19,7 +19,9 @@ use bitzel_graph::plan::task_index::TaskIndex;
 use bitzel_graph::plan::task_result::TaskResult;
 use bitzel_graph::plan::taskhash::taskhash;
 use bitzel_graph::walk::schedule::{Schedule, Step};
-use bitzel_graph::walk::{BuildConfig, BuildFiles, BuildInputs, Driver, ExecutionRequest, Executions};
+use bitzel_graph::walk::{
+    BuildConfig, BuildFiles, BuildInputs, DIRECTORY_CACHE_BYTES, Driver, ExecutionRequest, Executions,
+};
 use bitzel_proto::graph::{Recipe, Task, TaskGraph};
 use bitzel_proto::reapi::{ActionResult, ExecuteResponse, OutputFile};
 use bitzel_proto::{Digest, DigestFunction, InstanceName};
@@ -175,6 +177,7 @@ async fn second_build(tasks: usize, all_are_targets: bool) -> Result<()> {
         keep_going: false,
         jobs: 2,
         environment: environment(),
+        directory_cache: DirectoryCache::new(DIRECTORY_CACHE_BYTES),
     };
     let (events, _receiver) = mpsc::unbounded_channel();
     let started = Instant::now();

@@ -13,4 +13,4 @@ pub mod remote_executions;
 pub mod walk;
 
 pub use portable::{PortableExecutions, PortableSettings};
-pub use remote_executions::RemoteExecutions;
+pub use remote_executions::{ExecutionCalls, RemoteExecutions};

@@ -221,6 +221,17 @@ async fn download(
     }
 }
 
+/// Selects the results that [`place_outputs`] needs.
+pub fn results_to_place(
+    index: &TaskIndex,
+    results: &BTreeMap<u32, Arc<TaskResult>>,
+) -> BTreeMap<u32, Arc<TaskResult>> {
+    let tasks = result_tasks(index, results).into_iter();
+    tasks
+        .filter_map(|task| Some((task, Arc::clone(results.get(&task)?))))
+        .collect()
+}
+
 /// Selects the tasks whose results are placed: the targets. A target that has nothing to do is replaced by the tasks of
 /// its recipe below it that publish paths or leave undeclared files.
 fn result_tasks(index: &TaskIndex, results: &BTreeMap<u32, Arc<TaskResult>>) -> BTreeSet<u32> {

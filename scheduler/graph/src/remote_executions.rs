@@ -1,5 +1,6 @@
 //! Client of the Execution service.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,10 +16,12 @@ use bitzel_proto::scheduling_hint::{INPUT_TREES, REMAINING_PATH, input_trees};
 use bitzel_proto::{Digest, InstanceName};
 use bitzel_rpc::endpoint::Channel;
 use bitzel_rpc::telemetry::{REQUEST_METADATA, pass_trace_on};
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
 use prost::Message;
 use tokio::sync::mpsc;
 use tonic::metadata::MetadataValue;
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Code, Request, Status};
 
 use crate::walk::{BuildEvent, ExecutionRequest, Executions, ServerCondition};
 
@@ -27,10 +30,44 @@ const RETRY_TIMEOUT: Duration = Duration::from_mins(1);
 /// Longest pause before jitter.
 const MAX_RETRY_PAUSE: Duration = Duration::from_secs(8);
 
+/// States of an operation, from the present one to the last.
+pub type OperationStream = BoxStream<'static, Result<Operation, Status>>;
+
+/// Calls of an Execution service: by a channel to a server, or in its own process.
+#[async_trait]
+pub trait ExecutionCalls: Send + Sync + 'static {
+    /// Starts an execution.
+    async fn execute(&self, request: Request<ExecuteRequest>) -> Result<OperationStream, Status>;
+
+    /// Returns to an execution.
+    async fn wait_execution(&self, request: Request<WaitExecutionRequest>)
+    -> Result<OperationStream, Status>;
+}
+
+#[async_trait]
+impl ExecutionCalls for Grpc<Channel> {
+    async fn execute(&self, request: Request<ExecuteRequest>) -> Result<OperationStream, Status> {
+        Ok(Self::execute(&mut self.clone(), request)
+            .await?
+            .into_inner()
+            .boxed())
+    }
+
+    async fn wait_execution(
+        &self,
+        request: Request<WaitExecutionRequest>,
+    ) -> Result<OperationStream, Status> {
+        Ok(Self::wait_execution(&mut self.clone(), request)
+            .await?
+            .into_inner()
+            .boxed())
+    }
+}
+
 /// Executes Actions, and returns to a running execution after the connection broke.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct RemoteExecutions {
-    grpc: Grpc<Channel>,
+    calls: Arc<dyn ExecutionCalls>,
     instance: InstanceName,
     invocation: String,
     events: mpsc::UnboundedSender<BuildEvent>,
@@ -46,8 +83,18 @@ impl RemoteExecutions {
         events: mpsc::UnboundedSender<BuildEvent>,
     ) -> Self {
         let grpc = Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE_SIZE);
+        Self::with_calls(Arc::new(grpc), instance, invocation, events)
+    }
+
+    /// As [`Self::new`], with calls of another kind.
+    pub fn with_calls(
+        calls: Arc<dyn ExecutionCalls>,
+        instance: InstanceName,
+        invocation: String,
+        events: mpsc::UnboundedSender<BuildEvent>,
+    ) -> Self {
         Self {
-            grpc,
+            calls,
             instance,
             invocation,
             events,
@@ -136,12 +183,11 @@ impl Execution<'_> {
     /// Starts the execution, or returns to it if it has started, and follows it to its end.
     async fn attempt(&mut self, action: Digest, skip_cache_lookup: bool) -> Result<ExecuteResponse, Status> {
         let client = self.client;
-        let mut grpc = client.grpc.clone();
         let stream = match &self.operation {
             Some(name) => {
                 let request = WaitExecutionRequest { name: name.clone() };
-                grpc.wait_execution(client.request(request, action, self.task))
-                    .await?
+                let request = client.request(request, action, self.task);
+                client.calls.wait_execution(request).await?
             }
             None => {
                 let request = ExecuteRequest {
@@ -159,15 +205,15 @@ impl Execution<'_> {
                 if let Ok(trees) = input_trees(self.input_trees).parse() {
                     request.metadata_mut().insert(INPUT_TREES, trees);
                 }
-                grpc.execute(request).await?
+                client.calls.execute(request).await?
             }
         };
-        self.wait(stream.into_inner()).await
+        self.wait(stream).await
     }
 
     /// Follows an operation to its end.
-    async fn wait(&mut self, mut stream: Streaming<Operation>) -> Result<ExecuteResponse, Status> {
-        while let Some(operation) = stream.message().await? {
+    async fn wait(&mut self, mut stream: OperationStream) -> Result<ExecuteResponse, Status> {
+        while let Some(operation) = stream.try_next().await? {
             self.resumed();
             self.operation = Some(operation.name);
             if !operation.done {

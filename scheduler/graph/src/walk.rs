@@ -21,7 +21,7 @@ pub mod shared_state;
 mod task_execution;
 
 pub use build_files::{BuildFiles, BuildInputs};
-pub use driver::{BuildConfig, Driver};
+pub use driver::{BuildConfig, BuildOutcome, DIRECTORY_CACHE_BYTES, Driver};
 pub use error::BuildError;
 pub use event::{BuildEvent, Outcome, ServerCondition, Summary};
 pub use executions::{ExecutionRequest, Executions};

@@ -6,6 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bitzel_builds::{BuildId, RestoredBuild};
 use parking_lot::{Condvar, Mutex};
 use prost::Message;
 use redb::{Database, ReadableTable, StorageError, Table, TableDefinition, WriteTransaction};
@@ -24,6 +25,8 @@ const ATTEMPTS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("attempt
 const OUTCOMES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("outcomes");
 /// Uses of resources by tasks.
 const USAGE: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("usage");
+/// Rows of builds by identifier.
+const BUILDS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("builds");
 /// Numbers of the journal by name.
 const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
 
@@ -191,6 +194,7 @@ struct Tables<'a> {
     attempts: Table<'a, u128, &'static [u8]>,
     outcomes: Table<'a, u128, &'static [u8]>,
     usage: Table<'a, u128, &'static [u8]>,
+    builds: Table<'a, u128, &'static [u8]>,
 }
 
 impl<'a> Tables<'a> {
@@ -200,6 +204,7 @@ impl<'a> Tables<'a> {
             attempts: transaction.open_table(ATTEMPTS).map_err(boxed)?,
             outcomes: transaction.open_table(OUTCOMES).map_err(boxed)?,
             usage: transaction.open_table(USAGE).map_err(boxed)?,
+            builds: transaction.open_table(BUILDS).map_err(boxed)?,
         })
     }
 
@@ -257,6 +262,12 @@ impl<'a> Tables<'a> {
                 self.attempts.remove(key(operation))?;
                 self.outcomes.remove(key(operation))?;
             }
+            Record::Build { build, row } => {
+                self.builds.insert(build.as_u128(), row.as_slice())?;
+            }
+            Record::BuildForgotten { build } => {
+                self.builds.remove(build.as_u128())?;
+            }
         }
         Ok(())
     }
@@ -305,10 +316,24 @@ fn recover(database: &Database) -> Result<Recovered, JournalError> {
             learnt
                 .extend(UsageRow::decode_use(row.value()).map(|task_use| (TaskName(task.value()), task_use)));
         }
+        let mut builds = vec![];
+        for row in transaction
+            .open_table(BUILDS)
+            .map_err(boxed)?
+            .iter()
+            .map_err(boxed)?
+        {
+            let (key, row) = row.map_err(boxed)?;
+            builds.push(RestoredBuild {
+                build: BuildId(Uuid::from_u128(key.value())),
+                row: row.value().to_owned(),
+            });
+        }
         Recovered {
             usage: learnt,
             epoch: u32::try_from(epoch).unwrap_or(u32::MAX),
             operations: restored,
+            builds,
         }
     };
     transaction.commit().map_err(boxed)?;

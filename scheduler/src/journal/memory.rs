@@ -27,6 +27,7 @@ impl MemoryJournal {
             epoch: uuid::Uuid::new_v4().as_fields().0,
             operations: vec![],
             usage: vec![],
+            builds: vec![],
         }
     }
 }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bitzel_builds::{BuildId, RestoredBuild};
 use parking_lot::Mutex;
 use prost::Message;
 use tokio::sync::{Notify, watch};
@@ -38,6 +39,8 @@ const READ: &str = "SELECT id, operation, lease, worker, proof, attempts, outcom
      FROM bitzel_leader LEFT JOIN bitzel_operations ON true WHERE epoch = $1";
 
 const READ_USAGE: &str = "SELECT task, usage FROM bitzel_usage";
+/// Reads all builds if this server leads.
+const READ_BUILDS: &str = "SELECT id, build FROM bitzel_leader JOIN bitzel_builds ON true WHERE epoch = $1";
 
 /// Journal of a server that leads. Dropping it loses the records that are not durable yet.
 pub struct PostgresqlJournal {
@@ -117,10 +120,19 @@ impl Journal for PostgresqlJournal {
             let task_use = UsageRow::decode_use(row.get("usage"))?;
             Some((TaskName(task.as_u128()), task_use))
         });
+        let builds = connection
+            .client
+            .query(READ_BUILDS, &[&i64::from(self.epoch)])
+            .await?;
+        let builds = builds.iter().map(|row| RestoredBuild {
+            build: BuildId(row.get("id")),
+            row: row.get("build"),
+        });
         Ok(Recovered {
             usage: usage.collect(),
             epoch: self.epoch,
             operations: operations.collect(),
+            builds: builds.collect(),
         })
     }
 

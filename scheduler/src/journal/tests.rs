@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::SystemTime;
 
+use bitzel_builds::BuildId;
 use bitzel_proto::reapi::platform::Property;
 use bitzel_proto::reapi::{ExecuteResponse, Platform, RequestMetadata};
 use bitzel_proto::{DigestFunction, InstanceName};
@@ -369,6 +370,69 @@ fn compare(medium: &impl Medium, keeps: bool, cases: u32) {
             epochs.is_sorted_by(|one, other| one < other),
             "an epoch occurs twice"
         );
+    }
+}
+
+/// Builds are written, replaced and forgotten, beside operations in the same batch.
+async fn keep_builds(medium: &impl Medium) {
+    let build = |number: u128, row: &[u8]| Record::Build {
+        build: Uuid::from_u128(number),
+        row: row.to_owned(),
+    };
+    let restored = |number: u128, row: &[u8]| RestoredBuild {
+        build: BuildId(Uuid::from_u128(number)),
+        row: row.to_owned(),
+    };
+    let journal = medium.open().await;
+    journal.recover().await.unwrap();
+    let first = vec![
+        build(1, b"one"),
+        accepted(1, "a"),
+        build(2, b"two"),
+        build(3, b"three"),
+    ];
+    written(&*journal, first).await;
+    let second = vec![
+        build(2, b"replaced"),
+        build(2, b"twice"),
+        Record::BuildForgotten {
+            build: Uuid::from_u128(3),
+        },
+        build(4, b"come"),
+        Record::BuildForgotten {
+            build: Uuid::from_u128(4),
+        },
+    ];
+    written(&*journal, second).await;
+    drop(journal);
+    let journal = medium.open().await;
+    let mut recovered = journal.recover().await.unwrap();
+    recovered.builds.sort_by_key(|build| build.build);
+    assert_eq!(recovered.builds, [restored(1, b"one"), restored(2, b"twice")]);
+    assert_eq!(recovered.operations.len(), 1);
+}
+
+#[tokio::test]
+async fn a_file_keeps_builds() {
+    keep_builds(&File(tempfile::tempdir().unwrap())).await;
+}
+
+#[tokio::test]
+async fn postgresql_keeps_builds() {
+    if let Some(database) = TestDatabase::start_or_skip() {
+        keep_builds(&database).await;
+    }
+}
+
+/// As in a database of a version without builds.
+#[tokio::test]
+async fn the_table_of_builds_is_added() {
+    if let Some(database) = TestDatabase::start_or_skip() {
+        drop(database.open().await);
+        let connection = database.connector.connect().await.unwrap();
+        let dropped = connection.client.batch_execute("DROP TABLE bitzel_builds");
+        dropped.await.unwrap();
+        keep_builds(&database).await;
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bitzel_builds::BuildsService;
 use bitzel_cas::{ActionCache, InstanceBlobStores};
 use bitzel_rpc::Secret;
 use bitzel_rpc::endpoint::ClientCredentials;
@@ -20,7 +21,7 @@ use super::leader_connection::LeaderConnection;
 use super::readiness::GroupReadiness;
 use super::router::Router;
 use super::services::{
-    ForwardedScalerService, GroupExecutionService, GroupFarmService, GroupScalerService,
+    ForwardedScalerService, GroupBuildsService, GroupExecutionService, GroupFarmService, GroupScalerService,
     GroupWorkerQueueService,
 };
 use super::statements::Candidate;
@@ -74,6 +75,7 @@ pub(super) struct Reign {
     pub(super) execution: ExecutionService,
     pub(super) worker_queue: WorkerQueueService,
     pub(super) farm: FarmService,
+    pub(super) builds: BuildsService,
     pub(super) scaler: ScalerService,
     gauges: QueueGauges,
 }
@@ -86,6 +88,8 @@ pub struct SchedulerGroup {
     pub worker_queue: GroupWorkerQueueService,
     /// Service for people.
     pub farm: GroupFarmService,
+    /// Service for builds that the leader walks.
+    pub builds: GroupBuildsService,
     /// External scaler for KEDA.
     pub scaler: GroupScalerService,
     /// External scaler for the other servers of the group.
@@ -156,6 +160,9 @@ impl SchedulerGroup {
                 router: router.clone(),
             },
             farm: GroupFarmService {
+                router: router.clone(),
+            },
+            builds: GroupBuildsService {
                 router: router.clone(),
             },
             scaler: GroupScalerService {
@@ -260,6 +267,7 @@ impl Member {
             execution: server.execution,
             worker_queue: server.worker_queue,
             farm: server.farm,
+            builds: server.builds,
             scaler: server.scaler,
             gauges: server.gauges,
         })));

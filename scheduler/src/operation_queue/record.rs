@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use super::action::QueuedAction;
 use super::effect::OperationOutcome;
 use super::ids::{LeaseHolder, LeaseId, OperationId};
@@ -52,6 +54,18 @@ pub enum Record {
     Forgotten {
         /// The operation.
         operation: OperationId,
+    },
+    /// A build has begun or ended.
+    Build {
+        /// The build.
+        build: Uuid,
+        /// What the next run of the server must know of it.
+        row: Vec<u8>,
+    },
+    /// No client can find the build any more.
+    BuildForgotten {
+        /// The build.
+        build: Uuid,
     },
 }
 

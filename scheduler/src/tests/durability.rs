@@ -24,13 +24,13 @@ use crate::operation_queue::Record;
 use crate::{ExecutionConfig, ExecutionServer, Journal, JournalError, Recovered};
 
 /// Journal whose records become durable when the test says so.
-struct HeldJournal {
+pub(super) struct HeldJournal {
     appended: watch::Sender<RecordNumber>,
     durable: watch::Sender<RecordNumber>,
 }
 
 impl HeldJournal {
-    fn new() -> Arc<Self> {
+    pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             appended: watch::Sender::default(),
             durable: watch::Sender::default(),
@@ -38,13 +38,13 @@ impl HeldJournal {
     }
 
     /// Waits until so many records were appended.
-    async fn appended(&self, number: u64) {
+    pub(super) async fn appended(&self, number: u64) {
         let mut appended = self.appended.subscribe();
         let enough = appended.wait_for(|appended| appended.0 >= number);
         with_timeout(enough).await.unwrap();
     }
 
-    fn write_all(&self) {
+    pub(super) fn write_all(&self) {
         self.durable.send_replace(*self.appended.borrow());
     }
 }

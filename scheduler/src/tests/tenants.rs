@@ -96,6 +96,7 @@ async fn f12_a_restored_action_with_foreign_inputs_fails() {
             epoch: 1,
             operations: vec![restored],
             usage: vec![],
+            builds: vec![],
         },
     );
     let request = WaitExecutionRequest {

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use bitzel_tests::{BitzelServer, BuildReport, Site, write_certificates};
+use bitzel_tests::{BitzelServer, BuildReport, Site, run, write_certificates};
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde_json::json;
@@ -110,6 +110,25 @@ impl GuardedServer {
         client.build(&arguments)
     }
 
+    /// Hands a build of the recipe over, and follows it to its end.
+    fn build_detached(&self, token_file: &Path) {
+        let client = Site::empty();
+        client.add_recipe("guarded", RECIPE);
+        let ca = self.site.path("ca.pem");
+        let connect = |subcommand: &str| {
+            let mut command = client.bitzel(subcommand);
+            command
+                .args(["--remote", &self.server.url(), "--tls-ca"])
+                .arg(&ca);
+            command.arg("--token-file").arg(token_file);
+            command
+        };
+        let mut hand_over = connect("build");
+        hand_over.args(client.build_directory_arguments());
+        run(hand_over.args(["--detach", "guarded"]));
+        run(&mut connect("attach"));
+    }
+
     fn log(&self) -> String {
         std::fs::read_to_string(self.site.path("log")).expect("the server's log")
     }
@@ -159,6 +178,23 @@ fn tokens_grant_rights_and_are_never_logged() {
         let signature = token.rsplit('.').next().expect("a signature");
         assert!(!log.contains(signature), "the log has a token");
     }
+}
+
+/// As a build without hand-over.
+#[test]
+fn a_detached_build_records_results_as_its_owner_may() {
+    let guarded = GuardedServer::start();
+    let developer = guarded.write_token("dev", &token(&guarded.key, "dev", &[]));
+    let ci = guarded.write_token("ci", &token(&guarded.key, "ci", &["ci"]));
+    guarded.build_detached(&developer);
+    let second = guarded.build(Some(&developer)).succeeded();
+    assert!(
+        second.tasks("ran").contains("guarded:do_install"),
+        "a result was found although the build may not record results"
+    );
+    guarded.build_detached(&ci);
+    let third = guarded.build(Some(&developer)).succeeded();
+    assert!(third.tasks("ran").is_empty(), "{:?}", third.tasks("ran"));
 }
 
 /// Publishes a key set by `https`, on another server that everybody may read.

@@ -239,7 +239,7 @@ fn archives(directory: &Path, suffix: &str) -> Vec<PathBuf> {
     found
 }
 
-/// A key pair of GnuPG without a passphrase.
+/// A key pair of `GnuPG` without a passphrase.
 struct Keys {
     directory: tempfile::TempDir,
     name: &'static str,

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use bitzel_proto::reapi::{ActionResult, FileNode, NodeProperties, SymlinkNode};
+use bitzel_proto::reapi::{
+    ActionResult, FileNode, NodeProperties, OutputDirectory, OutputFile, OutputSymlink, SymlinkNode,
+};
 use bitzel_proto::task::{PrivateTree, TaskRecord};
 use bitzel_proto::{Digest, InvalidDigest, google};
 use prost::Message;
@@ -107,6 +109,35 @@ impl TaskResult {
         recorded
     }
 
+    /// Creates a result that [`Self::from_action_result`] reads, with the outputs and nothing else of the execution.
+    pub fn to_outputs(&self) -> ActionResult {
+        let mut result = ActionResult::default();
+        for (path, node) in &self.outputs {
+            match node {
+                Node::Stored(digest) => result.output_directories.push(OutputDirectory {
+                    path: path.clone(),
+                    root_directory_digest: Some(digest.to_wire()),
+                    ..OutputDirectory::default()
+                }),
+                Node::File(file) => result.output_files.push(OutputFile {
+                    path: path.clone(),
+                    digest: file.digest.clone(),
+                    is_executable: file.is_executable,
+                    node_properties: file.node_properties.clone(),
+                    ..OutputFile::default()
+                }),
+                Node::Symlink(symlink) => result.output_symlinks.push(OutputSymlink {
+                    path: path.clone(),
+                    target: symlink.target.clone(),
+                    node_properties: symlink.node_properties.clone(),
+                }),
+                // Only trees that are being merged have open directories.
+                Node::Open(_) => {}
+            }
+        }
+        self.to_action_result(&result)
+    }
+
     /// Root of the output directory at `path`, if there is one.
     pub fn directory(&self, path: &str) -> Option<Digest> {
         match self.outputs.get(path) {
@@ -159,4 +190,39 @@ pub(super) fn properties_without_time(properties: Option<&NodeProperties>) -> Op
         mtime: None,
         ..properties.clone()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_alone_are_read_as_the_same_result() {
+        let digest = DIGEST_FUNCTION.digest(b"content");
+        let file = FileNode {
+            digest: Some(digest.to_wire()),
+            is_executable: true,
+            ..FileNode::default()
+        };
+        let symlink = SymlinkNode {
+            target: "file".to_owned(),
+            ..SymlinkNode::default()
+        };
+        let outputs = [
+            ("directory", Node::Stored(digest)),
+            ("file", Node::File(file)),
+            ("link", Node::Symlink(symlink)),
+        ];
+        let result = TaskResult {
+            unihash: "hash".to_owned(),
+            outputs: outputs.map(|(path, node)| (path.to_owned(), node)).into(),
+            before: BTreeMap::from([("work".to_owned(), digest)]),
+            milliseconds: 7,
+            restored: false,
+        };
+        assert_eq!(
+            TaskResult::from_action_result(&result.to_outputs()).unwrap(),
+            result
+        );
+    }
 }

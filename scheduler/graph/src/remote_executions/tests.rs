@@ -1,5 +1,4 @@
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use bitzel_proto::google::protobuf::Any;
 use bitzel_proto::reapi::execution_server::{Execution as Service, ExecutionServer};

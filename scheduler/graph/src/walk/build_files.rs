@@ -6,9 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bitzel_cas::BlobSource;
 use bitzel_proto::Digest;
+use bitzel_proto::graph::{Snapshot, Task, TaskGraph};
 
 use super::shared_state::SharedState;
-use crate::plan::tree::Directories;
+use crate::plan::tree::{DIGEST_FUNCTION, Directories};
 
 /// Source of the files that the owner of a build has: metadata, data store snapshots and downloads.
 ///
@@ -38,4 +39,29 @@ pub struct BuildInputs {
     pub files: Arc<dyn BuildFiles>,
     /// Shared state cache of BitBake that answers look-ups, if the configuration names one that exists.
     pub shared_state: Option<Arc<dyn SharedState>>,
+}
+
+/// Digests of all data store snapshots that a graph names.
+pub fn snapshots(graph: &TaskGraph) -> impl Iterator<Item = Digest> {
+    let base = graph
+        .settings
+        .iter()
+        .flat_map(|settings| &settings.base_snapshots);
+    let of_recipes = graph.recipes.iter().filter_map(|recipe| recipe.snapshot.as_ref());
+    base.chain(of_recipes).filter_map(snapshot_digest)
+}
+
+/// True if the task downloads sources, so that its input root has those that the owner of the build has.
+pub fn is_fetch(task: &Task) -> bool {
+    task.name == "do_fetch"
+}
+
+/// Digest of a data store snapshot.
+pub(super) fn snapshot_digest(snapshot: &Snapshot) -> Option<Digest> {
+    Digest::from_parts(
+        DIGEST_FUNCTION,
+        &snapshot.sha256,
+        snapshot.size_bytes.try_into().ok()?,
+    )
+    .ok()
 }

@@ -22,7 +22,7 @@ use super::executions::Executions;
 use super::remaining_paths::RemainingPaths;
 use super::schedule::{Completion, Schedule, Step};
 use super::task_execution::{BuildContext, ReadyTask};
-use crate::output::{LostOutputs, place_build_directory, place_outputs};
+use crate::output::{LostOutputs, place_build_directory, place_outputs, results_to_place};
 use crate::plan::runner_files::{dependencies_file, task_file};
 use crate::plan::signature::Environment;
 use crate::plan::task_index::TaskIndex;
@@ -30,8 +30,8 @@ use crate::plan::task_result::TaskResult;
 
 /// Maximum number of concurrent look-ups: enough to fill a connection with a long round trip.
 const MAX_CONCURRENT_LOOK_UPS: usize = 256;
-/// Memory for decoded Directories, in bytes.
-const DIRECTORY_CACHE_BYTES: u64 = 128 << 20;
+/// Memory for decoded Directories of a build that is alone, in bytes.
+pub const DIRECTORY_CACHE_BYTES: u64 = 128 << 20;
 
 /// Maximum number of times that lost inputs or outputs of one task are built again. More is a failure of the store.
 const MAX_RECOVERIES_PER_TASK: usize = 3;
@@ -53,6 +53,17 @@ pub struct BuildConfig {
     pub output: Option<PathBuf>,
     /// Directory in which the files are placed that handlers of `BitBake`'s server find when a build ends.
     pub build_directory: Option<PathBuf>,
+    /// Memory for decoded Directories. Builds of a server share it.
+    pub directory_cache: DirectoryCache,
+}
+
+/// Outcome of a build whose output is placed elsewhere.
+#[derive(Debug)]
+pub struct BuildOutcome {
+    /// Summary.
+    pub summary: Summary,
+    /// Results that an output directory gets, by task.
+    pub results: BTreeMap<u32, Arc<TaskResult>>,
 }
 
 /// A build of one graph.
@@ -125,7 +136,7 @@ impl Driver {
             action_cache,
             executions,
             instance: config.instance,
-            directory_cache: DirectoryCache::new(DIRECTORY_CACHE_BYTES),
+            directory_cache: config.directory_cache,
             digests_without_times: Mutex::default(),
             metadata_uploaded: Mutex::default(),
             archives: OnceCell::new(),
@@ -149,14 +160,22 @@ impl Driver {
     }
 
     /// Runs the build to its end and places its output. Dropping the future ends all calls, and the server detects that.
-    pub async fn run(mut self) -> Result<Summary, BuildError> {
+    pub async fn run(self) -> Result<Summary, BuildError> {
+        Ok(self.run_to_outcome().await?.summary)
+    }
+
+    /// As [`Self::run`], with the results from which [`place_outputs`] places the output on another machine.
+    pub async fn run_to_outcome(mut self) -> Result<BuildOutcome, BuildError> {
         let started = Instant::now();
         loop {
             self.run_steps().await;
             let seconds = started.elapsed().as_secs_f64();
             if !self.place_outputs().await? {
                 self.place_build_directory().await?;
-                return Ok(self.summary(seconds));
+                return Ok(BuildOutcome {
+                    summary: self.summary(seconds),
+                    results: results_to_place(&self.context.index, &self.results),
+                });
             }
         }
     }

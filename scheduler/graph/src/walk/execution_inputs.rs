@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use bitzel_cas::{BlobSource, fetch_directory_tree, upload_missing};
 use bitzel_proto::Digest;
-use bitzel_proto::graph::{Snapshot, Task};
 
+use super::build_files::{is_fetch, snapshot_digest};
 use super::error::BuildError;
 use super::task_execution::{BuildContext, ReadyTask};
 use crate::plan::private_tree::{UNDECLARED_FILES, private_tree_paths};
-use crate::plan::tree::{DIGEST_FUNCTION, Directories, Node};
+use crate::plan::tree::{Directories, Node};
 
 /// File of the build's owner in an input root.
 pub(super) struct InputFile {
@@ -120,19 +120,4 @@ impl BuildContext {
         }
         Ok(files)
     }
-}
-
-/// True if the task downloads sources.
-fn is_fetch(task: &Task) -> bool {
-    task.name == "do_fetch"
-}
-
-/// Digest of a data store snapshot.
-fn snapshot_digest(snapshot: &Snapshot) -> Option<Digest> {
-    Digest::from_parts(
-        DIGEST_FUNCTION,
-        &snapshot.sha256,
-        snapshot.size_bytes.try_into().ok()?,
-    )
-    .ok()
 }

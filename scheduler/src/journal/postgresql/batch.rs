@@ -17,6 +17,10 @@ pub(super) struct Batch {
     pub(super) new: Rows,
     pub(super) changed: Rows,
     pub(super) deleted: Vec<Uuid>,
+    /// Builds that are written, with their rows.
+    pub(super) builds: Vec<Uuid>,
+    pub(super) build_rows: Vec<Vec<u8>>,
+    pub(super) forgotten_builds: Vec<Uuid>,
     pub(super) usage: UsageRows,
 }
 
@@ -56,6 +60,7 @@ impl Batch {
     /// their number too. The rows are in the order of their identifiers, which keeps the index in PostgreSQL's memory.
     pub(super) fn fold(records: &[Record], max_records: usize) -> (Self, usize) {
         let mut changes = BTreeMap::<Uuid, Change>::new();
+        let mut builds = BTreeMap::<Uuid, Option<&Vec<u8>>>::new();
         let mut usage = BTreeMap::<Uuid, Option<Vec<u8>>>::new();
         let (mut folded, mut bytes) = (0, 0);
         for record in records.iter().take(max_records.max(1)) {
@@ -68,29 +73,48 @@ impl Batch {
                     usage.insert(Uuid::from_u128(task.0), row);
                     length
                 }
-                record => {
-                    let change = operation(record).map(|operation| changes.entry(operation).or_default());
-                    change.map_or(0, |change| change.apply(record))
+                Record::Build { build, row } => {
+                    builds.insert(*build, Some(row));
+                    row.len()
                 }
+                Record::BuildForgotten { build } => {
+                    builds.insert(*build, None);
+                    0
+                }
+                Record::Accepted { operation, .. }
+                | Record::Leased { operation, .. }
+                | Record::Requeued { operation, .. }
+                | Record::Completed { operation, .. }
+                | Record::Forgotten { operation } => changes.entry(operation.0).or_default().apply(record),
             };
             folded += 1;
             if bytes >= MAX_BATCH_BYTES {
                 break;
             }
         }
-        let mut batch = Self::of(changes);
+        let mut batch = Self::of(changes, builds);
         (batch.usage.tasks, batch.usage.uses) = usage.into_iter().unzip();
         (batch, folded)
     }
 
-    /// Operation of a batch with one record, for messages.
-    pub(super) fn operation(&self) -> String {
-        let new = self.new.ids.iter().chain(&self.changed.ids);
-        new.chain(&self.deleted).map(Uuid::to_string).collect()
+    /// Operation or build of a batch with one record, for messages.
+    pub(super) fn identifier(&self) -> String {
+        let operations = self.new.ids.iter().chain(&self.changed.ids).chain(&self.deleted);
+        let builds = self.builds.iter().chain(&self.forgotten_builds);
+        operations.chain(builds).map(Uuid::to_string).collect()
     }
 
-    fn of(changes: BTreeMap<Uuid, Change>) -> Self {
+    fn of(changes: BTreeMap<Uuid, Change>, builds: BTreeMap<Uuid, Option<&Vec<u8>>>) -> Self {
         let mut batch = Self::default();
+        for (id, row) in builds {
+            match row {
+                Some(row) => {
+                    batch.builds.push(id);
+                    batch.build_rows.push(row.clone());
+                }
+                None => batch.forgotten_builds.push(id),
+            }
+        }
         for (id, change) in changes {
             match change {
                 // It came and went between two writes.
@@ -153,7 +177,8 @@ impl Change {
                 self.deleted = true;
                 0
             }
-            Record::Learnt { .. } => 0,
+            // They are no changes of operations.
+            Record::Learnt { .. } | Record::Build { .. } | Record::BuildForgotten { .. } => 0,
         }
     }
 }
@@ -170,15 +195,4 @@ fn column(lease: u64) -> i64 {
 /// Reverses [`column`].
 pub(super) fn lease(column: i64) -> u64 {
     u64::from_ne_bytes(column.to_ne_bytes())
-}
-
-fn operation(record: &Record) -> Option<Uuid> {
-    match record {
-        Record::Accepted { operation, .. }
-        | Record::Leased { operation, .. }
-        | Record::Requeued { operation, .. }
-        | Record::Completed { operation, .. }
-        | Record::Forgotten { operation } => Some(operation.0),
-        Record::Learnt { .. } => None,
-    }
 }

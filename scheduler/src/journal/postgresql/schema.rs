@@ -52,6 +52,13 @@ BEGIN;
 SELECT pg_advisory_xact_lock(7312584160933116);
 CREATE TABLE IF NOT EXISTS bitzel_usage (task uuid PRIMARY KEY, usage bytea NOT NULL) WITH (fillfactor = 60);
 COMMIT;";
+/// Creates the table of builds, which databases of earlier versions do not have. Those versions do not miss it in later
+/// ones, so the version of the tables stays.
+const CREATE_BUILDS: &str = "
+BEGIN;
+SELECT pg_advisory_xact_lock(7312584160933116);
+CREATE TABLE IF NOT EXISTS bitzel_builds (id uuid PRIMARY KEY, build bytea NOT NULL);
+COMMIT;";
 
 /// Checks that the tables have this version and are of this queue, and creates them if there are none.
 pub(super) async fn prepare(client: &Client, queue: &str) -> Result<(), JournalError> {
@@ -79,6 +86,11 @@ pub(super) async fn prepare(client: &Client, queue: &str) -> Result<(), JournalE
     let has_usage = "SELECT to_regclass('bitzel_usage') IS NOT NULL";
     if !client.query_one(has_usage, &[]).await?.get::<_, bool>(0) {
         client.batch_execute(CREATE_USAGE).await?;
+    }
+    let builds = "SELECT to_regclass('bitzel_builds') IS NOT NULL";
+    let exists: bool = client.query_one(builds, &[]).await?.get(0);
+    if !exists {
+        client.batch_execute(CREATE_BUILDS).await?;
     }
     Ok(())
 }

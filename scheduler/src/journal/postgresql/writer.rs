@@ -67,6 +67,12 @@ WITH leads AS MATERIALIZED (
 ), unlearnt AS (
     DELETE FROM bitzel_usage USING leads, unnest($17::uuid[], $18::bytea[]) AS new (task, usage)
     WHERE bitzel_usage.task = new.task AND new.usage IS NULL
+), builds AS (
+    INSERT INTO bitzel_builds (id, build)
+    SELECT new.id, new.build FROM leads, unnest($19::uuid[], $20::bytea[]) AS new (id, build)
+    ON CONFLICT (id) DO UPDATE SET build = excluded.build
+), forgotten_builds AS (
+    DELETE FROM bitzel_builds USING leads WHERE id = ANY ($21::uuid[])
 )
 SELECT count(*) FROM leads";
 
@@ -167,12 +173,12 @@ impl Writer {
                 Ok(()) => {}
                 Err(JournalError::Deposed) => return Err(JournalError::Deposed),
                 Err(error) if is_refused(&error) && size == 1 => {
-                    let operation = batch.operation();
+                    let record = batch.identifier();
                     let error = bitzel_proto::with_causes(&error);
                     tracing::error!(
-                        operation,
+                        record,
                         error,
-                        "PostgreSQL refuses a record of the journal; it is left out, and its operation may run again after a \
+                        "PostgreSQL refuses a record of the journal; it is left out, and what it is of may run again after a \
                          change of the leader (report this as a bug of bitzel, with this line)"
                     );
                 }
@@ -247,9 +253,12 @@ async fn write(
         changed,
         deleted,
         usage,
+        builds,
+        build_rows,
+        forgotten_builds,
     } = batch;
     let epoch = i64::from(epoch);
-    let parameters: [&(dyn ToSql + Sync); 18] = [
+    let parameters: [&(dyn ToSql + Sync); 21] = [
         &epoch,
         &new.ids,
         &new.operations,
@@ -268,6 +277,9 @@ async fn write(
         server,
         &usage.tasks,
         &usage.uses,
+        builds,
+        build_rows,
+        forgotten_builds,
     ];
     let leads: i64 = client.query_one(statement, &parameters).await?.get(0);
     Ok(leads == 1)

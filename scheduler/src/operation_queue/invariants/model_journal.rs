@@ -22,6 +22,7 @@ struct Journaled {
 impl ModelJournal {
     pub(super) fn append(&mut self, record: Record) {
         match record {
+            Record::Build { .. } | Record::BuildForgotten { .. } => panic!("the queue has no builds"),
             Record::Accepted { operation, action } => {
                 let accepted = Journaled {
                     action,
