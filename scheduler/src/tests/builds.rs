@@ -334,7 +334,7 @@ async fn a_build_is_acknowledged_when_it_is_durable() {
     assert_eq!(listed.await.unwrap().into_inner().builds.len(), 1);
     assert!(!first.is_finished() && !second.is_finished());
     journal.write_all();
-    let [first, second] = [first, second].map(|call| with_timeout(call));
+    let [first, second] = [first, second].map(with_timeout);
     let first = first.await.unwrap().unwrap().into_inner().build.unwrap();
     let second = second.await.unwrap().unwrap().into_inner().build.unwrap();
     assert_eq!(first.id, second.id);
