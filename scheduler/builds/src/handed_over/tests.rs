@@ -91,6 +91,7 @@ async fn hand_over(graph: TaskGraph, has_fetched: bool) -> (Arc<MemoryBlobStore>
         TaskRoot::OfWorker("debian-13".to_owned()),
     );
     let inputs = BuildInputs {
+        shared_state: None,
         metadata: metadata().0,
         directories: Directories::new(),
         files: Arc::new(ClientFiles),
