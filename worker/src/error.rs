@@ -8,7 +8,7 @@ use std::time::Duration;
 use bitzel_proto::{Digest, InvalidDigest};
 use rustix::io::Errno;
 
-use crate::bounds::BoundReached;
+use crate::bounds::{BoundReached, size};
 
 /// The reason why an Action did not run, or why its result cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +38,18 @@ pub enum Error {
         path: String,
         /// Rule that it violates.
         reason: String,
+    },
+    /// The outputs make the result too large for a message to the scheduler.
+    #[error(
+        "the result takes more than {}, with paths and targets of symlinks; {}declare a directory in place of many \
+         outputs, or shorten paths and targets",
+        size(*.allowed), named(.outputs)
+    )]
+    ResultTooLarge {
+        /// Limit in bytes.
+        allowed: u64,
+        /// Starts of the paths of the largest outputs.
+        outputs: Vec<String>,
     },
     /// The command wrote outside its declared outputs.
     #[error("the command wrote outside its declared outputs: {}", listed(.paths, *.count))]
@@ -122,6 +134,14 @@ fn listed(paths: &BTreeSet<String>, count: u64) -> String {
         0 => listed,
         more => format!("{listed} and {more} more"),
     }
+}
+
+fn named(outputs: &[String]) -> String {
+    if outputs.is_empty() {
+        return String::new();
+    }
+    let quoted: Vec<String> = outputs.iter().map(|path| format!("{path:?}")).collect();
+    format!("its largest outputs are {}; ", quoted.join(", "))
 }
 
 impl Error {

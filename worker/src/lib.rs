@@ -31,6 +31,7 @@ pub mod observed_action_source;
 pub mod outputs;
 mod recursion;
 mod relative_path;
+mod result_size;
 pub mod root_identity;
 pub mod sandbox;
 pub mod sandbox_check;

@@ -21,6 +21,7 @@ mod relative_paths;
 mod sandbox_end;
 mod sandbox_isolation;
 mod shared_limits;
+mod stuck_workers;
 mod system_calls;
 mod undeclared_writes;
 

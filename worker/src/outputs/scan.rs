@@ -86,6 +86,8 @@ pub(super) struct Scanner<'scan, 'tree> {
     input_entries: u64,
     /// Names of entries that were read, and are still to be scanned. They are in memory too.
     unscanned_names: u64,
+    /// Size of the targets of changed symlinks.
+    symlink_bytes: u64,
     cancellation: &'scan CancellationToken,
     changed: Vec<ChangedFile>,
 }
@@ -103,6 +105,7 @@ impl<'scan, 'tree> Scanner<'scan, 'tree> {
             entries: 0,
             input_entries: 0,
             unscanned_names: 0,
+            symlink_bytes: 0,
             cancellation,
             changed: vec![],
         }
@@ -146,6 +149,7 @@ impl<'scan, 'tree> Scanner<'scan, 'tree> {
                         target.to_string_lossy()
                     ),
                 })?;
+            self.symlink_bytes = self.symlink_bytes.saturating_add(target.len() as u64);
             return Ok(ScannedNode::Symlink(ScannedSymlink {
                 target,
                 attributes: Some(Attributes::of(&metadata)),
@@ -253,6 +257,11 @@ impl<'scan, 'tree> Scanner<'scan, 'tree> {
             }
         }
         Ok(entries)
+    }
+
+    /// Size of the targets of all changed symlinks of the scan.
+    pub(super) fn symlink_bytes(&self) -> u64 {
+        self.symlink_bytes
     }
 
     /// The changed files of the scan, to be hashed.

@@ -1,0 +1,51 @@
+//! Actions that would keep a worker, or one of its slots, from all others.
+
+use bitzel_proto::google::rpc;
+use bitzel_proto::reapi::Command;
+use tonic::Code;
+
+use crate::harness::*;
+
+/// Asserts that an Action failed by its own fault.
+#[track_caller]
+fn assert_refused(status: &rpc::Status, parts: &[&str]) {
+    let message = &status.message;
+    assert_eq!(status.code, Code::FailedPrecondition as i32, "{message}");
+    for part in parts {
+        assert!(message.contains(part), "{part:?} is not in {message:?}");
+    }
+}
+
+#[tokio::test]
+async fn f22_a_result_too_large_for_a_message_is_refused() {
+    let worker = Worker::new().await;
+    let root = worker.put_tree(&directory([])).await;
+    let script = "exec /usr/bin/python3 -c '
+import os
+for number in range(4300): os.symlink(str(number) + \"x\" * 4000, \"link%d\" % number)'";
+    let command = Command {
+        arguments: vec!["sh".into(), "-euc".into(), script.into()],
+        output_paths: (0..4300).map(|number| format!("link{number}")).collect(),
+        ..Command::default()
+    };
+    let action = worker.action_of(root, &command, &Run::default()).await;
+    let response = worker.execute(action).await;
+    let status = response.status.unwrap();
+    assert_refused(
+        &status,
+        &["more than 16.0 MiB", "largest outputs are \"link1000\", "],
+    );
+    assert!(response.result.unwrap().output_symlinks.is_empty());
+}
+
+#[tokio::test]
+async fn f22_targets_of_symlinks_count_as_output_bytes() {
+    let worker = Worker::with(|config| config.bounds.output_bytes = 1000).await;
+    let run = Run {
+        script: "mkdir d; ln -s \"$(printf %01001d 0)\" d/link",
+        outputs: &["d"],
+        ..Run::default()
+    };
+    let status = worker.respond(&directory([]), run).await.status.unwrap();
+    assert_refused(&status, &["the outputs are too large", "--action-output-size"]);
+}
