@@ -1,7 +1,8 @@
 //! Actions that would keep a worker, or one of its slots, from all others.
 
+use bitzel_proto::google::protobuf::UInt32Value;
 use bitzel_proto::google::rpc;
-use bitzel_proto::reapi::Command;
+use bitzel_proto::reapi::{Command, NodeProperties};
 use tonic::Code;
 
 use crate::harness::*;
@@ -48,4 +49,44 @@ async fn f22_targets_of_symlinks_count_as_output_bytes() {
     };
     let status = worker.respond(&directory([]), run).await.status.unwrap();
     assert_refused(&status, &["the outputs are too large", "--action-output-size"]);
+}
+
+/// A file that its owner cannot read.
+fn unreadable_file(content: &str) -> Node {
+    let properties = NodeProperties {
+        unix_mode: Some(UInt32Value { value: 0 }),
+        ..NodeProperties::default()
+    };
+    Node::File(content.into(), Some(properties))
+}
+
+/// Fails without the answer only where the worker is not root, who can read all files.
+#[tokio::test]
+async fn f22_an_unreadable_file_fails_no_other_action() {
+    let mut worker = Worker::new().await;
+    let large = "x".repeat(300 << 10);
+    let unreadable = directory([
+        ("large", unreadable_file(&large)),
+        ("tool", unreadable_file("tool")),
+    ]);
+    let readable = directory([("large", plain_file(&large)), ("tool", plain_file("tool"))]);
+    let both = directory([
+        ("a", unreadable_file("both")),
+        ("b", plain_file("both")),
+        ("c", unreadable_file(&large.replace('x', "y"))),
+        ("d", plain_file(large.replace('x', "y"))),
+    ]);
+    let run = |script| Run {
+        script,
+        ..Run::default()
+    };
+    for _ in 0..2 {
+        let result = worker.run(&unreadable, run("stat -c %a tool large")).await;
+        assert_eq!(worker.stdout(&result).await, "0\n0\n");
+        let result = worker.run(&readable, run("cat tool large | wc -c")).await;
+        assert_eq!(worker.stdout(&result).await, "307204\n");
+        let result = worker.run(&both, run("stat -c %a a c; cat b d | wc -c")).await;
+        assert_eq!(worker.stdout(&result).await, "0\n0\n307204\n");
+        worker.restart().await;
+    }
 }
