@@ -9,6 +9,7 @@ use bitzel_proto::{Digest, InvalidDigest};
 use rustix::io::Errno;
 
 use crate::bounds::{BoundReached, size};
+use crate::file_cache::FileKey;
 
 /// The reason why an Action did not run, or why its result cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +66,9 @@ pub enum Error {
     /// This worker has too little of something for any Action. Another worker may have more.
     #[error("this worker has too few resources: {0}")]
     Exhausted(String),
+    /// A file of the cache that this Action needs is not on disk.
+    #[error("the cached file files/{0} is lost")]
+    LostFile(FileKey),
     /// The command ran longer than its timeout.
     #[error("the command was killed after its timeout of {0:?}")]
     TimedOut(Duration),

@@ -34,6 +34,7 @@ pub fn grpc_status(error: &Error) -> Status {
         | Error::UnknownRoot(_)
         | Error::DirectoryInUse(_)
         | Error::SharedDirectory(_)
+        | Error::LostFile(_)
         | Error::Io { .. } => Status::internal(with_causes(error)),
     }
 }

@@ -90,3 +90,33 @@ async fn f22_an_unreadable_file_fails_no_other_action() {
         worker.restart().await;
     }
 }
+
+#[tokio::test]
+async fn f22_a_lost_cached_file_is_fetched_again() {
+    let worker = Worker::new().await;
+    let tree = directory([("a", plain_file("kept")), ("b", plain_file("lost"))]);
+    let run = || Run {
+        script: "cat a b",
+        ..Run::default()
+    };
+    let lose = || {
+        let files = worker.cache().join("files");
+        for (path, content) in contents(&files) {
+            if content == b"lost" {
+                std::fs::remove_file(files.join(path)).unwrap();
+            }
+        }
+    };
+    for tree in tree.copied_and_overlaid() {
+        worker.run(&tree, run()).await;
+        lose();
+        let result = worker.run(&tree, run()).await;
+        assert_eq!(worker.stdout(&result).await, "keptlost");
+        lose();
+        // The lost file would be the source of a copy.
+        let other_mode = directory([("a", Node::Executable(b"kept".into())), ("b", file("lost"))]);
+        let result = worker.run(&other_mode, run()).await;
+        assert_eq!(worker.stdout(&result).await, "keptlost");
+        assert_eq!(worker.leftovers(), Vec::<std::path::PathBuf>::new());
+    }
+}
