@@ -120,3 +120,24 @@ async fn f22_a_lost_cached_file_is_fetched_again() {
         assert_eq!(worker.leftovers(), Vec::<std::path::PathBuf>::new());
     }
 }
+
+#[tokio::test]
+async fn f22_parents_of_outputs_count_as_entries() {
+    let worker = Worker::with(|config| config.bounds.input_entries = 3).await;
+    let run = |output| Run {
+        script: "ls a",
+        outputs: output,
+        ..Run::default()
+    };
+    let tree = directory([("a", directory([("in", plain_file("x"))]))]);
+    for tree in tree.copied_and_overlaid() {
+        worker
+            .run(&tree, run(&["a/b/c/out", "a/b/out", "a/in/none/out"]))
+            .await;
+        let response = worker.respond(&tree, run(&["a/b/c/out", "b/c/d/out"])).await;
+        assert_refused(
+            &response.status.unwrap(),
+            &["too many files", "allows 3;", "`input_entries`"],
+        );
+    }
+}

@@ -113,6 +113,9 @@ impl<'scan, 'tree> Scanner<'scan, 'tree> {
 
     /// Scans the node at a path with everything below it. `None` if the path does not exist.
     pub(super) fn scan(&mut self, components: &[String]) -> Result<Option<ScannedNode>, Error> {
+        if self.cancellation.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
         let node = self.merged.lookup(components)?;
         node.map(|node| self.node(components.join("/"), node)).transpose()
     }
