@@ -11,13 +11,10 @@ use uuid::Uuid;
 
 use crate::operation_message::failure;
 use crate::operation_queue::{
-    ActionKey, HolderProof, LeaseHolder, LeaseId, OperationId, OperationOutcome, QueuedAction, Requester,
-    RestoredOperation, RestoredState,
+    ActionKey, HolderProof, LeaseHolder, LeaseId, MAX_OUTCOME_BYTES, OperationId, OperationOutcome,
+    QueuedAction, Requester, RestoredOperation, RestoredState,
 };
 use crate::platform::RequiredProperties;
-
-/// Maximum size of an outcome that is kept. Clients of a larger one execute again and find the result in the action cache.
-pub(super) const MAX_OUTCOME_BYTES: usize = 1 << 20;
 
 /// An accepted operation.
 #[derive(Clone, PartialEq, Message)]
