@@ -5,7 +5,7 @@ use tonic::Code;
 use crate::harness::*;
 
 /// Program that runs 100 processes, which compute and take up 5 MiB each, little by little. It ends by itself.
-const BUSY_PROCESSES: &str = r#"
+const BUSY_PROCESSES: &str = r"
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -25,7 +25,7 @@ int main(void) {
     }
     while (wait(0) > 0) {}
 }
-"#;
+";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn f18_busy_processes_do_not_starve_the_watch() {

@@ -127,6 +127,7 @@ fn request(command: &[&str]) -> LaunchRequest {
         environment: vec![("PATH".into(), "/usr/bin".into())],
         working_directory: "/work".into(),
         user_namespaces: false,
+        in_input_root: false,
         stdout: "stdout".into(),
         stderr: "stderr".into(),
     }
