@@ -42,13 +42,13 @@ pub enum Error {
     },
     /// The outputs make the result too large for a message to the scheduler.
     #[error(
-        "the result takes more than {}, with paths and targets of symlinks; {}declare a directory in place of many \
-         outputs, or shorten paths and targets",
-        size(*.allowed), named(.outputs)
+        "the result takes {} or more, with paths and targets of symlinks, which is too much for a message to the \
+         scheduler; {}declare a directory in place of many outputs, or shorten paths and targets",
+        size(*.bytes), named(.outputs)
     )]
     ResultTooLarge {
-        /// Limit in bytes.
-        allowed: u64,
+        /// Size in bytes that it has at least.
+        bytes: u64,
         /// Starts of the paths of the largest outputs.
         outputs: Vec<String>,
     },

@@ -37,7 +37,7 @@ impl<'path> ResultSize<'path> {
     pub(crate) fn add(&mut self, path: &'path str, bytes: usize) -> Result<(), Error> {
         self.count(path, bytes);
         if self.bytes > MAX_RESULT_BYTES {
-            return Err(self.error());
+            return Err(self.error(MAX_RESULT_BYTES));
         }
         Ok(())
     }
@@ -50,10 +50,11 @@ impl<'path> ResultSize<'path> {
         self.largest.truncate(MAX_NAMED_OUTPUTS);
     }
 
-    fn error(&self) -> Error {
+    /// The error of a result of `bytes` or more.
+    fn error(&self, bytes: usize) -> Error {
         let name = |(_, path): &(usize, &str)| path.chars().take(MAX_NAMED_CHARACTERS).collect();
         Error::ResultTooLarge {
-            allowed: MAX_RESULT_BYTES as u64,
+            bytes: bytes as u64,
             outputs: self.largest.iter().map(name).collect(),
         }
     }
@@ -99,7 +100,7 @@ pub(crate) fn refused_response(response: &ExecuteResponse) -> ExecuteResponse {
     for (path, bytes) in response.result.iter().flat_map(outputs) {
         size.count(path, bytes);
     }
-    let error = size.error();
+    let error = size.error(response.encoded_len());
     ExecuteResponse {
         status: Some(to_rpc_status(&grpc_status(&error))),
         message: with_causes(&error),

@@ -34,7 +34,7 @@ for number in range(4300): os.symlink(str(number) + \"x\" * 4000, \"link%d\" % n
     let status = response.status.unwrap();
     assert_refused(
         &status,
-        &["more than 16.0 MiB", "largest outputs are \"link1000\", "],
+        &["16.0 MiB or more", "largest outputs are \"link1000\", "],
     );
     assert!(response.result.unwrap().output_symlinks.is_empty());
 }

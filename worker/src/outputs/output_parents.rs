@@ -167,7 +167,6 @@ impl<'walk> ParentWalk<'walk> {
     /// Creates the visited directories that are not in the upper directory.
     fn create_visited(&mut self) -> Result<(), Error> {
         for index in 0..self.visited.len() {
-            let path = self.merged.upper_path(&self.path(index + 1));
             let visited = &mut self.visited[index];
             let VisitedNode::Directory { is_in_upper, .. } = &mut visited.node else {
                 continue;
@@ -176,6 +175,7 @@ impl<'walk> ParentWalk<'walk> {
                 continue;
             }
             visited.is_changed = true;
+            let path = self.merged.upper_path(&self.path(index + 1));
             self.free = self.free.checked_sub(1).ok_or(Error::BoundReached(BoundReached {
                 bound: Bound::InputEntries,
                 used: None,
