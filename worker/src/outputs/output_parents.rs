@@ -117,8 +117,10 @@ impl<'walk> ParentWalk<'walk> {
             return Ok(());
         };
         let found = match input {
+            // Created here, so it is empty.
+            None => None,
             Some(digest) if !is_in_upper => self.merged.input_child(digest, name)?,
-            _ => self
+            Some(_) => self
                 .merged
                 .upper_child(&self.path(self.visited.len()), input, name)?,
         };
