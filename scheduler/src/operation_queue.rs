@@ -21,6 +21,7 @@
 //! comes back with the lease, or does not.
 
 mod action;
+mod completed_operations;
 mod deadlines;
 mod demand;
 mod disconnection;
@@ -49,10 +50,11 @@ mod waiting_actions;
 mod worker;
 mod worker_pool;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use action::{ActionKey, QueuedAction};
+pub use completed_operations::MAX_OUTCOME_BYTES;
 pub use effect::{Effect, OperationOutcome, Progress, Update};
 pub use ids::{HolderProof, LeaseHolder, LeaseId, OperationId, WorkerId};
 pub use occupancy::Occupancy;
@@ -64,6 +66,7 @@ pub use snapshot::{RunningAction, Snapshot, WaitingGroup, WorkerSnapshot};
 pub use task_name::TaskName;
 pub use usage_history::{MAX_DURATIONS, MeasuredUse, TaskUse};
 
+use completed_operations::{CompletedOperation, CompletedOperations};
 use deadlines::Deadlines;
 use disconnection::Disconnected;
 use operation::{Operation, Stage};
@@ -108,8 +111,7 @@ pub struct OperationQueue {
     second_leases: usize,
     deadlines: Deadlines,
     disconnected: Disconnected,
-    /// Completed operations, oldest first.
-    completed: VecDeque<(Time, OperationId)>,
+    completed: CompletedOperations,
     last_lease: u64,
     last_arrival: u64,
 }
@@ -131,7 +133,7 @@ impl OperationQueue {
             pools: Pools::default(),
             deadlines: Deadlines::default(),
             disconnected: Disconnected::new(),
-            completed: VecDeque::new(),
+            completed: CompletedOperations::default(),
             last_lease: 0,
             last_arrival: 0,
         }
@@ -437,6 +439,12 @@ impl OperationQueue {
             return;
         };
         operation.stage = Stage::Completed;
+        self.completed.push(CompletedOperation {
+            at: now,
+            operation: id,
+            user: operation.action.requester.user.clone(),
+            bytes: outcome.encoded_len(),
+        });
         let outcome = Arc::new(outcome);
         effects.push(Effect::Record(Record::Completed {
             operation: id,
@@ -445,7 +453,6 @@ impl OperationQueue {
         effects.push(operation.publish(id, Progress::Completed(outcome)));
         let key = operation.action.key.clone();
         self.leave_in_flight(&key, id);
-        self.completed.push_back((now, id));
         self.forget_completed(now, effects);
     }
 

@@ -205,8 +205,24 @@ impl WorkerSession {
                 })) => self.handle(message).await,
                 Some(Ok(WorkerMessage { message: None })) => {}
                 None => return "closed by the worker".to_owned(),
-                Some(Err(status)) => return format!("broken: {}", status.message()),
+                Some(Err(status)) => {
+                    if status.code() == Code::OutOfRange {
+                        self.refuse_message().await;
+                    }
+                    return format!("broken: {}", status.message());
+                }
             }
+        }
+    }
+
+    /// Tells the worker that a message of it is too large, so that it does not send that again on its next stream.
+    async fn refuse_message(&self) {
+        if let Some(outbound) = self.outbound.upgrade() {
+            let status = Status::out_of_range(format!(
+                "a message of the worker is larger than {MAX_MESSAGE_BYTES} bytes"
+            ));
+            // A worker that is gone needs no answer.
+            let _ = outbound.send((RecordNumber::default(), Err(status))).await;
         }
     }
 

@@ -27,7 +27,8 @@ pub struct Bounds {
     pub input_bytes: u64,
     /// Number of files, directories and symlinks among the outputs that the command created or changed.
     pub output_entries: u64,
-    /// Size in bytes of all outputs that the command created or changed. Holes of files count: they are hashed and sent.
+    /// Size in bytes of all outputs that the command created or changed. Holes of files count, since they are hashed and
+    /// sent, and so do targets of symlinks.
     pub output_bytes: u64,
     /// Size in bytes of standard output and standard error together.
     pub log_bytes: u64,

@@ -8,7 +8,8 @@ use std::time::Duration;
 use bitzel_proto::{Digest, InvalidDigest};
 use rustix::io::Errno;
 
-use crate::bounds::BoundReached;
+use crate::bounds::{BoundReached, size};
+use crate::file_cache::FileKey;
 
 /// The reason why an Action did not run, or why its result cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +40,18 @@ pub enum Error {
         /// Rule that it violates.
         reason: String,
     },
+    /// The outputs make the result too large for a message to the scheduler.
+    #[error(
+        "the result takes {} or more, with paths and targets of symlinks, which is too much for a message to the \
+         scheduler; {}declare a directory in place of many outputs, or shorten paths and targets",
+        size(*.bytes), named(.outputs)
+    )]
+    ResultTooLarge {
+        /// Size in bytes that it has at least.
+        bytes: u64,
+        /// Starts of the paths of the largest outputs.
+        outputs: Vec<String>,
+    },
     /// The command wrote outside its declared outputs.
     #[error("the command wrote outside its declared outputs: {}", listed(.paths, *.count))]
     UndeclaredWrites {
@@ -53,6 +66,9 @@ pub enum Error {
     /// This worker has too little of something for any Action. Another worker may have more.
     #[error("this worker has too few resources: {0}")]
     Exhausted(String),
+    /// A file of the cache that this Action needs is not on disk.
+    #[error("the cached file files/{0} is lost")]
+    LostFile(FileKey),
     /// The command ran longer than its timeout.
     #[error("the command was killed after its timeout of {0:?}")]
     TimedOut(Duration),
@@ -122,6 +138,14 @@ fn listed(paths: &BTreeSet<String>, count: u64) -> String {
         0 => listed,
         more => format!("{listed} and {more} more"),
     }
+}
+
+fn named(outputs: &[String]) -> String {
+    if outputs.is_empty() {
+        return String::new();
+    }
+    let quoted: Vec<String> = outputs.iter().map(|path| format!("{path:?}")).collect();
+    format!("its largest outputs are {}; ", quoted.join(", "))
 }
 
 impl Error {

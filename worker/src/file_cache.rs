@@ -11,6 +11,7 @@
 //! they are hashed (decision 0030). A file that an earlier worker left is hashed again before it is used.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -187,9 +188,16 @@ impl FileCache {
     /// as inputs and finds them here. Blocks.
     pub fn adopt(&self, copies: Vec<(FileKey, OutputCopy)>) {
         copies.into_par_iter().for_each(|(key, copy)| {
-            if self.index.lock().contains(&key) {
+            let mut index = self.index.lock();
+            if index.contains(&key) || !index.claim(key.digest) {
                 return;
             }
+            drop(index);
+            // No other Action puts the same file in place meanwhile, which an eviction could remove before it is held.
+            let _claim = ClaimGuard {
+                cache: self,
+                digests: vec![key.digest],
+            };
             match copy.publish(&self.directories, &key) {
                 Ok(file) => self.index.lock().insert(file),
                 // Nothing is lost: the output is in the store.
@@ -212,13 +220,39 @@ impl FileCache {
             let mut index = self.index.lock();
             let victims = index.take_victims(self.limit_bytes);
             gauge!("bitzel_worker_cache_bytes").set(index.total_bytes() as f64);
-            victims
+            // Under the lock, so that no file is moved away that was fetched again. The removal takes longer.
+            let moved: Vec<PathBuf> = victims.iter().filter_map(|key| self.move_away(key)).collect();
+            moved
         };
-        for key in victims {
-            let path = self.path(&key);
+        for path in victims {
             if let Err(error) = std::fs::remove_file(&path) {
                 tracing::warn!(path = %path.display(), %error, "cannot remove a file from the cache");
             }
+        }
+    }
+
+    /// Moves a file to a path of its own, which is returned. `None` if that fails.
+    fn move_away(&self, key: &FileKey) -> Option<PathBuf> {
+        let (path, cache) = (self.path(key), self.directories.cache());
+        let target = cache.join(self.directories.fresh_path("temporary"));
+        match std::fs::rename(&path, &target) {
+            Ok(()) => Some(target),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "cannot remove a file from the cache");
+                None
+            }
+        }
+    }
+
+    /// Forgets a file of the index that is not on disk, so that the next Action fetches it again. Blocks.
+    pub fn forget_lost(&self, key: &FileKey) {
+        let mut index = self.index.lock();
+        // Another Action may have fetched it meanwhile.
+        if let Err(error) = std::fs::symlink_metadata(self.path(key))
+            && error.kind() == ErrorKind::NotFound
+        {
+            tracing::warn!(%key, "a cached file is lost");
+            index.remove(key);
         }
     }
 }

@@ -21,9 +21,10 @@ pub fn grpc_status(error: &Error) -> Status {
         | Error::InvalidDigest { .. }
         | Error::InvalidInputRoot(_)
         | Error::CommandNotStarted(_) => Status::invalid_argument(with_causes(error)),
-        Error::InvalidOutput { .. } | Error::UndeclaredWrites { .. } | Error::BoundReached(_) => {
-            Status::failed_precondition(with_causes(error))
-        }
+        Error::InvalidOutput { .. }
+        | Error::ResultTooLarge { .. }
+        | Error::UndeclaredWrites { .. }
+        | Error::BoundReached(_) => Status::failed_precondition(with_causes(error)),
         Error::TimedOut(_) => Status::deadline_exceeded(with_causes(error)),
         Error::Cancelled => Status::cancelled(with_causes(error)),
         Error::Store(_) => Status::unavailable(with_causes(error)),
@@ -33,6 +34,7 @@ pub fn grpc_status(error: &Error) -> Status {
         | Error::UnknownRoot(_)
         | Error::DirectoryInUse(_)
         | Error::SharedDirectory(_)
+        | Error::LostFile(_)
         | Error::Io { .. } => Status::internal(with_causes(error)),
     }
 }

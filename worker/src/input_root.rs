@@ -33,6 +33,9 @@ use layer_cache::{LayerCache, LayerClaim};
 use layer_selection::{LayerKey, select_layers};
 use small_tree::is_small;
 
+/// Number of attempts to assemble one tree, each after a file of the cache was lost.
+const MAX_ASSEMBLIES: usize = 3;
+
 /// Assembler of input roots.
 #[derive(Debug)]
 pub struct InputRoots {
@@ -180,14 +183,32 @@ impl InputRoots {
         then: impl FnOnce() -> Result<(), Error> + Send + 'static,
     ) -> Result<FileLease, Error> {
         let PlannedAssembly { assembly, keys, path } = planned;
-        let lease = unless_cancelled(cancellation, self.files.fetch(store, keys)).await?;
-        let (directories, cancellation) = (Arc::clone(&self.directories), cancellation.clone());
-        run_blocking(move || {
-            assembly.run(&directories, &path, &cancellation)?;
-            then()
-        })
-        .await?;
-        Ok(lease)
+        let (assembly, mut then) = (Arc::new(assembly), Some(then));
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let fetch = self.files.fetch(store, keys.iter().copied());
+            let lease = unless_cancelled(cancellation, fetch).await?;
+            let (directories, cancellation) = (Arc::clone(&self.directories), cancellation.clone());
+            let (assembly, path, files) = (Arc::clone(&assembly), path.clone(), Arc::clone(&self.files));
+            let last = then.take();
+            let placed = run_blocking(move || match assembly.run(&directories, &path, &cancellation) {
+                Err(Error::LostFile(key)) if attempt < MAX_ASSEMBLIES => {
+                    files.forget_lost(&key);
+                    worker_directories::remove(&path)?;
+                    Ok(last)
+                }
+                other => {
+                    other?;
+                    last.map_or(Ok(()), |then| then())?;
+                    Ok::<_, Error>(None)
+                }
+            });
+            then = placed.await?;
+            if then.is_none() {
+                return Ok(lease);
+            }
+        }
     }
 }
 

@@ -32,6 +32,7 @@ mod offered_resources;
 pub mod outputs;
 mod recursion;
 mod relative_path;
+mod result_size;
 pub mod root_identity;
 pub mod sandbox;
 pub mod sandbox_check;

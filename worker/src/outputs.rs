@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bounds::Bounds;
 use crate::error::Error;
 use crate::file_cache::{FileCache, FileKey, OutputCopy};
+use crate::result_size::{ResultSize, check_result_size};
 
 mod changed_file;
 mod declaration;
@@ -69,15 +70,23 @@ pub fn collect_outputs(
     let merged = MergedTree::new(tree, upper);
     let mut scanner = Scanner::new(&merged, bounds.output_entries, cancellation);
     let mut scanned = vec![];
+    // Before all targets of symlinks are in memory. The exact size follows.
+    let mut inlined = ResultSize::default();
     for output in &declaration.outputs {
         if let Some(node) = scanner.scan(&output.components)? {
+            let target = match &node {
+                ScannedNode::Symlink(symlink) => symlink.target.len(),
+                _ => 0,
+            };
+            inlined.add(&output.path, output.path.len().saturating_add(target))?;
             scanned.push((output, node));
         }
     }
+    let symlink_bytes = scanner.symlink_bytes();
     let changed = scanner.into_changed_files();
     let allowed = bounds.output_bytes;
     let budget = OutputBudget {
-        used: check_size(&changed, allowed)?,
+        used: check_size(&changed, symlink_bytes, allowed)?,
         allowed,
     };
     let hashed = HashedFiles::hash(changed, function, declaration.properties, cache, cancellation)?;
@@ -152,6 +161,7 @@ pub fn collect_outputs(
             }
         }
     }
+    check_result_size(&result)?;
     let with_directories = declaration.directory_format != OutputDirectoryFormat::TreeOnly;
     let mut blobs = builder.into_blobs(with_directories);
     blobs.extend(hashed.blobs());

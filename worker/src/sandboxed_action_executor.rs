@@ -51,6 +51,7 @@ pub struct SandboxedActionExecutor {
     reader: ActionReader,
     input_roots: InputRoots,
     runner: CommandRunner,
+    max_input_entries: u64,
     max_output_entries: u64,
     uploader: OutputUploader,
 }
@@ -80,6 +81,7 @@ impl SandboxedActionExecutor {
             reader: ActionReader::new(timeouts, &bounds),
             input_roots: InputRoots::new(Arc::clone(&directories), Arc::clone(&files)),
             runner: CommandRunner::new(sandbox),
+            max_input_entries: bounds.input_entries,
             max_output_entries: bounds.output_entries,
             uploader: OutputUploader::new(files, bounds),
             directories,
@@ -199,7 +201,12 @@ impl SandboxedActionExecutor {
         let may_copy = !execution.action.properties.network && self.directories.scratch_is_bindable();
         let outputs = execution.action.declaration.component_paths();
         let (tree, directory) = (Arc::clone(&execution.tree), Arc::clone(&execution.directory));
-        let create_parents = move || create_output_parents(&tree, &directory.path("upper"), &outputs);
+        let (max_directories, cancellation) =
+            (self.max_input_entries, execution.request.cancellation.clone());
+        let create_parents = move || {
+            let upper = directory.path("upper");
+            create_output_parents(&tree, &upper, &outputs, max_directories, &cancellation)
+        };
         let input_root = self.input_roots.assemble(
             execution.store,
             &execution.tree,

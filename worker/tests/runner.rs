@@ -23,6 +23,7 @@ mod roots_in_inputs;
 mod sandbox_end;
 mod sandbox_isolation;
 mod shared_limits;
+mod stuck_workers;
 mod system_calls;
 mod undeclared_writes;
 

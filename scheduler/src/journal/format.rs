@@ -11,14 +11,11 @@ use uuid::Uuid;
 
 use crate::operation_message::failure;
 use crate::operation_queue::{
-    ActionKey, HolderProof, LeaseHolder, LeaseId, MAX_DURATIONS, OperationId, OperationOutcome, QueuedAction,
-    Requester, RestoredOperation, RestoredState, TaskUse,
+    ActionKey, HolderProof, LeaseHolder, LeaseId, MAX_DURATIONS, MAX_OUTCOME_BYTES, OperationId,
+    OperationOutcome, QueuedAction, Requester, RestoredOperation, RestoredState, TaskUse,
 };
 use crate::platform::RequiredProperties;
 use crate::resources::Resources;
-
-/// Maximum size of an outcome that is kept. Clients of a larger one execute again and find the result in the action cache.
-pub(super) const MAX_OUTCOME_BYTES: usize = 1 << 20;
 
 /// An accepted operation.
 #[derive(Clone, PartialEq, Message)]

@@ -16,8 +16,8 @@ use super::postgresql::tests::TestDatabase;
 use super::*;
 use crate::error::ExecutionError;
 use crate::operation_queue::{
-    ActionKey, HolderProof, LeaseHolder, LeaseId, OperationId, OperationOutcome, QueuedAction, Requester,
-    RestoredState,
+    ActionKey, HolderProof, LeaseHolder, LeaseId, MAX_OUTCOME_BYTES, OperationId, OperationOutcome,
+    QueuedAction, Requester, RestoredState,
 };
 use crate::platform::RequiredProperties;
 use crate::resources::Resources;
@@ -266,7 +266,7 @@ impl Model {
                 self.operations.remove(&number);
                 Some(Record::Completed {
                     operation: id(number),
-                    outcome: response(&"x".repeat(format::MAX_OUTCOME_BYTES + 1)),
+                    outcome: response(&"x".repeat(MAX_OUTCOME_BYTES + 1)),
                 })
             }
             _ => None,

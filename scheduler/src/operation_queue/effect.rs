@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use bitzel_proto::reapi::ExecuteResponse;
+use prost::Message as _;
 
 use super::action::QueuedAction;
 use super::ids::{LeaseId, OperationId, WorkerId};
 use super::record::Record;
 use crate::error::ExecutionError;
+use crate::operation_message::failure;
 
 /// Effect that the caller carries out.
 #[derive(Debug, Clone)]
@@ -83,4 +85,14 @@ pub enum OperationOutcome {
     Response(Box<ExecuteResponse>),
     /// Error without a response of a worker.
     Failed(ExecutionError),
+}
+
+impl OperationOutcome {
+    /// Size of the response that clients get, in bytes of its encoding.
+    pub fn encoded_len(&self) -> usize {
+        match self {
+            Self::Response(response) => response.encoded_len(),
+            Self::Failed(error) => failure(error).encoded_len(),
+        }
+    }
 }

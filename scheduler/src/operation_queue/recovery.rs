@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::OperationQueue;
+use super::completed_operations::CompletedOperation;
 use super::deadlines::Deadline;
 use super::effect::{Effect, Progress};
 use super::ids::{HolderProof, LeaseId, OperationId, WorkerId};
@@ -35,8 +36,13 @@ impl OperationQueue {
             operation.attempts = restored.attempts;
             if let RestoredState::Completed(outcome) = restored.state {
                 operation.stage = Stage::Completed;
+                self.completed.push(CompletedOperation {
+                    at: now,
+                    operation: id,
+                    user: operation.action.requester.user.clone(),
+                    bytes: outcome.encoded_len(),
+                });
                 effects.push(operation.publish(id, Progress::Completed(Arc::new(outcome))));
-                self.completed.push_back((now, id));
                 self.operations.insert(id, operation);
                 continue;
             }

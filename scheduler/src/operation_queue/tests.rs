@@ -502,6 +502,44 @@ pub(super) fn completed_operations_are_limited_in_time_and_number() {
 }
 
 #[test]
+fn f22_completed_operations_are_limited_in_bytes() {
+    let mut queue = OperationQueue::new(ExecutionConfig::default());
+    let (worker, _) = queue.register_worker(at(0), &hello("w", 1, &[]));
+    let mut number = 0;
+    let mut run = |queue: &mut OperationQueue, user: &str, bytes: usize| {
+        number += 1;
+        let mut action = action(&number.to_string());
+        action.requester.user = user.into();
+        let (operation, effects) = execute(queue, number, action);
+        queue.complete(at(0), worker, assigned(&effects)[0].1);
+        let response = ExecuteResponse {
+            message: "x".repeat(bytes),
+            ..ExecuteResponse::default()
+        };
+        let outcome = OperationOutcome::Response(Box::new(response));
+        let effects = queue.finish(at(0), operation, outcome);
+        assert_eq!(completed(&effects).len(), 1, "its clients get it");
+        operation
+    };
+    let large = run(&mut queue, "a", MAX_OUTCOME_BYTES);
+    assert!(
+        !queue.attach(large),
+        "an outcome that the journal drops is not in memory"
+    );
+    let other = run(&mut queue, "b", 1000);
+    let of_a: Vec<OperationId> = (0..100).map(|_| run(&mut queue, "a", 1_000_000)).collect();
+    let kept = of_a.iter().filter(|id| queue.attach(**id)).count();
+    assert_eq!(kept, 67, "64 MiB of one user");
+    assert!(queue.attach(other) && !queue.attach(of_a[0]));
+    for user in ["c", "d", "e", "f"] {
+        for _ in 0..60 {
+            run(&mut queue, user, 1_000_000);
+        }
+    }
+    assert!(!queue.attach(other), "256 MiB of all users");
+}
+
+#[test]
 fn a_worker_changes_the_stage_of_its_own_leases_only() {
     let mut queue = queue();
     let (worker, _) = queue.register_worker(at(0), &hello("w", 1, &[]));

@@ -13,8 +13,8 @@ use crate::platform::UnmetRequirements;
 impl OperationQueue {
     /// Time of the next call of [`OperationQueue::tick`].
     pub fn next_deadline(&self) -> Option<Time> {
-        let retention = self.completed.front();
-        let expiry = retention.map(|(completed, _)| *completed + self.config.completed_retention);
+        let oldest = self.completed.oldest();
+        let expiry = oldest.map(|completed| completed + self.config.completed_retention);
         self.deadlines.first().into_iter().chain(expiry).min()
     }
 
@@ -36,14 +36,13 @@ impl OperationQueue {
         effects
     }
 
-    /// Forgets completed operations beyond the retention time and the maximum number.
+    /// Forgets completed operations beyond the retention time, the maximum number and the maximum sizes.
     pub(super) fn forget_completed(&mut self, now: Time, effects: &mut Vec<Effect>) {
-        while let Some(&(completed, id)) = self.completed.front() {
-            let expired = now >= completed + self.config.completed_retention;
-            if !expired && self.completed.len() <= self.config.max_completed_operations {
-                break;
-            }
-            self.completed.pop_front();
+        let (retention, number) = (
+            self.config.completed_retention,
+            self.config.max_completed_operations,
+        );
+        while let Some(id) = self.completed.take_excess(now, retention, number) {
             self.operations.remove(&id);
             effects.push(Effect::Record(Record::Forgotten { operation: id }));
             effects.push(Effect::Forget { operation: id });

@@ -8,6 +8,7 @@ use tonic::Code;
 use super::fake_worker::{FakeWorker, exited, hello, secret};
 use super::farm::{Farm, platform, with_timeout};
 use super::gated_action_cache::Gate;
+use crate::worker_queue_service::MAX_MESSAGE_BYTES;
 
 fn in_pool(pool: &str) -> worker_message::Message {
     worker_message::Message::Hello(Hello {
@@ -38,6 +39,18 @@ async fn a_worker_without_a_valid_hello_is_refused() {
         let mut worker = FakeWorker::connect_with(&farm, first).await;
         assert_eq!(worker.next().await.err().unwrap().code(), Code::InvalidArgument);
     }
+}
+
+#[tokio::test]
+async fn f22_a_worker_learns_that_its_message_is_too_large() {
+    let farm = Farm::start().await;
+    let mut worker = FakeWorker::connect(&farm, "w", 1).await;
+    let _client = farm.execute(farm.action("large").await).await.unwrap();
+    let lease = worker.assigned().await.lease;
+    let mut response = exited(0);
+    response.message = "x".repeat(MAX_MESSAGE_BYTES);
+    worker.complete(&lease, response).await;
+    assert_eq!(worker.next().await.err().unwrap().code(), Code::OutOfRange);
 }
 
 #[tokio::test]

@@ -17,6 +17,10 @@ pub use encoding::EncodedRoot;
 
 /// Limit of the symlinks on the way to an entry, that of Linux.
 const MAX_SYMLINKS: usize = 40;
+/// Limit of the target of a symlink in bytes, that of Linux.
+const MAX_TARGET_BYTES: usize = 4095;
+/// Limit of the names on the way to an entry, with those of the targets of symlinks.
+const MAX_COMPONENTS: usize = 4096;
 /// Limit of the entries of one root.
 pub(crate) const MAX_ENTRIES: u64 = 4_000_000;
 /// Limit of all contents of one root in bytes: a small archive, or a small tree, can unfold to any size.
@@ -107,6 +111,12 @@ impl RootTree {
         target: String,
         mtime_seconds: i64,
     ) -> Result<(), Error> {
+        if target.len() > MAX_TARGET_BYTES {
+            return Err(Error::Entry {
+                entry: path.join("/"),
+                reason: format!("is a symlink with a target of more than {MAX_TARGET_BYTES} bytes"),
+            });
+        }
         self.add(
             path,
             Node::Symlink {
@@ -233,20 +243,28 @@ impl RootTree {
     fn resolve(&self, path: &[String], creates: bool) -> Result<Option<Vec<String>>, Error> {
         let mut pending: VecDeque<String> = path.iter().cloned().collect();
         let mut resolved: Vec<String> = vec![];
-        let mut symlinks = 0;
+        // The directories on the way, `None` for those that do not exist.
+        let mut directories: Vec<Option<&DirectoryEntry>> = vec![Some(&self.root)];
+        let (mut symlinks, mut components) = (0, 0);
         while let Some(name) = pending.pop_front() {
+            components += 1;
+            if components > MAX_COMPONENTS {
+                return Err(Error::Entry {
+                    entry: path.join("/"),
+                    reason: format!("lies behind symlinks with more than {MAX_COMPONENTS} names"),
+                });
+            }
             match name.as_str() {
                 "" | "." => continue,
                 ".." => {
                     resolved.pop();
+                    directories.truncate(resolved.len() + 1);
                     continue;
                 }
                 _ => {}
             }
-            match self
-                .directory(&resolved)
-                .and_then(|parent| parent.entries.get(&name))
-            {
+            let parent = directories.last().copied().flatten();
+            match parent.and_then(|parent| parent.entries.get(&name)) {
                 Some(Node::Symlink { target, .. }) => {
                     symlinks += 1;
                     if symlinks > MAX_SYMLINKS {
@@ -257,13 +275,20 @@ impl RootTree {
                     }
                     if target.starts_with('/') {
                         resolved.clear();
+                        directories.truncate(1);
                     }
                     for part in target.rsplit('/') {
                         pending.push_front(part.to_owned());
                     }
                 }
-                Some(Node::Directory(_)) => resolved.push(name),
-                None if creates => resolved.push(name),
+                Some(Node::Directory(child)) => {
+                    resolved.push(name);
+                    directories.push(Some(child));
+                }
+                None if creates => {
+                    resolved.push(name);
+                    directories.push(None);
+                }
                 Some(Node::File(_)) if creates => return Err(not_a_directory(path)),
                 None | Some(Node::File(_)) => return Ok(None),
             }
@@ -272,18 +297,6 @@ impl RootTree {
             }
         }
         Ok(Some(resolved))
-    }
-
-    /// The directory at a path without symlinks.
-    fn directory(&self, path: &[String]) -> Option<&DirectoryEntry> {
-        let mut directory = &self.root;
-        for name in path {
-            match directory.entries.get(name)? {
-                Node::Directory(child) => directory = child,
-                _ => return None,
-            }
-        }
-        Some(directory)
     }
 }
 

@@ -178,7 +178,7 @@ pub(super) fn copy(
 }
 
 /// Lists all files of the cache that have the size of their key. Removes the others, and those with unknown names: a
-/// machine that lost power may leave such files.
+/// machine that lost power may leave such files. Also removes files that the worker cannot read, and so not verify.
 pub(super) fn scan(directories: &WorkerDirectories) -> Result<Vec<CachedFile>, Error> {
     let root = directories.cache().join("files");
     let failed = || Error::io_at("read", &root);
@@ -200,7 +200,9 @@ fn scan_directory(directory: &Path) -> io::Result<Vec<CachedFile>> {
         let key = FileKey::parse(&format!("{prefix}/{}", entry.file_name().to_string_lossy()));
         let metadata = entry.metadata()?;
         match key {
-            Some(key) if metadata.is_file() && metadata.len() == key.digest.size_bytes() => {
+            Some(key)
+                if key.is_readable() && metadata.is_file() && metadata.len() == key.digest.size_bytes() =>
+            {
                 let bytes = disk_usage(&metadata);
                 files.push(CachedFile { key, bytes });
             }

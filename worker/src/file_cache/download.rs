@@ -136,9 +136,9 @@ async fn stream(
         let Some((first, rest)) = keys.split_first() else {
             return Ok(vec![]);
         };
-        let mut files = vec![file.publish(directories, first)?];
-        let source = directories.cache().join(FileCache::relative_path(first));
-        files.extend(disk::copy(directories, &source, digest, rest)?);
+        // Before it gets the mode of its key, which may not let the worker read it.
+        let mut files = disk::copy(directories, file.path.path(), digest, rest)?;
+        files.push(file.publish(directories, first)?);
         Ok(files)
     })
     .await

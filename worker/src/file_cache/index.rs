@@ -18,7 +18,7 @@ pub(super) struct CachedFile {
 #[derive(Debug, Default)]
 pub(super) struct FileIndex {
     entries: HashMap<FileKey, Entry>,
-    /// A key under which the content of a digest is present.
+    /// A key under which the content of a digest is present, in a file that the worker can read.
     by_digest: HashMap<Digest, FileKey>,
     /// Digests that are being fetched or verified.
     claimed: HashSet<Digest>,
@@ -77,7 +77,9 @@ impl FileIndex {
             }
         });
         entry.verified |= verified;
-        self.by_digest.insert(key.digest, key);
+        if key.is_readable() {
+            self.by_digest.insert(key.digest, key);
+        }
     }
 
     /// Pins a verified file. False if there is none.
@@ -144,5 +146,31 @@ impl FileIndex {
             victims.push(key);
         }
         victims
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitzel_proto::DigestFunction;
+
+    use super::*;
+
+    #[test]
+    fn f22_an_unreadable_file_is_no_source_of_others() {
+        let file = |mode| CachedFile {
+            key: FileKey {
+                digest: DigestFunction::Sha256.digest(b"tool"),
+                mode,
+                identity: None,
+            },
+            bytes: 4,
+        };
+        let mut index = FileIndex::default();
+        index.insert(file(0o044));
+        assert!(index.pin(&file(0o044).key));
+        assert_eq!(index.pin_content(file(0).key.digest), None);
+        index.insert(file(0o444));
+        index.insert(file(0o111));
+        assert_eq!(index.pin_content(file(0).key.digest), Some(file(0o444).key));
     }
 }

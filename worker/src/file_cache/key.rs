@@ -14,6 +14,9 @@ const DEFAULT_MODE: u32 = 0o444;
 /// Mode of executable files whose node sets none.
 const DEFAULT_EXECUTABLE_MODE: u32 = 0o555;
 
+/// Permission of a file's owner to read it.
+const OWNER_READ: u32 = 0o400;
+
 /// The key of a cached file. Its text form is the path of the file below `files/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileKey {
@@ -50,6 +53,11 @@ impl FileKey {
             mode: unix_mode(properties).unwrap_or(default_mode),
             identity: mtime(properties).map(|mtime| Identity::new(mtime, path, hardlink_group(properties))),
         })
+    }
+
+    /// True if the owner, this worker, can read a file with this key.
+    pub(super) fn is_readable(&self) -> bool {
+        self.mode & OWNER_READ != 0
     }
 
     /// Reads the text form.

@@ -2,6 +2,7 @@
 //! first.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -33,7 +34,7 @@ struct Candidate {
 struct Reused {
     verified: Vec<FileKey>,
     copied: Vec<CachedFile>,
-    /// Files with other content than that of their key.
+    /// Files with other content than that of their key, or that are lost.
     corrupt: Vec<FileKey>,
     /// Wanted files that have to be downloaded.
     remaining: Vec<FileKey>,
@@ -145,6 +146,11 @@ impl Candidate {
                 reused.remaining.clear();
             }
             Err(Error::Store(bitzel_cas::Error::DigestMismatch { .. })) => reused.corrupt.push(source),
+            Err(Error::Io { source: error, .. })
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) =>
+            {
+                reused.corrupt.push(source);
+            }
             Err(error) => return Err(error),
         }
         Ok(reused)

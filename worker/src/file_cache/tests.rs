@@ -1,10 +1,16 @@
+use std::sync::Arc;
+
+use bitzel_cas::blob_store::one_chunk;
+use bitzel_cas::{BlobStore, MemoryBlobStore};
 use bitzel_proto::google::protobuf::{Timestamp, UInt32Value};
 use bitzel_proto::reapi::{FileNode, NodeProperties, NodeProperty};
 use bitzel_proto::{Digest, DigestFunction};
 use proptest::prelude::*;
 
+use super::FileCache;
 use super::key::{FileKey, Identity};
 use crate::node_properties::Mtime;
+use crate::worker_directories::WorkerDirectories;
 
 fn node(mode: Option<u32>, seconds: Option<i64>, group: Option<&str>) -> FileNode {
     FileNode {
@@ -85,5 +91,45 @@ fn refuses_names_that_are_not_keys() {
     ];
     for text in broken {
         assert_eq!(FileKey::parse(&text), None, "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f22_an_eviction_removes_no_file_that_was_fetched_again() {
+    const FILES: usize = 1000;
+    let directory = tempfile::tempdir().unwrap();
+    let directories = WorkerDirectories::open(directory.path(), None).unwrap();
+    let store = MemoryBlobStore::default();
+    let mut keys = vec![];
+    for number in 0..FILES {
+        let content = number.to_string().into_bytes();
+        let digest = DigestFunction::Sha256.digest(&content);
+        store.write(digest, one_chunk(content.into())).await.unwrap();
+        keys.push(FileKey {
+            digest,
+            mode: 0o444,
+            identity: None,
+        });
+    }
+    // Each file takes a block.
+    let cache = FileCache::open(directories, (FILES as u64) << 11).unwrap();
+    for _ in 0..10 {
+        let all = cache.fetch(&store, keys.iter().copied()).await.unwrap();
+        drop(all);
+        let evicting = Arc::clone(&cache);
+        let evicted = tokio::task::spawn_blocking(move || evicting.evict());
+        while !evicted.is_finished() {
+            for key in &keys[..20] {
+                cache.fetch(&store, [*key]).await.unwrap();
+            }
+        }
+        evicted.await.unwrap();
+        for key in &keys {
+            let path = cache.path(key);
+            assert!(
+                !cache.index.lock().contains(key) || path.exists(),
+                "{key} is lost"
+            );
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -187,14 +187,14 @@ impl AssemblyRun<'_> {
     fn file(&self, target: &OwnedFd, node: &FileNode, path: &str, parent: Digest) -> Result<(), Error> {
         let key = FileKey::of_node(parent.function(), node, path)?;
         let source = key.to_string();
-        match self.assembly.placement {
-            Placement::Link => self
-                .link(&source, target, &node.name)
-                .map_err(|error| Error::io(format!("link {path} to files/{source}"))(error)),
-            Placement::Copy => self
-                .copy(&source, target, &node.name)
-                .map_err(|error| Error::io(format!("copy files/{source} to {path}"))(error)),
-        }
+        let (placed, operation) = match self.assembly.placement {
+            Placement::Link => (self.link(&source, target, &node.name), "link"),
+            Placement::Copy => (self.copy(&source, target, &node.name), "copy"),
+        };
+        placed.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => Error::LostFile(key),
+            _ => Error::io(format!("{operation} files/{source} to {path}"))(error),
+        })
     }
 
     fn link(&self, source: &str, target: &OwnedFd, name: &str) -> io::Result<()> {
@@ -232,7 +232,15 @@ impl AssemblyRun<'_> {
             .directories
             .cache()
             .join(self.directories.fresh_path("temporary"));
-        copy_file(&mut File::open(&old_path)?, &mut File::create_new(&path)?)?;
+        let mut old = match File::open(&old_path) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                // Its mode does not let the worker read it. The Action fetches it again.
+                fs::remove_file(&old_path)?;
+                return Err(ErrorKind::NotFound.into());
+            }
+            other => other?,
+        };
+        copy_file(&mut old, &mut File::create_new(&path)?)?;
         renameat(CWD, &path, CWD, &old_path)?;
         Ok(())
     }

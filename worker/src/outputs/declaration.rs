@@ -4,6 +4,7 @@
     reason = "clients of older versions of the specification set and read these fields"
 )]
 
+use bitzel_cas::directory_tree::MAX_DEPTH;
 use bitzel_proto::reapi::Command;
 use bitzel_proto::reapi::command::OutputDirectoryFormat;
 
@@ -13,6 +14,9 @@ use crate::relative_path::resolve;
 
 /// Number of outputs that a Command may declare.
 const MAX_DECLARED_OUTPUTS: usize = 100_000;
+/// Number of components that the paths of all declared outputs may have together, seen from the input root. Each may stand
+/// for a directory to create.
+const MAX_COMPONENTS: usize = 1_000_000;
 
 /// The type of node that a declared output has to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,11 +74,25 @@ impl OutputDeclaration {
                 "the Command declares {count} outputs; at most {MAX_DECLARED_OUTPUTS} are allowed, so declare directories"
             )));
         }
-        let declare = |field, paths: &[String], expected| -> Result<Vec<DeclaredOutput>, Error> {
+        let mut free_components = MAX_COMPONENTS;
+        let mut declare = |field, paths: &[String], expected| -> Result<Vec<DeclaredOutput>, Error> {
             let declare = |path: &String| {
+                let components = resolve(working_directory, field, path)?;
+                if components.len() > MAX_DEPTH {
+                    let start: String = path.chars().take(100).collect();
+                    return Err(Error::InvalidAction(format!(
+                        "{field} {start:?}... is below more than {MAX_DEPTH} directories"
+                    )));
+                }
+                free_components = free_components.checked_sub(components.len()).ok_or_else(|| {
+                    Error::InvalidAction(format!(
+                        "the paths of the declared outputs have more than {MAX_COMPONENTS} components together; declare \
+                         directories"
+                    ))
+                })?;
                 Ok(DeclaredOutput {
                     path: path.clone(),
-                    components: resolve(working_directory, field, path)?,
+                    components,
                     expected,
                 })
             };
@@ -121,5 +139,23 @@ mod tests {
         );
         let error = declare(MAX_DECLARED_OUTPUTS + 1).unwrap_err();
         assert!(matches!(error, Error::InvalidAction(_)), "{error}");
+    }
+
+    #[test]
+    fn f22_refuses_deep_outputs_and_too_many_components() {
+        let declare = |path: String, count| {
+            let command = Command {
+                output_paths: vec![path; count],
+                ..Command::default()
+            };
+            OutputDeclaration::of_command(&command, &[]).map_err(|error| error.to_string())
+        };
+        let deep = |depth| vec!["d"; depth].join("/");
+        assert!(declare(deep(MAX_DEPTH), 1).is_ok());
+        let error = declare(deep(MAX_DEPTH + 1), 1).unwrap_err();
+        assert!(error.contains("below more than 512 directories"), "{error}");
+        assert!(declare(deep(100), 10_000).is_ok());
+        let error = declare(deep(100), 10_001).unwrap_err();
+        assert!(error.contains("more than 1000000 components"), "{error}");
     }
 }

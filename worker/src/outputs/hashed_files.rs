@@ -150,11 +150,11 @@ fn names_by_inode(changed: &[ChangedFile]) -> HashMap<Inode, Vec<usize>> {
     names
 }
 
-/// Refuses files that are larger than `allowed` together, each inode once. A sparse file of any size takes a moment to
+/// Refuses files that are larger than `allowed` together, each inode once, with the `symlink_bytes` of all targets. A sparse file of any size takes a moment to
 /// create and no disk space, and hours to hash.
-pub(super) fn check_size(changed: &[ChangedFile], allowed: u64) -> Result<u64, Error> {
+pub(super) fn check_size(changed: &[ChangedFile], symlink_bytes: u64, allowed: u64) -> Result<u64, Error> {
     let mut inodes = HashSet::new();
-    let mut used = 0_u64;
+    let mut used = symlink_bytes;
     for file in changed {
         if file.inode.is_none_or(|inode| inodes.insert(inode)) {
             used = used.saturating_add(file.size);

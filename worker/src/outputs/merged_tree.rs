@@ -130,7 +130,8 @@ impl<'tree> MergedTree<'tree> {
         Ok(None)
     }
 
-    fn upper_child(
+    /// The node of a name in a directory of the upper directory. `path` is that of the node.
+    pub(super) fn upper_child(
         &self,
         path: &str,
         input: Option<Digest>,
@@ -174,17 +175,27 @@ impl<'tree> MergedTree<'tree> {
 
     /// The node of a name in an input directory.
     pub(super) fn input_child(&self, digest: Digest, name: &str) -> Result<Option<MergedNode<'tree>>, Error> {
+        // The names of a fetched tree are sorted.
         let directory = self.directory(digest)?;
-        if let Some(file) = directory.files.iter().find(|node| node.name == name) {
-            return Ok(Some(MergedNode::InputFile(file)));
+        if let Ok(index) = directory
+            .files
+            .binary_search_by(|node| node.name.as_str().cmp(name))
+        {
+            return Ok(Some(MergedNode::InputFile(&directory.files[index])));
         }
-        if let Some(symlink) = directory.symlinks.iter().find(|node| node.name == name) {
-            return Ok(Some(MergedNode::InputSymlink(symlink)));
+        if let Ok(index) = directory
+            .symlinks
+            .binary_search_by(|node| node.name.as_str().cmp(name))
+        {
+            return Ok(Some(MergedNode::InputSymlink(&directory.symlinks[index])));
         }
-        let Some(node) = directory.directories.iter().find(|node| node.name == name) else {
+        let Ok(index) = directory
+            .directories
+            .binary_search_by(|node| node.name.as_str().cmp(name))
+        else {
             return Ok(None);
         };
-        let child = child_digest(digest.function(), node)?;
+        let child = child_digest(digest.function(), &directory.directories[index])?;
         Ok(Some(MergedNode::InputDirectory(child)))
     }
 }

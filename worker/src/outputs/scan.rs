@@ -86,6 +86,8 @@ pub(super) struct Scanner<'scan, 'tree> {
     input_entries: u64,
     /// Names of entries that were read, and are still to be scanned. They are in memory too.
     unscanned_names: u64,
+    /// Size of the targets of changed symlinks.
+    symlink_bytes: u64,
     cancellation: &'scan CancellationToken,
     changed: Vec<ChangedFile>,
 }
@@ -103,6 +105,7 @@ impl<'scan, 'tree> Scanner<'scan, 'tree> {
             entries: 0,
             input_entries: 0,
             unscanned_names: 0,
+            symlink_bytes: 0,
             cancellation,
             changed: vec![],
         }
@@ -110,6 +113,9 @@ impl<'scan, 'tree> Scanner<'scan, 'tree> {
 
     /// Scans the node at a path with everything below it. `None` if the path does not exist.
     pub(super) fn scan(&mut self, components: &[String]) -> Result<Option<ScannedNode>, Error> {
+        if self.cancellation.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
         let node = self.merged.lookup(components)?;
         node.map(|node| self.node(components.join("/"), node)).transpose()
     }
@@ -146,6 +152,7 @@ impl<'scan, 'tree> Scanner<'scan, 'tree> {
                         target.to_string_lossy()
                     ),
                 })?;
+            self.symlink_bytes = self.symlink_bytes.saturating_add(target.len() as u64);
             return Ok(ScannedNode::Symlink(ScannedSymlink {
                 target,
                 attributes: Some(Attributes::of(&metadata)),
@@ -253,6 +260,11 @@ impl<'scan, 'tree> Scanner<'scan, 'tree> {
             }
         }
         Ok(entries)
+    }
+
+    /// Size of the targets of all changed symlinks of the scan.
+    pub(super) fn symlink_bytes(&self) -> u64 {
+        self.symlink_bytes
     }
 
     /// The changed files of the scan, to be hashed.

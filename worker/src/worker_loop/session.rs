@@ -13,15 +13,17 @@ use bitzel_proto::worker::{
 };
 use bitzel_proto::{Digest, DigestFunction, InstanceName};
 use futures::StreamExt;
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Code, Status};
 use uuid::Uuid;
 
 use crate::action_executor::{ActionExecutor, ActionRequest};
 use crate::action_source::{ActionSource, SchedulerMessages};
+use crate::result_size::{bounded_response, refused_response};
 
 /// Limit of the messages that wait for the network.
 const MAX_OUTBOUND_MESSAGES: usize = 64;
@@ -196,7 +198,13 @@ impl Session {
         message: Option<Result<SchedulerMessage, Status>>,
     ) -> Result<(), String> {
         let message = message.ok_or("the scheduler closed the stream")?;
-        match message.map_err(|status| status.message().to_owned())?.message {
+        let message = message.map_err(|status| {
+            if status.code() == Code::OutOfRange {
+                self.refuse_largest_result();
+            }
+            status.message().to_owned()
+        })?;
+        match message.message {
             Some(scheduler_message::Message::Assign(assign)) => self.start(outbound, assign),
             Some(scheduler_message::Message::Cancel(cancel)) => {
                 if let Some(cancellation) = self.running.get(&cancel.lease) {
@@ -214,6 +222,19 @@ impl Session {
             None => {}
         }
         Ok(())
+    }
+
+    /// Puts an error in place of the largest result that waits for its acknowledgement: the scheduler refused a message for
+    /// its size, and would break each stream on which that comes again.
+    fn refuse_largest_result(&mut self) {
+        let results = self.unacknowledged.iter_mut();
+        if let Some((lease, response)) = results.max_by_key(|(_, response)| response.encoded_len()) {
+            tracing::warn!(
+                lease,
+                "the scheduler refuses a result for its size; the Action fails"
+            );
+            *response = refused_response(response);
+        }
     }
 
     fn start(&mut self, outbound: &Outbound, assign: Assign) {
@@ -263,7 +284,7 @@ impl Session {
         execution: Result<(String, ExecuteResponse), tokio::task::JoinError>,
     ) -> Result<(), String> {
         let (lease, response) = match execution {
-            Ok(execution) => execution,
+            Ok((lease, response)) => (lease, bounded_response(response)),
             // The lease is not known any more. Without the stream the scheduler assigns all leases to other workers.
             Err(error) => {
                 self.stop().await;

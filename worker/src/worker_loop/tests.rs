@@ -305,6 +305,25 @@ async fn an_unacknowledged_result_is_sent_again() {
 }
 
 #[tokio::test]
+async fn f22_a_result_refused_for_its_size_is_not_sent_again() {
+    let mut farm = Farm::new(LONG_DRAIN_TIMEOUT);
+    let mut connection = farm.connection().await;
+    connection.assign("a").await;
+    connection.next().await;
+    farm.executor.gate.notify_one();
+    connection.completed().await;
+    let refusal = Err(Status::out_of_range("too large"));
+    connection.outbound.send(refusal).await.unwrap();
+    let mut connection = farm.connections.recv().await.unwrap();
+    assert_eq!(connection.hello().await.leases, ["a"]);
+    let (lease, response) = connection.completed().await;
+    assert_eq!(
+        (lease.as_str(), code(&response)),
+        ("a", Code::FailedPrecondition.into())
+    );
+}
+
+#[tokio::test]
 async fn a_lease_that_the_scheduler_gave_away_is_cancelled() {
     let mut farm = Farm::new(LONG_DRAIN_TIMEOUT);
     let mut connection = farm.connection().await;

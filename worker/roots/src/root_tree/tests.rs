@@ -139,3 +139,20 @@ fn the_order_of_entries_does_not_matter() {
         digest_of(&mut entries.iter().rev())
     );
 }
+
+#[test]
+fn f22_refuses_symlinks_that_take_long_to_follow() {
+    let mut tree = RootTree::default();
+    let error = tree.add_symlink(&path("long"), "x".repeat(4096), 0).unwrap_err();
+    assert!(error.to_string().contains("more than 4095 bytes"), "{error}");
+    tree.add_directory(&path("d"), Attributes::default()).unwrap();
+    for number in 0..39 {
+        let next = format!("l{}", number + 1);
+        let target = "d/../".repeat(800) + if number < 38 { &next } else { "d" };
+        tree.add_symlink(&path(&format!("l{number}")), target, 0).unwrap();
+    }
+    tree.add_file(&path("l38/near"), file("x")).unwrap();
+    assert!(tree.file(&["d", "near"]).is_some());
+    let error = tree.add_file(&path("l0/far"), file("x")).unwrap_err();
+    assert!(error.to_string().contains("more than 4096 names"), "{error}");
+}
