@@ -140,6 +140,13 @@ impl Error {
             context: operation.into(),
             source: source.into(),
         }
+    /// True if the disk, or the quota of the worker's user, was full.
+    pub fn is_full_disk(&self) -> bool {
+        let full = [Errno::NOSPC, Errno::DQUOT];
+        matches!(self, Self::Io { source, .. }
+            if full.iter().any(|errno| source.raw_os_error() == Some(errno.raw_os_error())))
+    }
+
     }
 
     /// For `map_err`: an input or output error of the operation `verb` on `path`.

@@ -206,11 +206,22 @@ impl FileCache {
 
     /// If the limit is exceeded, removes the files that were not used for longest, until a tenth of the limit is free or
     /// only files in use are left. Blocks while it unlinks.
-    #[expect(clippy::cast_precision_loss, reason = "a metric needs no exact value")]
     pub fn evict(&self) {
         let victims = {
             let mut index = self.index.lock();
-            let victims = index.take_victims(self.limit_bytes);
+            let victims = index.take_victims(limit_bytes);
+        self.evict_beyond(self.limit_bytes);
+    }
+
+    /// Removes the files that were not used for longest, until more than half of the bytes are free or only files in use are
+    /// left. Blocks while it unlinks.
+    pub fn evict_half(&self) {
+        let total = self.index.lock().total_bytes();
+        self.evict_beyond(total / 2);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a metric needs no exact value")]
+    fn evict_beyond(&self, limit_bytes: u64) {
             gauge!("bitzel_worker_cache_bytes").set(index.total_bytes() as f64);
             victims
         };

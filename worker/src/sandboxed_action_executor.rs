@@ -78,7 +78,11 @@ impl SandboxedActionExecutor {
         Ok(Self {
             stores,
             reader: ActionReader::new(timeouts, &bounds),
-            input_roots: InputRoots::new(Arc::clone(&directories), Arc::clone(&files)),
+            input_roots: InputRoots::new(
+                Arc::clone(&directories),
+                Arc::clone(&files),
+                config.max_layer_entries,
+            ),
             runner: CommandRunner::new(sandbox),
             max_output_entries: bounds.output_entries,
             uploader: OutputUploader::new(files, bounds),
@@ -240,3 +244,8 @@ impl ActionExecutor for SandboxedActionExecutor {
         }
     }
 }
+                // The Action's own directory is removed. If the caches filled the disk, the next one would fail like it.
+                if error.is_full_disk() || (error.is_exhaustion() && self.directories.is_low_on_space().await)
+                {
+                    self.input_roots.free_space().await;
+                }

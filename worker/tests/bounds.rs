@@ -408,33 +408,13 @@ print(libc.syscall(keyctl, 22, -1, -3), libc.syscall(keyctl, 1, b\"bitzel\"))'";
     assert!(after.0 < before.0 + 20 || after.0 < 200, "{before:?} {after:?}");
 }
 
-/// A scratch directory on a file system in memory of its own, in a mount that is removed at the end. `None` if this user
-/// may not mount.
-struct SmallFileSystem(tempfile::TempDir);
-
-impl SmallFileSystem {
-    fn mount(size: &str) -> Option<Self> {
-        use rustix::mount::{MountFlags, mount};
-        let directory = tempfile::tempdir().unwrap();
-        let options = std::ffi::CString::new(format!("size={size},mode=700")).unwrap();
-        mount("tmpfs", directory.path(), "tmpfs", MountFlags::empty(), &*options).ok()?;
-        Some(Self(directory))
-    }
-}
-
-impl Drop for SmallFileSystem {
-    fn drop(&mut self) {
-        rustix::mount::unmount(self.0.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn f7_a_full_disk_hands_the_lease_back() {
-    let Some(small) = SmallFileSystem::mount("16M") else {
+    let Some(small) = SmallFileSystem::mount("size=16M") else {
         println!("SKIPPED: f7_a_full_disk_hands_the_lease_back: this user may not mount");
         return;
     };
-    let scratch = small.0.path().join("scratch");
+    let scratch = small.path().join("scratch");
     let worker = Worker::on(Arc::default(), |config| {
         config.scratch_directory = Some(scratch.clone());
     })
@@ -454,7 +434,7 @@ async fn f7_a_full_disk_hands_the_lease_back() {
     let failing = worker.action(root, &run("exit 3")).await;
     assert_eq!(worker.execute(failing).await.result.unwrap().exit_code, 3);
     // The worker itself notices it.
-    let ballast = small.0.path().join("ballast");
+    let ballast = small.path().join("ballast");
     let _ = fs::write(&ballast, vec![1; 17 << 20]);
     assert!(fs::metadata(&ballast).unwrap().size() > 15 << 20);
     let plain = worker.action(root, &run("# plain\necho x > out")).await;

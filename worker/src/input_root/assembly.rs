@@ -92,15 +92,21 @@ impl Assembly {
         }
     }
 
-    /// The keys of all files of the assembly.
-    pub(super) fn file_keys(&self) -> Result<Vec<FileKey>, Error> {
-        let mut keys = vec![];
+    /// The keys of all files of the assembly, and the number of its directories and symlinks. Ends early with
+    /// [`Error::Cancelled`].
+    pub(super) fn contents(&self, cancellation: &CancellationToken) -> Result<(Vec<FileKey>, u64), Error> {
+        let (mut keys, mut entries) = (vec![], 0);
         let mut pending = vec![self.start.clone()];
         while let Some(key) = pending.pop() {
             if self.omitted.contains(&key) {
                 continue;
             }
-            for node in &directory_of(&self.tree, key.digest)?.files {
+            if cancellation.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            let directory = directory_of(&self.tree, key.digest)?;
+            entries += 1 + directory.symlinks.len() as u64;
+            for node in &directory.files {
                 let path = join(&key.path, &node.name);
                 keys.push(FileKey::of_node(key.digest.function(), node, &path)?);
             }
@@ -109,7 +115,7 @@ impl Assembly {
                 pending.push(LayerKey { path, digest });
             }
         }
-        Ok(keys)
+        Ok((keys, entries))
     }
 
     /// Assembles in the directory `top`, which is created if it does not exist. All files have to stay in the cache
