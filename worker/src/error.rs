@@ -56,6 +56,12 @@ pub enum Error {
     /// The command ran longer than its timeout.
     #[error("the command was killed after its timeout of {0:?}")]
     TimedOut(Duration),
+    /// The inputs were not in place in time.
+    #[error(
+        "the inputs were not in place after {}, which this worker allows; if the Action needs more, raise `input_time` of \
+         [execution.bounds], or --action-input-time of the worker", humantime::format_duration(*.0)
+    )]
+    InputsTimedOut(Duration),
     /// The scheduler took the Action back, or the worker shuts down.
     #[error("the execution was cancelled")]
     Cancelled,
@@ -134,12 +140,6 @@ impl Error {
         }
     }
 
-    /// For `map_err`: an input or output error with the operation that failed.
-    pub fn io<E: Into<io::Error>>(operation: impl Into<String>) -> impl FnOnce(E) -> Self {
-        move |source| Self::Io {
-            context: operation.into(),
-            source: source.into(),
-        }
     /// True if the disk, or the quota of the worker's user, was full.
     pub fn is_full_disk(&self) -> bool {
         let full = [Errno::NOSPC, Errno::DQUOT];
@@ -147,6 +147,12 @@ impl Error {
             if full.iter().any(|errno| source.raw_os_error() == Some(errno.raw_os_error())))
     }
 
+    /// For `map_err`: an input or output error with the operation that failed.
+    pub fn io<E: Into<io::Error>>(operation: impl Into<String>) -> impl FnOnce(E) -> Self {
+        move |source| Self::Io {
+            context: operation.into(),
+            source: source.into(),
+        }
     }
 
     /// For `map_err`: an input or output error of the operation `verb` on `path`.

@@ -26,11 +26,13 @@ use crate::worker_directories::WorkerDirectories;
 
 mod disk;
 mod download;
+mod fetch;
 mod index;
 mod key;
 mod output_copy;
 mod reuse;
 
+use fetch::Fetch;
 use index::{CachedFile, FileIndex};
 pub use key::FileKey;
 pub(crate) use output_copy::CopyWriter;
@@ -118,6 +120,7 @@ impl FileCache {
             cache: Arc::clone(self),
             keys: vec![],
         };
+        let (fetch, _end) = Fetch::new(self);
         let mut wanted: Vec<FileKey> = keys.into_iter().collect();
         wanted.sort_unstable();
         wanted.dedup();
@@ -134,8 +137,8 @@ impl FileCache {
                     cache: self,
                     digests: claim.own.keys().copied().collect(),
                 };
-                let wanted = reuse::reuse(self, claim.own, &mut lease).await?;
-                download::download(self, store, wanted, &mut lease).await?;
+                let wanted = reuse::reuse(self, &fetch, claim.own, &mut lease).await?;
+                download::download(self, &fetch, store, wanted, &mut lease).await?;
                 drop(guard);
             } else if !claim.others.is_empty() {
                 released.await;
@@ -207,9 +210,6 @@ impl FileCache {
     /// If the limit is exceeded, removes the files that were not used for longest, until a tenth of the limit is free or
     /// only files in use are left. Blocks while it unlinks.
     pub fn evict(&self) {
-        let victims = {
-            let mut index = self.index.lock();
-            let victims = index.take_victims(limit_bytes);
         self.evict_beyond(self.limit_bytes);
     }
 
@@ -222,6 +222,9 @@ impl FileCache {
 
     #[expect(clippy::cast_precision_loss, reason = "a metric needs no exact value")]
     fn evict_beyond(&self, limit_bytes: u64) {
+        let victims = {
+            let mut index = self.index.lock();
+            let victims = index.take_victims(limit_bytes);
             gauge!("bitzel_worker_cache_bytes").set(index.total_bytes() as f64);
             victims
         };

@@ -222,6 +222,58 @@ async fn f8_the_total_time_ends_an_assembly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn f23_the_time_of_inputs_ends_an_assembly() {
+    let worker = bounded(|bounds| bounds.input_time = Duration::from_millis(300)).await;
+    let root = unfolding_tree(&worker).await;
+    let run = Run {
+        script: "true",
+        ..Run::default()
+    };
+    let response = worker.execute(worker.action(root, &run).await).await;
+    let status = response.status.unwrap();
+    assert_eq!(status.code, Code::DeadlineExceeded as i32, "{}", status.message);
+    assert!(status.message.contains("300ms"), "{}", status.message);
+    assert!(
+        status.message.contains("--action-input-time"),
+        "{}",
+        status.message
+    );
+    assert_eq!(worker.leftovers(), Vec::<std::path::PathBuf>::new());
+    // The command has the time of its own.
+    let run = Run {
+        script: "sleep 1",
+        ..Run::default()
+    };
+    worker.run(&directory([]), run).await;
+}
+
+#[tokio::test]
+async fn f23_repeated_files_with_times_weigh_more() {
+    let worker = bounded(|bounds| bounds.input_entries = 2000).await;
+    let files = (0..100).map(|number| (number.to_string(), file("x")));
+    let files = Node::Directory(files.collect(), None);
+    let run = Run {
+        script: "true",
+        ..Run::default()
+    };
+    let two = directory([("a", files.clone()), ("b", files.clone())]);
+    worker.run(&two, run).await;
+    let run = Run {
+        script: "true",
+        ..Run::default()
+    };
+    let three = directory([("a", files.clone()), ("b", files.clone()), ("c", files.clone())]);
+    let status = worker.respond(&three, run).await.status.unwrap();
+    assert_reached(&status, &["3303, and this worker allows 2000;", "count 16 times"]);
+    let run = Run {
+        script: "true",
+        ..Run::default()
+    };
+    // Those without times are links to one file.
+    worker.run(&three.without_properties(), run).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn f8_the_total_time_ends_the_hashing() {
     let worker = bounded(|bounds| {
         bounds.total_time = Duration::from_secs(2);

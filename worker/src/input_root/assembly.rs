@@ -148,17 +148,19 @@ impl Assembly {
 
 impl AssemblyRun<'_> {
     fn directory(&self, target: &OwnedFd, key: &LayerKey) -> Result<(), Error> {
-        if self.cancellation.is_cancelled() {
-            return Err(Error::Cancelled);
-        }
+        self.check_cancellation()?;
         let tree = &self.assembly.tree;
         let directory = directory_of(tree, key.digest)?;
         directory.files.par_chunks(FILES_PER_TASK).try_for_each(|nodes| {
+            self.check_cancellation()?;
             nodes
                 .iter()
                 .try_for_each(|node| self.file(target, node, &join(&key.path, &node.name), key.digest))
         })?;
-        for node in &directory.symlinks {
+        for (number, node) in directory.symlinks.iter().enumerate() {
+            if number % FILES_PER_TASK == 0 {
+                self.check_cancellation()?;
+            }
             let failed = |error| Error::io(format!("link {}", join(&key.path, &node.name)))(error);
             symlinkat(node.target.as_str(), target, node.name.as_str()).map_err(failed)?;
             let time = mtime(node.node_properties.as_ref()).unwrap_or(DEFAULT_MTIME);
@@ -188,6 +190,13 @@ impl AssemblyRun<'_> {
         // Last, because everything above changes the modification time and may need write permission.
         set_attributes(target, directory)
             .map_err(|error| Error::io(format!("set mode and time of {}", key.path))(error))
+    }
+
+    fn check_cancellation(&self) -> Result<(), Error> {
+        if self.cancellation.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        Ok(())
     }
 
     fn file(&self, target: &OwnedFd, node: &FileNode, path: &str, parent: Digest) -> Result<(), Error> {
