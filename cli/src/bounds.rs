@@ -36,7 +36,8 @@ pub(crate) struct BoundSettings {
     #[schemars(with = "Option<SizeText>", extend("examples" = ["200GiB"]))]
     disk: Option<ByteSize>,
 
-    /// Number of files, directories and symlinks of the input root. Default: 2000000
+    /// Number of files, directories and symlinks of the input root. Files with times that only repeated directories bring
+    /// count 16 times. Default: 2000000
     #[arg(
         long = "action-input-entries",
         value_name = "N",
@@ -76,6 +77,17 @@ pub(crate) struct BoundSettings {
     #[arg(long = "action-log-size", value_name = "SIZE", env = "BITZEL_ACTION_LOG_SIZE")]
     #[schemars(with = "Option<SizeText>", extend("examples" = ["100MiB"]))]
     log_size: Option<ByteSize>,
+
+    /// Time for the fetch and the assembly of inputs. Default: 1h
+    #[arg(
+        long = "action-input-time",
+        value_name = "DURATION",
+        env = "BITZEL_ACTION_INPUT_TIME",
+        value_parser = humantime::parse_duration
+    )]
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<String>", extend("format" = "duration", "examples" = ["2h"]))]
+    input_time: Option<Duration>,
 
     /// Time for inputs, command and outputs together. Default: 25h
     #[arg(
@@ -145,6 +157,7 @@ impl BoundSettings {
         for (number, bound) in numbers {
             *bound = number.unwrap_or(*bound);
         }
+        bounds.input_time = self.input_time.unwrap_or(bounds.input_time);
         bounds.total_time = self.total_time.unwrap_or(bounds.total_time);
         bounds.network = self.network.map_or(bounds.network, ActionNetworkSetting::from);
     }
@@ -157,7 +170,7 @@ mod tests {
     #[test]
     fn an_option_counts_more_than_the_file() {
         let file: BoundSettings = toml::from_str(
-            "memory = \"2GiB\"\nprocesses = 5\ndisk = \"3GiB\"\ninput_entries = 6\noutput_entries = 7\ninput_size = \"5GiB\"\noutput_size = \"4GiB\"\nnetwork = \"isolated\"\nlog_size = \"1MiB\"\ntotal_time = \"2h\"",
+            "memory = \"2GiB\"\nprocesses = 5\ndisk = \"3GiB\"\ninput_entries = 6\noutput_entries = 7\ninput_size = \"5GiB\"\noutput_size = \"4GiB\"\nnetwork = \"isolated\"\nlog_size = \"1MiB\"\ninput_time = \"30m\"\ntotal_time = \"2h\"",
         )
         .unwrap();
         let options = BoundSettings {
@@ -173,6 +186,7 @@ mod tests {
             output_entries: 7,
             output_bytes: 4 << 30,
             log_bytes: 1 << 20,
+            input_time: Duration::from_mins(30),
             total_time: Duration::from_hours(2),
             network: ActionNetworkSetting::Isolated,
         };

@@ -70,6 +70,7 @@ impl Embedded {
             cache_directory: directories.worker(),
             scratch_directory: directories.scratch(),
             file_cache_size: None,
+            max_layer_entries: None,
             properties: vec![],
             slots,
             root_identity,

@@ -91,7 +91,7 @@ async fn main() {
     let node = tree();
     let directories = WorkerDirectories::open(&worker.directory.path().join("assembly"), None).unwrap();
     let files = FileCache::open(Arc::clone(&directories), u64::MAX).unwrap();
-    let input_roots = InputRoots::new(Arc::clone(&directories), files);
+    let input_roots = InputRoots::new(Arc::clone(&directories), files, u64::MAX);
     let assemble = async |root: Digest| {
         let directory_cache = DirectoryCache::new(0);
         let tree = Arc::new(

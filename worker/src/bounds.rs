@@ -21,7 +21,8 @@ pub struct Bounds {
     pub processes: u64,
     /// Space on disk in bytes for changes and logs, in blocks: holes of files do not count.
     pub disk_bytes: u64,
-    /// Number of files, directories and symlinks of the input root, as often as they occur.
+    /// Number of files, directories and symlinks of the input root, as often as they occur. A file with a modification time
+    /// is written for each occurrence: those beyond the first of its Directory count 16 times.
     pub input_entries: u64,
     /// Size in bytes of the files of the input root, as often as they occur.
     pub input_bytes: u64,
@@ -32,6 +33,8 @@ pub struct Bounds {
     pub output_bytes: u64,
     /// Size in bytes of standard output and standard error together.
     pub log_bytes: u64,
+    /// Time for the fetch and the assembly of inputs.
+    pub input_time: Duration,
     /// Time from the start to the end, with the fetch and the assembly of inputs, the command, and the hashing and the
     /// upload of outputs. `Action.timeout` bounds the command alone.
     pub total_time: Duration,
@@ -64,6 +67,7 @@ impl Default for Bounds {
             output_entries: 2_000_000,
             output_bytes: 64 << 30,
             log_bytes: 1 << 30,
+            input_time: Duration::from_hours(1),
             total_time: Duration::from_hours(25),
             network: ActionNetworkSetting::default(),
         }
@@ -147,7 +151,7 @@ impl Bound {
                 "--action-disk",
             ),
             Self::InputEntries => (
-                "the input root has too many files, directories and symlinks",
+                "the input root has too many files, directories and symlinks (repeated files with times count 16 times)",
                 "input_entries",
                 "--action-input-entries",
             ),

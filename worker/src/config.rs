@@ -21,6 +21,9 @@ pub struct ExecutorConfig {
     pub scratch_directory: Option<PathBuf>,
     /// Limit of the file cache in bytes. Files of running Actions stay even beyond it.
     pub cache_size_bytes: u64,
+    /// Limit of the directories and symlinks in the layers of input roots, which take an inode and a block each. Layers of
+    /// running Actions stay even beyond it.
+    pub max_layer_entries: u64,
     /// Directories of this machine that commands can read at the same path, in addition to `/usr`.
     pub host_directories: Vec<PathBuf>,
     /// Timeout of an Action that sets none.
@@ -34,13 +37,15 @@ pub struct ExecutorConfig {
 }
 
 impl ExecutorConfig {
-    /// A configuration with the default limits: 20 GiB of cache, one day for an Action.
+    /// A configuration with the default limits: 20 GiB of cache, 2,000,000 entries of layers (8 GB on ext4), one day for an
+    /// Action.
     pub fn new(cache_directory: impl Into<PathBuf>) -> Self {
         const DAY: Duration = Duration::from_hours(24);
         Self {
             cache_directory: cache_directory.into(),
             scratch_directory: None,
             cache_size_bytes: 20 << 30,
+            max_layer_entries: 2_000_000,
             host_directories: vec![],
             default_timeout: DAY,
             maximum_timeout: DAY,

@@ -72,6 +72,12 @@ pub enum Error {
     /// The command ran longer than its timeout.
     #[error("the command was killed after its timeout of {0:?}")]
     TimedOut(Duration),
+    /// The inputs were not in place in time.
+    #[error(
+        "the inputs were not in place after {}, which this worker allows; if the Action needs more, raise `input_time` of \
+         [execution.bounds], or --action-input-time of the worker", humantime::format_duration(*.0)
+    )]
+    InputsTimedOut(Duration),
     /// The scheduler took the Action back, or the worker shuts down.
     #[error("the execution was cancelled")]
     Cancelled,
@@ -156,6 +162,13 @@ impl Error {
             Self::Io { source, .. } => source.raw_os_error().is_some_and(is_exhaustion),
             _ => false,
         }
+    }
+
+    /// True if the disk, or the quota of the worker's user, was full.
+    pub fn is_full_disk(&self) -> bool {
+        let full = [Errno::NOSPC, Errno::DQUOT];
+        matches!(self, Self::Io { source, .. }
+            if full.iter().any(|errno| source.raw_os_error() == Some(errno.raw_os_error())))
     }
 
     /// For `map_err`: an input or output error with the operation that failed.

@@ -27,11 +27,13 @@ use crate::worker_directories::WorkerDirectories;
 
 mod disk;
 mod download;
+mod fetch;
 mod index;
 mod key;
 mod output_copy;
 mod reuse;
 
+use fetch::Fetch;
 use index::{CachedFile, FileIndex};
 pub use key::FileKey;
 pub(crate) use output_copy::CopyWriter;
@@ -119,6 +121,7 @@ impl FileCache {
             cache: Arc::clone(self),
             keys: vec![],
         };
+        let (fetch, _end) = Fetch::new(self);
         let mut wanted: Vec<FileKey> = keys.into_iter().collect();
         wanted.sort_unstable();
         wanted.dedup();
@@ -135,8 +138,8 @@ impl FileCache {
                     cache: self,
                     digests: claim.own.keys().copied().collect(),
                 };
-                let wanted = reuse::reuse(self, claim.own, &mut lease).await?;
-                download::download(self, store, wanted, &mut lease).await?;
+                let wanted = reuse::reuse(self, &fetch, claim.own, &mut lease).await?;
+                download::download(self, &fetch, store, wanted, &mut lease).await?;
                 drop(guard);
             } else if !claim.others.is_empty() {
                 released.await;
@@ -214,11 +217,22 @@ impl FileCache {
 
     /// If the limit is exceeded, removes the files that were not used for longest, until a tenth of the limit is free or
     /// only files in use are left. Blocks while it unlinks.
-    #[expect(clippy::cast_precision_loss, reason = "a metric needs no exact value")]
     pub fn evict(&self) {
+        self.evict_beyond(self.limit_bytes);
+    }
+
+    /// Removes the files that were not used for longest, until more than half of the bytes are free or only files in use are
+    /// left. Blocks while it unlinks.
+    pub fn evict_half(&self) {
+        let total = self.index.lock().total_bytes();
+        self.evict_beyond(total / 2);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a metric needs no exact value")]
+    fn evict_beyond(&self, limit_bytes: u64) {
         let victims = {
             let mut index = self.index.lock();
-            let victims = index.take_victims(self.limit_bytes);
+            let victims = index.take_victims(limit_bytes);
             gauge!("bitzel_worker_cache_bytes").set(index.total_bytes() as f64);
             // Under the lock, so that no file is moved away that was fetched again. The removal takes longer.
             let moved: Vec<PathBuf> = victims.iter().filter_map(|key| self.move_away(key)).collect();

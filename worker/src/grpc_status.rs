@@ -25,7 +25,7 @@ pub fn grpc_status(error: &Error) -> Status {
         | Error::ResultTooLarge { .. }
         | Error::UndeclaredWrites { .. }
         | Error::BoundReached(_) => Status::failed_precondition(with_causes(error)),
-        Error::TimedOut(_) => Status::deadline_exceeded(with_causes(error)),
+        Error::TimedOut(_) | Error::InputsTimedOut(_) => Status::deadline_exceeded(with_causes(error)),
         Error::Cancelled => Status::cancelled(with_causes(error)),
         Error::Store(_) => Status::unavailable(with_causes(error)),
         Error::Exhausted(_) => Status::aborted(with_causes(error)),

@@ -55,10 +55,11 @@ pub struct InputRoot {
 }
 
 impl InputRoots {
-    /// An assembler that takes files from a file cache.
-    pub fn new(directories: Arc<WorkerDirectories>, files: Arc<FileCache>) -> Self {
+    /// An assembler that takes files from a file cache. Its layers have `max_layer_entries` directories and symlinks at most,
+    /// but for those that are in use.
+    pub fn new(directories: Arc<WorkerDirectories>, files: Arc<FileCache>, max_layer_entries: u64) -> Self {
         Self {
-            layers: LayerCache::new(Arc::clone(&directories)),
+            layers: LayerCache::new(Arc::clone(&directories), max_layer_entries),
             directories,
             files,
         }
@@ -77,9 +78,10 @@ impl InputRoots {
     ) -> Result<InputRoot, Error> {
         if may_copy && is_small(tree)? {
             let copy = Assembly::copy(tree);
-            let keys = copy.file_keys()?;
+            let (keys, entries) = copy.contents(cancellation)?;
             let planned = PlannedAssembly {
                 keys,
+                entries,
                 assembly: copy,
                 path: directory.path("upper"),
             };
@@ -100,7 +102,7 @@ impl InputRoots {
             leases.push(self.layer(store, tree, key, cancellation).await?);
         }
         let skeleton = Assembly::skeleton(tree, selected);
-        let planned = PlannedAssembly::new(skeleton, directory.path("lower")).await?;
+        let planned = PlannedAssembly::new(skeleton, directory.path("lower"), cancellation).await?;
         let files = self.place(store, planned, cancellation, then).await?;
         self.enforce_cache_limit().await;
         let lower = std::iter::once(directory.relative("lower"))
@@ -133,16 +135,38 @@ impl InputRoots {
         Ok(Arc::new(ImageRoot::new(tree.root, lease)))
     }
 
-    /// True if the file cache holds more than its limit because of files that are in use.
+    /// True if the file cache or the layers hold more than their limit because they are in use.
     pub fn is_over_limit(&self) -> bool {
-        self.files.is_over_limit()
+        self.files.is_over_limit() || self.layers.is_over_limit()
     }
 
-    /// Evicts layers while their files keep the file cache over its limit, those of image roots last.
+    /// Evicts layers while they have too many entries, while their files keep the file cache over its limit, and while
+    /// space is low; those of image roots last.
     pub async fn enforce_cache_limit(&self) {
-        while self.files.is_over_limit() && self.layers.evict_one().await {
+        while (self.is_over_limit() || self.directories.is_low_on_space().await)
+            && self.layers.evict_one().await
+        {
             let files = Arc::clone(&self.files);
             run_blocking(move || files.evict()).await;
+        }
+    }
+
+    /// Frees space after an Action found the disk full: removes all idle layers, and half of the cached files if there is
+    /// no idle layer or if space is low even then. So repeated calls remove everything that is not in use.
+    pub async fn free_space(&self) {
+        let mut layers = 0_u32;
+        while self.layers.evict_one().await {
+            layers += 1;
+        }
+        let evicts_files = layers == 0 || self.directories.is_low_on_space().await;
+        tracing::warn!(
+            layers,
+            evicts_files,
+            "the disk was full; idle parts of the cache are removed"
+        );
+        if evicts_files {
+            let files = Arc::clone(&self.files);
+            run_blocking(move || files.evict_half()).await;
         }
     }
 
@@ -159,9 +183,10 @@ impl InputRoots {
             LayerClaim::Assemble(claim) => {
                 let assembly = Assembly::layer(Arc::clone(tree), key.clone());
                 let path = self.directories.cache().join(claim.relative_path());
-                let planned = PlannedAssembly::new(assembly, path.clone()).await?;
+                let planned = PlannedAssembly::new(assembly, path.clone(), cancellation).await?;
+                let entries = planned.entries;
                 match self.place(store, planned, cancellation, || Ok(())).await {
-                    Ok(files) => Ok(claim.finish(files)),
+                    Ok(files) => Ok(claim.finish(files, entries)),
                     Err(error) => {
                         // Nothing refers to the unfinished directory, and it can have many entries.
                         if let Err(error) = run_blocking(move || worker_directories::remove(&path)).await {
@@ -182,7 +207,9 @@ impl InputRoots {
         cancellation: &CancellationToken,
         then: impl FnOnce() -> Result<(), Error> + Send + 'static,
     ) -> Result<FileLease, Error> {
-        let PlannedAssembly { assembly, keys, path } = planned;
+        let PlannedAssembly {
+            assembly, keys, path, ..
+        } = planned;
         let (assembly, mut then) = (Arc::new(assembly), Some(then));
         let mut attempt = 0;
         loop {
@@ -216,15 +243,23 @@ impl InputRoots {
 struct PlannedAssembly {
     assembly: Assembly,
     keys: Vec<FileKey>,
+    /// Number of directories and symlinks.
+    entries: u64,
     path: PathBuf,
 }
 
 impl PlannedAssembly {
     /// Lists the files, which takes a while for large trees.
-    async fn new(assembly: Assembly, path: PathBuf) -> Result<Self, Error> {
+    async fn new(assembly: Assembly, path: PathBuf, cancellation: &CancellationToken) -> Result<Self, Error> {
+        let cancellation = cancellation.clone();
         run_blocking(move || {
-            let keys = assembly.file_keys()?;
-            Ok(Self { assembly, keys, path })
+            let (keys, entries) = assembly.contents(&cancellation)?;
+            Ok(Self {
+                assembly,
+                keys,
+                entries,
+                path,
+            })
         })
         .await
     }

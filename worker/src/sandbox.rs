@@ -309,7 +309,7 @@ fn means(bounds: &Bounds, cgroups: &Result<Arc<Cgroups>, String>) -> String {
     };
     format!(
         "bounds of each Action: memory {} by {}, processes {} by {}, disk {} and logs {} by watch, input entries {}, \
-         inputs {}, output entries {}, outputs {}, time in all {}; {place}",
+         inputs {}, output entries {}, outputs {}, time for inputs {}, time in all {}; {place}",
         size(bounds.memory_bytes),
         by(enforced.memory),
         bounds.processes,
@@ -320,6 +320,7 @@ fn means(bounds: &Bounds, cgroups: &Result<Arc<Cgroups>, String>) -> String {
         size(bounds.input_bytes),
         bounds.output_entries,
         size(bounds.output_bytes),
+        humantime::format_duration(bounds.input_time),
         humantime::format_duration(bounds.total_time),
     )
 }

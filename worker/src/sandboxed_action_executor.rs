@@ -5,6 +5,7 @@
 //! (`output_uploader`), and check it for undeclared writes (`undeclared_writes`).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bitzel_cas::BlobStore;
@@ -33,6 +34,7 @@ mod action_reader;
 mod command_runner;
 mod execution;
 mod execution_timeout;
+mod input_deadline;
 mod output_uploader;
 mod sandbox_properties;
 mod undeclared_writes;
@@ -41,6 +43,7 @@ use action_reader::{ActionReader, CheckedAction};
 use command_runner::{CommandEnd, CommandRunner};
 use execution::{Execution, metadata};
 use execution_timeout::ExecutionTimeouts;
+use input_deadline::InputDeadline;
 use output_uploader::OutputUploader;
 use undeclared_writes::refuse_undeclared_writes;
 
@@ -52,6 +55,7 @@ pub struct SandboxedActionExecutor {
     input_roots: InputRoots,
     runner: CommandRunner,
     max_input_entries: u64,
+    input_time: Duration,
     max_output_entries: u64,
     uploader: OutputUploader,
 }
@@ -79,9 +83,14 @@ impl SandboxedActionExecutor {
         Ok(Self {
             stores,
             reader: ActionReader::new(timeouts, &bounds),
-            input_roots: InputRoots::new(Arc::clone(&directories), Arc::clone(&files)),
+            input_roots: InputRoots::new(
+                Arc::clone(&directories),
+                Arc::clone(&files),
+                config.max_layer_entries,
+            ),
             runner: CommandRunner::new(sandbox),
             max_input_entries: bounds.input_entries,
+            input_time: bounds.input_time,
             max_output_entries: bounds.output_entries,
             uploader: OutputUploader::new(files, bounds),
             directories,
@@ -94,11 +103,13 @@ impl SandboxedActionExecutor {
         let read = self.reader.read(&*store, request.action);
         let action = unless_cancelled(&request.cancellation, read).await?;
         metadata(result).input_fetch_start_timestamp = Some(now());
-        let tree = self
-            .reader
-            .fetch_input_tree(&*store, &action, &request.cancellation)
-            .await?;
-        let image_root = self.image_root(&*store, &action, &request.cancellation).await?;
+        let deadline = InputDeadline::start(&request.cancellation, self.input_time);
+        let fetched = async {
+            let tree = self.reader.fetch_input_tree(&*store, &action, deadline.token());
+            let tree = tree.await?;
+            Ok((tree, self.image_root(&*store, &action, deadline.token()).await?))
+        };
+        let (tree, image_root) = deadline.outcome(fetched.await)?;
         let directories = Arc::clone(&self.directories);
         let directory = Arc::new(run_blocking(move || ActionDirectory::create(&directories)).await?);
         let network = action.properties.network;
@@ -110,7 +121,7 @@ impl SandboxedActionExecutor {
             directory: Arc::clone(&directory),
             image_root,
         };
-        let outcome = self.run_in_directory(&execution, result).await;
+        let outcome = self.run_in_directory(&execution, deadline, result).await;
         drop(execution);
         let Ok(directory) = Arc::try_unwrap(directory) else {
             return outcome;
@@ -146,10 +157,13 @@ impl SandboxedActionExecutor {
     async fn run_in_directory(
         &self,
         execution: &Execution<'_>,
+        deadline: InputDeadline,
         result: &mut ActionResult,
     ) -> Result<(), Error> {
         let cancellation = &execution.request.cancellation;
-        let input_root = self.assemble(execution).await?;
+        let assembled = self.assemble(execution, deadline.token()).await;
+        let input_root = deadline.outcome(assembled)?;
+        drop(deadline);
         metadata(result).input_fetch_completed_timestamp = Some(now());
 
         if let Some(stages) = &execution.request.stages {
@@ -195,24 +209,27 @@ impl SandboxedActionExecutor {
     }
 
     /// Assembles the input root and the parents of the outputs.
-    async fn assemble(&self, execution: &Execution<'_>) -> Result<InputRoot, Error> {
+    async fn assemble(
+        &self,
+        execution: &Execution<'_>,
+        cancellation: &CancellationToken,
+    ) -> Result<InputRoot, Error> {
         // With network a process outside the sandbox may hold the command's files and change them while they are
         // compared.
         let may_copy = !execution.action.properties.network && self.directories.scratch_is_bindable();
         let outputs = execution.action.declaration.component_paths();
         let (tree, directory) = (Arc::clone(&execution.tree), Arc::clone(&execution.directory));
-        let (max_directories, cancellation) =
-            (self.max_input_entries, execution.request.cancellation.clone());
+        let (max_directories, cancelled) = (self.max_input_entries, cancellation.clone());
         let create_parents = move || {
             let upper = directory.path("upper");
-            create_output_parents(&tree, &upper, &outputs, max_directories, &cancellation)
+            create_output_parents(&tree, &upper, &outputs, max_directories, &cancelled)
         };
         let input_root = self.input_roots.assemble(
             execution.store,
             &execution.tree,
             &execution.directory,
             may_copy,
-            &execution.request.cancellation,
+            cancellation,
             create_parents,
         );
         let input_root = input_root.await?;
@@ -235,6 +252,11 @@ impl ActionExecutor for SandboxedActionExecutor {
                 ..ExecuteResponse::default()
             },
             Err(error) => {
+                // The Action's own directory is removed. If the caches filled the disk, the next one would fail like it.
+                if error.is_full_disk() || (error.is_exhaustion() && self.directories.is_low_on_space().await)
+                {
+                    self.input_roots.free_space().await;
+                }
                 let is_started = metadata(&mut result).execution_start_timestamp.is_some();
                 ExecuteResponse {
                     // A partial result: logs, exit code, times.

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bitzel_cas::DirectoryLock;
+use bitzel_cas::blocking::run_blocking;
 use parking_lot::{Mutex, RwLock};
 use rustix::fs::{StatVfsMountFlags, statfs, statvfs};
 
@@ -48,6 +49,13 @@ pub(crate) const IMAGE_ROOT: &str = "image-root";
 const MIN_FREE_BYTES: u64 = 4 << 20;
 /// Free inodes of the scratch space at which it counts as full.
 const MIN_FREE_INODES: u64 = 16;
+
+/// Free bytes of the cache directory at which space is low, unless the file system is small: see [`LOW_SPACE_SHARE`].
+const LOW_BYTES: u64 = 1 << 30;
+/// Free inodes of the cache directory at which space is low, unless the file system is small.
+const LOW_INODES: u64 = 1 << 16;
+/// Share of a small file system, as one part of so many, at which its space is low.
+const LOW_SPACE_SHARE: u64 = 64;
 
 /// The locked directories of a worker.
 #[derive(Debug)]
@@ -146,6 +154,24 @@ impl WorkerDirectories {
             size(free),
             status.f_favail
         )))
+    }
+
+    /// True if the file system of the cache directory has so little space that it is better to evict layers than to fail.
+    pub async fn is_low_on_space(&self) -> bool {
+        let cache = self.cache.clone();
+        run_blocking(move || {
+            let Ok(status) = statvfs(&cache) else {
+                return false;
+            };
+            let is_low = |free: u64, total: u64, limit: u64| free < limit.min(total / LOW_SPACE_SHARE);
+            let block = status.f_frsize;
+            is_low(
+                status.f_bavail.saturating_mul(block),
+                status.f_blocks.saturating_mul(block),
+                LOW_BYTES,
+            ) || is_low(status.f_favail, status.f_files, LOW_INODES)
+        })
+        .await
     }
 
     /// A guard to hold while a file that a command may soon execute is open for writing.

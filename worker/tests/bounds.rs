@@ -226,6 +226,58 @@ async fn f8_the_total_time_ends_an_assembly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn f23_the_time_of_inputs_ends_an_assembly() {
+    let worker = bounded(|bounds| bounds.input_time = Duration::from_millis(300)).await;
+    let root = unfolding_tree(&worker).await;
+    let run = Run {
+        script: "true",
+        ..Run::default()
+    };
+    let response = worker.execute(worker.action(root, &run).await).await;
+    let status = response.status.unwrap();
+    assert_eq!(status.code, Code::DeadlineExceeded as i32, "{}", status.message);
+    assert!(status.message.contains("300ms"), "{}", status.message);
+    assert!(
+        status.message.contains("--action-input-time"),
+        "{}",
+        status.message
+    );
+    assert_eq!(worker.leftovers(), Vec::<std::path::PathBuf>::new());
+    // The command has the time of its own.
+    let run = Run {
+        script: "sleep 1",
+        ..Run::default()
+    };
+    worker.run(&directory([]), run).await;
+}
+
+#[tokio::test]
+async fn f23_repeated_files_with_times_weigh_more() {
+    let worker = bounded(|bounds| bounds.input_entries = 2000).await;
+    let files = (0..100).map(|number| (number.to_string(), file("x")));
+    let files = Node::Directory(files.collect(), None);
+    let run = Run {
+        script: "true",
+        ..Run::default()
+    };
+    let two = directory([("a", files.clone()), ("b", files.clone())]);
+    worker.run(&two, run).await;
+    let run = Run {
+        script: "true",
+        ..Run::default()
+    };
+    let three = directory([("a", files.clone()), ("b", files.clone()), ("c", files.clone())]);
+    let status = worker.respond(&three, run).await.status.unwrap();
+    assert_reached(&status, &["3303, and this worker allows 2000;", "count 16 times"]);
+    let run = Run {
+        script: "true",
+        ..Run::default()
+    };
+    // Those without times are links to one file.
+    worker.run(&three.without_properties(), run).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn f8_the_total_time_ends_the_hashing() {
     let worker = bounded(|bounds| {
         bounds.total_time = Duration::from_secs(2);
@@ -412,33 +464,13 @@ print(libc.syscall(keyctl, 22, -1, -3), libc.syscall(keyctl, 1, b\"bitzel\"))'";
     assert!(after.0 < before.0 + 20 || after.0 < 200, "{before:?} {after:?}");
 }
 
-/// A scratch directory on a file system in memory of its own, in a mount that is removed at the end. `None` if this user
-/// may not mount.
-struct SmallFileSystem(tempfile::TempDir);
-
-impl SmallFileSystem {
-    fn mount(size: &str) -> Option<Self> {
-        use rustix::mount::{MountFlags, mount};
-        let directory = tempfile::tempdir().unwrap();
-        let options = std::ffi::CString::new(format!("size={size},mode=700")).unwrap();
-        mount("tmpfs", directory.path(), "tmpfs", MountFlags::empty(), &*options).ok()?;
-        Some(Self(directory))
-    }
-}
-
-impl Drop for SmallFileSystem {
-    fn drop(&mut self) {
-        rustix::mount::unmount(self.0.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn f7_a_full_disk_hands_the_lease_back() {
-    let Some(small) = SmallFileSystem::mount("16M") else {
+    let Some(small) = SmallFileSystem::mount("size=16M") else {
         println!("SKIPPED: f7_a_full_disk_hands_the_lease_back: this user may not mount");
         return;
     };
-    let scratch = small.0.path().join("scratch");
+    let scratch = small.path().join("scratch");
     let worker = Worker::on(Arc::default(), |config| {
         config.scratch_directory = Some(scratch.clone());
     })
@@ -458,7 +490,7 @@ async fn f7_a_full_disk_hands_the_lease_back() {
     let failing = worker.action(root, &run("exit 3")).await;
     assert_eq!(worker.execute(failing).await.result.unwrap().exit_code, 3);
     // The worker itself notices it.
-    let ballast = small.0.path().join("ballast");
+    let ballast = small.path().join("ballast");
     let _ = fs::write(&ballast, vec![1; 17 << 20]);
     assert!(fs::metadata(&ballast).unwrap().size() > 15 << 20);
     let plain = worker.action(root, &run("# plain\necho x > out")).await;

@@ -9,6 +9,7 @@ mod action_network;
 mod bounds;
 mod busy_commands;
 mod execution;
+mod full_caches;
 mod harness;
 mod hostile_actions;
 mod image_roots;

@@ -45,7 +45,7 @@ pub use error::Error;
 pub use identity::{AuthenticationMethod, Identity};
 pub use incoming::{CloseReason, Connection, ConnectionState, PeerInfo, incoming};
 pub use key_set::KeySource;
-pub use limits::{Limits, LimitsLayer, ResponseBudget, ResponseMemory};
+pub use limits::{HeldMessage, Limits, LimitsLayer, MessageMemory, ResponseBudget, ResponseMemory};
 pub use password_authenticator::PasswordAuthenticator;
 pub use pattern::Pattern;
 pub use permission::{Permission, PermissionSet};

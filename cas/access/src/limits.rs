@@ -1,5 +1,6 @@
 //! Per-identity rate and concurrency limits.
 
+mod message_memory;
 mod metered_request;
 mod reserved_response;
 mod response_budget;
@@ -27,6 +28,7 @@ use crate::access_layer::RefusalBody;
 use crate::caller::Caller;
 use crate::incoming::{OpenCall, PeerInfo};
 
+pub use self::message_memory::{HeldMessage, MessageMemory};
 pub use self::response_budget::ResponseBudget;
 pub use self::response_memory::ResponseMemory;
 
@@ -201,10 +203,11 @@ where
         let connection = request.extensions().get::<PeerInfo>();
         let reservation = Arc::new(CallReservation {
             usage,
-            message: Mutex::new(None),
+            message: MessageMemory::default(),
             _stream: stream,
             _call: connection.map(|peer| peer.state.begin_call()),
         });
+        request.extensions_mut().insert(reservation.message.clone());
         let (parts, body) = request.into_parts();
         let body = MeteredRequest::new(
             body,
@@ -220,7 +223,7 @@ where
         Box::pin(async move {
             let mut response = response.await?;
             if has_one_request {
-                *reservation.message.lock() = None;
+                reservation.message.release();
             }
             let memory = response.extensions_mut().remove::<ResponseMemory>();
             Ok(response.map(|body| {
@@ -239,7 +242,7 @@ where
 struct CallReservation {
     usage: Arc<IdentityUsage>,
     /// Permits of the message that is arriving or being processed.
-    message: Mutex<Option<OwnedSemaphorePermit>>,
+    message: MessageMemory,
     _stream: OwnedSemaphorePermit,
     _call: Option<OpenCall>,
 }

@@ -111,6 +111,16 @@ pub(crate) struct WorkerArguments {
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "20G")]
     pub(crate) file_cache_size: u64,
 
+    /// Number of directories and symlinks that stay assembled for the next Actions. Each takes an inode and 4 KiB of the
+    /// disk
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 2_000_000,
+        env = "BITZEL_MAX_LAYER_ENTRIES"
+    )]
+    pub(crate) max_layer_entries: u64,
+
     /// Time that running Actions have to end after SIGTERM: seconds, or a number with m, h or d. Those that run longer are
     /// cancelled, and other workers run them again
     #[arg(long, value_name = "TIME", value_parser = parse_age, default_value = "1h")]

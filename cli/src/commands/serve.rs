@@ -181,6 +181,7 @@ pub(crate) async fn run(
         cache_directory: directories.worker(),
         scratch_directory,
         file_cache_size: None,
+        max_layer_entries: None,
         properties: vec![],
         slots,
         root_identity,

@@ -9,6 +9,7 @@ use bitzel_proto::Digest;
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, CWD, Mode, chmod, utimensat};
 
+use super::fetch::Fetch;
 use super::index::CachedFile;
 use super::key::FileKey;
 use crate::error::Error;
@@ -142,18 +143,18 @@ fn hash_file(
 
 /// Checks one small blob and writes it under all its keys.
 pub(super) fn write_small(
-    directories: &WorkerDirectories,
+    fetch: &Fetch,
     digest: Digest,
     blob: &[u8],
     keys: &[FileKey],
 ) -> Result<Vec<CachedFile>, Error> {
     check_digest(digest, digest.function().digest(blob))?;
     let write = |key| {
-        let mut file = TemporaryFile::create(directories)?;
+        let mut file = TemporaryFile::create(fetch.directories())?;
         file.file
             .write_all(blob)
             .map_err(|source| Error::io(format!("write blob {digest}"))(source))?;
-        file.publish(directories, key)
+        fetch.publish(file, key)
     };
     keys.iter().map(write).collect()
 }
@@ -161,18 +162,18 @@ pub(super) fn write_small(
 /// Creates the files `keys` with the content of the cached file `source`, without a download. Each copy is hashed while
 /// it is written. Fails if `source` does not have the content of `digest`.
 pub(super) fn copy(
-    directories: &WorkerDirectories,
+    fetch: &Fetch,
     source: &Path,
     digest: Digest,
     keys: &[FileKey],
 ) -> Result<Vec<CachedFile>, Error> {
     let copy = |key| {
-        let mut file = TemporaryFile::create(directories)?;
+        let mut file = TemporaryFile::create(fetch.directories())?;
         let actual = File::open(source)
             .and_then(|source| hash_file(source, digest, |bytes| file.file.write_all(bytes)))
             .map_err(Error::io_at("copy", source))?;
         check_digest(digest, actual)?;
-        file.publish(directories, key)
+        fetch.publish(file, key)
     };
     keys.iter().map(copy).collect()
 }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::sync::Arc;
 
 use bitzel_cas::batching::{BatchLimits, batches};
 use bitzel_cas::blocking::run_blocking;
@@ -13,11 +12,11 @@ use futures::{StreamExt, TryStreamExt};
 use rayon::prelude::*;
 
 use super::disk::{self, TemporaryFile};
+use super::fetch::Fetch;
 use super::index::CachedFile;
 use super::key::FileKey;
 use super::{FileCache, FileLease, count_input_files};
 use crate::error::Error;
-use crate::worker_directories::WorkerDirectories;
 
 /// Largest blob that is read as part of a batch.
 const MAX_BATCHED_BLOB_BYTES: u64 = 256 << 10;
@@ -35,6 +34,7 @@ type Batch = Vec<(Digest, Vec<FileKey>)>;
 /// Downloads all of `wanted` into the cache, held by `lease`. Tries all blobs before it reports the missing ones.
 pub(super) async fn download(
     cache: &FileCache,
+    fetch: &Fetch,
     store: &dyn BlobStore,
     wanted: HashMap<Digest, Vec<FileKey>>,
     lease: &mut FileLease,
@@ -44,17 +44,16 @@ pub(super) async fn download(
         .into_iter()
         .partition(|(digest, _)| digest.size_bytes() > MAX_BATCHED_BLOB_BYTES);
     let batches = batches(small, BATCH_LIMITS, |(digest, _)| digest.size_bytes());
-    let directories = &cache.directories;
     let large = futures::stream::iter(large)
         .map(|(digest, keys)| async move {
-            match stream(directories, store, digest, keys).await {
+            match stream(fetch, store, digest, keys).await {
                 Err(Error::Store(bitzel_cas::Error::NotFound(digest))) => Ok((vec![], vec![digest])),
                 other => other.map(|files| (files, vec![])),
             }
         })
         .buffer_unordered(MAX_CONCURRENT_TRANSFERS);
     let small = futures::stream::iter(batches)
-        .map(|batch| read_batch(directories, store, batch))
+        .map(|batch| read_batch(fetch, store, batch))
         .buffer_unordered(MAX_CONCURRENT_TRANSFERS);
     let mut missing = vec![];
     let mut done = futures::stream::select(large, small);
@@ -73,7 +72,7 @@ pub(super) async fn download(
 }
 
 async fn read_batch(
-    directories: &Arc<WorkerDirectories>,
+    fetch: &Fetch,
     store: &dyn BlobStore,
     batch: Batch,
 ) -> Result<(Vec<CachedFile>, Vec<Digest>), Error> {
@@ -97,10 +96,10 @@ async fn read_batch(
             Some(Err(error)) => return Err(error.into()),
         }
     }
-    let files = blocking(directories, move |directories| {
+    let files = blocking(fetch, move |fetch| {
         let written = present
             .par_iter()
-            .map(|(digest, blob, keys)| disk::write_small(directories, *digest, blob, keys));
+            .map(|(digest, blob, keys)| disk::write_small(fetch, *digest, blob, keys));
         Ok(written.collect::<Result<Vec<_>, Error>>()?.concat())
     })
     .await?;
@@ -108,18 +107,18 @@ async fn read_batch(
 }
 
 async fn stream(
-    directories: &Arc<WorkerDirectories>,
+    fetch: &Fetch,
     store: &dyn BlobStore,
     digest: Digest,
     keys: Vec<FileKey>,
 ) -> Result<Vec<CachedFile>, Error> {
     let mut chunks = store.read(digest, BlobRange::default()).await?;
-    let mut file = blocking(directories, TemporaryFile::create).await?;
+    let mut file = blocking(fetch, |fetch| TemporaryFile::create(fetch.directories())).await?;
     let mut hasher = digest.function().hasher();
     let mut size = 0;
     while let Some(chunk) = chunks.try_next().await? {
         size += chunk.len() as u64;
-        (file, hasher) = blocking(directories, move |_| {
+        (file, hasher) = blocking(fetch, move |_| {
             hasher.update(&chunk);
             file.file
                 .write_all(&chunk)
@@ -132,22 +131,22 @@ async fn stream(
         }
     }
     disk::check_digest(digest, hasher.finish())?;
-    blocking(directories, move |directories| {
+    blocking(fetch, move |fetch| {
         let Some((first, rest)) = keys.split_first() else {
             return Ok(vec![]);
         };
         // Before it gets the mode of its key, which may not let the worker read it.
-        let mut files = disk::copy(directories, file.path.path(), digest, rest)?;
-        files.push(file.publish(directories, first)?);
+        let mut files = disk::copy(fetch, file.path.path(), digest, rest)?;
+        files.push(fetch.publish(file, first)?);
         Ok(files)
     })
     .await
 }
 
 async fn blocking<T: Send + 'static>(
-    directories: &Arc<WorkerDirectories>,
-    work: impl FnOnce(&WorkerDirectories) -> Result<T, Error> + Send + 'static,
+    fetch: &Fetch,
+    work: impl FnOnce(&Fetch) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    let directories = Arc::clone(directories);
-    run_blocking(move || work(&directories)).await
+    let fetch = fetch.clone();
+    run_blocking(move || work(&fetch)).await
 }

@@ -4,19 +4,18 @@
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use bitzel_proto::Digest;
 use rayon::prelude::*;
 
 use super::disk;
+use super::fetch::Fetch;
 use super::index::CachedFile;
 use super::key::FileKey;
 use super::{FileCache, FileLease, count_input_files};
 use bitzel_cas::blocking::run_blocking;
 
 use crate::error::Error;
-use crate::worker_directories::WorkerDirectories;
 
 /// The cached files of one digest.
 struct Candidate {
@@ -43,16 +42,17 @@ struct Reused {
 /// Brings those of `wanted` that need no download into the cache, held by `lease`. Returns the others.
 pub(super) async fn reuse(
     cache: &FileCache,
+    fetch: &Fetch,
     mut wanted: HashMap<Digest, Vec<FileKey>>,
     lease: &mut FileLease,
 ) -> Result<HashMap<Digest, Vec<FileKey>>, Error> {
     let candidates = cache.candidates(&mut wanted, lease);
     if !candidates.is_empty() {
-        let directories = Arc::clone(&cache.directories);
+        let fetch = fetch.clone();
         let reused = run_blocking(move || {
             let reused = candidates
                 .into_par_iter()
-                .map(|candidate| candidate.reuse(&directories));
+                .map(|candidate| candidate.reuse(&fetch));
             reused.collect::<Result<Vec<Reused>, Error>>()
         })
         .await?;
@@ -122,8 +122,9 @@ impl FileCache {
 
 impl Candidate {
     /// Hashes the present files and copies one of them for the absent ones.
-    fn reuse(self, directories: &WorkerDirectories) -> Result<Reused, Error> {
-        let path = |key: &FileKey| -> PathBuf { directories.cache().join(FileCache::relative_path(key)) };
+    fn reuse(self, fetch: &Fetch) -> Result<Reused, Error> {
+        let path =
+            |key: &FileKey| -> PathBuf { fetch.directories().cache().join(FileCache::relative_path(key)) };
         let mut reused = Reused {
             remaining: self.absent,
             ..Reused::default()
@@ -140,7 +141,7 @@ impl Candidate {
         if reused.remaining.is_empty() || reused.corrupt.contains(&source) {
             return Ok(reused);
         }
-        match disk::copy(directories, &path(&source), self.digest, &reused.remaining) {
+        match disk::copy(fetch, &path(&source), self.digest, &reused.remaining) {
             Ok(copied) => {
                 reused.copied = copied;
                 reused.remaining.clear();

@@ -7,8 +7,10 @@ use bitzel_proto::reapi::{FileNode, NodeProperties, NodeProperty};
 use bitzel_proto::{Digest, DigestFunction};
 use proptest::prelude::*;
 
-use super::FileCache;
+use super::fetch::Fetch;
 use super::key::{FileKey, Identity};
+use super::{FileCache, disk};
+use crate::error::Error;
 use crate::node_properties::Mtime;
 use crate::worker_directories::WorkerDirectories;
 
@@ -132,4 +134,21 @@ async fn f22_an_eviction_removes_no_file_that_was_fetched_again() {
             );
         }
     }
+}
+
+#[test]
+fn f23_a_fetch_that_is_over_writes_no_further_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let directories = WorkerDirectories::open(directory.path(), None).unwrap();
+    let cache = FileCache::open(directories, u64::MAX).unwrap();
+    let (fetch, end) = Fetch::new(&cache);
+    let keys: Vec<FileKey> = ["a", "b"]
+        .map(|path| key(&node(None, Some(7), None), path))
+        .to_vec();
+    disk::write_small(&fetch, keys[0].digest, b"x", &keys[..1]).unwrap();
+    assert!(cache.index.lock().contains(&keys[0]), "an eviction would find it");
+    drop(end);
+    let written = disk::write_small(&fetch, keys[0].digest, b"x", &keys);
+    assert!(matches!(written, Err(Error::Cancelled)), "{written:?}");
+    assert!(!cache.path(&keys[1]).exists());
 }

@@ -92,15 +92,21 @@ impl Assembly {
         }
     }
 
-    /// The keys of all files of the assembly.
-    pub(super) fn file_keys(&self) -> Result<Vec<FileKey>, Error> {
-        let mut keys = vec![];
+    /// The keys of all files of the assembly, and the number of its directories and symlinks. Ends early with
+    /// [`Error::Cancelled`].
+    pub(super) fn contents(&self, cancellation: &CancellationToken) -> Result<(Vec<FileKey>, u64), Error> {
+        let (mut keys, mut entries) = (vec![], 0);
         let mut pending = vec![self.start.clone()];
         while let Some(key) = pending.pop() {
             if self.omitted.contains(&key) {
                 continue;
             }
-            for node in &directory_of(&self.tree, key.digest)?.files {
+            if cancellation.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            let directory = directory_of(&self.tree, key.digest)?;
+            entries += 1 + directory.symlinks.len() as u64;
+            for node in &directory.files {
                 let path = join(&key.path, &node.name);
                 keys.push(FileKey::of_node(key.digest.function(), node, &path)?);
             }
@@ -109,7 +115,7 @@ impl Assembly {
                 pending.push(LayerKey { path, digest });
             }
         }
-        Ok(keys)
+        Ok((keys, entries))
     }
 
     /// Assembles in the directory `top`, which is created if it does not exist. All files have to stay in the cache
@@ -142,17 +148,19 @@ impl Assembly {
 
 impl AssemblyRun<'_> {
     fn directory(&self, target: &OwnedFd, key: &LayerKey) -> Result<(), Error> {
-        if self.cancellation.is_cancelled() {
-            return Err(Error::Cancelled);
-        }
+        self.check_cancellation()?;
         let tree = &self.assembly.tree;
         let directory = directory_of(tree, key.digest)?;
         directory.files.par_chunks(FILES_PER_TASK).try_for_each(|nodes| {
+            self.check_cancellation()?;
             nodes
                 .iter()
                 .try_for_each(|node| self.file(target, node, &join(&key.path, &node.name), key.digest))
         })?;
-        for node in &directory.symlinks {
+        for (number, node) in directory.symlinks.iter().enumerate() {
+            if number % FILES_PER_TASK == 0 {
+                self.check_cancellation()?;
+            }
             let failed = |error| Error::io(format!("link {}", join(&key.path, &node.name)))(error);
             symlinkat(node.target.as_str(), target, node.name.as_str()).map_err(failed)?;
             let time = mtime(node.node_properties.as_ref()).unwrap_or(DEFAULT_MTIME);
@@ -182,6 +190,13 @@ impl AssemblyRun<'_> {
         // Last, because everything above changes the modification time and may need write permission.
         set_attributes(target, directory)
             .map_err(|error| Error::io(format!("set mode and time of {}", key.path))(error))
+    }
+
+    fn check_cancellation(&self) -> Result<(), Error> {
+        if self.cancellation.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        Ok(())
     }
 
     fn file(&self, target: &OwnedFd, node: &FileNode, path: &str, parent: Digest) -> Result<(), Error> {

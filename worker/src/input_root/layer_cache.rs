@@ -17,6 +17,8 @@ use crate::worker_directories::{self, WorkerDirectories};
 #[derive(Debug)]
 pub(super) struct LayerCache {
     directories: Arc<WorkerDirectories>,
+    /// Limit of the entries of all layers.
+    max_entries: u64,
     state: Mutex<State>,
     claims_ended: Notify,
 }
@@ -37,6 +39,8 @@ struct Layer {
     is_image_root: bool,
     /// Cached files that the layer links to. `None` while the layer is being assembled.
     files: Option<FileLease>,
+    /// Directories and symlinks of the layer. Each takes an inode, and a block or more.
+    entries: u64,
 }
 
 /// A layer in use: it is not evicted.
@@ -65,12 +69,20 @@ pub(super) enum LayerClaim {
 }
 
 impl LayerCache {
-    pub(super) fn new(directories: Arc<WorkerDirectories>) -> Arc<Self> {
+    pub(super) fn new(directories: Arc<WorkerDirectories>, max_entries: u64) -> Arc<Self> {
         Arc::new(Self {
             directories,
+            max_entries,
             state: Mutex::default(),
             claims_ended: Notify::new(),
         })
+    }
+
+    /// True if the layers have more directories and symlinks than their limit.
+    pub(super) fn is_over_limit(&self) -> bool {
+        let state = self.state.lock();
+        let entries = state.layers.values().map(|layer| layer.entries);
+        entries.fold(0, u64::saturating_add) > self.max_entries
     }
 
     /// True if a layer is assembled or being assembled.
@@ -116,6 +128,7 @@ impl LayerCache {
                     last_used,
                     is_image_root: false,
                     files: None,
+                    entries: 0,
                 });
                 Some(LayerClaim::Assemble(AssemblyClaim {
                     cache: Arc::clone(self),
@@ -196,11 +209,13 @@ impl AssemblyClaim {
         &self.relative_path
     }
 
-    /// Marks the layer as assembled. It keeps `files` in the file cache: unlinking them there would free nothing.
-    pub(super) fn finish(mut self, files: FileLease) -> LayerLease {
+    /// Marks the layer, of a number of directories and symlinks, as assembled. It keeps `files` in the file cache:
+    /// unlinking them there would free nothing.
+    pub(super) fn finish(mut self, files: FileLease, entries: u64) -> LayerLease {
         self.is_finished = true;
         if let Some(layer) = self.cache.state.lock().layers.get_mut(&self.key) {
             layer.files = Some(files);
+            layer.entries = entries;
             layer.leases = 1;
         }
         self.cache.claims_ended.notify_waiters();

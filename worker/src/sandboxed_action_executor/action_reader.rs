@@ -22,7 +22,7 @@ use super::sandbox_properties::SandboxProperties;
 use crate::bounds::{Bound, BoundReached, Bounds};
 use crate::cancellation::unless_cancelled;
 use crate::error::Error;
-use crate::input_tree::{child_digest, directory_of, tree_totals};
+use crate::input_tree::{child_digest, directory_of, tree_totals, weighed_entries};
 use crate::outputs::OutputDeclaration;
 use crate::relative_path::resolve;
 
@@ -121,15 +121,19 @@ impl ActionReader {
             tree.map_err(Error::input_root)
         };
         let tree = Arc::new(unless_cancelled(cancellation, fetch).await?);
-        let totals = if tree.directories.len() <= MAX_DIRECTORIES_COUNTED_AT_ONCE {
-            tree_totals(&tree)?
+        let figures = |tree: &DirectoryTree| {
+            let totals = tree_totals(tree)?;
+            Ok::<_, Error>((weighed_entries(tree, totals), totals.bytes))
+        };
+        let (entries, bytes) = if tree.directories.len() <= MAX_DIRECTORIES_COUNTED_AT_ONCE {
+            figures(&tree)?
         } else {
             let tree = Arc::clone(&tree);
-            run_blocking(move || tree_totals(&tree)).await?
+            run_blocking(move || figures(&tree)).await?
         };
         for (bound, used, allowed) in [
-            (Bound::InputEntries, totals.entries, self.max_input_entries),
-            (Bound::InputBytes, totals.bytes, self.max_input_bytes),
+            (Bound::InputEntries, entries, self.max_input_entries),
+            (Bound::InputBytes, bytes, self.max_input_bytes),
         ] {
             if used > allowed {
                 let used = Some(used);

@@ -10,11 +10,13 @@
 mod disk;
 mod image_root;
 mod input_tree;
+mod small_file_system;
 mod watched_blob_store;
 mod worker;
 
 pub use disk::{contents, created_by_command};
 pub use image_root::image_root;
 pub use input_tree::{Node, directory, file, plain_file, symlink};
+pub use small_file_system::SmallFileSystem;
 pub use watched_blob_store::WatchedBlobStore;
 pub use worker::{EXACT, FUNCTION, Run, USER_NAMESPACES, Worker};

@@ -58,8 +58,6 @@ pub(super) struct MeteredRequest<C> {
     message_bytes: u64,
     /// Count of the memory of the present message.
     scan: Option<MessageScan>,
-    /// Permits that are held.
-    held: u32,
     /// Permits that the pending data needs in all.
     wanted: u32,
     /// End of the wait for them.
@@ -88,7 +86,6 @@ impl<C: RefusalBody> MeteredRequest<C> {
             remaining: 0,
             message_bytes: 0,
             scan: None,
-            held: 0,
             wanted: 0,
             deadline: None,
             idle: IdleTimer::new(idle_timeout),
@@ -176,19 +173,16 @@ impl<C: RefusalBody> MeteredRequest<C> {
 
     /// Waits for the permits of the pending data.
     fn poll_permits(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Status>> {
-        let missing = self.wanted.saturating_sub(self.held);
+        let missing = self.wanted.saturating_sub(self.reservation.message.held());
         if missing == 0 {
             return Poll::Ready(Ok(()));
         }
         match self.permits.poll_acquire_many(context, missing) {
             Poll::Ready(permit) => {
-                let mut message = self.reservation.message.lock();
-                match (message.as_mut(), permit) {
-                    (Some(held), Some(permit)) => held.merge(permit),
-                    (None, permit) => *message = permit,
-                    (Some(_), None) => {}
+                // The semaphore is never closed.
+                if let Some(permit) = permit {
+                    self.reservation.message.add(permit);
                 }
-                self.held = self.wanted;
                 self.deadline = None;
                 Poll::Ready(Ok(()))
             }
@@ -207,8 +201,7 @@ impl<C: RefusalBody> MeteredRequest<C> {
     }
 
     fn release(&mut self) {
-        *self.reservation.message.lock() = None;
-        self.held = 0;
+        self.reservation.message.release();
     }
 }
 

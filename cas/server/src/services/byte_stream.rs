@@ -5,7 +5,7 @@ mod uploads;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bitzel_access::{Permission, ResponseMemory, authorize};
+use bitzel_access::{MessageMemory, Permission, ResponseMemory, authorize};
 use bitzel_cas::blob_store::chunk_limit::{open_within, stream_within};
 use bitzel_cas::blob_store::{BlobRange, BlobStream};
 use bitzel_cas::compression::{DecompressionMemory as _, DecompressionStep, Decompressor, compressed};
@@ -189,7 +189,7 @@ impl ByteStreamService {
             }
             expected_offset += data.len() as u64;
             let progress = match &mut decompression {
-                None => upload.push(data.into()).await,
+                None => upload.push(data.into(), MessageMemory::take(extensions)).await,
                 Some(decompression) => decompression.push(&mut upload, &data).await,
             };
             match progress {
@@ -228,7 +228,7 @@ impl Decompression {
         loop {
             match self.decompressor.step(&mut data)? {
                 DecompressionStep::Piece(piece) => {
-                    if let Progress::BlobExists = upload.push(piece).await? {
+                    if let Progress::BlobExists = upload.push(piece, None).await? {
                         return Ok(Progress::BlobExists);
                     }
                 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bitzel_access::HeldMessage;
 use bitzel_cas::error::Error;
 use bitzel_cas::instance_blob_stores::InstanceBlobStores;
 use bitzel_proto::{Digest, ResourceName};
@@ -16,7 +17,6 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, mpsc};
 use tokio::time::Instant;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
@@ -24,8 +24,11 @@ use tonic::Status;
 const PARKED_WRITE_LIFETIME: Duration = Duration::from_mins(2);
 /// Writes without a connection that are kept: each holds a file and reserved space in the store.
 const MAX_PARKED_WRITES: usize = 256;
-/// Chunks that are queued between the connection and the store.
+/// Chunks that are queued between the connection and the store. One that is larger than [`SMALL_CHUNK_BYTES`] enters only
+/// the empty queue, so the queue holds one message and three small chunks at most.
 const MAX_QUEUED_CHUNKS: usize = 4;
+/// Size of chunks that may wait in the queue beside others: the pieces of a decompression.
+const SMALL_CHUNK_BYTES: usize = 128 << 10;
 /// Longest resource name: clients choose the names.
 const MAX_NAME_BYTES: usize = 1024;
 
@@ -47,8 +50,15 @@ struct Entry {
 /// Channel into the store, and the job at its end.
 struct Pipe {
     /// `None` after the end of the blob.
-    sender: Option<mpsc::Sender<Bytes>>,
+    sender: Option<mpsc::Sender<QueuedChunk>>,
     write: AbortOnDropHandle<Result<(), Error>>,
+}
+
+/// Chunk on its way to the store. The memory of its message stays reserved until the store asks for the next chunk, so a
+/// write that waits for another writer of the blob keeps nothing uncounted.
+struct QueuedChunk {
+    data: Bytes,
+    memory: Option<HeldMessage>,
 }
 
 /// State of a write after a chunk.
@@ -121,7 +131,12 @@ impl Uploads {
     fn start(&self, resource: &ResourceName) -> Entry {
         let (sender, receiver) = mpsc::channel(MAX_QUEUED_CHUNKS);
         let (store, digest) = (self.stores.store(&resource.instance), resource.digest);
-        let blob = ReceiverStream::new(receiver).map(Ok).boxed();
+        let blob = futures::stream::unfold((receiver, None), |(mut receiver, stored)| async move {
+            drop(stored);
+            let QueuedChunk { data, memory } = receiver.recv().await?;
+            Some((Ok(data), (receiver, memory)))
+        })
+        .boxed();
         let write = tokio::spawn(async move { store.write(digest, blob).await });
         Entry {
             pipe: Arc::new(AsyncMutex::new(Pipe {
@@ -181,12 +196,12 @@ impl Upload {
         self.entry.committed.load(Ordering::Acquire)
     }
 
-    /// Passes bytes on to the store.
-    pub(super) async fn push(&mut self, chunk: Bytes) -> Result<Progress, Error> {
-        if chunk.is_empty() {
+    /// Passes bytes on to the store, with the memory of their message.
+    pub(super) async fn push(&mut self, data: Bytes, memory: Option<HeldMessage>) -> Result<Progress, Error> {
+        if data.is_empty() {
             return Ok(Progress::Continue);
         }
-        let committed = self.committed() + chunk.len() as u64;
+        let committed = self.committed() + data.len() as u64;
         if committed > self.digest.size_bytes() {
             self.forget();
             return Err(Error::InvalidArgument(format!(
@@ -195,9 +210,17 @@ impl Upload {
                 self.digest
             )));
         }
+        let slots = if data.len() > SMALL_CHUNK_BYTES {
+            MAX_QUEUED_CHUNKS
+        } else {
+            1
+        };
         if let Some(sender) = &self.pipe.sender
-            && sender.send(chunk).await.is_ok()
+            && let Ok(mut slots) = sender.reserve_many(slots).await
+            && let Some(slot) = slots.next()
         {
+            slot.send(QueuedChunk { data, memory });
+            drop(slots);
             self.entry.committed.store(committed, Ordering::Release);
             *self.entry.last_use.lock() = Instant::now();
             return Ok(Progress::Continue);

@@ -6,8 +6,10 @@
 //! blob again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bitzel_cas::action_cache::ActionCache;
+use bitzel_cas::blob_store::verification::verified;
 use bitzel_cas::blob_store::{BlobRange, BlobStore, BlobStream};
 use bitzel_cas::blocking::run_blocking;
 use bitzel_cas::error::Error;
@@ -161,7 +163,10 @@ impl ChunkedBlobs {
         written.into_iter().collect()
     }
 
-    /// Makes a blob from chunks. The store verifies its digest.
+    /// Makes a blob from chunks, and remembers them if they are proven to make it.
+    ///
+    /// The proof is the digest of their bytes, computed here. A successful write proves nothing: a store leaves the bytes
+    /// unread if another writer has brought the blob meanwhile.
     pub(super) async fn splice(
         &self,
         digest: Digest,
@@ -184,11 +189,16 @@ impl ChunkedBlobs {
         if let Some(missing) = self.store.find_missing(&chunks).await?.first() {
             return Err(Error::NotFound(*missing));
         }
-        self.store
-            .write(digest, self.concatenated(chunks.clone()))
-            .await?;
+        // The bytes that complete the blob pass only after the check of the digest.
+        let passed = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&passed);
+        let blob = verified(digest, self.concatenated(chunks.clone())).inspect_ok(move |bytes| {
+            counter.fetch_add(bytes.len() as u64, Ordering::AcqRel);
+        });
+        self.store.write(digest, blob.boxed()).await?;
+        let is_proven = passed.load(Ordering::Acquire) == digest.size_bytes();
         // Chunks of another chunking function would share nothing with those of other blobs.
-        if function == i32::from(ChunkingFunction::FastCdc2020) {
+        if is_proven && function == i32::from(ChunkingFunction::FastCdc2020) {
             self.remember(digest, &chunks).await;
         }
         Ok(())
@@ -203,9 +213,10 @@ impl ChunkedBlobs {
         blobs.buffered(MAX_CONCURRENT_CHUNK_READS).try_flatten().boxed()
     }
 
-    /// Key of a mapping. It includes the chunk size: blobs that were cut for another size are cut again.
+    /// Key of a mapping. It includes the chunk size: blobs that were cut for another size are cut again. Mappings without
+    /// "proven" in their key are not used: they were remembered before chunks were checked.
     fn key(&self, blob: Digest) -> Digest {
-        let name = format!("chunk mapping of {blob} by {}", self.chunking.average);
+        let name = format!("proven chunk mapping of {blob} by {}", self.chunking.average);
         blob.function().digest(name.as_bytes())
     }
 

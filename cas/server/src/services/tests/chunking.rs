@@ -1,9 +1,12 @@
 //! Splitting and splicing, through a real server.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use bitzel_cas::blob_store::{one_chunk, read_whole};
+use async_trait::async_trait;
+use bitzel_cas::blob_store::{BlobStream, one_chunk, read_whole};
 use bitzel_cas::error::Error;
+use bitzel_cas::forward_blob_store;
 use bitzel_cas::testing::noise;
 use bitzel_proto::reapi::chunking_function::Value as ChunkingFunction;
 use bitzel_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
@@ -131,6 +134,50 @@ async fn splices_a_blob_from_old_and_new_chunks() {
         chunks,
         "the mapping is remembered"
     );
+}
+
+/// Store in which another writer brings a blob while it is being spliced, so that the splice's own bytes stay unread.
+struct OvertakingStore {
+    inner: Arc<MemoryBlobStore>,
+    blob: Bytes,
+    has_overtaken: AtomicBool,
+}
+
+#[async_trait]
+impl BlobStore for OvertakingStore {
+    forward_blob_store!(inner: find_missing, read, lease, resolve, read_batch, write_batch);
+
+    async fn write(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
+        if digest != sha256(&self.blob) {
+            return self.inner.write(digest, blob).await;
+        }
+        self.has_overtaken.store(true, Ordering::Release);
+        self.inner.write(digest, one_chunk(self.blob.clone())).await
+    }
+}
+
+#[tokio::test]
+async fn f23_remembers_no_chunks_that_were_not_checked() {
+    let blob = Bytes::from(noise(9, 5 << 20));
+    let digest = sha256(&blob);
+    let store = Arc::new(OvertakingStore {
+        inner: Arc::default(),
+        blob: blob.clone(),
+        has_overtaken: AtomicBool::new(false),
+    });
+    let server = TestServer::start_with(Arc::<OvertakingStore>::clone(&store)).await;
+    let mut client = client(&server);
+    let wrong = [
+        add(&server, &noise(10, 3 << 20)).await,
+        add(&server, &noise(11, 2 << 20)).await,
+    ];
+    splice(&mut client, digest, &wrong).await.unwrap();
+    assert!(store.has_overtaken.load(Ordering::Acquire));
+    let mut whole = Vec::new();
+    for chunk in split(&mut client, digest).await.unwrap() {
+        whole.extend_from_slice(&read_whole(&*server.store, chunk).await.unwrap());
+    }
+    assert!(whole == blob, "the chunks are those of the blob");
 }
 
 #[tokio::test]

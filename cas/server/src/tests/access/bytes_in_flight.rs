@@ -236,3 +236,64 @@ async fn f17_the_directories_that_get_tree_has_seen_count() {
         assert_eq!(status.code(), code, "{mebibytes} MiB: {status}");
     }
 }
+
+/// Store whose writes wait, like those that wait for another writer of the blob. They read nothing meanwhile.
+struct WaitingStore {
+    inner: MemoryBlobStore,
+    go_on: tokio::sync::Semaphore,
+}
+
+#[async_trait::async_trait]
+impl BlobStore for WaitingStore {
+    bitzel_cas::forward_blob_store!(inner: find_missing, read, lease, resolve, read_batch, write_batch);
+
+    async fn write(
+        &self,
+        digest: bitzel_proto::Digest,
+        blob: bitzel_cas::blob_store::BlobStream,
+    ) -> Result<(), bitzel_cas::error::Error> {
+        let _turn = self.go_on.acquire().await.unwrap();
+        self.inner.write(digest, blob).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn f23_a_message_in_the_queue_of_a_write_counts() {
+    let store = Arc::new(WaitingStore {
+        inner: MemoryBlobStore::default(),
+        go_on: tokio::sync::Semaphore::new(0),
+    });
+    let server = Limited {
+        store: Arc::<WaitingStore>::clone(&store),
+        ..Limited::new()
+    };
+    let blob = noise(1, 80 << 10);
+    let part = |offset: usize, finish_write| {
+        framed(&WriteRequest {
+            resource_name: format!("uploads/u/blobs/{}", sha256(&blob)),
+            write_offset: offset.try_into().unwrap(),
+            finish_write,
+            data: blob[offset..offset + (40 << 10)].to_vec(),
+        })
+    };
+    let queued = server.call();
+    queued.sender.send(part(0, false)).await.unwrap();
+    queued.sender.reserve().await.unwrap();
+    // It waits for the bytes of the message in the queue, which nobody takes out.
+    queued.sender.send(part(40 << 10, true)).await.unwrap();
+    let refused = tokio::time::timeout(std::time::Duration::from_hours(1), queued.answer);
+    let refused = refused
+        .await
+        .expect("the message in the queue does not count")
+        .unwrap();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+
+    // The store takes the message, and the bytes are free again.
+    store.go_on.add_permits(2);
+    let other = server.call();
+    other.sender.send(part(0, false)).await.unwrap();
+    other.sender.send(part(40 << 10, true)).await.unwrap();
+    drop(other.sender);
+    assert_eq!(other.answer.await.unwrap().code(), Code::Ok);
+    assert!(server.has(&blob).await);
+}
