@@ -14,6 +14,7 @@ mod results;
 mod spool;
 mod values;
 mod web_dav;
+mod web_pages;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -33,6 +34,7 @@ use tower::Service;
 
 use self::body::{empty, text};
 use self::web_dav::{describe_collection, make_collection};
+use self::web_pages::refuse_web_pages;
 
 use crate::upload_shares::UploadShares;
 
@@ -85,6 +87,7 @@ impl HttpCacheService {
     }
 
     async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        refuse_web_pages(&request)?;
         let path = CachePath::parse(request.uri().path())
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let (parts, body) = request.into_parts();
