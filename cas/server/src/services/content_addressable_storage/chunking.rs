@@ -17,6 +17,7 @@ use bitzel_proto::{Digest, DigestFunction, InstanceName};
 use bytes::{Bytes, BytesMut};
 use fastcdc::v2020::{FastCDC, Normalization};
 use futures::{StreamExt, TryStreamExt};
+use parking_lot::Mutex;
 
 use super::MAX_CHUNKS;
 
@@ -189,11 +190,18 @@ impl ChunkedBlobs {
         if let Some(missing) = self.store.find_missing(&chunks).await?.first() {
             return Err(Error::NotFound(*missing));
         }
-        self.store
-            .write(digest, self.concatenated(chunks.clone()))
-            .await?;
+        let hasher = Arc::new(Mutex::new(digest.function().hasher()));
+        let hashed = {
+            let hasher = Arc::clone(&hasher);
+            let hash = move |bytes: &Bytes| hasher.lock().update(bytes);
+            self.concatenated(chunks.clone()).inspect_ok(hash).boxed()
+        };
+        self.store.write(digest, hashed).await?;
+        // A store reads nothing if another client has written the blob meanwhile: then nobody knows whether it consists
+        // of these chunks.
+        let is_proven = hasher.lock().clone().finish() == digest;
         // Chunks of another chunking function would share nothing with those of other blobs.
-        if function == i32::from(ChunkingFunction::FastCdc2020) {
+        if is_proven && function == i32::from(ChunkingFunction::FastCdc2020) {
             self.remember(digest, &chunks).await;
         }
         Ok(())

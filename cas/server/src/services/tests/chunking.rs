@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bitzel_access::{AccessPolicy, AuthenticationMethod, Caller, Identity, Pattern, Rule};
-use bitzel_cas::blob_store::{BlobRange, BlobStream, Lease};
+use bitzel_cas::blob_store::{BlobRange, BlobStream};
 use bitzel_cas::blob_store::{one_chunk, read_whole};
 use bitzel_cas::error::Error;
 use bitzel_cas::forward_blob_store;
@@ -307,4 +307,40 @@ async fn f21_few_blobs_are_split_at_a_time() {
         assert_eq!(split.get_ref().chunk_digests.len(), 1, "not split");
     }
     assert_eq!(store.reads.load(Ordering::Relaxed), 2);
+}
+
+/// Store whose writes find that another client has written the blob in the meantime.
+struct RacedStore {
+    inner: MemoryBlobStore,
+    blob: Vec<u8>,
+}
+
+#[async_trait::async_trait]
+impl BlobStore for RacedStore {
+    forward_blob_store!(inner: find_missing, read, lease, resolve, read_batch, write_batch);
+
+    async fn write(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
+        let others = if digest == sha256(&self.blob) {
+            one_chunk(self.blob.clone().into())
+        } else {
+            blob
+        };
+        self.inner.write(digest, others).await
+    }
+}
+
+#[tokio::test]
+async fn f21_chunks_that_nobody_checked_are_not_remembered() {
+    let blob = noise(30, 5 << 20);
+    let digest = sha256(&blob);
+    let inner = MemoryBlobStore::default();
+    let server = TestServer::start_with(Arc::new(RacedStore { inner, blob })).await;
+    let mut client = client(&server);
+    let wrong = [
+        add(&server, &noise(31, 3 << 20)).await,
+        add(&server, &noise(32, 2 << 20)).await,
+    ];
+    splice(&mut client, digest, &wrong).await.unwrap();
+    let chunks = split(&mut client, digest).await.unwrap();
+    assert!(!chunks.contains(&wrong[0]) && chunks.len() > 2, "cut anew");
 }
