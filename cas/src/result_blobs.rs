@@ -8,6 +8,7 @@ use bitzel_proto::{Digest, DigestFunction, InvalidDigest, reapi};
 use prost::Message;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::blob_store::{BlobStore, read_whole};
 use crate::directory_tree::{DirectoryCache, MAX_TREE_SIZE, fetch_directory_tree};
@@ -23,6 +24,12 @@ const MAX_RESULT_BLOBS: usize = 1 << 20;
 /// Limit of the names in all distinct trees of one result. Output directories share blobs, so there may be more of these
 /// than blobs; each takes time only.
 const MAX_RESULT_NAMES: usize = 4 << 20;
+/// Blobs of a result from which on few results are looked at at the same time: each may take a hundred megabytes.
+const LARGE_RESULT_BLOBS: usize = 1 << 14;
+/// Size of a Tree from which on the same holds: in memory, it is several times as large.
+const LARGE_TREE_BYTES: u64 = 1 << 20;
+/// Large results that are looked at at the same time.
+const MAX_CONCURRENT_LARGE_RESULTS: usize = 4;
 /// Memory for Directories of outputs, in bytes.
 const DIRECTORY_CACHE_SIZE: u64 = 128 << 20;
 
@@ -33,6 +40,15 @@ pub(crate) struct ResultBlobs {
     directories: DirectoryCache,
     /// The files of Trees, so that only the first check of an output directory reads its Tree.
     trees: Cache<Digest, Arc<Vec<Digest>>, DigestCount>,
+    /// Permits of large results.
+    large_results: Arc<Semaphore>,
+}
+
+/// Blobs that a result depends on, each once.
+pub(crate) struct ResultDigests {
+    pub(crate) digests: Vec<Digest>,
+    /// Permit of a large result, until the digests are used.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// Weighs a Tree by its digest and those that it names.
@@ -50,6 +66,7 @@ impl Default for ResultBlobs {
         Self {
             directories: DirectoryCache::new(DIRECTORY_CACHE_SIZE),
             trees: weighted_cache(MAX_TREE_CACHE_DIGESTS, TYPICAL_TREE_DIGESTS, DigestCount),
+            large_results: Arc::new(Semaphore::new(MAX_CONCURRENT_LARGE_RESULTS)),
         }
     }
 }
@@ -58,13 +75,14 @@ impl ResultBlobs {
     /// Every blob that a result depends on, once. [`Error::NotFound`] when a Tree or Directory is missing already.
     ///
     /// The result is hostile: a command of some bytes makes one that names the same large directory a hundred thousand
-    /// times. So each tree is read once, and the number of blobs and of their names is limited.
+    /// times. So each tree is read once, the number of blobs and of their names is limited, and large results wait for each
+    /// other.
     pub(crate) async fn needed(
         &self,
         store: &dyn BlobStore,
         function: DigestFunction,
         result: &ActionResult,
-    ) -> Result<Vec<Digest>, Error> {
+    ) -> Result<ResultDigests, Error> {
         let mut needed = NeededBlobs::default();
         for file in &result.output_files {
             needed.add(parse(function, file.digest.as_ref(), &file.path)?)?;
@@ -80,8 +98,21 @@ impl ResultBlobs {
         for directory in &result.output_directories {
             self.add_directory(store, function, directory, &mut needed)
                 .await?;
+            // Trees in the cache are read without a wait.
+            tokio::task::consume_budget().await;
         }
-        Ok(needed.blobs.into_iter().collect())
+        Ok(ResultDigests {
+            digests: needed.blobs.into_iter().collect(),
+            _permit: needed.permit,
+        })
+    }
+
+    /// Waits for a permit if the result is large.
+    async fn admit(&self, needed: &mut NeededBlobs, is_large: bool) {
+        if is_large && needed.permit.is_none() {
+            // The semaphore is never closed.
+            needed.permit = Arc::clone(&self.large_results).acquire_owned().await.ok();
+        }
     }
 
     async fn add_directory(
@@ -99,7 +130,11 @@ impl ResultBlobs {
             let tree = parse(function, directory.tree_digest.as_ref(), path)?;
             if needed.trees.insert(tree) {
                 needed.add(tree)?;
-                for file in self.files_of_tree(store, tree).await?.iter() {
+                self.admit(needed, tree.size_bytes() > LARGE_TREE_BYTES).await;
+                let files = self.files_of_tree(store, tree).await?;
+                self.admit(needed, needed.blobs.len() + files.len() > LARGE_RESULT_BLOBS)
+                    .await;
+                for file in files.iter() {
                     needed.add(*file)?;
                 }
             }
@@ -107,7 +142,12 @@ impl ResultBlobs {
         if directory.root_directory_digest.is_some() {
             let root = parse(function, directory.root_directory_digest.as_ref(), path)?;
             if needed.roots.insert(root) {
+                self.admit(needed, root.size_bytes() > LARGE_TREE_BYTES).await;
                 let tree = fetch_directory_tree(store, root, &self.directories).await?;
+                let directories = tree.directories.values();
+                let names: usize = directories.map(|directory| 1 + directory.files.len()).sum();
+                self.admit(needed, needed.blobs.len() + names > LARGE_RESULT_BLOBS)
+                    .await;
                 for (digest, directory) in &tree.directories {
                     needed.add(*digest)?;
                     needed.add_names(directory.directories.len() + directory.symlinks.len())?;
@@ -155,6 +195,8 @@ struct NeededBlobs {
     roots: HashSet<Digest>,
     /// Names that were read, with repetitions.
     names: usize,
+    /// Permit of a large result.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl NeededBlobs {

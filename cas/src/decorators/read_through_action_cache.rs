@@ -124,7 +124,7 @@ impl Uploader {
                 return;
             }
         };
-        let call = self.remote_blobs.find_missing(&needed);
+        let call = self.remote_blobs.find_missing(&needed.digests);
         let Some(missing) = self.circuit_breaker.call(call).await else {
             return;
         };

@@ -35,7 +35,7 @@ async fn directory_of_one_blob(store: &MemoryBlobStore, prefix: &str, names: usi
     }
 }
 
-async fn needed(store: &MemoryBlobStore, directories: Vec<OutputDirectory>) -> Result<Vec<Digest>, Error> {
+async fn needed(store: &MemoryBlobStore, directories: Vec<OutputDirectory>) -> Result<ResultDigests, Error> {
     let result = ActionResult {
         output_directories: directories,
         ..ActionResult::default()
@@ -50,7 +50,30 @@ async fn f21_a_directory_that_is_named_often_counts_once() {
     let directory = directory_of_one_blob(&store, "", 5_000).await;
     // With each occurrence these are a billion names.
     let needed = needed(&store, vec![directory; 100_000]).await.unwrap();
-    assert_eq!(needed.len(), 3, "Tree, root and the file");
+    assert_eq!(needed.digests.len(), 3, "Tree, root and the file");
+}
+
+#[tokio::test]
+async fn f21_few_large_results_are_looked_at_at_a_time() {
+    let store = MemoryBlobStore::default();
+    let directory = directory_of_one_blob(&store, "", LARGE_RESULT_BLOBS).await;
+    let result = ActionResult {
+        output_directories: vec![directory],
+        ..ActionResult::default()
+    };
+    let blobs = ResultBlobs::default();
+    let needed = || blobs.needed(&store, DigestFunction::Sha256, &result);
+    let mut held = Vec::new();
+    for _ in 0..MAX_CONCURRENT_LARGE_RESULTS {
+        held.push(needed().await.unwrap());
+    }
+    let mut waiting = Box::pin(needed());
+    assert!(futures::poll!(&mut waiting).is_pending());
+    let small = ActionResult::default();
+    let small = blobs.needed(&store, DigestFunction::Sha256, &small).await;
+    assert!(small.unwrap().digests.is_empty());
+    held.pop();
+    waiting.await.unwrap();
 }
 
 #[tokio::test]

@@ -17,8 +17,8 @@ fn check(running: &mpsc::Sender<()>) -> (impl FnOnce() -> bool + Send + 'static,
     (verify, go_on)
 }
 
-fn address(last: u8) -> Option<IpAddr> {
-    Some(Ipv4Addr::new(192, 0, 2, last).into())
+fn address(last: u8) -> IpAddr {
+    Ipv4Addr::new(192, 0, 2, last).into()
 }
 
 /// The thread of a check cannot be stopped, so it counts when its caller has gone.
@@ -30,7 +30,7 @@ async fn f21_checks_of_callers_that_have_gone_count() {
     for number in 0..3 {
         let (verify, go_on) = check(&running);
         held.push(go_on);
-        let mut call = Box::pin(checks.run(vec![number], address(1), verify));
+        let mut call = Box::pin(checks.run(vec![number], Some(address(1)), verify));
         assert!(poll!(&mut call).is_pending());
     }
     // All callers have gone. Two checks run, and the third only when one of them has ended.
@@ -57,16 +57,16 @@ async fn f21_waiting_checks_of_one_address_are_bounded() {
     for number in 0..16 {
         let (verify, go_on) = check(&running);
         held.push(go_on);
-        let mut call = Box::pin(checks.run(vec![number], address(1), verify));
+        let mut call = Box::pin(checks.run(vec![number], Some(address(1)), verify));
         assert!(poll!(&mut call).is_pending());
         calls.push(call);
     }
-    let refused = checks.run(vec![100], address(1), || true).await;
+    let refused = checks.run(vec![100], Some(address(1)), || true).await;
     assert!(matches!(refused, Err(Refusal::Unavailable(_))), "{refused:?}");
     // The same password again is no further check, and others are not refused.
-    let mut again = Box::pin(checks.run(vec![0], address(1), || panic!("it is checked already")));
+    let mut again = Box::pin(checks.run(vec![0], Some(address(1)), || panic!("it is checked already")));
     assert!(poll!(&mut again).is_pending());
-    let other = checks.run(vec![101], address(2), || true);
+    let other = checks.run(vec![101], Some(address(2)), || true);
     held.clear();
     assert_eq!(other.await, Ok(true));
     assert_eq!(again.await, Ok(true));
