@@ -19,8 +19,8 @@ use crate::access_layer::RefusalBody;
 
 /// Time that a message waits for bytes of the limit before it is refused.
 const ADMISSION_TIMEOUT: Duration = Duration::from_secs(10);
-/// Least rate at which a request arrives while the service waits for it, after the time that it may be idle. A client on a
-/// slow line that sends a hundred blobs at once is faster.
+/// Least rate at which a request arrives while the service waits for it, after twice the time that it may be idle. A client
+/// on a slow line that sends a hundred blobs at once is faster.
 const MIN_BYTES_PER_SECOND: u64 = 1 << 10;
 /// Size of the header before each gRPC message: compression flag and length.
 const GRPC_HEADER_BYTES: usize = 5;
@@ -310,7 +310,7 @@ impl IdleTimer {
     fn poll_refusal(&mut self, context: &mut Context<'_>, has_least_rate: bool) -> Poll<Status> {
         let since = *self.idle_since.get_or_insert_with(Instant::now);
         let idle_end = since + self.timeout;
-        let allowed = self.timeout + Duration::from_secs(self.received_bytes / MIN_BYTES_PER_SECOND);
+        let allowed = 2 * self.timeout + Duration::from_secs(self.received_bytes / MIN_BYTES_PER_SECOND);
         let slow_end = since + allowed.saturating_sub(self.waited);
         // Neither end comes earlier when data has come, so the review is never too late.
         let end = if has_least_rate {

@@ -222,7 +222,7 @@ async fn f21_a_request_that_trickles_ends() {
         status.message().contains("less than 1024 bytes a second"),
         "{status}"
     );
-    assert!(started.elapsed().as_secs() < 70, "{:?}", started.elapsed());
+    assert!(started.elapsed().as_secs() < 130, "{:?}", started.elapsed());
 }
 
 /// A slow line is not refused, however long a request takes.
