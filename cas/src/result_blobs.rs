@@ -1,5 +1,6 @@
 //! The blobs that the result of an Action depends on.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bitzel_proto::reapi::{ActionResult, OutputDirectory, Tree};
@@ -7,6 +8,7 @@ use bitzel_proto::{Digest, DigestFunction, InvalidDigest, reapi};
 use prost::Message;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::blob_store::{BlobStore, read_whole};
 use crate::directory_tree::{DirectoryCache, MAX_TREE_SIZE, fetch_directory_tree};
@@ -17,6 +19,17 @@ use crate::weighted_cache::weighted_cache;
 const MAX_TREE_CACHE_DIGESTS: u64 = 1 << 21;
 /// Digests that one Tree names, roughly.
 const TYPICAL_TREE_DIGESTS: u64 = 64;
+/// Limit of the distinct blobs that one result depends on: 48 bytes each. It is that of the Directories of a tree.
+const MAX_RESULT_BLOBS: usize = 1 << 20;
+/// Limit of the names in all distinct trees of one result. Output directories share blobs, so there may be more of these
+/// than blobs; each takes time only.
+const MAX_RESULT_NAMES: usize = 4 << 20;
+/// Blobs of a result from which on few results are looked at at the same time: each may take a hundred megabytes.
+const LARGE_RESULT_BLOBS: usize = 1 << 14;
+/// Size of a Tree from which on the same holds: in memory, it is several times as large.
+const LARGE_TREE_BYTES: u64 = 1 << 20;
+/// Large results that are looked at at the same time.
+const MAX_CONCURRENT_LARGE_RESULTS: usize = 4;
 /// Memory for Directories of outputs, in bytes.
 const DIRECTORY_CACHE_SIZE: u64 = 128 << 20;
 
@@ -27,6 +40,15 @@ pub(crate) struct ResultBlobs {
     directories: DirectoryCache,
     /// The files of Trees, so that only the first check of an output directory reads its Tree.
     trees: Cache<Digest, Arc<Vec<Digest>>, DigestCount>,
+    /// Permits of large results.
+    large_results: Arc<Semaphore>,
+}
+
+/// Blobs that a result depends on, each once.
+pub(crate) struct ResultDigests {
+    pub(crate) digests: Vec<Digest>,
+    /// Permit of a large result, until the digests are used.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// Weighs a Tree by its digest and those that it names.
@@ -44,35 +66,53 @@ impl Default for ResultBlobs {
         Self {
             directories: DirectoryCache::new(DIRECTORY_CACHE_SIZE),
             trees: weighted_cache(MAX_TREE_CACHE_DIGESTS, TYPICAL_TREE_DIGESTS, DigestCount),
+            large_results: Arc::new(Semaphore::new(MAX_CONCURRENT_LARGE_RESULTS)),
         }
     }
 }
 
 impl ResultBlobs {
-    /// Every blob that a result depends on. [`Error::NotFound`] when a Tree or Directory is missing already.
+    /// Every blob that a result depends on, once. [`Error::NotFound`] when a Tree or Directory is missing already.
+    ///
+    /// The result is hostile: a command of some bytes makes one that names the same large directory a hundred thousand
+    /// times. So each tree is read once, the number of blobs and of their names is limited, and large results wait for each
+    /// other.
     pub(crate) async fn needed(
         &self,
         store: &dyn BlobStore,
         function: DigestFunction,
         result: &ActionResult,
-    ) -> Result<Vec<Digest>, Error> {
-        let mut needed = Vec::new();
+    ) -> Result<ResultDigests, Error> {
+        let mut needed = NeededBlobs::default();
         for file in &result.output_files {
-            needed.push(parse(function, file.digest.as_ref(), &file.path)?);
+            needed.add(parse(function, file.digest.as_ref(), &file.path)?)?;
         }
         for (name, named) in [
             ("stdout", &result.stdout_digest),
             ("stderr", &result.stderr_digest),
         ] {
             if named.is_some() {
-                needed.push(parse(function, named.as_ref(), name)?);
+                needed.add(parse(function, named.as_ref(), name)?)?;
             }
         }
         for directory in &result.output_directories {
             self.add_directory(store, function, directory, &mut needed)
                 .await?;
+            // Trees in the cache are read without a wait.
+            tokio::task::consume_budget().await;
         }
-        Ok(needed)
+        Ok(ResultDigests {
+            digests: needed.blobs.into_iter().collect(),
+            _permit: needed.permit,
+        })
+    }
+
+    /// Waits for a permit if the result is large.
+    async fn admit(&self, needed: &mut NeededBlobs, is_large: bool) {
+        if is_large && needed.permit.is_none() {
+            // The semaphore is never closed.
+            needed.permit = Arc::clone(&self.large_results).acquire_owned().await.ok();
+        }
     }
 
     async fn add_directory(
@@ -80,7 +120,7 @@ impl ResultBlobs {
         store: &dyn BlobStore,
         function: DigestFunction,
         directory: &OutputDirectory,
-        needed: &mut Vec<Digest>,
+        needed: &mut NeededBlobs,
     ) -> Result<(), Error> {
         let path = &directory.path;
         if directory.tree_digest.is_none() && directory.root_directory_digest.is_none() {
@@ -88,15 +128,33 @@ impl ResultBlobs {
         }
         if directory.tree_digest.is_some() {
             let tree = parse(function, directory.tree_digest.as_ref(), path)?;
-            needed.push(tree);
-            needed.extend_from_slice(&self.files_of_tree(store, tree).await?);
+            if needed.trees.insert(tree) {
+                needed.add(tree)?;
+                self.admit(needed, tree.size_bytes() > LARGE_TREE_BYTES).await;
+                let files = self.files_of_tree(store, tree).await?;
+                self.admit(needed, needed.blobs.len() + files.len() > LARGE_RESULT_BLOBS)
+                    .await;
+                for file in files.iter() {
+                    needed.add(*file)?;
+                }
+            }
         }
         if directory.root_directory_digest.is_some() {
             let root = parse(function, directory.root_directory_digest.as_ref(), path)?;
-            let tree = fetch_directory_tree(store, root, &self.directories).await?;
-            for (digest, directory) in &tree.directories {
-                needed.push(*digest);
-                add_files(function, directory, needed)?;
+            if needed.roots.insert(root) {
+                self.admit(needed, root.size_bytes() > LARGE_TREE_BYTES).await;
+                let tree = fetch_directory_tree(store, root, &self.directories).await?;
+                let directories = tree.directories.values();
+                let names: usize = directories.map(|directory| 1 + directory.files.len()).sum();
+                self.admit(needed, needed.blobs.len() + names > LARGE_RESULT_BLOBS)
+                    .await;
+                for (digest, directory) in &tree.directories {
+                    needed.add(*digest)?;
+                    needed.add_names(directory.directories.len() + directory.symlinks.len())?;
+                    for file in &directory.files {
+                        needed.add(parse(function, file.digest.as_ref(), &file.name)?)?;
+                    }
+                }
             }
         }
         Ok(())
@@ -127,13 +185,46 @@ impl ResultBlobs {
     }
 }
 
-/// Digests of the Trees and root Directories of a result. Malformed ones are left out.
+/// Distinct blobs of a result as they are found.
+#[derive(Default)]
+struct NeededBlobs {
+    blobs: HashSet<Digest>,
+    /// Trees that were read.
+    trees: HashSet<Digest>,
+    /// Root Directories whose trees were read.
+    roots: HashSet<Digest>,
+    /// Names that were read, with repetitions.
+    names: usize,
+    /// Permit of a large result.
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl NeededBlobs {
+    fn add(&mut self, digest: Digest) -> Result<(), Error> {
+        self.blobs.insert(digest);
+        self.add_names(1)
+    }
+
+    /// Counts names, and checks both limits.
+    fn add_names(&mut self, names: usize) -> Result<(), Error> {
+        self.names += names;
+        if self.blobs.len() > MAX_RESULT_BLOBS || self.names > MAX_RESULT_NAMES {
+            return Err(Error::InvalidArgument(format!(
+                "the outputs have more than {MAX_RESULT_BLOBS} blobs, or {MAX_RESULT_NAMES} names"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Digests of the Trees and root Directories of a result, each once. Malformed ones are left out.
 pub(crate) fn root_digests(function: DigestFunction, result: &ActionResult) -> Vec<Digest> {
     let directories = result.output_directories.iter();
-    directories
+    let digests: HashSet<Digest> = directories
         .flat_map(|directory| [&directory.tree_digest, &directory.root_directory_digest])
         .filter_map(|digest| Digest::from_wire_field(function, digest.as_ref()).ok())
-        .collect()
+        .collect();
+    digests.into_iter().collect()
 }
 
 fn add_files(
@@ -154,3 +245,6 @@ fn parse(function: DigestFunction, digest: Option<&reapi::Digest>, path: &str) -
 fn malformed(path: &str, error: &InvalidDigest) -> Error {
     Error::InvalidArgument(format!("output {path:?}: {error}"))
 }
+
+#[cfg(test)]
+mod tests;

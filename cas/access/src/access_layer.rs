@@ -1,5 +1,6 @@
 //! Layer that authenticates callers.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -154,17 +155,17 @@ impl AccessLayer {
     /// Authenticates a request. Its credentials take precedence over the certificate of the connection: they are more
     /// specific, as when a proxy with a certificate passes the tokens of its users on. Wrong credentials are never
     /// anonymous access, because the caller could not explain the refusals that follow.
-    async fn caller(
-        &self,
-        headers: &HeaderMap,
-        certificate: Option<Arc<Identity>>,
-    ) -> Result<Caller, Status> {
+    async fn caller(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<Caller, Status> {
         // One load: authenticators and rules of one request belong together.
         let rules = self.rules();
         let identity = match Credentials::of(headers) {
             Err(problem) => Err(Refusal::Invalid(problem.to_owned())),
-            Ok(Some(credentials)) => self.authenticate(&rules, &credentials).await,
-            Ok(None) => Ok(certificate.unwrap_or_else(|| Arc::new(Identity::anonymous()))),
+            Ok(Some(credentials)) => {
+                let peer = extensions.get::<PeerInfo>();
+                let address = peer.map(|peer| peer.state.address());
+                self.authenticate(&rules, &credentials, address).await
+            }
+            Ok(None) => Ok(certificate(extensions).unwrap_or_else(|| Arc::new(Identity::anonymous()))),
         };
         let identity = identity.map_err(|refusal| refused(&refusal))?;
         Ok(Caller {
@@ -177,10 +178,11 @@ impl AccessLayer {
         &self,
         rules: &AccessRules,
         credentials: &Credentials,
+        address: Option<IpAddr>,
     ) -> Result<Arc<Identity>, Refusal> {
         let forwarded = self.forwarded.iter().filter(|_| !rules.policy.is_open());
         for authenticator in forwarded.chain(&rules.authenticators) {
-            if let Some(outcome) = authenticator.authenticate(credentials).await {
+            if let Some(outcome) = authenticator.authenticate_from(credentials, address).await {
                 return outcome;
             }
         }
@@ -250,8 +252,7 @@ where
         let mut inner = std::mem::replace(&mut self.inner, next);
         let layer = self.layer.clone();
         Box::pin(async move {
-            let certificate = certificate(request.extensions());
-            let caller = layer.caller(request.headers(), certificate).await;
+            let caller = layer.caller(request.headers(), request.extensions()).await;
             let admitted = caller.and_then(|caller| {
                 Span::current().record("identity", caller.identity.to_string());
                 C::admit(&caller, request.uri().path())?;

@@ -1,5 +1,6 @@
 //! Authentication: from credentials to an identity.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -30,4 +31,15 @@ pub enum Refusal {
 pub trait Authenticator: Send + Sync + std::fmt::Debug {
     /// The identity of the caller. `None` if this authenticator is not for credentials of this kind.
     async fn authenticate(&self, credentials: &Credentials) -> Option<Result<Arc<Identity>, Refusal>>;
+
+    /// The identity of the caller, as [`authenticate`](Self::authenticate) finds it. `address` is that of the client if
+    /// it is known, for checks that are expensive.
+    async fn authenticate_from(
+        &self,
+        credentials: &Credentials,
+        address: Option<IpAddr>,
+    ) -> Option<Result<Arc<Identity>, Refusal>> {
+        let _ = address;
+        self.authenticate(credentials).await
+    }
 }

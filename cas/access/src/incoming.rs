@@ -27,8 +27,8 @@ use crate::tls::ServerTls;
 use self::admission::{Admission, Full};
 use self::guarded_stream::GuardedStream;
 
-pub(crate) use self::connection_state::OpenCall;
 pub use self::connection_state::{CloseReason, ConnectionState};
+pub(crate) use self::connection_state::{MAX_CALLS_WITHOUT_PERMISSION, OpenCall};
 
 /// Time that a TLS handshake may take. It is enough on slow networks.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

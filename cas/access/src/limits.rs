@@ -26,11 +26,15 @@ use self::reserved_response::ReservedResponse;
 use self::response_memory::Budgets;
 use crate::access_layer::RefusalBody;
 use crate::caller::Caller;
-use crate::incoming::{OpenCall, PeerInfo};
+use crate::incoming::{MAX_CALLS_WITHOUT_PERMISSION, OpenCall, PeerInfo};
+use crate::required_permission::{Required, required_permission};
 
 pub use self::message_memory::{HeldMessage, MessageMemory};
 pub use self::response_budget::ResponseBudget;
 pub use self::response_memory::ResponseMemory;
+
+/// Name that stands for all callers of methods that need no permission. No identity is called so.
+const WITHOUT_PERMISSION: &str = "";
 
 /// Bytes that one permit stands for: a semaphore cannot count the bytes of many large messages.
 const BYTES_PER_PERMIT: u64 = 1 << 10;
@@ -188,24 +192,38 @@ where
         let Some(caller) = request.extensions().get::<Caller>() else {
             return Box::pin(self.inner.call(request));
         };
-        let usage = self.layer.usage(&caller.identity.to_string());
-        let Ok(stream) = Arc::clone(&usage.streams).try_acquire_owned() else {
+        let connection = request.extensions().get::<PeerInfo>();
+        let needs_permission =
+            !C::HAS_MESSAGES || required_permission(request.uri().path()) != Required::Nothing;
+        let name = caller.identity.to_string();
+        let usage = self.layer.usage(if needs_permission {
+            &name
+        } else {
+            WITHOUT_PERMISSION
+        });
+        let (streams, limit, holder) = match connection {
+            Some(peer) if !needs_permission => {
+                let streams = peer.state.calls_without_permission();
+                (streams, MAX_CALLS_WITHOUT_PERMISSION, "this connection")
+            }
+            _ => (&usage.streams, self.layer.streams, name.as_str()),
+        };
+        let Ok(stream) = Arc::clone(streams).try_acquire_owned() else {
             counter!("bitzel_access_refusals_total", "reason" => "streams").increment(1);
-            tracing::warn!(identity = %caller.identity, limit = self.layer.streams, "too many calls at once");
+            tracing::warn!(identity = %caller.identity, limit, "too many calls at once");
             let refusal = Status::resource_exhausted(format!(
-                "{} has {} calls open, which is the limit; try again when some of them are over",
-                caller.identity, self.layer.streams
+                "{holder} has {limit} calls open, which is the limit; try again when some of them are over"
             ));
             return Box::pin(std::future::ready(Ok(C::refusal(refusal))));
         };
+        let call = connection.map(|peer| peer.state.begin_call());
         request.extensions_mut().insert(Budgets(Arc::clone(&usage)));
         let (limit, idle_timeout) = (self.layer.bytes, self.layer.request_idle_timeout);
-        let connection = request.extensions().get::<PeerInfo>();
         let reservation = Arc::new(CallReservation {
             usage,
             message: MessageMemory::default(),
             _stream: stream,
-            _call: connection.map(|peer| peer.state.begin_call()),
+            _call: call,
         });
         request.extensions_mut().insert(reservation.message.clone());
         let (parts, body) = request.into_parts();

@@ -1,6 +1,9 @@
 //! Names and passwords from a file as `htpasswd -B` writes it.
 
+mod password_checks;
+
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +17,6 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use ring::hmac;
 use ring::rand::SystemRandom;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::authenticator::{Authenticator, Refusal};
@@ -22,12 +24,12 @@ use crate::credentials::Credentials;
 use crate::error::Error;
 use crate::identity::{AuthenticationMethod, Identity};
 
+use self::password_checks::PasswordChecks;
+
 /// Time for which a verified password is not checked again: bcrypt is slow on purpose.
 const VERIFIED_LIFETIME: Duration = Duration::from_mins(5);
 /// Passwords that are remembered as verified.
 const MAX_VERIFIED_PASSWORDS: NonZero<usize> = NonZero::new(1024).unwrap();
-/// Checks at the same time, so that guessing takes no more than two processors.
-const MAX_CONCURRENT_CHECKS: usize = 2;
 
 /// Authenticator by name and password.
 #[derive(Debug)]
@@ -35,7 +37,7 @@ pub struct PasswordAuthenticator {
     path: PathBuf,
     watched: WatchedFiles,
     users: ArcSwap<HashMap<String, String>>,
-    checks: Semaphore,
+    checks: Arc<PasswordChecks>,
     /// Key of this process for the fingerprints below, which are useless to other processes.
     key: hmac::Key,
     /// Fingerprints of verified passwords, with the time of the check.
@@ -52,13 +54,18 @@ impl PasswordAuthenticator {
             users: ArcSwap::from_pointee(read(path)?),
             watched,
             path: path.to_owned(),
-            checks: Semaphore::new(MAX_CONCURRENT_CHECKS),
+            checks: Arc::default(),
             key,
             verified: Mutex::new(LruCache::new(MAX_VERIFIED_PASSWORDS)),
         })
     }
 
-    async fn check(&self, name: &str, password: &str) -> Result<Arc<Identity>, Refusal> {
+    async fn check(
+        &self,
+        name: &str,
+        password: &str,
+        address: Option<IpAddr>,
+    ) -> Result<Arc<Identity>, Refusal> {
         if self.watched.changed() {
             match read(&self.path) {
                 Ok(users) => self.users.store(Arc::new(users)),
@@ -78,11 +85,10 @@ impl PasswordAuthenticator {
         let fingerprint = fingerprint.as_ref().to_vec();
         let verified_at = self.verified.lock().get(&fingerprint).copied();
         if verified_at.is_none_or(|at| at.elapsed() >= VERIFIED_LIFETIME) {
-            let permit = self.checks.acquire().await;
             let password = password.to_owned();
-            let verified = tokio::task::spawn_blocking(move || bcrypt::verify(password, &hash)).await;
-            drop(permit);
-            if !(known && matches!(verified, Ok(Ok(true)))) {
+            let verify = move || bcrypt::verify(password, &hash).unwrap_or(false);
+            let verified = self.checks.run(fingerprint.clone(), address, verify).await?;
+            if !(known && verified) {
                 return Err(Refusal::Invalid("name or password is wrong".to_owned()));
             }
             self.verified.lock().put(fingerprint, Instant::now());
@@ -98,8 +104,16 @@ impl PasswordAuthenticator {
 #[async_trait]
 impl Authenticator for PasswordAuthenticator {
     async fn authenticate(&self, credentials: &Credentials) -> Option<Result<Arc<Identity>, Refusal>> {
+        self.authenticate_from(credentials, None).await
+    }
+
+    async fn authenticate_from(
+        &self,
+        credentials: &Credentials,
+        address: Option<IpAddr>,
+    ) -> Option<Result<Arc<Identity>, Refusal>> {
         match credentials {
-            Credentials::Basic { name, password } => Some(self.check(name, password.expose()).await),
+            Credentials::Basic { name, password } => Some(self.check(name, password.expose(), address).await),
             Credentials::Bearer(_) => None,
         }
     }

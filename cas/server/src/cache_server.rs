@@ -18,6 +18,7 @@ use crate::services::{
 };
 use crate::stores::{SharedCache, StoreLayout, Stores};
 use crate::tenants::Tenants;
+use crate::upload_shares::UploadShares;
 
 /// Settings of a [`CacheServer`].
 #[derive(Clone)]
@@ -66,6 +67,7 @@ pub struct CacheServer {
     config: ServerConfig,
     factory: StoreFactory,
     stores: Stores,
+    upload_shares: Arc<UploadShares>,
 }
 
 impl CacheServer {
@@ -79,10 +81,16 @@ impl CacheServer {
         let results = factory.results(&config.stores.results).await?;
         let (shared_cache, tenants) = (config.shared_cache.take(), config.tenants.take());
         let stores = Stores::new(blobs, results, shared_cache, tenants);
+        // One of several stores on disk may get all uploads, if a client chooses the digests.
+        let limits = factory.disk_stores().iter().map(|disk| disk.usage().limit_bytes);
+        let upload_shares = limits
+            .max()
+            .map_or_else(UploadShares::unlimited, UploadShares::of_store);
         Ok(Self {
             config,
             factory,
             stores,
+            upload_shares,
         })
     }
 
@@ -94,6 +102,11 @@ impl CacheServer {
     /// The action cache behind the services, in which results with missing blobs are not found.
     pub fn results(&self) -> Arc<dyn ActionCache> {
         Arc::clone(&self.stores.results)
+    }
+
+    /// Shares of the identities in the space for uploads.
+    pub(crate) fn upload_shares(&self) -> Arc<UploadShares> {
+        Arc::clone(&self.upload_shares)
     }
 
     /// Gauges of the stores on disks of this machine.
@@ -178,7 +191,11 @@ impl CacheServer {
             )
             .add_service(assets.clone().into_fetch_server())
             .add_service(assets.into_push_server())
-            .add_service(ByteStreamService::new(self.blobs()).into_server())
+            .add_service(
+                ByteStreamService::new(self.blobs())
+                    .with_shares(self.upload_shares())
+                    .into_server(),
+            )
             .add_service(ActionCacheService::new(self.results(), self.blobs()).into_server())
     }
 }

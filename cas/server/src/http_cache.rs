@@ -14,6 +14,7 @@ mod results;
 mod spool;
 mod values;
 mod web_dav;
+mod web_pages;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -33,6 +34,9 @@ use tower::Service;
 
 use self::body::{empty, text};
 use self::web_dav::{describe_collection, make_collection};
+use self::web_pages::refuse_web_pages;
+
+use crate::upload_shares::UploadShares;
 
 pub use self::connections::{HttpVersions, serve, serve_http};
 pub use self::spool::Spool;
@@ -51,6 +55,7 @@ pub struct HttpCacheService {
     /// The stores for uploads, which share the work between uploads of one blob.
     uploads: InstanceBlobStores,
     spool: Arc<Spool>,
+    shares: Arc<UploadShares>,
     /// Permits to decode large results: in memory, each is several times as large as its bytes.
     large_results: Arc<Semaphore>,
 }
@@ -65,8 +70,16 @@ impl HttpCacheService {
             uploads: stores.coalescing(),
             stores,
             spool: Arc::new(spool),
+            shares: UploadShares::unlimited(),
             large_results: Arc::new(Semaphore::new(MAX_CONCURRENT_LARGE_RESULTS)),
         }
+    }
+
+    /// Limits the uploads of each identity whose digest is known.
+    #[must_use]
+    pub fn with_shares(mut self, shares: Arc<UploadShares>) -> Self {
+        self.shares = shares;
+        self
     }
 
     fn store(&self, request: &CacheRequest) -> Arc<dyn BlobStore> {
@@ -74,6 +87,7 @@ impl HttpCacheService {
     }
 
     async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        refuse_web_pages(&request)?;
         let path = CachePath::parse(request.uri().path())
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let (parts, body) = request.into_parts();

@@ -46,6 +46,7 @@ pub mod services;
 mod stores;
 mod tenants;
 mod upload_memory;
+mod upload_shares;
 
 pub use bitzel_access::{AccessConfiguration, ServerAccess};
 
@@ -56,6 +57,7 @@ pub use listener::Listener;
 pub use services::Chunking;
 pub use stores::{SharedCache, StoreLayout};
 pub use tenants::{TenantGroup, Tenants};
+pub use upload_shares::UploadShares;
 
 #[cfg(test)]
 mod tests;

@@ -41,7 +41,8 @@ impl Listener {
                 serve_grpc(routes, access, connections, ended).await
             }
             Self::Http(listener, access, spool) => {
-                let service = HttpCacheService::new(server.results(), server.blobs(), spool);
+                let service = HttpCacheService::new(server.results(), server.blobs(), spool)
+                    .with_shares(server.upload_shares());
                 let connections = incoming(listener, access.tls.clone(), &access.limits);
                 http_cache::serve(service, access, connections, ended).await;
                 Ok(())

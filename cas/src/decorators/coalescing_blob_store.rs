@@ -15,11 +15,14 @@ use crate::blob_store::{BlobStore, BlobStream};
 use crate::error::Error;
 use crate::forward_blob_store;
 
-/// Time without a byte from the writer of a blob after which the next one writes it too.
-const STALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Interval in which writers that wait look at the progress of the blob.
+const REVIEW_INTERVAL: Duration = Duration::from_secs(5);
+/// Bytes that must come in within an interval. Otherwise the next writer writes the blob too. The bytes are checked at
+/// their end only, so a client that does not have the blob could hold it up for as long as it sends something.
+const MIN_BYTES_PER_INTERVAL: u64 = 5 << 20;
 
 /// Lets one writer of a blob through at a time. The others leave their streams unread, which holds their clients back,
-/// and end when the first one has written the blob: it takes its space on disk once. If the first one fails or stalls,
+/// and end when the first one has written the blob: it takes its space on disk once. If the first one fails or is slow,
 /// the next one writes.
 pub struct CoalescingBlobStore {
     inner: Arc<dyn BlobStore>,
@@ -101,10 +104,11 @@ impl BlobStore for CoalescingBlobStore {
             }
             waited = true;
             let before = upload.progress.load(Ordering::Relaxed);
-            if let Ok(writing) = tokio::time::timeout(STALL_TIMEOUT, upload.writer.lock()).await {
+            if let Ok(writing) = tokio::time::timeout(REVIEW_INTERVAL, upload.writer.lock()).await {
                 break Some(writing);
             }
-            if upload.progress.load(Ordering::Relaxed) == before {
+            let progress = upload.progress.load(Ordering::Relaxed) - before;
+            if progress < MIN_BYTES_PER_INTERVAL {
                 break None;
             }
         };

@@ -70,7 +70,7 @@ impl ActionCache for CompletenessCheckingActionCache {
             }
             Err(error) => return Err(error),
         };
-        let missing = store.find_missing(&needed).await?;
+        let missing = store.find_missing(&needed.digests).await?;
         if let Some(first) = missing.first() {
             tracing::debug!(%action, missing = missing.len(), %first, "a cached result is incomplete");
             return Ok(None);

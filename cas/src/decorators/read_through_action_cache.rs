@@ -1,6 +1,5 @@
 //! Local action cache that reads through to a remote one.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -125,8 +124,7 @@ impl Uploader {
                 return;
             }
         };
-        let unique: Vec<Digest> = needed.into_iter().collect::<HashSet<_>>().into_iter().collect();
-        let call = self.remote_blobs.find_missing(&unique);
+        let call = self.remote_blobs.find_missing(&needed.digests);
         let Some(missing) = self.circuit_breaker.call(call).await else {
             return;
         };

@@ -79,7 +79,7 @@ fn get(server: &Server, digest: Digest) -> TcpStream {
     let mut connection = TcpStream::connect(address).unwrap();
     let hash = digest.to_string();
     let hash = hash.split('/').next().unwrap();
-    write!(connection, "GET /cas/{hash} HTTP/1.1\r\nhost: cache\r\n\r\n").unwrap();
+    write!(connection, "GET /cas/{hash} HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
     connection
 }
 

@@ -96,7 +96,7 @@ async fn f16_uploads_without_progress_end() {
         connection.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
         write!(
             connection,
-            "PUT /cas/{hash} HTTP/1.1\r\nhost: cache\r\ncontent-length: 1000\r\n{encoding}\r\n"
+            "PUT /cas/{hash} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n{encoding}\r\n"
         )
         .unwrap();
         connection.write_all(&bomb(MIB, 17)[..8]).unwrap();

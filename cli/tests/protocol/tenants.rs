@@ -147,7 +147,7 @@ impl<'server> Client<'server> {
         let mut connection = TcpStream::connect(self.server.http.as_ref().unwrap()).unwrap();
         let (instance, length) = (self.instance, body.len());
         let head = format!(
-            "{method} /{instance}/{path} HTTP/1.1\r\nhost: cache\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
+            "{method} /{instance}/{path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
         );
         connection.write_all(head.as_bytes()).unwrap();
         connection.write_all(body).unwrap();

@@ -31,7 +31,7 @@ impl Connection {
     /// Uploads chunks as one blob.
     async fn put<'a>(&mut self, digest: Digest, chunks: impl Iterator<Item = &'a [u8]>) {
         let head = format!(
-            "PUT /cas/{} HTTP/1.1\r\nHost: cache\r\nContent-Length: {}\r\n\r\n",
+            "PUT /cas/{} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
             digest.hash_hex(),
             digest.size_bytes()
         );
@@ -43,7 +43,10 @@ impl Connection {
     }
 
     async fn get(&mut self, digest: Digest) {
-        let head = format!("GET /cas/{} HTTP/1.1\r\nHost: cache\r\n\r\n", digest.hash_hex());
+        let head = format!(
+            "GET /cas/{} HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            digest.hash_hex()
+        );
         self.0.write_all(head.as_bytes()).await.unwrap();
         assert_eq!(self.body().await, digest.size_bytes());
     }

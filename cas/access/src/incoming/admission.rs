@@ -92,6 +92,13 @@ impl Admission {
     }
 }
 
+impl Place {
+    /// Address that the connection is counted by.
+    pub(super) fn address(&self) -> IpAddr {
+        self.address
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let mut by_address = self.by_address.lock();

@@ -1,5 +1,6 @@
 //! State of a connection: its callers, its calls and its unsent responses.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Context;
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::admission::Place;
@@ -21,6 +23,9 @@ const ANONYMOUS_IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 const OVERDUE_INTERVALS: usize = 4;
 /// Intervals that are told apart. Older data is taken for newer until it is overdue again.
 const COUNTED_INTERVALS: usize = 8;
+
+/// Calls at the same time that need no permission: a watch of the server's health, and checks beside it.
+pub(crate) const MAX_CALLS_WITHOUT_PERMISSION: usize = 4;
 
 /// Reason why the server closes a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -69,6 +74,8 @@ pub(super) enum Review {
 /// State that a connection, its calls and its listener share.
 #[derive(Debug)]
 pub struct ConnectionState {
+    /// Address of the client, or its network.
+    address: IpAddr,
     accepted: Instant,
     authentication_timeout: Duration,
     idle_timeout: Duration,
@@ -79,6 +86,8 @@ pub struct ConnectionState {
     /// Number of such connections.
     all_unauthenticated: Arc<AtomicUsize>,
     calls: AtomicUsize,
+    /// Permits of calls that need no permission.
+    calls_without_permission: Arc<Semaphore>,
     /// Milliseconds from `accepted` to the end of the last call.
     last_call: AtomicU64,
     /// Place among the connections of the listener, given up when another one takes it.
@@ -98,6 +107,7 @@ impl ConnectionState {
     pub(super) fn new(limits: &Limits, place: Place, all_unauthenticated: Arc<AtomicUsize>) -> Self {
         all_unauthenticated.fetch_add(1, Ordering::AcqRel);
         Self {
+            address: place.address(),
             accepted: Instant::now(),
             authentication_timeout: limits.authentication_timeout,
             idle_timeout: limits.idle_timeout,
@@ -105,6 +115,7 @@ impl ConnectionState {
             unauthenticated: AtomicBool::new(true),
             all_unauthenticated,
             calls: AtomicUsize::new(0),
+            calls_without_permission: Arc::new(Semaphore::new(MAX_CALLS_WITHOUT_PERMISSION)),
             last_call: AtomicU64::new(0),
             place: Mutex::new(Some(place)),
             closing: AtomicU8::new(0),
@@ -113,6 +124,23 @@ impl ConnectionState {
             usage: OnceLock::new(),
             unsent: Default::default(),
         }
+    }
+
+    /// Address of the client by which its connections are counted: in IPv6, that of its network.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// True if the client is on this machine.
+    pub fn is_local(&self) -> bool {
+        // The network of `::1` is `::`.
+        self.address.is_loopback() || self.address.is_unspecified()
+    }
+
+    /// Permits of calls that need no permission. Everybody may make them, so they count for the connection, of which
+    /// there is a limited number, and not for an identity that others share.
+    pub(crate) fn calls_without_permission(&self) -> &Arc<Semaphore> {
+        &self.calls_without_permission
     }
 
     /// Budget of the connection's responses.

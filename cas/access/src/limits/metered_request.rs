@@ -19,6 +19,9 @@ use crate::access_layer::RefusalBody;
 
 /// Time that a message waits for bytes of the limit before it is refused.
 const ADMISSION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Least rate at which a request arrives while the service waits for it, after twice the time that it may be idle. A client
+/// on a slow line that sends a hundred blobs at once is faster.
+const MIN_BYTES_PER_SECOND: u64 = 1 << 10;
 /// Size of the header before each gRPC message: compression flag and length.
 const GRPC_HEADER_BYTES: usize = 5;
 /// Memory of a decoded message that is not counted beside its bytes: the message itself and a few names.
@@ -108,13 +111,18 @@ impl<C: RefusalBody> MeteredRequest<C> {
         self.remaining == 0 && self.header.is_empty()
     }
 
-    /// True if the client may send nothing for long: the messages of a conversation come when they come.
-    fn may_be_idle(&self) -> bool {
+    /// True if the messages come when they come.
+    fn is_conversation(&self) -> bool {
         let is_conversation = match self.requests {
             Some(requests) => requests.is_client_streaming && requests.is_server_streaming,
             None => true,
         };
-        C::HAS_MESSAGES && is_conversation && self.is_between_messages()
+        C::HAS_MESSAGES && is_conversation
+    }
+
+    /// True if the client may send nothing for long.
+    fn may_be_idle(&self) -> bool {
+        self.is_conversation() && self.is_between_messages()
     }
 
     /// Reads `data` and notes what permits it needs. The largest of several messages that arrived together is enough:
@@ -225,7 +233,8 @@ where
                 Poll::Ready(frame) => frame,
                 Poll::Pending if this.may_be_idle() => return Poll::Pending,
                 Poll::Pending => {
-                    let refusal = ready!(this.idle.poll_refusal(context));
+                    let has_least_rate = !this.is_conversation();
+                    let refusal = ready!(this.idle.poll_refusal(context, has_least_rate));
                     return Poll::Ready(Some(Err(refusal.into())));
                 }
             };
@@ -239,6 +248,7 @@ where
                 Some(Err(trailers)) => return Poll::Ready(Some(Ok(trailers))),
                 None => return Poll::Ready(None),
             };
+            this.idle.received_bytes += data.len() as u64;
             let begins_message = this.look_at(data.clone())?;
             this.pending = Some(data);
             if begins_message {
@@ -264,6 +274,9 @@ struct IdleTimer {
     timeout: Duration,
     /// Time since which the service waits.
     idle_since: Option<Instant>,
+    /// Time that the service has waited in all before.
+    waited: Duration,
+    received_bytes: u64,
     /// Next look at the time. It is not moved for each piece of data, which would cost more than the data.
     review: Option<Pin<Box<Sleep>>>,
 }
@@ -273,28 +286,49 @@ impl IdleTimer {
         Self {
             timeout,
             idle_since: None,
+            waited: Duration::ZERO,
+            received_bytes: 0,
             review: None,
         }
     }
 
     /// Notes that data came.
     fn restart(&mut self) {
-        self.idle_since = None;
+        if let Some(since) = self.idle_since.take() {
+            self.waited += since.elapsed();
+        }
     }
 
-    /// Refusal of a request whose client has sent nothing for too long.
-    fn poll_refusal(&mut self, context: &mut Context<'_>) -> Poll<Status> {
-        let end = *self.idle_since.get_or_insert_with(Instant::now) + self.timeout;
+    /// Refusal of a request whose client has sent nothing for too long, or too little in all.
+    fn poll_refusal(&mut self, context: &mut Context<'_>, has_least_rate: bool) -> Poll<Status> {
+        let since = *self.idle_since.get_or_insert_with(Instant::now);
+        let idle_end = since + self.timeout;
+        let allowed = 2 * self.timeout + Duration::from_secs(self.received_bytes / MIN_BYTES_PER_SECOND);
+        let slow_end = since + allowed.saturating_sub(self.waited);
+        // Neither end comes earlier when data has come, so the review is never too late.
+        let end = if has_least_rate {
+            idle_end.min(slow_end)
+        } else {
+            idle_end
+        };
         let review = self
             .review
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
         loop {
             ready!(review.as_mut().poll(context));
-            if Instant::now() >= end {
+            let now = Instant::now();
+            if now >= idle_end {
                 counter!("bitzel_access_refusals_total", "reason" => "idle").increment(1);
                 return Poll::Ready(Status::deadline_exceeded(format!(
                     "the request did not go on for {}, which is the limit; begin it again",
                     humantime::format_duration(self.timeout)
+                )));
+            }
+            if now >= end {
+                counter!("bitzel_access_refusals_total", "reason" => "slow").increment(1);
+                return Poll::Ready(Status::deadline_exceeded(format!(
+                    "the request arrived at less than {MIN_BYTES_PER_SECOND} bytes a second, which is the limit; begin \
+                     it again"
                 )));
             }
             review.as_mut().reset(end);

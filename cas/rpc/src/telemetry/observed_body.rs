@@ -63,12 +63,7 @@ impl Drop for Observation {
     fn drop(&mut self) {
         let code = self.code.unwrap_or(Code::Cancelled);
         let elapsed = self.began.elapsed();
-        let unknown = CalledMethod::unknown();
-        let called = if code == Code::Unimplemented {
-            &unknown
-        } else {
-            &self.called
-        };
+        let called = &self.called;
         gauge!("bitzel_requests_in_flight").decrement(1.0);
         counter!("bitzel_requests_total", "service" => called.service.clone(), "method" => called.method.clone(),
             "code" => name(code))

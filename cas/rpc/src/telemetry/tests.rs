@@ -86,6 +86,40 @@ async fn unknown_paths_share_one_time_series() {
     assert!(!metrics.contains("made"), "{metrics}");
 }
 
+/// A call that is refused before a service sees it, or given up by its client, is not known to be unimplemented.
+#[tokio::test]
+async fn f21_invented_methods_share_one_time_series() {
+    for (path, status, reads_to_the_end, code) in [
+        ("/made.up.Service/Method", Some("16"), true, "UNAUTHENTICATED"),
+        (
+            "/build.bazel.remote.execution.v2.ActionCache/MadeUp",
+            Some("7"),
+            true,
+            "PERMISSION_DENIED",
+        ),
+        (
+            "//google.bytestream.ByteStream/Read",
+            Some("16"),
+            true,
+            "UNAUTHENTICATED",
+        ),
+        ("/made.up.Service/Method", None, false, "CANCELLED"),
+    ] {
+        let metrics = metrics_after(path, status, reads_to_the_end).await;
+        assert!(
+            metrics.contains(&counted("unknown", "unknown", code)),
+            "{metrics}"
+        );
+        assert!(
+            metrics
+                .contains("bitzel_request_duration_seconds_count{service=\"unknown\",method=\"unknown\"} 1"),
+            "{metrics}"
+        );
+    }
+    let metrics = metrics_after("/grpc.health.v1.Health/Check", Some("0"), true).await;
+    assert!(metrics.contains(&counted("Health", "Check", "OK")), "{metrics}");
+}
+
 /// The metrics after a request of the HTTP cache, from whose answer the client reads `reads` frames.
 async fn metrics_after_http(method: &str, path: &str, status: u16, reads: usize) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();

@@ -136,7 +136,8 @@ impl HttpCacheService {
             } else {
                 stream_of(body)
             };
-            uploads.write(digest, blob).await?;
+            let share = self.shares.begin(&request.extensions);
+            uploads.write(digest, share.counted(blob)).await?;
         }
         Ok(empty(StatusCode::OK))
     }

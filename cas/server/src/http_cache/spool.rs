@@ -14,9 +14,12 @@ use bitzel_cas::free_space::free_space;
 use bitzel_proto::{Digest, DigestFunction};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
+use http::Extensions;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
+
+use crate::upload_shares::{UploadShare, UploadShares};
 
 /// Largest upload that stays in memory. Larger ones are written to their file in pieces of this size.
 const MEMORY_UPLOAD_BYTES: usize = 1 << 20;
@@ -29,8 +32,8 @@ const FILE_UPLOAD_PIECE_BYTES: usize = 64 << 10;
 const GRANTED_BYTES: u64 = 64 << 20;
 
 /// Scratch space that keeps uploads until their digest is known: small ones in memory, others in unlinked files, which
-/// disappear with the process. All uploads together take at most `limit` bytes, and they leave the free space floor of
-/// the disk alone.
+/// disappear with the process. All uploads together take at most `limit` bytes, those of one identity half of them, and
+/// they leave the free space floor of the disk alone.
 #[derive(Debug)]
 pub struct Spool {
     directory: PathBuf,
@@ -40,6 +43,7 @@ pub struct Spool {
     /// Rest of the free space that was granted after the last check of the disk.
     granted: Arc<Mutex<u64>>,
     used: Arc<AtomicU64>,
+    shares: Arc<UploadShares>,
     memory_uploads: Arc<Semaphore>,
 }
 
@@ -48,6 +52,7 @@ pub struct Spool {
 struct Reservation {
     used: Arc<AtomicU64>,
     bytes: u64,
+    share: UploadShare,
 }
 
 impl Drop for Reservation {
@@ -82,22 +87,25 @@ impl Spool {
             free_space_floor,
             granted: Arc::default(),
             used: Arc::default(),
+            shares: UploadShares::new(limit / 2),
             memory_uploads: Arc::new(Semaphore::new(MAX_MEMORY_UPLOADS)),
         }
     }
 
-    pub(super) fn limit(&self) -> u64 {
-        self.limit
+    /// Largest size of an upload: what one identity may use.
+    pub(super) fn largest_upload(&self) -> u64 {
+        self.limit / 2
     }
 
-    /// Receives an upload. `size` is its announced size, if there is one.
+    /// Receives an upload of the caller of `request`. `size` is its announced size, if there is one.
     pub(super) async fn receive(
         &self,
+        request: &Extensions,
         function: DigestFunction,
         size: Option<u64>,
         mut upload: BlobStream,
     ) -> Result<Spooled, Status> {
-        let limit = self.limit;
+        let limit = self.largest_upload();
         let too_large = |bytes: u64| {
             Status::out_of_range(format!(
                 "the body has {bytes} bytes or more; values, and blobs whose size is not announced, have {limit} at most"
@@ -109,6 +117,7 @@ impl Spool {
         let mut reservation = Reservation {
             used: Arc::clone(&self.used),
             bytes: 0,
+            share: self.shares.begin(request),
         };
         let permit = Arc::clone(&self.memory_uploads).try_acquire_owned().ok();
         let piece = if permit.is_some() {
@@ -124,7 +133,7 @@ impl Spool {
             if hasher.size_bytes() > limit {
                 return Err(too_large(hasher.size_bytes()));
             }
-            reservation.grow(chunk.len() as u64, limit)?;
+            reservation.grow(chunk.len() as u64, self.limit)?;
             if !buffer.is_empty() && buffer.len() + chunk.len() > piece {
                 file = Some(self.append(file, buffer.split().freeze()).await?);
             }
@@ -196,6 +205,7 @@ fn read_error(error: io::Error) -> Error {
 
 impl Reservation {
     fn grow(&mut self, bytes: u64, limit: u64) -> Result<(), Status> {
+        self.share.grow(bytes)?;
         let before = self.used.fetch_add(bytes, Ordering::Relaxed);
         self.bytes += bytes;
         if before + bytes > limit {

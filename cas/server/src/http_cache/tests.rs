@@ -27,7 +27,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
 
-/// Limit of the spool of a test.
+/// Largest upload that the spool takes.
 const SPOOL_BYTES: u64 = 4 << 20;
 
 /// Server that ends with this value.
@@ -56,7 +56,7 @@ impl TestServer {
         let service = HttpCacheService::new(
             Arc::clone(&cache),
             Arc::clone(&store),
-            Spool::new(spool.path(), SPOOL_BYTES, 0),
+            Spool::new(spool.path(), 2 * SPOOL_BYTES, 0),
         );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let scheme = if access.tls.is_some() { "https" } else { "http" };

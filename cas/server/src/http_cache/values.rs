@@ -120,13 +120,15 @@ impl HttpCacheService {
     ) -> Result<Spooled, Status> {
         let body = stream_of(body);
         let body = if upload.is_zstd {
-            let limit = self.spool.limit();
+            let limit = self.spool.largest_upload();
             let memory = UploadMemory::new(&request.extensions, limit);
             decompressed(body, Decompressor::bounded(limit, "the body"), memory)
         } else {
             body
         };
-        self.spool.receive(function, upload.size, body).await
+        self.spool
+            .receive(&request.extensions, function, upload.size, body)
+            .await
     }
 
     pub(super) async fn get_value(

@@ -25,6 +25,7 @@ use tonic::{Request, Response, Status, Streaming};
 use self::uploads::{Progress, Upload, Uploads};
 use super::{MAX_STREAM_MESSAGE_BYTES, holding};
 use crate::upload_memory::UploadMemory;
+use crate::upload_shares::UploadShares;
 
 /// The `committed_size` of a compressed write that ended early because the store has the blob: the number of compressed
 /// bytes that the client would have sent is not known.
@@ -38,6 +39,7 @@ const COMMITTED_SIZE_OF_SKIPPED_COMPRESSED_WRITE: i64 = -1;
 pub struct ByteStreamService {
     stores: InstanceBlobStores,
     uploads: Arc<Uploads>,
+    shares: Arc<UploadShares>,
 }
 
 impl ByteStreamService {
@@ -45,7 +47,18 @@ impl ByteStreamService {
     pub fn new(stores: impl Into<InstanceBlobStores>) -> Self {
         let stores = stores.into();
         let uploads = Arc::new(Uploads::new(stores.coalescing()));
-        Self { stores, uploads }
+        Self {
+            stores,
+            uploads,
+            shares: UploadShares::unlimited(),
+        }
+    }
+
+    /// Limits the uploads of each identity.
+    #[must_use]
+    pub fn with_shares(mut self, shares: Arc<UploadShares>) -> Self {
+        self.shares = shares;
+        self
     }
 
     /// The service for a tonic router.
@@ -159,7 +172,9 @@ impl ByteStreamService {
         let start = u64::try_from(first.write_offset).map_err(|_| {
             Status::invalid_argument(format!("write offset {} is negative", first.write_offset))
         })?;
-        let mut upload = self.uploads.open(&name, resource, start)?;
+        let mut upload = self
+            .uploads
+            .open(&name, resource, start, self.shares.begin(extensions))?;
         let mut decompression = match resource.compressor {
             Compressor::Identity => None,
             Compressor::Zstd => Some(Decompression {

@@ -2,12 +2,13 @@
 
 mod batches;
 mod chunking;
+mod splits;
 mod tree;
 
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bitzel_access::{Permission, ResponseMemory};
+use bitzel_access::{Permission, ResponseMemory, permitted};
 use bitzel_cas::action_cache::ActionCache;
 use bitzel_cas::blob_store::BlobStore;
 use bitzel_cas::instance_blob_stores::InstanceBlobStores;
@@ -26,7 +27,8 @@ use bitzel_proto::{Digest, reapi};
 use futures::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
-use self::chunking::{ChunkMappings, ChunkedBlobs};
+use self::chunking::ChunkedBlobs;
+use self::splits::Splits;
 use super::{DIGEST_MESSAGE_BYTES, RequestContext, holding};
 
 pub use self::chunking::Chunking;
@@ -42,6 +44,7 @@ pub struct ContentAddressableStorageService {
     stores: InstanceBlobStores,
     chunking: Chunking,
     chunk_mappings: Option<Arc<dyn ActionCache>>,
+    splits: Arc<Splits>,
 }
 
 impl ContentAddressableStorageService {
@@ -51,6 +54,7 @@ impl ContentAddressableStorageService {
             stores: stores.into(),
             chunking: Chunking::default(),
             chunk_mappings: None,
+            splits: Arc::default(),
         }
     }
 
@@ -82,15 +86,33 @@ impl ContentAddressableStorageService {
 
     /// The blobs of an instance as chunks.
     fn chunked(&self, context: &RequestContext) -> ChunkedBlobs {
-        let mappings = self.chunk_mappings.as_ref().map(|cache| ChunkMappings {
-            cache: Arc::clone(cache),
-            instance: self.stores.reserved(chunking::MAPPINGS, &context.instance),
-        });
         ChunkedBlobs {
             store: self.store(context),
             chunking: self.chunking,
-            mappings,
+            mappings: self.chunk_mappings.clone(),
+            instance: self.stores.reserved(chunking::MAPPINGS, &context.instance),
         }
+    }
+
+    /// Returns the chunks of a blob. The blob is its only chunk where it cannot be split: readers do not add chunks to
+    /// the store, and the server may have no time or memory for it.
+    async fn split(&self, context: &RequestContext, blob: Digest) -> Result<Vec<Digest>, Status> {
+        let blobs = self.chunked(context);
+        if let Some(chunks) = blobs.known_chunks(blob).await? {
+            return Ok(chunks);
+        }
+        let permitted = permitted(&context.extensions, &context.instance);
+        if !permitted.contains(Permission::CasWrite) {
+            return Ok(vec![blob]);
+        }
+        let memory = || ResponseMemory::try_for_message(&context.extensions, blobs.memory_of_split(blob));
+        let key = (blobs.instance.clone(), blob);
+        let cut = {
+            let blobs = blobs.clone();
+            async move { blobs.split(blob).await }
+        };
+        let chunks = self.splits.run(key, memory, cut).await?;
+        Ok(chunks.unwrap_or_else(|| vec![blob]))
     }
 }
 
@@ -174,7 +196,7 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
     ) -> Result<Response<SplitBlobResponse>, Status> {
         let (context, request) = RequestContext::authorize(request, &[Permission::CasRead])?;
         let blob = context.digest(request.blob_digest.as_ref(), "blob digest")?;
-        let chunks = self.chunked(&context).split(blob).await?;
+        let chunks = self.split(&context, blob).await?;
         let memory = memory_of_digests(&context, chunks.len()).await?;
         let response = SplitBlobResponse {
             chunk_digests: chunks.iter().map(Digest::to_wire).collect(),
@@ -191,7 +213,7 @@ impl ContentAddressableStorage for ContentAddressableStorageService {
     ) -> Result<Response<Self::GetChunkMappingStream>, Status> {
         let (context, request) = RequestContext::authorize(request, &[Permission::CasRead])?;
         let blob = context.digest(request.blob_digest.as_ref(), "blob digest")?;
-        let chunks = self.chunked(&context).split(blob).await?;
+        let chunks = self.split(&context, blob).await?;
         let memory = memory_of_digests(&context, chunks.len()).await?;
         let mut pages: Vec<GetChunkMappingResponse> = chunks
             .chunks(MAX_DIGESTS_PER_MESSAGE)

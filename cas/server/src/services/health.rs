@@ -10,11 +10,15 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
+/// Largest request: a name of a service. Everybody may send one.
+const MAX_REQUEST_BYTES: usize = 4 << 10;
+
 /// The service for a tonic router, which reports that the server is serving, and the switch that ends this.
 pub fn service() -> (ServingStatusSwitch, HealthServer<impl Health>) {
     let (sender, receiver) = watch::channel(ServingStatus::Serving);
     let service = HealthService { server: receiver };
-    (ServingStatusSwitch(sender), HealthServer::new(service))
+    let service = HealthServer::new(service).max_decoding_message_size(MAX_REQUEST_BYTES);
+    (ServingStatusSwitch(sender), service)
 }
 
 /// Switch of the status that the service reports.

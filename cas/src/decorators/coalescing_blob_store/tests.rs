@@ -78,6 +78,45 @@ async fn a_stalled_first_writer_does_not_block_the_second() {
     assert!(poll!(&mut stalled).is_pending());
 }
 
+#[tokio::test(start_paused = true)]
+async fn f21_a_slow_first_writer_does_not_block_the_second() {
+    let store = store();
+    let blob = noise(4, 1000);
+    let digest = sha256(&blob);
+    let second = Duration::from_secs(1);
+    let trickle = futures::stream::unfold((), move |()| async move {
+        tokio::time::sleep(second).await;
+        Some((Ok(Bytes::from_static(b"x")), ()))
+    });
+    let slow = {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.write(digest, trickle.boxed()).await })
+    };
+    tokio::time::sleep(second).await;
+    let began = tokio::time::Instant::now();
+    store.write(digest, one_chunk(blob.clone().into())).await.unwrap();
+    assert!(began.elapsed() <= REVIEW_INTERVAL);
+    assert_eq!(read_whole(&*store, digest).await.unwrap(), blob);
+    slow.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_for_a_first_writer_that_comes_on() {
+    let store = store();
+    let blob = noise(5, 24 << 20);
+    let digest = sha256(&blob);
+    let pieces: Vec<Bytes> = blob.chunks(2 << 20).map(Bytes::copy_from_slice).collect();
+    let pieces = futures::stream::iter(pieces).then(|piece| async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok(piece)
+    });
+    let mut first = store.write(digest, pieces.boxed());
+    assert!(poll!(&mut first).is_pending());
+    let (first, second) = tokio::join!(first, store.write(digest, untouchable()));
+    first.unwrap();
+    second.unwrap();
+}
+
 #[tokio::test]
 async fn batches_and_look_ups_are_forwarded() {
     let counting = Arc::new(CountingBlobStore::new(Arc::new(MemoryBlobStore::default())));

@@ -11,9 +11,10 @@ use super::writer::Target;
 use crate::error::Error;
 use crate::media::bounded_directory::{Checksum, Encoding, FinishedFile, Reservation, disk_error};
 
-/// Space that is reserved for a large blob at first. The reservation doubles whenever it is used up: the client declares
-/// the size in a digest, and one that declares much and sends little must not cause many evictions.
-const FIRST_RESERVATION_BYTES: u64 = 16 << 20;
+/// Space that is reserved for a large blob at first, of which 1 MiB has arrived. The reservation grows by a quarter
+/// whenever it is used up: the client declares the size in a digest, and one that declares much and sends little must not
+/// cause many evictions.
+const FIRST_RESERVATION_BYTES: u64 = 2 << 20;
 
 /// Format of the file.
 enum Format {
@@ -83,7 +84,7 @@ impl LargeBlobWriter {
         let needed = self.target.max_stored_bytes(self.received_bytes);
         if needed > self.reserved_bytes {
             let whole = self.target.max_stored_bytes(self.digest.size_bytes());
-            self.reserved_bytes = needed.saturating_mul(2).min(whole);
+            self.reserved_bytes = needed.saturating_add(needed / 4).min(whole);
             self.reservation.grow_to(self.digest, self.reserved_bytes)?;
         }
         Ok(())

@@ -1,3 +1,4 @@
+use bitzel_access::{AccessPolicy, AuthenticationMethod, Caller, Identity};
 use bitzel_cas::blob_store::collect;
 use bitzel_cas::testing::noise;
 use tonic::Code;
@@ -15,8 +16,12 @@ fn chunks(blob: &[u8]) -> BlobStream {
 #[tokio::test]
 async fn reserves_space_until_an_upload_is_passed_on() {
     let directory = tempfile::tempdir().unwrap();
-    let spool = Spool::new(directory.path(), 5 << 20, 0);
-    let take = async |blob: &[u8]| spool.receive(DigestFunction::Sha256, None, chunks(blob)).await;
+    let spool = Spool::new(directory.path(), 10 << 20, 0);
+    let take = async |blob: &[u8]| {
+        spool
+            .receive(&Extensions::new(), DigestFunction::Sha256, None, chunks(blob))
+            .await
+    };
     for size in [500_000, 3 << 20] {
         let blob = noise(1, size);
         let held = take(&blob).await.unwrap();
@@ -34,6 +39,39 @@ async fn reserves_space_until_an_upload_is_passed_on() {
 }
 
 #[tokio::test]
+async fn f21_one_identity_has_half_of_the_spool() {
+    let user = |name: &str| {
+        let mut request = Extensions::new();
+        request.insert(Caller {
+            identity: Arc::new(Identity {
+                name: name.to_owned(),
+                groups: Vec::new(),
+                method: AuthenticationMethod::Token,
+            }),
+            policy: Arc::new(AccessPolicy::open()),
+        });
+        request
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let spool = Spool::new(directory.path(), 4 << 20, 0);
+    let blob = noise(1, 1 << 20);
+    let take = async |request: &Extensions| {
+        spool
+            .receive(request, DigestFunction::Sha256, None, chunks(&blob))
+            .await
+    };
+    let (busy, other) = (user("busy"), user("other"));
+    let held = [take(&busy).await.unwrap(), take(&busy).await.unwrap()];
+    assert_eq!(take(&busy).await.unwrap_err().code(), Code::ResourceExhausted);
+    take(&other).await.unwrap();
+    drop(held);
+    take(&busy).await.unwrap();
+    let large = chunks(&noise(2, (2 << 20) + 1));
+    let refused = spool.receive(&busy, DigestFunction::Sha256, None, large).await;
+    assert_eq!(refused.unwrap_err().code(), Code::OutOfRange);
+}
+
+#[tokio::test]
 async fn further_uploads_go_to_files() {
     let directory = tempfile::tempdir().unwrap();
     let spool = Spool::new(directory.path(), 50 << 20, 0);
@@ -41,7 +79,12 @@ async fn further_uploads_go_to_files() {
     for number in 0..MAX_MEMORY_UPLOADS + 3 {
         let blob = noise(number as u64, 200_000);
         let upload = spool
-            .receive(DigestFunction::Sha256, Some(200_000), chunks(&blob))
+            .receive(
+                &Extensions::new(),
+                DigestFunction::Sha256,
+                Some(200_000),
+                chunks(&blob),
+            )
             .await
             .unwrap();
         assert_eq!(
@@ -64,7 +107,11 @@ async fn keeps_the_free_space_floor() {
         return;
     }
     let spool = Spool::new(directory.path(), 50 << 20, 20 << 20);
-    let take = async |blob: &[u8]| spool.receive(DigestFunction::Sha256, None, chunks(blob)).await;
+    let take = async |blob: &[u8]| {
+        spool
+            .receive(&Extensions::new(), DigestFunction::Sha256, None, chunks(blob))
+            .await
+    };
     let refused = take(&noise(1, 5 << 20)).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
     assert_eq!(spool.used.load(Ordering::Relaxed), 0);

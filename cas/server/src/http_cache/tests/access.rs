@@ -87,7 +87,7 @@ async fn limits_the_open_requests_of_one_identity() {
         .await
         .unwrap();
     let head = format!(
-        "PUT /team/dav/slow HTTP/1.1\r\nhost: x\r\nauthorization: Basic {}\r\nexpect: 100-continue\r\n\
+        "PUT /team/dav/slow HTTP/1.1\r\nhost: localhost\r\nauthorization: Basic {}\r\nexpect: 100-continue\r\n\
          connection: close\r\ncontent-length: 5\r\n\r\n",
         BASE64_STANDARD.encode("writer:secret")
     );

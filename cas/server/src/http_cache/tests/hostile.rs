@@ -15,6 +15,36 @@ async fn raw(server: &TestServer, request: &[u8]) -> Option<u16> {
     answer.split(' ').nth(1).and_then(|status| status.parse().ok())
 }
 
+/// A page whose name was made to lead here sends that name, or its origin.
+#[tokio::test]
+async fn f21_web_pages_do_not_reach_an_open_server() {
+    let status = async |server: &TestServer, target: &str, headers: &str| {
+        let request = format!("PUT {target} HTTP/1.1\r\n{headers}content-length: 0\r\n\r\n");
+        raw(server, request.as_bytes()).await
+    };
+    let server = TestServer::start().await;
+    for headers in [
+        "host: evil.example\r\n",
+        "host: evil.example:8980\r\n",
+        "host: localhost.evil.example\r\n",
+        "host: localhost\r\norigin: http://evil.example\r\n",
+        "host: 127.0.0.1\r\norigin: null\r\n",
+    ] {
+        assert_eq!(status(&server, "/dav/a", headers).await, Some(403), "{headers}");
+    }
+    assert_eq!(
+        status(&server, "http://evil.example/dav/a", "host: localhost\r\n").await,
+        Some(403)
+    );
+    for headers in [
+        "host: localhost:8980\r\n",
+        "host: 127.0.0.1\r\n",
+        "host: [::1]:8980\r\n",
+    ] {
+        assert_eq!(status(&server, "/dav/a", headers).await, Some(201), "{headers}");
+    }
+}
+
 #[tokio::test]
 async fn paths_that_name_nothing_are_400_with_a_reason() {
     let server = TestServer::start().await;
@@ -36,7 +66,7 @@ async fn paths_that_name_nothing_are_400_with_a_reason() {
         format!("/dav/{long}"),
     ] {
         for method in ["GET", "PUT"] {
-            let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n");
+            let request = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n");
             assert_eq!(
                 raw(&server, request.as_bytes()).await,
                 Some(400),
@@ -44,9 +74,12 @@ async fn paths_that_name_nothing_are_400_with_a_reason() {
             );
         }
     }
-    let request = format!("GET /../../cas/{hash} HTTP/1.1\r\nhost: x\r\n\r\n");
+    let request = format!("GET /../../cas/{hash} HTTP/1.1\r\nhost: localhost\r\n\r\n");
     assert_eq!(raw(&server, request.as_bytes()).await, Some(400));
-    let endless = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(10 << 20));
+    let endless = format!(
+        "GET /{} HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        "a".repeat(10 << 20)
+    );
     let address = server.url.strip_prefix("http://").unwrap();
     let mut connection = TcpStream::connect(address).await.unwrap();
     // The server closes before it has read all of it.
@@ -65,7 +98,8 @@ async fn ten_gib_declared_and_one_kib_sent_stores_nothing() {
     let server = TestServer::start().await;
     for path in [cas(sha256(b"x")), ac(sha256(b"x")), "/dav/x".to_owned()] {
         let mut request =
-            format!("PUT {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 10737418240\r\n\r\n").into_bytes();
+            format!("PUT {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10737418240\r\n\r\n")
+                .into_bytes();
         request.extend_from_slice(&noise(1, 1024));
         let status = raw(&server, &request).await;
         assert!(matches!(status, None | Some(400 | 413)), "{status:?}");
@@ -74,7 +108,7 @@ async fn ten_gib_declared_and_one_kib_sent_stores_nothing() {
     // The other way: fewer are declared than sent.
     let digest = sha256(b"more than four");
     let request = format!(
-        "PUT {} HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nmore than four",
+        "PUT {} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4\r\n\r\nmore than four",
         cas(digest)
     );
     assert_eq!(raw(&server, request.as_bytes()).await, Some(400));
@@ -156,7 +190,7 @@ async fn does_not_ask_for_a_body_that_it_refuses() {
     ] {
         let mut connection = TcpStream::connect(address).await.unwrap();
         let head = format!(
-            "PUT {path} HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: {length}\r\n\r\n"
+            "PUT {path} HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: {length}\r\n\r\n"
         );
         connection.write_all(head.as_bytes()).await.unwrap();
         let mut answer = Vec::new();

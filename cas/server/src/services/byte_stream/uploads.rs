@@ -20,6 +20,8 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
+use crate::upload_shares::UploadShare;
+
 /// Time for which a write without a connection is kept. Clients that retry do so within seconds.
 const PARKED_WRITE_LIFETIME: Duration = Duration::from_mins(2);
 /// Writes without a connection that are kept: each holds a file and reserved space in the store.
@@ -52,6 +54,7 @@ struct Pipe {
     /// `None` after the end of the blob.
     sender: Option<mpsc::Sender<QueuedChunk>>,
     write: AbortOnDropHandle<Result<(), Error>>,
+    share: UploadShare,
 }
 
 /// Chunk on its way to the store. The memory of its message stays reserved until the store asks for the next chunk, so a
@@ -86,7 +89,7 @@ impl Uploads {
     }
 
     /// Starts a write of `resource`, or resumes one at `offset`. Offset 0 always starts a new write: a client that lost its state must
-    /// not be locked out by its first attempt.
+    /// not be locked out by its first attempt. A new write counts in `share` until it ends or is forgotten.
     ///
     /// The name holds the instance, so only that instance resumes the write.
     pub(super) fn open(
@@ -94,6 +97,7 @@ impl Uploads {
         name: &str,
         resource: &ResourceName,
         offset: u64,
+        share: UploadShare,
     ) -> Result<Upload, Status> {
         if name.len() > MAX_NAME_BYTES {
             return Err(Status::invalid_argument(
@@ -103,7 +107,7 @@ impl Uploads {
         let mut entries = self.entries.lock();
         drop_oldest_parked(&mut entries);
         let entry = if offset == 0 {
-            let entry = Arc::new(self.start(resource));
+            let entry = Arc::new(self.start(resource, share));
             entries.insert(name.to_owned(), Arc::clone(&entry));
             entry
         } else {
@@ -128,7 +132,7 @@ impl Uploads {
         })
     }
 
-    fn start(&self, resource: &ResourceName) -> Entry {
+    fn start(&self, resource: &ResourceName, share: UploadShare) -> Entry {
         let (sender, receiver) = mpsc::channel(MAX_QUEUED_CHUNKS);
         let (store, digest) = (self.stores.store(&resource.instance), resource.digest);
         let blob = futures::stream::unfold((receiver, None), |(mut receiver, stored)| async move {
@@ -142,6 +146,7 @@ impl Uploads {
             pipe: Arc::new(AsyncMutex::new(Pipe {
                 sender: Some(sender),
                 write: AbortOnDropHandle::new(write),
+                share,
             })),
             committed: AtomicU64::new(0),
             last_use: Mutex::new(Instant::now()),
@@ -210,6 +215,7 @@ impl Upload {
                 self.digest
             )));
         }
+        self.pipe.share.grow(data.len() as u64)?;
         let slots = if data.len() > SMALL_CHUNK_BYTES {
             MAX_QUEUED_CHUNKS
         } else {

@@ -20,6 +20,8 @@ use bytes::{Bytes, BytesMut};
 use fastcdc::v2020::{FastCDC, Normalization};
 use futures::{StreamExt, TryStreamExt};
 
+use super::MAX_CHUNKS;
+
 /// Purpose of the reserved instance name of mappings.
 pub(super) const MAPPINGS: &str = "chunk-mappings";
 /// Chunks of the largest mapping that is remembered. A mapping is one message with about 80 bytes for each chunk. With
@@ -97,35 +99,38 @@ impl Chunking {
 pub(super) struct ChunkedBlobs {
     pub(super) store: Arc<dyn BlobStore>,
     pub(super) chunking: Chunking,
-    /// Memory of mappings. Without it, each split cuts the blob again.
-    pub(super) mappings: Option<ChunkMappings>,
-}
-
-/// Mappings of blobs to chunks.
-#[derive(Clone)]
-pub(super) struct ChunkMappings {
-    /// Cache that checks for completeness.
-    pub(super) cache: Arc<dyn ActionCache>,
+    /// Cache of mappings, which checks for completeness. Without it, each split cuts the blob again.
+    pub(super) mappings: Option<Arc<dyn ActionCache>>,
     /// Reserved name for [`MAPPINGS`].
     pub(super) instance: InstanceName,
 }
 
 impl ChunkedBlobs {
-    /// Returns the chunks of a blob, all of which are then in the store.
-    pub(super) async fn split(&self, digest: Digest) -> Result<Vec<Digest>, Error> {
+    /// The chunks of a blob that can be told without cutting it, all of which are in the store.
+    pub(super) async fn known_chunks(&self, digest: Digest) -> Result<Option<Vec<Digest>>, Error> {
         if !self.store.find_missing(&[digest]).await?.is_empty() {
             return Err(Error::NotFound(digest));
         }
         if digest.is_empty_blob() {
-            return Ok(Vec::new());
+            return Ok(Some(Vec::new()));
         }
-        // Chunks of such a blob would save almost nothing.
-        if digest.size_bytes() < self.chunking.largest() as u64 {
-            return Ok(vec![digest]);
+        // Chunks of a small blob would save almost nothing, and a list of more of them would not fit into a message.
+        let (size, average) = (digest.size_bytes(), u64::from(self.chunking.average));
+        if size < self.chunking.largest() as u64 || size / average > MAX_CHUNKS as u64 {
+            return Ok(Some(vec![digest]));
         }
-        if let Some(chunks) = self.remembered(digest).await {
-            return Ok(chunks);
-        }
+        Ok(self.remembered(digest).await)
+    }
+
+    /// Memory that [`split`](Self::split) takes: the window that is cut and what is read and compressed beside it, and
+    /// the list of chunks.
+    pub(super) fn memory_of_split(&self, digest: Digest) -> u64 {
+        let chunks = digest.size_bytes() / u64::from(self.chunking.average) + 1;
+        self.chunking.largest() as u64 * 8 + chunks * 2 * size_of::<Digest>() as u64
+    }
+
+    /// Cuts a blob into chunks, all of which are then in the store.
+    pub(super) async fn split(&self, digest: Digest) -> Result<Vec<Digest>, Error> {
         let chunks = self.cut(digest).await?;
         self.remember(digest, &chunks).await;
         Ok(chunks)
@@ -222,7 +227,7 @@ impl ChunkedBlobs {
 
     async fn remembered(&self, digest: Digest) -> Option<Vec<Digest>> {
         let mappings = self.mappings.as_ref()?;
-        let mapping = match mappings.cache.get(&mappings.instance, self.key(digest)).await {
+        let mapping = match mappings.get(&self.instance, self.key(digest)).await {
             Ok(mapping) => mapping?,
             Err(error) => {
                 tracing::debug!(%digest, %error, "cannot look up the chunks of a blob");
@@ -252,7 +257,7 @@ impl ChunkedBlobs {
             ..ActionResult::default()
         };
         let key = self.key(digest);
-        if let Err(error) = mappings.cache.put(&mappings.instance, key, mapping).await {
+        if let Err(error) = mappings.put(&self.instance, key, mapping).await {
             tracing::debug!(%digest, %error, "cannot remember the chunks of a blob");
         }
     }

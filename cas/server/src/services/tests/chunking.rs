@@ -1,16 +1,19 @@
 //! Splitting and splicing, through a real server.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use bitzel_cas::blob_store::{BlobStream, one_chunk, read_whole};
+use bitzel_access::{AccessPolicy, AuthenticationMethod, Caller, Identity, Pattern, Rule};
+use bitzel_cas::blob_store::{BlobRange, BlobStream, one_chunk, read_whole};
 use bitzel_cas::error::Error;
 use bitzel_cas::forward_blob_store;
 use bitzel_cas::testing::noise;
 use bitzel_proto::reapi::chunking_function::Value as ChunkingFunction;
 use bitzel_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
+use bitzel_proto::reapi::content_addressable_storage_server::ContentAddressableStorage as _;
 use bitzel_proto::reapi::{SpliceBlobRequest, SplitBlobRequest};
+use tonic::Request;
 
 use super::*;
 
@@ -223,4 +226,165 @@ fn sizes_of_chunks_are_checked() {
             "{wrong}"
         );
     }
+}
+
+fn split_request(blob: Digest) -> Request<SplitBlobRequest> {
+    Request::new(SplitBlobRequest {
+        blob_digest: Some(blob.to_wire()),
+        ..SplitBlobRequest::default()
+    })
+}
+
+/// Caller who has `permissions` on all instances.
+fn caller(permissions: PermissionSet) -> Caller {
+    let identity = Identity {
+        name: "somebody".to_owned(),
+        groups: Vec::new(),
+        method: AuthenticationMethod::Token,
+    };
+    let rule = Rule {
+        identities: vec![Pattern::new("*")],
+        instances: vec![Pattern::new("*")],
+        allow: permissions,
+        ..Rule::default()
+    };
+    Caller {
+        identity: Arc::new(identity),
+        policy: Arc::new(AccessPolicy {
+            rules: vec![rule],
+            ..AccessPolicy::default()
+        }),
+    }
+}
+
+/// Store that counts reads. They never end if `stalls`.
+struct ReadingStore {
+    inner: MemoryBlobStore,
+    stalls: bool,
+    reads: AtomicUsize,
+}
+
+impl ReadingStore {
+    async fn with(blobs: &[Vec<u8>], stalls: bool) -> (Arc<Self>, Vec<Digest>) {
+        let store = Self {
+            inner: MemoryBlobStore::default(),
+            stalls,
+            reads: AtomicUsize::new(0),
+        };
+        let mut digests = Vec::new();
+        for blob in blobs {
+            let digest = sha256(blob);
+            store.write(digest, one_chunk(blob.clone().into())).await.unwrap();
+            digests.push(digest);
+        }
+        (Arc::new(store), digests)
+    }
+}
+
+#[async_trait::async_trait]
+impl BlobStore for ReadingStore {
+    forward_blob_store!(inner: find_missing, write, lease, resolve, read_batch, write_batch);
+
+    async fn read(&self, digest: Digest, range: BlobRange) -> Result<BlobStream, Error> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        if self.stalls {
+            return Ok(Box::pin(futures::stream::pending()));
+        }
+        self.inner.read(digest, range).await
+    }
+}
+
+#[tokio::test]
+async fn f21_a_split_by_a_reader_stores_nothing() {
+    let (store, digests) = ReadingStore::with(&[noise(8, 5 << 20)], false).await;
+    let store: Arc<dyn BlobStore> = store;
+    let cache: Arc<dyn ActionCache> = Arc::new(MemoryActionCache::default());
+    let service = ContentAddressableStorageService::new(Arc::clone(&store))
+        .with_chunk_mappings(complete(&store, &cache));
+    let split = async |permissions: PermissionSet| {
+        let mut request = split_request(digests[0]);
+        request.extensions_mut().insert(caller(permissions));
+        let response = service.split_blob(request).await.unwrap().into_inner();
+        let chunks = response.chunk_digests.iter();
+        let chunks = chunks.map(|chunk| Digest::from_wire(DigestFunction::Sha256, chunk).unwrap());
+        chunks.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        split(PermissionSet::read()).await,
+        digests,
+        "the blob is its only chunk"
+    );
+    let chunks = split(PermissionSet::all()).await;
+    assert!(chunks.len() > 1);
+    assert_eq!(
+        split(PermissionSet::read()).await,
+        chunks,
+        "readers get what is remembered"
+    );
+}
+
+#[tokio::test]
+async fn f21_splits_of_one_blob_cut_it_once() {
+    let (store, digests) = ReadingStore::with(&[noise(9, 5 << 20)], false).await;
+    // Without mappings, so that only calls at the same time share a cut.
+    let service = ContentAddressableStorageService::new(Arc::clone(&store) as Arc<dyn BlobStore>);
+    let calls = (0..20).map(|_| service.split_blob(split_request(digests[0])));
+    let chunks = futures::future::join_all(calls).await;
+    for split in &chunks {
+        let split = split.as_ref().unwrap().get_ref();
+        assert!(split.chunk_digests.len() > 1);
+    }
+    assert_eq!(store.reads.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn f21_few_blobs_are_split_at_a_time() {
+    let blobs: Vec<Vec<u8>> = (0..10).map(|seed| noise(20 + seed, 3 << 20)).collect();
+    let (store, digests) = ReadingStore::with(&blobs, true).await;
+    let service = ContentAddressableStorageService::new(Arc::clone(&store) as Arc<dyn BlobStore>);
+    let mut calls: futures::stream::FuturesUnordered<_> = digests
+        .iter()
+        .map(|digest| service.split_blob(split_request(*digest)))
+        .collect();
+    for _ in 0..8 {
+        let split = futures::StreamExt::next(&mut calls).await.unwrap().unwrap();
+        assert_eq!(split.get_ref().chunk_digests.len(), 1, "not split");
+    }
+    assert_eq!(store.reads.load(Ordering::Relaxed), 2);
+}
+
+/// Store whose writes find that another client has written the blob in the meantime.
+struct RacedStore {
+    inner: MemoryBlobStore,
+    blob: Vec<u8>,
+}
+
+#[async_trait::async_trait]
+impl BlobStore for RacedStore {
+    forward_blob_store!(inner: find_missing, read, lease, resolve, read_batch, write_batch);
+
+    async fn write(&self, digest: Digest, blob: BlobStream) -> Result<(), Error> {
+        let others = if digest == sha256(&self.blob) {
+            one_chunk(self.blob.clone().into())
+        } else {
+            blob
+        };
+        self.inner.write(digest, others).await
+    }
+}
+
+#[tokio::test]
+async fn f21_chunks_that_nobody_checked_are_not_remembered() {
+    let blob = noise(30, 5 << 20);
+    let digest = sha256(&blob);
+    let inner = MemoryBlobStore::default();
+    let server = TestServer::start_with(Arc::new(RacedStore { inner, blob })).await;
+    let mut client = client(&server);
+    let wrong = [
+        add(&server, &noise(31, 3 << 20)).await,
+        add(&server, &noise(32, 2 << 20)).await,
+    ];
+    splice(&mut client, digest, &wrong).await.unwrap();
+    let chunks = split(&mut client, digest).await.unwrap();
+    assert!(!chunks.contains(&wrong[0]) && chunks.len() > 2, "cut anew");
 }

@@ -204,6 +204,43 @@ async fn f16_a_request_that_does_not_go_on_ends() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn f21_a_request_that_trickles_ends() {
+    let server = Limited::within(&Limits::default());
+    let started = tokio::time::Instant::now();
+    let trickling = server.call();
+    let whole = message(&noise(1, 10_000));
+    let mut bytes = whole.chunks(1).map(Bytes::copy_from_slice);
+    let sending = async {
+        while trickling.sender.send(bytes.next().unwrap()).await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+        }
+    };
+    let (status, ()) = tokio::join!(trickling.answer, sending);
+    let status = status.unwrap();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    assert!(
+        status.message().contains("less than 1024 bytes a second"),
+        "{status}"
+    );
+    assert!(started.elapsed().as_secs() < 130, "{:?}", started.elapsed());
+}
+
+/// A slow line is not refused, however long a request takes.
+#[tokio::test(start_paused = true)]
+async fn a_request_at_a_low_rate_is_received() {
+    let server = Limited::within(&Limits::default());
+    let blob = noise(1, 400_000);
+    let slow = server.call();
+    for piece in message(&blob).chunks(2_000) {
+        slow.sender.send(Bytes::copy_from_slice(piece)).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    drop(slow.sender);
+    assert_eq!(slow.answer.await.unwrap().code(), Code::Ok);
+    assert!(server.has(&blob).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn f17_the_directories_that_get_tree_has_seen_count() {
     let node = |number: u32| DirectoryNode {
         name: number.to_string(),

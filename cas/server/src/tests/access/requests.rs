@@ -22,8 +22,11 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 
 use super::*;
+use crate::services::health::{self, ServingStatusSwitch};
 use crate::services::tests::routes;
 
 /// Server with all services of this crate behind access control.
@@ -32,6 +35,7 @@ pub(super) struct Guarded {
     pub(super) store: Arc<dyn BlobStore>,
     pub(super) cache: Arc<dyn ActionCache>,
     _server: AbortOnDropHandle<()>,
+    _serving_status: ServingStatusSwitch,
 }
 
 impl Guarded {
@@ -41,13 +45,15 @@ impl Guarded {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let connections = incoming(listener, access.tls.clone(), &access.limits);
+        let (serving_status, health) = health::service();
         let server = endpoint::server()
             .max_concurrent_streams(access.limits.streams_per_connection)
             .layer(access.layer)
             .layer(access.limits_layer)
-            .add_routes(routes(&store, &cache));
+            .add_routes(routes(&store, &cache).add_service(health));
         let server = tokio::spawn(async move { server.serve_with_incoming(connections).await.unwrap() });
         Self {
+            _serving_status: serving_status,
             port,
             store,
             cache,
@@ -352,6 +358,39 @@ async fn limits_the_open_calls_of_one_identity_only() {
         .unwrap();
     while open.message().await.unwrap().is_some() {}
     find(busy).await.unwrap();
+}
+
+#[tokio::test]
+async fn f21_watches_of_the_health_count_for_their_connection() {
+    let site = Site::new();
+    let mut access = site
+        .access(&[], json!([{"identities": ["*"], "allow": ["all"]}]))
+        .await;
+    access.limits.streams_per_identity = 3;
+    access.limits_layer = LimitsLayer::new(&access.limits);
+    let server = Guarded::start(access).await;
+    let connection = async || HealthClient::new(connect(&server, &ClientCredentials::default()).await);
+    let mut busy = connection().await;
+    let mut watches = Vec::new();
+    for _ in 0..4 {
+        let watch = busy.watch(HealthCheckRequest::default()).await.unwrap();
+        let mut watch = watch.into_inner();
+        watch.message().await.unwrap().unwrap();
+        watches.push(watch);
+    }
+    let refusal = busy.watch(HealthCheckRequest::default()).await.unwrap_err();
+    assert_eq!(refusal.code(), Code::ResourceExhausted);
+    assert!(
+        refusal.message().contains("this connection has 4 calls open"),
+        "{refusal}"
+    );
+    let check = connection().await.check(HealthCheckRequest::default()).await;
+    check.unwrap();
+    let long = HealthCheckRequest {
+        service: "x".repeat(5_000),
+    };
+    let refusal = connection().await.check(long).await.unwrap_err();
+    assert_eq!(refusal.code(), Code::OutOfRange);
 }
 
 #[tokio::test]

@@ -82,7 +82,7 @@ fn unfinished_writes_count_towards_the_limit() {
         let store = open_with_blocks(&root, 1024).await;
         let large = Bytes::from(noise(1, 3 << 20));
         let write = start_stalled_write(&store, sha256(&large), large.slice(..2 << 20)).await;
-        let other = noise(2, 2 << 20);
+        let other = noise(2, 3 << 20);
         let refused = store.write(sha256(&other), one_chunk(other.clone().into())).await;
         assert!(matches!(refused, Err(Error::NoSpace { .. })), "{refused:?}");
         drop(write);
@@ -147,6 +147,26 @@ fn declaring_much_and_sending_little_evicts_nothing() {
     runtime_with_one_blocking_thread().block_on(declare_much_and_send_little());
 }
 
+#[test]
+fn f21_stalled_writes_reserve_what_has_arrived() {
+    runtime_with_one_blocking_thread().block_on(stall_many_writes());
+}
+
+async fn stall_many_writes() {
+    const MIB: u64 = 1 << 20;
+    let root = TempDir::new().unwrap();
+    let store = open_with_blocks(&root, 64 * MIB / BLOCK_BYTES).await;
+    let kept = add(&store, &noise(1, 8 << 20)).await;
+    let mut writes = Vec::new();
+    for seed in 0..8 {
+        let large = Digest::new(bitzel_proto::DigestFunction::Sha256, [seed; 32], 20 * MIB);
+        writes.push(start_stalled_write(&store, large, noise(seed.into(), 4 << 20)).await);
+    }
+    let reserved = store.usage().reserved_bytes;
+    assert!(reserved <= 40 * MIB, "{reserved} bytes for 32 MiB");
+    assert_eq!(store.find_missing(&[kept]).await.unwrap(), []);
+}
+
 async fn declare_much_and_send_little() {
     const MIB: u64 = 1 << 20;
     let root = TempDir::new().unwrap();
@@ -162,9 +182,9 @@ async fn declare_much_and_send_little() {
         matches!(refused, Err(Error::DigestMismatch { .. })),
         "{refused:?}"
     );
-    // 2 MiB and then nothing more: space for 16 MiB is reserved, and there is that much.
+    // 2 MiB and then nothing more: only their space is reserved.
     let write = start_stalled_write(&store, large, noise(9, 2 << 20)).await;
-    assert_eq!(store.usage().reserved_bytes, 16 * MIB);
+    assert_eq!(store.usage().reserved_bytes, 2 * MIB);
     assert_eq!(store.usage().evicted_blobs, 0);
     drop(write);
     finish_blocking_work().await;

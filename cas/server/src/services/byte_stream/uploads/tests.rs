@@ -4,11 +4,16 @@ use bitzel_cas::testing::sha256;
 use bitzel_proto::InstanceName;
 
 use super::*;
+use crate::upload_shares::UploadShares;
 
 fn table() -> (Arc<MemoryBlobStore>, Arc<Uploads>) {
     let store = Arc::new(MemoryBlobStore::default());
     let uploads = Uploads::new(InstanceBlobStores::shared(store.clone()));
     (store, Arc::new(uploads))
+}
+
+fn share() -> UploadShare {
+    UploadShares::unlimited().begin(&http::Extensions::new())
 }
 
 fn resource() -> ResourceName {
@@ -19,28 +24,47 @@ fn resource() -> ResourceName {
 async fn drops_a_write_that_nobody_resumes() {
     let (_, uploads) = table();
     let resource = resource();
-    let mut upload = uploads.open("name", &resource, 0).unwrap();
+    let mut upload = uploads.open("name", &resource, 0, share()).unwrap();
     upload.push(Bytes::from_static(b"012"), None).await.unwrap();
     drop(upload);
     tokio::time::sleep(PARKED_WRITE_LIFETIME / 2).await;
     assert_eq!(uploads.committed("name"), Some(3));
-    let mut upload = uploads.open("name", &resource, 3).unwrap();
+    let mut upload = uploads.open("name", &resource, 3, share()).unwrap();
     upload.push(Bytes::from_static(b"345"), None).await.unwrap();
     drop(upload);
     tokio::time::sleep(PARKED_WRITE_LIFETIME / 2 + Duration::from_secs(1)).await;
     assert_eq!(uploads.committed("name"), Some(6), "resumed in between");
     tokio::time::sleep(PARKED_WRITE_LIFETIME).await;
     assert_eq!(uploads.committed("name"), None);
-    assert!(uploads.open("name", &resource, 6).is_err());
+    assert!(uploads.open("name", &resource, 6, share()).is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn f21_a_write_counts_in_its_share_until_it_is_forgotten() {
+    let (_, uploads) = table();
+    let resource = resource();
+    let shares = UploadShares::new(10);
+    let share = || shares.begin(&http::Extensions::new());
+    let mut first = uploads.open("first", &resource, 0, share()).unwrap();
+    first.push(Bytes::from_static(b"012345"), None).await.unwrap();
+    drop(first);
+    let mut second = uploads.open("second", &resource, 0, share()).unwrap();
+    second.push(Bytes::from_static(b"0123"), None).await.unwrap();
+    assert!(second.push(Bytes::from_static(b"4"), None).await.is_err());
+    drop(second);
+    tokio::time::sleep(PARKED_WRITE_LIFETIME + Duration::from_secs(1)).await;
+    let mut third = uploads.open("third", &resource, 0, share()).unwrap();
+    third.push(Bytes::from_static(b"0123456789"), None).await.unwrap();
+    third.finish().await.unwrap();
 }
 
 #[tokio::test]
 async fn two_calls_cannot_feed_one_write() {
     let (store, uploads) = table();
     let resource = resource();
-    let mut first = uploads.open("name", &resource, 0).unwrap();
+    let mut first = uploads.open("name", &resource, 0, share()).unwrap();
     first.push(Bytes::from_static(b"01234"), None).await.unwrap();
-    let Err(second) = uploads.open("name", &resource, 5) else {
+    let Err(second) = uploads.open("name", &resource, 5, share()) else {
         panic!("fed twice");
     };
     assert_eq!(second.code(), tonic::Code::Aborted);
@@ -58,9 +82,9 @@ async fn two_calls_cannot_feed_one_write() {
 async fn keeps_a_limited_number_of_parked_writes() {
     let (_, uploads) = table();
     let resource = resource();
-    let active = uploads.open("active", &resource, 0).unwrap();
+    let active = uploads.open("active", &resource, 0, share()).unwrap();
     for number in 0..MAX_PARKED_WRITES + 10 {
-        drop(uploads.open(&number.to_string(), &resource, 0).unwrap());
+        drop(uploads.open(&number.to_string(), &resource, 0, share()).unwrap());
     }
     assert_eq!(uploads.entries.lock().len(), MAX_PARKED_WRITES + 1);
     assert_eq!(uploads.committed("0"), None, "the oldest is gone");
@@ -76,7 +100,7 @@ async fn keeps_a_limited_number_of_parked_writes() {
 async fn refuses_long_resource_names() {
     let (_, uploads) = table();
     let name = "n".repeat(MAX_NAME_BYTES + 1);
-    assert!(uploads.open(&name, &resource(), 0).is_err());
+    assert!(uploads.open(&name, &resource(), 0, share()).is_err());
 }
 
 /// Store whose writes take no bytes before they are let go on, like those that wait for another writer of the blob.
@@ -105,7 +129,7 @@ async fn f23_the_queue_of_a_waiting_write_holds_one_large_chunk() {
     let blob = bitzel_cas::testing::noise(1, 4 * SMALL_CHUNK_BYTES + 4);
     let resource = ResourceName::write(InstanceName::default(), "u", sha256(&blob));
     let (first, second) = blob.split_at(2 * SMALL_CHUNK_BYTES + 2);
-    let mut upload = uploads.open("name", &resource, 0).unwrap();
+    let mut upload = uploads.open("name", &resource, 0, share()).unwrap();
     upload.push(Bytes::copy_from_slice(first), None).await.unwrap();
     {
         let second = upload.push(Bytes::copy_from_slice(second), None);
