@@ -131,7 +131,10 @@ fn group_name(layer: &Layer, path: &Path) -> String {
         .first()
         .cloned()
         .or_else(directory_name)
-        .map_or_else(|| "layer".to_owned(), |name| name.replace(['/', ' '], "_"))
+        .map(|name| name.replace(['/', ' ', '\0'], "_"))
+        // Layers choose their names, which are directories in the sandbox.
+        .filter(|name| !matches!(name.as_str(), "" | "." | ".."))
+        .unwrap_or_else(|| "layer".to_owned())
 }
 
 /// Finds the nearest directory at or above `path` that is a checkout. True if all of it is metadata.

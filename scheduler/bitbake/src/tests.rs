@@ -389,3 +389,43 @@ async fn f20_the_configuration_of_a_layer_runs_in_a_sandbox() {
     );
     assert!(!home.join("planted").exists());
 }
+
+#[tokio::test]
+async fn f20_layers_choose_no_directories_of_the_user() {
+    let workspace = Workspace::new("layer");
+    let (own, secret) = (workspace.directory.path().join("own"), workspace.directory.path().join("secret"));
+    for directory in [&own, &secret] {
+        fs::create_dir(directory).unwrap();
+    }
+    let configuration = workspace.layer.join("conf/layer.conf");
+    let text = fs::read_to_string(&configuration).unwrap();
+    let set = |path: &Path| {
+        let names = ["DL_DIR", "SSTATE_DIR", "TMPDIR", "GPG_PATH", "EXTERNALSRC"];
+        names.map(|name| format!("{name} = \"{}\"\n", path.display())).concat()
+            + &format!("SSTATE_MIRRORS = \"file://.* file://{}/PATH\"\n", path.display())
+    };
+    fs::write(&configuration, text + &set(&secret)).unwrap();
+    workspace.write("conf/more.conf", &set(&secret));
+    // A file of a layer that the user's own includes is none of the user's own.
+    let local = format!("require conf/more.conf\nDL_DIR = \"{}\"\n", own.display());
+    fs::write(workspace.build_directory().join("conf/local.conf"), local).unwrap();
+
+    let config = workspace.config();
+    let cache = ExportCache::open(&config.cache_directory, &workspace.build_directory(), "root")
+        .await
+        .unwrap();
+    let python = PythonFiles::install(&config.cache_directory).unwrap();
+    let library = bitbake::find(&config).await.unwrap();
+    let exporter = Exporter {
+        config: &config,
+        cache: &cache,
+        python: &python,
+        library: &library,
+        modules: &[],
+    };
+    let description = exporter.describe(&workspace.build_directory()).await.unwrap();
+    assert_eq!(description.layers[0].collections, ["small"]);
+    assert_eq!(description.downloads, own);
+    let all = format!("{description:?}");
+    assert!(!all.contains(secret.to_str().unwrap()), "{all}");
+}

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Prints the layers and the download directory of a build directory, from its configuration as BitBake reads it.
+"""Prints the layers and the directories of a build directory, from its configuration as BitBake reads it.
 
-Runs on the client with the user's own paths, before the sandbox of the exporter exists. Writes one JSON object to
-stdout: `{"bitbake_version", "topdir", "layers": [{"path", "collections"}], "downloads", "written",
-"external_sources": [{"path", "sandbox_path"}], "shared_state": {"directory", "mirrors", "keys"}}`.
+Runs on the client with the user's own paths, before the sandbox of the exporter exists. It is called twice, because
+configuration is code, and what a layer's file says must not decide which directories of the user are read or written:
 
-usage: describe_build.py BITBAKE_LIB SHIMS BUILD_DIRECTORY
+* `settings` reads the build directory's own files alone and writes one JSON object to stdout: `{"bitbake_version",
+  "topdir", "layers": [path], "downloads", "written", "external_sources": [{"path", "sandbox_path"}], "shared_state":
+  {"directory", "mirrors", "keys"}}`.
+* `collections` reads `conf/layer.conf` of each layer too and writes the list of the names that each of them adds to
+  BBFILE_COLLECTIONS, in the order of the layers.
+
+usage: describe_build.py settings|collections BITBAKE_LIB SHIMS BUILD_DIRECTORY
 """
 
 from __future__ import annotations
@@ -52,7 +57,7 @@ def import_bitbake(library: str, shims: str) -> Any:
     return bb
 
 
-def main(library: str, shims: str, build_directory: str) -> None:
+def main(mode: str, library: str, shims: str, build_directory: str) -> None:
     bb = import_bitbake(library, shims)
     topdir = str(Path(build_directory).resolve())
     os.chdir(topdir)
@@ -64,29 +69,13 @@ def main(library: str, shims: str, build_directory: str) -> None:
     data.setVar("BBPATH", topdir)
     data.setVar("HOME", os.environ.get("HOME", ""))
     read(bb, f"{topdir}/conf/bblayers.conf", data)
-    paths = (data.getVar("BBLAYERS") or "").split()
-    if not paths:
-        sys.exit(f"{topdir}/conf/bblayers.conf does not set BBLAYERS")
-
-    layers = []
-    seen: set[str] = set()
-    for path in paths:
-        layer = os.path.normpath(os.path.join(topdir, os.path.expanduser(path)))
-        configuration = os.path.join(layer, "conf", "layer.conf")
-        if not os.path.exists(configuration):
-            sys.exit(f"layer {layer} of {topdir}/conf/bblayers.conf has no conf/layer.conf")
-        data.setVar("LAYERDIR", layer)
-        data.setVar("LAYERDIR_RE", layer)
-        read(bb, configuration, data)
-        data.expandVarref("LAYERDIR")
-        data.expandVarref("LAYERDIR_RE")
-        collections = [name for name in (data.getVar("BBFILE_COLLECTIONS") or "").split() if name not in seen]
-        seen.update(collections)
-        layers.append({"path": layer, "collections": collections})
-
-    read_settings(bb, data, topdir)
-    json.dump(
-        {
+    layers = find_layers(data, topdir)
+    answer: Any
+    if mode == "collections":
+        answer = find_collections(bb, data, layers)
+    else:
+        read_settings(bb, data, topdir)
+        answer = {
             "bitbake_version": bb.__version__,
             "topdir": topdir,
             "layers": layers,
@@ -94,9 +83,36 @@ def main(library: str, shims: str, build_directory: str) -> None:
             "written": find_written_directories(data, topdir),
             "external_sources": find_external_sources(data, topdir),
             "shared_state": find_shared_state(data, topdir),
-        },
-        sys.stdout,
-    )
+        }
+    json.dump(answer, sys.stdout)
+
+
+def find_layers(data: Any, topdir: str) -> list[str]:
+    """Absolute paths of the layers, in the order of BBLAYERS."""
+    paths = (data.getVar("BBLAYERS") or "").split()
+    if not paths:
+        sys.exit(f"{topdir}/conf/bblayers.conf does not set BBLAYERS")
+    layers = [os.path.normpath(os.path.join(topdir, os.path.expanduser(path))) for path in paths]
+    for layer in layers:
+        if not os.path.exists(os.path.join(layer, "conf", "layer.conf")):
+            sys.exit(f"layer {layer} of {topdir}/conf/bblayers.conf has no conf/layer.conf")
+    return layers
+
+
+def find_collections(bb: Any, data: Any, layers: list[str]) -> list[list[str]]:
+    """Names that each layer adds to BBFILE_COLLECTIONS."""
+    collections = []
+    seen: set[str] = set()
+    for layer in layers:
+        data.setVar("LAYERDIR", layer)
+        data.setVar("LAYERDIR_RE", layer)
+        read(bb, os.path.join(layer, "conf", "layer.conf"), data)
+        data.expandVarref("LAYERDIR")
+        data.expandVarref("LAYERDIR_RE")
+        names = [name for name in (data.getVar("BBFILE_COLLECTIONS") or "").split() if name not in seen]
+        seen.update(names)
+        collections.append(names)
+    return collections
 
 
 def read(bb: Any, path: str, data: Any) -> None:
@@ -108,8 +124,12 @@ def read(bb: Any, path: str, data: Any) -> None:
 
 
 def read_settings(bb: Any, data: Any, topdir: str) -> None:
-    """Parses the user's own configuration files; files that they include from layers count if they can be parsed."""
+    """Parses the user's own configuration files. Files of layers that they include are not found and do not count."""
     logging.getLogger("BitBake").setLevel(logging.CRITICAL)
+    include = bb.parse.ConfHandler.include
+    bb.parse.ConfHandler.include = lambda parent, files, line, data, _error: include(
+        parent, files, line, data, False
+    )
     for name in ("site.conf", "auto.conf", "local.conf"):
         path = f"{topdir}/conf/{name}"
         if os.path.exists(path):

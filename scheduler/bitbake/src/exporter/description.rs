@@ -13,7 +13,7 @@ use super::{BUBBLEWRAP_ADVICE, Exporter, malformed, root};
 use crate::atomic_file;
 use crate::environment;
 use crate::error::FrontEndError;
-use crate::layers::BuildDescription;
+use crate::layers::{BuildDescription, ExternalSource, Layer, SharedStateDescription};
 
 /// Where `devtool modify` notes source trees, relative to the build directory (as in `host/describe_build.py`).
 const WORKSPACE_APPENDS: &str = "workspace/appends";
@@ -25,6 +25,18 @@ struct CachedDescription {
     /// `conf/layer.conf` of each layer, with the digest of its content.
     layer_files: HashMap<PathBuf, String>,
     description: BuildDescription,
+}
+
+/// What the build directory's own files say: no code of a layer had a part in it.
+#[derive(Deserialize)]
+struct BuildSettings {
+    bitbake_version: String,
+    topdir: PathBuf,
+    layers: Vec<PathBuf>,
+    downloads: PathBuf,
+    written: Vec<PathBuf>,
+    external_sources: Vec<ExternalSource>,
+    shared_state: SharedStateDescription,
 }
 
 impl Exporter<'_> {
@@ -91,8 +103,32 @@ impl Exporter<'_> {
     }
 
     async fn read_description(&self, build_directory: &Path) -> Result<BuildDescription, FrontEndError> {
-        let mut command = self.describing_sandbox(build_directory)?;
-        let program = &self.config.bubblewrap;
+        let settings = self.run_describer("settings", build_directory).await?;
+        let settings: BuildSettings = serde_json::from_slice(&settings).map_err(malformed)?;
+        let collections = self.run_describer("collections", build_directory).await?;
+        let collections: Vec<Vec<String>> = serde_json::from_slice(&collections).map_err(malformed)?;
+        if collections.len() != settings.layers.len() {
+            return Err(FrontEndError::Malformed {
+                reason: format!("{} layers have {} lists of collections", settings.layers.len(), collections.len()),
+            });
+        }
+        let layers = settings.layers.into_iter().zip(collections);
+        Ok(BuildDescription {
+            bitbake_version: settings.bitbake_version,
+            topdir: settings.topdir,
+            layers: layers
+                .map(|(path, collections)| Layer { path, collections })
+                .collect(),
+            downloads: settings.downloads,
+            written: settings.written,
+            external_sources: settings.external_sources,
+            shared_state: settings.shared_state,
+        })
+    }
+
+    /// Runs `host/describe_build.py` and returns its answer.
+    async fn run_describer(&self, mode: &str, build_directory: &Path) -> Result<Vec<u8>, FrontEndError> {
+        let mut command = self.describing_sandbox(mode, build_directory)?;
         let output = command
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .stdin(Stdio::null())
@@ -100,7 +136,7 @@ impl Exporter<'_> {
             .output()
             .await
             .map_err(|source| FrontEndError::Program {
-                program: program.display().to_string(),
+                program: self.config.bubblewrap.display().to_string(),
                 advice: BUBBLEWRAP_ADVICE,
                 source,
             })?;
@@ -109,7 +145,7 @@ impl Exporter<'_> {
                 messages: String::from_utf8_lossy(&output.stderr).into_owned(),
             });
         }
-        serde_json::from_slice(&output.stdout).map_err(malformed)
+        Ok(output.stdout)
     }
 }
 
@@ -118,7 +154,7 @@ impl Exporter<'_> {
     /// hold Python. All of this machine is visible, at its own paths, because the configuration may include any file; in an
     /// image root all but its programs. Nothing can be written, there is no network, keys and sockets are hidden, and the
     /// environment has nothing that `BitBake` would not get.
-    fn describing_sandbox(&self, build_directory: &Path) -> Result<Command, FrontEndError> {
+    fn describing_sandbox(&self, mode: &str, build_directory: &Path) -> Result<Command, FrontEndError> {
         let mut command = Command::new(&self.config.bubblewrap);
         command.args(["--unshare-pid", "--unshare-ipc", "--unshare-net"]);
         command.args(["--die-with-parent", "--new-session"]);
@@ -157,6 +193,7 @@ impl Exporter<'_> {
         }
         command.arg(python).args([
             "/run/bitzel/host/describe_build.py",
+            mode,
             "/run/bitzel/library",
             "/run/bitzel/shims",
         ]);

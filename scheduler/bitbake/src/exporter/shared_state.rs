@@ -40,7 +40,9 @@ impl Exporter<'_> {
         command.arg("/work/out/snapshots");
         command.args(["--ro-bind".as_ref(), self.python.path("shared_state").as_os_str()]);
         command.arg("/work/shared_state");
-        for path in mirror_directories(&mirrors).iter().chain([directory]) {
+        // What a layer sets must not decide which directories of the user its code sees.
+        let mirrors_of_user = mirror_directories(&description.mirrors);
+        for path in mirrors_of_user.iter().chain([directory]) {
             command.args(["--ro-bind-try".as_ref(), path.as_os_str(), path.as_os_str()]);
         }
         let work = tempfile::tempdir_in(self.cache.directory())
