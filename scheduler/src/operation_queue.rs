@@ -74,7 +74,7 @@ use pools::Pools;
 use quarantine::Quarantine;
 use tree_locations::TreeLocations;
 use usage_history::UsageHistory;
-use waiting_actions::{LeaseEnd, MAX_PROPERTY_SETS, WaitingActions};
+use waiting_actions::{LeaseEnd, MAX_UNSERVED_SETS, WaitingActions};
 use worker::Worker;
 use worker_pool::WorkerPool;
 
@@ -169,9 +169,9 @@ impl OperationQueue {
             return Err(ExecutionError::UserQueueFull { user, limit });
         }
         let demand = self.demand(&action, 0);
-        if !self.waiting.admits(&demand) && self.workers.least_busy(&demand).is_none() {
+        if !self.waiting.admits(&demand, self.workers.serves(&demand)) && self.workers.least_busy(&demand).is_none() {
             return Err(ExecutionError::TooManyPropertySets {
-                limit: MAX_PROPERTY_SETS,
+                limit: MAX_UNSERVED_SETS,
             });
         }
         self.last_arrival += 1;

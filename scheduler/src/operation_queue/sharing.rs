@@ -368,19 +368,26 @@ fn a_worker_that_survives_an_action_clears_it() {
 }
 
 #[test]
-fn invented_platform_properties_are_limited() {
+fn f21_invented_platform_properties_are_limited() {
     let mut queue = OperationQueue::new(ExecutionConfig::default());
+    queue.register_worker(at(0), &hello("busy", 1, &[("served", "1")]));
+    let served = |name: &str| QueuedAction {
+        requirements: RequiredProperties::new(&platform(&[("served", "1")])),
+        ..action(name)
+    };
+    queue.execute(at(0), id(9_000), served("runs"), false).unwrap();
     let with_property = |value: usize| QueuedAction {
         requirements: RequiredProperties::new(&platform(&[("invented", &value.to_string())])),
         ..action(&value.to_string())
     };
-    for number in 0..MAX_PROPERTY_SETS {
+    for number in 0..MAX_UNSERVED_SETS {
         let id = id(number as u128);
         queue.execute(at(0), id, with_property(number), false).unwrap();
     }
     let refused = queue.execute(at(0), id(5_000), with_property(5_000), false);
     assert!(matches!(refused, Err(ExecutionError::TooManyPropertySets { .. })));
-    // Those that wait already, and those that a worker takes at once, are not concerned.
+    // Those that wait already, those that a worker serves, and those that one takes at once, are not concerned.
+    assert!(queue.execute(at(0), id(9_001), served("waits"), false).is_ok());
     let again = QueuedAction {
         do_not_cache: true,
         ..with_property(0)

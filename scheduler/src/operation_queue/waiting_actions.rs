@@ -30,6 +30,8 @@ use queue::{Queue, Starts};
 /// Maximum number of sets of required properties that wait at the same time. Each decision compares them all, so a client
 /// that invents them must not slow down all others.
 pub(super) const MAX_PROPERTY_SETS: usize = 1_000;
+/// Maximum number of them that no worker serves. A client that invents sets takes no place of those that have workers.
+pub(super) const MAX_UNSERVED_SETS: usize = 500;
 /// Maximum correction of a charge, in time of the whole farm.
 const MAX_CORRECTION: Duration = Duration::from_mins(5);
 
@@ -167,9 +169,11 @@ impl WaitingActions {
         self.users.waiting(name)
     }
 
-    /// True if an Action with this demand may wait.
-    pub(super) fn admits(&self, demand: &Demand) -> bool {
-        self.queues.len() < MAX_PROPERTY_SETS || self.has_queue(demand)
+    /// True if an Action with this demand, which some worker serves or none, may wait.
+    pub(super) fn admits(&self, demand: &Demand, is_served: bool) -> bool {
+        let unserved = || self.queues.values().filter(|queue| queue.unserved_since.is_some());
+        self.has_queue(demand)
+            || self.queues.len() < MAX_PROPERTY_SETS && (is_served || unserved().count() < MAX_UNSERVED_SETS)
     }
 
     /// True if operations with this demand wait.
