@@ -194,8 +194,12 @@ install_chart_objects() {
 }
 
 # The API server of the version of Kubernetes that chart-objects is made of. Its first build takes a quarter of an hour on
-# two processors.
+# two processors, so it is built only where somebody asks for it.
 install_kube_apiserver() {
+    if [ -z "${BITZEL_SETUP_APISERVER:-}" ]; then
+        echo "set BITZEL_SETUP_APISERVER=1 to build it, or BITZEL_TEST_APISERVER to the path of one"
+        return 1
+    fi
     local source=$root/helm/tests/objects wanted directory=$demo/peers/kube-apiserver
     wanted=$(cat "$source"/go.{mod,sum} | sha256sum)
     [ "$(cat "$directory/installed" 2>/dev/null)" != "$wanted" ] || return 0
