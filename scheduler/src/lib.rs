@@ -34,7 +34,7 @@ pub mod resources;
 mod result_recorder;
 pub mod scaler_service;
 pub mod worker_identity;
-mod worker_queue_service;
+pub mod worker_queue_service;
 
 use std::sync::Arc;
 use std::time::Duration;

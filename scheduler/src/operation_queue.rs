@@ -169,7 +169,9 @@ impl OperationQueue {
             return Err(ExecutionError::UserQueueFull { user, limit });
         }
         let demand = self.demand(&action, 0);
-        if !self.waiting.admits(&demand, self.workers.serves(&demand)) && self.workers.least_busy(&demand).is_none() {
+        if !self.waiting.admits(&demand, self.workers.serves(&demand))
+            && self.workers.least_busy(&demand).is_none()
+        {
             return Err(ExecutionError::TooManyPropertySets {
                 limit: MAX_UNSERVED_SETS,
             });

@@ -393,7 +393,10 @@ async fn f20_the_configuration_of_a_layer_runs_in_a_sandbox() {
 #[tokio::test]
 async fn f20_layers_choose_no_directories_of_the_user() {
     let workspace = Workspace::new("layer");
-    let (own, secret) = (workspace.directory.path().join("own"), workspace.directory.path().join("secret"));
+    let (own, secret) = (
+        workspace.directory.path().join("own"),
+        workspace.directory.path().join("secret"),
+    );
     for directory in [&own, &secret] {
         fs::create_dir(directory).unwrap();
     }
@@ -401,7 +404,9 @@ async fn f20_layers_choose_no_directories_of_the_user() {
     let text = fs::read_to_string(&configuration).unwrap();
     let set = |path: &Path| {
         let names = ["DL_DIR", "SSTATE_DIR", "TMPDIR", "GPG_PATH", "EXTERNALSRC"];
-        names.map(|name| format!("{name} = \"{}\"\n", path.display())).concat()
+        names
+            .map(|name| format!("{name} = \"{}\"\n", path.display()))
+            .concat()
             + &format!("SSTATE_MIRRORS = \"file://.* file://{}/PATH\"\n", path.display())
     };
     fs::write(&configuration, text + &set(&secret)).unwrap();

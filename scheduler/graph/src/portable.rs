@@ -1,7 +1,7 @@
 //! Portable Actions: executions on services of the Remote Execution API that know nothing of bitzel.
 //!
-//! [`PortableExecutions`] is a decorator. It wraps each Action into one that carries the launcher ([`wrapping`]), lets the
-//! engine execute that, and turns the outcome into the result that a worker of bitzel would have left ([`unwrapping`]).
+//! [`PortableExecutions`] is a decorator. It wraps each Action into one that carries the launcher (`wrapping`), lets the
+//! engine execute that, and turns the outcome into the result that a worker of bitzel would have left (`unwrapping`).
 //! Planning and recording know nothing of it, so the keys of results are the same. See
 //! `docs/decisions/0050-any-execution-engine.md`.
 

@@ -171,7 +171,11 @@ impl WaitingActions {
 
     /// True if an Action with this demand, which some worker serves or none, may wait.
     pub(super) fn admits(&self, demand: &Demand, is_served: bool) -> bool {
-        let unserved = || self.queues.values().filter(|queue| queue.unserved_since.is_some());
+        let unserved = || {
+            self.queues
+                .values()
+                .filter(|queue| queue.unserved_since.is_some())
+        };
         self.has_queue(demand)
             || self.queues.len() < MAX_PROPERTY_SETS && (is_served || unserved().count() < MAX_UNSERVED_SETS)
     }

@@ -109,7 +109,11 @@ impl Exporter<'_> {
         let collections: Vec<Vec<String>> = serde_json::from_slice(&collections).map_err(malformed)?;
         if collections.len() != settings.layers.len() {
             return Err(FrontEndError::Malformed {
-                reason: format!("{} layers have {} lists of collections", settings.layers.len(), collections.len()),
+                reason: format!(
+                    "{} layers have {} lists of collections",
+                    settings.layers.len(),
+                    collections.len()
+                ),
             });
         }
         let layers = settings.layers.into_iter().zip(collections);
