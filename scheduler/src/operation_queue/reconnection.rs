@@ -117,8 +117,8 @@ fn a_worker_that_starts_anew_gives_its_actions_back_at_once() {
     end(&mut queue, back, given[0].1);
 }
 
-#[test]
-fn a_restart_long_ago_does_not_shorten_the_time_to_come_back() {
+/// A queue after a restart, with an operation that worker `w` had under lease 7 and that a client follows.
+fn restored() -> OperationQueue {
     let mut queue = OperationQueue::new(ExecutionConfig::default());
     let restored = RestoredOperation {
         operation: id(1),
@@ -131,6 +131,12 @@ fn a_restart_long_ago_does_not_shorten_the_time_to_come_back() {
     };
     queue.restore(at(0), 1, vec![restored]);
     assert!(queue.attach(id(1)));
+    queue
+}
+
+#[test]
+fn a_restart_long_ago_does_not_shorten_the_time_to_come_back() {
+    let mut queue = restored();
     let (worker, _) = come_back(&mut queue, 1, &[(id(1), LeaseId(7))]);
     let timeout = ExecutionConfig::default().reconnect_timeout.as_secs();
     queue.disconnect_worker(at(timeout - 1), worker);
@@ -222,18 +228,7 @@ fn f18_a_namesake_takes_no_lease_and_gives_none_back() {
 
 #[test]
 fn f18_a_namesake_takes_no_lease_after_a_restart() {
-    let mut queue = OperationQueue::new(ExecutionConfig::default());
-    let restored = RestoredOperation {
-        operation: id(1),
-        action: action("a"),
-        attempts: vec![],
-        state: RestoredState::Leased {
-            lease: LeaseId(7),
-            holder: holder("w"),
-        },
-    };
-    queue.restore(at(0), 1, vec![restored]);
-    assert!(queue.attach(id(1)));
+    let mut queue = restored();
     let (_, effects) = come_as_namesake(&mut queue, 1, &[(id(1), LeaseId(7))]);
     assert_eq!(cancels(&effects), 1);
     let (back, effects) = come_back(&mut queue, 2, &[(id(1), LeaseId(7))]);
