@@ -27,13 +27,14 @@ mod local_tree;
 mod metadata_inputs;
 mod original_program;
 mod python_files;
+mod relative_path;
 mod sandbox_program;
 mod shared_state;
 mod snapshot_directory;
 mod stat_cache;
 
 use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -58,6 +59,7 @@ use self::exporter::Exporter;
 use self::graph_cache::GraphCache;
 use self::metadata_inputs::MetadataInputs;
 use self::python_files::PythonFiles;
+use self::relative_path::stays_below;
 use self::shared_state::SharedStateProgram;
 
 /// Result of an export.
@@ -206,12 +208,9 @@ pub async fn export(config: &FrontEndConfig, request: &ExportRequest) -> Result<
 /// done for every export.
 fn mark_present_sources(graph: &mut TaskGraph, downloads: &Path) {
     for source in graph.recipes.iter_mut().flat_map(|recipe| &mut recipe.sources) {
-        let name = Path::new(&source.download_name);
+        let name = &source.download_name;
         // The name comes from the metadata: it must not lead out of DL_DIR.
-        let stays_inside = name.components().all(|part| matches!(part, Component::Normal(_)));
-        source.present = !source.download_name.is_empty()
-            && stays_inside
-            && fs::exists(downloads.join(name)).unwrap_or(false);
+        source.present = stays_below(name) && fs::exists(downloads.join(name)).unwrap_or(false);
     }
 }
 

@@ -1,6 +1,5 @@
 //! Compilation of the Python that tasks need, in a sandbox in which no metadata runs.
 
-use std::path::{Component, Path};
 use std::process::{Output, Stdio};
 
 use bitzel_cas::blocking::run_blocking;
@@ -11,6 +10,7 @@ use super::{BUBBLEWRAP_ADVICE, Exporter, malformed};
 use crate::error::FrontEndError;
 use crate::exported_graph::Bytecode;
 use crate::layers::{ExternalSource, LayerGroup};
+use crate::relative_path::stays_below;
 use crate::snapshot_directory::SnapshotDirectory;
 
 impl Exporter<'_> {
@@ -65,12 +65,6 @@ impl Exporter<'_> {
         })
         .await
     }
-}
-
-/// True if a path leads to something below the directory that it starts in.
-fn stays_below(path: &str) -> bool {
-    let mut components = Path::new(path).components();
-    !path.is_empty() && components.all(|component| matches!(component, Component::Normal(_)))
 }
 
 /// Runs a program with this standard input.
