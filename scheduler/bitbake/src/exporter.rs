@@ -12,7 +12,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bitzel_cas::blocking::run_blocking;
-use bitzel_proto::graph::TaskGraph;
+use bitzel_graph::walk::build_files;
+use bitzel_proto::graph::{Snapshot, TaskGraph};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::Command;
 
@@ -23,7 +24,7 @@ use super::exported_graph::{ExportedGraph, GRAPH_FORMAT_VERSION};
 use super::front_end_config::{FrontEndConfig, FrontEndEvent};
 use super::layers::{ExternalSource, LayerGroup};
 use super::python_files::PythonFiles;
-use super::snapshot_directory::{SnapshotDirectory, snapshots_of};
+use super::snapshot_directory::SnapshotDirectory;
 pub(crate) use sandbox_file::open_regular;
 use sandbox_file::read_json;
 
@@ -73,7 +74,7 @@ impl Exporter<'_> {
         let adopted = snapshots.clone();
         let (graph, packages) = run_blocking(move || {
             let graph = read_json::<TaskGraph>(&graph_file)?;
-            for sha256 in snapshots_of(&graph) {
+            for Snapshot { sha256, .. } in build_files::snapshots(&graph) {
                 adopted.adopt(sha256, &written.join(sha256))?;
             }
             Ok((graph, read_json::<Vec<String>>(&packages_file)?))

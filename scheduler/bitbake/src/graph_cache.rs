@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use bitzel_graph::walk::build_files;
 use bitzel_proto::DigestFunction;
 use bitzel_proto::graph::TaskGraph;
 use prost::Message as _;
@@ -16,7 +17,7 @@ use super::export_request::ExportRequest;
 use super::exported_graph::{Bytecode, GRAPH_FORMAT_VERSION};
 use super::front_end_config::FrontEndConfig;
 use super::local_tree::LocalTree;
-use super::snapshot_directory::{SnapshotDirectory, snapshots_of};
+use super::snapshot_directory::SnapshotDirectory;
 
 /// Zstandard level: the graph is written once and read often.
 const COMPRESSION_LEVEL: i32 = 3;
@@ -71,7 +72,8 @@ impl GraphCache {
         let bytes = zstd::decode_all(fs::File::open(&path).ok()?).ok()?;
         let graph = TaskGraph::decode(bytes.as_slice()).ok()?;
         let compiled = bytecode.iter().map(|(_, sha256)| sha256.as_str());
-        let complete = snapshots_of(&graph)
+        let complete = build_files::snapshots(&graph)
+            .map(|snapshot| snapshot.sha256.as_str())
             .chain(compiled)
             .all(|sha256| mark_used(&snapshots.path(sha256)));
         if !complete || graph.format_version != GRAPH_FORMAT_VERSION {

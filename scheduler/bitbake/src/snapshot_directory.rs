@@ -4,7 +4,6 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use bitzel_proto::DigestFunction;
-use bitzel_proto::graph::TaskGraph;
 
 use super::cache_eviction::mark_used;
 use super::error::FrontEndError;
@@ -81,14 +80,6 @@ impl SnapshotDirectory {
         target.persist(self.path(sha256))?;
         Ok(true)
     }
-}
-
-/// SHA-256 of all snapshots that a graph names.
-pub(crate) fn snapshots_of(graph: &TaskGraph) -> impl Iterator<Item = &str> {
-    let settings = graph.settings.iter();
-    let base = settings.flat_map(|settings| &settings.base_snapshots);
-    let recipes = graph.recipes.iter().filter_map(|recipe| recipe.snapshot.as_ref());
-    base.chain(recipes).map(|snapshot| snapshot.sha256.as_str())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use bitzel_graph::plan::signature::{Environment, TaskRoot};
 use bitzel_graph::plan::task_index::TaskIndex;
 use bitzel_graph::plan::tree::DIGEST_FUNCTION;
 use bitzel_graph::walk::BuildInputs;
-use bitzel_graph::walk::build_files::{is_fetch, snapshots};
+use bitzel_graph::walk::build_files::{is_fetch, snapshot_digest, snapshots};
 use bitzel_proto::Digest;
 use bitzel_proto::builds::{BuildPlan, Download, build_plan};
 use bitzel_proto::reapi::Platform;
@@ -59,7 +59,7 @@ impl HandOver<'_> {
             keep_going: self.keep_going,
             jobs: self.jobs,
         });
-        let snapshots = snapshots(self.index.graph());
+        let snapshots = snapshots(self.index.graph()).filter_map(snapshot_digest);
         let snapshots = snapshots.map(|digest| (digest, self.inputs.files.snapshot(digest)));
         let digest = plan.0;
         let messages = [plan, graph].map(|(digest, bytes)| (digest, BlobSource::Bytes(bytes)));

@@ -8,7 +8,7 @@ use bitzel_cas::{BlobStore, DirectoryCache, Lease, fetch_directory_tree};
 use bitzel_graph::plan::signature::{Environment, TaskRoot};
 use bitzel_graph::plan::task_index::TaskIndex;
 use bitzel_graph::plan::tree::DIGEST_FUNCTION;
-use bitzel_graph::walk::build_files::snapshots;
+use bitzel_graph::walk::build_files::{snapshot_digest, snapshots};
 use bitzel_graph::walk::{BuildError, BuildInputs};
 use bitzel_proto::builds::{BuildPlan, build_plan};
 use bitzel_proto::graph::TaskGraph;
@@ -68,7 +68,7 @@ impl HandedOver {
             .map(|property| (property.name, property.value))
             .collect();
         let environment = Environment::of_graph(&graph, platform, root);
-        let snapshots: BTreeSet<Digest> = snapshots(&graph).collect();
+        let snapshots: BTreeSet<Digest> = snapshots(&graph).filter_map(snapshot_digest).collect();
         // Large graphs take a while.
         let index = tokio::task::spawn_blocking(move || TaskIndex::new(graph)).await;
         let index = index

@@ -41,14 +41,14 @@ pub struct BuildInputs {
     pub shared_state: Option<Arc<dyn SharedState>>,
 }
 
-/// Digests of all data store snapshots that a graph names.
-pub fn snapshots(graph: &TaskGraph) -> impl Iterator<Item = Digest> {
+/// All data store snapshots that a graph names.
+pub fn snapshots(graph: &TaskGraph) -> impl Iterator<Item = &Snapshot> {
     let base = graph
         .settings
         .iter()
         .flat_map(|settings| &settings.base_snapshots);
     let of_recipes = graph.recipes.iter().filter_map(|recipe| recipe.snapshot.as_ref());
-    base.chain(of_recipes).filter_map(snapshot_digest)
+    base.chain(of_recipes)
 }
 
 /// True if the task downloads sources, so that its input root has those that the owner of the build has.
@@ -57,7 +57,7 @@ pub fn is_fetch(task: &Task) -> bool {
 }
 
 /// Digest of a data store snapshot.
-pub(super) fn snapshot_digest(snapshot: &Snapshot) -> Option<Digest> {
+pub fn snapshot_digest(snapshot: &Snapshot) -> Option<Digest> {
     Digest::from_parts(
         DIGEST_FUNCTION,
         &snapshot.sha256,
