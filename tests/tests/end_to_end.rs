@@ -32,6 +32,7 @@ mod end_to_end {
     mod multiconfig;
     mod observability;
     mod original_program;
+    mod prefetch;
     mod releases;
     mod remote_cache;
     mod remote_store;

@@ -21,6 +21,8 @@ pub struct ExecutorConfig {
     pub scratch_directory: Option<PathBuf>,
     /// Limit of the file cache in bytes. Files of running Actions stay even beyond it.
     pub cache_size_bytes: u64,
+    /// Limit of the bytes that inputs of upcoming Actions hold in the file cache together. With 0 none are fetched.
+    pub prefetch_bytes: u64,
     /// Limit of the directories and symlinks in the layers of input roots, which take an inode and a block each. Layers of
     /// running Actions stay even beyond it.
     pub max_layer_entries: u64,
@@ -45,6 +47,7 @@ impl ExecutorConfig {
             cache_directory: cache_directory.into(),
             scratch_directory: None,
             cache_size_bytes: 20 << 30,
+            prefetch_bytes: 0,
             max_layer_entries: 2_000_000,
             host_directories: vec![],
             default_timeout: DAY,

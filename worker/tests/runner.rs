@@ -18,6 +18,7 @@ mod input_cache;
 mod inputs;
 mod kept_outputs;
 mod merged_outputs;
+mod prefetch;
 mod relative_paths;
 mod resource_usage;
 mod roots_in_inputs;
