@@ -8,6 +8,7 @@ use bitzel_proto::reapi::platform::Property;
 
 use crate::bounds::Bounds;
 use crate::root_identity::RootIdentity;
+use crate::user_access::UserAccess;
 
 /// Configuration of the execution of Actions on this machine.
 #[derive(Debug, Clone)]
@@ -28,6 +29,8 @@ pub struct ExecutorConfig {
     pub max_layer_entries: u64,
     /// Directories of this machine that commands can read at the same path, in addition to `/usr`.
     pub host_directories: Vec<PathBuf>,
+    /// Access of commands to the user's files and variables. `None` unless the worker is a part of the user's own program.
+    pub user_access: Option<UserAccess>,
     /// Timeout of an Action that sets none.
     pub default_timeout: Duration,
     /// Longest timeout that an Action may set.
@@ -50,6 +53,7 @@ impl ExecutorConfig {
             prefetch_bytes: 0,
             max_layer_entries: 2_000_000,
             host_directories: vec![],
+            user_access: None,
             default_timeout: DAY,
             maximum_timeout: DAY,
             bounds: Bounds::default(),

@@ -41,6 +41,7 @@ pub mod sandboxed_action_executor;
 pub mod server_connection;
 pub mod timed_action_executor;
 pub mod timestamped_action_executor;
+pub mod user_access;
 pub mod worker_directories;
 pub mod worker_loop;
 
@@ -62,3 +63,4 @@ pub use sandboxed_action_executor::SandboxedActionExecutor;
 pub use server_connection::ServerConnection;
 pub use timed_action_executor::TimedActionExecutor;
 pub use timestamped_action_executor::TimestampedActionExecutor;
+pub use user_access::{USER_HOME, UserAccess};

@@ -82,6 +82,7 @@ impl SandboxedActionExecutor {
         let sandbox = Sandbox::open(
             Arc::clone(&directories),
             &config.host_directories,
+            config.user_access.clone(),
             bounds.clone(),
         )
         .await?;
@@ -97,7 +98,7 @@ impl SandboxedActionExecutor {
                 Arc::clone(&files),
                 config.max_layer_entries,
             ),
-            runner: CommandRunner::new(sandbox),
+            runner: CommandRunner::new(sandbox, config.user_access),
             max_input_entries: bounds.input_entries,
             input_time: bounds.input_time,
             max_output_entries: bounds.output_entries,

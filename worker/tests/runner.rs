@@ -28,6 +28,7 @@ mod shared_limits;
 mod stuck_workers;
 mod system_calls;
 mod undeclared_writes;
+mod user_access;
 
 #[test]
 fn every_test_file_is_a_module() {
