@@ -21,7 +21,9 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
-pub(crate) use build::{BuildArguments, GraphArguments, LogArguments, MetadataArguments, TargetArguments};
+pub(crate) use build::{
+    BuildArguments, FetchPlace, GraphArguments, LogArguments, MetadataArguments, TargetArguments,
+};
 pub(crate) use builds::{AttachArguments, BuildsArguments, CancelArguments};
 pub(crate) use farm::{FarmArguments, StatusArguments, WorkersArguments, WorkersCommand};
 pub(crate) use global::{DirectoryArguments, LogFormat, TelemetryArguments};

@@ -52,6 +52,11 @@ impl Directories {
         self.cache.join("worker")
     }
 
+    /// File cache and running Actions of fetch tasks on this machine.
+    pub(crate) fn fetches(&self) -> PathBuf {
+        self.cache.join("fetches")
+    }
+
     /// Directory that running Actions write to. Default: that of the worker.
     pub(crate) fn scratch(&self) -> Option<PathBuf> {
         self.scratch.clone()

@@ -70,6 +70,8 @@ impl Embedded {
             cache_directory: directories.worker(),
             scratch_directory: directories.scratch(),
             file_cache_size: None,
+            // The store is in this process.
+            prefetch_size: 0,
             max_layer_entries: None,
             properties: vec![],
             slots,

@@ -6,6 +6,7 @@ mod allocator;
 mod arguments;
 mod bounds;
 mod build_list;
+mod client_fetches;
 mod command_error;
 mod commands;
 mod configuration;

@@ -22,6 +22,8 @@ pub(crate) struct LocalWorker {
     pub(crate) scratch_directory: Option<PathBuf>,
     /// Limit of the file cache in bytes. Default: that of [`ExecutorConfig`].
     pub(crate) file_cache_size: Option<u64>,
+    /// Limit of the inputs that are fetched before their Actions start. With 0 there are none.
+    pub(crate) prefetch_size: u64,
     /// Limit of the directories and symlinks in layers of input roots. Default: that of [`ExecutorConfig`].
     pub(crate) max_layer_entries: Option<u64>,
     /// Platform properties in addition to those of this machine.
@@ -88,6 +90,7 @@ impl LocalWorker {
         if let Some(size) = self.file_cache_size {
             executor.cache_size_bytes = size;
         }
+        executor.prefetch_bytes = self.prefetch_size.min(executor.cache_size_bytes / 2);
         executor.max_layer_entries = self.max_layer_entries.unwrap_or(executor.max_layer_entries);
         executor
     }

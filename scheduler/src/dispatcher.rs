@@ -428,6 +428,11 @@ impl Dispatcher {
                     let message = scheduler_message::Message::Cancel(worker::Cancel { lease });
                     self.send(state, now, worker, message, &mut record, &mut effects);
                 }
+                Effect::Upcoming { worker, actions } => {
+                    if let Some(connection) = state.workers.get(&worker) {
+                        tell_upcoming(connection, record, &actions);
+                    }
+                }
                 Effect::Close { worker } => {
                     if let Some(connection) = state.workers.remove(&worker) {
                         connection.closed.cancel();
@@ -471,6 +476,24 @@ impl Dispatcher {
         });
         self.journal.append(records.collect())
     }
+}
+
+/// Tells a worker its upcoming Actions. Leaves that out if the worker does not keep up: the channel has space for what the
+/// leases need.
+fn tell_upcoming(connection: &Connection, record: RecordNumber, actions: &[Arc<QueuedAction>]) {
+    if connection.outbound.capacity() < connection.outbound.max_capacity() / 2 {
+        return;
+    }
+    let actions = actions.iter().map(|action| worker::UpcomingAction {
+        instance_name: action.key.instance.as_str().to_owned(),
+        digest_function: action.key.digest.function().to_wire(),
+        action_digest: Some(action.key.digest.into()),
+    });
+    let actions = actions.collect();
+    let message = Some(scheduler_message::Message::Upcoming(worker::Upcoming { actions }));
+    let _ = connection
+        .outbound
+        .try_send((record, Ok(SchedulerMessage { message })));
 }
 
 /// Name of a lease for its worker. Empty if the worker has gone, and then nobody gets the message either.

@@ -45,6 +45,7 @@ mod snapshot;
 mod task_name;
 mod timeouts;
 mod tree_locations;
+mod upcoming;
 mod usage_history;
 mod waiting_actions;
 mod worker;
@@ -73,6 +74,7 @@ use operation::{Operation, Stage};
 use pools::Pools;
 use quarantine::Quarantine;
 use tree_locations::TreeLocations;
+use upcoming::UpcomingActions;
 use usage_history::UsageHistory;
 use waiting_actions::{LeaseEnd, MAX_UNSERVED_SETS, WaitingActions};
 use worker::Worker;
@@ -107,6 +109,7 @@ pub struct OperationQueue {
     quarantine: Quarantine,
     usage: UsageHistory,
     trees: TreeLocations,
+    upcoming: UpcomingActions,
     /// Number of operations with a second lease.
     second_leases: usize,
     deadlines: Deadlines,
@@ -123,6 +126,7 @@ impl OperationQueue {
             waiting: WaitingActions::new(config.priority.step),
             usage: UsageHistory::default(),
             trees: TreeLocations::default(),
+            upcoming: UpcomingActions::default(),
             second_leases: 0,
             quarantine: Quarantine::new(config.quarantine_after, config.quarantine_time),
             config,
@@ -191,6 +195,7 @@ impl OperationQueue {
         ];
         self.operations.insert(fresh_id, operation);
         self.place(now, fresh_id, &mut effects);
+        self.tell_upcoming(&mut effects);
         Ok((fresh_id, effects))
     }
 
@@ -235,10 +240,13 @@ impl OperationQueue {
         if let Some(worker) = self.workers.get(id).filter(|worker| !worker.draining) {
             self.waiting.served_by(worker);
             self.pools.remember(worker);
+            let limit = registration.hello.max_upcoming_actions;
+            self.upcoming.add_worker(id, limit as usize);
         }
         let mut effects = vec![];
         self.take_up_leases(now, id, registration.leases, &mut effects);
         self.fill(now, id, &mut effects);
+        self.tell_upcoming(&mut effects);
         self.close_if_drained(id, &mut effects);
         (id, effects)
     }
@@ -247,6 +255,7 @@ impl OperationQueue {
     pub fn drain_worker(&mut self, now: Time, id: WorkerId) -> Vec<Effect> {
         let mut effects = vec![];
         self.give_up_reservation(id);
+        self.upcoming.remove_worker(id);
         if self.workers.drain(id) {
             self.find_unserved(now);
             self.refill_later(now);
@@ -318,6 +327,7 @@ impl OperationQueue {
             })
         });
         self.fill(now, worker, &mut effects);
+        self.tell_upcoming(&mut effects);
         self.close_if_drained(worker, &mut effects);
         (completion, effects)
     }
@@ -382,6 +392,7 @@ impl OperationQueue {
     fn close_if_drained(&mut self, id: WorkerId, effects: &mut Vec<Effect>) {
         let drained = |worker: &Worker| worker.draining && worker.leases.is_empty();
         if self.workers.get(id).is_some_and(drained) {
+            self.upcoming.remove_worker(id);
             self.workers.remove(id);
             self.waiting.set_slots(&self.workers);
             effects.push(Effect::Close { worker: id });

@@ -4,7 +4,9 @@
 It knows nothing of bitzel, and does no more than the specification asks: it drops node properties, and hardlinks inputs
 read-only from a cache, as several engines do. Runs with the Python of BuildGrid's environment, which has the messages.
 
-usage: bots_worker.py ADDRESS DIRECTORY SLOTS
+usage: bots_worker.py ADDRESS DIRECTORY SLOTS [null]
+
+With "null" it runs nothing, and reports success.
 """
 
 import hashlib
@@ -122,7 +124,8 @@ def digest_of(data: bytes) -> reapi.Digest:
 class Worker:
     """One slot: a session that has one lease at a time."""
 
-    def __init__(self, address: str, directory: Path, slot: int) -> None:
+    def __init__(self, address: str, directory: Path, slot: int, *, is_null: bool) -> None:
+        self.is_null = is_null
         options = [("grpc.max_receive_message_length", -1)]
         self.channel = grpc.insecure_channel(address, options=options)
         self.bots = bots_pb2_grpc.BotsStub(self.channel)
@@ -159,6 +162,10 @@ class Worker:
 
     def run_with_heartbeat(self, lease: bots_pb2.Lease) -> None:
         """Runs a lease, and tells the server meanwhile that this worker is there."""
+        if self.is_null:
+            lease.result.Pack(reapi.ActionResult())
+            lease.state = bots_pb2.COMPLETED
+            return
         done = threading.Event()
         outcome = bots_pb2.Lease()
         outcome.CopyFrom(lease)
@@ -276,9 +283,9 @@ class Worker:
 
 def main() -> None:
     address, directory, slots = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    threads = [
-        threading.Thread(target=Worker(address, directory, slot).serve, daemon=True) for slot in range(slots)
-    ]
+    is_null = "null" in sys.argv[4:]
+    workers = [Worker(address, directory, slot, is_null=is_null) for slot in range(slots)]
+    threads = [threading.Thread(target=worker.serve, daemon=True) for worker in workers]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -35,6 +35,15 @@ pub enum UserNamespaces {
 impl BuildGrid {
     /// Starts all parts. `program` is `bgd`; `None` after a line for a skipped test if the database is missing.
     pub fn start_or_skip(program: &Path, namespaces: UserNamespaces) -> Option<Self> {
+        Self::start(program, namespaces, &[SLOTS])
+    }
+
+    /// As [`Self::start_or_skip`], with a worker that runs nothing and reports success.
+    pub fn start_null_or_skip(program: &Path, slots: &str) -> Option<Self> {
+        Self::start(program, UserNamespaces::Allowed, &[slots, "null"])
+    }
+
+    fn start(program: &Path, namespaces: UserNamespaces, worker_arguments: &[&str]) -> Option<Self> {
         let database = PostgresqlServer::start_or_skip()?;
         let directory = TempDir::with_prefix("bitzel-buildgrid-").expect("a temporary directory");
         let address = free_address();
@@ -72,7 +81,7 @@ impl BuildGrid {
             .arg(worker_program())
             .arg(address.to_string())
             .arg(directory.path().join("worker"))
-            .arg(SLOTS);
+            .args(worker_arguments);
         Some(Self {
             address,
             _worker: ListeningProcess::start(worker, &[]),

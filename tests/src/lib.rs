@@ -27,6 +27,7 @@ mod program_output;
 mod release;
 mod s3_server;
 mod site;
+mod slow_network;
 mod tree;
 mod worker_process;
 
@@ -50,5 +51,6 @@ pub use program_output::{run, text_of};
 pub use release::Release;
 pub use s3_server::{S3_KEYS, S3Server};
 pub use site::Site;
+pub use slow_network::SlowNetwork;
 pub use tree::{Entry, copy_directory, tree_of};
 pub use worker_process::WorkerProcess;

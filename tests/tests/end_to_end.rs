@@ -10,6 +10,7 @@ fn every_file_is_a_module() {
 mod end_to_end {
     mod access;
     mod access_reload;
+    mod client_fetches;
     mod cold_build;
     mod component_conflicts;
     mod detached_builds;
@@ -32,6 +33,7 @@ mod end_to_end {
     mod multiconfig;
     mod observability;
     mod original_program;
+    mod prefetch;
     mod releases;
     mod remote_cache;
     mod remote_store;

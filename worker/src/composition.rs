@@ -6,6 +6,7 @@ use crate::action_executor::ActionExecutor;
 use crate::blob_stores::BlobStores;
 use crate::config::ExecutorConfig;
 use crate::error::Error;
+use crate::input_prefetcher::InputPrefetcher;
 use crate::metered_action_executor::MeteredActionExecutor;
 use crate::sandboxed_action_executor::SandboxedActionExecutor;
 use crate::timed_action_executor::TimedActionExecutor;
@@ -18,9 +19,18 @@ pub async fn compose_executor(
     config: ExecutorConfig,
     stores: Arc<dyn BlobStores>,
 ) -> Result<Arc<dyn ActionExecutor>, Error> {
+    Ok(compose_with_prefetcher(config, stores).await?.0)
+}
+
+/// As [`compose_executor`], with the part that fetches the inputs of upcoming Actions into the same caches.
+pub(crate) async fn compose_with_prefetcher(
+    config: ExecutorConfig,
+    stores: Arc<dyn BlobStores>,
+) -> Result<(Arc<dyn ActionExecutor>, Arc<dyn InputPrefetcher>), Error> {
     let (worker_name, total_time) = (config.worker_name.clone(), config.bounds.total_time);
     let sandboxed = Arc::new(SandboxedActionExecutor::open(config, stores).await?);
+    let prefetcher = Arc::clone(&sandboxed) as Arc<dyn InputPrefetcher>;
     let timed = Arc::new(TimedActionExecutor::new(sandboxed, total_time));
     let timestamped = Arc::new(TimestampedActionExecutor::new(timed, worker_name));
-    Ok(Arc::new(MeteredActionExecutor::new(timestamped)))
+    Ok((Arc::new(MeteredActionExecutor::new(timestamped)), prefetcher))
 }

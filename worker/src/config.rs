@@ -8,6 +8,7 @@ use bitzel_proto::reapi::platform::Property;
 
 use crate::bounds::Bounds;
 use crate::root_identity::RootIdentity;
+use crate::user_access::UserAccess;
 
 /// Configuration of the execution of Actions on this machine.
 #[derive(Debug, Clone)]
@@ -21,11 +22,15 @@ pub struct ExecutorConfig {
     pub scratch_directory: Option<PathBuf>,
     /// Limit of the file cache in bytes. Files of running Actions stay even beyond it.
     pub cache_size_bytes: u64,
+    /// Limit of the bytes that inputs of upcoming Actions hold in the file cache together. With 0 none are fetched.
+    pub prefetch_bytes: u64,
     /// Limit of the directories and symlinks in the layers of input roots, which take an inode and a block each. Layers of
     /// running Actions stay even beyond it.
     pub max_layer_entries: u64,
     /// Directories of this machine that commands can read at the same path, in addition to `/usr`.
     pub host_directories: Vec<PathBuf>,
+    /// Access of commands to the user's files and variables. `None` unless the worker is a part of the user's own program.
+    pub user_access: Option<UserAccess>,
     /// Timeout of an Action that sets none.
     pub default_timeout: Duration,
     /// Longest timeout that an Action may set.
@@ -45,8 +50,10 @@ impl ExecutorConfig {
             cache_directory: cache_directory.into(),
             scratch_directory: None,
             cache_size_bytes: 20 << 30,
+            prefetch_bytes: 0,
             max_layer_entries: 2_000_000,
             host_directories: vec![],
+            user_access: None,
             default_timeout: DAY,
             maximum_timeout: DAY,
             bounds: Bounds::default(),

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use bitzel_cas::BlobStore;
 use bitzel_proto::Digest;
-use metrics::{counter, gauge};
+use metrics::gauge;
 use parking_lot::Mutex;
 use rayon::prelude::*;
 use tokio::sync::Notify;
@@ -33,7 +33,7 @@ mod key;
 mod output_copy;
 mod reuse;
 
-use fetch::Fetch;
+use fetch::{Fetch, Purpose};
 use index::{CachedFile, FileIndex};
 pub use key::FileKey;
 pub(crate) use output_copy::CopyWriter;
@@ -117,11 +117,38 @@ impl FileCache {
         store: &dyn BlobStore,
         keys: impl IntoIterator<Item = FileKey>,
     ) -> Result<FileLease, Error> {
+        self.fetch_for(Purpose::Action, store, keys).await
+    }
+
+    /// As [`Self::fetch`], for an Action that may come, with fewer transfers at the same time.
+    pub async fn fetch_ahead(
+        self: &Arc<Self>,
+        store: &dyn BlobStore,
+        keys: impl IntoIterator<Item = FileKey>,
+    ) -> Result<FileLease, Error> {
+        self.fetch_for(Purpose::UpcomingAction, store, keys).await
+    }
+
+    /// Those of `keys` that are not in the cache, each once.
+    pub fn absent(&self, mut keys: Vec<FileKey>) -> Vec<FileKey> {
+        keys.sort_unstable();
+        keys.dedup();
+        let index = self.index.lock();
+        keys.retain(|key| !index.contains(key));
+        keys
+    }
+
+    async fn fetch_for(
+        self: &Arc<Self>,
+        purpose: Purpose,
+        store: &dyn BlobStore,
+        keys: impl IntoIterator<Item = FileKey>,
+    ) -> Result<FileLease, Error> {
         let mut lease = FileLease {
             cache: Arc::clone(self),
             keys: vec![],
         };
-        let (fetch, _end) = Fetch::new(self);
+        let (fetch, _end) = Fetch::new(self, purpose);
         let mut wanted: Vec<FileKey> = keys.into_iter().collect();
         wanted.sort_unstable();
         wanted.dedup();
@@ -131,7 +158,7 @@ impl FileCache {
             // Before the claim: a release between the claim and the wait must not be missed.
             released.as_mut().enable();
             let claim = self.claim(&wanted);
-            count_input_files("cached", claim.present.len());
+            purpose.count_cached(claim.present.len());
             lease.keys.extend(claim.present);
             if !claim.own.is_empty() {
                 let guard = ClaimGuard {
@@ -269,11 +296,6 @@ impl FileCache {
             index.remove(key);
         }
     }
-}
-
-/// Counts input files by their origin.
-fn count_input_files(outcome: &'static str, files: usize) {
-    counter!("bitzel_worker_input_files_total", "outcome" => outcome).increment(files as u64);
 }
 
 #[cfg(test)]

@@ -24,6 +24,8 @@ use crate::worker_directories::{self, ActionDirectory, WorkerDirectories};
 mod assembly;
 mod layer_cache;
 mod layer_selection;
+mod prefetch;
+mod running_fetches;
 mod small_tree;
 
 use assembly::Assembly;
@@ -31,6 +33,8 @@ pub(crate) use assembly::{DEFAULT_DIRECTORY_MODE, set_attributes};
 pub(crate) use layer_cache::LayerLease;
 use layer_cache::{LayerCache, LayerClaim};
 use layer_selection::{LayerKey, select_layers};
+pub(crate) use prefetch::{PrefetchBudget, PrefetchedInputs};
+pub(crate) use running_fetches::{RunningFetch, RunningFetches};
 use small_tree::is_small;
 
 /// Number of attempts to assemble one tree, each after a file of the cache was lost.

@@ -11,6 +11,7 @@ use crate::bounds::{ActionNetworkSetting, BOUNDS_LOG, Bound, BoundReached, Bound
 use crate::cgroup::Cgroups;
 use crate::error::Error;
 use crate::image_root::ImageRoot;
+use crate::user_access::UserAccess;
 use crate::worker_directories::{ActionDirectory, WorkerDirectories};
 
 mod action_network;
@@ -70,14 +71,15 @@ impl Sandbox {
     pub async fn open(
         directories: Arc<WorkerDirectories>,
         host_directories: &[PathBuf],
+        user_access: Option<UserAccess>,
         bounds: Bounds,
     ) -> Result<Self, Error> {
         let (launchers, means) = {
             let (directories, host_directories) = (Arc::clone(&directories), host_directories.to_vec());
             let bounds = bounds.clone();
             run_blocking(move || {
-                let host = HostFileSystem::find(&directories, &host_directories);
-                mount_points::create(&directories)?;
+                let host = HostFileSystem::find(&directories, &host_directories, user_access.as_ref());
+                mount_points::create(&directories, UserAccess::home(user_access.as_ref()))?;
                 let cgroups = Cgroups::open(&bounds);
                 let watched = watched_bounds(&bounds, cgroups.as_deref().ok());
                 let means = means(&bounds, &cgroups);

@@ -25,6 +25,7 @@ pub async fn check_sandbox(config: &ExecutorConfig) -> Result<&'static str, Erro
     let sandbox = Sandbox::open(
         Arc::clone(&directories),
         &config.host_directories,
+        config.user_access.clone(),
         config.bounds.clone(),
     )
     .await?;

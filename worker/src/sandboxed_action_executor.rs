@@ -25,7 +25,7 @@ use crate::error::Error;
 use crate::file_cache::FileCache;
 use crate::grpc_status::grpc_status;
 use crate::image_root::ImageRoot;
-use crate::input_root::{InputRoot, InputRoots};
+use crate::input_root::{InputRoot, InputRoots, PrefetchBudget, RunningFetches};
 use crate::outputs::create_output_parents;
 use crate::sandbox::Sandbox;
 use crate::worker_directories::{ActionDirectory, WorkerDirectories};
@@ -35,6 +35,7 @@ mod command_runner;
 mod execution;
 mod execution_timeout;
 mod input_deadline;
+mod input_prefetch;
 mod output_uploader;
 mod sandbox_properties;
 mod undeclared_writes;
@@ -58,6 +59,10 @@ pub struct SandboxedActionExecutor {
     input_time: Duration,
     max_output_entries: u64,
     uploader: OutputUploader,
+    running_fetches: RunningFetches,
+    prefetch_budget: PrefetchBudget,
+    /// Held while the inputs of one upcoming Action are fetched.
+    prefetch_turn: tokio::sync::Mutex<()>,
 }
 
 impl SandboxedActionExecutor {
@@ -74,8 +79,13 @@ impl SandboxedActionExecutor {
         })
         .await?;
         let bounds = config.bounds;
-        let sandbox =
-            Sandbox::open(Arc::clone(&directories), &config.host_directories, bounds.clone()).await?;
+        let sandbox = Sandbox::open(
+            Arc::clone(&directories),
+            &config.host_directories,
+            config.user_access.clone(),
+            bounds.clone(),
+        )
+        .await?;
         let timeouts = ExecutionTimeouts {
             default: config.default_timeout,
             maximum: config.maximum_timeout,
@@ -88,11 +98,14 @@ impl SandboxedActionExecutor {
                 Arc::clone(&files),
                 config.max_layer_entries,
             ),
-            runner: CommandRunner::new(sandbox),
+            runner: CommandRunner::new(sandbox, config.user_access),
             max_input_entries: bounds.input_entries,
             input_time: bounds.input_time,
             max_output_entries: bounds.output_entries,
             uploader: OutputUploader::new(files, bounds),
+            running_fetches: RunningFetches::default(),
+            prefetch_budget: PrefetchBudget::new(config.prefetch_bytes),
+            prefetch_turn: tokio::sync::Mutex::default(),
             directories,
         })
     }
@@ -103,7 +116,11 @@ impl SandboxedActionExecutor {
         let read = self.reader.read(&*store, request.action);
         let action = unless_cancelled(&request.cancellation, read).await?;
         metadata(result).input_fetch_start_timestamp = Some(now());
-        let deadline = InputDeadline::start(&request.cancellation, self.input_time);
+        let deadline = InputDeadline::start(
+            &request.cancellation,
+            self.input_time,
+            self.running_fetches.begin(),
+        );
         let fetched = async {
             let tree = self.reader.fetch_input_tree(&*store, &action, deadline.token());
             let tree = tree.await?;

@@ -14,16 +14,21 @@ use tokio_util::sync::CancellationToken;
 
 use crate::action_executor::ActionExecutor;
 use crate::action_source::ActionSource;
-use crate::composition::compose_executor;
+use crate::composition::compose_with_prefetcher;
 use crate::config::WorkerConfig;
 use crate::error::Error;
+use crate::input_prefetcher::InputPrefetcher;
 use crate::offered_resources::offered_resources;
 use crate::server_connection::ServerConnection;
 
+mod prefetches;
 mod session;
 
+use prefetches::Prefetches;
 use session::{Session, SessionEnd};
 
+/// Maximum number of Actions whose inputs are fetched ahead. Their bytes are bounded apart from that.
+const MAX_UPCOMING_ACTIONS: u32 = 4;
 /// Longest pause between two attempts to reach the scheduler.
 const MAX_RECONNECTION_PAUSE: Duration = Duration::from_secs(10);
 
@@ -41,13 +46,18 @@ pub async fn run(
         platform: Some(config.platform),
         resources: Some(offered_resources(config.slots, &config.executor)),
         pool: config.pool,
+        max_upcoming_actions: match config.executor.prefetch_bytes {
+            0 => 0,
+            _ => config.slots.min(MAX_UPCOMING_ACTIONS),
+        },
         ..Hello::default()
     };
-    let executor = compose_executor(config.executor, server.blobs).await?;
+    let (executor, prefetcher) = compose_with_prefetcher(config.executor, server.blobs).await?;
     take_actions(
         &*server.actions,
         &hello,
         executor,
+        prefetcher,
         config.drain_timeout,
         &shutdown,
     )
@@ -55,17 +65,24 @@ pub async fn run(
     Ok(())
 }
 
-/// Takes Actions from `source` and executes them by `executor` until `shutdown`. Running Actions then have `drain_timeout`
+/// Takes Actions from `source` and executes them by `executor` until `shutdown`. `prefetcher` fetches the inputs of
+/// upcoming ones meanwhile. Running Actions then have `drain_timeout`
 /// to end before they are cancelled, also if the scheduler is away in between: the worker reconnects to deliver them.
 pub async fn take_actions(
     source: &dyn ActionSource,
     hello: &Hello,
     executor: Arc<dyn ActionExecutor>,
+    prefetcher: Arc<dyn InputPrefetcher>,
     drain_timeout: Duration,
     shutdown: &CancellationToken,
 ) {
     let mut pauses = reconnection_pauses(MAX_RECONNECTION_PAUSE);
-    let mut session = Session::new(executor, drain_timeout, shutdown.clone());
+    let mut session = Session::new(
+        executor,
+        Prefetches::new(prefetcher),
+        drain_timeout,
+        shutdown.clone(),
+    );
     loop {
         let reason = match session.run(source, hello.clone()).await {
             SessionEnd::Ended => break,

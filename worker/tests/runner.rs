@@ -18,6 +18,7 @@ mod input_cache;
 mod inputs;
 mod kept_outputs;
 mod merged_outputs;
+mod prefetch;
 mod relative_paths;
 mod resource_usage;
 mod roots_in_inputs;
@@ -27,6 +28,7 @@ mod shared_limits;
 mod stuck_workers;
 mod system_calls;
 mod undeclared_writes;
+mod user_access;
 
 #[test]
 fn every_test_file_is_a_module() {

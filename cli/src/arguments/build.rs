@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::remote::RemoteArguments;
 use crate::bounds::BoundSettings;
@@ -79,6 +79,15 @@ pub(crate) struct BitBakeArguments {
     pub(crate) dump_signatures: Vec<String>,
 }
 
+/// Place where tasks that fetch sources run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FetchPlace {
+    /// On the workers.
+    Worker,
+    /// On this machine.
+    Client,
+}
+
 #[derive(Debug, Args)]
 #[command(mut_arg("targets", |targets| targets.required(false).required_unless_present("environment")))]
 pub(crate) struct BuildArguments {
@@ -110,6 +119,11 @@ pub(crate) struct BuildArguments {
     /// Hand the build over to the server of --remote and end; `bitzel attach` shows it, and places its output
     #[arg(long, requires = "remote", conflicts_with_all = ["dry_run", "output", "events"])]
     pub(crate) detach: bool,
+
+    /// Run the tasks that fetch sources on the workers, or on this machine with its ssh keys and agent, passwords and
+    /// proxies, as bitbake does. The results are shared either way
+    #[arg(long, value_name = "PLACE", value_enum, default_value_t = FetchPlace::Worker, env = "BITZEL_FETCH")]
+    pub(crate) fetch: FetchPlace,
 
     /// Write the events of the build to this file, one JSON object per line
     #[arg(long, value_name = "FILE")]

@@ -111,6 +111,11 @@ pub(crate) struct WorkerArguments {
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "20G")]
     pub(crate) file_cache_size: u64,
 
+    /// Size limit of the inputs that are fetched before their Actions start, while others run; 0 for none. They are part of
+    /// the file cache
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "2G", env = "BITZEL_PREFETCH_SIZE")]
+    pub(crate) prefetch_size: u64,
+
     /// Number of directories and symlinks that stay assembled for the next Actions. Each takes an inode and 4 KiB of the
     /// disk
     #[arg(

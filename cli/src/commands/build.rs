@@ -14,7 +14,8 @@ use tokio::sync::mpsc;
 use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
 
-use crate::arguments::{BuildArguments, TargetArguments};
+use crate::arguments::{BuildArguments, FetchPlace, TargetArguments};
+use crate::client_fetches::ClientFetches;
 use crate::command_error::CommandError;
 use crate::commands::bitbake;
 use crate::connection::Connection;
@@ -36,6 +37,15 @@ pub(crate) async fn run(
         return bitbake::run(directories, &arguments.metadata, &bitbake_arguments).await;
     }
     refuse_cleaning(&arguments.target)?;
+    let fetches_here = arguments.fetch == FetchPlace::Client && !arguments.dry_run;
+    if fetches_here && arguments.detach {
+        return Err(
+            CommandError::new("a server cannot fetch on this machine after the client has ended").hint(
+                "fetch first, with `--fetch client --runall fetch` in place of --detach, and hand the build over then: the \
+                 sources are in the store",
+            ),
+        );
+    }
     let targets_named = arguments.target.names();
     let prepare = async {
         let root = RootChoice::find(directories, &arguments.metadata, &arguments.remote).await?;
@@ -132,6 +142,16 @@ pub(crate) async fn run(
         executions = engine
             .executions(executions, &connection, &arguments.remote, &task_root)
             .await?;
+    }
+    if fetches_here {
+        executions = Arc::new(ClientFetches::new(
+            &index,
+            executions,
+            connection.instance.clone(),
+            connection.store.clone(),
+            directories,
+            arguments.bounds.bounds(None),
+        ));
     }
     if is_interactive {
         executions = Arc::new(TerminalExecutions::new(

@@ -181,6 +181,8 @@ pub(crate) async fn run(
         cache_directory: directories.worker(),
         scratch_directory,
         file_cache_size: None,
+        // The store is in this process.
+        prefetch_size: 0,
         max_layer_entries: None,
         properties: vec![],
         slots,

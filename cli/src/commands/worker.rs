@@ -30,6 +30,7 @@ pub(crate) async fn run(
         cache_directory: directories.worker(),
         scratch_directory: directories.scratch(),
         file_cache_size: Some(arguments.file_cache_size),
+        prefetch_size: arguments.prefetch_size,
         max_layer_entries: Some(arguments.max_layer_entries),
         properties: arguments.properties,
         slots,

@@ -12,6 +12,9 @@ const DURATIONS: &str = include_str!("durations.txt");
 /// Tasks of at least this length depend on the size of the recipe.
 const LONG_TASK: Duration = Duration::from_secs(8);
 
+/// Number of heads and tails that the lower bound compares.
+const BOUND_POINTS: u32 = 100;
+
 pub(crate) struct Task {
     pub(crate) recipe: &'static str,
     pub(crate) name: &'static str,
@@ -20,10 +23,22 @@ pub(crate) struct Task {
     pub(crate) dependents: Vec<usize>,
     /// Its own time and that of the longest chain above it.
     pub(crate) remaining_path: Duration,
+    /// Time of the longest chain below it: it cannot start before.
+    earliest_start: Duration,
 }
 
 pub(crate) struct Graph {
     pub(crate) tasks: Vec<Task>,
+}
+
+impl Task {
+    /// Part of its time that no schedule has before `head`, nor after the point that lies `tail` before the end.
+    fn between(&self, head: Duration, tail: Duration) -> Duration {
+        let after = self.remaining_path.saturating_sub(self.duration);
+        let before_head = head.saturating_sub(self.earliest_start);
+        let after_tail = tail.saturating_sub(after);
+        self.duration.saturating_sub(before_head + after_tail)
+    }
 }
 
 impl Graph {
@@ -47,6 +62,7 @@ impl Graph {
                     dependencies: words.map(|number| number.parse().expect("a number")).collect(),
                     dependents: vec![],
                     remaining_path: Duration::ZERO,
+                    earliest_start: Duration::ZERO,
                 }
             })
             .collect();
@@ -54,6 +70,8 @@ impl Graph {
             for dependency in tasks[task].dependencies.clone() {
                 assert!(dependency < task, "dependencies come before");
                 tasks[dependency].dependents.push(task);
+                let end = tasks[dependency].earliest_start + tasks[dependency].duration;
+                tasks[task].earliest_start = tasks[task].earliest_start.max(end);
             }
         }
         for task in (0..tasks.len()).rev() {
@@ -66,6 +84,27 @@ impl Graph {
 
     pub(crate) fn work(&self) -> Duration {
         self.tasks.iter().map(|task| task.duration).sum()
+    }
+
+    /// Time that no schedule of equal builds goes below: the slots have nothing to do at the beginning and at the end, where
+    /// the chains leave few tasks. Whatever starts `head` after the beginning or later, and is followed by `tail` or more, has
+    /// to be done between them. At its best choice of both, this is never less than work / slots and the critical path.
+    pub(crate) fn lower_bound(&self, builds: u32, slots: u32) -> Duration {
+        let path = self.critical_path();
+        let points = (0..=BOUND_POINTS).map(|point| path * point / BOUND_POINTS);
+        let heads: Vec<_> = points.collect();
+        let of_head = |head: &Duration| {
+            let tails = heads.iter().map(|tail| {
+                let between: Duration = self.tasks.iter().map(|task| task.between(*head, *tail)).sum();
+                if between.is_zero() {
+                    // Nothing tells that the two do not overlap.
+                    return Duration::ZERO;
+                }
+                *head + *tail + between * builds / slots
+            });
+            tails.max().unwrap_or_default()
+        };
+        heads.iter().map(of_head).max().unwrap_or_default().max(path)
     }
 
     pub(crate) fn critical_path(&self) -> Duration {

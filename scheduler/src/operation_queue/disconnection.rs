@@ -119,6 +119,7 @@ impl OperationQueue {
         effects: &mut Vec<Effect>,
     ) -> Option<(Worker, Vec<OperationId>)> {
         self.give_up_reservation(id);
+        self.upcoming.remove_worker(id);
         let worker = self.workers.remove(id)?;
         self.waiting.set_slots(&self.workers);
         self.find_unserved(now);

@@ -48,6 +48,13 @@ pub enum Effect {
         /// The lease of the Action.
         lease: LeaseId,
     },
+    /// Tell a worker which Actions it is likely to get next, in place of those that it was told before. It may be omitted.
+    Upcoming {
+        /// The worker.
+        worker: WorkerId,
+        /// The Actions, the most likely one first.
+        actions: Vec<Arc<QueuedAction>>,
+    },
     /// Close the stream of a drained worker without leases.
     Close {
         /// The worker.

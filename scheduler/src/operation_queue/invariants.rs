@@ -115,6 +115,7 @@ impl Model {
     }
 
     fn carry_out(&mut self, effects: Vec<Effect>) {
+        self.queue.assert_upcoming_actions_wait();
         for effect in effects {
             match effect {
                 Effect::Publish { operation, update } => self.publish(operation, &update),
@@ -156,6 +157,12 @@ impl Model {
                     assert!(
                         worker.leases.contains_key(&lease),
                         "a lease that the worker does not have"
+                    );
+                }
+                Effect::Upcoming { worker, .. } => {
+                    assert!(
+                        self.workers.contains_key(&worker),
+                        "told to a worker that has gone"
                     );
                 }
                 Effect::Close { worker } => {
@@ -364,6 +371,7 @@ impl Model {
         let memory = if memory == 0 { u64::MAX } else { memory };
         let hello = Hello {
             resources: offered(memory),
+            max_upcoming_actions: slots % 3,
             ..hello(&name, slots, KINDS[kind])
         };
         let (worker, effects) = self.queue.register_worker(self.time(), &hello);

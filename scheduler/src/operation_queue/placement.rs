@@ -41,6 +41,7 @@ impl OperationQueue {
         operation.waiting_since = now;
         self.add_places(id);
         self.waiting_operations += 1;
+        self.find_worker_ahead(id);
         let Some(operation) = self.operations.get_mut(&id) else {
             return;
         };
@@ -73,6 +74,7 @@ impl OperationQueue {
                 break;
             };
             self.waiting_operations -= 1;
+            self.upcoming.forget(operation_id);
             for other in std::mem::take(&mut operation.places) {
                 if other == place {
                     self.waiting.take(&operation.demand, &place);
@@ -83,6 +85,7 @@ impl OperationQueue {
             self.end_reservation(now, operation_id);
             self.assign(now, id, operation_id, place, effects);
         }
+        self.upcoming.look_again(id);
     }
 
     /// Adds another request to an operation: the more urgent priority and the longer path count, and the operation also
@@ -149,6 +152,7 @@ impl OperationQueue {
             self.waiting.remove(&operation.demand, &place);
         }
         self.waiting_operations -= 1;
+        self.upcoming.forget(id);
         self.end_reservation(now, id);
     }
 

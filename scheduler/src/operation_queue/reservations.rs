@@ -38,7 +38,11 @@ impl OperationQueue {
         {
             return None;
         }
-        heads.fitting.map(|head| (head.operation, head.place))
+        let head = heads.fitting?;
+        Some(
+            self.fetched_instead_of(id, &head)
+                .unwrap_or((head.operation, head.place)),
+        )
     }
 
     /// Tells if a worker has the resources for a demand.

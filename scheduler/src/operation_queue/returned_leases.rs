@@ -48,6 +48,7 @@ impl OperationQueue {
         let pause = FIRST_PAUSE.saturating_mul(1 << returned.min(10)).min(MAX_PAUSE);
         self.give_up_reservation(worker_id);
         self.workers.pause(worker_id, now + pause);
+        self.withdraw_upcoming(worker_id, &mut effects);
         self.deadlines.arm(now + pause, Deadline::PauseEnds(worker_id));
         let runs_elsewhere = ended
             .operation

@@ -32,6 +32,7 @@ impl OperationQueue {
                 Deadline::PauseEnds(id) => self.end_pause(now, id, &mut effects),
             }
         }
+        self.tell_upcoming(&mut effects);
         self.forget_completed(now, &mut effects);
         effects
     }

@@ -65,6 +65,12 @@ impl QueuePosition {
             priority,
         }
     }
+
+    /// Tells by how much this position is behind another one of the same invocation.
+    pub(super) fn behind(&self, other: &Self) -> Duration {
+        let nanos = u64::try_from((self.due - other.due).max(0)).unwrap_or(u64::MAX);
+        Duration::from_nanos(nanos)
+    }
 }
 
 /// Place of an operation in the queue of one requester.
@@ -271,6 +277,22 @@ impl WaitingActions {
             }
         }
         heads
+    }
+
+    /// First operation for a worker with these properties for which `is_taken` is false, of those near the front of their
+    /// queues. It need not fit beside what the worker runs now.
+    pub(super) fn first_not_taken(
+        &self,
+        offered: &OfferedProperties,
+        fit: impl Fn(&Demand) -> Fit,
+        is_taken: impl Fn(OperationId) -> bool,
+    ) -> Option<OperationId> {
+        let queues = self.queues.iter();
+        let able =
+            queues.filter(|(demand, _)| offered.satisfy(&demand.properties) && fit(demand) != Fit::Never);
+        let first = able.filter_map(|(_, queue)| queue.first_not_taken(&is_taken));
+        let (_, head) = first.min_by_key(|(passed, head)| (*passed, head.key))?;
+        Some(head.operation)
     }
 
     /// Takes a place out of its queue, for [`Self::charge`]. The distance of its requester is limited anew.

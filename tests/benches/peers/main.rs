@@ -28,6 +28,7 @@ mod http;
 mod measured_server;
 mod measurement;
 mod memory;
+mod null_workers;
 mod streams;
 mod unread;
 
@@ -122,6 +123,13 @@ async fn main() {
     }
     if options.wants("actions") {
         floors.push(floor::sandboxes());
+    }
+    if options.wants("null_workers") {
+        let ours = null_workers::measure().await;
+        print_measurements("bitzel", &ours);
+        let theirs = null_workers::measure_buildgrid().await;
+        print_measurements(peers::BUILDGRID.name, &theirs);
+        measurement::report(&ours, peers::BUILDGRID.name, &theirs);
     }
     let mut ours = vec![];
     if options.wants("streams") {

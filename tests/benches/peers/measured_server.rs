@@ -62,6 +62,13 @@ impl MeasuredServer {
         Some(server)
     }
 
+    /// The program under test for workers of other processes.
+    pub(crate) fn bitzel_without_slots() -> Self {
+        Self::serve(None, |command| {
+            command.args(["--jobs", "0", "--store-size", "6"]);
+        })
+    }
+
     /// `bitzel serve` with the arguments that `add_arguments` adds.
     fn serve(http: Option<SocketAddr>, add_arguments: impl FnOnce(&mut Command)) -> Self {
         Self::start(

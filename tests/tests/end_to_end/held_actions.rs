@@ -10,7 +10,7 @@ use bitzel_proto::reapi::execution_client::ExecutionClient;
 use bitzel_proto::reapi::platform::Property;
 use bitzel_proto::reapi::{
     Action, BatchUpdateBlobsRequest, Command, Directory, ExecuteOperationMetadata, ExecuteRequest,
-    ExecuteResponse, Platform, WaitExecutionRequest, execution_stage,
+    ExecuteResponse, FileNode, Platform, WaitExecutionRequest, execution_stage,
 };
 use bitzel_proto::{Digest, DigestFunction};
 use prost::Message as _;
@@ -102,6 +102,11 @@ pub(super) async fn start(channel: Channel, action: Digest) -> Result<Operations
 
 /// Uploads an Action that connects to the test.
 pub(super) async fn upload(url: &str, runs: &Runs, name: &str) -> Digest {
+    upload_with_inputs(url, runs, name, &[]).await
+}
+
+/// As [`upload`], with files in the input root.
+pub(super) async fn upload_with_inputs(url: &str, runs: &Runs, name: &str, files: &[Vec<u8>]) -> Digest {
     let channel = channel(url).await;
     let port = runs.address().port().to_string();
     let arguments = ["/usr/bin/python3", "-c", COMMAND, &port, name];
@@ -114,7 +119,17 @@ pub(super) async fn upload(url: &str, runs: &Runs, name: &str) -> Digest {
         value: "on".to_owned(),
     };
     let (command, command_bytes) = Digest::of_message(FUNCTION, &command);
-    let (root, root_bytes) = Digest::of_message(FUNCTION, &Directory::default());
+    let mut directory = Directory::default();
+    for (number, content) in files.iter().enumerate() {
+        let digest = FUNCTION.digest(content);
+        directory.files.push(FileNode {
+            name: format!("{number:04}"),
+            digest: Some(digest.to_wire()),
+            ..FileNode::default()
+        });
+        upload_blobs(channel.clone(), vec![(digest, content.clone())]).await;
+    }
+    let (root, root_bytes) = Digest::of_message(FUNCTION, &directory);
     let action = Action {
         command_digest: Some(command.to_wire()),
         input_root_digest: Some(root.to_wire()),
@@ -124,11 +139,16 @@ pub(super) async fn upload(url: &str, runs: &Runs, name: &str) -> Digest {
         ..Action::default()
     };
     let (action, action_bytes) = Digest::of_message(FUNCTION, &action);
-    let blobs = [
+    let blobs = vec![
         (command, command_bytes),
         (root, root_bytes),
         (action, action_bytes),
     ];
+    upload_blobs(channel, blobs).await;
+    action
+}
+
+async fn upload_blobs(channel: Channel, blobs: Vec<(Digest, Vec<u8>)>) {
     let upload = BatchUpdateBlobsRequest {
         requests: blobs
             .into_iter()
@@ -151,7 +171,6 @@ pub(super) async fn upload(url: &str, runs: &Runs, name: &str) -> Digest {
         let status = blob.status.unwrap_or_default();
         assert_eq!(status.code, 0, "an upload failed: {}", status.message);
     }
-    action
 }
 
 /// Follows an operation by name.

@@ -15,7 +15,7 @@ use super::disk::{self, TemporaryFile};
 use super::fetch::Fetch;
 use super::index::CachedFile;
 use super::key::FileKey;
-use super::{FileCache, FileLease, count_input_files};
+use super::{FileCache, FileLease};
 use crate::error::Error;
 
 /// Largest blob that is read as part of a batch.
@@ -25,8 +25,6 @@ const BATCH_LIMITS: BatchLimits = BatchLimits {
     items: 2_000,
     bytes: 3 << 20,
 };
-/// Number of concurrent transfers, of batches and of streams each.
-const MAX_CONCURRENT_TRANSFERS: usize = 8;
 
 /// A batch: digests and the files to create from each.
 type Batch = Vec<(Digest, Vec<FileKey>)>;
@@ -39,7 +37,8 @@ pub(super) async fn download(
     wanted: HashMap<Digest, Vec<FileKey>>,
     lease: &mut FileLease,
 ) -> Result<(), Error> {
-    count_input_files("fetched", wanted.values().map(Vec::len).sum());
+    fetch.purpose.count_fetched(wanted.values().map(Vec::len).sum());
+    let transfers = fetch.purpose.max_concurrent_transfers();
     let (large, small): (Batch, Batch) = wanted
         .into_iter()
         .partition(|(digest, _)| digest.size_bytes() > MAX_BATCHED_BLOB_BYTES);
@@ -51,10 +50,10 @@ pub(super) async fn download(
                 other => other.map(|files| (files, vec![])),
             }
         })
-        .buffer_unordered(MAX_CONCURRENT_TRANSFERS);
+        .buffer_unordered(transfers);
     let small = futures::stream::iter(batches)
         .map(|batch| read_batch(fetch, store, batch))
-        .buffer_unordered(MAX_CONCURRENT_TRANSFERS);
+        .buffer_unordered(transfers);
     let mut missing = vec![];
     let mut done = futures::stream::select(large, small);
     while let Some((files, absent)) = done.try_next().await? {

@@ -12,7 +12,7 @@ use super::disk;
 use super::fetch::Fetch;
 use super::index::CachedFile;
 use super::key::FileKey;
-use super::{FileCache, FileLease, count_input_files};
+use super::{FileCache, FileLease};
 use bitzel_cas::blocking::run_blocking;
 
 use crate::error::Error;
@@ -48,7 +48,7 @@ pub(super) async fn reuse(
 ) -> Result<HashMap<Digest, Vec<FileKey>>, Error> {
     let candidates = cache.candidates(&mut wanted, lease);
     if !candidates.is_empty() {
-        let fetch = fetch.clone();
+        let (fetch, purpose) = (fetch.clone(), fetch.purpose);
         let reused = run_blocking(move || {
             let reused = candidates
                 .into_par_iter()
@@ -57,8 +57,8 @@ pub(super) async fn reuse(
         })
         .await?;
         for reused in reused {
-            count_input_files("cached", reused.verified.len());
-            count_input_files("fetched", reused.copied.len());
+            purpose.count_cached(reused.verified.len());
+            purpose.count_fetched(reused.copied.len());
             cache.apply(&reused, lease);
             if let Some(key) = reused.remaining.first() {
                 wanted.insert(key.digest, reused.remaining);

@@ -7,7 +7,7 @@ use bitzel_proto::reapi::{FileNode, NodeProperties, NodeProperty};
 use bitzel_proto::{Digest, DigestFunction};
 use proptest::prelude::*;
 
-use super::fetch::Fetch;
+use super::fetch::{Fetch, Purpose};
 use super::key::{FileKey, Identity};
 use super::{FileCache, disk};
 use crate::error::Error;
@@ -141,7 +141,7 @@ fn f23_a_fetch_that_is_over_writes_no_further_file() {
     let directory = tempfile::tempdir().unwrap();
     let directories = WorkerDirectories::open(directory.path(), None).unwrap();
     let cache = FileCache::open(directories, u64::MAX).unwrap();
-    let (fetch, end) = Fetch::new(&cache);
+    let (fetch, end) = Fetch::new(&cache, Purpose::Action);
     let keys: Vec<FileKey> = ["a", "b"]
         .map(|path| key(&node(None, Some(7), None), path))
         .to_vec();

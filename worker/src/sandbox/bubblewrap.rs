@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use bitzel_launcher::{INPUT_ROOT, Network, SandboxFile};
 
+use crate::user_access::UserAccess;
 use crate::worker_directories::{CHANGES, WorkerDirectories};
 
 /// Parts of /etc that tools need: the dynamic linker's cache, Debian's alternatives (`cc`, `awk`, `c++`), certificates.
@@ -34,11 +35,17 @@ const NETWORK_ETC: [&str; 5] = [
 ];
 /// File with the name servers. In an isolated network commands have one of their own.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
-pub(super) const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\
-                      bitzel:x:1000:1000:bitzel:/tmp:/bin/sh\n\
-                      nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n";
 pub(super) const GROUP: &str = "root:x:0:\nbitzel:x:1000:\nnogroup:x:65534:\n";
 pub(super) const HOSTS: &str = "127.0.0.1 localhost bitzel\n::1 localhost bitzel\n";
+
+/// Users, with the home directory of the one that commands run as.
+pub(super) fn passwd(home: &str) -> String {
+    format!(
+        "root:x:0:0:root:/root:/bin/sh\n\
+         bitzel:x:1000:1000:bitzel:{home}:/bin/sh\n\
+         nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
+    )
+}
 
 /// Part of /etc that name resolution takes from the machine in an image root, beside the name servers.
 const HOSTS_FILE: &str = "/etc/hosts";
@@ -66,11 +73,19 @@ pub(super) struct HostFileSystem {
     /// Arguments for the worker's directory at [`INPUT_ROOT`], which launchers see there. Commands see their input root
     /// mounted over it.
     worker_directory: Vec<String>,
+    /// Arguments for the user's files.
+    user_files: Vec<String>,
+    /// Home directory of commands.
+    home: &'static str,
 }
 
 impl HostFileSystem {
     /// Looks at this machine. Blocks.
-    pub(super) fn find(directories: &WorkerDirectories, host_directories: &[PathBuf]) -> Self {
+    pub(super) fn find(
+        directories: &WorkerDirectories,
+        host_directories: &[PathBuf],
+        user_access: Option<&UserAccess>,
+    ) -> Self {
         let mut common = strings(&["--ro-bind", "/usr", "/usr"]);
         for path in ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"] {
             match fs::read_link(path) {
@@ -99,16 +114,20 @@ impl HostFileSystem {
             common,
             network,
             worker_directory,
+            user_files: user_access
+                .map(UserAccess::bubblewrap_arguments)
+                .unwrap_or_default(),
+            home: UserAccess::home(user_access),
         }
     }
 
     /// The sandbox's own files of /etc, instead of those of this machine.
-    pub(super) fn files(network: &Network) -> Vec<SandboxFile> {
+    pub(super) fn files(&self, network: &Network) -> Vec<SandboxFile> {
         let file = |path: &str, content: &str| SandboxFile {
             path: path.to_owned(),
             content: content.to_owned(),
         };
-        let mut files = vec![file("/etc/passwd", PASSWD), file("/etc/group", GROUP)];
+        let mut files = vec![file("/etc/passwd", &passwd(self.home)), file("/etc/group", GROUP)];
         if *network == Network::Loopback {
             // The launcher is in a network of its own.
             files.push(file("/etc/hosts", HOSTS));
@@ -132,6 +151,7 @@ impl HostFileSystem {
         arguments.extend(strings(&["--dev", "/dev", "--remount-ro", "/dev"]));
         arguments.extend(strings(&["--dir", "/tmp", "--dir", "/run", "--dir", "/var"]));
         arguments.extend(strings(&["--symlink", "../tmp", "/var/tmp"]));
+        arguments.extend_from_slice(&self.user_files);
         arguments.extend_from_slice(&self.worker_directory);
         // The rest of the root is a file system in memory: a write there would be lost without a message.
         arguments.extend(strings(&["--remount-ro", "/"]));
@@ -152,6 +172,7 @@ impl HostFileSystem {
         }
         arguments.extend(strings(&["--ro-bind", "/proc", "/proc"]));
         arguments.extend(strings(&["--dev", "/dev", "--remount-ro", "/dev"]));
+        arguments.extend_from_slice(&self.user_files);
         arguments.extend_from_slice(&self.worker_directory);
         arguments
     }

@@ -91,7 +91,7 @@ impl LauncherPool {
         let (bubblewrap, mut files, image_root) = match image_root {
             None => (
                 self.host.bubblewrap_arguments(&network),
-                HostFileSystem::files(&network),
+                self.host.files(&network),
                 None,
             ),
             Some(root) => {

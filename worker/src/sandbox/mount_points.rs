@@ -10,31 +10,32 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, utimensat};
 
-use super::bubblewrap::{GROUP, HOSTS, PASSWD};
+use super::bubblewrap::{GROUP, HOSTS, passwd};
 use crate::error::Error;
 use crate::node_properties::DEFAULT_MTIME;
 use crate::worker_directories::{MOUNT_POINTS, WorkerDirectories};
 
 const DIRECTORIES: [&str; 7] = ["dev", "etc", "proc", "run", "tmp", "var", "work"];
-const FILES: [(&str, &str); 4] = [
-    ("etc/group", GROUP),
-    ("etc/hosts", HOSTS),
-    ("etc/passwd", PASSWD),
-    ("etc/resolv.conf", ""),
-];
 
 /// Creates the layer. It is removed with all others when the next worker opens the directories. Blocks.
-pub(super) fn create(directories: &WorkerDirectories) -> Result<(), Error> {
+pub(super) fn create(directories: &WorkerDirectories, home: &str) -> Result<(), Error> {
     let layer = directories.cache().join(MOUNT_POINTS);
-    create_in(&layer).map_err(Error::io_at("create", &layer))
+    create_in(&layer, home).map_err(Error::io_at("create", &layer))
 }
 
-fn create_in(layer: &Path) -> io::Result<()> {
+fn create_in(layer: &Path, home: &str) -> io::Result<()> {
     fs::create_dir(layer)?;
     for name in DIRECTORIES {
         fs::create_dir(layer.join(name))?;
     }
-    for (name, content) in FILES {
+    let passwd = passwd(home);
+    let files = [
+        ("etc/group", GROUP),
+        ("etc/hosts", HOSTS),
+        ("etc/passwd", passwd.as_str()),
+        ("etc/resolv.conf", ""),
+    ];
+    for (name, content) in files {
         fs::write(layer.join(name), content)?;
         finish(&layer.join(name), 0o644)?;
     }

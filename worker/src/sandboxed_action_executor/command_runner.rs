@@ -12,6 +12,7 @@ use crate::bounds::{Bound, BoundReached};
 use crate::error::Error;
 use crate::input_root::InputRoot;
 use crate::sandbox::{Sandbox, SandboxedCommand};
+use crate::user_access::UserAccess;
 
 /// Exit code of a command that timed out or reached a bound: a shell reports it for a process that SIGKILL ended.
 const KILLED_EXIT_CODE: i32 = 128 + 9;
@@ -19,6 +20,8 @@ const KILLED_EXIT_CODE: i32 = 128 + 9;
 /// Runner of commands in sandboxes.
 pub(super) struct CommandRunner {
     sandbox: Sandbox,
+    /// Variables in addition to those of Commands.
+    environment: Vec<(String, String)>,
 }
 
 /// The end of a command.
@@ -30,8 +33,9 @@ pub(super) enum CommandEnd {
 }
 
 impl CommandRunner {
-    pub(super) fn new(sandbox: Sandbox) -> Self {
-        Self { sandbox }
+    pub(super) fn new(sandbox: Sandbox, user_access: Option<UserAccess>) -> Self {
+        let environment = user_access.unwrap_or_default().environment;
+        Self { sandbox, environment }
     }
 
     /// Ends the idle launchers of image roots. False if there are none.
@@ -50,7 +54,7 @@ impl CommandRunner {
         let command = SandboxedCommand {
             lower: input_root.lower.clone(),
             arguments: action.command.arguments.clone(),
-            environment: environment_of(&action.command),
+            environment: [environment_of(&action.command), self.environment.clone()].concat(),
             working_directory: action.working_directory.join("/"),
             network: action.properties.network,
             user_namespaces: action.properties.user_namespaces,

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::Error;
+use crate::input_root::RunningFetch;
 
 /// Cancels the preparation of inputs with its Action, or after a time. `Action.timeout` bounds the command alone, and a
 /// small message can name inputs that take hours.
@@ -13,12 +14,13 @@ pub(super) struct InputDeadline {
     action: CancellationToken,
     inputs: CancellationToken,
     time: Duration,
+    _fetch: RunningFetch,
     _timer: AbortOnDropHandle<()>,
 }
 
 impl InputDeadline {
-    /// Starts the time.
-    pub(super) fn start(action: &CancellationToken, time: Duration) -> Self {
+    /// Starts the time. `fetch` ends with the preparation.
+    pub(super) fn start(action: &CancellationToken, time: Duration, fetch: RunningFetch) -> Self {
         let inputs = action.child_token();
         let timer = {
             let inputs = inputs.clone();
@@ -31,6 +33,7 @@ impl InputDeadline {
             action: action.clone(),
             inputs,
             time,
+            _fetch: fetch,
             _timer: AbortOnDropHandle::new(timer),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitzel_proto::missing_blobs::to_rpc_status;
-use bitzel_proto::reapi::ExecuteResponse;
+use bitzel_proto::reapi::{ExecuteResponse, execution_stage};
 use bitzel_proto::timestamp::from_unix_nanos;
 use bitzel_proto::worker::{
     Assign, Completed, Drain, Hello, SchedulerMessage, StageChanged, WorkerMessage, scheduler_message,
@@ -21,8 +21,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use uuid::Uuid;
 
+use super::MAX_UPCOMING_ACTIONS;
+use super::prefetches::Prefetches;
 use crate::action_executor::{ActionExecutor, ActionRequest};
 use crate::action_source::{ActionSource, SchedulerMessages};
+use crate::input_prefetcher::UpcomingAction;
 use crate::result_size::{bounded_response, refused_response};
 
 /// Limit of the messages that wait for the network.
@@ -47,6 +50,7 @@ pub(super) enum SessionEnd {
 /// reports their leases, and the scheduler goes on with them or cancels them.
 pub(super) struct Session {
     executor: Arc<dyn ActionExecutor>,
+    prefetches: Prefetches,
     drain_timeout: Duration,
     shutdown: CancellationToken,
     /// Random bytes that tell this worker from others of its name: it alone comes back with its leases.
@@ -73,11 +77,13 @@ async fn send(outbound: &Outbound, message: worker_message::Message) -> Result<(
 impl Session {
     pub(super) fn new(
         executor: Arc<dyn ActionExecutor>,
+        prefetches: Prefetches,
         drain_timeout: Duration,
         shutdown: CancellationToken,
     ) -> Self {
         Self {
             executor,
+            prefetches,
             drain_timeout,
             shutdown,
             instance_secret: [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat(),
@@ -96,6 +102,8 @@ impl Session {
             .chain(self.unacknowledged.keys())
             .cloned()
             .collect();
+        // The scheduler names them anew.
+        self.prefetches.replace(vec![]);
         hello.instance_secret.clone_from(&self.instance_secret);
         hello.draining = self.shutdown.is_cancelled();
         let (outbound, messages) = mpsc::channel(MAX_OUTBOUND_MESSAGES);
@@ -173,6 +181,7 @@ impl Session {
                 Some(execution) = self.executions.join_next() => self.complete(outbound, execution).await?,
                 () = shutdown.cancelled(), if !draining => {
                     draining = true;
+                    self.prefetches.replace(vec![]);
                     drained_by.as_mut().reset(self.drained_by());
                     send(outbound, worker_message::Message::Drain(Drain {})).await?;
                 }
@@ -218,6 +227,11 @@ impl Session {
                 tracing::info!("told to finish the running Actions and to end");
                 self.shutdown.cancel();
             }
+            Some(scheduler_message::Message::Upcoming(upcoming)) => {
+                let upcoming = upcoming.actions.iter().take(MAX_UPCOMING_ACTIONS as usize);
+                self.prefetches
+                    .replace(upcoming.filter_map(read_upcoming).collect());
+            }
             // A newer scheduler may send further kinds.
             None => {}
         }
@@ -242,10 +256,15 @@ impl Session {
         let lease = assign.lease.clone();
         self.running.insert(lease.clone(), cancellation.clone());
         let (executor, outbound) = (Arc::clone(&self.executor), outbound.clone());
+        let request = read_request(&assign);
+        let prefetch = request.as_ref().ok().and_then(|request| {
+            let (instance, action) = (request.instance.clone(), request.action);
+            self.prefetches.take(&UpcomingAction { instance, action })
+        });
         self.executions.spawn(async move {
             let (stages, mut changes) = mpsc::unbounded_channel();
             let execute = async {
-                match read_request(&assign) {
+                match request {
                     Ok(request) => {
                         let stages = Some(stages);
                         executor
@@ -264,7 +283,12 @@ impl Session {
                 }
             };
             let report = async {
+                // The rest of the prefetch goes on, and what it has fetched stays, until the execution holds all inputs.
+                let mut prefetch = prefetch;
                 while let Some(stage) = changes.recv().await {
+                    if stage == execution_stage::Value::Executing {
+                        drop(prefetch.take());
+                    }
                     let change = StageChanged {
                         lease: assign.lease.clone(),
                         stage: stage.into(),
@@ -302,6 +326,15 @@ fn completed(lease: &str, response: &ExecuteResponse) -> worker_message::Message
     worker_message::Message::Completed(Completed {
         lease: lease.to_owned(),
         response: Some(response.clone()),
+    })
+}
+
+/// Reads an upcoming Action. A malformed one is left out: it fails when it is assigned.
+fn read_upcoming(upcoming: &bitzel_proto::worker::UpcomingAction) -> Option<UpcomingAction> {
+    let function = DigestFunction::from_wire(upcoming.digest_function)?;
+    Some(UpcomingAction {
+        instance: InstanceName::new(upcoming.instance_name.clone()).ok()?,
+        action: Digest::from_wire_field(function, upcoming.action_digest.as_ref()).ok()?,
     })
 }
 

@@ -3,12 +3,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bitzel_proto::DigestFunction;
 use bitzel_proto::google::rpc;
 use bitzel_proto::reapi::{ExecuteResponse, execution_stage};
 use bitzel_proto::worker::{
-    Acknowledged, Assign, Cancel, Hello, SchedulerMessage, WorkerMessage, scheduler_message, worker_message,
+    Acknowledged, Assign, Cancel, Hello, SchedulerMessage, Upcoming, WorkerMessage, scheduler_message,
+    worker_message,
 };
+use bitzel_proto::{DigestFunction, InstanceName};
 use futures::StreamExt as _;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -20,6 +21,9 @@ use tonic::{Code, Status};
 use super::take_actions;
 use crate::action_executor::{ActionExecutor, ActionRequest};
 use crate::action_source::{ActionSource, SchedulerMessages};
+use crate::error::Error;
+use crate::input_prefetcher::{InputPrefetcher, UpcomingAction};
+use crate::input_root::PrefetchedInputs;
 
 const LONG_DRAIN_TIMEOUT: Duration = Duration::from_hours(1);
 
@@ -75,6 +79,16 @@ impl Connection {
             ..Assign::default()
         }))
         .await;
+    }
+
+    async fn tell_upcoming(&self, names: &[&str]) {
+        let actions = names.iter().map(|name| bitzel_proto::worker::UpcomingAction {
+            action_digest: Some(upcoming(name).action.into()),
+            ..Default::default()
+        });
+        let actions = actions.collect();
+        self.send(scheduler_message::Message::Upcoming(Upcoming { actions }))
+            .await;
     }
 
     async fn acknowledge(&self, lease: &str) {
@@ -150,10 +164,34 @@ impl ActionExecutor for GatedExecutor {
     }
 }
 
+/// Prefetcher that tells the starts and ends of its fetches, which end when they are dropped.
+struct ObservedPrefetcher(mpsc::UnboundedSender<(UpcomingAction, &'static str)>);
+
+struct Fetching(
+    mpsc::UnboundedSender<(UpcomingAction, &'static str)>,
+    UpcomingAction,
+);
+
+impl Drop for Fetching {
+    fn drop(&mut self) {
+        let _ = self.0.send((self.1.clone(), "ended"));
+    }
+}
+
+#[async_trait]
+impl InputPrefetcher for ObservedPrefetcher {
+    async fn prefetch(&self, upcoming: &UpcomingAction) -> Result<PrefetchedInputs, Error> {
+        let _fetching = Fetching(self.0.clone(), upcoming.clone());
+        self.0.send((upcoming.clone(), "started")).unwrap();
+        std::future::pending().await
+    }
+}
+
 /// A worker and its fake scheduler.
 struct Farm {
     connections: mpsc::UnboundedReceiver<Connection>,
     executor: Arc<GatedExecutor>,
+    fetches: mpsc::UnboundedReceiver<(UpcomingAction, &'static str)>,
     shutdown: CancellationToken,
     worker: JoinHandle<()>,
 }
@@ -163,6 +201,7 @@ impl Farm {
         let (sender, connections) = mpsc::unbounded_channel();
         let executor = Arc::new(GatedExecutor::default());
         let shutdown = CancellationToken::new();
+        let (fetches, fetches_receiver) = mpsc::unbounded_channel();
         let worker = tokio::spawn({
             let (executor, shutdown) = (Arc::clone(&executor), shutdown.clone());
             let hello = Hello {
@@ -172,12 +211,14 @@ impl Farm {
             };
             async move {
                 let source = FakeScheduler(sender);
-                take_actions(&source, &hello, executor, drain_timeout, &shutdown).await;
+                let prefetcher = Arc::new(ObservedPrefetcher(fetches));
+                take_actions(&source, &hello, executor, prefetcher, drain_timeout, &shutdown).await;
             }
         });
         Self {
             connections,
             executor,
+            fetches: fetches_receiver,
             shutdown,
             worker,
         }
@@ -390,6 +431,7 @@ async fn without_a_scheduler_executions_end_with_the_drain_time() {
         connected: AtomicBool::new(false),
     });
     let executor = Arc::new(GatedExecutor::default());
+    let prefetcher = Arc::new(ObservedPrefetcher(mpsc::unbounded_channel().0));
     let shutdown = CancellationToken::new();
     let worker = tokio::spawn({
         let (source, executor, shutdown) = (Arc::clone(&source), Arc::clone(&executor), shutdown.clone());
@@ -398,6 +440,7 @@ async fn without_a_scheduler_executions_end_with_the_drain_time() {
                 &*source,
                 &Hello::default(),
                 executor,
+                prefetcher,
                 LONG_DRAIN_TIMEOUT,
                 &shutdown,
             )
@@ -437,4 +480,56 @@ async fn refuses_a_malformed_assignment() {
         response.message,
         "the assignment is malformed: digest function 99"
     );
+}
+
+/// The Action that [`Connection::assign`] assigns under this lease.
+fn upcoming(lease: &str) -> UpcomingAction {
+    UpcomingAction {
+        instance: InstanceName::default(),
+        action: DigestFunction::Sha256.digest(lease.as_bytes()),
+    }
+}
+
+#[tokio::test]
+async fn fetches_inputs_of_upcoming_actions() {
+    let mut farm = Farm::new(LONG_DRAIN_TIMEOUT);
+    let connection = farm.connection().await;
+    connection.tell_upcoming(&["a"]).await;
+    assert_eq!(farm.fetches.recv().await, Some((upcoming("a"), "started")));
+    connection.tell_upcoming(&["b"]).await;
+    let mut next = [
+        farm.fetches.recv().await.unwrap(),
+        farm.fetches.recv().await.unwrap(),
+    ];
+    next.sort_by_key(|(_, event)| *event);
+    assert_eq!(next, [(upcoming("a"), "ended"), (upcoming("b"), "started")]);
+}
+
+#[tokio::test]
+async fn a_fetch_goes_on_until_its_action_runs() {
+    let mut farm = Farm::new(LONG_DRAIN_TIMEOUT);
+    let connection = farm.connection().await;
+    connection.tell_upcoming(&["a", "b"]).await;
+    let mut started = [
+        farm.fetches.recv().await.unwrap().0,
+        farm.fetches.recv().await.unwrap().0,
+    ];
+    started.sort_by_key(|started| *started != upcoming("a"));
+    assert_eq!(started, [upcoming("a"), upcoming("b")]);
+    connection.assign("b").await;
+    // The executor reports at once that it has the inputs of b.
+    assert_eq!(farm.fetches.recv().await, Some((upcoming("b"), "ended")));
+    connection.tell_upcoming(&[]).await;
+    assert_eq!(farm.fetches.recv().await, Some((upcoming("a"), "ended")));
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_fetches() {
+    let mut farm = Farm::new(LONG_DRAIN_TIMEOUT);
+    let mut connection = farm.connection().await;
+    connection.tell_upcoming(&["a"]).await;
+    assert_eq!(farm.fetches.recv().await, Some((upcoming("a"), "started")));
+    farm.shutdown.cancel();
+    connection.drain().await;
+    assert_eq!(farm.fetches.recv().await, Some((upcoming("a"), "ended")));
 }

@@ -26,6 +26,7 @@ import bb.parse
 import bb.siggen
 import bb.utils
 import cleanup
+import client_fetch
 import data_store
 import fakeroot
 import lazy_imports
@@ -209,6 +210,7 @@ def run(task: Document) -> int:
     bb.event._uiready = True
     os.chdir(ROOT / "build")
     terminal_type = os.environ.get(terminal.TYPE_VARIABLE)
+    fetch_environment = os.environ.get(client_fetch.ENVIRONMENT_VARIABLE)
     bb.utils.clean_environment()
     data = restore(base, recipe)
     import_libraries(data, base)
@@ -225,6 +227,8 @@ def run(task: Document) -> int:
     set_up(data, task, dependencies)
     if terminal_type:
         terminal.attach(data, terminal_type)
+    if fetch_environment:
+        client_fetch.apply(data, fetch_environment)
     # The action cache decides if a task is up to date; stamps would only be noise in the outputs.
     bb.build.make_stamp = lambda _task, _data: None
     # Nor are files that explain signatures written: the graph has the same data.

@@ -21,6 +21,11 @@ pub(super) struct Starts<'a> {
 /// uses a large pool would never be served in a small one.
 const MAX_DISTANCE: Duration = Duration::from_mins(1);
 
+/// Number of users, of invocations of each, and of operations of each of these, among which an upcoming one is looked for.
+/// They bound the cost of a decision.
+const MAX_MEMBERS_AHEAD: usize = 4;
+const MAX_OPERATIONS_AHEAD: usize = 256;
+
 /// First operation of a queue.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::operation_queue) struct Head {
@@ -98,6 +103,12 @@ impl<T: Default> Level<T> {
     fn first(&self) -> Option<(VirtualTime, MemberId, &T)> {
         let (key, id) = *self.order.first()?;
         Some((key, id, &self.members.get(&id)?.value))
+    }
+
+    /// Members in their order.
+    fn in_order(&self) -> impl Iterator<Item = (VirtualTime, MemberId, &T)> {
+        let order = self.order.iter();
+        order.filter_map(|(key, id)| Some((*key, *id, &self.members.get(id)?.value)))
     }
 
     fn first_start(&self) -> Option<VirtualTime> {
@@ -245,6 +256,37 @@ impl Queue {
             place,
             operation: *id,
         })
+    }
+
+    /// First operation for which `is_taken` is false, with the number of those before it in its invocation. Users take turns,
+    /// so those come first of whom fewer are taken.
+    pub(super) fn first_not_taken(&self, is_taken: impl Fn(OperationId) -> bool) -> Option<(usize, Head)> {
+        let users = self.users.in_order().take(MAX_MEMBERS_AHEAD);
+        let invocations = users.flat_map(|(user_key, user, queue)| {
+            let invocations = queue.invocations.in_order().take(MAX_MEMBERS_AHEAD);
+            invocations.map(move |(key, invocation, queue)| ((user_key, user, key, invocation), queue))
+        });
+        let first = invocations.filter_map(|((user_key, user, invocation_key, invocation), queue)| {
+            let operations = queue.operations.iter().take(MAX_OPERATIONS_AHEAD).enumerate();
+            let mut free = operations.filter(|(_, (_, id))| !is_taken(**id));
+            let (passed, (position, operation)) = free.next()?;
+            let place = Place {
+                user,
+                invocation,
+                position: *position,
+            };
+            let key = (user_key, user, invocation_key, invocation, *position);
+            let operation = *operation;
+            Some((
+                passed,
+                Head {
+                    key,
+                    place,
+                    operation,
+                },
+            ))
+        });
+        first.min_by_key(|(passed, head)| (*passed, head.key))
     }
 
     /// Computes the keys of an invocation and its user anew.

@@ -256,7 +256,7 @@ impl Farm {
                     }
                 }
                 Effect::Cancel { .. } => panic!("an Action was cancelled"),
-                Effect::Record(_) | Effect::Forget { .. } => {}
+                Effect::Record(_) | Effect::Upcoming { .. } | Effect::Forget { .. } => {}
             }
         }
     }
