@@ -10,6 +10,7 @@ fn every_file_is_a_module() {
 mod end_to_end {
     mod access;
     mod access_reload;
+    mod chaos;
     mod cold_build;
     mod component_conflicts;
     mod detached_builds;
