@@ -11,6 +11,7 @@ mod end_to_end {
     mod access;
     mod access_reload;
     mod client_fetches;
+    mod chaos;
     mod cold_build;
     mod component_conflicts;
     mod detached_builds;

@@ -128,12 +128,22 @@ struct Attached {
 impl Attached {
     /// Waits until an event of this task is shown.
     fn wait_for(&self, event: &str, recipe: &str, task: &str) {
-        poll_until(&format!("{event} of {recipe}:{task}"), || {
+        self.wait_for_count(1, event, recipe, task);
+    }
+
+    /// Waits until the client is attached to the second walk of the build, and shows this task as started again. A client
+    /// pauses for seconds between its attempts to connect: if the build ended meanwhile, it would get the summary alone.
+    fn wait_for_second_walk(&self, recipe: &str, task: &str) {
+        self.wait_for_count(2, "task_started", recipe, task);
+    }
+
+    fn wait_for_count(&self, count: usize, event: &str, recipe: &str, task: &str) {
+        poll_until(&format!("{event} of {recipe}:{task}, {count} times"), || {
             let events = events(&self.events);
-            let mut found = events
+            let found = events
                 .iter()
                 .filter(|line| line["event"] == event && line["recipe"] == recipe && line["task"] == task);
-            found.next().map(|_| ())
+            (found.count() >= count).then_some(())
         });
     }
 
@@ -248,11 +258,7 @@ fn a_build_survives_the_server_that_is_killed() {
     attached.wait_for("task_started", "gated", "do_compile");
 
     server.kill_and_restart(&server_site, &arguments);
-    poll_until("the build is walked again", || {
-        let builds = client.builds();
-        let running = builds[0]["progress"]["running"].as_u64();
-        (running == Some(1)).then_some(())
-    });
+    attached.wait_for_second_walk("gated", "do_compile");
     // If it ran a second time, another process would have to be ended too.
     closed.kill();
     let shown = attached.succeeded();
@@ -424,11 +430,7 @@ async fn a_new_leader_goes_on_with_the_builds() {
     attached.wait_for("task_started", "gated", "do_compile");
     group.servers[0].kill();
     group.wait_for_leader(1);
-    poll_until("the build is walked again", || {
-        let builds = client.builds();
-        let running = builds.first()?["progress"]["running"].as_u64();
-        (running == Some(1)).then_some(())
-    });
+    attached.wait_for_second_walk("gated", "do_compile");
     closed.kill();
     let shown = attached.succeeded();
     assert!(
