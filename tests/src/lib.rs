@@ -20,6 +20,7 @@ mod listening_process;
 mod minimal_root;
 mod module_list;
 mod observed_process;
+pub mod pants;
 pub mod peers;
 mod polling;
 mod postgresql;

@@ -48,6 +48,25 @@ pub const BUILDSTREAM: Peer = Peer {
     missing: "`make setup` installs it from PyPI",
 };
 
+/// Pants, as a client. Its last release on `PyPI` needs Python 3.9.
+pub const PANTS: Peer = Peer {
+    name: "pants",
+    program: "pants",
+    variable: "BITZEL_TEST_PANTS",
+    installed: Some("pants/bin/pants"),
+    missing: "`make setup` installs it from PyPI where it finds Python 3.9, as python3.9 or by pyenv",
+};
+
+/// `rexec` of the Go SDK, as a client. Later versions refuse to download outputs outside of the working directory.
+pub const REXEC: Peer = Peer {
+    name: "rexec",
+    program: "rexec",
+    variable: "BITZEL_TEST_REXEC",
+    installed: None,
+    missing: "the Go module proxy does not serve it to `make setup`; build ./go/cmd/rexec of commit 4cdfee7 of \
+              remote-apis-sdks with -mod=mod, and set BITZEL_TEST_REXEC",
+};
+
 /// A shell and tools in one static program, for the root file system of `BuildStream`'s elements.
 pub const BUSYBOX: Peer = Peer {
     name: "busybox",

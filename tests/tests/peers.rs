@@ -16,5 +16,7 @@ mod peers {
     mod build_stream;
     mod guarded_server;
     mod http_cache;
+    mod pants;
     mod remote_caches;
+    mod rexec;
 }

@@ -2,6 +2,7 @@
 
 mod channel;
 mod credentials;
+mod error_pages;
 mod malformed_requests;
 mod renewal;
 mod small_frames;

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use futures::TryFutureExt as _;
+use futures::future::MapOk;
 use http::header::AUTHORIZATION;
 use http::{Request, Response};
 use tonic::body::Body;
@@ -10,6 +12,7 @@ use tonic::transport::channel::ResponseFuture;
 use tower::Service;
 
 use super::credentials::Authorization;
+use super::error_pages::without_error_page;
 use super::renewal::Renewal;
 
 /// gRPC connection to a server with the client's credentials. It is cheap to clone and reconnects by itself.
@@ -47,7 +50,7 @@ impl From<tonic::transport::Channel> for Channel {
 impl Service<Request<Body>> for Channel {
     type Response = Response<Body>;
     type Error = tonic::transport::Error;
-    type Future = ResponseFuture;
+    type Future = MapOk<ResponseFuture, fn(Response<Body>) -> Response<Body>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         if let Some(renewal) = &self.renewal
@@ -58,12 +61,12 @@ impl Service<Request<Body>> for Channel {
         Service::<Request<Body>>::poll_ready(&mut self.inner, context)
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> ResponseFuture {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         if let Some(authorization) = &self.authorization {
             request
                 .headers_mut()
                 .insert(AUTHORIZATION, authorization.header());
         }
-        self.inner.call(request)
+        self.inner.call(request).map_ok(without_error_page)
     }
 }
