@@ -26,6 +26,7 @@ mod sandbox_isolation;
 mod shared_limits;
 mod stuck_workers;
 mod system_calls;
+mod tool_chains;
 mod undeclared_writes;
 
 #[test]
