@@ -27,6 +27,7 @@ mod sandbox_isolation;
 mod shared_limits;
 mod stuck_workers;
 mod system_calls;
+mod tool_chains;
 mod undeclared_writes;
 mod user_access;
 
