@@ -10,8 +10,8 @@ fn every_file_is_a_module() {
 mod end_to_end {
     mod access;
     mod access_reload;
-    mod client_fetches;
     mod chaos;
+    mod client_fetches;
     mod cold_build;
     mod component_conflicts;
     mod detached_builds;
