@@ -14,7 +14,7 @@ const STEPS_PER_DOUBLING: u64 = 2;
 /// Smallest amounts that are told apart.
 const MIN_MEMORY_BYTES: u64 = 64 << 20;
 const MIN_MILLICPUS: u64 = 125;
-const MIN_DISK_BYTES: u64 = 1 << 30;
+const MIN_DISK_BYTES: u64 = 256 << 20;
 
 /// Amounts of memory, processors and disk space. Zero is "none" in a need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -101,12 +101,16 @@ impl Resources {
         }
     }
 
-    /// Amounts rounded up to one of a few sizes, so that Actions of similar size wait in the same queue.
+    /// Amounts rounded up to one of a few sizes, so that Actions of similar size wait in the same queue. Little disk space counts
+    /// as none: most Actions need little, and many sizes would make many queues.
     pub fn rounded_up(&self) -> Self {
         Self {
             memory_bytes: round_up(self.memory_bytes, MIN_MEMORY_BYTES),
             millicpus: round_up(self.millicpus, MIN_MILLICPUS),
-            disk_bytes: round_up(self.disk_bytes, MIN_DISK_BYTES),
+            disk_bytes: match self.disk_bytes {
+                little if little < MIN_DISK_BYTES => 0,
+                bytes => round_up(bytes, MIN_DISK_BYTES),
+            },
         }
     }
 }

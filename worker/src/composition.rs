@@ -19,18 +19,32 @@ pub async fn compose_executor(
     config: ExecutorConfig,
     stores: Arc<dyn BlobStores>,
 ) -> Result<Arc<dyn ActionExecutor>, Error> {
-    Ok(compose_with_prefetcher(config, stores).await?.0)
+    Ok(compose_worker(config, stores).await?.executor)
 }
 
-/// As [`compose_executor`], with the part that fetches the inputs of upcoming Actions into the same caches.
-pub(crate) async fn compose_with_prefetcher(
+/// Parts of a worker that use the same directories.
+pub(crate) struct WorkerParts {
+    pub(crate) executor: Arc<dyn ActionExecutor>,
+    /// Fetches the inputs of upcoming Actions into the caches of the executor.
+    pub(crate) prefetcher: Arc<dyn InputPrefetcher>,
+    /// Space on disk for all Actions together.
+    pub(crate) disk_bytes: u64,
+}
+
+/// As [`compose_executor`], with all parts.
+pub(crate) async fn compose_worker(
     config: ExecutorConfig,
     stores: Arc<dyn BlobStores>,
-) -> Result<(Arc<dyn ActionExecutor>, Arc<dyn InputPrefetcher>), Error> {
+) -> Result<WorkerParts, Error> {
     let (worker_name, total_time) = (config.worker_name.clone(), config.bounds.total_time);
     let sandboxed = Arc::new(SandboxedActionExecutor::open(config, stores).await?);
+    let disk_bytes = sandboxed.space_for_changes().await?;
     let prefetcher = Arc::clone(&sandboxed) as Arc<dyn InputPrefetcher>;
     let timed = Arc::new(TimedActionExecutor::new(sandboxed, total_time));
     let timestamped = Arc::new(TimestampedActionExecutor::new(timed, worker_name));
-    Ok((Arc::new(MeteredActionExecutor::new(timestamped)), prefetcher))
+    Ok(WorkerParts {
+        executor: Arc::new(MeteredActionExecutor::new(timestamped)),
+        prefetcher,
+        disk_bytes,
+    })
 }

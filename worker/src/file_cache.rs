@@ -237,6 +237,11 @@ impl FileCache {
         self.evict();
     }
 
+    /// Bytes up to the limit.
+    pub fn free_bytes(&self) -> u64 {
+        self.limit_bytes.saturating_sub(self.index.lock().total_bytes())
+    }
+
     /// True if the cache holds more bytes than its limit.
     pub fn is_over_limit(&self) -> bool {
         self.index.lock().total_bytes() > self.limit_bytes

@@ -139,6 +139,11 @@ impl InputRoots {
         Ok(Arc::new(ImageRoot::new(tree.root, lease)))
     }
 
+    /// Bytes by which the file cache may grow.
+    pub fn cache_growth(&self) -> u64 {
+        self.files.free_bytes()
+    }
+
     /// True if the file cache or the layers hold more than their limit because they are in use.
     pub fn is_over_limit(&self) -> bool {
         self.files.is_over_limit() || self.layers.is_over_limit()

@@ -236,6 +236,7 @@ impl Sandbox {
                 return Err(killed.unwrap_or(Error::Exhausted(reason)));
             }
         };
+        usage.disk_bytes = answer.peak_disk_bytes;
         let cause = launcher.events().cause_of_failure(before, &self.bounds);
         let surplus = if answer.reusable {
             self.launchers.put_back(launcher)

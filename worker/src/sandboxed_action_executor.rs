@@ -110,6 +110,12 @@ impl SandboxedActionExecutor {
         })
     }
 
+    /// Space on disk for the changes of all Actions together.
+    pub(crate) async fn space_for_changes(&self) -> Result<u64, Error> {
+        let (directories, growth) = (Arc::clone(&self.directories), self.input_roots.cache_growth());
+        run_blocking(move || directories.space_for_changes(growth)).await
+    }
+
     /// Executes an Action in a directory of its own and removes that at the end.
     async fn run(&self, request: &ActionRequest, result: &mut ActionResult) -> Result<(), Error> {
         let store = self.stores.store(&request.instance).await?;

@@ -50,6 +50,9 @@ const MIN_FREE_BYTES: u64 = 4 << 20;
 /// Free inodes of the scratch space at which it counts as full.
 const MIN_FREE_INODES: u64 = 16;
 
+/// Space for changes that a worker tells at least: zero would mean that it tells none.
+const MIN_SPACE_FOR_CHANGES: u64 = 256 << 20;
+
 /// Free bytes of the cache directory at which space is low, unless the file system is small: see [`LOW_SPACE_SHARE`].
 const LOW_BYTES: u64 = 1 << 30;
 /// Free inodes of the cache directory at which space is low, unless the file system is small.
@@ -135,12 +138,28 @@ impl WorkerDirectories {
         self.scratch_is_bindable
     }
 
+    /// Space for changes of Actions together, of which the file cache may still take `cache_growth`. That is half of it at most:
+    /// the cache gives way when space is low. Blocks.
+    pub fn space_for_changes(&self, cache_growth: u64) -> Result<u64, Error> {
+        let scratch = self.scratch();
+        let status = statvfs(&scratch).map_err(Error::io_at("examine", &scratch))?;
+        let free = status.f_bavail.saturating_mul(status.f_frsize);
+        let growth = if self.separate_scratch.is_some() {
+            0
+        } else {
+            cache_growth.min(free / 2)
+        };
+        Ok((free - growth).max(MIN_SPACE_FOR_CHANGES))
+    }
+
+    fn scratch(&self) -> PathBuf {
+        let separate = self.separate_scratch.clone();
+        separate.unwrap_or_else(|| self.cache.join(CHANGES))
+    }
+
     /// Fails with [`Error::Exhausted`] if the scratch space is full, which commands notice too. Blocks.
     pub fn check_free_space(&self) -> Result<(), Error> {
-        let scratch = self
-            .separate_scratch
-            .clone()
-            .unwrap_or_else(|| self.cache.join(CHANGES));
+        let scratch = self.scratch();
         let status = statvfs(&scratch).map_err(Error::io_at("examine", &scratch))?;
         let free = status.f_bavail.saturating_mul(status.f_frsize);
         // Some file systems do not count inodes.

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::action_executor::ActionExecutor;
 use crate::action_source::ActionSource;
-use crate::composition::compose_with_prefetcher;
+use crate::composition::compose_worker;
 use crate::config::WorkerConfig;
 use crate::error::Error;
 use crate::input_prefetcher::InputPrefetcher;
@@ -40,11 +40,10 @@ pub async fn run(
     server: ServerConnection,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let hello = Hello {
+    let mut hello = Hello {
         worker_name: config.executor.worker_name.clone(),
         slots: config.slots,
         platform: Some(config.platform),
-        resources: Some(offered_resources(config.slots, &config.executor)),
         pool: config.pool,
         max_upcoming_actions: match config.executor.prefetch_bytes {
             0 => 0,
@@ -52,12 +51,17 @@ pub async fn run(
         },
         ..Hello::default()
     };
-    let (executor, prefetcher) = compose_with_prefetcher(config.executor, server.blobs).await?;
+    let parts = compose_worker(config.executor.clone(), server.blobs).await?;
+    hello.resources = Some(offered_resources(
+        config.slots,
+        &config.executor,
+        parts.disk_bytes,
+    ));
     take_actions(
         &*server.actions,
         &hello,
-        executor,
-        prefetcher,
+        parts.executor,
+        parts.prefetcher,
         config.drain_timeout,
         &shutdown,
     )

@@ -8,6 +8,11 @@ use crate::harness::*;
 const BUSY: &str = "exec /usr/bin/python3 -c '
 import os, time
 kept = os.urandom(100 << 20)
+with open(\"written\", \"wb\") as file:
+    file.write(kept)
+os.unlink(\"written\")
+with open(\"half\", \"wb\") as file:
+    file.write(kept[:50 << 20])
 end = time.monotonic() + 2.5
 while time.monotonic() < end:
     pass
@@ -34,6 +39,8 @@ async fn a_result_tells_what_its_action_used() {
             (10_000..20_000_000).contains(&usage.cpu_micros),
             "{name}: {usage:?}"
         );
+        let mebibytes = usage.disk_bytes >> 20;
+        assert!((50..120).contains(&mebibytes), "{name}: {mebibytes} MiB on disk");
         assert_eq!(usage.memory_bound_bytes, 0);
     }
 }

@@ -44,6 +44,7 @@ pub(crate) fn send_failure(failure: Failure) -> io::Result<()> {
     let answer = LaunchAnswer {
         report: LaunchReport::from(failure),
         reusable: false,
+        peak_disk_bytes: 0,
     };
     send(&stdin()?, &answer)
 }

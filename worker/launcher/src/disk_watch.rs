@@ -26,6 +26,7 @@ pub(crate) struct DiskWatch<'run> {
     request: &'run LaunchRequest,
     bounds: WatchedBounds,
     next: Instant,
+    peak_bytes: u64,
 }
 
 /// A sum that is under way.
@@ -46,6 +47,7 @@ impl<'run> DiskWatch<'run> {
             request,
             bounds: *bounds,
             next: Instant::now() + DISK_WATCH_INTERVAL,
+            peak_bytes: 0,
         }
     }
 
@@ -68,7 +70,12 @@ impl<'run> DiskWatch<'run> {
         found
     }
 
-    fn exceeded(&self, is_interrupted: impl FnMut() -> bool) -> Option<(WatchedBound, u64)> {
+    /// Most space on disk that a look found.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        self.peak_bytes
+    }
+
+    fn exceeded(&mut self, is_interrupted: impl FnMut() -> bool) -> Option<(WatchedBound, u64)> {
         let logs = [&self.request.stdout, &self.request.stderr];
         if let Some(bound) = self.bounds.log_bytes {
             let sizes = logs
@@ -90,6 +97,8 @@ impl<'run> DiskWatch<'run> {
             // What disappears meanwhile does not count. Nothing else fails here that would not fail for the command.
             let _ = sum.add(CWD, path.as_str(), 0);
         }
+        // Also what an interrupted look has counted was there.
+        self.peak_bytes = self.peak_bytes.max(sum.bytes);
         (sum.bytes > bound).then_some((WatchedBound::Disk, sum.bytes))
     }
 }

@@ -48,7 +48,7 @@ pub(crate) fn serve() -> Result<(), Failure> {
         if let Some(setup) = setup.take() {
             prepare(&setup)?;
         }
-        let Some(report) = launch(&request, &mut handles, &control)? else {
+        let Some((report, peak_disk_bytes)) = launch(&request, &mut handles, &control)? else {
             return Ok(());
         };
         let reusable = match network {
@@ -58,7 +58,11 @@ pub(crate) fn serve() -> Result<(), Failure> {
             Network::Host => true,
         };
         control
-            .send(&LaunchAnswer { report, reusable })
+            .send(&LaunchAnswer {
+                report,
+                reusable,
+                peak_disk_bytes,
+            })
             .in_step("answer the worker")?;
         if !reusable {
             return Ok(());
@@ -85,12 +89,12 @@ fn prepare(setup: &LauncherSetup) -> Result<(), Failure> {
 }
 
 /// Runs one command to its end, and to that of all its processes. `None` if the worker has closed its end, or if
-/// somebody killed the supervisor.
+/// somebody killed the supervisor. With the report comes the most space on disk that was found.
 fn launch(
     request: &LaunchRequest,
     handles: &mut SupervisorHandles,
     control: &Control,
-) -> Result<Option<LaunchReport>, Failure> {
+) -> Result<Option<(LaunchReport, u64)>, Failure> {
     match fork_into(NAMESPACES_OF_A_COMMAND).in_step("start a process in new namespaces")? {
         Fork::Child => supervisor::main(request, handles),
         Fork::Parent(supervisor) => {
@@ -98,11 +102,12 @@ fn launch(
             let ended = wait_for(&supervisor, control, &mut watch).in_step("wait for the command")?;
             // What the supervisor reports is older than the kill of this process.
             let report = handles.take_report().in_step("read the supervisor's report")?;
-            Ok(match ended {
+            let report = match ended {
                 Ended::OfItself => report,
                 Ended::Killed => None,
                 Ended::Exceeded(bound, used) => Some(LaunchReport::BoundReached { bound, used }),
-            })
+            };
+            Ok(report.map(|report| (report, watch.peak_bytes())))
         }
     }
 }

@@ -216,6 +216,8 @@ pub struct LaunchAnswer {
     pub report: LaunchReport,
     /// True if the launcher takes another request. It exits otherwise.
     pub reusable: bool,
+    /// Most space on disk in bytes that a look at the command's changes and logs found. Zero if it ended before the first.
+    pub peak_disk_bytes: u64,
 }
 
 /// Outcome of a command.

@@ -137,6 +137,7 @@ fn exited(code: i32) -> LaunchAnswer {
     LaunchAnswer {
         report: LaunchReport::Exited(code),
         reusable: true,
+        peak_disk_bytes: 0,
     }
 }
 
@@ -145,6 +146,7 @@ fn failure(mut launcher: Launcher) -> (String, String) {
     let LaunchAnswer {
         report: LaunchReport::Failed { step, reason, .. },
         reusable: false,
+        ..
     } = launcher.run(&["true"])
     else {
         panic!("it did not fail");

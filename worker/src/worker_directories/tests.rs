@@ -72,3 +72,17 @@ fn a_duplicate_of_the_descriptor_does_not_keep_the_lock() {
     drop(directories);
     WorkerDirectories::open(&cache, Some(&scratch)).unwrap();
 }
+
+#[test]
+fn the_file_cache_may_take_half_of_the_free_space() {
+    let directory = tempfile::tempdir().unwrap();
+    let directories = WorkerDirectories::open(&directory.path().join("cache"), None).unwrap();
+    // Others use the disk meanwhile, so the numbers are rough.
+    let all = directories.space_for_changes(0).unwrap();
+    let half = directories.space_for_changes(u64::MAX).unwrap();
+    assert!(half < all / 4 * 3 && half > all / 4, "{half} of {all}");
+    let scratch = directory.path().join("scratch");
+    let separate = WorkerDirectories::open(&directory.path().join("other"), Some(&scratch)).unwrap();
+    let separate = separate.space_for_changes(u64::MAX).unwrap();
+    assert!(separate > all / 4 * 3, "the cache is elsewhere");
+}

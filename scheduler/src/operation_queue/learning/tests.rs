@@ -125,3 +125,30 @@ fn requests_of_no_task_teach_nothing() {
     let mut queue = OperationQueue::new(ExecutionConfig::default());
     assert!(queue.learn(&action("a"), &used(8)).is_empty());
 }
+
+#[test]
+fn disk_space_is_planned_as_earlier_runs_took_it() {
+    let mut queue = OperationQueue::new(ExecutionConfig::default());
+    let mut disk = worker("w", 64);
+    disk.resources.as_mut().unwrap().disk_bytes = gib(20);
+    queue.register_worker(at(0), &disk);
+    let took = |disk_bytes| MeasuredUse {
+        resources: Resources {
+            disk_bytes,
+            ..Resources::default()
+        },
+        duration: Duration::from_secs(1),
+    };
+    queue.learn(&of_recipe("chromium", "first"), &took(gib(10)));
+    queue.learn(&of_recipe("zlib", "second"), &took(100 << 20));
+    let is_assigned = |effects: &[Effect]| assigned(effects).len() == 1;
+    assert!(is_assigned(&execute(&mut queue, 1, of_recipe("chromium", "a"))));
+    assert!(
+        !is_assigned(&execute(&mut queue, 2, of_recipe("chromium", "b"))),
+        "10 GiB and 20 % twice are more than 20 GiB"
+    );
+    assert!(
+        is_assigned(&execute(&mut queue, 3, of_recipe("zlib", "c"))),
+        "100 MiB count as none"
+    );
+}
