@@ -27,6 +27,8 @@ ROOT = Path("/work")
 SNAPSHOTS = ROOT / "out/snapshots"
 # Statistics of tasks that ran, by recipe, as OE's buildstats.bbclass wrote them on the workers.
 TASK_STATISTICS = ROOT / "build/task-statistics"
+# Texts that tasks appended to files, as PATH/RECIPE:TASK (runner/undeclared_files.py).
+APPENDED_TEXTS = ROOT / "build/bitzel-appended"
 PROGRAMS = "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Handlers that would download programs for the client; tasks use the programs of the worker.
 SKIPPED_HANDLERS = frozenset({"uninative_event_fetchloader"})
@@ -76,6 +78,17 @@ def place_statistics(data: Any) -> None:
     shutil.rmtree(TASK_STATISTICS, ignore_errors=True)
 
 
+def place_appended_texts() -> None:
+    """Gives each file to which tasks appended the texts of all of them, in the order of their names."""
+    for directory, _, names in os.walk(APPENDED_TEXTS):
+        if names:
+            path = ROOT / "build" / Path(directory).relative_to(APPENDED_TEXTS)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+            path.write_bytes(b"".join((Path(directory) / name).read_bytes() for name in sorted(names)))
+    shutil.rmtree(APPENDED_TEXTS, ignore_errors=True)
+
+
 def main(text: str) -> None:
     warnings.simplefilter("ignore")
     import bb
@@ -87,6 +100,8 @@ def main(text: str) -> None:
     bb.msg.logger_create("BitBake", sys.stderr)
     logging.getLogger("BitBake").setLevel(logging.WARNING)
     os.chdir(ROOT / "build")
+    # Left by a build that was killed.
+    shutil.rmtree(APPENDED_TEXTS, ignore_errors=True)
     started = time.localtime()
     stores = [restore(name, started) for _, name in sorted(settings["bases"].items())]
     os.environ["PATH"] = PROGRAMS
@@ -99,6 +114,7 @@ def main(text: str) -> None:
         return
     end = json.loads(line)
     place_statistics(stores[0])
+    place_appended_texts()
     completed = bb.event.BuildCompleted(
         end["tasks"], build_name, settings["targets"], end["failed"], end["interrupted"]
     )

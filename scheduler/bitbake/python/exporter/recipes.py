@@ -23,8 +23,8 @@ import parallel
 from cooker import Cooker, Failed
 from metadata_values import Document, is_below, relative, words
 from python_libraries import module_dependencies, python_libraries, registering_modules
-from sources import sources, upstream_revisions
-from task_code import opens_terminal, reads_dependency_data, runs_function
+from sources import files_of_fetch_code, sources, upstream_revisions
+from task_code import code_dependencies, opens_terminal, reads_dependency_data, runs_function
 from task_outputs import other_private_directories, published_paths
 
 # Snapshots of this export, and those of earlier ones, which the metadata of this one must not change.
@@ -36,7 +36,7 @@ CACHE = Path("/work/recipes")
 TASKS_OF_TMPDIR = frozenset({"do_rm_work"})
 
 # Raised when the cached documents change their meaning.
-CACHE_VERSION = 4
+CACHE_VERSION = 5
 
 
 def write_snapshot(multiconfig: str, contents: bytes) -> Document:
@@ -144,6 +144,11 @@ class RecipeExporter:
             snapshot["upstream_revisions"] = upstream_revisions(data)
         work_directory = data.getVar("WORKDIR") or ""
         tasks = cache.task_deps[key]["tasks"]
+        fetched = (
+            files_of_fetch_code(data, code_dependencies(data, cache, key, "do_fetch"))
+            if "do_fetch" in tasks
+            else []
+        )
         return {
             "recipe": {
                 "key": key,
@@ -162,12 +167,12 @@ class RecipeExporter:
                 "log_directory": relative(data.getVar("T") or f"{work_directory}/temp"),
                 "other_private_directories": other_private_directories(data, tasks, work_directory),
                 "snapshot": write_snapshot(multiconfig, data_store.encode(snapshot)),
-                "sources": sources(data),
+                "sources": sources(data) + fetched,
             },
-            "tasks": {task: self._export_task(data, cache, key, task) for task in tasks},
+            "tasks": {task: self._export_task(data, cache, key, task, bool(fetched)) for task in tasks},
         }
 
-    def _export_task(self, data: Any, cache: Any, key: str, task: str) -> Document:
+    def _export_task(self, data: Any, cache: Any, key: str, task: str, has_fetch_code: bool) -> Document:
         flags = data.getVarFlags(task) or {}
 
         def flag(name: str) -> str:
@@ -192,7 +197,7 @@ class RecipeExporter:
                 for source, destination in zip(inputs, outputs)
             ],
             "sstate_plain_directories": [relative(path) for path in plain],
-            "published_paths": published_paths(data, task, outputs, plain),
+            "published_paths": published_paths(data, task, outputs, plain, has_fetch_code),
             "shares_work_tree": any(is_below(path, data.getVar("WORKDIR")) for path in plain),
             "stays_visible": any(
                 not is_below(path, data.getVar("COMPONENTS_DIR"))

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
+from collections.abc import Iterable
 from typing import Any
 
+import bb.data_smart
 import bb.fetch2
 import cooker_releases
 from metadata_values import Document, words
@@ -34,6 +37,34 @@ def sources(data: Any) -> list[Document]:
         if name:
             documents.append({"download_name": name})
     return documents
+
+
+def files_of_fetch_code(data: Any, dependencies: Iterable[str]) -> list[Document]:
+    """Files below DL_DIR that code of do_fetch names by variables, as sources beside those of SRC_URI.
+
+    OE's cve-update-nvd2-native downloads its database by itself; CVE_CHECK_DB_DLDIR_FILE has the path. `dependencies`
+    are the names that the code uses.
+    """
+    downloads = os.path.normpath(data.getVar("DL_DIR") or "/nonexistent") + "/"
+    lockfiles = words(data.expand(data.getVarFlag("do_fetch", "lockfiles", False) or ""))
+    names = set()
+    for name in dependencies:
+        if data.getVarFlag(name, "func", False):
+            continue
+        try:
+            value = data.getVar(name)
+        except bb.data_smart.ExpansionError:
+            # A variable that only another task can expand.
+            continue
+        path = os.path.normpath(value) if isinstance(value, str) else ""
+        if (
+            path.startswith(downloads)
+            and "\n" not in path
+            and not value.endswith("/")
+            and value not in lockfiles
+        ):
+            names.add(path.removeprefix(downloads))
+    return [{"download_name": name} for name in sorted(names)]
 
 
 def upstream_revisions(data: Any) -> dict[str, str]:

@@ -32,8 +32,13 @@ def other_private_directories(data: Any, tasks: list[str], work_directory: str) 
     return sorted(path for path in found if not any(path.startswith(f"{other}/") for other in found))
 
 
-def published_paths(data: Any, task: str, outputs: list[str], plain: list[str]) -> list[str]:
-    """Paths outside WORKDIR that a task writes for other tasks."""
+def published_paths(
+    data: Any, task: str, outputs: list[str], plain: list[str], has_fetch_code: bool
+) -> list[str]:
+    """Paths outside WORKDIR that a task writes for other tasks.
+
+    `has_fetch_code`: do_fetch downloads files by code of its own.
+    """
     work_directory = os.path.normpath(data.getVar("WORKDIR") or "/nonexistent") + "/"
     published = [path for path in outputs if path]
     published += [path for path in plain if not (os.path.normpath(path) + "/").startswith(work_directory)]
@@ -42,7 +47,8 @@ def published_paths(data: Any, task: str, outputs: list[str], plain: list[str]) 
         if manifest:
             published.append(manifest)
     paths = [relative(path) for path in published]
-    if task == "do_fetch" and any(not uri.startswith("file://") for uri in words(data.getVar("SRC_URI"))):
+    has_uris = any(not uri.startswith("file://") for uri in words(data.getVar("SRC_URI")))
+    if task == "do_fetch" and (has_uris or has_fetch_code):
         # The whole directory: the sandbox's DL_DIR has only this recipe's downloads, in the form its fetchers need.
         paths.append(relative(data.getVar("DL_DIR") or "/work/downloads"))
     return sorted(set(paths))

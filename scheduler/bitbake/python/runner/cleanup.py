@@ -33,7 +33,6 @@ NOISE_VARIABLES = (
     "STAMPS_DIR",
     "BUILDSTATS_BASE",
     "SSTATE_DIR",
-    "LOG_DIR",
     "PERSISTENT_DIR",
     "CACHE",
     "QA_LOGFILE",

@@ -241,6 +241,7 @@ def run(task: Document) -> int:
     foreign_special_files = special_files.restore_foreign(task)
     if task["fakeroot"]:
         fakeroot.apply_ownership(task)
+    shared.appended.watch()
     status = int(bb.build.exec_task(task["recipe"], executed_task(task), data, False))
     sys.stdout.flush()
     if task["fakeroot"]:

@@ -20,6 +20,8 @@ import undeclared_files
 from data_store_stub import Variables
 
 TASK = {
+    "package_name": "image",
+    "task": "do_x",
     "log_directory": "",
     "lockfiles": [],
     "work_directory": "work",

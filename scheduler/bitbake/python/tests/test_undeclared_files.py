@@ -15,6 +15,8 @@ import undeclared_files
 from data_store_stub import Variables
 
 TASK = {
+    "package_name": "image",
+    "task": "do_x",
     "work_directory": "build/tmp/work/image",
     "private_directories": ["build/tmp/own"],
     "published_paths": ["build/tmp/deploy/image"],
@@ -97,6 +99,23 @@ class UndeclaredFiles(unittest.TestCase):
         self.assertEqual(self.collected(), {"build/tmp/deploy/licenses/manifest"})
         kept = self.collected_tree / "build/tmp/deploy/licenses/manifest"
         self.assertEqual(kept.read_text(encoding="utf-8"), "first\nsecond\n")
+
+    def test_keeps_appended_text_by_itself(self) -> None:
+        self.write("bitzel/beside/build/tmp/log/index", "of an earlier task\n")
+        shared = self.before_a_task()
+        shared.appended.watch()
+        for line in ("first\n", "second\n"):
+            with (self.build / "tmp/log/index").open("a+", encoding="utf-8") as stream:
+                stream.write(line)
+        self.write("build/tmp/log/report", "written")
+        shared.collect()
+        text = "build/bitzel-appended/tmp/log/index/image:do_x"
+        self.assertEqual(self.collected(), {"build/tmp/log/index", "build/tmp/log/report", text})
+        kept = self.collected_tree / text
+        self.assertEqual(kept.read_text(encoding="utf-8"), "first\nsecond\n")
+        shared = self.before_a_task()
+        shared.collect()
+        self.assertIn(text, self.collected(), "it is handed on to the next task of the recipe")
 
     def test_drops_a_file_that_a_later_task_removed(self) -> None:
         self.write("bitzel/beside/build/tmp/deploy/licenses/manifest")

@@ -42,7 +42,7 @@ pub struct FixedInputs<'a> {
 }
 
 /// Assembles the input root. `private` has the private trees of the task's recipe, and of other recipes in whose trees the
-/// task works, by path.
+/// task works, by path. The undeclared files of those recipes are at their paths.
 pub fn input_root<'r>(
     index: &TaskIndex,
     inputs: &TaskInputs,
@@ -90,12 +90,26 @@ pub fn input_root<'r>(
         }
         staged.push(*component);
     }
+    // The task whose trees include those of the others is the last one: its files replace theirs.
+    let foreign = inputs.foreign.values();
+    for task in foreign.flat_map(|sources| sources.replay.iter().chain(&sources.primary)) {
+        tree.merge("", None, result(*task).outputs.get(UNDECLARED_FILES), &is_shared)
+            .map_err(|error| name_conflict(error, index, &staged, *task, result, directories))?;
+        staged.push(*task);
+    }
     for (path, root) in private {
         tree.put(path, Node::Stored(*root))?;
     }
     let mut finished = tree.finish();
     finished.blobs.extend(blobs);
     Ok(finished)
+}
+
+/// True for paths at which tasks of several recipes may leave undeclared files. As in a TMPDIR of BitBake, the file of the
+/// last one is there.
+fn is_shared(path: &str) -> bool {
+    let below = path.trim_start_matches('/').strip_prefix("build/");
+    below.is_some_and(|below| !below.starts_with("conf/"))
 }
 
 /// Names the earlier component of a conflict with the component `second`.

@@ -119,6 +119,58 @@ fn everything_has_its_place() {
 }
 
 #[test]
+fn undeclared_files_of_foreign_recipes_are_in_place() {
+    let mut graph = graph(&[
+        ("database", "do_unpack", &[]),
+        ("report", "do_check", &[]),
+        ("image", "do_rootfs", &[0, 1]),
+    ]);
+    graph.tasks[2].foreign_work_trees = vec![0, 1];
+    let index = TaskIndex::new(graph).unwrap();
+    let mut directories = Directories::new();
+    let mut undeclared = |files: &[(&str, &str)]| {
+        let root = Node::Stored(store(&mut directories, files));
+        TaskResult {
+            outputs: BTreeMap::from([(UNDECLARED_FILES.to_owned(), root)]),
+            ..published(DIGEST_FUNCTION.digest(b""))
+        }
+    };
+    let results = [
+        undeclared(&[("build/tmp/log/index", "1"), ("build/tmp/nvd.db", "nvd")]),
+        undeclared(&[("build/tmp/log/index", "2")]),
+        undeclared(&[("build/conf/local.conf", "changed")]),
+    ];
+    let metadata = store(&mut directories, &[("build/conf/local.conf", "metadata")]);
+    let plan = |sources: [usize; 2]| {
+        let fixed = FixedInputs {
+            metadata,
+            files: Vec::new(),
+            stored: Vec::new(),
+        };
+        input_root(
+            &index,
+            &index.inputs(2),
+            fixed,
+            &BTreeMap::new(),
+            &|task| &results[sources[task as usize]],
+            &directories,
+        )
+    };
+    let finished = plan([0, 1]).unwrap();
+    assert!(
+        plan([0, 2]).is_err(),
+        "the configuration is not a place for undeclared files"
+    );
+    for (digest, bytes) in finished.blobs {
+        directories.insert(digest, Arc::new(Directory::decode(bytes).unwrap()));
+    }
+    for (path, expected) in [("build/tmp/log/index", "2"), ("build/tmp/nvd.db", "nvd")] {
+        let found = content(&directories, finished.root, path);
+        assert_eq!(found, Some(DIGEST_FUNCTION.digest(expected.as_bytes())), "{path}");
+    }
+}
+
+#[test]
 fn the_same_file_from_two_components_is_fine() {
     assert!(plan(&[], &[("LICENSE", "same")], &[("LICENSE", "same")]).is_ok());
 }
