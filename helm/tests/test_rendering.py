@@ -364,7 +364,7 @@ class Rendering(unittest.TestCase):
                 volumes = {volume["name"] for volume in spec.get("volumes", [])} | claims.get(pod, set())
                 mounted = {
                     mount["name"]
-                    for container in spec["containers"]
+                    for container in [*spec.get("initContainers", []), *spec["containers"]]
                     for mount in container.get("volumeMounts", [])
                 }
                 self.assertEqual(mounted, volumes, pod)
