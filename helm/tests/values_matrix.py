@@ -213,6 +213,18 @@ ACCEPTED: dict[str, dict] = {
         "postgresql": {"url": "postgres://db/bitzel?sslmode=disable"},
         "store": {"kind": "s3", "s3": {"bucket": "builds", "region": "x"}},
     },
+    "certificates by cert-manager": {
+        **SECURE,
+        "tls": {"secretName": "server-tls", "clientCa": True, "serversCa": True},
+        "server": {"replicas": 2},
+        "postgresql": {"url": "postgresql://bitzel@db.example/bitzel"},
+        "store": {"kind": "shards", "shards": {"tlsSecretName": "shards-tls"}},
+        "controller": {
+            "enabled": True,
+            "credentials": {"secretName": "controller-tls", "ca": True, "certificate": True},
+        },
+        "certManager": {"enabled": True, "issuer": {"name": "farm", "kind": "ClusterIssuer"}},
+    },
     "one server with PostgreSQL": {"postgresql": {"url": "postgresql://bitzel@db.example/bitzel"}},
     "controller": {
         "controller": {
@@ -452,6 +464,19 @@ REFUSED: dict[str, tuple[dict, str]] = {
     "sysctl that forbids workers": (
         {"nodeProfiles": {"sysctls": {"kernel.unprivileged_userns_clone": 0}}},
         "/nodeProfiles/sysctls",
+    ),
+    "certificates by nobody": ({**SECURE, "certManager": {"enabled": True}}, "set certManager.issuer.name"),
+    "certificates for nothing": (
+        {"certManager": {"enabled": True, "issuer": {"name": "farm"}}},
+        "set one of them",
+    ),
+    "one Secret for two certificates": (
+        {
+            **SECURE,
+            "workers": {"credentials": {"secretName": "server-tls", "certificate": True}},
+            "certManager": {"enabled": True, "issuer": {"name": "farm"}},
+        },
+        "the Secret server-tls would belong to two Certificates",
     ),
     "two caches": (
         {"pools": [pool(cache={"emptyDir": {}, "hostPath": {"path": "/a"}})]},

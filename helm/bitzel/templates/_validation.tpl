@@ -127,6 +127,24 @@ several of them, and sentences that a schema cannot give.
   {{- fail (printf "server.httpCache.port and server.service.port are both %d: a Service has each port once" (int .Values.server.service.port)) -}}
 {{- end -}}
 
+{{- if .Values.certManager.enabled -}}
+  {{- if not .Values.certManager.issuer.name -}}
+    {{- fail "certManager.enabled needs an issuer that signs the certificates: set certManager.issuer.name" -}}
+  {{- end -}}
+  {{- $secrets := list -}}
+  {{- range $secret := list (ternary .Values.tls.secretName "" .Values.server.enabled) (ternary .Values.store.shards.tlsSecretName "" (eq $store.kind "shards")) (ternary $workers.credentials.secretName "" $workers.credentials.certificate) (ternary .Values.controller.credentials.secretName "" (and .Values.controller.enabled .Values.controller.credentials.certificate)) -}}
+    {{- if $secret -}}
+      {{- if has $secret $secrets -}}
+        {{- fail (printf "certManager.enabled: the Secret %s would belong to two Certificates: give the server, the shards, the workers and the controller Secrets of their own" $secret) -}}
+      {{- end -}}
+      {{- $secrets = append $secrets $secret -}}
+    {{- end -}}
+  {{- end -}}
+  {{- if not $secrets -}}
+    {{- fail "certManager.enabled makes the Secrets of tls.secretName, store.shards.tlsSecretName and credentials.secretName: set one of them" -}}
+  {{- end -}}
+{{- end -}}
+
 {{- $room := list -}}
 {{- if and .Values.server.enabled (eq $store.kind "disk") (eq .Values.server.volume.type "claim") -}}
   {{- $room = append $room (list "store.disk.size" $store.disk.size "server.volume.size" .Values.server.volume.size) -}}
