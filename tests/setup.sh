@@ -20,6 +20,7 @@ bazel_remote_version=v2.6.1
 helm_version=v4.3.2
 kubernetes_validate_version=1.37.0
 keda_version=v2.19.0
+cert_manager_version=v1.21.2
 moby_seccomp_version=v0.3.0
 bb_storage_version=v0.0.0-20260711051926-bdd785e3d1da
 # Releases of BitBake and openembedded-core, by their tags; "master" is the newest state.
@@ -177,7 +178,7 @@ kubernetes-validate kubernetes-validate $kubernetes_validate_version"
     done <<<"bazel-remote github.com/buchgr/bazel-remote/v2 $bazel_remote_version .
 bb-storage github.com/buildbarn/bb-storage $bb_storage_version ./cmd/bb_storage
 helm helm.sh/helm/v4 $helm_version ./cmd/helm"
-    for program in pants chart-objects kube-apiserver moby-seccomp keda chart-images; do
+    for program in pants chart-objects kube-apiserver moby-seccomp keda cert-manager chart-images; do
         if ! "install_${program//-/_}" >"$demo/peers/$program.log" 2>&1; then
             echo "setup: SKIPPED: $program: it cannot be made, see $demo/peers/$program.log" >&2
         fi
@@ -225,6 +226,17 @@ install_keda() {
     mkdir -p "$demo/peers/keda"
     cp "$source/config/crd/bases/keda.sh_scaledobjects.yaml" "$demo/peers/keda/scaledobjects.yaml" || return
     echo "$keda_version" >"$demo/peers/keda/installed"
+}
+
+# The definition of cert-manager's Certificate, against which the chart's are validated.
+install_cert_manager() {
+    [ "$(cat "$demo/peers/cert-manager/installed" 2>/dev/null)" != "$cert_manager_version" ] || return 0
+    local source
+    source=$(cd / && GOFLAGS=-mod=mod go mod download -json "github.com/cert-manager/cert-manager@$cert_manager_version") || return
+    source=$(sed -n 's/^\t"Dir": "\(.*\)",$/\1/p' <<<"$source")
+    mkdir -p "$demo/peers/cert-manager"
+    install --mode=0644 "$source/deploy/crds/cert-manager.io_certificates.yaml" "$demo/peers/cert-manager/certificates.yaml" || return
+    echo "$cert_manager_version" >"$demo/peers/cert-manager/installed"
 }
 
 # The default seccomp profile, from which helm/seccomp_profile.py makes that of the workers.

@@ -17,6 +17,7 @@ PEERS = ROOT / ".demo" / "peers"
 HELM = Path(os.environ.get("BITZEL_TEST_HELM", PEERS / "helm" / "bin" / "helm"))
 OBJECTS = Path(os.environ.get("BITZEL_TEST_OBJECTS", PEERS / "chart-objects" / "objects"))
 KEDA = Path(os.environ.get("BITZEL_TEST_KEDA", PEERS / "keda" / "scaledobjects.yaml"))
+CERT_MANAGER = Path(os.environ.get("BITZEL_TEST_CERT_MANAGER", PEERS / "cert-manager" / "certificates.yaml"))
 MOBY_SECCOMP = Path(os.environ.get("BITZEL_TEST_MOBY", PEERS / "moby-seccomp" / "default.json"))
 BITZEL = Path(os.environ.get("BITZEL_BIN", ROOT / "target" / "debug" / "bitzel"))
 RELEASE, NAMESPACE = "t", "farm"

@@ -18,7 +18,7 @@ from values_matrix import ACCEPTED
 PROGRAM = Path(os.environ.get("BITZEL_TEST_APISERVER", PEERS / "kube-apiserver" / "kube-apiserver"))
 COST = "controller.kubernetes.io/pod-deletion-cost"
 # Kinds that are no part of Kubernetes.
-FOREIGN = ("monitoring.coreos.com/", "keda.sh/")
+FOREIGN = ("monitoring.coreos.com/", "keda.sh/", "cert-manager.io/")
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 
 

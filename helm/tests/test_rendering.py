@@ -21,6 +21,7 @@ import referencing
 import yaml
 from chart import (
     BITZEL,
+    CERT_MANAGER,
     CHART,
     HELM,
     KEDA,
@@ -38,8 +39,10 @@ from values_matrix import ACCEPTED, REFUSED, SECURE
 KUBERNETES = ["1.33.0", "1.34.0", "1.35.0", "1.36.0", "1.37.0"]
 OLDEST_KUBERNETES = "1.31.0"
 SCHEMAS = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema"
-# Kinds of the Prometheus operator, whose types are in the program `objects`, and of KEDA, with a definition of its own.
-FOREIGN = ("monitoring.coreos.com/", "keda.sh/")
+# Kinds with definitions of their own, which the program `objects` does not have.
+DEFINED_ELSEWHERE = ("keda.sh/", "cert-manager.io/")
+# The types of the Prometheus operator are in that program.
+FOREIGN = ("monitoring.coreos.com/", *DEFINED_ELSEWHERE)
 
 
 @cache
@@ -85,7 +88,7 @@ def verdicts(documents: list[dict], *versions: str) -> dict[tuple[str, str, str]
     """Verdicts of Pod Security by pod, level and version."""
     judged = subprocess.run(
         [str(OBJECTS), *versions],
-        input=yaml.safe_dump_all([d for d in documents if not d["apiVersion"].startswith("keda.sh/")]),
+        input=yaml.safe_dump_all([d for d in documents if not d["apiVersion"].startswith(DEFINED_ELSEWHERE)]),
         text=True,
         capture_output=True,
         check=False,
@@ -245,7 +248,8 @@ class Rendering(unittest.TestCase):
             if known is None:
                 return
             self.assertFalse(part["additionalProperties"], path)
-            if path not in ("pools", "access.tokens", "server.execution", "server.limits"):
+            optional = ("pools", "access.tokens", "server.execution", "server.limits", "nodeProfiles.sysctls")
+            if path not in optional:
                 self.assertEqual(set(known) - {"global"}, set(values), path)
             for key, value in values.items():
                 if isinstance(value, dict):
@@ -279,7 +283,7 @@ class Rendering(unittest.TestCase):
     def test_only_the_controller_has_rights_and_a_token(self):
         for name, documents in each_accepted():
             kinds = [document["kind"] for document in documents]
-            with_controller = name.startswith("controller")
+            with_controller = "Deployment/t-bitzel-controller" in pod_specs(documents)
             self.assertFalse({"ClusterRole", "ClusterRoleBinding"} & set(kinds), name)
             for kind in ("Role", "RoleBinding"):
                 self.assertEqual(kinds.count(kind), int(with_controller), name)
@@ -364,7 +368,7 @@ class Rendering(unittest.TestCase):
                 volumes = {volume["name"] for volume in spec.get("volumes", [])} | claims.get(pod, set())
                 mounted = {
                     mount["name"]
-                    for container in spec["containers"]
+                    for container in [*spec.get("initContainers", []), *spec["containers"]]
                     for mount in container.get("volumeMounts", [])
                 }
                 self.assertEqual(mounted, volumes, pod)
@@ -403,6 +407,32 @@ class Rendering(unittest.TestCase):
         unknown = {**pool, "metadata": {}, "spec": {**pool["spec"], "minReplicas": 1}}
         with self.assertRaises(jsonschema.ValidationError):
             jsonschema.validate(unknown, schema)
+
+    def test_cert_manager_knows_every_field(self):
+        need(CERT_MANAGER)
+        schema = closed(yaml.safe_load(CERT_MANAGER.read_text())["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+        documents = rendered("certificates by cert-manager")
+        certificates = objects_of(documents, "Certificate")
+        for certificate in certificates.values():
+            jsonschema.validate({**certificate, "metadata": {}}, schema)
+        with self.assertRaises(jsonschema.ValidationError):
+            unknown = {**certificate, "metadata": {}, "spec": {**certificate["spec"], "dnsName": "a"}}
+            jsonschema.validate(unknown, schema)
+        # Each Secret with a certificate that a pod mounts is made by one.
+        mounted = {
+            source["secret"]["secretName"]
+            for spec in pod_specs(documents).values()
+            for volume in spec["volumes"]
+            for source in [volume, *volume.get("projected", {}).get("sources", [])]
+            if "secret" in source and "secretName" in source["secret"]
+        }
+        made = {certificate["spec"]["secretName"] for certificate in certificates.values()}
+        self.assertLessEqual({name for name in mounted if name.endswith("-tls")}, made)
+        self.assertEqual(made, {"server-tls", "shards-tls", "worker-tls", "controller-tls"})
+        names = certificates["t-bitzel-server"]["spec"]["dnsNames"]
+        self.assertEqual(names, [f"t-bitzel.{NAMESPACE}.svc", f"*.t-bitzel-servers.{NAMESPACE}.svc"])
+        worker = certificates["t-bitzel-worker"]["spec"]
+        self.assertIn(worker["subject"]["organizationalUnits"][0], SECURE["access"]["rules"][1]["groups"])
 
     def test_keda_asks_for_the_pools_of_the_workers(self):
         documents = rendered("pools by KEDA")

@@ -21,7 +21,8 @@ ACCEPTED: dict[str, dict] = {
     "defaults": {},
     "unconfined": {"workers": {"isolation": "unconfined"}},
     "sysAdmin": {"workers": {"isolation": "sysAdmin"}},
-    "AppArmor profile": {"workers": {"appArmorProfile": "bitzel-worker"}},
+    "another AppArmor profile": {"workers": {"appArmorProfile": "site/bitzel-worker"}},
+    "nodes without AppArmor": {"workers": {"appArmorProfile": ""}},
     "no AppArmor profile": {"workers": {"appArmorProfile": "Unconfined"}},
     "rules and certificates": SECURE,
     "tokens and passwords": {
@@ -212,6 +213,18 @@ ACCEPTED: dict[str, dict] = {
         "postgresql": {"url": "postgres://db/bitzel?sslmode=disable"},
         "store": {"kind": "s3", "s3": {"bucket": "builds", "region": "x"}},
     },
+    "certificates by cert-manager": {
+        **SECURE,
+        "tls": {"secretName": "server-tls", "clientCa": True, "serversCa": True},
+        "server": {"replicas": 2},
+        "postgresql": {"url": "postgresql://bitzel@db.example/bitzel"},
+        "store": {"kind": "shards", "shards": {"tlsSecretName": "shards-tls"}},
+        "controller": {
+            "enabled": True,
+            "credentials": {"secretName": "controller-tls", "ca": True, "certificate": True},
+        },
+        "certManager": {"enabled": True, "issuer": {"name": "farm", "kind": "ClusterIssuer"}},
+    },
     "one server with PostgreSQL": {"postgresql": {"url": "postgresql://bitzel@db.example/bitzel"}},
     "controller": {
         "controller": {
@@ -239,6 +252,17 @@ ACCEPTED: dict[str, dict] = {
         "workers": {"serverEndpoint": "grpc://build.example:8980"},
     },
     "profiles of the nodes": {"server": {"enabled": False}, "pools": [], "nodeProfiles": {"enabled": True}},
+    "profiles of the nodes without AppArmor": {
+        "server": {"enabled": False},
+        "pools": [],
+        "nodeProfiles": {
+            "enabled": True,
+            "appArmor": False,
+            "sysctls": {"kernel.unprivileged_userns_clone": 1},
+            "nodeSelector": {"pool": "builds"},
+            "tolerations": [{"operator": "Exists"}],
+        },
+    },
 }
 
 # Values, and a part of the sentence that refuses them.
@@ -255,7 +279,7 @@ REFUSED: dict[str, tuple[dict, str]] = {
         "forbids the mounts of sandboxes",
     ),
     "profile that is ignored": (
-        {"workers": {"isolation": "unconfined", "appArmorProfile": "bitzel-worker"}},
+        {"workers": {"isolation": "unconfined", "appArmorProfile": "site"}},
         "unconfined runs without profiles",
     ),
     "no drain": ({"workers": {"drainSeconds": 0}}, "/workers/drainSeconds"),
@@ -395,6 +419,64 @@ REFUSED: dict[str, tuple[dict, str]] = {
     "controller's files without a Secret": (
         {"controller": {"enabled": True, "credentials": {"ca": True}}},
         "set controller.credentials.secretName",
+    ),
+    "worker's certificate that is not asked for": (
+        {**SECURE, "tls": {"secretName": "server-tls"}},
+        "set tls.clientCa",
+    ),
+    "worker's token without keys": (
+        {**SECURE, "workers": {"credentials": {"secretName": "s", "token": True}}},
+        "set access.tokens",
+    ),
+    "one port for two": (
+        {"server": {"httpCache": {"enabled": True, "port": 8980}}},
+        "are both 8980",
+    ),
+    "store larger than its volume": (
+        {"server": {"volume": {"size": "79Gi"}}},
+        "store.disk.size is 80GiB, and server.volume.size 79Gi",
+    ),
+    "shard larger than its volume": (
+        {"store": {"kind": "shards", "shards": {"size": "1TiB"}}},
+        "store.shards.size is 1TiB, and store.shards.volume.size 100Gi",
+    ),
+    "copy of a bucket larger than its volume": (
+        {"store": {"kind": "s3", "s3": {"bucket": "b", "region": "x", "cacheSize": "200GiB"}}},
+        "store.s3.cacheSize is 200GiB",
+    ),
+    "cache larger than its claim": (
+        {"pools": [pool(cache={"claim": {"size": "10Gi"}})]},
+        "cache.size (20G if it is left out) is 20GiB, and cache.claim.size 10Gi",
+    ),
+    "cache larger than its limit": (
+        {"pools": [pool(cache={"size": "9G", "emptyDir": {"sizeLimit": "8Gi"}})]},
+        "is 9GiB, and cache.emptyDir.sizeLimit 8Gi",
+    ),
+    "scratch space larger than memory": (
+        {"pools": [pool(scratchMemory="32Gi")]},
+        "scratchMemory is 32Gi, and resources.limits.memory 16Gi",
+    ),
+    "request above the limit": (
+        {"pools": [pool(resources={"requests": {"cpu": 2}, "limits": {"cpu": "1500m"}})]},
+        "resources.requests.cpu is 2, more than the limit of 1500m",
+    ),
+    "name of a profile with a space": ({"workers": {"appArmorProfile": "a b"}}, "/workers/appArmorProfile"),
+    "sysctl that forbids workers": (
+        {"nodeProfiles": {"sysctls": {"kernel.unprivileged_userns_clone": 0}}},
+        "/nodeProfiles/sysctls",
+    ),
+    "certificates by nobody": ({**SECURE, "certManager": {"enabled": True}}, "set certManager.issuer.name"),
+    "certificates for nothing": (
+        {"certManager": {"enabled": True, "issuer": {"name": "farm"}}},
+        "set one of them",
+    ),
+    "one Secret for two certificates": (
+        {
+            **SECURE,
+            "workers": {"credentials": {"secretName": "server-tls", "certificate": True}},
+            "certManager": {"enabled": True, "issuer": {"name": "farm"}},
+        },
+        "the Secret server-tls would belong to two Certificates",
     ),
     "two caches": (
         {"pools": [pool(cache={"emptyDir": {}, "hostPath": {"path": "/a"}})]},

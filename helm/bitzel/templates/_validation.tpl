@@ -109,10 +109,77 @@ several of them, and sentences that a schema cannot give.
 {{- end -}}
 
 {{- if eq $workers.appArmorProfile "RuntimeDefault" -}}
-  {{- fail "workers.appArmorProfile RuntimeDefault forbids the mounts of sandboxes: name a profile of the nodes, or leave it empty on nodes without AppArmor" -}}
+  {{- fail "workers.appArmorProfile RuntimeDefault forbids the mounts of sandboxes: leave it at bitzel-worker, which nodeProfiles loads, or set it to \"\" for nodes without AppArmor" -}}
 {{- end -}}
-{{- if and (ne $workers.isolation "userNamespaces") $workers.appArmorProfile -}}
+{{- if and (ne $workers.isolation "userNamespaces") (not (has $workers.appArmorProfile (list "" "bitzel-worker"))) -}}
   {{- fail (printf "workers.appArmorProfile is for isolation userNamespaces; %s runs without profiles" $workers.isolation) -}}
+{{- end -}}
+
+{{- if and $rules .Values.server.enabled .Values.pools -}}
+  {{- if and $workers.credentials.certificate (not .Values.tls.clientCa) (not $workers.credentials.token) -}}
+    {{- fail "workers.credentials.certificate shows a certificate that the server would not ask for: set tls.clientCa, and ca.crt in the Secret of tls.secretName" -}}
+  {{- end -}}
+  {{- if and $workers.credentials.token (not $access.tokens) (not $workers.credentials.certificate) -}}
+    {{- fail "workers.credentials.token is a token that the server has no keys for: set access.tokens" -}}
+  {{- end -}}
+{{- end -}}
+{{- if and .Values.server.enabled .Values.server.httpCache.enabled (eq (int .Values.server.httpCache.port) (int .Values.server.service.port)) -}}
+  {{- fail (printf "server.httpCache.port and server.service.port are both %d: a Service has each port once" (int .Values.server.service.port)) -}}
+{{- end -}}
+
+{{- if .Values.certManager.enabled -}}
+  {{- if not .Values.certManager.issuer.name -}}
+    {{- fail "certManager.enabled needs an issuer that signs the certificates: set certManager.issuer.name" -}}
+  {{- end -}}
+  {{- $secrets := list -}}
+  {{- range $secret := list (ternary .Values.tls.secretName "" .Values.server.enabled) (ternary .Values.store.shards.tlsSecretName "" (eq $store.kind "shards")) (ternary $workers.credentials.secretName "" $workers.credentials.certificate) (ternary .Values.controller.credentials.secretName "" (and .Values.controller.enabled .Values.controller.credentials.certificate)) -}}
+    {{- if $secret -}}
+      {{- if has $secret $secrets -}}
+        {{- fail (printf "certManager.enabled: the Secret %s would belong to two Certificates: give the server, the shards, the workers and the controller Secrets of their own" $secret) -}}
+      {{- end -}}
+      {{- $secrets = append $secrets $secret -}}
+    {{- end -}}
+  {{- end -}}
+  {{- if not $secrets -}}
+    {{- fail "certManager.enabled makes the Secrets of tls.secretName, store.shards.tlsSecretName and credentials.secretName: set one of them" -}}
+  {{- end -}}
+{{- end -}}
+
+{{- $room := list -}}
+{{- if and .Values.server.enabled (eq $store.kind "disk") (eq .Values.server.volume.type "claim") -}}
+  {{- $room = append $room (list "store.disk.size" $store.disk.size "server.volume.size" .Values.server.volume.size) -}}
+{{- end -}}
+{{- if and .Values.server.enabled (eq $store.kind "s3") (eq .Values.server.volume.type "claim") $store.s3.cacheSize -}}
+  {{- $room = append $room (list "store.s3.cacheSize" $store.s3.cacheSize "server.volume.size" .Values.server.volume.size) -}}
+{{- end -}}
+{{- if and .Values.server.enabled (eq $store.kind "shards") -}}
+  {{- $room = append $room (list "store.shards.size" $store.shards.size "store.shards.volume.size" $store.shards.volume.size) -}}
+{{- end -}}
+{{- range $pool := .Values.pools -}}
+  {{- $cache := $pool.cache | default dict -}}
+  {{- $size := $cache.size | default "20G" -}}
+  {{- $binary := ternary (printf "%siB" $size) (printf "%sB" $size) (regexMatch "[KMGT]$" $size) -}}
+  {{- if $cache.claim -}}
+    {{- $room = append $room (list (printf "pool %s: cache.size (20G if it is left out)" $pool.name) $binary "cache.claim.size" $cache.claim.size) -}}
+  {{- else if ($cache.emptyDir | default dict).sizeLimit -}}
+    {{- $room = append $room (list (printf "pool %s: cache.size (20G if it is left out)" $pool.name) $binary "cache.emptyDir.sizeLimit" $cache.emptyDir.sizeLimit) -}}
+  {{- end -}}
+  {{- $memory := (($pool.resources | default dict).limits | default dict).memory -}}
+  {{- if and $pool.scratchMemory $memory -}}
+    {{- $room = append $room (list (printf "pool %s: scratchMemory" $pool.name) $pool.scratchMemory "resources.limits.memory" $memory) -}}
+  {{- end -}}
+  {{- range $kind := list "cpu" "memory" -}}
+    {{- $wanted := get (($pool.resources | default dict).requests | default dict) $kind -}}
+    {{- $limit := get (($pool.resources | default dict).limits | default dict) $kind -}}
+    {{- if and $wanted $limit (gt (include "bitzel.milli" $wanted | float64) (include "bitzel.milli" $limit | float64)) -}}
+      {{- fail (printf "pool %s: resources.requests.%s is %v, more than the limit of %v: Kubernetes refuses such a pod" $pool.name $kind $wanted $limit) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- range $room -}}
+  {{- if gt (include "bitzel.milli" (index . 1) | float64) (include "bitzel.milli" (index . 3) | float64) -}}
+    {{- fail (printf "%s is %v, and %s %v: what is kept would fill it" (index . 0) (index . 1) (index . 2) (index . 3)) -}}
+  {{- end -}}
 {{- end -}}
 
 {{- $names := dict -}}
@@ -152,4 +219,13 @@ several of them, and sentences that a schema cannot give.
 {{- if and (gt (len $scaled) 1) (ne .Values.autoscaling.by "keda") -}}
   {{- fail (printf "the pools %s have autoscaling: the metric is one for all pools, so each would start workers for all of it; set autoscaling.by to keda, or let one pool scale, and give the others replicas" (join " and " $scaled)) -}}
 {{- end -}}
+{{- end -}}
+
+{{/* A quantity of Kubernetes or a size of a store, in thousandths, as digits. */}}
+{{- define "bitzel.milli" -}}
+{{- $text := toString . | replace " " "" | trimSuffix "B" -}}
+{{- $number := regexFind "^[0-9]+([.][0-9]+)?" $text -}}
+{{- $factors := dict "" 1000 "m" 1 "k" 1e6 "K" 1e6 "M" 1e9 "G" 1e12 "T" 1e15 "P" 1e18 "Ki" 1024000 "Mi" 1048576000 "Gi" 1073741824000 "Ti" 1099511627776000 "Pi" 1125899906842624000 -}}
+{{- $factor := get $factors (trimPrefix $number $text) | default 0 -}}
+{{- printf "%.0f" (mulf (float64 $number) (float64 $factor)) -}}
 {{- end -}}
