@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bitzel_proto::reapi::{
     ActionResult, FileNode, NodeProperties, OutputDirectory, OutputFile, OutputSymlink, SymlinkNode,
 };
-use bitzel_proto::task::{PrivateTree, TaskRecord};
+use bitzel_proto::task::{OutputRoot, PrivateTree, TaskRecord};
 use bitzel_proto::{Digest, InvalidDigest, google};
 use prost::Message;
 
@@ -50,17 +50,7 @@ pub struct TaskResult {
 impl TaskResult {
     /// Reads a recorded result.
     pub fn from_action_result(recorded: &ActionResult) -> Result<Self, MalformedResult> {
-        let metadata = recorded.execution_metadata.as_ref();
-        let record = metadata
-            .and_then(|metadata| {
-                metadata
-                    .auxiliary_metadata
-                    .iter()
-                    .find(|any| any.type_url == RECORD_TYPE_URL)
-            })
-            .and_then(|any| TaskRecord::decode(any.value.as_slice()).ok())
-            .filter(|record| !record.unihash.is_empty())
-            .ok_or(MalformedResult::NoRecord)?;
+        let record = task_record(recorded).ok_or(MalformedResult::NoRecord)?;
         let mut before = BTreeMap::new();
         for tree in record.before {
             let digest =
@@ -91,11 +81,23 @@ impl TaskResult {
                 size_bytes: digest.size_bytes,
             }
         });
+        let output_roots = self.outputs.iter().filter_map(|(path, node)| match node {
+            Node::Stored(digest) => {
+                let digest = digest.to_wire();
+                Some(OutputRoot {
+                    path: path.clone(),
+                    hash: digest.hash,
+                    size_bytes: digest.size_bytes,
+                })
+            }
+            _ => None,
+        });
         let record = TaskRecord {
             unihash: self.unihash.clone(),
             before: before.collect(),
             execution_milliseconds: self.milliseconds,
             restored: self.restored,
+            output_roots: output_roots.collect(),
         };
         let mut recorded = executed.clone();
         let metadata = recorded.execution_metadata.get_or_insert_default();
@@ -144,6 +146,41 @@ impl TaskResult {
             Some(Node::Stored(digest)) => Some(*digest),
             _ => None,
         }
+    }
+}
+
+/// bitzel's record in a result, if there is a whole one.
+fn task_record(recorded: &ActionResult) -> Option<TaskRecord> {
+    let metadata = recorded.execution_metadata.as_ref()?;
+    let mut all = metadata.auxiliary_metadata.iter();
+    let any = all.find(|any| any.type_url == RECORD_TYPE_URL)?;
+    let record = TaskRecord::decode(any.value.as_slice()).ok()?;
+    (!record.unihash.is_empty()).then_some(record)
+}
+
+/// Puts the roots of output directories into a recorded result again, where the server has dropped them: it may know an
+/// older version of the Remote Execution API, whose results name directories by their Tree alone.
+pub(crate) fn restore_output_roots(recorded: &mut ActionResult) {
+    let lost = |directory: &OutputDirectory| directory.root_directory_digest.is_none();
+    if !recorded.output_directories.iter().any(lost) {
+        return;
+    }
+    let Some(record) = task_record(recorded) else {
+        return;
+    };
+    let lost = recorded
+        .output_directories
+        .iter_mut()
+        .filter(|directory| lost(directory));
+    for directory in lost {
+        let root = record
+            .output_roots
+            .iter()
+            .find(|root| root.path == directory.path);
+        directory.root_directory_digest = root.map(|root| bitzel_proto::reapi::Digest {
+            hash: root.hash.clone(),
+            size_bytes: root.size_bytes,
+        });
     }
 }
 
@@ -224,5 +261,22 @@ mod tests {
             TaskResult::from_action_result(&result.to_outputs()).unwrap(),
             result
         );
+    }
+
+    #[test]
+    fn roots_that_a_server_has_dropped_are_read_from_the_record() {
+        let digest = DIGEST_FUNCTION.digest(b"a directory");
+        let result = TaskResult {
+            unihash: "hash".to_owned(),
+            outputs: BTreeMap::from([("directory".to_owned(), Node::Stored(digest))]),
+            before: BTreeMap::new(),
+            milliseconds: 7,
+            restored: false,
+        };
+        let mut recorded = result.to_outputs();
+        recorded.output_directories[0].root_directory_digest = None;
+        assert!(TaskResult::from_action_result(&recorded).is_err());
+        restore_output_roots(&mut recorded);
+        assert_eq!(TaskResult::from_action_result(&recorded).unwrap(), result);
     }
 }

@@ -8,7 +8,7 @@ use bitzel_proto::{Digest, InstanceName};
 use super::error::BuildError;
 use crate::plan::signature::{Environment, last_run_key, signature_key};
 use crate::plan::task_index::TaskIndex;
-use crate::plan::task_result::LOG_PATH;
+use crate::plan::task_result::{LOG_PATH, restore_output_roots};
 use crate::plan::tree::DIGEST_FUNCTION;
 
 /// Maximum number of lines that are shown of the log of a failed task.
@@ -39,7 +39,8 @@ pub async fn find_log(
             .get(instance, key)
             .await
             .map_err(BuildError::store(format!("looking for {name}")))?;
-        if let Some(result) = found {
+        if let Some(mut result) = found {
+            restore_output_roots(&mut result);
             let text = task_log(store, &result, &message.name).await;
             return text.map_err(BuildError::store(format!("reading the log of {name}")));
         }

@@ -8,7 +8,7 @@ use super::task_execution::BuildContext;
 use crate::plan::output_equivalence::outputs_digest;
 use crate::plan::signature::{last_run_key, outputs_key, signature_key};
 use crate::plan::task_action::always_runs;
-use crate::plan::task_result::{LOG_PATH, TaskResult};
+use crate::plan::task_result::{LOG_PATH, TaskResult, restore_output_roots};
 use crate::plan::tree::Directories;
 
 impl BuildContext {
@@ -124,10 +124,15 @@ impl BuildContext {
         task: u32,
     ) -> Result<Option<ActionResult>, BuildError> {
         let context = || format!("looking for a result of {}", self.index.display_name(task));
-        self.action_cache
+        let mut found = self
+            .action_cache
             .get(&self.instance, key)
             .await
-            .map_err(|error| BuildError::store(context())(error))
+            .map_err(|error| BuildError::store(context())(error))?;
+        if let Some(recorded) = &mut found {
+            restore_output_roots(recorded);
+        }
+        Ok(found)
     }
 
     /// Writes a result to the action cache.
