@@ -157,6 +157,7 @@ buildah buildah
 busybox busybox-static
 crun crun
 /usr/lib/postgresql/15/bin/postgres postgresql
+/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1 libfaketime
 etcd etcd-server
 ip iproute2
 mmdebstrap mmdebstrap"

@@ -16,6 +16,7 @@ download for the kernel. Environment: BITZEL_BIN, the program; BITZEL_TEST_VM, a
 from __future__ import annotations
 
 import argparse
+import lzma
 import os
 import re
 import shutil
@@ -87,13 +88,14 @@ result "the script of the node sets sysctls" yes $setter sh /node/sysctls.sh /pr
     kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0
 result "the sysctl is set" yes grep -x 99999 /proc/sys/user/max_user_namespaces
 result "a worker is confined" yes $worker grep -x "bitzel-worker (enforce)" /proc/self/attr/current
+result "a worker without the profile makes a sandbox" yes $user bitzel worker --check --cache-dir=/data/check --action-network=host
 result "a worker makes a sandbox" yes $worker bitzel worker --check --cache-dir=/data/check --action-network=host
 
 $user bitzel serve --cache-dir=/data/server --jobs=0 --store-size=1 >/tmp/server.log 2>&1 &
 until $bb nc 127.0.0.1 8980 </dev/null >/dev/null 2>&1; do $bb sleep 1; done
 $worker bitzel worker grpc://127.0.0.1:8980 --jobs=1 --cache-dir=/data/worker --action-network=host --log=info >/tmp/worker.log 2>&1 &
 call() {
-    curl --silent --show-error --max-time 300 --http2-prior-knowledge --header "content-type: application/grpc" \
+    curl --silent --show-error --max-time 120 --http2-prior-knowledge --header "content-type: application/grpc" \
         --header "te: trailers" --data-binary @/requests/$1 http://127.0.0.1:8980/build.bazel.remote.execution.v2.$2
 }
 action() {
@@ -199,9 +201,13 @@ def make_archive(directory: Path, archive: Path) -> None:
     for name in ("bin", "dev", "modules", "proc", "root"):
         (directory / name).mkdir(parents=True)
     shutil.copy("/usr/bin/busybox", directory / "bin/busybox")
-    modules = {path.name.removesuffix(".ko"): path for path in kernel().rglob("*.ko")}
+    modules = {path.name.split(".")[0]: path for path in kernel().rglob("*.ko*")}
     for number, name in enumerate(MODULES):
-        shutil.copy(modules[name], directory / f"modules/{number}-{name}.ko")
+        # What is not a module is a part of the kernel.
+        if name in modules:
+            content = modules[name].read_bytes()
+            packed = modules[name].suffix == ".xz"
+            (directory / f"modules/{number}-{name}.ko").write_bytes(lzma.decompress(content) if packed else content)
     write_script(directory / "init", BOOT)
     names = run("find", ".", "-print0", cwd=directory)
     with archive.open("wb") as output:

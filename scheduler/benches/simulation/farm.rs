@@ -37,6 +37,8 @@ pub(crate) struct Farm<'graph> {
     builds: Vec<Build>,
     ends: BinaryHeap<Reverse<End>>,
     now: Duration,
+    /// True if all builds are one invocation, so that they share nothing out among themselves.
+    pub(crate) is_one_invocation: bool,
     /// Slot time by user.
     pub(crate) used: BTreeMap<Arc<str>, Duration>,
 }
@@ -59,6 +61,7 @@ impl<'graph> Farm<'graph> {
             builds: vec![],
             ends: BinaryHeap::new(),
             now: Duration::ZERO,
+            is_one_invocation: false,
             used: BTreeMap::new(),
         }
     }
@@ -71,7 +74,11 @@ impl<'graph> Farm<'graph> {
             requester: Requester {
                 user: user.into(),
                 weight: NonZeroU32::new(weight).expect("a weight"),
-                invocation: number.to_string().into(),
+                invocation: if self.is_one_invocation {
+                    "all".into()
+                } else {
+                    number.to_string().into()
+                },
             },
             missing: tasks.iter().map(|task| task.dependencies.len()).collect(),
             left: tasks.len(),

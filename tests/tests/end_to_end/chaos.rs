@@ -46,7 +46,7 @@ fn number_from(variable: &str) -> Option<u64> {
 async fn nothing_is_lost_in_chaos() {
     let seed = number_from("BITZEL_CHAOS_SEED").unwrap_or_else(|| fastrand::u64(0..1_000_000));
     let duration = number_from("BITZEL_CHAOS_SECONDS").map_or(SHORT_RUN, Duration::from_secs);
-    println!("BITZEL_CHAOS_SEED={seed}");
+    print(&format!("BITZEL_CHAOS_SEED={seed}"));
     let mut random = fastrand::Rng::with_seed(seed);
     let Some(mut farm) = Farm::start_or_skip().await else {
         return;
@@ -71,13 +71,13 @@ async fn nothing_is_lost_in_chaos() {
             walks.spawn(client.walk(graph.targets(number, CLIENTS)));
         }
         hit(&mut farm, &mut faults, &seen, &mut walks, started + duration).await;
-        println!(
+        print(&format!(
             "{:8.3} graph {} is done",
             started.elapsed().as_secs_f64(),
             graphs.len()
-        );
+        ));
     }
-    println!("{:8.3} the farm heals", started.elapsed().as_secs_f64());
+    print("the farm heals");
     block_in_place(|| faults.end_due(&mut farm, true));
     let mut problems = vec![];
     for graph in &graphs {
@@ -91,6 +91,13 @@ async fn nothing_is_lost_in_chaos() {
         }
         problems.extend(leaks::find(&farm, &salt));
         problems.extend(leaks::damaged_blobs(&farm));
+        let cached = leaks::cached_results(&farm);
+        let actions = graphs.len() * graph::ACTIONS;
+        if cached != actions as u64 {
+            problems.push(format!(
+                "the action cache has {cached} results of {actions} Actions"
+            ));
+        }
     });
     problems.extend(findings.lock().expect("no panic").drain(..));
     report(&faults, &seen, graphs.len(), started);
@@ -114,7 +121,7 @@ async fn hit(farm: &mut Farm, faults: &mut Faults, seen: &Counts, walks: &mut Jo
                 None => return,
                 Some(Ok(())) => {}
                 Some(Err(error)) => {
-                    println!("{}", farm.logs());
+                    print(&farm.logs());
                     std::panic::resume_unwind(error.into_panic());
                 }
             },
@@ -126,7 +133,7 @@ async fn hit(farm: &mut Farm, faults: &mut Faults, seen: &Counts, walks: &mut Jo
             let now = Instant::now();
             if now >= next_state {
                 next_state = now + STATE_INTERVAL;
-                println!("{}", farm.state());
+                print(&farm.state());
             }
             if now >= next && (now < until || !faults.had_all()) {
                 faults.inject(farm);
@@ -140,7 +147,7 @@ async fn hit(farm: &mut Farm, faults: &mut Faults, seen: &Counts, walks: &mut Jo
 fn supervise(farm: &mut Farm, seen: &Counts) {
     for program in farm.programs() {
         if let Some(ended) = program.supervise() {
-            println!("{ended}");
+            print(&ended);
             count(seen, ended);
         }
     }
@@ -162,7 +169,7 @@ async fn check(farm: &mut Farm, graph: &Arc<Graph>, seen: &Counts, findings: &Ar
         tokio::select! {
             walked = walks.join_next() => {
                 if let Some(Err(error)) = walked {
-                    println!("{}", farm.logs());
+                    print(&farm.logs());
                     std::panic::resume_unwind(error.into_panic());
                 }
             }
@@ -187,10 +194,13 @@ async fn check(farm: &mut Farm, graph: &Arc<Graph>, seen: &Counts, findings: &Ar
     }
 }
 
+/// Prints a line. Not `println`: the test harness hides its output.
+fn print(line: &str) {
+    writeln!(std::io::stdout(), "{line}").expect("standard output is open");
+}
+
 fn report(faults: &Faults, seen: &Counts, graphs: usize, started: Instant) {
-    // Not `println`: shown for tests that pass, too.
-    let mut output = std::io::stdout();
-    let mut line = |text: String| writeln!(output, "{text}").expect("standard output is open");
+    let line = |text: String| print(&text);
     let total: usize = faults.counts.values().sum();
     line(format!(
         "{} Actions of {graphs} graphs for {CLIENTS} clients in {:.0} s with {total} faults:",

@@ -187,7 +187,10 @@ impl Client {
             Ok(response) => self.judge(number, response),
             Err(status) => {
                 let code = status.code();
-                count(&self.seen, format!("call ended with {code:?}"));
+                // A status with a source was made on this side, of an error of the transport.
+                let is_local = std::error::Error::source(&status).is_some();
+                let side = if is_local { "connection" } else { "server" };
+                count(&self.seen, format!("call ended with {code:?} by the {side}"));
                 match code {
                     Code::NotFound => operation.clear(),
                     Code::FailedPrecondition => {
@@ -198,7 +201,7 @@ impl Client {
                     Code::Unavailable | Code::DeadlineExceeded => {}
                     // A connection that breaks in the middle of an HTTP/2 stream.
                     Code::Unknown | Code::Internal | Code::Cancelled if is_transport_error(&status) => {}
-                    _ => self.find(number, format!("call: {status:?}")),
+                    _ => self.find(number, &format!("call: {status:?}")),
                 }
                 Attempt::Repeat
             }
@@ -213,7 +216,7 @@ impl Client {
             code => {
                 count(&self.seen, format!("response with {code:?}"));
                 if code != Code::Unavailable {
-                    self.find(number, format!("response: {code:?} {}", status.message));
+                    self.find(number, &format!("response: {code:?} {}", status.message));
                 }
                 return Attempt::Repeat;
             }
@@ -232,7 +235,7 @@ impl Client {
                 let stderr = String::from_utf8_lossy(&result.stderr_raw);
                 self.find(
                     number,
-                    format!(
+                    &format!(
                         "wrong result: exit code {}, {outputs:?}, {stderr}",
                         result.exit_code
                     ),
@@ -248,16 +251,16 @@ impl Client {
         if subjects.is_empty() {
             self.find(
                 number,
-                format!("FAILED_PRECONDITION without blobs: {}", status.message),
+                &format!("FAILED_PRECONDITION without blobs: {}", status.message),
             );
             return Attempt::Repeat;
         }
         Attempt::Missing(format!("{}: {subjects:?}", status.message))
     }
 
-    fn find(&self, number: usize, finding: String) {
+    fn find(&self, number: usize, finding: &str) {
         let finding = format!("client {}, Action {}: {finding}", self.number, name(number));
-        println!("FOUND: {finding}");
+        super::print(&format!("FOUND: {finding}"));
         self.findings.lock().expect("no panic").push(finding);
     }
 

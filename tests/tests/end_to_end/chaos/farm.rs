@@ -155,6 +155,7 @@ impl Farm {
             worker_links.push(link);
         }
         Some(Self {
+            small_disk,
             workers,
             servers,
             store,
@@ -162,7 +163,6 @@ impl Farm {
             front,
             worker_links,
             store_link,
-            small_disk,
             clocks,
             addresses,
         })

@@ -111,9 +111,9 @@ impl Faults {
             .all(|fault| self.impossible.contains(fault) || self.counts.contains_key(fault))
     }
 
-    /// Time until the next fault.
+    /// Time until the next fault. With less, the farm has no leader most of the time, and no graph is ever done.
     pub(super) fn pause(&mut self) -> Duration {
-        Duration::from_millis(self.random.u64(200..2000))
+        Duration::from_millis(self.random.u64(200..4000))
     }
 
     /// Makes the next fault that is possible now.
@@ -276,7 +276,8 @@ impl Faults {
     }
 
     fn print(&self, fault: Fault, details: impl std::fmt::Display) {
-        println!("{:8.3} {fault:?} {details}", self.started.elapsed().as_secs_f64());
+        let seconds = self.started.elapsed().as_secs_f64();
+        super::print(&format!("{seconds:8.3} {fault:?} {details}"));
     }
 
     /// Ends the faults that are over, or all.

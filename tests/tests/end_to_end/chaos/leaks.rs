@@ -112,6 +112,15 @@ pub(super) fn damaged_blobs(farm: &Farm) -> Option<String> {
     (!output.status.success()).then(|| bitzel_tests::text_of(&output))
 }
 
+/// Number of results in the action cache of the store, which has ended.
+pub(super) fn cached_results(farm: &Farm) -> u64 {
+    let directory = farm.store.site.cache().join("bitzel/server/ac");
+    let mut command = farm.store.site.bitzel("store");
+    let text = bitzel_tests::run(command.arg("--store").arg(directory).args(["stats", "--json"]));
+    let statistics: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    statistics["blobs"].as_u64().expect("a number")
+}
+
 fn files_below(directory: &Path) -> impl Iterator<Item = String> {
     let entries = walkdir::WalkDir::new(directory)
         .into_iter()
