@@ -16,9 +16,9 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).parent.parent / "runner"))
 sys.path.insert(0, os.environ["BITZEL_TEST_BITBAKE"])
 
-import bb.data_smart  # noqa: E402
-import bb.fetch2  # noqa: E402
-import client_fetch  # noqa: E402
+import bb.data_smart
+import bb.fetch2
+import client_fetch
 
 
 class ClientFetch(unittest.TestCase):
@@ -26,7 +26,12 @@ class ClientFetch(unittest.TestCase):
         data = bb.data_smart.DataSmart()
         data.setVar("PATH", "/tools")
         data.setVar("HOME", "/tmp")
-        variables = {"HOME": "/run/bitzel", "PATH": "/usr/bin", "https_proxy": "http://proxy", "SECRET": "secret"}
+        variables = {
+            "HOME": "/run/bitzel",
+            "PATH": "/usr/bin",
+            "https_proxy": "http://proxy",
+            "SECRET": "secret",
+        }
         with mock.patch.dict(os.environ):
             client_fetch.apply(data, json.dumps(variables))
             self.assertEqual(os.environ["https_proxy"], "http://proxy")
