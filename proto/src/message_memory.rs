@@ -103,7 +103,9 @@ impl MessageScan {
     pub fn read(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() && !self.open.is_empty() {
             if let State::Skip(length) = self.state {
-                let skipped = length.min(bytes.len() as u64);
+                // A value that is longer than its message ends with it. No decoder takes that.
+                let remaining = self.open.last().map_or(0, |message| message.remaining);
+                let skipped = length.min(remaining).min(bytes.len() as u64);
                 bytes = &bytes[usize::try_from(skipped).unwrap_or(bytes.len())..];
                 self.advance(skipped);
                 self.state = match length - skipped {

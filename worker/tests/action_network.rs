@@ -1,5 +1,6 @@
 //! Network of Actions: what one with `network=on` reaches, and what not.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::process::{Command, Stdio};
@@ -233,6 +234,145 @@ async fn f9_link_local_addresses_are_out_of_reach() {
     let all: Vec<&str> = metadata.into_iter().chain(routed).chain([link_local]).collect();
     assert_eq!(reached(ActionNetworkSetting::Host, &named).await, all);
     assert_eq!(reached(ActionNetworkSetting::Isolated, &named).await, routed);
+}
+
+/// Client that sends one datagram to each group and broadcast address, in all ways that an ordinary user has. The datagram
+/// is the name of the address. At last it exchanges one with a server: what was sent before has then arrived.
+const GROUP_CLIENT: &str = r#"
+import os, socket, struct, sys
+server = ("198.51.100.78", int(os.environ["PORT"]))
+interfaces = [pair for pair in socket.if_nameindex() if pair[1] != "lo"]
+for line in open("groups"):
+    address, port = line.split()
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    for index, device in interfaces:
+        for way in ["route", "interface", "device", "source"]:
+            client = socket.socket(family, socket.SOCK_DGRAM)
+            target = (address, int(port))
+            try:
+                if family == socket.AF_INET:
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+                    client.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 9)
+                    option = (socket.IPPROTO_IP, socket.IP_MULTICAST_IF, struct.pack("4s4si", bytes(4), bytes(4), index))
+                else:
+                    client.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 9)
+                    option = (socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
+                if way == "interface":
+                    client.setsockopt(*option)
+                if way == "device":
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+                if way == "source" and family == socket.AF_INET:
+                    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+                        other.connect(server)
+                        client.bind((other.getsockname()[0], 0))
+                client.sendto(address.encode(), target)
+            except OSError as error:
+                print(address, way, error, file=sys.stderr)
+client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+client.settimeout(20)
+client.sendto(b"hello", server)
+print(client.recv(5).decode())
+"#;
+
+/// Receiver of the datagrams to some groups and broadcast addresses on an interface of this machine.
+struct GroupReceiver {
+    v4: UdpSocket,
+    v6: Option<UdpSocket>,
+}
+
+impl GroupReceiver {
+    fn start(groups: &[IpAddr], interface_address: Ipv4Addr, index: u32) -> Self {
+        let v4 = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let v6 = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).ok();
+        for group in groups {
+            match (group, &v6) {
+                (IpAddr::V4(group), _) if group.is_multicast() => {
+                    v4.join_multicast_v4(group, &interface_address).unwrap();
+                }
+                (IpAddr::V6(group), Some(v6)) => v6.join_multicast_v6(group, index).unwrap(),
+                _ => {}
+            }
+        }
+        Self { v4, v6 }
+    }
+
+    /// Addresses of the datagrams that have arrived.
+    fn received(&self) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        for socket in [Some(&self.v4), self.v6.as_ref()].into_iter().flatten() {
+            socket.set_nonblocking(true).unwrap();
+            let mut datagram = [0; 100];
+            while let Ok(length) = socket.recv(&mut datagram) {
+                names.insert(String::from_utf8_lossy(&datagram[..length]).into_owned());
+            }
+        }
+        names
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f9_groups_and_broadcast_are_out_of_reach() {
+    const TEST: &str = "f9_groups_and_broadcast_are_out_of_reach";
+    if !has_pasta() {
+        println!("SKIPPED: {TEST}: {NO_PASTA}");
+        return;
+    }
+    let Some((interface, index)) = outer_interface() else {
+        println!("SKIPPED: {TEST}: this machine has no default route");
+        return;
+    };
+    let shown = Command::new("ip")
+        .args(["-o", "-4", "address", "show", "dev", &interface])
+        .output()
+        .unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    let after = |word: &str| shown.split_whitespace().skip_while(|found| *found != word).nth(1);
+    let Some(address) = after("inet").and_then(|address| address.split('/').next()?.parse().ok()) else {
+        println!("SKIPPED: {TEST}: the outer interface has no IPv4 address");
+        return;
+    };
+    let mut groups: Vec<IpAddr> = [
+        "239.1.2.3",
+        "224.0.0.251",
+        "255.255.255.255",
+        "ff02::fb",
+        "ff05::77",
+        "ff0e::77",
+    ]
+    .map(|group| group.parse().unwrap())
+    .into();
+    groups.extend(after("brd").map(|address| address.parse::<IpAddr>().unwrap()));
+    let Some(added) = AddedAddress::new("198.51.100.78/32", "lo") else {
+        println!("SKIPPED: {TEST}: no privilege to add an address to lo");
+        return;
+    };
+    let server = Server::start("198.51.100.78:0".parse().unwrap());
+    let reached_groups = async |network| {
+        let receiver = GroupReceiver::start(&groups, address, index);
+        let port = |socket: &UdpSocket| socket.local_addr().unwrap().port();
+        let (v4_port, v6_port) = (port(&receiver.v4), receiver.v6.as_ref().map_or(0, port));
+        let line = |group: &IpAddr| format!("{group} {}\n", if group.is_ipv4() { v4_port } else { v6_port });
+        let lines = groups.iter().map(line).collect::<Vec<_>>().concat();
+        let worker = worker(network).await;
+        let port = server.address.port().to_string();
+        let run = Run {
+            script: "/usr/bin/python3 client.py",
+            platform: NETWORK,
+            environment: &[("PORT", &port)],
+            ..Run::default()
+        };
+        let tree = directory([("client.py", file(GROUP_CLIENT)), ("groups", file(&lines))]);
+        let result = worker.run(&tree, run).await;
+        assert_eq!(worker.stdout(&result).await, "hello\n", "the machine is reached");
+        receiver.received()
+    };
+    let all: BTreeSet<String> = groups.iter().map(ToString::to_string).collect();
+    assert_eq!(reached_groups(ActionNetworkSetting::Host).await, all);
+    assert_eq!(
+        reached_groups(ActionNetworkSetting::Isolated).await,
+        BTreeSet::new()
+    );
+    drop(added);
 }
 
 #[tokio::test(flavor = "multi_thread")]

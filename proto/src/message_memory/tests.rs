@@ -98,6 +98,17 @@ fn other_methods_are_not_known() {
     assert_eq!(MethodRequests::of(""), None);
 }
 
+/// A number of eight bytes in an `ActionResult` of five, and empty output files after it.
+#[test]
+fn a_value_that_is_too_long_ends_with_its_message() {
+    let mut encoded = vec![3 << 3 | 2, 5, 1 << 3 | 1, 0, 0, 0, 0];
+    encoded.extend([3 << 3 | 2, 4, 2 << 3 | 2, 0, 2 << 3 | 2, 0]);
+    let path = "/build.bazel.remote.execution.v2.ActionCache/UpdateActionResult";
+    let whole = scanned(path, &encoded, encoded.len());
+    assert!(whole >= 2 * size_of::<OutputFile>() as u64, "{whole}");
+    assert_eq!(whole, scanned(path, &encoded, 1));
+}
+
 proptest! {
     #[test]
     fn hostile_bytes_count_the_same_however_they_arrive(

@@ -8,7 +8,8 @@
 //!   it, whoever kills whom.
 //! - The *target* is forked afterwards and has no capabilities. pasta opens the network namespace by the target's entry
 //!   in `/proc`, and the kernel lets a process look only at others that have no more capabilities than itself.
-//! - The launcher waits for both, and then makes addresses that nobody may reach local ones, see [`crate::routes`].
+//! - The launcher makes the TAP interface, which lets nothing to groups out ([`crate::group_filter`]), waits for both, and
+//!   then makes addresses that nobody may reach local ones, see [`crate::routes`].
 
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, Write as _};
@@ -23,7 +24,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags, set_capabiliti
 
 use crate::failure::{Failure, InStep as _};
 use crate::raw_calls::{self, Fork, fork_into, unshare};
-use crate::{network, routes};
+use crate::{group_filter, network, routes};
 
 /// Name of the step that failures belong to; pasta's own messages too.
 const CONNECT: &str = "connect an isolated network with pasta";
@@ -56,6 +57,7 @@ pub(crate) fn enter(settings: &IsolatedNetwork) -> Result<(), Failure> {
     let mut connector = fork_connector(settings).in_step(CONNECT)?;
     unshare(UnshareFlags::NEWNET).in_step("unshare the network namespace")?;
     network::bring_loopback_up().in_step("set up loopback")?;
+    group_filter::create_interface(INTERFACE).in_step("create the interface of an isolated network")?;
     // Nobody else has the addresses. The kernel would look for a duplicate for a second and refuse them meanwhile. Not
     // there on a machine without IPv6.
     let _ = fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0");

@@ -24,6 +24,7 @@ mod confinement;
 mod control;
 mod disk_watch;
 mod failure;
+mod group_filter;
 mod holder;
 mod image_root;
 mod isolated_network;

@@ -4,6 +4,8 @@
     reason = "clients of older versions of the specification set and read these fields"
 )]
 
+use std::collections::HashSet;
+
 use bitzel_cas::directory_tree::MAX_DEPTH;
 use bitzel_proto::reapi::Command;
 use bitzel_proto::reapi::command::OutputDirectoryFormat;
@@ -61,7 +63,8 @@ impl OutputDeclaration {
     }
 
     /// Reads a Command that starts in `working_directory`. If it has `output_paths`, the older `output_files` and
-    /// `output_directories` are ignored, as the specification requires.
+    /// `output_directories` are ignored, as the specification requires. It also requires that no path is declared twice.
+    /// The order, which it prescribes for the digest of a Command alone, is not checked.
     pub fn of_command(command: &Command, working_directory: &[String]) -> Result<Self, Error> {
         let declared = [
             &command.output_paths,
@@ -109,6 +112,7 @@ impl OutputDeclaration {
         } else {
             declare("output_paths", &command.output_paths, ExpectedType::Any)?
         };
+        refuse_duplicates(&paths)?;
         // Unknown formats get the default.
         let directory_format = OutputDirectoryFormat::try_from(command.output_directory_format)
             .unwrap_or(OutputDirectoryFormat::TreeOnly);
@@ -120,6 +124,18 @@ impl OutputDeclaration {
     }
 }
 
+/// Refuses outputs at the same path, which would be collected and returned several times.
+fn refuse_duplicates(outputs: &[DeclaredOutput]) -> Result<(), Error> {
+    let mut seen = HashSet::with_capacity(outputs.len());
+    match outputs.iter().find(|output| !seen.insert(&output.components)) {
+        None => Ok(()),
+        Some(duplicate) => Err(Error::InvalidAction(format!(
+            "the Command declares the output {:?} more than once; declare each path once",
+            duplicate.path
+        ))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,7 +144,7 @@ mod tests {
     fn refuses_too_many_declared_outputs() {
         let declare = |count| {
             let command = Command {
-                output_paths: vec!["d".to_owned(); count],
+                output_paths: (0..count).map(|number| format!("d{number}")).collect(),
                 ..Command::default()
             };
             OutputDeclaration::of_command(&command, &[])
@@ -145,7 +161,7 @@ mod tests {
     fn f22_refuses_deep_outputs_and_too_many_components() {
         let declare = |path: String, count| {
             let command = Command {
-                output_paths: vec![path; count],
+                output_paths: (0..count).map(|number| format!("{number}{path}")).collect(),
                 ..Command::default()
             };
             OutputDeclaration::of_command(&command, &[]).map_err(|error| error.to_string())
@@ -157,5 +173,32 @@ mod tests {
         assert!(declare(deep(100), 10_000).is_ok());
         let error = declare(deep(100), 10_001).unwrap_err();
         assert!(error.contains("more than 1000000 components"), "{error}");
+    }
+    #[test]
+    fn refuses_an_output_that_is_declared_twice() {
+        let paths = |paths: &[&str]| paths.iter().map(|&path| path.to_owned()).collect::<Vec<_>>();
+        let declare = |output_paths, output_files, output_directories| {
+            let command = Command {
+                output_paths: paths(output_paths),
+                output_files: paths(output_files),
+                output_directories: paths(output_directories),
+                ..Command::default()
+            };
+            OutputDeclaration::of_command(&command, &["w".to_owned()]).map_err(|error| error.to_string())
+        };
+        assert!(declare(&["b", "a", "a/b"], &[], &[]).is_ok());
+        assert!(declare(&[], &["a"], &["b", "b/c"]).is_ok());
+        for duplicates in [
+            declare(&["a", "b", "a"], &[], &[]),
+            declare(&[], &["a", "a"], &[]),
+            declare(&[], &[], &["a", "a"]),
+            declare(&[], &["a"], &["a"]),
+        ] {
+            let error = duplicates.unwrap_err();
+            assert!(
+                error.contains("declares the output \"a\" more than once"),
+                "{error}"
+            );
+        }
     }
 }
