@@ -129,13 +129,17 @@ pub enum BackEndFailure {
 
 /// True if the call that a status answers may succeed soon.
 pub(crate) fn is_transient(status: &Status) -> bool {
-    // A status with a source was made on this side, from an error of the transport.
-    let broken = std::error::Error::source(status).is_some();
-    broken
+    is_broken_connection(status)
         || matches!(
             status.code(),
             Code::Unavailable | Code::Aborted | Code::ResourceExhausted
         )
+}
+
+/// True for the status of a call that no server has answered. It was made on this side, from an error of the transport,
+/// with a code such as `CANCELLED` or `UNKNOWN`.
+pub(crate) fn is_broken_connection(status: &Status) -> bool {
+    std::error::Error::source(status).is_some()
 }
 
 /// Constructors for `map_err`. They format `context` only if there is an error: pass a `&str` or `format_args!(…)`,

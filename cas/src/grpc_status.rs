@@ -4,7 +4,7 @@ use bitzel_proto::missing_blobs::to_rpc_status;
 use bitzel_proto::{google, with_causes};
 use tonic::{Code, Status};
 
-use crate::error::{BackEndFailure, Error};
+use crate::error::{BackEndFailure, Error, is_broken_connection};
 
 impl Error {
     /// Code of this error in a gRPC status.
@@ -29,6 +29,8 @@ impl Error {
             Self::ReadOnly(_) => Code::PermissionDenied,
             Self::Deadline { .. } => Code::DeadlineExceeded,
             Self::Abandoned(_) => Code::Aborted,
+            // To the client of this server, an outage of the store behind it is one of this server.
+            Self::Remote { source, .. } if is_broken_connection(source) => Code::Unavailable,
             // The client of this server has to act on the code of the remote store.
             Self::Remote { source, .. } => source.code(),
         }

@@ -101,3 +101,25 @@ async fn unreachable_server_is_unavailable() {
         .unwrap_err();
     assert_eq!(Status::from(Error::from(error)).code(), Code::Unavailable);
 }
+
+/// hyper calls a request that it had not sent yet "canceled". A client that gets `CANCELLED` need not try again.
+#[tokio::test]
+async fn a_broken_connection_to_the_store_is_an_outage() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let closing = tokio::spawn(async move {
+        loop {
+            drop(listener.accept().await.unwrap());
+        }
+    });
+    let channel = tonic::transport::Endpoint::from_shared(url).unwrap().connect_lazy();
+    let mut cache = bitzel_proto::reapi::action_cache_client::ActionCacheClient::new(channel);
+    let request = bitzel_proto::reapi::GetActionResultRequest::default();
+    let broken = cache.get_action_result(request).await.unwrap_err();
+    assert_ne!(broken.code(), Code::Unavailable, "{broken:?}");
+    assert_eq!(Error::remote("call")(broken).code(), Code::Unavailable);
+    closing.abort();
+
+    let answered = Status::cancelled("by the store");
+    assert_eq!(Error::remote("call")(answered).code(), Code::Cancelled);
+}
