@@ -79,3 +79,73 @@ fn statistics_history_and_rm_work_of_core_are_accepted() {
     let second = site.build(&["makedevs-native"]).succeeded();
     assert_eq!(second.tasks("ran"), [].into());
 }
+
+/// Class of the shape of OE's cve-check: a database that another recipe downloads by code of its own, one report for each
+/// recipe, an index to which all of them append, and a summary at the end of the build.
+const REPORT_CLASS: &str = r#"
+REPORT_DOWNLOAD = "${DL_DIR}/reports/database"
+REPORT_DATABASE = "${TMPDIR}/database/database"
+REPORT_DIR = "${LOG_DIR}/reports"
+REPORT_INDEX = "${REPORT_DIR}/index"
+addtask report
+do_report[nostamp] = "1"
+do_report[depends] = "database:do_unpack"
+python do_report() {
+    with open(d.getVar("REPORT_DATABASE"), encoding="utf-8") as stream:
+        text = stream.read()
+    os.makedirs(d.getVar("REPORT_DIR"), exist_ok=True)
+    report = d.expand("${REPORT_DIR}/${PN}")
+    with open(report, "w", encoding="utf-8") as stream:
+        stream.write(d.expand("${PN} ") + text)
+    with open(d.getVar("REPORT_INDEX"), "a+", encoding="utf-8") as stream:
+        stream.write(report + "\n")
+}
+addhandler report_summary
+report_summary[eventmask] = "bb.event.BuildCompleted"
+python report_summary() {
+    texts = []
+    with open(d.getVar("REPORT_INDEX"), encoding="utf-8") as stream:
+        for line in stream:
+            with open(line.rstrip(), encoding="utf-8") as report:
+                texts.append(report.read())
+    with open(d.expand("${REPORT_DIR}/summary"), "w", encoding="utf-8") as stream:
+        stream.write("".join(sorted(texts)))
+    os.remove(d.getVar("REPORT_INDEX"))
+}
+"#;
+
+const DATABASE: &str = r#"
+LICENSE = "MIT"
+do_fetch[nostamp] = "1"
+python do_fetch() {
+    if not os.path.exists(d.getVar("REPORT_DOWNLOAD")):
+        bb.fatal("there is no database")
+}
+python do_unpack() {
+    import shutil
+
+    os.makedirs(os.path.dirname(d.getVar("REPORT_DATABASE")), exist_ok=True)
+    shutil.copyfile(d.getVar("REPORT_DOWNLOAD"), d.getVar("REPORT_DATABASE"))
+}
+"#;
+
+#[test]
+fn reports_of_all_recipes_are_summarised() {
+    let site = Site::empty();
+    std::fs::write(site.layer().join("classes/report.bbclass"), REPORT_CLASS).expect("a class");
+    site.add_recipe("database", DATABASE);
+    let downloads = site.path("downloads");
+    site.configure(&format!(
+        "INHERIT += \"report\"\nDL_DIR = \"{}\"\n",
+        downloads.display()
+    ));
+    std::fs::create_dir_all(downloads.join("reports")).expect("a directory");
+    for version in ["old", "new"] {
+        std::fs::write(downloads.join("reports/database"), format!("{version}\n")).expect("a database");
+        drop(site.build(&["-c", "report", "zlib", "lz4"]).succeeded());
+        let written = site.path("build/bitzel-build/tmp/log/reports");
+        let summary = std::fs::read_to_string(written.join("summary")).expect("a summary");
+        assert_eq!(summary, format!("lz4 {version}\nzlib {version}\n"));
+        assert!(!written.join("index").exists(), "the handler has removed it");
+    }
+}

@@ -38,6 +38,9 @@ from undeclared_files import SharedDirectories
 
 ROOT = Path("/work")
 RUNNER = ROOT / "bitzel"
+# Tables of the shell parser, which BitBake writes into its own library if a fresh checkout does not have them.
+PARSER_TABLES = ROOT / "bitbake/lib/bb/pysh/pyshtables.py"
+HAS_PARSER_TABLES = PARSER_TABLES.exists()
 EXIT_SIGNATURE_DIFFERS = 97
 
 Document = dict[str, Any]
@@ -236,6 +239,8 @@ def run(task: Document) -> int:
     staged = cleanup.staged_files(task)
     downloads = cleanup.downloads(data)
     build_files = write_build_files(base)
+    if not HAS_PARSER_TABLES:
+        build_files.append(PARSER_TABLES)
     shared = SharedDirectories(data, task)
     special_files.restore(task)
     foreign_special_files = special_files.restore_foreign(task)
