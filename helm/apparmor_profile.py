@@ -58,7 +58,17 @@ CHANGES_OF_MOUNTS = [
 # The parser before 3.0.9 makes of the flags of a remount a rule for mounts of any kind (CVE-2016-1585), so all but the
 # kinds above are denied by their names: what begins with another letter, or goes on with another one. That it also allows
 # a proc elsewhere stays, with such a parser.
-OTHER_FILE_SYSTEMS = ["[^tdomp]*", "t[^m]*", "o[^v]*", "d[^e]*", "de[^v]*", "dev[^p]*", "m[^q]*", "p[^r]*", "pr[^o]*"]
+OTHER_FILE_SYSTEMS = [
+    "[^tdomp]*",
+    "t[^m]*",
+    "o[^v]*",
+    "d[^e]*",
+    "de[^v]*",
+    "dev[^p]*",
+    "m[^q]*",
+    "p[^r]*",
+    "pr[^o]*",
+]
 NETWORK = [
     ("inet stream", "the server; fetching"),
     ("inet dgram", "name resolution"),

@@ -37,8 +37,31 @@ BITZEL = Path(os.environ.get("BITZEL_BIN", HELM.parent / "target" / "debug" / "b
 KEPT = Path(os.environ.get("BITZEL_TEST_VM", HELM.parent / ".demo" / "apparmor-vm"))
 KERNEL_PACKAGE = "linux-image-cloud-amd64"
 # In the order in which they need each other.
-MODULES = ["virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk", "overlay"]
-PROGRAMS = ["aa-exec", "apparmor_parser", "bash", "bwrap", "cat", "curl", "dash", "grep", "mount", "setpriv", "sh", "sleep", "true", "umount"]
+MODULES = [
+    "virtio_ring",
+    "virtio",
+    "virtio_pci_legacy_dev",
+    "virtio_pci_modern_dev",
+    "virtio_pci",
+    "virtio_blk",
+    "overlay",
+]
+PROGRAMS = [
+    "aa-exec",
+    "apparmor_parser",
+    "bash",
+    "bwrap",
+    "cat",
+    "curl",
+    "dash",
+    "grep",
+    "mount",
+    "setpriv",
+    "sh",
+    "sleep",
+    "true",
+    "umount",
+]
 LIMIT_SECONDS = 1200
 # The root file system in memory that the kernel starts with cannot be left by pivot_root, so the machine has one on a disk.
 BOOT = r"""#!/bin/busybox sh
@@ -161,7 +184,24 @@ def copy_program(program: str | Path, root: Path) -> None:
 
 
 def make_root(root: Path, profile: str) -> None:
-    for directory in "proc sys dev tmp data mnt run var etc usr/bin usr/lib usr/lib64 usr/sbin requests profiles node".split():
+    for directory in [
+        "proc",
+        "sys",
+        "dev",
+        "tmp",
+        "data",
+        "mnt",
+        "run",
+        "var",
+        "etc",
+        "usr/bin",
+        "usr/lib",
+        "usr/lib64",
+        "usr/sbin",
+        "requests",
+        "profiles",
+        "node",
+    ]:
         (root / directory).mkdir(parents=True)
     for link in ("bin", "sbin", "lib", "lib64"):
         (root / link).symlink_to(f"usr/{link}")
@@ -206,7 +246,9 @@ def make_archive(directory: Path, archive: Path) -> None:
         if name in modules:
             content = modules[name].read_bytes()
             packed = modules[name].suffix == ".xz"
-            (directory / f"modules/{number}-{name}.ko").write_bytes(lzma.decompress(content) if packed else content)
+            (directory / f"modules/{number}-{name}.ko").write_bytes(
+                lzma.decompress(content) if packed else content
+            )
     write_script(directory / "init", BOOT)
     names = run("find", ".", "-print0", cwd=directory)
     with archive.open("wb") as output:
@@ -222,7 +264,9 @@ def write_script(path: Path, text: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--without", metavar="RULE", action="append", default=[])
     profile = apparmor_profile.profile(set(parser.parse_args(arguments).without))
     started = time.monotonic()
@@ -255,7 +299,9 @@ def main(arguments: list[str]) -> int:
     results = [line for line in lines if line.startswith("RESULT ")]
     wrong = [line for line in results if not line.startswith("RESULT ok ")]
     finished = any(line.startswith("ALL DONE") for line in lines)
-    print(f"{len(results) - len(wrong)} of {len(results)} as expected{'' if finished else '; the machine did not finish'}")
+    print(
+        f"{len(results) - len(wrong)} of {len(results)} as expected{'' if finished else '; the machine did not finish'}"
+    )
     return 0 if finished and not wrong else 1
 
 
