@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E501 - lines of a profile and of a shell script
 """Writes the AppArmor profile of the workers.
 
 usage: apparmor_profile.py >helm/bitzel/files/apparmor.profile

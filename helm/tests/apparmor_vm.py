@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E501 - lines of a profile and of a shell script
 """Tries the AppArmor profile of the workers on a kernel that has AppArmor, in a virtual machine.
 
 usage: apparmor_vm.py [--without RULE]…
