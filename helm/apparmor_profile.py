@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E501 - lines of a profile and of a shell script
 """Writes the AppArmor profile of the workers.
 
 usage: apparmor_profile.py >helm/bitzel/files/apparmor.profile
 
-Each rule stands for something that the launcher, bubblewrap or an Action does; helm/tests/apparmor_vm.py takes rules away
-and sees a sandbox fail, and tries what no rule allows, on a kernel with AppArmor.
+Each rule has its reason beside it. helm/tests/apparmor_vm.py tries the profile on a kernel with AppArmor, and can leave rules
+out.
 """
 
 from __future__ import annotations
@@ -45,15 +46,29 @@ FILE_SYSTEMS = [
 # What changes a mount that is there, and makes none of a new kind.
 FLAGS_OF_MOUNTS = "ro,nosuid,nodev,noexec,noatime,nodiratime,relatime,strictatime,silent"
 CHANGES_OF_MOUNTS = [
-    ("mount options=(rw,bind)", "directories of the worker in the sandbox"),
-    ("mount options=(rw,rbind)", "the same"),
+    ("mount options=(bind)", "directories of the worker in the sandbox"),
+    ("mount options=(rbind)", "the same"),
     (f"mount options=(remount,bind) options in ({FLAGS_OF_MOUNTS})", "read-only parts of it"),
     (f"mount options=(remount,rbind) options in ({FLAGS_OF_MOUNTS})", "the same, as bubblewrap does it"),
-    ("mount options=(rw,move)", "the launcher moves /dev, /proc and /tmp to the input root"),
-    ("mount options=(rw,silent,rslave)", "no mount leaves the sandbox"),
-    ("mount options=(rw,silent,rprivate)", "the same"),
-    ("mount options=(rw,rslave)", "the same, by unshare(1)"),
-    ("mount options=(rw,rprivate)", "the same"),
+    ("mount options=(move)", "the launcher moves /dev, /proc and /tmp to the input root"),
+    ("mount options=(silent,rslave)", "no mount leaves the sandbox"),
+    ("mount options=(silent,rprivate)", "the same"),
+    ("mount options=(rslave)", "the same, by unshare(1)"),
+    ("mount options=(rprivate)", "the same"),
+]
+# The parser before 3.0.9 makes of the flags of a remount a rule for mounts of any kind (CVE-2016-1585), so all but the
+# kinds above are denied by their names: what begins with another letter, or goes on with another one. That it also allows
+# a proc elsewhere stays, with such a parser.
+OTHER_FILE_SYSTEMS = [
+    "[^tdomp]*",
+    "t[^m]*",
+    "o[^v]*",
+    "d[^e]*",
+    "de[^v]*",
+    "dev[^p]*",
+    "m[^q]*",
+    "p[^r]*",
+    "pr[^o]*",
 ]
 NETWORK = [
     ("inet stream", "the server; fetching"),
@@ -85,6 +100,7 @@ def profile(without: frozenset[str] | set[str] = frozenset()) -> str:
         [(f"capability {name},", reason) for name, reason in CAPABILITIES.items()],
         [(f"mount fstype={kind}{where},", reason) for kind, where, reason in FILE_SYSTEMS],
         [(f"{rule},", reason) for rule, reason in CHANGES_OF_MOUNTS],
+        [(f"deny mount fstype={kind},", "other file systems") for kind in OTHER_FILE_SYSTEMS],
         [("umount,", "the old root"), ("pivot_root,", "bubblewrap and the launcher change the root")],
         [(f"network {rule},", reason) for rule, reason in NETWORK],
         [

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E501 - lines of a profile and of a shell script
 """Tries the AppArmor profile of the workers on a kernel that has AppArmor, in a virtual machine.
 
 usage: apparmor_vm.py [--without RULE]…
@@ -37,8 +38,31 @@ BITZEL = Path(os.environ.get("BITZEL_BIN", HELM.parent / "target" / "debug" / "b
 KEPT = Path(os.environ.get("BITZEL_TEST_VM", HELM.parent / ".demo" / "apparmor-vm"))
 KERNEL_PACKAGE = "linux-image-cloud-amd64"
 # In the order in which they need each other.
-MODULES = ["virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk", "overlay"]
-PROGRAMS = ["aa-exec", "apparmor_parser", "bash", "bwrap", "cat", "curl", "dash", "grep", "mount", "setpriv", "sh", "sleep", "true", "umount"]
+MODULES = [
+    "virtio_ring",
+    "virtio",
+    "virtio_pci_legacy_dev",
+    "virtio_pci_modern_dev",
+    "virtio_pci",
+    "virtio_blk",
+    "overlay",
+]
+PROGRAMS = [
+    "aa-exec",
+    "apparmor_parser",
+    "bash",
+    "bwrap",
+    "cat",
+    "curl",
+    "dash",
+    "grep",
+    "mount",
+    "setpriv",
+    "sh",
+    "sleep",
+    "true",
+    "umount",
+]
 LIMIT_SECONDS = 1200
 # The root file system in memory that the kernel starts with cannot be left by pivot_root, so the machine has one on a disk.
 BOOT = r"""#!/bin/busybox sh
@@ -88,6 +112,22 @@ result "the script of the node sets sysctls" yes $setter sh /node/sysctls.sh /pr
     kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0
 result "the sysctl is set" yes grep -x 99999 /proc/sys/user/max_user_namespaces
 result "a worker is confined" yes $worker grep -x "bitzel-worker (enforce)" /proc/self/attr/current
+result "root mounts a device" yes mount -t ext4 /dev/vda /mnt
+umount /mnt
+result "root under the profile mounts a device" no $root mount -t ext4 /dev/vda /mnt
+result "root mounts sysfs" yes mount -t sysfs sysfs /mnt
+umount /mnt
+result "root under the profile mounts sysfs" no $root mount -t sysfs sysfs /mnt
+result "root writes to /proc/sys/kernel" yes sh -c "echo x >/proc/sys/kernel/domainname"
+result "root under the profile writes to /proc/sys/kernel" no $root sh -c "echo x >/proc/sys/kernel/domainname"
+result "root writes to /sys" yes sh -c "echo 0 >/sys/block/vda/queue/iostats"
+result "root under the profile writes to /sys" no $root sh -c "echo 0 >/sys/block/vda/queue/iostats"
+$bb sleep 1000 & foreign=$!
+result "root looks into another process" yes cat /proc/$foreign/environ
+result "root under the profile looks into another process" no $root cat /proc/$foreign/environ
+result "root under the profile signals another process" no $root sh -c "kill -0 $foreign"
+result "root under the profile changes policies" no $root cat /sys/kernel/security/apparmor/.replace
+result "root under the profile has a raw socket" no $root $bb ping -c 1 -W 1 127.0.0.1
 result "a worker without the profile makes a sandbox" yes $user bitzel worker --check --cache-dir=/data/check --action-network=host
 result "a worker makes a sandbox" yes $worker bitzel worker --check --cache-dir=/data/check --action-network=host
 
@@ -106,23 +146,6 @@ action() {
 result "an Action runs under the profile" yes action
 $bb tail -n 5 /tmp/worker.log /tmp/server.log
 
-result "root mounts a device" yes mount -t ext4 /dev/vda /mnt
-umount /mnt
-result "root under the profile mounts a device" no $root mount -t ext4 /dev/vda /mnt
-result "root mounts sysfs" yes mount -t sysfs sysfs /mnt
-umount /mnt
-result "root under the profile mounts sysfs" no $root mount -t sysfs sysfs /mnt
-result "root under the profile mounts a /proc elsewhere" no $root mount -t proc proc /mnt
-result "root writes to /proc/sys/kernel" yes sh -c "echo x >/proc/sys/kernel/domainname"
-result "root under the profile writes to /proc/sys/kernel" no $root sh -c "echo x >/proc/sys/kernel/domainname"
-result "root writes to /sys" yes sh -c "echo 0 >/sys/block/vda/queue/iostats"
-result "root under the profile writes to /sys" no $root sh -c "echo 0 >/sys/block/vda/queue/iostats"
-$bb sleep 1000 & foreign=$!
-result "root looks into another process" yes cat /proc/$foreign/environ
-result "root under the profile looks into another process" no $root cat /proc/$foreign/environ
-result "root under the profile signals another process" no $root sh -c "kill -0 $foreign"
-result "root under the profile changes policies" no $root cat /sys/kernel/security/apparmor/.replace
-result "root under the profile has a raw socket" no $root $bb ping -c 1 -W 1 127.0.0.1
 $bb dmesg | grep 'apparmor="DENIED"' | $bb sed "s/.*apparmor=/apparmor=/" | $bb sort | $bb uniq | $bb head -n 60
 echo "ALL DONE"
 $bb poweroff -f
@@ -162,7 +185,24 @@ def copy_program(program: str | Path, root: Path) -> None:
 
 
 def make_root(root: Path, profile: str) -> None:
-    for directory in "proc sys dev tmp data mnt run var etc usr/bin usr/lib usr/lib64 usr/sbin requests profiles node".split():
+    for directory in [
+        "proc",
+        "sys",
+        "dev",
+        "tmp",
+        "data",
+        "mnt",
+        "run",
+        "var",
+        "etc",
+        "usr/bin",
+        "usr/lib",
+        "usr/lib64",
+        "usr/sbin",
+        "requests",
+        "profiles",
+        "node",
+    ]:
         (root / directory).mkdir(parents=True)
     for link in ("bin", "sbin", "lib", "lib64"):
         (root / link).symlink_to(f"usr/{link}")
@@ -207,7 +247,9 @@ def make_archive(directory: Path, archive: Path) -> None:
         if name in modules:
             content = modules[name].read_bytes()
             packed = modules[name].suffix == ".xz"
-            (directory / f"modules/{number}-{name}.ko").write_bytes(lzma.decompress(content) if packed else content)
+            (directory / f"modules/{number}-{name}.ko").write_bytes(
+                lzma.decompress(content) if packed else content
+            )
     write_script(directory / "init", BOOT)
     names = run("find", ".", "-print0", cwd=directory)
     with archive.open("wb") as output:
@@ -223,7 +265,9 @@ def write_script(path: Path, text: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--without", metavar="RULE", action="append", default=[])
     profile = apparmor_profile.profile(set(parser.parse_args(arguments).without))
     started = time.monotonic()
@@ -236,7 +280,7 @@ def main(arguments: list[str]) -> int:
         run("mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-E", "root_owner=0:0", "-d", root, disk)
         machine = subprocess.Popen(
             [
-                "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1536", "-nographic",
+                "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "1536", "-nographic",
                 "-no-reboot", "-nic", "none", "-kernel", str(next((kernel() / "boot").glob("vmlinuz-*"))),
                 "-initrd", str(archive), "-drive", f"file={disk},format=raw,if=virtio",
                 "-append", "console=ttyS0 quiet panic=-1 no_timer_check mitigations=off audit=1 apparmor=1 security=apparmor",
@@ -256,7 +300,9 @@ def main(arguments: list[str]) -> int:
     results = [line for line in lines if line.startswith("RESULT ")]
     wrong = [line for line in results if not line.startswith("RESULT ok ")]
     finished = any(line.startswith("ALL DONE") for line in lines)
-    print(f"{len(results) - len(wrong)} of {len(results)} as expected{'' if finished else '; the machine did not finish'}")
+    print(
+        f"{len(results) - len(wrong)} of {len(results)} as expected{'' if finished else '; the machine did not finish'}"
+    )
     return 0 if finished and not wrong else 1
 
 

@@ -59,7 +59,9 @@ class AppArmorProfile(unittest.TestCase):
                 specs[pod]["securityContext"].get("appArmorProfile")
                 for pod in ("Deployment/t-bitzel-worker-default", "Pod/t-bitzel-test")
             ]
-            self.assertEqual(found[0], found[1], "helm test makes its sandbox under the profile of the workers")
+            self.assertEqual(
+                found[0], found[1], "helm test makes its sandbox under the profile of the workers"
+            )
             return found[0]
 
         self.assertEqual(of_workers(), {"type": "Localhost", "localhostProfile": name})

@@ -72,7 +72,9 @@ class NodePreparation(unittest.TestCase):
         ended = self.run_container(spec, files, "apparmor", {"securityfs": empty})
         self.assertEqual(ended.returncode, 0, ended.stderr)
         self.assertIn("this node has no AppArmor", ended.stdout)
-        self.assertEqual(files["bitzel-worker.apparmor"].strip(), (CHART / "files/apparmor.profile").read_text().strip())
+        self.assertEqual(
+            files["bitzel-worker.apparmor"].strip(), (CHART / "files/apparmor.profile").read_text().strip()
+        )
 
     def test_a_profile_that_the_kernel_refuses_is_an_error(self):
         spec, files = prepared()
@@ -135,7 +137,9 @@ class NodePreparation(unittest.TestCase):
         spec, files = prepared(appArmor=False, sysctls={"user.max_user_namespaces": None})
         self.assertEqual([container["name"] for container in spec["initContainers"]], ["seccomp"])
         self.assertEqual(sorted(files), ["bitzel-worker.json", "seccomp.sh"])
-        refused = template({**VALUES, "nodeProfiles": {"enabled": True, "sysctls": {"kernel.core_pattern": 1}}})
+        refused = template(
+            {**VALUES, "nodeProfiles": {"enabled": True, "sysctls": {"kernel.core_pattern": 1}}}
+        )
         self.assertIn("/nodeProfiles/sysctls", refused.stderr)
 
 

@@ -410,7 +410,9 @@ class Rendering(unittest.TestCase):
 
     def test_cert_manager_knows_every_field(self):
         need(CERT_MANAGER)
-        schema = closed(yaml.safe_load(CERT_MANAGER.read_text())["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+        schema = closed(
+            yaml.safe_load(CERT_MANAGER.read_text())["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+        )
         documents = rendered("certificates by cert-manager")
         certificates = objects_of(documents, "Certificate")
         for certificate in certificates.values():

@@ -47,23 +47,42 @@ profile bitzel-worker flags=(attach_disconnected,mediate_deleted) {
   mount fstype=proc -> /{,newroot/}proc/,
 
   # directories of the worker in the sandbox
-  mount options=(rw,bind),
+  mount options=(bind),
   # the same
-  mount options=(rw,rbind),
+  mount options=(rbind),
   # read-only parts of it
   mount options=(remount,bind) options in (ro,nosuid,nodev,noexec,noatime,nodiratime,relatime,strictatime,silent),
   # the same, as bubblewrap does it
   mount options=(remount,rbind) options in (ro,nosuid,nodev,noexec,noatime,nodiratime,relatime,strictatime,silent),
   # the launcher moves /dev, /proc and /tmp to the input root
-  mount options=(rw,move),
+  mount options=(move),
   # no mount leaves the sandbox
-  mount options=(rw,silent,rslave),
+  mount options=(silent,rslave),
   # the same
-  mount options=(rw,silent,rprivate),
+  mount options=(silent,rprivate),
   # the same, by unshare(1)
-  mount options=(rw,rslave),
+  mount options=(rslave),
   # the same
-  mount options=(rw,rprivate),
+  mount options=(rprivate),
+
+  # other file systems
+  deny mount fstype=[^tdomp]*,
+  # other file systems
+  deny mount fstype=t[^m]*,
+  # other file systems
+  deny mount fstype=o[^v]*,
+  # other file systems
+  deny mount fstype=d[^e]*,
+  # other file systems
+  deny mount fstype=de[^v]*,
+  # other file systems
+  deny mount fstype=dev[^p]*,
+  # other file systems
+  deny mount fstype=m[^q]*,
+  # other file systems
+  deny mount fstype=p[^r]*,
+  # other file systems
+  deny mount fstype=pr[^o]*,
 
   # the old root
   umount,
