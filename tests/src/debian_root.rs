@@ -33,6 +33,33 @@ impl DebianRoot {
         &self.0
     }
 
+    /// Copies what runs Python and the shell, with some 2,600 files of 170 MB: no compiler, headers, manuals or package
+    /// database.
+    pub fn copy_without_compiler(&self, destination: &Path) {
+        let excluded = [
+            "./usr/include/*",
+            "./usr/share/*",
+            "./var/*",
+            "*/gcc/*",
+            "*/gconv/*",
+            "*.a",
+            "*.pyc",
+        ];
+        let mut pack = Command::new("tar");
+        pack.arg("-C")
+            .arg(&self.0)
+            .args(["-cf", "-", "--one-file-system"]);
+        pack.args(excluded.map(|pattern| format!("--exclude={pattern}")));
+        let mut pack = pack.arg(".").stdout(Stdio::piped()).spawn().expect("tar starts");
+        let archive = pack.stdout.take().expect("a pipe");
+        let mut unpack = Command::new("tar");
+        unpack
+            .args(["--no-same-owner", "-xf", "-", "-C"])
+            .arg(destination);
+        let unpacked = unpack.stdin(archive).status().expect("tar starts");
+        assert!(unpacked.success() && pack.wait().expect("tar ends").success());
+    }
+
     /// The answer of `bitzel root identity` in this root.
     pub fn identity(&self, site: &Site) -> String {
         let mut command = self.command(&site.path("home"));
