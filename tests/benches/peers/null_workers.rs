@@ -30,7 +30,7 @@ const WARM_UP_TIME: Duration = Duration::from_secs(2);
 const MEASURED_TIME: Duration = Duration::from_secs(10);
 /// More than any server runs in that time. They are uploaded before.
 const ACTIONS: usize = 60_000;
-/// Actions of BuildGrid, which runs fewer.
+/// Actions of `BuildGrid`, which runs fewer.
 const ACTIONS_OF_PEER: usize = 5_000;
 const ACTIONS_OF_UPLOAD: usize = 1_000;
 

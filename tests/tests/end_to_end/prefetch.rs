@@ -31,7 +31,8 @@ fn fetch_time(response: &ExecuteResponse) -> Duration {
             stamp.nanos.try_into().expect("nanoseconds"),
         )
     };
-    time(&metadata.input_fetch_completed_timestamp) - time(&metadata.input_fetch_start_timestamp)
+    let start = time(&metadata.input_fetch_start_timestamp);
+    time(&metadata.input_fetch_completed_timestamp).saturating_sub(start)
 }
 
 /// Arguments of a worker with one slot. Its Actions connect to the test on loopback.
