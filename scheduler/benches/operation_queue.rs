@@ -123,6 +123,11 @@ struct Farm {
 
 impl Farm {
     fn new() -> Self {
+        Self::with_upcoming(0)
+    }
+
+    /// A farm whose workers are told so many of their next Actions.
+    fn with_upcoming(max_upcoming_actions: u32) -> Self {
         let mut farm = Self {
             queue: OperationQueue::new(ExecutionConfig::default()),
             start: Instant::now(),
@@ -135,6 +140,7 @@ impl Farm {
                 worker_name: format!("worker-{number}"),
                 slots: 1,
                 platform: Some(platform()),
+                max_upcoming_actions,
                 ..Default::default()
             };
             let (_, effects) = farm.queue.register_worker(farm.now(), &hello);
@@ -423,6 +429,12 @@ fn main() {
     let bytes = resident_bytes().saturating_sub(before) / u64::from(QUEUED);
     assert_eq!(farm.queue.occupancy().waiting, QUEUED as usize);
     let rate = throughput(&mut farm);
+    drop(farm);
+    let mut farm = Farm::with_upcoming(1);
+    while farm.accepted < WORKERS + QUEUED {
+        farm.accept(action(farm.accepted));
+    }
+    let rate_with_upcoming = throughput(&mut farm);
     let floor = floor();
     println!("{WORKERS} workers, {QUEUED} queued, {USERS} users with {INVOCATIONS_OF_USER} invocations each");
     println!(
@@ -430,6 +442,7 @@ fn main() {
          {floor:.0}/s, {:.1} times)",
         floor / rate
     );
+    println!("the same with an upcoming Action for each worker: {rate_with_upcoming:.0} Actions/s");
     println!("memory: {bytes} bytes for each queued Action (goal {MAX_BYTES_PER_ACTION})");
     println!(
         "accept to lease at {half}/s: p50 {:?}, p99 {p99:?} (goal {MAX_P99:?})",
