@@ -22,6 +22,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         directory.join("descriptors.bin"),
         compiler.encode_file_descriptor_set(),
     )?;
+    let mut config = tonic_prost_build::Config::new();
+    // Names find the descriptors of messages, see `message_memory`.
+    config.enable_type_names();
     tonic_prost_build::configure()
         // Wrappers such as `UInt32Value` stay messages, as they are on the wire.
         .compile_well_known_types(true)
@@ -31,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             "#[derive(serde::Deserialize, serde::Serialize)] #[serde(default, deny_unknown_fields)]",
         )
         .include_file("protocols.rs")
-        .compile_fds(compiler.file_descriptor_set())?;
+        .compile_fds_with_config(compiler.file_descriptor_set(), config)?;
     println!("cargo:rerun-if-changed=protos");
     println!("cargo:rerun-if-changed=vendor");
     Ok(())

@@ -6,6 +6,8 @@
 
 mod schema;
 
+use prost::Name;
+
 use self::schema::{FieldKind, Schema};
 
 /// Messages within each other, as prost allows.
@@ -37,9 +39,11 @@ impl MethodRequests {
     }
 }
 
-/// Memory that an encoded Directory of the Remote Execution API takes once it is decoded.
-pub fn decoded_directory_memory(encoded: &[u8]) -> u64 {
-    let mut scan = MessageScan::new(Schema::get().directory, encoded.len() as u64);
+/// Memory that an encoded message takes once it is decoded.
+pub fn decoded_memory<M: Name>(encoded: &[u8]) -> u64 {
+    // An index that there is not stands for a message without fields.
+    let message = Schema::get().indices.get(&format!(".{}", M::full_name()));
+    let mut scan = MessageScan::new(message.copied().unwrap_or(usize::MAX), encoded.len() as u64);
     scan.read(encoded);
     scan.memory()
 }

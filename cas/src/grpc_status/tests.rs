@@ -112,7 +112,9 @@ async fn a_broken_connection_to_the_store_is_an_outage() {
             drop(listener.accept().await.unwrap());
         }
     });
-    let channel = tonic::transport::Endpoint::from_shared(url).unwrap().connect_lazy();
+    let channel = tonic::transport::Endpoint::from_shared(url)
+        .unwrap()
+        .connect_lazy();
     let mut cache = bitzel_proto::reapi::action_cache_client::ActionCacheClient::new(channel);
     let request = bitzel_proto::reapi::GetActionResultRequest::default();
     let broken = cache.get_action_result(request).await.unwrap_err();

@@ -10,8 +10,6 @@ use crate::FILE_DESCRIPTOR_SET;
 use crate::google::protobuf::field_descriptor_proto::{Label, Type};
 use crate::google::protobuf::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet, MessageOptions};
 
-/// Name of a Directory.
-const DIRECTORY: &str = ".build.bazel.remote.execution.v2.Directory";
 /// Size of a vector or a string.
 const VECTOR_BYTES: u64 = 24;
 /// Size of a map, of which each field of a message has one.
@@ -29,8 +27,8 @@ pub(super) struct Schema {
     pub(super) messages: Vec<Vec<Option<Field>>>,
     /// Requests of each method, by its path.
     pub(super) methods: HashMap<String, MethodRequests>,
-    /// Index of the Directory of the Remote Execution API.
-    pub(super) directory: usize,
+    /// Index of each message, by its full name with a dot before it.
+    pub(super) indices: HashMap<String, usize>,
 }
 
 /// Field of a message.
@@ -96,12 +94,10 @@ impl Schema {
                 }
             }
         }
-        // An index that there is not stands for a message without fields.
-        let directory = descriptors.indices.get(DIRECTORY).copied();
         Self {
             messages,
             methods,
-            directory: directory.unwrap_or(usize::MAX),
+            indices: descriptors.indices,
         }
     }
 }

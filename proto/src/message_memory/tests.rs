@@ -66,7 +66,7 @@ fn f17_directories_count_as_what_they_take_in_memory() {
         ..Default::default()
     };
     let least = 1000 * size_of::<reapi::FileNode>() as u64;
-    let memory = decoded_directory_memory(&directory.encode_to_vec());
+    let memory = decoded_memory::<reapi::Directory>(&directory.encode_to_vec());
     assert!((least..least * 4).contains(&memory), "{memory}");
 }
 

@@ -70,6 +70,20 @@ pub enum BuildsError {
         /// The limit.
         limit: u64,
     },
+    /// A message would take more memory than allowed.
+    #[error(
+        "the {what} {digest} takes {memory} bytes of memory, more than {limit}, the limit of this server"
+    )]
+    TooMuchMemory {
+        /// Kind of the blob.
+        what: &'static str,
+        /// The blob.
+        digest: Digest,
+        /// Memory of the decoded message.
+        memory: u64,
+        /// The limit.
+        limit: u64,
+    },
     /// A blob has another type of message.
     #[error("the {what} cannot be decoded")]
     Malformed {
@@ -150,6 +164,7 @@ impl From<BuildsError> for Status {
             | BuildsError::Instance(_)
             | BuildsError::Digest { .. }
             | BuildsError::TooLarge { .. }
+            | BuildsError::TooMuchMemory { .. }
             | BuildsError::Malformed { .. }
             | BuildsError::Format(_)
             | BuildsError::Walk(BuildError::Graph(_)) => Code::InvalidArgument,

@@ -12,8 +12,9 @@ use bitzel_graph::walk::build_files::{snapshot_digest, snapshots};
 use bitzel_graph::walk::{BuildError, BuildInputs};
 use bitzel_proto::builds::{BuildPlan, build_plan};
 use bitzel_proto::graph::TaskGraph;
+use bitzel_proto::message_memory::decoded_memory;
 use bitzel_proto::{Digest, reapi};
-use prost::Message;
+use prost::{Message, Name};
 
 use crate::error::BuildsError;
 use crate::hand_over::PLAN_FORMAT_VERSION;
@@ -21,6 +22,9 @@ use crate::stored_files::StoredFiles;
 
 /// Maximum size of a plan: the downloads of some ten thousand sources.
 const MAX_PLAN_BYTES: u64 = 8 << 20;
+/// Memory of a decoded message for each byte that its blob may have. Graphs of real builds take a third of it; a few bytes
+/// can stand for a large structure.
+const MAX_MEMORY_FOR_EACH_BYTE: u64 = 8;
 /// Blobs that are searched for by one call.
 const MAX_BLOBS_PER_CALL: usize = 10_000;
 
@@ -139,7 +143,7 @@ async fn lease(store: &dyn BlobStore, digests: &[Digest]) -> Result<Lease, Build
 }
 
 /// Reads a message that is a blob.
-pub(crate) async fn read<M: Message + Default>(
+pub(crate) async fn read<M: Message + Name + Default + Send + 'static>(
     store: &dyn BlobStore,
     what: &'static str,
     digest: Digest,
@@ -153,7 +157,21 @@ pub(crate) async fn read<M: Message + Default>(
         Err(bitzel_cas::Error::NotFound(digest)) => return Err(BuildsError::MissingBlobs(vec![digest])),
         Err(error) => return Err(BuildsError::store("reading the plan of the build")(error)),
     };
-    M::decode(bytes).map_err(|source| BuildsError::Malformed { what, source })
+    // A large message takes a while.
+    let decoded = tokio::task::spawn_blocking(move || {
+        let memory = decoded_memory::<M>(&bytes);
+        let limit = limit.saturating_mul(MAX_MEMORY_FOR_EACH_BYTE);
+        if memory > limit {
+            return Err(BuildsError::TooMuchMemory {
+                what,
+                digest,
+                memory,
+                limit,
+            });
+        }
+        M::decode(bytes).map_err(|source| BuildsError::Malformed { what, source })
+    });
+    decoded.await.map_err(|_| BuildsError::Panicked)?
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use bitzel_launcher::{INPUT_ROOT, LaunchRequest, MOUNTED_IN_INPUT_ROOT};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_move, unmount};
+use rustix::param::page_size;
 use rustix::process::{
     DumpableBehavior, Signal, pivot_root, set_dumpable_behavior, set_parent_process_death_signal, setsid,
 };
@@ -125,6 +126,8 @@ pub(crate) fn drop_privileges() -> Result<(), Failure> {
     };
     set_capabilities(None, nothing).in_step("drop capabilities")?;
     set_no_new_privs(true).in_step("forbid new privileges")?;
+    // Before Linux 6.4, rustix reads the page size from /proc/self/auxv, once, and cannot after the next step.
+    page_size();
     // The command may not read or trace this process, whose memory is a copy of the launcher's.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).in_step("protect this process's memory")
 }

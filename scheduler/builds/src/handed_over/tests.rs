@@ -244,3 +244,22 @@ async fn hostile_graphs_are_refused() {
     let error = load(&store, plan).await.err().unwrap();
     assert!(matches!(error, BuildsError::TooLarge { .. }), "{error:?}");
 }
+
+#[tokio::test]
+async fn f24_a_graph_is_refused_by_the_memory_that_it_takes() {
+    let (store, plan) = hand_over(graph(), false).await;
+    // Two bytes each.
+    let graph = TaskGraph {
+        tasks: vec![Task::default(); 100_000],
+        ..graph()
+    };
+    assert!((graph.encoded_len() as u64) < MAX_GRAPH_BYTES);
+    let plan: BuildPlan = read(&*store, "plan", plan, MAX_PLAN_BYTES).await.unwrap();
+    let plan = BuildPlan {
+        graph: Some(put(&store, &graph).await.to_wire()),
+        ..plan
+    };
+    let plan = put(&store, &plan).await;
+    let error = load(&store, plan).await.err().unwrap();
+    assert!(matches!(error, BuildsError::TooMuchMemory { .. }), "{error:?}");
+}

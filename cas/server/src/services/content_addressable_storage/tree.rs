@@ -8,7 +8,7 @@ use bitzel_cas::blob_store::BlobStore;
 use bitzel_cas::directory_tree::{MAX_DIRECTORIES, batch_length};
 use bitzel_cas::error::Error;
 use bitzel_proto::limits::MAX_BATCH_TOTAL_SIZE;
-use bitzel_proto::message_memory::decoded_directory_memory;
+use bitzel_proto::message_memory::decoded_memory;
 use bitzel_proto::reapi::{Directory, GetTreeResponse};
 use bitzel_proto::{Digest, DigestFunction};
 use bytes::Bytes;
@@ -114,7 +114,7 @@ impl WalkMemory {
     ) -> Result<(), Status> {
         let directories = directories.iter().flatten();
         let bytes = directories
-            .map(|directory| decoded_directory_memory(directory))
+            .map(|directory| decoded_memory::<Directory>(directory))
             .sum::<u64>();
         if bytes > MAX_DECODED_BYTES {
             return Err(Status::invalid_argument(format!(
