@@ -5,9 +5,9 @@ mod cache;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bitzel_proto::message_memory::decode_message;
 use bitzel_proto::{Digest, InvalidDirectory, reapi, validate_directory};
 use bytes::Bytes;
-use prost::Message;
 
 pub use cache::DirectoryCache;
 
@@ -139,7 +139,7 @@ pub fn batch_length<'a>(digests: impl IntoIterator<Item = &'a Digest>, max_blobs
 
 fn decode(digest: Digest, blob: Bytes) -> Result<reapi::Directory, Error> {
     let blob = verify(digest, blob)?;
-    let directory = reapi::Directory::decode(blob).map_err(|source| Error::Decode {
+    let directory = decode_message::<reapi::Directory>(&blob).map_err(|source| Error::Decode {
         context: format!("blob {digest} is not a Directory"),
         source,
     })?;

@@ -110,7 +110,7 @@ pub enum Error {
         context: String,
         /// Reason given by the decoder.
         #[source]
-        source: prost::DecodeError,
+        source: bitzel_proto::message_memory::MessageError,
     },
 }
 

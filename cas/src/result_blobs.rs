@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use bitzel_proto::message_memory::decode_message;
 use bitzel_proto::reapi::{ActionResult, OutputDirectory, Tree};
 use bitzel_proto::{Digest, DigestFunction, InvalidDigest, reapi};
-use prost::Message;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -171,7 +171,7 @@ impl ResultBlobs {
             });
         }
         let blob = read_whole(store, digest).await?;
-        let tree = Tree::decode(blob).map_err(|source| Error::Decode {
+        let tree = decode_message::<Tree>(&blob).map_err(|source| Error::Decode {
             context: format!("blob {digest} is not a Tree"),
             source,
         })?;

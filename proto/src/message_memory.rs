@@ -6,12 +6,16 @@
 
 mod schema;
 
-use prost::Name;
+use prost::{DecodeError, Message, Name};
 
 use self::schema::{FieldKind, Schema};
 
 /// Messages within each other, as prost allows.
 const MAX_DEPTH: usize = 100;
+/// Limit of the memory of any decoded message, and for each of its bytes more. Directories of files with short names take 9
+/// bytes for each, lists of short texts up to 16.
+const MIN_MEMORY_LIMIT: u64 = 1 << 20;
+const MAX_MEMORY_FOR_EACH_BYTE: u64 = 16;
 /// Memory of an allocation beside its bytes.
 const ALLOCATION_BYTES: u64 = 16;
 /// Bytes in memory of an element of a packed field, twice because vectors grow by doubling.
@@ -46,6 +50,33 @@ pub fn decoded_memory<M: Name>(encoded: &[u8]) -> u64 {
     let mut scan = MessageScan::new(message.copied().unwrap_or(usize::MAX), encoded.len() as u64);
     scan.read(encoded);
     scan.memory()
+}
+
+/// Decodes a message that is a blob, and comes from outside. Refuses one that would take far more memory than its bytes,
+/// which only a hostile one does.
+pub fn decode_message<M: Message + Name + Default>(encoded: &[u8]) -> Result<M, MessageError> {
+    let memory = decoded_memory::<M>(encoded);
+    let limit = MIN_MEMORY_LIMIT + MAX_MEMORY_FOR_EACH_BYTE * encoded.len() as u64;
+    if memory > limit {
+        return Err(MessageError::TooMuchMemory { memory, limit });
+    }
+    Ok(M::decode(encoded)?)
+}
+
+/// Refusal to decode a message.
+#[derive(Debug, thiserror::Error)]
+pub enum MessageError {
+    /// It is malformed.
+    #[error(transparent)]
+    Malformed(#[from] DecodeError),
+    /// It consists of very many small parts.
+    #[error("it would take {memory} bytes of memory, of which a message of its size may take {limit}")]
+    TooMuchMemory {
+        /// Memory of the decoded message, in bytes.
+        memory: u64,
+        /// The limit, in bytes.
+        limit: u64,
+    },
 }
 
 /// Count of the memory that a message takes once it is decoded. An upper bound, apart from the allocator's waste.

@@ -6,10 +6,11 @@ use bitzel_access::Permission;
 use bitzel_cas::blob_store::{one_chunk, read_whole};
 use bitzel_cas::{InstanceBlobStores, Lease};
 use bitzel_proto::google::protobuf;
+use bitzel_proto::message_memory::decode_message;
 use bitzel_proto::platform_property::{RootFileSystem, root_file_system};
 use bitzel_proto::reapi::{Action, Command, Platform};
 use bitzel_proto::{Digest, InstanceName};
-use prost::Message;
+use prost::{Message, Name};
 
 use super::error::ExecutionError;
 use super::execution_config::{PlatformMapping, ResourceConfig};
@@ -18,8 +19,10 @@ use super::operation_queue::ActionKey;
 use super::platform::{RequiredProperties, check_platform, needed_permissions};
 use super::resources::Resources;
 
-/// Maximum size of an Action or Command in bytes: far more than a valid one has.
-const MAX_MESSAGE_BYTES: u64 = 16 << 20;
+/// Maximum sizes of an Action and of a Command in bytes: far more than valid ones have. An Action is two digests and some
+/// properties.
+const MAX_ACTION_BYTES: u64 = 1 << 20;
+const MAX_COMMAND_BYTES: u64 = 16 << 20;
 
 /// Properties of an Action that the queue needs.
 #[derive(Debug)]
@@ -46,8 +49,14 @@ pub(super) struct ActionReader {
 impl ActionReader {
     /// Reads the Action alone, to decide if the action cache may be used.
     pub(super) async fn read_action(&self, key: &ActionKey) -> Result<Action, ExecutionError> {
-        self.read_message("Action", "reading the Action", &key.instance, key.digest)
-            .await
+        self.read_message(
+            "Action",
+            "reading the Action",
+            &key.instance,
+            key.digest,
+            MAX_ACTION_BYTES,
+        )
+        .await
     }
 
     /// True if the platform of some Actions of the instance is mapped, so that the Action must be read first.
@@ -151,7 +160,13 @@ impl ActionReader {
             return Ok(platform.clone());
         }
         let command: Command = self
-            .read_message("Command", "reading the Command", instance, command)
+            .read_message(
+                "Command",
+                "reading the Command",
+                instance,
+                command,
+                MAX_COMMAND_BYTES,
+            )
             .await?;
         #[expect(deprecated, reason = "clients older than version 2.2 set it")]
         Ok(command.platform.unwrap_or_default())
@@ -177,15 +192,15 @@ impl ActionReader {
         })
     }
 
-    async fn read_message<M: Message + Default>(
+    async fn read_message<M: Message + Name + Default>(
         &self,
         message: &'static str,
         context: &'static str,
         instance: &InstanceName,
         digest: Digest,
+        limit: u64,
     ) -> Result<M, ExecutionError> {
-        if digest.size_bytes() > MAX_MESSAGE_BYTES {
-            let limit = MAX_MESSAGE_BYTES;
+        if digest.size_bytes() > limit {
             return Err(ExecutionError::MessageTooLarge {
                 message,
                 digest,
@@ -195,7 +210,7 @@ impl ActionReader {
         let _turn = self.input_leases.begin_message(digest.size_bytes()).await;
         let bytes = read_whole(&*self.blob_stores.store(instance), digest).await;
         let bytes = bytes.map_err(ExecutionError::store(context))?;
-        M::decode(bytes).map_err(|source| ExecutionError::MalformedMessage {
+        decode_message::<M>(&bytes).map_err(|source| ExecutionError::MalformedMessage {
             message,
             digest,
             source,

@@ -28,7 +28,7 @@ pub enum ExecutionError {
         /// The blob.
         digest: Digest,
         /// The decoder's error.
-        source: prost::DecodeError,
+        source: bitzel_proto::message_memory::MessageError,
     },
     /// An Action or Command is too large.
     #[error("{message} {digest} is larger than the {limit} bytes that a {message} may have")]

@@ -349,9 +349,8 @@ async fn trees_of_unchanged_directories_count_as_output() {
         outputs,
         ..Run::default()
     };
-    // The same directory many times has one Tree.
-    let result = worker.run(&tree, run(&["a/b/wide"; 50])).await;
-    assert_eq!(result.output_directories.len(), 50);
+    let result = worker.run(&tree, run(&["a/b", "a/b/wide"])).await;
+    assert_eq!(result.output_directories.len(), 2);
     let nested = run(&["a", "a/b", "a/b/wide"]);
     let status = worker.respond(&tree, nested).await.status.unwrap();
     assert_reached(&status, &["the outputs are too large: ", "`output_size`"]);
@@ -362,16 +361,18 @@ async fn a_changed_directory_in_many_outputs_is_bounded() {
     let files: std::collections::BTreeMap<String, Node> = (0..300)
         .map(|number| (number.to_string(), plain_file("x")))
         .collect();
-    let tree = directory([("d", Node::Directory(files, None))]);
+    let inner = directory([("d", Node::Directory(files, None))]);
+    let tree = directory([("a", directory([("b", directory([("c", inner)]))]))]);
     let worker = bounded(|bounds| bounds.output_entries = 1000).await;
     let run = |outputs| Run {
-        script: "touch d/new",
+        script: "touch a/b/c/d/new",
         outputs,
         ..Run::default()
     };
     for tree in tree.copied_and_overlaid() {
-        worker.run(&tree, run(&["d"])).await;
-        let status = worker.respond(&tree, run(&["d"; 50])).await.status.unwrap();
+        worker.run(&tree, run(&["a/b/c/d"])).await;
+        let nested = run(&["a", "a/b", "a/b/c", "a/b/c/d"]);
+        let status = worker.respond(&tree, nested).await.status.unwrap();
         assert_reached(&status, &["too many files", "`output_entries`"]);
     }
 }

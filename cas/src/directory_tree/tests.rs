@@ -2,6 +2,8 @@ use bitzel_proto::DigestFunction;
 use bitzel_proto::reapi::{Directory, DirectoryNode, FileNode, SymlinkNode};
 use proptest::prelude::*;
 
+use prost::Message as _;
+
 use super::*;
 use crate::blob_store::{BlobRange, BlobStream, Lease, one_chunk};
 use crate::media::memory_blob_store::MemoryBlobStore;

@@ -60,7 +60,7 @@ fn each_error_has_the_code_that_a_client_acts_on() {
         (
             Error::Decode {
                 context: "blob".into(),
-                source: decode,
+                source: decode.into(),
             },
             Code::InvalidArgument,
         ),

@@ -2,10 +2,10 @@
 
 use bitzel_proto::Digest;
 use bitzel_proto::limits::MAX_MESSAGE_SIZE;
+use bitzel_proto::message_memory::decode_message;
 use bitzel_proto::reapi::ActionResult;
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
-use prost::Message;
 
 use crate::error::{BackEndFailure, Error};
 
@@ -25,7 +25,7 @@ pub(crate) async fn read_result(
         }
         Ok(all)
     });
-    ActionResult::decode(collected.await?.as_slice()).map_err(|source| Error::Decode {
+    decode_message::<ActionResult>(&collected.await?).map_err(|source| Error::Decode {
         context: format!("the result of action {action} in {place} is not a valid message"),
         source,
     })

@@ -1,6 +1,8 @@
 use bitzel_proto::reapi::{Directory, FileNode};
 use bytes::Bytes;
 
+use prost::Message as _;
+
 use super::*;
 use crate::media::memory_blob_store::MemoryBlobStore;
 use crate::testing::sha256;

@@ -1,5 +1,4 @@
 use proptest::prelude::*;
-use prost::Message;
 
 use super::*;
 use crate::google::bytestream::WriteRequest;
@@ -117,4 +116,34 @@ proptest! {
         let path = "/build.bazel.remote.execution.v2.ActionCache/UpdateActionResult";
         prop_assert_eq!(scanned(path, &bytes, chunk), scanned(path, &bytes, 400));
     }
+}
+
+#[test]
+fn f24_messages_of_empty_elements_are_not_decoded() {
+    let empty = reapi::Directory {
+        files: vec![reapi::FileNode::default(); 100_000],
+        ..Default::default()
+    };
+    let refused = decode_message::<reapi::Directory>(&empty.encode_to_vec());
+    assert!(
+        matches!(refused, Err(MessageError::TooMuchMemory { .. })),
+        "{refused:?}"
+    );
+
+    let file = |number: usize| reapi::FileNode {
+        name: number.to_string(),
+        digest: Some(Digest {
+            hash: "0".repeat(32),
+            size_bytes: 0,
+        }),
+        ..Default::default()
+    };
+    let full = reapi::Directory {
+        files: (0..100_000).map(file).collect(),
+        ..Default::default()
+    };
+    assert_eq!(
+        decode_message::<reapi::Directory>(&full.encode_to_vec()).unwrap(),
+        full
+    );
 }

@@ -9,20 +9,25 @@ use async_trait::async_trait;
 use bitzel_cas::BlobSource;
 use bitzel_cas::blocking::run_blocking;
 use bitzel_graph::walk::{ArchiveFile, ArchiveQuery, ArchiveSearch, SharedState};
-use bitzel_proto::DigestFunction;
+use bitzel_proto::{Digest, DigestFunction};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::Semaphore;
 
+use crate::relative_path::stays_below;
 use crate::sandbox_program::SandboxProgram;
-use crate::stat_cache::hash_file;
+use crate::stat_cache::hash_open_file;
 
 /// Directory of archives from mirrors in the sandbox of the program.
 pub(crate) const FETCHED_ARCHIVES: &str = "/work/out/shared-state";
+
+/// Maximum length of an answer: one flag for each of very many tasks.
+const MAX_ANSWER_BYTES: u64 = 16 << 20;
 
 /// Maximum number of processes, each of which fetches one archive at a time.
 const MAX_PROCESSES: usize = 4;
@@ -35,17 +40,20 @@ pub(crate) struct SharedStateProgram {
     /// Removed with the last clone.
     _work: Arc<TempDir>,
     fetched: PathBuf,
+    /// Directories of the user's caches.
+    directories: Vec<PathBuf>,
     digest_function: DigestFunction,
 }
 
 impl SharedStateProgram {
     /// Describes the program that `command` starts with these settings. It fetches archives into `fetched`, a directory in
-    /// `work`.
+    /// `work`, and finds others in `directories` of the user.
     pub(crate) fn new(
         command: &Command,
         settings: Value,
         work: TempDir,
         fetched: PathBuf,
+        directories: Vec<PathBuf>,
         digest_function: DigestFunction,
     ) -> Self {
         Self {
@@ -53,6 +61,7 @@ impl SharedStateProgram {
             settings,
             _work: Arc::new(work),
             fetched,
+            directories,
             digest_function,
         }
     }
@@ -67,6 +76,42 @@ impl SharedStateProgram {
             permits: Semaphore::new(MAX_PROCESSES),
             idle: Mutex::default(),
         }
+    }
+
+    /// Hashes a file that the program names by its path in the sandbox, and gives its path on this machine.
+    ///
+    /// The metadata has chosen the path, so only files of the user's caches and of those that were fetched are taken. An
+    /// archive of a local mirror is a symlink among the fetched ones.
+    fn hash(&self, path: &Path) -> io::Result<(Digest, PathBuf)> {
+        let path = match path.strip_prefix(FETCHED_ARCHIVES) {
+            Ok(below) => self.fetched.join(below),
+            Err(_) => path.to_owned(),
+        };
+        let path = fs::canonicalize(path)?;
+        let directories = self.directories.iter();
+        for directory in directories.chain([&self.fetched]) {
+            let Ok(directory) = fs::canonicalize(directory) else {
+                continue;
+            };
+            let Ok(below) = path.strip_prefix(&directory) else {
+                continue;
+            };
+            // The program runs on, and can put a symlink in place meanwhile.
+            let opened = rustix::fs::openat2(
+                fs::File::open(&directory)?,
+                below,
+                OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
+                Mode::empty(),
+                ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+            )?;
+            let file = fs::File::from(opened);
+            if !file.metadata()?.is_file() {
+                return Err(io::Error::other(format!("{} is no file", path.display())));
+            }
+            return Ok((hash_open_file(file, self.digest_function)?, path));
+        }
+        let message = format!("{} is in no shared state cache of the user", path.display());
+        Err(io::Error::other(message))
     }
 
     fn start(&self) -> io::Result<Process> {
@@ -95,7 +140,8 @@ impl Process {
         self.requests.write_all(format!("{request}\n").as_bytes()).await?;
         self.requests.flush().await?;
         let mut line = String::new();
-        if self.answers.read_line(&mut line).await? == 0 {
+        let mut bounded = (&mut self.answers).take(MAX_ANSWER_BYTES);
+        if bounded.read_line(&mut line).await? == 0 {
             return Err(io::Error::other(
                 "the process that searches shared state ended; its messages are above",
             ));
@@ -150,12 +196,6 @@ impl SharedStateCaches {
         }
         Ok(answer)
     }
-
-    /// Path on this machine of a file in the program's sandbox.
-    fn client_path(&self, path: &Path) -> PathBuf {
-        path.strip_prefix(FETCHED_ARCHIVES)
-            .map_or_else(|_| path.to_owned(), |below| self.program.fetched.join(below))
-    }
 }
 
 #[async_trait]
@@ -178,12 +218,13 @@ impl SharedState for SharedStateCaches {
         if !answer.reason.is_empty() {
             return Err(io::Error::other(answer.reason));
         }
-        let function = self.program.digest_function;
         let mut files = Vec::new();
         for (path, source) in answer.files {
-            let source = self.client_path(&source);
-            let hashed = source.clone();
-            let digest = run_blocking(move || hash_file(&fs::canonicalize(&hashed)?, function)).await?;
+            if !stays_below(&path) {
+                return Err(io::Error::other(format!("{path:?} is no place below /work")));
+            }
+            let program = self.program.clone();
+            let (digest, source) = run_blocking(move || program.hash(&source)).await?;
             files.push(ArchiveFile {
                 path,
                 digest,
@@ -204,3 +245,6 @@ fn to_json(query: &ArchiveQuery) -> Value {
         "snapshot": query.snapshot,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -107,7 +107,11 @@ fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
 
 /// Hashes a file.
 pub(crate) fn hash_file(path: &Path, function: DigestFunction) -> io::Result<Digest> {
-    let mut file = fs::File::open(path)?;
+    hash_open_file(fs::File::open(path)?, function)
+}
+
+/// Hashes the rest of an open file.
+pub(crate) fn hash_open_file(mut file: fs::File, function: DigestFunction) -> io::Result<Digest> {
     let mut hasher = function.hasher();
     let mut buffer = vec![0; READ_BUFFER_BYTES];
     loop {

@@ -202,6 +202,7 @@ impl Builds {
         let loaded = tokio::select! {
             loaded = self.load(&request) => loaded,
             () = shutdown.cancelled() => Err(BuildsError::ShuttingDown),
+            () = live.cancel.cancelled() => Err(BuildsError::Cancelled),
         };
         let handed_over = match loaded {
             Ok(handed_over) => handed_over,
@@ -209,6 +210,9 @@ impl Builds {
                 let mut state = self.state.lock();
                 state.table.withdraw(id);
                 state.live.remove(&id);
+                drop(state);
+                // Those who attached to it or cancel it wait for its end.
+                live.ended.cancel();
                 return Err(error);
             }
         };

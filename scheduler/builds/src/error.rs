@@ -70,20 +70,6 @@ pub enum BuildsError {
         /// The limit.
         limit: u64,
     },
-    /// A message would take more memory than allowed.
-    #[error(
-        "the {what} {digest} takes {memory} bytes of memory, more than {limit}, the limit of this server"
-    )]
-    TooMuchMemory {
-        /// Kind of the blob.
-        what: &'static str,
-        /// The blob.
-        digest: Digest,
-        /// Memory of the decoded message.
-        memory: u64,
-        /// The limit.
-        limit: u64,
-    },
     /// A blob has another type of message.
     #[error("the {what} cannot be decoded")]
     Malformed {
@@ -91,7 +77,7 @@ pub enum BuildsError {
         what: &'static str,
         /// The defect.
         #[source]
-        source: prost::DecodeError,
+        source: bitzel_proto::message_memory::MessageError,
     },
     /// The plan has another version.
     #[error("the plan has format {0}, and this server knows another one; use the same version of bitzel")]
@@ -126,6 +112,9 @@ pub enum BuildsError {
     /// The server has a defect.
     #[error("the walk of the build ended by a defect of the server, which its log has")]
     Panicked,
+    /// Somebody cancelled the build before it was taken over.
+    #[error("the build was cancelled while the server read it")]
+    Cancelled,
     /// The server ends, or does not lead any more.
     #[error("the server is shutting down; try again")]
     ShuttingDown,
@@ -164,7 +153,6 @@ impl From<BuildsError> for Status {
             | BuildsError::Instance(_)
             | BuildsError::Digest { .. }
             | BuildsError::TooLarge { .. }
-            | BuildsError::TooMuchMemory { .. }
             | BuildsError::Malformed { .. }
             | BuildsError::Format(_)
             | BuildsError::Walk(BuildError::Graph(_)) => Code::InvalidArgument,
@@ -173,6 +161,7 @@ impl From<BuildsError> for Status {
                 Code::NotFound => Code::FailedPrecondition,
                 code => code,
             },
+            BuildsError::Cancelled => Code::Cancelled,
             BuildsError::ShuttingDown => Code::Unavailable,
             BuildsError::Walk(_) | BuildsError::File { .. } | BuildsError::Panicked => Code::Internal,
         };

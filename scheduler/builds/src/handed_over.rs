@@ -12,7 +12,7 @@ use bitzel_graph::walk::build_files::{snapshot_digest, snapshots};
 use bitzel_graph::walk::{BuildError, BuildInputs};
 use bitzel_proto::builds::{BuildPlan, build_plan};
 use bitzel_proto::graph::TaskGraph;
-use bitzel_proto::message_memory::decoded_memory;
+use bitzel_proto::message_memory::{MessageError, decoded_memory};
 use bitzel_proto::{Digest, reapi};
 use prost::{Message, Name};
 
@@ -25,6 +25,8 @@ const MAX_PLAN_BYTES: u64 = 8 << 20;
 /// Memory of a decoded message for each byte that its blob may have. Graphs of real builds take a third of it; a few bytes
 /// can stand for a large structure.
 const MAX_MEMORY_FOR_EACH_BYTE: u64 = 8;
+/// Maximum length of the names of recipes, multiconfigs and tasks. They are in every event.
+const MAX_NAME_BYTES: usize = 255;
 /// Blobs that are searched for by one call.
 const MAX_BLOBS_PER_CALL: usize = 10_000;
 
@@ -119,8 +121,17 @@ impl HandedOver {
     }
 }
 
-/// Refuses tasks that only the client can run.
+/// Refuses tasks that only the client can run, and names that no event should carry.
 fn check_tasks(index: &TaskIndex) -> Result<(), BuildsError> {
+    let recipes = index.graph().recipes.iter();
+    let recipes = recipes.flat_map(|recipe| [&recipe.package_name, &recipe.multiconfig]);
+    let tasks = index.graph().tasks.iter().map(|task| &task.name);
+    if let Some(name) = recipes.chain(tasks).find(|name| name.len() > MAX_NAME_BYTES) {
+        let length = name.len();
+        return Err(BuildsError::Unsuitable(format!(
+            "a name has {length} bytes, more than {MAX_NAME_BYTES}, the limit of this server"
+        )));
+    }
     if index.graph().targets.is_empty() {
         return Err(BuildsError::Unsuitable("the build has no targets".to_owned()));
     }
@@ -159,17 +170,15 @@ pub(crate) async fn read<M: Message + Name + Default + Send + 'static>(
     };
     // A large message takes a while.
     let decoded = tokio::task::spawn_blocking(move || {
+        // Graphs take more for each byte than other messages, so the limit is that of the largest one.
         let memory = decoded_memory::<M>(&bytes);
         let limit = limit.saturating_mul(MAX_MEMORY_FOR_EACH_BYTE);
-        if memory > limit {
-            return Err(BuildsError::TooMuchMemory {
-                what,
-                digest,
-                memory,
-                limit,
-            });
-        }
-        M::decode(bytes).map_err(|source| BuildsError::Malformed { what, source })
+        let decoded = if memory > limit {
+            Err(MessageError::TooMuchMemory { memory, limit })
+        } else {
+            M::decode(bytes).map_err(MessageError::from)
+        };
+        decoded.map_err(|source| BuildsError::Malformed { what, source })
     });
     decoded.await.map_err(|_| BuildsError::Panicked)?
 }

@@ -26,9 +26,10 @@ use crate::event_log::{Entry, Position};
 use crate::event_messages::{message_of_event, message_of_progress};
 
 /// Entries of a log that are read at once.
-const MAX_ENTRIES_PER_READ: usize = 64;
-/// Messages to a client that it has not read.
-const MAX_UNREAD_MESSAGES: usize = 64;
+const MAX_ENTRIES_PER_READ: usize = 8;
+/// Messages to a client that it has not read. Few, for each can be as long as the end of a task's log, and an identity can
+/// have many streams.
+const MAX_UNREAD_MESSAGES: usize = 2;
 /// Maximum number of targets that are kept, and of the bytes of each.
 const MAX_TARGETS: usize = 32;
 const MAX_TARGET_BYTES: usize = 256;

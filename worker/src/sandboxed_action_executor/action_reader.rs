@@ -12,9 +12,10 @@ use bitzel_cas::blocking::run_blocking;
 use bitzel_cas::{BlobStore, DirectoryCache, DirectoryTree, fetch_directory_tree};
 use bitzel_launcher::MOUNTED_IN_INPUT_ROOT;
 use bitzel_proto::Digest;
+use bitzel_proto::message_memory::decode_message;
 use bitzel_proto::platform_property::{INPUT_ROOT, ROOT_IMAGE, RootFileSystem};
 use bitzel_proto::reapi::{Action, Command};
-use prost::Message;
+use prost::{Message, Name};
 use tokio_util::sync::CancellationToken;
 
 use super::execution_timeout::ExecutionTimeouts;
@@ -144,7 +145,7 @@ impl ActionReader {
     }
 }
 
-async fn read_message<M: Message + Default>(
+async fn read_message<M: Message + Name + Default>(
     store: &dyn BlobStore,
     digest: Digest,
     name: &str,
@@ -155,7 +156,7 @@ async fn read_message<M: Message + Default>(
         )));
     }
     let bytes = read_whole(store, digest).await?;
-    M::decode(bytes)
+    decode_message::<M>(&bytes)
         .map_err(|source| Error::InvalidAction(format!("{name} {digest} cannot be decoded: {source}")))
 }
 

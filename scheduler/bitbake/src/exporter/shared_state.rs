@@ -41,8 +41,9 @@ impl Exporter<'_> {
         command.args(["--ro-bind".as_ref(), self.python.path("shared_state").as_os_str()]);
         command.arg("/work/shared_state");
         // What a layer sets must not decide which directories of the user its code sees.
-        let mirrors_of_user = mirror_directories(&description.mirrors);
-        for path in mirrors_of_user.iter().chain([directory]) {
+        let mut directories = mirror_directories(&description.mirrors);
+        directories.push(directory.clone());
+        for path in &directories {
             command.args(["--ro-bind-try".as_ref(), path.as_os_str(), path.as_os_str()]);
         }
         let work = tempfile::tempdir_in(self.cache.directory())
@@ -66,6 +67,7 @@ impl Exporter<'_> {
             }),
             work,
             fetched,
+            directories,
             self.config.digest_function,
         )))
     }

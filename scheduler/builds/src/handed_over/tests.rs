@@ -261,5 +261,17 @@ async fn f24_a_graph_is_refused_by_the_memory_that_it_takes() {
     };
     let plan = put(&store, &plan).await;
     let error = load(&store, plan).await.err().unwrap();
-    assert!(matches!(error, BuildsError::TooMuchMemory { .. }), "{error:?}");
+    let BuildsError::Malformed { source, .. } = error else {
+        panic!("{error:?}");
+    };
+    assert!(matches!(source, MessageError::TooMuchMemory { .. }), "{source:?}");
+}
+
+#[tokio::test]
+async fn f24_a_graph_with_a_long_name_is_refused() {
+    let mut graph = graph();
+    graph.recipes[0].package_name = "n".repeat(MAX_NAME_BYTES + 1);
+    let status = refused(graph, |_| {}).await;
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(status.message().contains("256 bytes"), "{status}");
 }

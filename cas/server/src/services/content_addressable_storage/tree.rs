@@ -8,13 +8,12 @@ use bitzel_cas::blob_store::BlobStore;
 use bitzel_cas::directory_tree::{MAX_DIRECTORIES, batch_length};
 use bitzel_cas::error::Error;
 use bitzel_proto::limits::MAX_BATCH_TOTAL_SIZE;
-use bitzel_proto::message_memory::decoded_memory;
+use bitzel_proto::message_memory::{decode_message, decoded_memory};
 use bitzel_proto::reapi::{Directory, GetTreeResponse};
 use bitzel_proto::{Digest, DigestFunction};
 use bytes::Bytes;
 use futures::Stream;
 use http::Extensions;
-use prost::Message;
 use tonic::Status;
 
 /// Directories in one page, unless the client asks for fewer.
@@ -186,7 +185,7 @@ impl Walk {
     }
 
     fn add(&mut self, digest: Digest, blob: &[u8]) -> Result<(), Status> {
-        let directory = Directory::decode(blob).map_err(|source| Error::Decode {
+        let directory = decode_message::<Directory>(blob).map_err(|source| Error::Decode {
             context: format!("blob {digest} is not a Directory"),
             source,
         })?;
