@@ -14,10 +14,9 @@ import signal
 import subprocess
 import unittest
 
-import oci_container
 import seccomp_profile
 from certificates import Authority
-from chart import CHART, MOBY_SECCOMP, objects_of, pod_specs, pool, render
+from chart import MOBY_SECCOMP, objects_of, pod_specs, pool, render
 from farm import (
     Farm,
     wait_until,
@@ -192,30 +191,6 @@ class Pods(PodsCase):
             profile.write_text(json.dumps(seccomp_profile.resolve(moby, others)))
             code, output = self.check_sandbox(spec, f"without-{call.replace('_', '-')}")
             self.assertEqual(code, 1, f"a worker works without {call}: {output}")
-
-    def test_the_node_gets_the_profile(self):
-        values = {"server": {"enabled": False}, "pools": [], "nodeProfiles": {"enabled": True}}
-        documents = render(values)
-        spec = pod_specs(documents)["DaemonSet/t-bitzel-node-profiles"]
-        farm = Farm(node(), self.directory, documents)
-        self.addCleanup(farm.remove)
-        kubelet = self.directory / "kubelet"
-        kubelet.mkdir()
-        spec["volumes"] = [volume for volume in spec["volumes"] if "hostPath" not in volume]
-        container = spec["containers"][0]
-        container["volumeMounts"] = [
-            mount for mount in container["volumeMounts"] if mount["name"] != "seccomp"
-        ]
-        volumes = {"profiles": farm.make_volume("node", spec["volumes"][0]), "seccomp": kubelet}
-        container["volumeMounts"].append({"name": "seccomp", "mountPath": "/seccomp"})
-        spec["securityContext"] = {"runAsGroup": 0}
-        started = oci_container.start(node(), spec, container, volumes, self.directory, "node-profiles")
-        self.addCleanup(started.remove)
-        profile = kubelet / "profiles" / "bitzel-worker.json"
-        wait_until(profile.exists, 30, f"the profile is on the node: {started.log}")
-        self.assertEqual(
-            json.loads(profile.read_text()), json.loads((CHART / "files" / "seccomp.json").read_text())
-        )
 
     def test_the_worker_image_has_the_tools_of_openembedded(self):
         image = node().images["bitzel-worker"]

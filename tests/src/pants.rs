@@ -10,7 +10,7 @@ use crate::program_output::text_of;
 /// Longer than any of these builds takes; only a Pants that hangs reaches it.
 const TIMEOUT_SECONDS: &str = "180";
 
-/// The image that [`BUILD`] asks for, by the convention of other execution services.
+/// Image that the target of the project asks for, by the convention of other execution services.
 pub const CONTAINER_IMAGE: &str = "docker://registry.example/builder:12";
 
 /// A target whose command reads a source of the project and runs in the environment of the farm. The shell's own

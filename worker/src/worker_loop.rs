@@ -34,7 +34,7 @@ const MAX_RECONNECTION_PAUSE: Duration = Duration::from_secs(10);
 
 /// Runs a worker of `server` until `shutdown`. Reconnects whenever it loses the scheduler.
 ///
-/// Fails only if this machine cannot execute Actions at all: see [`compose_executor`].
+/// Fails only if this machine cannot execute Actions at all: see [`compose_executor`](crate::compose_executor).
 pub async fn run(
     config: WorkerConfig,
     server: ServerConnection,
