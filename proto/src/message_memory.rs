@@ -55,8 +55,16 @@ pub fn decoded_memory<M: Name>(encoded: &[u8]) -> u64 {
 /// Decodes a message that is a blob, and comes from outside. Refuses one that would take far more memory than its bytes,
 /// which only a hostile one does.
 pub fn decode_message<M: Message + Name + Default>(encoded: &[u8]) -> Result<M, MessageError> {
-    let memory = decoded_memory::<M>(encoded);
     let limit = MIN_MEMORY_LIMIT + MAX_MEMORY_FOR_EACH_BYTE * encoded.len() as u64;
+    decode_message_within(encoded, limit)
+}
+
+/// As [`decode_message`], with a limit of the memory in bytes.
+pub fn decode_message_within<M: Message + Name + Default>(
+    encoded: &[u8],
+    limit: u64,
+) -> Result<M, MessageError> {
+    let memory = decoded_memory::<M>(encoded);
     if memory > limit {
         return Err(MessageError::TooMuchMemory { memory, limit });
     }

@@ -12,7 +12,7 @@ use bitzel_graph::walk::build_files::{snapshot_digest, snapshots};
 use bitzel_graph::walk::{BuildError, BuildInputs};
 use bitzel_proto::builds::{BuildPlan, build_plan};
 use bitzel_proto::graph::TaskGraph;
-use bitzel_proto::message_memory::{MessageError, decoded_memory};
+use bitzel_proto::message_memory::decode_message_within;
 use bitzel_proto::{Digest, reapi};
 use prost::{Message, Name};
 
@@ -171,13 +171,7 @@ pub(crate) async fn read<M: Message + Name + Default + Send + 'static>(
     // A large message takes a while.
     let decoded = tokio::task::spawn_blocking(move || {
         // Graphs take more for each byte than other messages, so the limit is that of the largest one.
-        let memory = decoded_memory::<M>(&bytes);
-        let limit = limit.saturating_mul(MAX_MEMORY_FOR_EACH_BYTE);
-        let decoded = if memory > limit {
-            Err(MessageError::TooMuchMemory { memory, limit })
-        } else {
-            M::decode(bytes).map_err(MessageError::from)
-        };
+        let decoded = decode_message_within(&bytes, limit.saturating_mul(MAX_MEMORY_FOR_EACH_BYTE));
         decoded.map_err(|source| BuildsError::Malformed { what, source })
     });
     decoded.await.map_err(|_| BuildsError::Panicked)?

@@ -72,26 +72,30 @@ impl Actions {
         };
         let (digest, bytes) = Digest::of_message(FUNCTION, &action);
         client.upload(vec![(digest, bytes)]).await;
-        let request = ExecuteRequest {
-            action_digest: Some(digest.to_wire()),
-            digest_function: FUNCTION.to_wire(),
-            ..ExecuteRequest::default()
-        };
-        let mut stream = client.execution().execute(request).await.unwrap().into_inner();
-        while let Some(operation) = stream.message().await.unwrap() {
-            if operation.done {
-                let Some(operation::Result::Response(response)) = operation.result else {
-                    panic!("an Action failed: {operation:?}");
-                };
-                let response = ExecuteResponse::decode(response.value.as_slice()).unwrap();
-                let result = response.result.as_ref();
-                assert_eq!(result.map(|result| result.exit_code), Some(0), "{response:?}");
-                assert!(!response.cached_result);
-                return;
-            }
-        }
-        panic!("Execute ended without an answer");
+        let response = execute(client, digest).await;
+        let result = response.result.as_ref();
+        assert_eq!(result.map(|result| result.exit_code), Some(0), "{response:?}");
+        assert!(!response.cached_result);
     }
+}
+
+/// Executes an Action and waits for its end.
+pub(crate) async fn execute(client: &Client, action: Digest) -> ExecuteResponse {
+    let request = ExecuteRequest {
+        action_digest: Some(action.to_wire()),
+        digest_function: FUNCTION.to_wire(),
+        ..ExecuteRequest::default()
+    };
+    let mut stream = client.execution().execute(request).await.unwrap().into_inner();
+    while let Some(operation) = stream.message().await.unwrap() {
+        if operation.done {
+            let Some(operation::Result::Response(response)) = operation.result else {
+                panic!("an Action failed: {operation:?}");
+            };
+            return ExecuteResponse::decode(response.value.as_slice()).unwrap();
+        }
+    }
+    panic!("Execute ended without an answer");
 }
 
 /// Measures with all directories of the server on disk.

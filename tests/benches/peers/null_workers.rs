@@ -7,17 +7,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bitzel_proto::Digest;
-use bitzel_proto::google::longrunning::operation;
-use bitzel_proto::reapi::{Action, ActionResult, Command, Directory, ExecuteRequest, ExecuteResponse};
+use bitzel_proto::reapi::{Action, ActionResult, Command, Directory, ExecuteResponse};
 use bitzel_proto::worker::worker_queue_client::WorkerQueueClient;
 use bitzel_proto::worker::{Completed, Hello, WorkerMessage, scheduler_message, worker_message};
 use bitzel_rpc::endpoint;
 use bitzel_tests::{BuildGrid, peers};
-use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 
+use crate::actions::execute;
 use crate::client::{Client, FUNCTION};
 use crate::measured_server::MeasuredServer;
 use crate::measurement::Measurement;
@@ -117,26 +116,6 @@ async fn upload(client: &Client, count: usize) -> Vec<Digest> {
     actions.into_iter().map(|(digest, _)| digest).collect()
 }
 
-async fn execute(client: &Client, action: Digest) {
-    let request = ExecuteRequest {
-        action_digest: Some(action.to_wire()),
-        digest_function: FUNCTION.to_wire(),
-        ..ExecuteRequest::default()
-    };
-    let mut stream = client.execution().execute(request).await.unwrap().into_inner();
-    while let Some(operation) = stream.message().await.unwrap() {
-        if operation.done {
-            let Some(operation::Result::Response(response)) = operation.result else {
-                panic!("an Action failed: {operation:?}");
-            };
-            let response = ExecuteResponse::decode(response.value.as_slice()).unwrap();
-            assert!(response.result.is_some(), "{response:?}");
-            return;
-        }
-    }
-    panic!("Execute ended without an answer");
-}
-
 async fn rate(url: &str, actions: usize) -> Measurement {
     let client = Client::connect_to(url).await;
     let actions = Arc::new(upload(&client, actions).await);
@@ -150,7 +129,9 @@ async fn rate(url: &str, actions: usize) -> Measurement {
             let mut ended = 0;
             while start.elapsed() < WARM_UP_TIME + MEASURED_TIME {
                 let number = next.fetch_add(1, Ordering::Relaxed);
-                execute(&client, *actions.get(number).expect("enough Actions")).await;
+                let action = *actions.get(number).expect("enough Actions");
+                let response = execute(&client, action).await;
+                assert!(response.result.is_some(), "{response:?}");
                 if start.elapsed() > WARM_UP_TIME {
                     ended += 1;
                 }

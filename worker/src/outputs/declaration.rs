@@ -174,6 +174,7 @@ mod tests {
         let error = declare(deep(100), 10_001).unwrap_err();
         assert!(error.contains("more than 1000000 components"), "{error}");
     }
+
     #[test]
     fn refuses_an_output_that_is_declared_twice() {
         let paths = |paths: &[&str]| paths.iter().map(|&path| path.to_owned()).collect::<Vec<_>>();

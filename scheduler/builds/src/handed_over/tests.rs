@@ -5,6 +5,7 @@ use bitzel_cas::{BlobSource, MemoryBlobStore, upload_missing};
 use bitzel_graph::plan::tree::Directories;
 use bitzel_graph::walk::BuildFiles;
 use bitzel_proto::graph::{Recipe, Snapshot, Source, Task};
+use bitzel_proto::message_memory::MessageError;
 use bitzel_proto::reapi::{Directory, FileNode};
 use tonic::{Code, Status};
 
